@@ -1,0 +1,1 @@
+"""A branch is its networks, its loss terms, its statistics and its pictures; one file each."""

@@ -1,0 +1,46 @@
+"""What the training step, the checkpoint and the logger ask of a branch."""
+
+from abc import ABC, abstractmethod
+from typing import Generic, NamedTuple, TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from losses import LossTerm, Perceptual, PyramidFeatures
+
+Output = TypeVar("Output")
+
+
+class StepInputs(NamedTuple):
+    """What a step hands to every branch, computed once.
+
+    source, driving: B x 3 x H x W in [0, 1], after the colour jitter; driving is the target.
+    target_features: of `driving`, without gradient.
+    generator: for everything a branch draws at random in this step; on the device.
+    """
+
+    source: Tensor
+    driving: Tensor
+    perceptual: Perceptual
+    target_features: PyramidFeatures
+    generator: torch.Generator
+
+
+class Branch(ABC, nn.Module, Generic[Output]):
+    """Child modules are the branch's networks: their attribute names name them in checkpoints."""
+
+    @abstractmethod
+    def forward(self, inputs: StepInputs) -> Output:
+        """Everything the losses and pictures need."""
+
+    @abstractmethod
+    def loss_terms(self, inputs: StepInputs, output: Output) -> dict[str, LossTerm]:
+        """The terms to minimize, by name; a term with weight 0 is left out."""
+
+    @abstractmethod
+    def statistics(self, output: Output) -> dict[str, Tensor]:
+        """Scalars, on the device, that show early whether training goes wrong."""
+
+    @abstractmethod
+    def pictures(self, inputs: StepInputs, output: Output) -> dict[str, Tensor]:
+        """Columns of the picture grid by title: each B x 3 x H x W in [0, 1]."""

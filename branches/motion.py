@@ -1,0 +1,137 @@
+"""The motion branch: keypoints, dense motion with occlusion, generator (FOMM)."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from branches.branch import Branch, StepInputs
+from config import HourglassConfig, MotionConfig
+from losses import (
+    LossTerm,
+    equivariance_jacobian_loss,
+    equivariance_value_loss,
+    perceptual_loss,
+    pixel_loss,
+    weigh,
+)
+from modules.dense_motion import DenseMotion, DenseMotionNetwork
+from modules.generator import Generator
+from modules.geometry import resize_grid, warp
+from modules.keypoint_detector import KeypointDetector, Keypoints
+from modules.thin_plate import random_thin_plate
+from visualization import colorize_weights, draw_keypoints, grey_to_rgb
+
+
+class MotionOutput(NamedTuple):
+    """source_keypoints, driving_keypoints: of the two frames. prediction: B x 3 x H x W."""
+
+    source_keypoints: Keypoints
+    driving_keypoints: Keypoints
+    motion: DenseMotion
+    prediction: Tensor
+
+
+def _hourglass(config: HourglassConfig) -> dict[str, int]:
+    return {
+        "width": config.width,
+        "max_width": config.max_width,
+        "num_blocks": config.num_blocks,
+    }
+
+
+class MotionBranch(Branch[MotionOutput]):
+    """Moves the source by keypoints found in both frames and inpaints what was hidden."""
+
+    def __init__(self, config: MotionConfig) -> None:
+        super().__init__()
+        detector, motion, generator = (
+            config.keypoint_detector,
+            config.dense_motion,
+            config.generator,
+        )
+        self.losses = config.losses
+        self.transform = config.transform
+        self.keypoint_detector = KeypointDetector(
+            **_hourglass(detector),
+            scale=detector.scale,
+            num_keypoints=detector.num_keypoints,
+            jacobian=detector.jacobian,
+            temperature=detector.temperature,
+        )
+        self.dense_motion = DenseMotionNetwork(
+            **_hourglass(motion),
+            scale=motion.scale,
+            num_keypoints=detector.num_keypoints,
+            heatmap_variance=motion.heatmap_variance,
+            occlusion=motion.occlusion,
+        )
+        self.generator = Generator(
+            width=generator.width,
+            max_width=generator.max_width,
+            num_down_blocks=generator.num_down_blocks,
+            num_res_blocks=generator.num_res_blocks,
+        )
+
+    def forward(self, inputs: StepInputs) -> MotionOutput:
+        source_keypoints = self.keypoint_detector(inputs.source)
+        driving_keypoints = self.keypoint_detector(inputs.driving)
+        motion = self.dense_motion(inputs.source, source_keypoints, driving_keypoints)
+        prediction = self.generator(inputs.source, motion)
+        return MotionOutput(source_keypoints, driving_keypoints, motion, prediction)
+
+    def loss_terms(self, inputs: StepInputs, output: MotionOutput) -> dict[str, LossTerm]:
+        weights = self.losses
+        terms = {}
+        if any(weights.perceptual.values()):
+            features = inputs.perceptual(output.prediction)
+            terms["perceptual"] = perceptual_loss(
+                features, inputs.target_features, weights.perceptual
+            )
+        if weights.pixel:
+            terms["pixel"] = weigh(pixel_loss(output.prediction, inputs.driving), weights.pixel)
+        if weights.equivariance_value or weights.equivariance_jacobian:
+            transform = random_thin_plate(
+                len(inputs.driving),
+                self.transform.affine_std,
+                self.transform.thin_plate_std,
+                self.transform.grid_size,
+                inputs.generator,
+            )
+            transformed = self.keypoint_detector(transform.frame(inputs.driving))
+            pair = (output.driving_keypoints, transformed, transform)
+            if weights.equivariance_value:
+                value = equivariance_value_loss(*pair)
+                terms["equivariance_value"] = weigh(value, weights.equivariance_value)
+            if weights.equivariance_jacobian:
+                value = equivariance_jacobian_loss(*pair)
+                terms["equivariance_jacobian"] = weigh(value, weights.equivariance_jacobian)
+        return terms
+
+    def statistics(self, output: MotionOutput) -> dict[str, Tensor]:
+        """Collapse shows here first: keypoints on one spot, keypoints that no longer follow the
+        frame, everything background, or everything occluded.
+        """
+        points = output.driving_keypoints.value
+        shift = (points - output.source_keypoints.value).norm(dim=-1)
+        statistics = {
+            "keypoint_spread": points.std(dim=1, correction=0).mean(),
+            "keypoint_shift": shift.mean(),
+            "background_weight": output.motion.motion_weights[:, 0].mean(),
+        }
+        if output.motion.occlusion_map is not None:
+            statistics["occlusion_mean"] = output.motion.occlusion_map.mean()
+        return statistics
+
+    def pictures(self, inputs: StepInputs, output: MotionOutput) -> dict[str, Tensor]:
+        size = (inputs.source.shape[-2], inputs.source.shape[-1])
+        warped = warp(inputs.source, resize_grid(output.motion.deformation, size))
+        pictures = {
+            "source": draw_keypoints(inputs.source, output.source_keypoints.value),
+            "driving": draw_keypoints(inputs.driving, output.driving_keypoints.value),
+            "warped source": warped,
+        }
+        if output.motion.occlusion_map is not None:
+            pictures["occlusion map"] = grey_to_rgb(output.motion.occlusion_map, size)
+        pictures["motion weights"] = colorize_weights(output.motion.motion_weights, size)
+        pictures["prediction"] = output.prediction
+        return pictures

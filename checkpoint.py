@@ -1,0 +1,330 @@
+"""Checkpoints: the only file that calls torch.save and torch.load.
+
+A checkpoint is one dict of tensors and plain containers, so it loads without unpickling code:
+
+    format      version of this layout
+    config      the resolved config, plain containers
+    step, epoch, batch   steps done; epoch and batch of the next one
+    networks    state dict of each network, by name
+    average     the same for the moving average, or None
+    training    optimizer, scaler and counters; what only a resumed run needs
+    metrics     validation metrics, where this step was validated
+    versions    of Python, torch and the config
+"""
+
+import os
+import pickle
+import platform
+import re
+import shutil
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torchvision.models import VGG16_Weights, VGG19_Weights
+
+from config import Config
+from config_file import parse_config
+from errors import UserError
+from model import Model
+
+FORMAT_VERSION = 1
+_STEP_FILE = re.compile(r"step-(\d{8})\.pt")
+_LFS_POINTER = b"version https://git-lfs"
+_IMAGENET = {"vgg16": VGG16_Weights.IMAGENET1K_V1, "vgg19": VGG19_Weights.IMAGENET1K_V1}
+
+
+class CheckpointError(UserError):
+    """A file that is no checkpoint, is damaged, or does not fit the config."""
+
+
+class Checkpoint(NamedTuple):
+    """A checkpoint in memory; see the file's docstring."""
+
+    path: Path
+    config: Config
+    step: int
+    epoch: int
+    batch: int
+    networks: dict[str, dict[str, Tensor]]
+    average: dict[str, Any] | None
+    training: dict[str, Any]
+    metrics: dict[str, float]
+
+    @property
+    def best_networks(self) -> dict[str, dict[str, Tensor]]:
+        """The weights to use for evaluation: the moving average where there is one."""
+        return self.networks if self.average is None else self.average["networks"]
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that takes its place only if the block succeeds."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def save(
+    path: Path,
+    config: Config,
+    model: Model,
+    *,
+    step: int,
+    epoch: int,
+    batch: int,
+    average: dict[str, Any] | None,
+    training: dict[str, Any],
+    metrics: Mapping[str, float],
+) -> None:
+    """Write a checkpoint; a reader sees the old file or the whole new one, never a part."""
+    content = {
+        "format": FORMAT_VERSION,
+        "config": config.model_dump(),
+        "step": step,
+        "epoch": epoch,
+        "batch": batch,
+        "networks": model.state(),
+        "average": average,
+        "training": training,
+        "metrics": dict(metrics),
+        "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
+    }
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        torch.save(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def load(path: Path) -> Checkpoint:
+    """Read a checkpoint to the CPU.
+
+    Raises:
+        CheckpointError: missing, damaged, a git-lfs pointer, pickled code, or another layout.
+    """
+    content = _load_tensors(path)
+    if not isinstance(content, dict) or "networks" not in content or "config" not in content:
+        raise CheckpointError(f"{path}: not a checkpoint of this project; choose one of train.py's")
+    if content.get("format") != FORMAT_VERSION:
+        raise CheckpointError(
+            f"{path}: checkpoint format {content.get('format')!r}; this code reads "
+            f"{FORMAT_VERSION}: use the code version that wrote it"
+        )
+    return Checkpoint(
+        path,
+        parse_config(content["config"], origin=str(path)),
+        *(content[key] for key in Checkpoint._fields[2:]),
+    )
+
+
+def load_networks(model: Model, networks: dict[str, dict[str, Tensor]], path: Path) -> None:
+    """Put the weights of `networks` into `model`, all of them.
+
+    Raises:
+        CheckpointError: another architecture; names the first tensors that differ.
+    """
+    report = compare(model, networks)
+    if report.problems:
+        raise CheckpointError(
+            f"{path}: checkpoint of another architecture: {_shorten(report.problems)}; "
+            "use the config that it was trained with"
+        )
+    for name, network in model.networks.items():
+        network.load_state_dict(networks[name])
+
+
+class LoadReport(NamedTuple):
+    """Full tensor names: what was or can be loaded, what is missing, unused, of another shape."""
+
+    loaded: list[str]
+    missing: list[str]
+    unused: list[str]
+    reshaped: list[str]
+
+    @property
+    def problems(self) -> list[str]:
+        return [
+            *self.reshaped,
+            *(f"{name} is missing" for name in self.missing),
+            *(f"{name} is not in the model" for name in self.unused),
+        ]
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.loaded)} tensors loaded"]
+        for label in ("missing", "unused", "reshaped"):
+            names = getattr(self, label)
+            if names:
+                lines.append(f"{len(names)} {label}: {_shorten(names)}")
+        return "; ".join(lines)
+
+
+def compare(model: Model, networks: dict[str, dict[str, Tensor]]) -> LoadReport:
+    """Which tensors of `networks` fit into `model`."""
+    own = _flatten(model.state())
+    given = _flatten(networks)
+    same = {name for name in own.keys() & given.keys() if own[name].shape == given[name].shape}
+    return LoadReport(
+        loaded=[name for name in own if name in same],
+        missing=[name for name in own if name not in given],
+        unused=[name for name in given if name not in own],
+        reshaped=[
+            f"{name} is {_shape(given[name])} in the file and {_shape(own[name])} in the model"
+            for name in own
+            if name in given and name not in same
+        ],
+    )
+
+
+def init_from(model: Model, path: Path) -> LoadReport:
+    """Fine-tuning: copy every tensor that fits, and say which ones did.
+
+    Raises:
+        CheckpointError: nothing fits.
+    """
+    networks = load(path).best_networks
+    report = compare(model, networks)
+    if not report.loaded:
+        raise CheckpointError(f"{path}: no tensor fits this config's networks")
+    own, given = _flatten(model.state()), _flatten(networks)
+    for name in report.loaded:
+        own[name].copy_(given[name])  # a state dict shares memory with its network
+    return report
+
+
+def checkpoint_folder(output_dir: Path) -> Path:
+    return output_dir / "checkpoints"
+
+
+def step_path(output_dir: Path, step: int) -> Path:
+    """Where the checkpoint of `step` lies in a run folder."""
+    return checkpoint_folder(output_dir) / f"step-{step:08d}.pt"
+
+
+def list_steps(output_dir: Path) -> list[Path]:
+    """Checkpoints of a run, the newest first."""
+    folder = checkpoint_folder(output_dir)
+    found = [p for p in folder.glob("step-*.pt") if _STEP_FILE.fullmatch(p.name)]
+    return sorted(found, reverse=True)
+
+
+def load_newest(output_dir: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest readable checkpoint of a run, and a message for each torn one skipped.
+
+    Raises:
+        CheckpointError: there are checkpoints, but none can be read.
+    """
+    messages: list[str] = []
+    for path in list_steps(output_dir):
+        try:
+            return load(path), messages
+        except CheckpointError as error:
+            messages.append(f"skipped: {error}")
+    if messages:
+        raise CheckpointError(f"{checkpoint_folder(output_dir)}: no readable one; {messages[0]}")
+    return None, messages
+
+
+def prune(output_dir: Path, keep: int) -> None:
+    """Delete all but the newest `keep` checkpoints; best.pt is another file and stays."""
+    for path in list_steps(output_dir)[keep:]:
+        path.unlink(missing_ok=True)
+
+
+def keep_best(output_dir: Path, path: Path) -> None:
+    """Make best.pt a copy of the checkpoint at `path`."""
+    with replacing(checkpoint_folder(output_dir) / "best.pt") as temporary:
+        shutil.copyfile(path, temporary)
+
+
+def load_vgg(network: str, weights: str) -> dict[str, Tensor] | None:
+    """Convolutions of a VGG as `features.N` names without their prefix; None for `random`.
+
+    Args:
+        network: vgg16 or vgg19.
+        weights: `perceptual.weights`: imagenet (torchvision downloads and caches it), random, or
+            the path of a torchvision state dict.
+
+    Raises:
+        UserError: the download failed, or the file is not such a state dict.
+    """
+    if weights == "random":
+        return None
+    if weights == "imagenet":
+        source = _IMAGENET[network]
+        state: Any = _download(source)
+        origin = source.url
+    else:
+        state, origin = _load_tensors(Path(weights)), weights
+    if not isinstance(state, dict) or "features.0.weight" not in state:
+        raise UserError(
+            f"perceptual.weights: {origin} has no tensor features.0.weight; give a torchvision "
+            f"state dict of {network}"
+        )
+    return {
+        name.removeprefix("features."): tensor.float()
+        for name, tensor in state.items()
+        if name.startswith("features.")
+    }
+
+
+def _download(source: VGG16_Weights | VGG19_Weights) -> Any:
+    try:
+        return source.get_state_dict(progress=True, check_hash=True)
+    except (OSError, RuntimeError) as error:  # no network; another hash
+        name = source.url.rsplit("/", 1)[-1]
+        digest = name.rsplit("-", 1)[-1].removesuffix(".pth")
+        folder = Path(torch.hub.get_dir()) / "checkpoints"
+        raise UserError(
+            f"perceptual.weights: imagenet: {source.url} could not be downloaded ({error}); put "
+            f"{name} (sha256 begins with {digest}) into {folder}, or set perceptual.weights to "
+            "its path"
+        ) from error
+
+
+def _load_tensors(path: Path) -> Any:
+    """Unpickle tensors and plain containers only, to the CPU."""
+    try:
+        with path.open("rb") as file:
+            head = file.read(len(_LFS_POINTER))
+    except OSError as error:
+        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
+    if head == _LFS_POINTER:
+        raise CheckpointError(f"{path}: a git-lfs pointer, not the file itself; run `git lfs pull`")
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if zipfile.is_zipfile(path):
+            raise CheckpointError(
+                f"{path}: holds pickled code, which is not run; only tensors and plain containers "
+                "are read"
+            ) from error
+        raise CheckpointError(f"{path}: not a checkpoint") from error
+    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
+        raise CheckpointError(f"{path}: damaged or truncated; use an earlier checkpoint") from error
+
+
+def _flatten(networks: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    return {
+        f"{network}.{name}": tensor
+        for network, state in networks.items()
+        for name, tensor in state.items()
+    }
+
+
+def _shape(tensor: Tensor) -> str:
+    return " x ".join(map(str, tensor.shape)) or "a number"
+
+
+def _shorten(names: list[str], limit: int = 3) -> str:
+    rest = f", and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + rest

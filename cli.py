@@ -1,0 +1,68 @@
+"""What the entry points share: one-line errors and the choice of the device."""
+
+import argparse
+import logging
+import re
+import sys
+from collections.abc import Callable, Sequence
+
+import torch
+
+from errors import UserError
+
+
+def run_entry_point(
+    main: Callable[[argparse.Namespace], int | None],
+    parser: argparse.ArgumentParser,
+    argv: Sequence[str] | None = None,
+) -> int:
+    """Parse `argv`, call `main`, and turn a UserError into one line and exit code 2.
+
+    Any other exception is a bug of ours and keeps its traceback; `--debug`, which is added to
+    every parser here, shows the traceback of a UserError too.
+    """
+    parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
+    # Intermixed: `key=value` may stand before, between and after the options.
+    arguments = parser.parse_intermixed_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    try:
+        return main(arguments) or 0
+    except UserError as error:
+        if arguments.debug:
+            raise
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        return 2
+
+
+def add_device_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
+
+
+def pick_device(name: str) -> torch.device:
+    """The device called `name`; `auto` prefers CUDA, then MPS, then the CPU.
+
+    Raises:
+        UserError: the name is unknown or this machine has no such device.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    match = re.fullmatch(r"cpu|mps|cuda(?::(\d+))?", name)
+    if match is None:
+        raise UserError(f"--device {name}: unknown; use auto, cpu, cuda, cuda:N or mps")
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise UserError("--device mps: not available here; use --device cpu")
+    if name.startswith("cuda"):
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if int(match[1] or 0) >= count:
+            raise UserError(f"--device {name}: {count} CUDA devices here; use --device cpu or auto")
+    return torch.device(name)
+
+
+def positive_int(text: str) -> int:
+    """A whole number of at least 1, for argparse."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be at least 1")
+    return number

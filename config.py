@@ -1,0 +1,193 @@
+"""The typed configuration: every key, its range and its meaning.
+
+A config is YAML. `config_file.py` reads it (inheritance, overrides, the report of all mistakes),
+`config_rules.py` holds what must agree between keys. A branch is a section of `Config`: a null
+section switches the branch off. Every key has a default.
+"""
+
+import math
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+FORMAT_VERSION: Final = 1
+
+MIN_SIDE = 16  # pixels; below it no network of this project has anything to see
+
+
+def _check_scale(scale: float) -> float:
+    mantissa, _ = math.frexp(scale)
+    if mantissa != 0.5:
+        raise ValueError("1 or a half of it, a quarter, ...: 1, 0.5, 0.25, 0.125")
+    return scale
+
+
+def _check_image_size(size: Any) -> Any:
+    sides = size if isinstance(size, list) else [size, size]
+    if len(sides) != 2 or not all(type(side) is int and side >= MIN_SIDE for side in sides):
+        raise ValueError(f"one whole number or [height, width], each at least {MIN_SIDE}")
+    return size
+
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+Weight = Annotated[float, Field(ge=0)]
+PositiveInt = Annotated[int, Field(ge=1)]
+NumBlocks = Annotated[int, Field(ge=1, le=10)]  # each halves the picture
+Scale = Annotated[float, Field(gt=0, le=1), AfterValidator(_check_scale)]  # 1 / 2^n
+ImageSize = Annotated[int | list[int], BeforeValidator(_check_image_size)]  # or [height, width]
+
+ReluLayer = Literal[
+    "relu1_1", "relu1_2", "relu2_1", "relu2_2", "relu3_1", "relu3_2", "relu3_3", "relu3_4",
+    "relu4_1", "relu4_2", "relu4_3", "relu4_4", "relu5_1", "relu5_2", "relu5_3", "relu5_4",
+]  # fmt: skip
+
+
+class Section(BaseModel):
+    """One mapping of the YAML: unknown keys are errors, text is never taken for a number."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
+
+
+class RunConfig(Section):
+    output_dir: str | None = None  # default: runs/<config name>
+
+
+class AugmentationConfig(Section):
+    time_flip: Probability = 0.5  # exchange source and driving
+    horizontal_flip: Probability = 0.5  # only where the time was not flipped
+    brightness: Weight = 0.1
+    contrast: Weight = 0.1
+    saturation: Weight = 0.1
+    hue: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+
+
+class PuppetsConfig(Section):
+    num_train_clips: PositiveInt = 512
+    num_test_clips: PositiveInt = 16
+    num_frames: Annotated[int, Field(ge=2)] = 32  # of one clip
+
+
+class DataConfig(Section):
+    kind: Literal["clips", "puppets"] = "clips"
+    root: str | None = None  # a folder with train/ and test/; required by kind: clips
+    image_size: ImageSize = 256
+    fit: Literal["crop", "pad"] = "crop"  # frames of another shape
+    id_sampling: bool = False  # an epoch passes over the ids of `id#name.mp4`, not over the clips
+    repeats: PositiveInt = 1  # passes over the clips (or ids) in one epoch
+    num_workers: Annotated[int, Field(ge=0)] = 4
+    augmentation: AugmentationConfig = AugmentationConfig()
+    puppets: PuppetsConfig = PuppetsConfig()
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of every frame."""
+        if isinstance(self.image_size, int):
+            return self.image_size, self.image_size
+        return self.image_size[0], self.image_size[1]
+
+
+class HourglassConfig(Section):
+    width: PositiveInt
+    max_width: PositiveInt = 1024
+    num_blocks: NumBlocks = 5
+    scale: Scale = 0.25  # the network sees the image downsampled by this
+    learning_rate: Weight | None = None  # default: train.learning_rate
+
+
+class KeypointDetectorConfig(HourglassConfig):
+    width: PositiveInt = 32
+    num_keypoints: PositiveInt = 10
+    jacobian: Literal["per_keypoint", "shared", "none"] = "per_keypoint"
+    temperature: Annotated[float, Field(gt=0)] = 0.1  # of the softmax over space
+
+
+class DenseMotionConfig(HourglassConfig):
+    width: PositiveInt = 64
+    heatmap_variance: Annotated[float, Field(gt=0)] = 0.01  # of the Gaussian heatmaps, in [-1, 1]^2
+    occlusion: bool = True  # predict an occlusion map
+
+
+class GeneratorConfig(Section):
+    width: PositiveInt = 64
+    max_width: PositiveInt = 512
+    num_down_blocks: NumBlocks = 2
+    num_res_blocks: PositiveInt = 6
+    learning_rate: Weight | None = None  # default: train.learning_rate
+
+
+class TransformConfig(Section):
+    """The random affine and thin-plate transform of the equivariance losses."""
+
+    affine_std: Weight = 0.05
+    thin_plate_std: Weight = 0.005
+    grid_size: Annotated[int, Field(ge=2)] = 5  # control points a side
+
+
+class MotionLosses(Section):
+    """Weights; 0 switches a term off. The layers of `perceptual` are given as a whole."""
+
+    perceptual: dict[ReluLayer, Weight] = dict.fromkeys(
+        ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"), 10.0
+    )
+    pixel: Weight = 0.0  # ours: mean absolute difference of the pixels; not in the papers
+    equivariance_value: Weight = 10.0
+    equivariance_jacobian: Weight = 10.0
+
+
+class MotionConfig(Section):
+    keypoint_detector: KeypointDetectorConfig = KeypointDetectorConfig()
+    dense_motion: DenseMotionConfig = DenseMotionConfig()
+    generator: GeneratorConfig = GeneratorConfig()
+    transform: TransformConfig = TransformConfig()
+    losses: MotionLosses = MotionLosses()
+
+
+class PerceptualConfig(Section):
+    """The VGG network that all branches share."""
+
+    network: Literal["vgg19", "vgg16"] = "vgg19"
+    weights: str = "imagenet"  # imagenet (torchvision's), random, or a path to a state dict
+    width: PositiveInt = 64  # of the first layer; other than 64 only with random weights
+    scales: Annotated[list[Scale], Field(min_length=1)] = [1.0, 0.5, 0.25, 0.125]
+
+
+class TrainConfig(Section):
+    epochs: PositiveInt = 100
+    max_steps: PositiveInt | None = None  # end earlier, after so many steps
+    max_minutes: Annotated[float, Field(gt=0)] | None = None  # end earlier, after so much time
+    batch_size: PositiveInt = 16
+    micro_batch: PositiveInt | None = None  # accumulate gradients over parts of this size
+    learning_rate: Weight = 2.0e-4
+    betas: Annotated[list[Beta], Field(min_length=2, max_length=2)] = [0.5, 0.999]  # of Adam
+    milestones: list[PositiveInt] = []  # epochs after which the learning rate is multiplied
+    gamma: Annotated[float, Field(gt=0, le=1)] = 0.1  # by this
+    clip_norm: Annotated[float, Field(gt=0)] | None = None  # of all gradients together
+    max_bad_steps: PositiveInt = 100  # skipped for a non-finite loss or gradient; more stop the run
+    precision: Literal["float32", "bf16", "fp16"] = "float32"  # of autocast
+    channels_last: bool = True
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None  # none: no moving average
+    checkpoint_every: PositiveInt = 1000  # steps
+    keep_checkpoints: PositiveInt = 3  # the newest ones; the best is kept besides
+
+
+class LogConfig(Section):
+    scalars_every: PositiveInt = 50  # steps
+    images_every: PositiveInt = 500
+    validate_every: PositiveInt = 1000
+    num_images: PositiveInt = 4  # rows of a picture grid
+    num_validation_clips: PositiveInt = 16  # spread evenly over the test split
+    num_validation_frames: Annotated[int, Field(ge=2)] = 8  # spread evenly over each clip
+
+
+class Config(Section):
+    """The whole file. A branch (`motion`) is a section that may be null; one must be there."""
+
+    format: Literal[1] = FORMAT_VERSION
+    seed: Annotated[int, Field(ge=0)] = 0
+    run: RunConfig = RunConfig()
+    data: DataConfig = DataConfig()
+    motion: MotionConfig | None = None
+    perceptual: PerceptualConfig = PerceptualConfig()
+    train: TrainConfig = TrainConfig()
+    log: LogConfig = LogConfig()

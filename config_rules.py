@@ -1,0 +1,201 @@
+"""Rules that tie keys of a config together; what one key may be by itself stands in `config.py`."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+from config import Config, ReluLayer
+from modules.vgg import CONVS_PER_BLOCK
+
+BRANCHES = ("motion",)  # the sections of which a config needs at least one
+
+VGG_WIDTH = 64  # of the first layer of every published VGG
+KEYPOINT_KERNEL = 7  # side of the keypoint detector's last convolution, which has no padding
+
+
+class Violation(NamedTuple):
+    """A broken rule: the dotted keys it follows from, the one to report first, and the reason."""
+
+    keys: tuple[str, ...]
+    reason: str
+
+
+def violations(config: Config) -> list[Violation]:
+    """Every rule that `config` breaks."""
+    return [violation for rule in RULES for violation in rule(config)]
+
+
+def _branches(config: Config) -> Iterator[Violation]:
+    if all(getattr(config, branch) is None for branch in BRANCHES):
+        yield Violation(
+            BRANCHES, f"nothing to train; at least one section of: {', '.join(BRANCHES)} is needed"
+        )
+
+
+def _data(config: Config) -> Iterator[Violation]:
+    if config.data.kind == "clips" and config.data.root is None:
+        yield Violation(
+            ("data.root", "data.kind"),
+            "data.kind clips needs a folder with train/ and test/; set data.root",
+        )
+
+
+def _motion_sizes(config: Config) -> Iterator[Violation]:
+    motion = config.motion
+    if motion is None:
+        return
+    detector, dense = motion.keypoint_detector, motion.dense_motion
+    yield from _blocks_fit(
+        config, "motion.keypoint_detector", "num_blocks", detector.num_blocks, detector.scale
+    )
+    yield from _blocks_fit(
+        config, "motion.dense_motion", "num_blocks", dense.num_blocks, dense.scale
+    )
+    yield from _blocks_fit(
+        config, "motion.generator", "num_down_blocks", motion.generator.num_down_blocks
+    )
+    height, width = config.data.size
+    if min(height, width) * detector.scale < KEYPOINT_KERNEL:
+        yield Violation(
+            ("motion.keypoint_detector.scale", "data.image_size"),
+            f"{detector.scale:g} of {_size(config)} leaves {height * detector.scale:g} x "
+            f"{width * detector.scale:g} pixels; the last convolution, without padding, needs "
+            f"{KEYPOINT_KERNEL}",
+        )
+
+
+def _motion_losses(config: Config) -> Iterator[Violation]:
+    motion = config.motion
+    if motion is None:
+        return
+    if motion.losses.equivariance_jacobian > 0 and motion.keypoint_detector.jacobian == "none":
+        yield Violation(
+            ("motion.losses.equivariance_jacobian", "motion.keypoint_detector.jacobian"),
+            f"found {motion.losses.equivariance_jacobian:g} with "
+            "motion.keypoint_detector.jacobian none; set it to 0",
+        )
+    if not any(motion.losses.perceptual.values()) and motion.losses.pixel == 0:
+        yield Violation(
+            ("motion.losses.perceptual", "motion.losses.pixel"),
+            "no weight above 0, nor is motion.losses.pixel; nothing would train the generator",
+        )
+
+
+def _perceptual_network(config: Config) -> Iterator[Violation]:
+    perceptual = config.perceptual
+    if perceptual.width != VGG_WIDTH and perceptual.weights != "random":
+        yield Violation(
+            ("perceptual.width", "perceptual.weights"),
+            f"found {perceptual.width} with perceptual.weights {perceptual.weights}, which have "
+            f"{VGG_WIDTH}; another width is only for random weights",
+        )
+    for key, weights in _perceptual_losses(config).items():
+        for layer in weights:
+            block, convolution = _position(layer)
+            last = CONVS_PER_BLOCK[perceptual.network][block - 1]
+            if convolution > last:
+                yield Violation(
+                    (f"{key}.{layer}", "perceptual.network"),
+                    f"perceptual.network {perceptual.network} has no such layer; "
+                    f"the last of block {block} is relu{block}_{last}",
+                )
+
+
+def _perceptual_sizes(config: Config) -> Iterator[Violation]:
+    deepest = {
+        key: max(used, key=_position)
+        for key, weights in _perceptual_losses(config).items()
+        if (used := [layer for layer, weight in weights.items() if weight > 0])
+    }
+    if not deepest:
+        return
+    sides, scales = config.data.size, config.perceptual.scales
+    for scale in scales:
+        if any(side * scale % 1 for side in sides):
+            yield Violation(
+                ("perceptual.scales", "data.image_size"),
+                f"{scale:g} of {_size(config)} is not a whole number of pixels",
+            )
+    least = min(sides) * min(scales)
+    for key, layer in deepest.items():
+        block, _ = _position(layer)
+        needed = 2 ** (block - 1)  # a pooling halves the picture before every block but the first
+        if least < needed:
+            yield Violation(
+                ("perceptual.scales", f"{key}.{layer}", "data.image_size"),
+                f"{min(scales):g} of {_size(config)} leaves {least:g} pixels; {key}.{layer} needs "
+                f"at least {needed}; drop the scale or the layer",
+            )
+
+
+def _train(config: Config) -> Iterator[Violation]:
+    train = config.train
+    if train.micro_batch is not None and train.batch_size % train.micro_batch:
+        yield Violation(
+            ("train.micro_batch", "train.batch_size"),
+            f"found {train.micro_batch}; must divide train.batch_size, {train.batch_size}",
+        )
+    if train.milestones != sorted(set(train.milestones)):
+        yield Violation(
+            ("train.milestones",), f"found {train.milestones}; each must be above the one before"
+        )
+    if any(milestone >= train.epochs for milestone in train.milestones):
+        yield Violation(
+            ("train.milestones", "train.epochs"),
+            f"found {train.milestones}; each must be below train.epochs, {train.epochs}",
+        )
+
+
+RULES: tuple[Callable[[Config], Iterator[Violation]], ...] = (
+    _branches,
+    _data,
+    _motion_sizes,
+    _motion_losses,
+    _perceptual_network,
+    _perceptual_sizes,
+    _train,
+)
+
+
+def _blocks_fit(
+    config: Config, section: str, name: str, num_blocks: int, scale: float = 1.0
+) -> Iterator[Violation]:
+    """Both sides of the image must be multiples of 2^num_blocks / scale: a block halves them.
+
+    `section` holds the key `name`, where `num_blocks` was found.
+    """
+    sides = math.gcd(*config.data.size)
+    if sides % (2**num_blocks / scale) == 0:
+        return
+    most = 0
+    while sides % (2 ** (most + 1) / scale) == 0:
+        most += 1
+    remedy = (
+        f"the largest {name} that fits is {most}"
+        if most
+        else f"no {name} fits: data.image_size must be a multiple of {2 / scale:g}"
+    )
+    yield Violation(
+        (f"{section}.{name}", section, "data.image_size"),
+        f"found {num_blocks}, which at scale {scale:g} needs image sides that are multiples of "
+        f"{2**num_blocks / scale:g}; data.image_size is {_size(config)}; {remedy}",
+    )
+
+
+def _perceptual_losses(config: Config) -> dict[str, dict[ReluLayer, float]]:
+    """The weights of the VGG layers in every branch, by their dotted key."""
+    losses = {}
+    if config.motion is not None:
+        losses["motion.losses.perceptual"] = config.motion.losses.perceptual
+    return losses
+
+
+def _position(layer: ReluLayer) -> tuple[int, int]:
+    """(block, convolution) of a VGG layer: relu4_2 is (4, 2)."""
+    block, convolution = layer.removeprefix("relu").split("_")
+    return int(block), int(convolution)
+
+
+def _size(config: Config) -> str:
+    height, width = config.data.size
+    return f"{height} x {width}"

@@ -1,0 +1,66 @@
+"""From the `data` section to clips and training pairs, with the checks before training."""
+
+from pathlib import Path
+
+from config import Config, DataConfig
+from datasets.clips import ClipFolder, inspect_clips
+from datasets.pairs import MAX_UNREADABLE_SHARE, FramePairs
+from datasets.puppets import Puppets
+from datasets.source import ClipSource
+from errors import UserError
+
+
+def build_source(data: DataConfig, split: str, seed: int) -> ClipSource:
+    """The clips of one split.
+
+    Raises:
+        UserError: the folder or the split is missing or empty.
+    """
+    if data.kind == "puppets":
+        puppets = data.puppets
+        num_clips = puppets.num_train_clips if split == "train" else puppets.num_test_clips
+        return Puppets(split, num_clips, puppets.num_frames, data.size, seed)
+    assert data.root is not None  # the config's rules require it for clips
+    return ClipFolder(Path(data.root), split, data.size, data.fit, data.id_sampling)
+
+
+def build_pairs(config: Config) -> FramePairs:
+    """The training pairs.
+
+    Raises:
+        UserError: as `build_source`, or fewer samples in an epoch than one batch needs.
+    """
+    data, train = config.data, config.train
+    pairs = FramePairs(
+        build_source(data, "train", config.seed), data.repeats, data.augmentation, config.seed
+    )
+    if len(pairs) < train.batch_size:
+        groups = "ids" if data.id_sampling else "clips"
+        raise UserError(
+            f"train.batch_size: {len(pairs.identities)} {groups} x {data.repeats} repeats, batch "
+            f"size {train.batch_size}: nothing would train; raise data.repeats or lower the batch"
+        )
+    return pairs
+
+
+def preflight(clips: ClipSource) -> str:
+    """A few lines on what there is to train on; every clip is opened.
+
+    Raises:
+        UserError: more than 1% of the clips cannot be read; they are named.
+    """
+    if isinstance(clips, Puppets):
+        height, width = clips.image_size
+        return (
+            f"{clips.split}: {len(clips.clips)} puppets, {clips.num_frames(0)} frames each, "
+            f"{width} x {height} pixels"
+        )
+    assert isinstance(clips, ClipFolder)
+    report = inspect_clips(clips)
+    if len(report.unreadable) > MAX_UNREADABLE_SHARE * report.num_clips:
+        raise UserError(
+            f"{clips.folder}: {len(report.unreadable)} of {report.num_clips} clips cannot be read, "
+            f"more than {MAX_UNREADABLE_SHARE:.0%}; remove or repair them: "
+            f"{'; '.join(report.unreadable.values())}"
+        )
+    return report.summary()

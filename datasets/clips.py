@@ -1,0 +1,168 @@
+"""Clips on disk: a root with `train/` and `test/`, each holding one entry for every clip."""
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+from datasets.images import Fit, Frame, fit_frames
+from datasets.source import Clip, Frames
+from datasets.video import VideoError, is_clip, natural_order, open_clip
+from errors import UserError
+
+LAYOUT = "a clip is a video file, a folder of frames (png, jpg), or a strip of frames in one png"
+NUM_LISTED = 5  # clips that a summary names
+
+
+class ClipFolder:
+    """The clips in `root/split`, in natural order of their names: a ClipSource.
+
+    With `id_sampling` the identity of `id#name.mp4` is what stands before the `#`; otherwise every
+    clip is an identity of its own. Files are opened when they are read, not before.
+
+    Raises:
+        UserError: the folder is missing or holds no clip, or `id_sampling` is on where no name has
+            an identity.
+    """
+
+    def __init__(
+        self,
+        root: Path | str,
+        split: str,
+        image_size: tuple[int, int],
+        fit: Fit = "crop",
+        id_sampling: bool = False,
+    ) -> None:
+        self.folder = Path(root) / split
+        self.image_size = image_size
+        self._fit: Fit = fit
+        self.paths = _list_clips(Path(root), split)
+        if id_sampling and not any("#" in path.name for path in self.paths):
+            raise UserError(
+                f"{self.folder}: no clip is named id#name, as data.id_sampling needs "
+                f"({self.paths[0].name}); set data.id_sampling: false"
+            )
+        names = _unique_names(self.paths)
+        identities = [name.split("#")[0] if id_sampling else name for name in names]
+        self.clips: Sequence[Clip] = [*map(Clip, names, identities)]
+
+    def num_frames(self, index: int) -> int:
+        """Number of frames of clip `index` that can be decoded."""
+        return open_clip(self.paths[index]).num_frames
+
+    def frame_rate(self, index: int) -> Fraction:
+        """Frames per second of clip `index`, exact."""
+        return open_clip(self.paths[index]).frame_rate
+
+    def stream(self, index: int) -> Iterator[Frame]:
+        """All frames of clip `index` in order, fitted to the image size: uint8, H x W x 3."""
+        for frame in open_clip(self.paths[index]):
+            yield fit_frames(frame[None], self.image_size, self._fit)[0]
+
+    def read(self, index: int, frames: Sequence[int]) -> Frames:
+        """Frames of clip `index`, fitted to the image size: uint8, N x H x W x 3.
+
+        Raises:
+            VideoError: the clip cannot be read.
+        """
+        return fit_frames(open_clip(self.paths[index]).read(frames), self.image_size, self._fit)
+
+
+def _list_clips(root: Path, split: str) -> list[Path]:
+    folder = root / split
+    if not root.is_dir():
+        raise UserError(f"{root}: no such folder; data.root needs train/ and test/, where {LAYOUT}")
+    if not folder.is_dir():
+        raise UserError(
+            f"{folder}: no such folder; data.root needs train/ and test/, where {LAYOUT}; "
+            f"{root} holds {_describe(root.iterdir())}"
+        )
+    entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    clips = [entry for entry in entries if is_clip(entry)]
+    if not clips:
+        raise UserError(f"{folder}: no clip in it; {LAYOUT}; it holds {_describe(entries)}")
+    return sorted(clips, key=lambda path: natural_order(path.name))
+
+
+def _describe(entries: Iterable[Path]) -> str:
+    """`2 folders, 3 .jpg files`: what a folder holds instead of what was expected."""
+    kinds = Counter(
+        "folders" if entry.is_dir() else f"{entry.suffix or 'other'} files" for entry in entries
+    )
+    return ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "nothing"
+
+
+def _unique_names(paths: Sequence[Path]) -> list[str]:
+    """Names without suffix, save where two clips differ in nothing else."""
+    stems = [path.name if path.is_dir() else path.stem for path in paths]
+    counts = Counter(stems)
+    return [
+        stem if counts[stem] == 1 else path.name for stem, path in zip(stems, paths, strict=True)
+    ]
+
+
+class ClipReport(NamedTuple):
+    """What a look at every clip of a folder found."""
+
+    folder: Path
+    num_clips: int
+    num_identities: int
+    num_frames: int  # of all readable clips together
+    sizes: Mapping[tuple[int, int], int]  # (height, width) -> number of clips
+    unreadable: Mapping[str, str]  # name -> reason, one line that names the file
+    too_short: Sequence[str]  # names of clips with a single frame: source and driving are the same
+
+    def summary(self) -> str:
+        """A few lines for the console."""
+        sizes = sorted(self.sizes.items(), key=lambda item: -item[1])
+        listed = [f"{height} x {width} ({count})" for (height, width), count in sizes]
+        lines = [
+            f"{self.folder}: {self.num_clips} clips, {self.num_identities} ids, "
+            f"{self.num_frames} frames; height x width: {_first(listed, ', ') or 'unknown'}"
+        ]
+        if self.unreadable:
+            reasons = _first([*self.unreadable.values()], "\n  ")
+            lines.append(f"{len(self.unreadable)} clips cannot be read:\n  {reasons}")
+        if self.too_short:
+            names = _first(self.too_short, ", ")
+            lines.append(f"{len(self.too_short)} clips have a single frame: {names}")
+        return "\n".join(lines)
+
+
+def _first(items: Sequence[str], separator: str) -> str:
+    more = len(items) - NUM_LISTED
+    return separator.join([*items[:NUM_LISTED], *([f"and {more} more"] if more > 0 else [])])
+
+
+def inspect_clips(source: ClipFolder) -> ClipReport:
+    """Open every clip, count its frames and decode the first one; some milliseconds a clip."""
+    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+        found = [*pool.map(_inspect, source.paths)]
+    named = [*zip((clip.name for clip in source.clips), found, strict=True)]
+    readable = [(name, clip) for name, clip in named if isinstance(clip, _Inspected)]
+    return ClipReport(
+        folder=source.folder,
+        num_clips=len(source.clips),
+        num_identities=len({clip.identity for clip in source.clips}),
+        num_frames=sum(clip.num_frames for _, clip in readable),
+        sizes=Counter(clip.size for _, clip in readable),
+        unreadable={name: str(error) for name, error in named if isinstance(error, VideoError)},
+        too_short=[name for name, clip in readable if clip.num_frames < 2],
+    )
+
+
+class _Inspected(NamedTuple):
+    num_frames: int
+    size: tuple[int, int]
+
+
+def _inspect(path: Path) -> _Inspected | VideoError:
+    try:
+        clip = open_clip(path)
+        size = clip.size  # decodes the first frame, so that the count is not of packets alone
+        return _Inspected(clip.num_frames, size)
+    except VideoError as error:
+        return error

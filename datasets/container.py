@@ -1,0 +1,166 @@
+"""Video files through PyAV: opening, finding frames without decoding, decoding, converting."""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+import av
+import numpy as np
+from av.container import InputContainer
+from av.video.reformatter import Interpolation
+
+from datasets.images import Frame, describe_contents, over_white
+from errors import UserError
+
+DEFAULT_FRAME_RATE = Fraction(25)  # of what states none
+
+# Seconds at the end of a file without a frame that are not taken for damage.
+MAX_HELD = Fraction(1, 4)
+
+# swscale's quick default darkens every conversion by about 1.3 of 255; this one is unbiased.
+ACCURATE = (
+    Interpolation.BICUBIC
+    | Interpolation.ACCURATE_RND
+    | Interpolation.FULL_CHR_H_INT
+    | Interpolation.FULL_CHR_H_INP
+)
+
+
+class VideoError(UserError):
+    """A clip that cannot be read."""
+
+
+class Damaged(Exception):
+    """A frame cannot be decoded, or only with made-up content."""
+
+
+class Index(NamedTuple):
+    """Presentation times in units of the stream, ascending."""
+
+    frames: list[int]
+    keys: list[int]  # of the packets at which decoding can start
+
+
+@contextmanager
+def open_video(path: Path) -> Iterator[tuple[InputContainer, av.VideoStream]]:
+    """Raises VideoError where there is no video in `path`."""
+    try:
+        container = av.open(str(path), "r")
+    except av.FFmpegError as error:
+        reason = os_reason(error) if isinstance(error, OSError) else describe_contents(path)
+        raise VideoError(f"{path}: not a video: {reason}") from None
+    with container:
+        stream = container.streams.best("video")
+        if not isinstance(stream, av.VideoStream) or stream.codec_context is None:
+            raise VideoError(f"{path}: holds no video that can be decoded")
+        # A worker is one of many and wants few frames: threads would only decode ahead in vain.
+        stream.codec_context.thread_count = 1
+        yield container, stream
+
+
+def exact_frame_rate(stream: av.VideoStream) -> Fraction:
+    """Frames per second; the average where it varies."""
+    # The average that FFmpeg gives for a GIF covers its first frames only.
+    if stream.codec_context.name == "gif" and stream.frames and stream.duration:
+        assert stream.time_base is not None
+        return Fraction(stream.frames) / (stream.duration * stream.time_base)
+    return stream.average_rate or stream.guessed_rate or DEFAULT_FRAME_RATE
+
+
+def scan_packets(container: InputContainer, stream: av.VideoStream) -> tuple[Index | None, int]:
+    """Find the frames of a whole file without decoding any.
+
+    Returns the index, None where time stamps are missing or ambiguous, and the number of frames
+    that the file should have: more than the index has if it is damaged.
+    """
+    times: list[int | None] = []
+    keys: list[int | None] = []
+    end = 0
+    is_damaged = False
+    with suppress(av.FFmpegError):
+        for packet in container.demux(stream):
+            if not packet.size or packet.is_corrupt:
+                is_damaged |= packet.is_corrupt
+                continue
+            if packet.is_keyframe:
+                keys.append(packet.pts)
+            if not packet.is_discard:  # an edit list may hide frames that others refer to
+                times.append(packet.pts)
+                end = max(end, (packet.pts or 0) + (packet.duration or 0))
+    index = _make_index(times, keys)
+    if index is None:
+        return None, max(len(times), stream.frames)
+    num_frames = len(index.frames)
+    rate = exact_frame_rate(stream) * (stream.time_base or 1)  # in frames per unit of time
+    stated_end = _stated_end(stream)
+    if not is_damaged and (stated_end - end) * (stream.time_base or 1) < MAX_HELD:
+        return index, num_frames
+    return index, max(num_frames + 1, stream.frames, round((stated_end - index.frames[0]) * rate))
+
+
+def _make_index(times: Sequence[int | None], keys: Sequence[int | None]) -> Index | None:
+    known = [time for time in times if time is not None]
+    known_keys = sorted(key for key in keys if key is not None)
+    if not known_keys or len(set(known)) < len(times):
+        return None
+    # A clip cut out of a longer one may begin with frames whose references are gone.
+    decodable = sorted(time for time in known if time >= known_keys[0])
+    return Index(decodable, known_keys) if decodable else None
+
+
+def _stated_end(stream: av.VideoStream) -> Fraction:
+    """When the last frame should end by what the file's header says, in units of the stream."""
+    if stream.duration is not None:
+        return Fraction((stream.start_time or 0) + stream.duration)
+    # Matroska
+    tag = re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", ""))
+    if tag is None or stream.time_base is None:
+        return Fraction(0)
+    return (int(tag[1]) * 3600 + int(tag[2]) * 60 + Fraction(tag[3])) / stream.time_base
+
+
+def decode(packets: Iterable[av.Packet]) -> Iterator[av.VideoFrame]:
+    """Frames in the order of presentation.
+
+    Raises:
+        Damaged: at the first frame that cannot be decoded. A file that merely ends early ends here.
+    """
+    try:
+        for packet in packets:
+            for frame in packet.decode() if not packet.is_corrupt else ():
+                if frame.is_corrupt:
+                    raise Damaged
+                yield frame
+    except av.FFmpegError as error:
+        raise Damaged from error
+
+
+def decode_from(
+    container: InputContainer, stream: av.VideoStream, key: int
+) -> Iterator[av.VideoFrame]:
+    """`decode` from the key frame at time `key`; what the decoder gives before it is dropped."""
+    try:
+        container.seek(key, stream=stream)
+    except av.FFmpegError as error:
+        raise Damaged from error
+    for frame in decode(container.demux(stream)):
+        if frame.pts is not None and frame.pts >= key:
+            yield frame
+
+
+def frame_to_rgb(frame: av.VideoFrame) -> Frame:
+    """uint8 H x W x 3: upright, any depth scaled to 8 bits, transparency composited on white."""
+    has_alpha = any(component.is_alpha for component in frame.format.components)
+    samples = frame.to_ndarray(format="rgba" if has_alpha else "rgb24", interpolation=ACCURATE)
+    image: Frame = samples.astype(np.uint8, copy=False)
+    image = over_white(image) if has_alpha else image
+    quarter_turns = round(frame.rotation / 90) % 4  # counterclockwise; PyAV does not apply it
+    return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image
+
+
+def os_reason(error: OSError) -> str:
+    """`no such file or directory`, without number and path."""
+    return (error.strerror or str(error)).lower()

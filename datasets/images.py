@@ -1,0 +1,125 @@
+"""Still images: reading, writing, and fitting frames to a size without squashing them."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from datasets.source import Frames
+from errors import UserError
+
+Fit = Literal["crop", "pad"]
+Frame = NDArray[np.uint8]  # H x W x 3, RGB
+
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+GIT_LFS_POINTER = b"version https://git-lfs"
+
+
+def read_image(path: Path | str) -> Frame:
+    """A still image as uint8 RGB, H x W x 3, turned upright as its EXIF orientation says.
+
+    Grey, palette and 16-bit images are converted; transparency is composited on white.
+
+    Raises:
+        UserError: there is no such file, or it is not an image.
+    """
+    path = Path(path)
+    try:
+        with Image.open(path) as image:
+            return _to_rgb(ImageOps.exif_transpose(image))
+    except FileNotFoundError:
+        raise UserError(f"{path}: no such file") from None
+    except IsADirectoryError:
+        raise UserError(f"{path}: not an image: this is a folder") from None
+    except UnidentifiedImageError:
+        raise UserError(f"{path}: not an image: {describe_contents(path)}") from None
+    # Pillow reports damage as any of these, depending on the format.
+    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+        raise UserError(f"{path}: not an image that can be read: {error}") from None
+
+
+def describe_contents(path: Path) -> str:
+    """What a file that no decoder accepts seems to be, and what to do about it."""
+    with path.open("rb") as file:
+        start = file.read(512)
+    if not start:
+        return "the file is empty"
+    if start.startswith(GIT_LFS_POINTER):
+        return "this is a git-lfs pointer; run `git lfs pull` to get the file itself"
+    if start.isascii() and b"\0" not in start:
+        return "the file holds text"
+    return "its format is unknown, or it is damaged"
+
+
+def _to_rgb(image: Image.Image) -> Frame:
+    if image.mode == "I" or image.mode.startswith("I;16"):  # Pillow would clip instead of scale
+        grey = np.rint(np.asarray(image, dtype=np.float32) / 257).clip(0, 255).astype(np.uint8)
+        return np.repeat(grey[..., None], 3, axis=2)
+    if image.has_transparency_data:
+        return over_white(np.asarray(image.convert("RGBA")))
+    return np.asarray(image.convert("RGB")).copy()
+
+
+def over_white(rgba: NDArray[np.uint8]) -> Frame:
+    """Composite H x W x 4 on white, as a page shows it; opaque pixels keep their exact value."""
+    alpha = rgba[..., 3:].astype(np.uint16)
+    blend = rgba[..., :3] * alpha + 255 * (255 - alpha)
+    return ((blend + 127) // 255).astype(np.uint8)
+
+
+def write_image(path: Path | str, frame: Frame) -> None:
+    """Write H x W x 3 as .png or .jpg (by the suffix): whole, or not at all.
+
+    Raises:
+        UserError: another suffix, or the file cannot be written.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in IMAGE_SUFFIXES:
+        raise UserError(f"{path}: cannot write a {path.suffix or 'nameless'} image; use .png, .jpg")
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(frame).save(temporary, quality=95)
+        temporary.replace(path)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from None
+    finally:
+        with suppress(OSError):  # already renamed, or its folder could not be made
+            temporary.unlink()
+
+
+def fit_frames(frames: Frames, size: tuple[int, int], fit: Fit) -> Frames:
+    """Scale N x H x W x 3 to `size` (height, width) without changing the aspect ratio.
+
+    `crop` fills the size and cuts what sticks out, `pad` fits inside and pads with black; both are
+    centred and anti-aliased (Lanczos). Frames that have the size already are returned as they are.
+    """
+    if frames.shape[1:3] == size:
+        return frames
+    fit_one = _crop if fit == "crop" else _pad
+    return np.stack([fit_one(Image.fromarray(frame), *size) for frame in frames])
+
+
+def _crop(image: Image.Image, height: int, width: int) -> Frame:
+    scale = min(image.width / width, image.height / height)
+    box_width, box_height = width * scale, height * scale
+    # A whole pixel, so that a crop without scaling copies pixels instead of interpolating them.
+    left, top = (image.width - box_width) // 2, (image.height - box_height) // 2
+    box = (left, top, min(left + box_width, image.width), min(top + box_height, image.height))
+    return np.asarray(image.resize((width, height), Image.Resampling.LANCZOS, box=box))
+
+
+def _pad(image: Image.Image, height: int, width: int) -> Frame:
+    scale = min(width / image.width, height / image.height)
+    inner_width = min(width, max(1, round(image.width * scale)))
+    inner_height = min(height, max(1, round(image.height * scale)))
+    padded = np.zeros((height, width, 3), np.uint8)
+    left, top = (width - inner_width) // 2, (height - inner_height) // 2
+    padded[top : top + inner_height, left : left + inner_width] = np.asarray(
+        image.resize((inner_width, inner_height), Image.Resampling.LANCZOS)
+    )
+    return padded

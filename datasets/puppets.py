@@ -1,0 +1,157 @@
+"""The embedded data set: synthetic articulated characters, drawn on the fly, with their truth.
+
+Everything is a pure function of (seed, split, clip, frame). The test split has identities, motions
+and backgrounds that the training split does not have.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets.puppetry.background import Background, Picture, paint_background, sample_background
+from datasets.puppetry.figure import draw_figure
+from datasets.puppetry.identity import Identity, sample_identity
+from datasets.puppetry.pose import Motion, Pose, sample_motion
+from datasets.source import Clip, Frames
+
+_SPLITS = ("train", "test")
+_FRAME_RATE = Fraction(25)
+_CACHE_BYTES = 2**28  # of rendered frames, in each process that reads them
+
+Frame = NDArray[np.uint8]
+
+
+class Rendering(NamedTuple):
+    """A puppet in front of a background."""
+
+    frame: NDArray[np.float32]  # H x W x 3, RGB in [0, 1]
+    foreground_mask: NDArray[
+        np.float32
+    ]  # H x W in [0, 1]: the share of the pixel the figure covers
+
+
+def render(
+    identity: Identity, pose: Pose, background: Background, size: tuple[int, int]
+) -> Rendering:
+    """Draw `identity` in `pose` on `background`; `size` is (height, width).
+
+    The figure and its mask do not depend on the background: the frame is
+    `figure + (1 - foreground_mask) * background`, the figure premultiplied by its mask.
+    """
+    figure = draw_figure(identity, pose, size)
+    behind = (1 - figure.foreground_mask)[..., None] * _background_picture(background, size)
+    return Rendering(figure.colour + behind, figure.foreground_mask)
+
+
+class Puppets:
+    """A ClipSource of dancing puppets, one identity and one static background per clip.
+
+    Clip i is the same whatever the number of clips, and frame t whatever the number of frames.
+
+    Raises:
+        ValueError: the split is neither "train" nor "test".
+    """
+
+    def __init__(
+        self, split: str, num_clips: int, num_frames: int, image_size: tuple[int, int], seed: int
+    ) -> None:
+        if split not in _SPLITS:
+            raise ValueError(f"split is {split!r}: puppets have the splits train and test")
+        self.split = split
+        self.seed = seed
+        self.image_size = image_size
+        names = [f"puppet-{index:05d}" for index in range(num_clips)]
+        self.clips: Sequence[Clip] = [Clip(name, identity=name) for name in names]
+        self._num_frames = num_frames
+
+    def num_frames(self, index: int) -> int:
+        """Number of frames of clip `index`."""
+        return self._num_frames
+
+    def frame_rate(self, index: int) -> Fraction:
+        """Frames per second of clip `index`."""
+        return _FRAME_RATE
+
+    def stream(self, index: int) -> Iterator[Frame]:
+        """All frames of clip `index` in order: uint8, H x W x 3."""
+        for frame in range(self._num_frames):
+            yield self.read(index, [frame])[0]
+
+    def read(self, index: int, frames: Sequence[int]) -> Frames:
+        """Frames of clip `index` in the order asked for: uint8, N x H x W x 3."""
+        render = _frame_cache(self.image_size)
+        return np.stack([render(self.seed, self.split, index, frame) for frame in frames])
+
+    def foreground_masks(self, index: int, frames: Sequence[int]) -> NDArray[np.float32]:
+        """The true foreground of the same frames: N x H x W in [0, 1]."""
+        return np.stack([self.render(index, frame).foreground_mask for frame in frames])
+
+    def render(self, index: int, frame: int) -> Rendering:
+        """One frame of clip `index` and its foreground mask."""
+        return _render_frame(self.seed, self.split, index, frame, self.image_size)
+
+    def identity(self, index: int) -> Identity:
+        """Who dances in clip `index`."""
+        return _cast(self.seed, self.split, index).identity
+
+    def pose(self, index: int, frame: int) -> Pose:
+        """The pose in a frame of clip `index`."""
+        return _pose(self.seed, self.split, index, frame)
+
+    def background(self, index: int) -> Background:
+        """What is behind the puppet of clip `index`."""
+        return _cast(self.seed, self.split, index).background
+
+
+class _Cast(NamedTuple):
+    """What is the same in all frames of a clip."""
+
+    identity: Identity
+    motion: Motion
+    background: Background
+
+
+@lru_cache(maxsize=4096)
+def _cast(seed: int, split: str, index: int) -> _Cast:
+    stream = (seed, _SPLITS.index(split), index)
+    identity, motion, background = (np.random.default_rng((*stream, part)) for part in range(3))
+    return _Cast(
+        sample_identity(identity), sample_motion(motion), sample_background(background, split)
+    )
+
+
+def _pose(seed: int, split: str, index: int, frame: int) -> Pose:
+    return _cast(seed, split, index).motion.pose(frame / float(_FRAME_RATE))
+
+
+def _render_frame(
+    seed: int, split: str, index: int, frame: int, size: tuple[int, int]
+) -> Rendering:
+    cast = _cast(seed, split, index)
+    return render(cast.identity, _pose(seed, split, index, frame), cast.background, size)
+
+
+@lru_cache
+def _frame_cache(size: tuple[int, int]) -> Callable[[int, str, int, int], Frame]:
+    """A renderer of uint8 frames that remembers as many as fit into `_CACHE_BYTES`.
+
+    A small set, seen again in every epoch, is then drawn only once.
+    """
+
+    @lru_cache(maxsize=_CACHE_BYTES // (3 * size[0] * size[1]))
+    def render_uint8(seed: int, split: str, index: int, frame: int) -> Frame:
+        picture = _render_frame(seed, split, index, frame, size).frame
+        return np.rint(255 * picture).astype(np.uint8)
+
+    return render_uint8
+
+
+@lru_cache(maxsize=128)  # 25 MB at 128 x 128, 100 MB at 256 x 256
+def _background_picture(background: Background, size: tuple[int, int]) -> Picture:
+    picture = paint_background(background, size)
+    picture.flags.writeable = False  # it is shared by all frames of the clip
+    return picture

@@ -1,0 +1,317 @@
+"""Reading clips: one reader for training, reconstruction and animation.
+
+A clip is a video file, a folder of frames, or one png with square frames side by side. A reader
+holds no open file, so it may be shared by threads and carried into worker processes.
+"""
+
+import logging
+import re
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from fractions import Fraction
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import Protocol
+
+import av
+import numpy as np
+from PIL import Image
+
+from datasets.container import (
+    DEFAULT_FRAME_RATE,
+    Damaged,
+    Index,
+    VideoError,
+    decode,
+    decode_from,
+    exact_frame_rate,
+    frame_to_rgb,
+    open_video,
+    os_reason,
+    scan_packets,
+)
+from datasets.images import IMAGE_SUFFIXES, Frame, describe_contents, read_image
+from datasets.source import Frames
+from errors import UserError
+
+__all__ = ["VideoError", "VideoReader", "is_clip", "open_clip"]
+
+CONTAINER_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif")
+STRIP_SUFFIX = ".png"
+
+logger = logging.getLogger(__name__)
+
+
+class VideoReader(Protocol):
+    """The frames of one clip as they are meant to be seen: upright, RGB, 8 bits a channel.
+
+    Grey and deeper samples are converted, transparency is composited on white.
+    """
+
+    path: Path
+    frame_rate: Fraction  # frames per second, exact; the average where it varies
+
+    @property
+    def num_frames(self) -> int:
+        """Number of frames that can be decoded, whatever the container says; at least 1."""
+        ...
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(height, width) of every frame, after rotation."""
+        ...
+
+    def __iter__(self) -> Iterator[Frame]:
+        """All frames in order, uint8 H x W x 3, decoded as they are asked for."""
+        ...
+
+    def read(self, frames: Sequence[int]) -> Frames:
+        """The frames asked for, in that order (repeats allowed): uint8, N x H x W x 3.
+
+        Bit-exact equal to what iteration yields. Decodes from the key frame before, no more.
+
+        Raises:
+            VideoError: a frame is out of range or cannot be decoded.
+        """
+        ...
+
+
+def is_clip(path: Path) -> bool:
+    """Whether the name and kind of `path` are those of a clip; its contents are not looked at."""
+    return path.is_dir() or path.suffix.lower() in (*CONTAINER_SUFFIXES, STRIP_SUFFIX)
+
+
+def open_clip(path: Path | str, frame_rate: Fraction = DEFAULT_FRAME_RATE) -> VideoReader:
+    """The reader of a clip; `frame_rate` is for folders and strips, which state none.
+
+    A file that did not change gets the same reader again, with what it learnt about the file.
+
+    Raises:
+        VideoError: `path` is missing or not a clip.
+    """
+    path = Path(path)
+    try:
+        status = path.stat()
+        return _open_clip(path, frame_rate, status.st_mtime_ns, status.st_size)
+    except OSError as error:
+        raise VideoError(f"{path}: {os_reason(error)}") from None
+
+
+@lru_cache(maxsize=1024)  # some 20 KB each; scanning the packets again costs about 1 ms
+def _open_clip(path: Path, frame_rate: Fraction, _changed: int, _num_bytes: int) -> VideoReader:
+    if path.is_dir():
+        return _FolderReader(path, frame_rate)
+    if path.suffix.lower() in CONTAINER_SUFFIXES:
+        return _ContainerReader(path)
+    if path.suffix.lower() == STRIP_SUFFIX:
+        return _StripReader(path, frame_rate)
+    kinds = " ".join(CONTAINER_SUFFIXES)
+    raise VideoError(f"{path}: not a clip; expected {kinds}, a folder of frames, or a strip .png")
+
+
+class _WrongIndex(Exception):
+    """The decoder gave other frames than the packets announced."""
+
+
+class _ContainerReader:
+    """Frames of a container, found by the time stamps of its packets.
+
+    Where those are missing or prove wrong (AVI has none, files are damaged), the clip is decoded
+    from the start and its frames are counted.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        with open_video(path) as (_, stream):
+            self.frame_rate = exact_frame_rate(stream)
+        self._index: Index | None = None  # None: not known yet, or not to be trusted
+        self._num_frames: int | None = None
+        self._num_promised = 0
+        self._reported = False
+
+    @property
+    def num_frames(self) -> int:
+        self._scan_once()
+        if self._num_frames is None:
+            self._count_by_decoding()
+        assert self._num_frames is not None
+        return self._num_frames
+
+    @property
+    def size(self) -> tuple[int, int]:
+        height, width = self.read([0]).shape[1:3]
+        return height, width
+
+    def __iter__(self) -> Iterator[Frame]:
+        return map(frame_to_rgb, self._decode_all())
+
+    def read(self, frames: Sequence[int]) -> Frames:
+        _check_range(self, frames)
+        wanted = sorted(set(frames))
+        try:
+            found = self._seek(self._index, wanted) if self._index else self._count_up_to(wanted)
+            images = {position: frame_to_rgb(frame) for position, frame in found}
+        except (_WrongIndex, Damaged):
+            self._count_by_decoding()
+            return self.read(frames)
+        return _stack(self.path, [images[position] for position in frames])
+
+    def _seek(self, index: Index, wanted: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
+        times, keys = index
+        position = -1  # of the last frame that was decoded
+        decoded: Iterator[av.VideoFrame] = iter(())
+        with open_video(self.path) as (container, stream):
+            for target in wanted:
+                key = keys[bisect_right(keys, times[target]) - 1]
+                if position < 0 or key > times[position]:
+                    decoded = decode_from(container, stream, key)
+                    position = bisect_left(times, key) - 1
+                while position < target:
+                    position += 1
+                    frame = next(decoded, None)
+                    if frame is None or frame.pts != times[position]:
+                        raise _WrongIndex
+                    if position == target:
+                        yield position, frame
+
+    def _count_up_to(self, wanted: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
+        positions = set(wanted)
+        for position, frame in enumerate(islice(self._decode_all(), wanted[-1] + 1)):
+            if position in positions:
+                yield position, frame
+
+    def _decode_all(self) -> Iterator[av.VideoFrame]:
+        """Every frame from the start, up to the end or to the first that cannot be decoded."""
+        self._scan_once()
+        count = 0
+        with open_video(self.path) as (container, stream), suppress(Damaged):
+            for frame in decode(container.demux(stream)):
+                yield frame
+                count += 1
+        if count == 0:
+            raise VideoError(f"{self.path}: none of its frames can be decoded")
+        if count != self._num_frames:
+            self._index, self._num_frames = None, count
+            self._report_damage()
+
+    def _count_by_decoding(self) -> None:
+        """Decode everything to learn how many frames there are; give up the index."""
+        self._index, self._num_frames = None, sum(1 for _ in self._decode_all())
+
+    def _scan_once(self) -> None:
+        if self._num_promised:
+            return
+        with open_video(self.path) as (container, stream):
+            self._index, self._num_promised = scan_packets(container, stream)
+        if self._index:
+            self._num_frames = len(self._index.frames)
+            self._report_damage()
+
+    def _report_damage(self) -> None:
+        assert self._num_frames is not None
+        if self._num_frames < self._num_promised and not self._reported:
+            logger.warning(
+                "%s: frames after %d of %d cannot be decoded; using %d",
+                *(self.path, self._num_frames, self._num_promised, self._num_frames),
+            )
+            self._reported = True
+
+
+class _FolderReader:
+    """Frames that are files of their own, in natural order."""
+
+    def __init__(self, path: Path, frame_rate: Fraction) -> None:
+        self.path = path
+        self.frame_rate = frame_rate
+        names = [entry.name for entry in path.iterdir() if not entry.name.startswith(".")]
+        frames = [name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES]
+        if not frames:
+            raise VideoError(
+                f"{path}: no frames (png, jpg) in this folder, but {len(names)} other entries"
+            )
+        self._names = sorted(frames, key=natural_order)
+
+    @property
+    def num_frames(self) -> int:
+        return len(self._names)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        height, width = self._read_one(0).shape[:2]
+        return height, width
+
+    def __iter__(self) -> Iterator[Frame]:
+        return map(self._read_one, range(self.num_frames))
+
+    def read(self, frames: Sequence[int]) -> Frames:
+        _check_range(self, frames)
+        return _stack(self.path, [self._read_one(position) for position in frames])
+
+    def _read_one(self, position: int) -> Frame:
+        return _read_image(self.path / self._names[position])
+
+
+def natural_order(name: str) -> list[tuple[bool, int, str]]:
+    """Sort key that puts frame10 behind frame9."""
+    parts = re.split(r"(\d+)", name)
+    return [(not p.isdecimal(), int(p) if p.isdecimal() else 0, p) for p in parts]
+
+
+class _StripReader:
+    """Square frames side by side in one image, the layout of the published moving GIFs."""
+
+    def __init__(self, path: Path, frame_rate: Fraction) -> None:
+        self.path = path
+        self.frame_rate = frame_rate
+        width, height = _image_size(path)
+        if width % height or width == height:
+            raise VideoError(
+                f"{path}: not a clip but a single image ({height} x {width}); a strip has square "
+                "frames side by side"
+            )
+        self.num_frames = width // height
+        self.size = (height, height)
+
+    def __iter__(self) -> Iterator[Frame]:
+        return iter(self._read_all())
+
+    def read(self, frames: Sequence[int]) -> Frames:
+        _check_range(self, frames)
+        return self._read_all()[list(frames)]
+
+    def _read_all(self) -> Frames:
+        strip = _read_image(self.path)
+        return np.stack(np.split(strip, self.num_frames, axis=1))
+
+
+def _image_size(path: Path) -> tuple[int, int]:
+    """(width, height), from the header alone."""
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except (OSError, Image.DecompressionBombError):
+        raise VideoError(f"{path}: not an image: {describe_contents(path)}") from None
+
+
+def _read_image(path: Path) -> Frame:
+    try:
+        return read_image(path)
+    except UserError as error:
+        raise VideoError(str(error)) from None
+
+
+def _check_range(reader: VideoReader, frames: Sequence[int]) -> None:
+    num_frames = reader.num_frames
+    for frame in frames:
+        if not 0 <= frame < num_frames:
+            raise VideoError(f"{reader.path}: there is no frame {frame}; it has {num_frames}")
+
+
+def _stack(path: Path, images: Sequence[Frame]) -> Frames:
+    sizes = sorted({image.shape[:2] for image in images})
+    if len(sizes) > 1:
+        listed = ", ".join(f"{height} x {width}" for height, width in sizes)
+        raise VideoError(f"{path}: its frames differ in size: {listed}")
+    return np.stack(images)

@@ -1,0 +1,261 @@
+"""Writing videos: mp4, webm, gif, or a folder of lossless frames; complete, or not at all."""
+
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Protocol, Self
+
+import av
+import numpy as np
+from av.filter import Graph
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
+from PIL import Image
+
+from datasets.container import ACCURATE, os_reason
+from datasets.images import Frame
+from errors import UserError
+
+MAX_GIF_RATE = 50  # browsers slow down what is faster than 1/50 s a frame
+GIF_TIME_BASE = Fraction(1, 100)
+FRAME_NAME = re.compile(r"\d{5,}\.png")
+SMPTE170M = 6  # the BT.601 matrix as H.264 and VP9 number it
+
+
+class _Codec(NamedTuple):
+    name: str
+    pixel_format: str
+    options: dict[str, str]
+
+
+CODECS = {
+    ".mp4": _Codec("libx264", "yuv420p", {"crf": "17"}),
+    ".webm": _Codec(
+        "libvpx-vp9", "yuv420p", {"crf": "24", "b:v": "0", "cpu-used": "4", "row-mt": "1"}
+    ),
+    ".gif": _Codec("gif", "pal8", {}),
+}
+
+
+class VideoWriter:
+    """Writes H x W x 3 uint8 frames to `path`, whose suffix chooses the kind.
+
+    .mp4 (H.264), .webm (VP9) and .gif; no suffix, or a folder that exists, gets 00000.png and so
+    on. Odd sizes get one more row or column in mp4 and webm, which have even sizes only. The result
+    appears under its name when the `with` block ends well; after an exception nothing is left, and
+    an earlier result stays.
+
+        with VideoWriter(path, Fraction(25)) as writer:
+            writer.write(frame)
+
+    Raises:
+        UserError: from the constructor where nothing could be written later: an unknown suffix, a
+            folder that cannot be written or holds other things than earlier frames, a frame rate
+            that a GIF cannot have. Later only for what could not be known, such as a full disk.
+    """
+
+    def __init__(self, path: Path | str, frame_rate: Fraction) -> None:
+        self.path = Path(path)
+        self.frame_rate = frame_rate
+        suffix = self.path.suffix.lower()
+        self._codec = CODECS.get(suffix)
+        if not suffix or self.path.is_dir():
+            self._codec = None
+            _check_replaceable(self.path)
+        elif self._codec is None:
+            raise UserError(
+                f"{path}: cannot write {suffix}; use {', '.join(CODECS)}, or a name without suffix "
+                "for a folder of png frames"
+            )
+        if suffix == ".gif" and frame_rate > MAX_GIF_RATE:
+            raise UserError(
+                f"{path}: a GIF shows at most {MAX_GIF_RATE} frames per second, not "
+                f"{float(frame_rate):g}; write .mp4 or .webm"
+            )
+        _check_writable(self.path)
+        self._temporary = self.path.with_name(f".{self.path.stem}.{os.getpid()}.tmp{suffix}")
+        self._sink: _Sink | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def write(self, frame: Frame) -> None:
+        """Append one frame; all have the size of the first."""
+        try:
+            if self._sink is None:
+                self._sink = self._open_sink(frame)
+            self._sink.write(frame)
+        except (OSError, av.FFmpegError) as error:
+            raise self._failure(error) from error
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            if self._sink is not None:
+                self._sink.close(complete=kind is None)
+            if kind is None:
+                if self._sink is None:
+                    raise UserError(f"{self.path}: there were no frames to write")
+                _replace(self._temporary, self.path)
+        except (OSError, av.FFmpegError) as failure:
+            raise self._failure(failure) from failure
+        finally:
+            _remove(self._temporary)
+
+    def _open_sink(self, frame: Frame) -> "_Sink":
+        if self._codec is None:
+            return _FolderSink(self._temporary)
+        return _ContainerSink(self._temporary, self._codec, self.frame_rate, frame.shape[:2])
+
+    def _failure(self, error: Exception) -> UserError:
+        reason = os_reason(error) if isinstance(error, OSError) else str(error)
+        return UserError(f"{self.path}: cannot be written: {reason}")
+
+
+class _Sink(Protocol):
+    def write(self, frame: Frame) -> None: ...
+
+    def close(self, complete: bool) -> None: ...
+
+
+class _FolderSink:
+    def __init__(self, folder: Path) -> None:
+        folder.mkdir()
+        self._folder = folder
+        self._num_frames = 0
+
+    def write(self, frame: Frame) -> None:
+        Image.fromarray(frame).save(self._folder / f"{self._num_frames:05d}.png")
+        self._num_frames += 1
+
+    def close(self, complete: bool) -> None:
+        pass
+
+
+class _ContainerSink:
+    def __init__(
+        self, path: Path, codec: _Codec, frame_rate: Fraction, size: tuple[int, ...]
+    ) -> None:
+        height, width = self._size = size
+        self._frame_rate = frame_rate
+        self._num_frames = 0
+        options = {"movflags": "faststart"} if path.suffix == ".mp4" else {}
+        self._container = av.open(str(path), "w", options=options)
+        stream = self._container.add_stream(codec.name, frame_rate, codec.options)
+        assert isinstance(stream, av.VideoStream)
+        stream.pix_fmt = codec.pixel_format
+        context = stream.codec_context
+        self._convert: Callable[[Frame], av.VideoFrame]
+        if codec.name == "gif":
+            self._convert = _PaletteConverter(height, width)
+            self._time_base = GIF_TIME_BASE
+        else:
+            height, width = height + height % 2, width + width % 2
+            self._convert = _to_yuv
+            self._time_base = 1 / frame_rate
+            context.colorspace, context.color_range = SMPTE170M, ColorRange.MPEG
+            context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.IEC61966_2_1
+        context.time_base = self._time_base
+        stream.height, stream.width = height, width
+        self._stream = stream
+
+    def write(self, frame: Frame) -> None:
+        assert frame.shape[:2] == self._size, "PyAV would squash it"
+        picture = self._convert(frame)
+        # Rounding the time, not the delay, keeps the rate where 1/100 s is too coarse for it.
+        picture.pts = round(self._num_frames / self._frame_rate / self._time_base)
+        picture.time_base = self._time_base
+        self._num_frames += 1
+        self._container.mux(self._stream.encode(picture))
+
+    def close(self, complete: bool) -> None:
+        with self._container:
+            if complete:
+                self._container.mux(self._stream.encode())
+
+
+def _to_yuv(frame: Frame) -> av.VideoFrame:
+    """Limited range and the BT.601 matrix: what readers assume that ignore the tags."""
+    height, width = frame.shape[:2]
+    even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    return av.VideoFrame.from_ndarray(even, format="rgb24").reformat(
+        format="yuv420p",
+        dst_colorspace=Colorspace.ITU601,
+        dst_color_range=ColorRange.MPEG,
+        interpolation=ACCURATE,
+    )
+
+
+class _PaletteConverter:
+    """A palette of its own for every frame, so that a GIF streams like the other kinds."""
+
+    def __init__(self, height: int, width: int) -> None:
+        graph = Graph()
+        rgb24 = av.VideoFormat("rgb24")
+        source = graph.add_buffer(width=width, height=height, format=rgb24, time_base=GIF_TIME_BASE)
+        split = graph.add("split")
+        generate = graph.add("palettegen", "stats_mode=single")
+        use = graph.add("paletteuse", "new=1:dither=sierra2_4a")
+        source.link_to(split)
+        split.link_to(use, 0, 0)
+        split.link_to(generate, 1, 0)
+        generate.link_to(use, 0, 1)
+        use.link_to(graph.add("buffersink"))
+        graph.configure()
+        self._graph = graph
+        self._num_frames = 0
+
+    def __call__(self, frame: Frame) -> av.VideoFrame:
+        picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+        picture.pts, picture.time_base = self._num_frames, GIF_TIME_BASE  # the filters need order
+        self._num_frames += 1
+        self._graph.vpush(picture)
+        return self._graph.vpull()
+
+
+def _check_replaceable(folder: Path) -> None:
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise UserError(f"{folder}: a file has this name; choose another, or a suffix such as .mp4")
+    strangers = [entry.name for entry in folder.iterdir() if not FRAME_NAME.fullmatch(entry.name)]
+    if strangers:
+        raise UserError(
+            f"{folder}: this folder holds {strangers[0]}, which is no frame of an earlier run; "
+            "choose another folder"
+        )
+
+
+def _check_writable(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {os_reason(error)}") from None
+
+
+def _replace(source: Path, target: Path) -> None:
+    """Rename, taking the place of an earlier file or folder of frames."""
+    if not target.is_dir():
+        source.replace(target)
+        return
+    earlier = source.with_name(f"{source.name}.earlier")
+    target.rename(earlier)
+    source.rename(target)
+    shutil.rmtree(earlier)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,96 @@
+"""Reconstruction as an evaluation: the first frame is the source, every frame a driving frame."""
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from animation import Animator
+from datasets.source import ClipSource, Frames, HasForeground
+from metrics.image import l1, psnr, region_l1, ssim
+
+FrameMetrics = dict[str, Tensor]  # by name, one number per frame
+
+
+class ReconstructedBatch(NamedTuple):
+    """Driving frames (uint8 B x H x W x 3), their predictions and the metrics of each."""
+
+    driving: Frames
+    prediction: Tensor
+    metrics: FrameMetrics
+
+
+def reconstruct_clip(
+    animator: Animator,
+    clips: ClipSource,
+    index: int,
+    frames: Sequence[int] | None = None,
+    batch_size: int = 8,
+) -> Iterator[ReconstructedBatch]:
+    """Reconstruct `frames` of clip `index` (all, streamed, for None) from the first of them.
+
+    Each metric comes with `baseline_`: the same for the trivial prediction that repeats the
+    source. Where the clips know the true foreground, `figure_l1` is taken over the pixels where
+    it lies in the source or the driving frame.
+    """
+    if frames is None:
+        frames = range(clips.num_frames(index))
+        driving = clips.stream(index)
+    else:
+        driving = iter(clips.read(index, frames))
+    source = clips.read(index, frames[:1])[0]
+    baseline = animator.to_device(source[None])
+    position = 0
+    for batch, prediction in animator.animate(
+        source, driving, motion="absolute", batch_size=batch_size
+    ):
+        target = animator.to_device(batch)
+        figure = None
+        if isinstance(clips, HasForeground):
+            shown = [frames[0], *frames[position : position + len(batch)]]
+            masks = torch.from_numpy(clips.foreground_masks(index, shown) > 0.5).unsqueeze(1)
+            figure = (masks[:1] | masks[1:]).to(target.device)
+        metrics = frame_metrics(prediction, target, figure)
+        repeated = frame_metrics(baseline.expand_as(target), target, figure)
+        metrics |= {f"baseline_{name}": value for name, value in repeated.items()}
+        yield ReconstructedBatch(batch, prediction, metrics)
+        position += len(batch)
+
+
+def frame_metrics(prediction: Tensor, target: Tensor, figure: Tensor | None) -> FrameMetrics:
+    """L1, PSNR and SSIM of each frame, and the L1 over `figure` (B x 1 x H x W bool)."""
+    metrics = {
+        "l1": l1(prediction, target),
+        "psnr": psnr(prediction, target),
+        "ssim": ssim(prediction, target),
+    }
+    if figure is not None:
+        metrics["figure_l1"] = region_l1(prediction, target, figure)
+    return metrics
+
+
+def evaluate(
+    animator: Animator, clips: ClipSource, *, num_clips: int, num_frames: int, batch_size: int
+) -> dict[str, float]:
+    """Mean metrics over `num_clips` clips and `num_frames` frames of each, both spread evenly."""
+    collected: list[FrameMetrics] = []
+    for index in spread(len(clips.clips), num_clips):
+        frames = spread(clips.num_frames(index), num_frames)
+        batches = reconstruct_clip(animator, clips, index, frames, batch_size)
+        collected += [batch.metrics for batch in batches]
+    return mean_metrics(collected)
+
+
+def mean_metrics(collected: Sequence[FrameMetrics]) -> dict[str, float]:
+    """Mean of each metric over all frames; frames where it is not defined (NaN) are left out."""
+    return {
+        name: float(torch.cat([metrics[name] for metrics in collected]).nanmean())
+        for name in collected[0]
+    }
+
+
+def spread(total: int, count: int) -> list[int]:
+    """At most `count` indices from 0 to total - 1, evenly spread, both ends included."""
+    return np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(int)).tolist()

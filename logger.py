@@ -1,0 +1,164 @@
+"""What is seen of a run: progress bar, console lines, metrics.jsonl, TensorBoard, pictures."""
+
+import json
+import math
+import resource
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from tqdm import tqdm
+
+from errors import UserError
+
+METRICS_FILE = "metrics.jsonl"
+
+
+class RunningMeans:
+    """Means of scalars over the steps since the last log, kept on the device.
+
+    Non-finite values are left out of the mean and counted, so that one bad step does not hide
+    the curve and the guilty loss can be named.
+    """
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.reset()
+
+    def reset(self) -> None:
+        self.total: Tensor | None = None
+        self.finite: Tensor | None = None
+        self.num_steps = 0
+
+    def add(self, values: Mapping[str, Tensor]) -> None:
+        """Add one step's scalars; the names are the same in every step."""
+        stacked = torch.stack([value.detach().float() for value in values.values()])
+        finite = torch.isfinite(stacked)
+        total = torch.where(finite, stacked, 0.0)
+        self.names = list(values)
+        self.total = total if self.total is None else self.total + total
+        self.finite = finite.float() if self.finite is None else self.finite + finite
+        self.num_steps += 1
+
+    def read(self) -> tuple[dict[str, float], list[str]]:
+        """Means by name (NaN where no value was finite) and the names that had non-finite values.
+
+        This is where the host waits for the device.
+        """
+        if self.total is None or self.finite is None:
+            return {}, []
+        totals, finites = torch.stack((self.total, self.finite)).tolist()
+        means = {
+            name: total / finite if finite else math.nan
+            for name, total, finite in zip(self.names, totals, finites, strict=True)
+        }
+        bad = [n for n, f in zip(self.names, finites, strict=True) if f < self.num_steps]
+        self.reset()
+        return means, bad
+
+
+class Logger:
+    """Writes into one run folder; `step` counts finished steps."""
+
+    def __init__(self, output_dir: Path, first_step: int, last_step: int) -> None:
+        self.output_dir = output_dir
+        self.metrics_path = output_dir / METRICS_FILE
+        try:
+            (output_dir / "pictures").mkdir(parents=True, exist_ok=True)
+            _forget_after(self.metrics_path, first_step)
+        except OSError as error:
+            raise UserError(
+                f"run.output_dir: {output_dir} cannot be written ({error.strerror})"
+            ) from error
+        self.tensorboard = SummaryWriter(str(output_dir), purge_step=first_step + 1)
+        self.bar = tqdm(
+            total=last_step, initial=first_step, unit="step", dynamic_ncols=True, disable=None
+        )
+        self.started = time.perf_counter()
+        self.waiting = 0.0
+
+    def step_done(self, seconds_waiting: float) -> None:
+        """Advance the progress bar; `seconds_waiting` is the time this step waited for data."""
+        self.waiting += seconds_waiting
+        self.bar.update(1)
+
+    def speed(self, num_steps: int, batch_size: int) -> dict[str, float]:
+        """Throughput, share of time spent waiting for data and peak memory since the last call."""
+        elapsed = time.perf_counter() - self.started
+        values = {
+            "speed/steps_per_second": num_steps / elapsed,
+            "speed/samples_per_second": num_steps * batch_size / elapsed,
+            "speed/data_share": self.waiting / elapsed,
+            "speed/memory_gib": _peak_memory() / 2**30,
+        }
+        self.restart_clock()
+        return values
+
+    def restart_clock(self) -> None:
+        """Leave what came before (validation, pictures) out of the next speed."""
+        self.started, self.waiting = time.perf_counter(), 0.0
+
+    def scalars(self, step: int, values: Mapping[str, float], kind: str = "train") -> None:
+        """Write scalars everywhere; `kind` is `train` or `validation`."""
+        with self.metrics_path.open("a") as file:
+            rounded = {name: float(f"{value:.6g}") for name, value in values.items()}
+            # NaN is no JSON: null.
+            line = {n: v if math.isfinite(v) else None for n, v in rounded.items()}
+            file.write(json.dumps({"step": step, "kind": kind} | line) + "\n")
+        for name, value in values.items():
+            tag = f"{kind}/{name}" if "/" not in name else name
+            self.tensorboard.add_scalar(tag, value, step)
+
+    def status(self, step: int, values: Mapping[str, float]) -> None:
+        """Show the losses beside the bar; without a terminal, print a line instead."""
+        losses = {n.split("/")[1]: v for n, v in values.items() if n.startswith("loss/")}
+        shown = " ".join(f"{name} {value:.3g}" for name, value in losses.items())
+        speed = (
+            f"{values['speed/samples_per_second']:.1f} samples/s "
+            f"data {values['speed/data_share']:.0%} {values['speed/memory_gib']:.1f} GiB"
+        )
+        if self.bar.disable:
+            self.message(f"step {step}/{self.bar.total} {speed} {shown}")
+        else:
+            self.bar.set_postfix_str(f"{speed} {shown}")
+
+    def message(self, text: str) -> None:
+        """One line for the person at the terminal."""
+        tqdm.write(text, file=sys.stderr)
+
+    def picture(self, step: int, name: str, image: np.ndarray) -> None:
+        """A picture, uint8 H x W x 3, to TensorBoard and as PNG."""
+        self.tensorboard.add_image(name, image, step, dataformats="HWC")
+        Image.fromarray(image).save(self.output_dir / "pictures" / f"{name}-{step:08d}.png")
+
+    def close(self) -> None:
+        self.tensorboard.close()
+        self.bar.close()
+
+
+def _forget_after(path: Path, step: int) -> None:
+    """Drop the lines of steps after `step`: a resumed run writes them again."""
+    if not path.exists():
+        return
+    kept = []
+    for line in path.read_text().splitlines(keepends=True):
+        try:
+            if json.loads(line)["step"] <= step:
+                kept.append(line)
+        except (json.JSONDecodeError, KeyError):
+            continue  # the torn last line of a killed run
+    path.write_text("".join(kept))
+
+
+def _peak_memory() -> int:
+    """Bytes: of the CUDA device where it is used, else of this process."""
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        return torch.cuda.max_memory_allocated()
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024

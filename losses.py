@@ -1,0 +1,121 @@
+"""Every loss term, by name. Weights come from the config; each function returns the bare term."""
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from config import Config, PerceptualConfig, ReluLayer
+from modules.blocks import AntiAliasDownsample
+from modules.geometry import full_precision, inverse_2x2
+from modules.keypoint_detector import Keypoints
+from modules.thin_plate import ThinPlateTransform
+from modules.vgg import VGGFeatures
+
+# For each scale of the pyramid, in the order of the config, features by layer name.
+PyramidFeatures = list[dict[str, Tensor]]
+
+
+class Perceptual(nn.Module):
+    """VGG features over an image pyramid, shared by all branches.
+
+    The target's features are computed once a step, under no_grad, for every layer that any branch
+    asks for; each prediction is then compared with them by `perceptual_loss`.
+    """
+
+    def __init__(self, vgg: VGGFeatures, scales: Sequence[float]) -> None:
+        super().__init__()
+        self.vgg = vgg
+        self.pyramid = nn.ModuleList(AntiAliasDownsample(scale) for scale in scales)
+
+    def forward(self, image: Tensor) -> PyramidFeatures:
+        """Features of `image`, B x 3 x H x W in [0, 1], at every scale."""
+        return [self.vgg(down(image)) for down in self.pyramid]
+
+
+def perceptual_layers(config: Config) -> set[str]:
+    """VGG layers with a positive weight in any branch."""
+    layers: set[str] = set()
+    if config.motion is not None:
+        layers |= {name for name, weight in config.motion.losses.perceptual.items() if weight > 0}
+    return layers
+
+
+def build_perceptual(
+    config: PerceptualConfig, layers: set[str], state_dict: Mapping[str, Tensor] | None
+) -> Perceptual:
+    """The frozen feature pyramid; `state_dict` None means random weights, fixed for all runs.
+
+    Random features are scaled to keep their variance through the ReLUs (He initialization).
+    """
+    vgg = VGGFeatures(config.network, layers, config.width)
+    if state_dict is None:
+        generator = torch.Generator().manual_seed(0)  # one fixed network: runs stay comparable
+        for conv in vgg.convs.modules():
+            if isinstance(conv, nn.Conv2d) and conv.bias is not None:
+                nn.init.kaiming_normal_(conv.weight, nonlinearity="relu", generator=generator)
+                nn.init.zeros_(conv.bias)
+    else:
+        vgg.convs.load_state_dict({name: state_dict[name] for name in vgg.convs.state_dict()})
+    return Perceptual(vgg, config.scales)
+
+
+class LossTerm(NamedTuple):
+    """One term of a loss, as it is and times its weight from the config."""
+
+    value: Tensor
+    weighted: Tensor
+
+
+def weigh(value: Tensor, weight: float) -> LossTerm:
+    """A term with one weight."""
+    return LossTerm(value, weight * value)
+
+
+def perceptual_loss(
+    prediction: PyramidFeatures, target: PyramidFeatures, weights: Mapping[ReluLayer, float]
+) -> LossTerm:
+    """Sum over scales and layers of mean|difference of features| (FOMM, Eq. 12), each layer with
+    its own weight.
+    """
+    terms = [
+        weigh(pixel_loss(features[layer], reference[layer]), weight)
+        for features, reference in zip(prediction, target, strict=True)
+        for layer, weight in weights.items()
+        if weight > 0
+    ]
+    return LossTerm(
+        torch.stack([term.value for term in terms]).sum(),
+        torch.stack([term.weighted for term in terms]).sum(),
+    )
+
+
+def pixel_loss(prediction: Tensor, target: Tensor) -> Tensor:
+    """mean|prediction - target|, in float32."""
+    return (full_precision(prediction) - full_precision(target)).abs().mean()
+
+
+def equivariance_value_loss(
+    driving: Keypoints, transformed: Keypoints, transform: ThinPlateTransform
+) -> Tensor:
+    """mean|p_D - T(p_T)|: keypoints of the transformed frame map back to the driving ones
+    (FOMM, Eq. 9). `transformed` are the keypoints of D sampled at T(grid).
+    """
+    return (driving.value - transform.points(transformed.value)).abs().mean()
+
+
+def equivariance_jacobian_loss(
+    driving: Keypoints, transformed: Keypoints, transform: ThinPlateTransform
+) -> Tensor:
+    """mean|I - J_D^-1 (dT/dz)(p_T) J_T| (FOMM, Eq. 11).
+
+    Raises:
+        ValueError: the detector has no Jacobians.
+    """
+    if driving.jacobian is None or transformed.jacobian is None:
+        raise ValueError("equivariance_jacobian needs a keypoint detector with Jacobians")
+    product = (
+        inverse_2x2(driving.jacobian) @ transform.jacobian(transformed.value) @ transformed.jacobian
+    )
+    return (torch.eye(2, device=product.device, dtype=product.dtype) - product).abs().mean()

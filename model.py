@@ -1,0 +1,39 @@
+"""The model: the branches that the config switches on."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from branches.branch import Branch
+from branches.motion import MotionBranch
+from config import Config
+from seeding import torch_seed
+
+
+class Model(nn.Module):
+    """`branches` by the name of their config section."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        # The initial weights follow from the seed and leave the global stream alone.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(torch_seed("weights", config.seed))
+            branches: dict[str, Branch[Any]] = {}
+            if config.motion is not None:
+                branches["motion"] = MotionBranch(config.motion)
+        self.branches = branches  # with their types
+        self.registered = nn.ModuleDict(branches)  # for parameters(), to(), train()
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """All networks by name, as a checkpoint stores them."""
+        return {
+            name: network
+            for branch in self.branches.values()
+            for name, network in branch.named_children()
+        }
+
+    def state(self) -> dict[str, dict[str, torch.Tensor]]:
+        """The state dict of each network."""
+        return {name: network.state_dict() for name, network in self.networks.items()}

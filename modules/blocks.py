@@ -1,0 +1,155 @@
+"""Building blocks that the networks share (design after FOMM, supplementary material A).
+
+Attribute names are those of the published checkpoints, so that their tensors load by name.
+"""
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from modules.geometry import full_precision
+
+
+class AntiAliasDownsample(nn.Module):
+    """Gaussian blur, then every (1/scale)-th pixel: B x C x H x W -> B x C x H*scale x W*scale.
+
+    sigma = (1/scale - 1) / 2, kernel 2 * round(4 sigma) + 1, zero padding. Separable: one pass
+    over the columns and one over the rows, each computing only the pixels that are kept. Runs in
+    float32 under autocast.
+    """
+
+    kernel: Tensor
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.stride = round(1 / scale)
+        sigma = (1 / scale - 1) / 2
+        radius = round(4 * sigma)
+        offsets = torch.arange(-radius, radius + 1, dtype=torch.float64)
+        kernel = torch.exp(-(offsets**2) / (2 * sigma**2)) if sigma > 0 else torch.ones(1)
+        # Derived from the scale, so it is not part of a checkpoint.
+        self.register_buffer("kernel", (kernel / kernel.sum()).float(), persistent=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        if self.stride == 1:
+            return image
+        channels, radius = image.shape[1], self.kernel.numel() // 2
+        with torch.autocast(image.device.type, enabled=False):
+            image = full_precision(image)
+            kernel = self.kernel.to(image.dtype)
+            columns = kernel.view(1, 1, -1, 1).expand(channels, 1, -1, 1)
+            rows = kernel.view(1, 1, 1, -1).expand(channels, 1, 1, -1)
+            image = F.conv2d(
+                image, columns, stride=(self.stride, 1), padding=(radius, 0), groups=channels
+            )
+            return F.conv2d(
+                image, rows, stride=(1, self.stride), padding=(0, radius), groups=channels
+            )
+
+
+class DownBlock(nn.Module):
+    """conv3x3 - BatchNorm - ReLU - average pool by 2."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1)
+        self.norm = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.avg_pool2d(F.relu(self.norm(self.conv(x))), 2)
+
+
+class UpBlock(nn.Module):
+    """Nearest x2 - conv3x3 - BatchNorm - ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1)
+        self.norm = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = F.interpolate(x, scale_factor=2, mode="nearest")
+        return F.relu(self.norm(self.conv(x)))
+
+
+class SameBlock(nn.Module):
+    """conv7x7 - BatchNorm - ReLU at the same size."""
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size=7, padding=3)
+        self.norm = nn.BatchNorm2d(out_channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.relu(self.norm(self.conv(x)))
+
+
+class ResBlock(nn.Module):
+    """Pre-activation residual block: twice BatchNorm - ReLU - conv3x3, plus the input."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(channels, channels, kernel_size=3, padding=1)
+        self.conv2 = nn.Conv2d(channels, channels, kernel_size=3, padding=1)
+        self.norm1 = nn.BatchNorm2d(channels)
+        self.norm2 = nn.BatchNorm2d(channels)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.conv1(F.relu(self.norm1(x)))
+        y = self.conv2(F.relu(self.norm2(y)))
+        return x + y
+
+
+class Encoder(nn.Module):
+    """Down blocks of width `min(max_width, width * 2^(i+1))`; returns the input and every map."""
+
+    def __init__(self, width: int, in_channels: int, max_width: int, num_blocks: int) -> None:
+        super().__init__()
+        channels = [in_channels, *(min(max_width, width * 2 ** (i + 1)) for i in range(num_blocks))]
+        self.down_blocks = nn.ModuleList(DownBlock(a, b) for a, b in pairwise(channels))
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        maps = [x]
+        for block in self.down_blocks:
+            maps.append(block(maps[-1]))
+        return maps
+
+
+class Decoder(nn.Module):
+    """Up blocks to `min(max_width, width * 2^i)`, each followed by the encoder map of that size."""
+
+    def __init__(self, width: int, in_channels: int, max_width: int, num_blocks: int) -> None:
+        super().__init__()
+        blocks = []
+        for i in reversed(range(num_blocks)):
+            skip = 1 if i == num_blocks - 1 else 2  # the deepest map comes without a skip
+            blocks.append(
+                UpBlock(skip * min(max_width, width * 2 ** (i + 1)), min(max_width, width * 2**i))
+            )
+        self.up_blocks = nn.ModuleList(blocks)
+        self.out_channels = min(max_width, width) + in_channels
+
+    def forward(self, maps: list[Tensor]) -> Tensor:
+        x = maps[-1]
+        for block, skip in zip(self.up_blocks, reversed(maps[:-1]), strict=True):
+            x = torch.cat((block(x), skip), dim=1)
+        return x
+
+
+class Hourglass(nn.Module):
+    """U-Net of `num_blocks` levels: B x in_channels x H x W -> B x out_channels x H x W.
+
+    The input image itself is the last skip connection: `out_channels = width + in_channels`.
+    H and W must be multiples of 2^num_blocks.
+    """
+
+    def __init__(self, width: int, in_channels: int, max_width: int, num_blocks: int) -> None:
+        super().__init__()
+        self.encoder = Encoder(width, in_channels, max_width, num_blocks)
+        self.decoder = Decoder(width, in_channels, max_width, num_blocks)
+        self.out_channels = self.decoder.out_channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.decoder(self.encoder(x))

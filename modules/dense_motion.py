@@ -1,0 +1,108 @@
+"""Dense motion: from sparse keypoint motions to one backward flow and an occlusion map."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from modules.blocks import AntiAliasDownsample, Hourglass
+from modules.geometry import (
+    coordinate_grid,
+    full_precision,
+    gaussian_heatmaps,
+    inverse_2x2,
+    warp,
+)
+from modules.keypoint_detector import Keypoints
+
+
+class DenseMotion(NamedTuple):
+    """Motion from the driving frame back to the source, at h x w = H * scale x W * scale.
+
+    deformation: B x h x w x 2; where in the source, (x, y) in [-1, 1], a driving pixel comes from.
+    occlusion_map: B x 1 x h x w in [0, 1]; 1 = visible in the source, 0 = to be inpainted. None for
+        a network without occlusion.
+    motion_weights: B x (K+1) x h x w; softmax over the candidate motions, the background first.
+    """
+
+    deformation: Tensor
+    occlusion_map: Tensor | None
+    motion_weights: Tensor
+
+
+def sparse_motions(source: Keypoints, driving: Keypoints, height: int, width: int) -> Tensor:
+    """Candidate backward motions, B x (K+1) x H x W x 2: the identity (background), then
+    z -> p_S + J_S J_D^-1 (z - p_D) for each keypoint (FOMM, Eq. 4 and 5).
+    """
+    identity = coordinate_grid(height, width, driving.value)
+    offset = identity - driving.value[:, :, None, None]
+    if source.jacobian is not None and driving.jacobian is not None:
+        affine = source.jacobian @ inverse_2x2(driving.jacobian)
+        offset = torch.einsum("bkij,bkhwj->bkhwi", affine, offset)
+    motions = source.value[:, :, None, None] + offset
+    background = identity.expand(len(motions), 1, -1, -1, -1)
+    return torch.cat((background, motions), dim=1)
+
+
+class DenseMotionNetwork(nn.Module):
+    """Weighs the candidate motions pixel by pixel and predicts occlusion (FOMM, section 3.2).
+
+    Args:
+        width, max_width, num_blocks: of the hourglass.
+        scale: the network sees the source downsampled by this, and its output has that size.
+        num_keypoints: K.
+        heatmap_variance: of the Gaussian heatmaps that tell the network where the keypoints are.
+        occlusion: predict an occlusion map.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        max_width: int,
+        num_blocks: int,
+        scale: float,
+        num_keypoints: int,
+        heatmap_variance: float,
+        occlusion: bool,
+    ) -> None:
+        super().__init__()
+        self.heatmap_variance = heatmap_variance
+        self.down = AntiAliasDownsample(scale)
+        # Per candidate: its heatmap and the source warped by it.
+        self.hourglass = Hourglass(width, 4 * (num_keypoints + 1), max_width, num_blocks)
+        features = self.hourglass.out_channels
+        self.mask = nn.Conv2d(features, num_keypoints + 1, kernel_size=7, padding=3)
+        self.occlusion = nn.Conv2d(features, 1, kernel_size=7, padding=3) if occlusion else None
+
+    def forward(self, source: Tensor, source_kp: Keypoints, driving_kp: Keypoints) -> DenseMotion:
+        """Motion for `source`, B x 3 x H x W in [0, 1], from its keypoints to the driving ones."""
+        source = self.down(source)
+        batch, _, height, width = source.shape
+        with torch.autocast(source.device.type, enabled=False):
+            motions = sparse_motions(source_kp, driving_kp, height, width)
+            candidates = motions.shape[1]
+            warped = warp(
+                full_precision(source).repeat_interleave(candidates, dim=0), motions.flatten(0, 1)
+            ).unflatten(0, (batch, candidates))
+            heatmaps = self._heatmaps(source_kp, driving_kp, height, width)
+            # Candidate by candidate, its heatmap and then its three warped channels.
+            sparse = torch.cat((heatmaps.unsqueeze(2), warped), dim=2).flatten(1, 2)
+
+        features = self.hourglass(sparse)
+        logits = self.mask(features)
+        occlusion_logits = self.occlusion(features) if self.occlusion is not None else None
+        with torch.autocast(source.device.type, enabled=False):
+            motion_weights = full_precision(logits).softmax(dim=1)
+            deformation = torch.einsum("bkhw,bkhwc->bhwc", motion_weights, motions)
+            occlusion_map = None
+            if occlusion_logits is not None:
+                occlusion_map = full_precision(occlusion_logits).sigmoid()
+        return DenseMotion(deformation, occlusion_map, motion_weights)
+
+    def _heatmaps(self, source: Keypoints, driving: Keypoints, height: int, width: int) -> Tensor:
+        """Driving minus source heatmaps, B x (K+1) x h x w, zero for the background."""
+        difference = gaussian_heatmaps(
+            driving.value, height, width, self.heatmap_variance
+        ) - gaussian_heatmaps(source.value, height, width, self.heatmap_variance)
+        background = torch.zeros_like(difference[:, :1])
+        return torch.cat((background, difference), dim=1)

@@ -1,0 +1,58 @@
+"""Generator: warps the source's features by the dense motion and inpaints what is occluded."""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from modules.blocks import DownBlock, ResBlock, SameBlock, UpBlock
+from modules.dense_motion import DenseMotion
+from modules.geometry import full_precision, resize, resize_grid, warp
+
+
+class Generator(nn.Module):
+    """Encoder, warp, occlusion, residual bottleneck, decoder (FOMM, section 3.2).
+
+    `encode` depends on the source alone: animation calls it once and `decode` for every frame.
+
+    Args:
+        width: channels at full resolution, doubled by every down block up to `max_width`.
+        num_down_blocks: the bottleneck works at H / 2^num_down_blocks.
+        num_res_blocks: residual blocks of the bottleneck.
+    """
+
+    def __init__(
+        self, width: int, max_width: int, num_down_blocks: int, num_res_blocks: int
+    ) -> None:
+        super().__init__()
+        channels = [min(max_width, width * 2**i) for i in range(num_down_blocks + 1)]
+        self.first = SameBlock(3, channels[0])
+        self.down_blocks = nn.ModuleList(DownBlock(a, b) for a, b in pairwise(channels))
+        self.bottleneck = nn.Sequential()
+        for i in range(num_res_blocks):
+            self.bottleneck.add_module(f"r{i}", ResBlock(channels[-1]))
+        channels.reverse()
+        self.up_blocks = nn.ModuleList(UpBlock(a, b) for a, b in pairwise(channels))
+        self.final = nn.Conv2d(channels[-1], 3, kernel_size=7, padding=3)
+
+    def encode(self, source: Tensor) -> Tensor:
+        """Features of `source`, B x 3 x H x W in [0, 1], at H / 2^num_down_blocks."""
+        features = self.first(source)
+        for block in self.down_blocks:
+            features = block(features)
+        return features
+
+    def decode(self, features: Tensor, motion: DenseMotion) -> Tensor:
+        """The prediction, B x 3 x H x W in [0, 1], from the source's features and the motion."""
+        size = (features.shape[-2], features.shape[-1])
+        features = warp(features, resize_grid(motion.deformation, size))
+        if motion.occlusion_map is not None:
+            features = features * resize(motion.occlusion_map, size).to(features.dtype)
+        features = self.bottleneck(features)
+        for block in self.up_blocks:
+            features = block(features)
+        return torch.sigmoid(full_precision(self.final(features)))
+
+    def forward(self, source: Tensor, motion: DenseMotion) -> Tensor:
+        """The source moved: B x 3 x H x W in [0, 1]."""
+        return self.decode(self.encode(source), motion)

@@ -1,0 +1,85 @@
+"""Coordinates, warps and small matrices: the one place that fixes the grid convention.
+
+Coordinates are (x, y) in [-1, 1]; the centres of the corner pixels lie at exactly -1 and 1, so
+every `grid_sample` uses `align_corners=True`. Bilinear resizing uses `align_corners=False`.
+"""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def full_precision(x: Tensor) -> Tensor:
+    """`x` in float32 when it is in half precision; float32 and float64 stay as they are."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def coordinate_grid(height: int, width: int, like: Tensor) -> Tensor:
+    """Coordinates of every pixel centre, H x W x 2, x first.
+
+    On the device and in the dtype of `like`. A single row or column lies at 0.
+    """
+
+    def axis(size: int) -> Tensor:
+        if size == 1:
+            return torch.zeros(1, device=like.device, dtype=like.dtype)
+        return torch.linspace(-1, 1, size, device=like.device, dtype=like.dtype)
+
+    y, x = torch.meshgrid(axis(height), axis(width), indexing="ij")
+    return torch.stack((x, y), dim=-1)
+
+
+def warp(
+    image: Tensor, grid: Tensor, padding_mode: Literal["zeros", "reflection"] = "zeros"
+) -> Tensor:
+    """Sample `image` (B x C x H x W) bilinearly at `grid` (B x h x w x 2): B x C x h x w.
+
+    The memory format and dtype of `image` are kept: `grid_sample` itself returns contiguous
+    memory, which would slow down every channels-last convolution after it.
+    """
+    warped = F.grid_sample(
+        image.to(grid.dtype), grid, mode="bilinear", padding_mode=padding_mode, align_corners=True
+    ).to(image.dtype)
+    if image.is_contiguous(memory_format=torch.channels_last):
+        warped = warped.contiguous(memory_format=torch.channels_last)
+    return warped
+
+
+def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear resize of B x C x H x W to (height, width); unchanged where the size is right."""
+    if image.shape[-2:] == size:
+        return image
+    return F.interpolate(image, size, mode="bilinear", align_corners=False)
+
+
+def resize_grid(grid: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bilinear resize of a field of coordinates, B x h x w x 2, to (height, width)."""
+    return resize(grid.permute(0, 3, 1, 2), size).permute(0, 2, 3, 1)
+
+
+def gaussian_heatmaps(points: Tensor, height: int, width: int, variance: float) -> Tensor:
+    """exp(-|z - p|^2 / (2 variance)) for points B x K x 2: B x K x H x W.
+
+    A Gaussian is separable, so it is the outer product of one row and one column per keypoint.
+    """
+    grid = coordinate_grid(height, width, points)
+    x = torch.exp(-((grid[0, :, 0] - points[..., 0:1]) ** 2) / (2 * variance))
+    y = torch.exp(-((grid[:, 0, 1] - points[..., 1:2]) ** 2) / (2 * variance))
+    return y.unsqueeze(-1) * x.unsqueeze(-2)
+
+
+def inverse_2x2(matrix: Tensor, eps: float = 1e-8) -> Tensor:
+    """Inverse of ... x 2 x 2 matrices in closed form.
+
+    A determinant smaller than `eps` in size is replaced by +-eps, so that a degenerate Jacobian
+    gives a large but finite motion.
+    """
+    a, b = matrix[..., 0, 0], matrix[..., 0, 1]
+    c, d = matrix[..., 1, 0], matrix[..., 1, 1]
+    determinant = a * d - b * c
+    guard = torch.where(determinant < 0, -eps, eps).to(determinant.dtype)
+    determinant = torch.where(determinant.abs() < eps, guard, determinant)
+    adjugate = torch.stack((torch.stack((d, -b), -1), torch.stack((-c, a), -1)), -2)
+    return adjugate / determinant[..., None, None]

@@ -1,0 +1,67 @@
+"""VGG features for the perceptual loss (Simonyan and Zisserman, 2014)."""
+
+from collections.abc import Collection
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+CONVS_PER_BLOCK = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
+_IMAGENET_MEAN = (0.485, 0.456, 0.406)
+_IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+def relu_layers(network: str) -> list[str]:
+    """Names of the ReLU outputs of `network` in order: relu1_1, relu1_2, relu2_1, ..."""
+    return [
+        f"relu{block}_{conv}"
+        for block, count in enumerate(CONVS_PER_BLOCK[network], start=1)
+        for conv in range(1, count + 1)
+    ]
+
+
+class VGGFeatures(nn.Module):
+    """ReLU outputs by name, computed no deeper than the deepest layer asked for; frozen.
+
+    `convs` has the tensor names of torchvision's `features` (0.weight, 0.bias, 2.weight, ...).
+
+    Args:
+        network: vgg16 or vgg19.
+        layers: names such as relu2_1.
+        width: channels of the first block (64 as published), doubled up to 8 x width.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: str, layers: Collection[str], width: int = 64) -> None:
+        super().__init__()
+        names = relu_layers(network)
+        deepest = max(names.index(layer) for layer in layers)
+        self.layers = frozenset(layers)
+        self.convs = nn.ModuleDict()
+        self.plan: list[tuple[str, str, bool]] = []  # (conv, relu, pool before it)
+        index, in_channels, previous_block = 0, 3, 1
+        for name in names[: deepest + 1]:
+            block = int(name[4])
+            pool = block != previous_block
+            index += pool  # torchvision counts the pools and the ReLUs too
+            out_channels = min(8, 2 ** (block - 1)) * width
+            self.convs[str(index)] = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+            self.plan.append((str(index), name, pool))
+            index, in_channels, previous_block = index + 2, out_channels, block
+        self.register_buffer("mean", torch.tensor(_IMAGENET_MEAN).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(_IMAGENET_STD).view(3, 1, 1), persistent=False)
+        self.requires_grad_(False)
+
+    def forward(self, image: Tensor) -> dict[str, Tensor]:
+        """Features of `image`, B x 3 x H x W in [0, 1], for each layer asked for."""
+        x = (image - self.mean) / self.std
+        features = {}
+        for conv, name, pool in self.plan:
+            if pool:
+                x = F.max_pool2d(x, 2)
+            x = F.relu(self.convs[conv](x))
+            if name in self.layers:
+                features[name] = x
+        return features

@@ -1,0 +1,185 @@
+"""Adam as published, the learning rate's schedule, skipping of bad steps, moving average."""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+from config import Config, TrainConfig
+from model import Model
+
+_AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+def autocast(precision: str, device: torch.device) -> torch.autocast:
+    """The autocast context of `train.precision`; switched off for float32."""
+    dtype = _AUTOCAST_DTYPES.get(precision)
+    return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
+
+
+def base_learning_rates(config: Config) -> dict[str, float]:
+    """The initial learning rate of each network: its own, or `train.learning_rate`."""
+    own: dict[str, float | None] = {}
+    if config.motion is not None:
+        own |= {
+            "keypoint_detector": config.motion.keypoint_detector.learning_rate,
+            "dense_motion": config.motion.dense_motion.learning_rate,
+            "generator": config.motion.generator.learning_rate,
+        }
+    return {
+        name: config.train.learning_rate if rate is None else rate for name, rate in own.items()
+    }
+
+
+def _join_buffers(model: Model) -> Tensor:
+    """Move the floating-point buffers into one tensor, of which they become views.
+
+    One clone then saves the statistics of every BatchNorm, instead of one for each.
+    """
+    owners = [
+        (module, name, buffer)
+        for module in model.modules()
+        for name, buffer in module.named_buffers(recurse=False)
+        if buffer.is_floating_point()
+    ]
+    joined = torch.cat([buffer.flatten() for _, _, buffer in owners])
+    views = joined.split([buffer.numel() for _, _, buffer in owners])
+    for (module, name, buffer), view in zip(owners, views, strict=True):
+        setattr(module, name, view.view_as(buffer))
+    return joined
+
+
+class Optimizer:
+    """One Adam for all networks, a parameter group each; knows how to skip a bad step.
+
+    Whether a gradient is finite is decided on the device: the fused Adam leaves parameters and
+    moments alone where `found_inf` is 1. So a step needs no round trip to the host; `bad_steps`
+    is read when the log is due.
+    """
+
+    def __init__(self, model: Model, config: Config, device: torch.device) -> None:
+        self.config: TrainConfig = config.train
+        self.rates = base_learning_rates(config)
+        self.adam = torch.optim.Adam(
+            [
+                {"params": list(network.parameters()), "name": name, "lr": self.rates[name]}
+                for name, network in model.networks.items()
+            ],
+            betas=(config.train.betas[0], config.train.betas[1]),
+            fused=True,
+        )
+        self.scaler = torch.amp.GradScaler(
+            device.type, enabled=config.train.precision == "fp16", init_scale=2.0**16
+        )
+        self.statistics = _join_buffers(model)
+        self.bad_steps = torch.zeros((), device=device)
+
+    @property
+    def parameters(self) -> list[nn.Parameter]:
+        return [p for group in self.adam.param_groups for p in group["params"]]
+
+    def set_epoch(self, epoch: int) -> None:
+        """Learning rates of epoch `epoch` (from 0): times gamma for each milestone passed."""
+        factor = self.config.gamma ** sum(epoch >= m for m in self.config.milestones)
+        for group in self.adam.param_groups:
+            group["lr"] = self.rates[group["name"]] * factor
+
+    def current_rates(self) -> dict[str, float]:
+        """The learning rate of each network now."""
+        return {group["name"]: group["lr"] for group in self.adam.param_groups}
+
+    @contextmanager
+    def guarded_buffers(self) -> Iterator[None]:
+        """Put the BatchNorm statistics back if the step inside turns out bad.
+
+        The optimizer skips a bad step, but the forward pass has already put its non-finite
+        activations into the running means, which no later step would wash out.
+        """
+        before = self.statistics.clone()
+        yield
+        self.statistics.copy_(torch.where(self.last_step_bad, before, self.statistics))
+
+    def backward(self, loss: Tensor) -> None:
+        """Accumulate gradients of `loss`, scaled for fp16."""
+        self.scaler.scale(loss).backward()
+
+    def step(self, loss: Tensor) -> Tensor:
+        """Clip, update unless `loss` or a gradient is not finite, and clear the gradients.
+
+        Returns:
+            The norm of all gradients together, before clipping.
+        """
+        self.scaler.unscale_(self.adam)
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        norm = nn.utils.get_total_norm(gradients)
+        self.last_step_bad = ~(torch.isfinite(norm) & torch.isfinite(loss))
+        if self.config.clip_norm is not None:
+            nn.utils.clip_grads_with_norm_(self.parameters, self.config.clip_norm, norm)
+        if self.scaler.is_enabled():
+            # An overflow that a smaller loss scale can mend is part of fp16, not a bad step.
+            # (Scaling a one reads the loss scale without a round trip, unlike get_scale.)
+            loss_scale = self.scaler.scale(torch.ones_like(norm))
+            self.bad_steps += self.last_step_bad & (loss_scale <= 1)
+        else:
+            self.adam.found_inf = self.last_step_bad.float()  # type: ignore[attr-defined]
+            self.bad_steps += self.last_step_bad
+        self.scaler.step(self.adam)
+        self.scaler.update()
+        self.adam.zero_grad(set_to_none=True)
+        return norm
+
+    def state(self) -> dict[str, Any]:
+        """Everything a resumed run needs."""
+        return {
+            "adam": self.adam.state_dict(),
+            "scaler": self.scaler.state_dict(),
+            "bad_steps": self.bad_steps.clone(),
+        }
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue from `state`, made by the same networks."""
+        self.adam.load_state_dict(state["adam"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.bad_steps.copy_(state["bad_steps"])
+
+
+class MovingAverage:
+    """Exponential moving average of the weights and BatchNorm statistics, on the device.
+
+    Early on the decay is smaller, (1 + n) / (10 + n) after n updates, so that the random start
+    is forgotten.
+    """
+
+    def __init__(self, model: Model, decay: float) -> None:
+        self.model = copy.deepcopy(model).requires_grad_(False)
+        self.decay = decay
+        self.num_updates = 0
+
+    @torch.no_grad()
+    def update(self, model: Model) -> None:
+        """Move towards `model`. A skipped step left it as it was, so it needs no care here."""
+        decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
+        self.num_updates += 1
+        averages: list[Tensor] = list(self.model.parameters())
+        currents: list[Tensor] = list(model.parameters())
+        for average, current in zip(self.model.buffers(), model.buffers(), strict=True):
+            if average.is_floating_point():
+                averages.append(average)
+                currents.append(current)
+            else:
+                average.copy_(current)  # BatchNorm's number of batches
+        get_ema_multi_avg_fn(decay)(averages, currents, self.num_updates)
+
+    def state(self) -> dict[str, Any]:
+        """The averaged networks and the number of updates, for a checkpoint."""
+        return {"networks": self.model.state(), "num_updates": self.num_updates}
+
+    def load_state(self, state: dict[str, Any]) -> None:
+        """Continue the average that `state` holds."""
+        for name, network in self.model.networks.items():
+            network.load_state_dict(state["networks"][name])
+        self.num_updates = state["num_updates"]

@@ -1,0 +1,55 @@
+"""Fixtures that several test files share."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+SHARED = Path(__file__).parents[1].parent / "shared"
+
+
+@pytest.fixture(autouse=True, scope="session")
+def few_threads():
+    """Tiny networks run faster without a thread pool, and the numbers repeat exactly."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Folder of real clips, where it is at hand."""
+    if not (SHARED / "data").is_dir():
+        pytest.skip("no shared data here")
+    return SHARED / "data"
+
+
+class Golden:
+    """Arrays stored from the published FOMM at 64 x 64, as tensors."""
+
+    def __init__(self, path: Path) -> None:
+        self.arrays = np.load(path)
+        self.params = json.loads(bytes(self.arrays["meta"]))["model_params"]
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        array = self.arrays[name]
+        if array.dtype == np.uint8:
+            array = array.astype(np.float32) / 255
+        return torch.from_numpy(array)
+
+    def weights(self, part: str, prefix: str = "") -> dict[str, torch.Tensor]:
+        """Tensors of one published part whose names start with `prefix`, which is removed."""
+        head = f"weights/{part}/{prefix}"
+        return {
+            name[len(head) :]: torch.from_numpy(np.asarray(self.arrays[name]))
+            for name in self.arrays.files
+            if name.startswith(head)
+        }
+
+
+@pytest.fixture(scope="session")
+def golden() -> Golden:
+    path = SHARED / "golden" / "fomm_tiny.npz"
+    if not path.is_file():
+        pytest.skip("no golden numbers here")
+    return Golden(path)

@@ -1,0 +1,302 @@
+import logging
+import pickle
+import tracemalloc
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+
+from datasets.container import decode
+from datasets.video import VideoError, open_clip
+from tests.media import (
+    frame_number,
+    frame_numbers,
+    numbered_frame,
+    truncate,
+    write_clip,
+    write_frame_folder,
+    write_strip,
+)
+
+NTSC = Fraction(30000, 1001)
+B_FRAMES = {"bf": "3"}
+CONTAINERS = {
+    "h264.mp4": {"codec_options": B_FRAMES},
+    "open_gop.mp4": {"codec_options": {**B_FRAMES, "x264-params": "open-gop=1"}},
+    "fragmented.mp4": {"container_options": {"movflags": "frag_keyframe+empty_moov"}},
+    "late_start.mp4": {"times": [*range(1000, 1040)]},
+    "cut.mp4": {"times": [*range(-10, 30)], "codec_options": B_FRAMES},
+    "h264.mov": {"codec_options": B_FRAMES},
+    "h264.mkv": {"codec_options": B_FRAMES},
+    "late_start.mkv": {"times": [*range(1000, 1040)]},
+    "vp9.webm": {},
+    "vp8.webm": {"codec": "libvpx", "codec_options": {"auto-alt-ref": "1", "lag-in-frames": "9"}},
+    "mpeg4.avi": {},
+    "mpeg4_b.avi": {"codec_options": {"bf": "2"}},
+    "h264.avi": {"codec": "libx264", "codec_options": B_FRAMES},
+    "mjpeg.avi": {"codec": "mjpeg", "pixel_format": "yuvj420p"},
+    "animation.gif": {},
+}
+
+
+@pytest.mark.parametrize("name", CONTAINERS)
+def test_random_access_equals_full_decode(tmp_path, caplog, name):
+    reader = open_clip(write_clip(tmp_path / name, 40, gop=12, **CONTAINERS[name]))
+    frames = np.stack(list(reader))
+
+    first = 10 if name == "cut.mp4" else 0
+    assert frame_numbers(frames) == list(range(first, 40))
+    assert reader.num_frames == len(frames)
+    assert reader.size == frames.shape[1:3] == (48, 64)
+    wanted = [len(frames) - 1, 0, 13, 12, 13, 11, 25, 1]
+    np.testing.assert_array_equal(reader.read(wanted), frames[wanted])
+    for index in range(len(frames)):
+        np.testing.assert_array_equal(reader.read([index])[0], frames[index])
+    assert caplog.messages == []  # no false alarm about damage
+
+
+@pytest.mark.parametrize("folder", ["heads/test", "taichi/test", "clips"])
+def test_random_access_equals_full_decode_on_real_clips(shared_data, folder):
+    path = sorted((shared_data / folder).iterdir())[0]
+    reader = open_clip(path)
+    wanted = [reader.num_frames - 1, 7, 60, 7]
+    expected = {i: frame for i, frame in enumerate(reader) if i in wanted}
+    np.testing.assert_array_equal(reader.read(wanted), np.stack([expected[i] for i in wanted]))
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mov", "a.mkv", "a.webm", "a.avi"])
+def test_frame_rate_is_exact(tmp_path, name):
+    assert open_clip(write_clip(tmp_path / name, 40, rate=NTSC)).frame_rate == NTSC
+
+
+def test_variable_frame_rate_gives_the_average(tmp_path):
+    times = [0, 1, 2, 3, 10, 11, 12, 13, 14, 19]  # 10 frames within 20 / 25 s
+    path = write_clip(tmp_path / "a.mp4", times=times, codec_options={"bf": "0"})
+    reader = open_clip(path)
+    assert reader.frame_rate == pytest.approx(12.5, rel=0.06)
+    assert frame_numbers(reader.read(range(10))) == list(range(10))
+
+
+@pytest.mark.parametrize("rotation", [90, 180, 270])
+def test_rotation_is_applied(tmp_path, rotation):
+    reader = open_clip(write_clip(tmp_path / "phone.mp4", 4, rotation=rotation))
+    assert reader.size == (48, 64)
+    assert frame_numbers(reader.read([0, 1, 2, 3])) == [0, 1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "pixel_format"),
+    [
+        ("deep.mp4", "libx264", "yuv420p10le"),
+        ("full_range.mp4", "libx264", "yuvj444p"),
+        ("deep.mkv", "ffv1", "gbrp16le"),
+        ("deep.mov", "png", "rgb48be"),
+        ("alpha.mov", "png", "rgba"),
+    ],
+)
+def test_colours_survive_any_sample_format(tmp_path, name, codec, pixel_format):
+    path = write_clip(tmp_path / name, 3, codec=codec, pixel_format=pixel_format)
+    frame = open_clip(path).read([1])[0].astype(int)
+    difference = frame - numbered_frame(1)
+    assert abs(difference[30:, 4:-4]).mean() < 4
+    assert abs(difference.mean()) < 1  # no systematic darkening
+
+
+@pytest.mark.parametrize("pixel_format", ["gray", "gray16le"])
+def test_grey_video_becomes_rgb(tmp_path, pixel_format):
+    path = write_clip(tmp_path / "a.mkv", 3, codec="ffv1", pixel_format=pixel_format)
+    frame = open_clip(path).read([2])[0]
+    assert frame_number(frame) == 2
+    assert (frame[..., 0] == frame[..., 2]).all()
+    assert abs(frame[: 48 // 2].max() - 220) <= 1
+
+
+def test_transparency_is_composited_on_white(tmp_path):
+    path = tmp_path / "a.mov"
+    rgba = np.zeros((16, 16, 4), np.uint8)
+    rgba[:8] = [200, 0, 0, 255]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("png", 25)
+        stream.height, stream.width, stream.pix_fmt = 16, 16, "rgba"
+        container.mux(stream.encode(av.VideoFrame.from_ndarray(rgba, format="rgba")))
+        container.mux(stream.encode())
+    frame = open_clip(path).read([0])[0]
+    assert frame[0, 0].tolist() == [200, 0, 0]
+    assert frame[15, 0].tolist() == [255, 255, 255]
+
+
+def test_odd_sizes(tmp_path):
+    path = write_clip(tmp_path / "a.mkv", 3, (47, 61), codec="ffv1", pixel_format="yuv444p")
+    reader = open_clip(path)
+    assert reader.size == (47, 61)
+    assert frame_numbers(reader.read([2, 1])) == [2, 1]
+
+
+def test_folder_in_natural_order(tmp_path):
+    reader = open_clip(write_frame_folder(tmp_path / "clip", 12))
+    assert frame_numbers(np.stack(list(reader))) == list(range(12))
+    assert frame_numbers(reader.read([11, 2, 2])) == [11, 2, 2]
+    assert (reader.num_frames, reader.size, reader.frame_rate) == (12, (48, 64), 25)
+
+
+def test_strip(tmp_path):
+    reader = open_clip(write_strip(tmp_path / "strip.png", 5, side=48), Fraction(10))
+    assert (reader.num_frames, reader.size, reader.frame_rate) == (5, (48, 48), 10)
+    assert frame_numbers(reader.read([4, 0, 4])) == [4, 0, 4]
+    assert frame_numbers(np.stack(list(reader))) == list(range(5))
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm"])
+def test_broken_tail_uses_what_can_be_decoded_and_says_so_once(tmp_path, caplog, suffix):
+    options = {"movflags": "faststart"} if suffix == ".mp4" else {}
+    path = write_clip(tmp_path / f"a{suffix}", 60, gop=12, container_options=options)
+    reader = open_clip(truncate(path, 0.6))
+    with caplog.at_level(logging.WARNING):
+        frames = np.stack(list(reader))
+        again = open_clip(path)
+        again.read([again.num_frames - 1, 0])
+
+    assert 12 < len(frames) < 60
+    assert again.num_frames == len(frames)
+    count = len(frames)
+    assert caplog.messages == [
+        f"{path}: frames after {count} of 60 cannot be decoded; using {count}"
+    ]
+
+
+def test_damage_in_the_middle_ends_the_clip(tmp_path, caplog):
+    path = write_clip(tmp_path / "a.mp4", 60, gop=60, container_options={"movflags": "faststart"})
+    contents = bytearray(path.read_bytes())
+    start = len(contents) * 7 // 10
+    contents[start : start + 600] = np.random.default_rng(0).bytes(600)
+    path.write_bytes(contents)
+
+    reader = open_clip(path)
+    assert reader.num_frames == 60  # the packets are all there
+    try:
+        reader.read([59])
+    except VideoError as error:
+        assert "there is no frame 59" in str(error)  # noqa: PT017
+    frames = list(reader)
+    assert reader.num_frames == len(frames) < 60
+    assert "cannot be decoded; using" in caplog.text
+    np.testing.assert_array_equal(reader.read([len(frames) - 1])[0], frames[-1])
+
+
+def test_memory_does_not_grow_with_length(tmp_path):
+    path = write_clip(tmp_path / "long.mp4", 400, (64, 64))
+    tracemalloc.start()
+    try:
+        count = sum(1 for _ in open_clip(path))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert count == 400
+    assert peak < 40 * 64 * 64 * 3  # a tenth of the frames
+
+
+def test_a_pair_of_frames_does_not_decode_the_clip(tmp_path, monkeypatch):
+    path = write_clip(tmp_path / "a.mp4", 60, gop=10)
+    reader = open_clip(path)
+    assert reader.num_frames == 60  # counted without decoding
+    num_decoded = 0
+
+    def counting_decode(packets):
+        nonlocal num_decoded
+        for frame in decode(packets):
+            num_decoded += 1
+            yield frame
+
+    monkeypatch.setattr("datasets.container.decode", counting_decode)
+    reader.read([12, 47])
+    assert num_decoded == (12 - 10 + 1) + (47 - 40 + 1)
+
+
+def test_reader_travels_to_worker_processes(tmp_path):
+    reader = open_clip(write_clip(tmp_path / "a.mp4"))
+    copy = pickle.loads(pickle.dumps(reader))
+    np.testing.assert_array_equal(copy.read([5]), reader.read([5]))
+
+
+def test_a_replaced_file_is_read_anew(tmp_path):
+    path = write_clip(tmp_path / "a.mp4", 12)
+    assert open_clip(path).num_frames == 12
+    write_clip(path, 20)
+    assert open_clip(path).num_frames == 20
+
+
+def lfs_pointer(path):
+    path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+
+
+def single_image(path):
+    write_strip(path, num_frames=1)
+
+
+def audio_only(path):
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", 44100)
+        silence = av.AudioFrame.from_ndarray(np.zeros((1, 4096), np.float32), "fltp", "mono")
+        silence.rate = 44100
+        container.mux(stream.encode(silence))
+        container.mux(stream.encode())
+
+
+@pytest.mark.parametrize(
+    ("name", "make", "message"),
+    [
+        ("missing.mp4", lambda path: None, "no such file"),
+        ("text.mp4", lambda path: path.write_text("hello\n"), "not a video: the file holds text"),
+        ("empty.mp4", lambda path: path.touch(), "the file is empty"),
+        ("pointer.mp4", lfs_pointer, "git lfs pull"),
+        ("noise.mp4", lambda path: path.write_bytes(bytes(range(256)) * 9), "not a video"),
+        ("cut_off.mp4", lambda path: truncate(write_clip(path), 0.5), "damaged"),
+        ("sound.mp4", audio_only, "holds no video"),
+        ("folder", lambda path: path.mkdir(), "no frames (png, jpg) in this folder"),
+        ("single.png", single_image, "a single image (48 x 48)"),
+        ("text.png", lambda path: path.write_text("hello"), "not an image: the file holds text"),
+        ("table.csv", lambda path: path.write_text("1,2"), "not a clip; expected .mp4"),
+    ],
+)
+def test_unreadable_clips_are_one_line(tmp_path, name, make, message):
+    path = tmp_path / name
+    make(path)
+    with pytest.raises(VideoError) as caught:
+        open_clip(path).read([0])
+    assert str(caught.value).startswith(f"{path}: ")
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_no_frames(tmp_path):
+    path = write_clip(tmp_path / "a.mp4")
+    contents = path.read_bytes()
+    media, headers = contents.index(b"mdat") + 4, contents.index(b"moov") - 4
+    path.write_bytes(contents[:media] + bytes(headers - media) + contents[headers:])
+    reader = open_clip(path)
+    for use in (lambda: next(iter(reader)), lambda: reader.read([0])):
+        with pytest.raises(VideoError, match="none of its frames can be decoded"):
+            use()
+
+
+def test_frame_out_of_range(tmp_path):
+    reader = open_clip(write_clip(tmp_path / "a.mp4", 12))
+    for frame in (12, -1):
+        with pytest.raises(VideoError, match=rf"there is no frame {frame}; it has 12"):
+            reader.read([0, frame])
+
+
+def test_frames_of_several_sizes(tmp_path):
+    folder = write_frame_folder(tmp_path / "clip", 2)
+    write_strip(folder / "frame2.png", 1, side=32)
+    with pytest.raises(VideoError, match="differ in size: 32 x 32, 48 x 64"):
+        open_clip(folder).read([0, 1, 2])
+
+
+def test_corrupt_frame_of_a_folder_is_named(tmp_path):
+    folder = write_frame_folder(tmp_path / "clip", 3)
+    truncate(folder / "frame1.png", 0.5)
+    assert frame_numbers(open_clip(folder).read([0, 2])) == [0, 2]
+    with pytest.raises(VideoError, match=r"frame1\.png: not an image"):
+        open_clip(folder).read([1])

@@ -1,0 +1,131 @@
+from fractions import Fraction
+
+import av
+import numpy as np
+import pytest
+
+from datasets.video import open_clip
+from datasets.video_writer import VideoWriter
+from errors import UserError
+from tests.media import frame_numbers, numbered_frame
+
+NTSC = Fraction(30000, 1001)
+
+
+def write(path, num_frames=12, size=(48, 64), rate=Fraction(25)):
+    with VideoWriter(path, rate) as writer:
+        for number in range(num_frames):
+            writer.write(numbered_frame(number, size))
+    return path
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.webm", "a.gif", "A.MP4", "folder"])
+def test_what_is_written_can_be_read(tmp_path, name):
+    path = write(tmp_path / "new" / name)
+    reader = open_clip(path)
+    frames = np.stack(list(reader))
+    assert frame_numbers(frames) == list(range(12))
+    assert reader.frame_rate == 25
+    expected = np.stack([numbered_frame(number) for number in range(12)])
+    difference = frames.astype(int) - expected
+    assert abs(difference[:, 28:, 16:-16]).mean() < (0.01 if name == "folder" else 8)
+    assert abs(difference.mean()) < 1
+    assert names(tmp_path / "new") == [name]
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.webm"])
+def test_frame_rate_stays_exact(tmp_path, name):
+    assert open_clip(write(tmp_path / name, 40, rate=NTSC)).frame_rate == NTSC
+
+
+def test_gif_keeps_the_rate_on_average(tmp_path):
+    reader = open_clip(write(tmp_path / "a.gif", 30, rate=Fraction(30)))  # 1/100 s is too coarse
+    assert (reader.num_frames, reader.frame_rate) == (30, 30)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.webm"])
+def test_odd_sizes_gain_a_copied_edge(tmp_path, name):
+    frame = open_clip(write(tmp_path / name, 3, size=(47, 61))).read([2])[0]
+    assert frame.shape == (48, 62, 3)
+    assert frame_numbers(frame[None]) == [2]
+    assert abs(frame[47].astype(int) - frame[46]).mean() < 8
+
+
+@pytest.mark.parametrize("name", ["a.gif", "folder"])
+def test_odd_sizes_stay_where_they_may(tmp_path, name):
+    assert open_clip(write(tmp_path / name, 3, size=(47, 61))).size == (47, 61)
+
+
+def test_mp4_says_how_its_colours_are_coded(tmp_path):
+    with av.open(str(write(tmp_path / "a.mp4"))) as container:
+        context = container.streams.video[0].codec_context
+        assert context.pix_fmt == "yuv420p"
+        assert (context.colorspace, context.color_range) == (6, 1)  # BT.601, limited
+
+
+@pytest.mark.parametrize("colour", [(200, 30, 60), (20, 180, 90), (250, 250, 250), (40, 60, 220)])
+def test_colours_survive(tmp_path, colour):
+    frame = np.full((32, 32, 3), colour, np.uint8)
+    with VideoWriter(tmp_path / "a.mp4", Fraction(25)) as writer:
+        writer.write(frame)
+    assert abs(open_clip(tmp_path / "a.mp4").read([0])[0].astype(int) - frame).max() <= 3
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.webm", "a.gif", "folder"])
+def test_an_exception_leaves_nothing_new(tmp_path, name):
+    path = write(tmp_path / name, 3)
+
+    def fail_half_way():
+        with VideoWriter(path, Fraction(25)) as writer:
+            writer.write(numbered_frame(40))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_half_way()
+    assert names(tmp_path) == [name]
+    assert frame_numbers(open_clip(path).read([0, 1, 2])) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "folder"])
+def test_an_earlier_result_is_replaced(tmp_path, name):
+    write(tmp_path / name, 9)
+    reader = open_clip(write(tmp_path / name, 4))
+    assert reader.num_frames == 4
+    assert names(tmp_path) == [name]
+
+
+def test_a_folder_with_other_things_is_left_alone(tmp_path):
+    (tmp_path / "thesis.tex").touch()
+    with pytest.raises(UserError, match=r"holds thesis\.tex.*choose another folder"):
+        VideoWriter(tmp_path, Fraction(25))
+    assert names(tmp_path) == ["thesis.tex"]
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "message"),
+    [
+        ("a.xyz", 25, r"cannot write \.xyz; use \.mp4, \.webm, \.gif"),
+        ("a.gif", 60, "at most 50 frames per second, not 60"),
+        ("file/a.mp4", 25, "cannot be written"),
+        ("file", 25, "a file has this name"),
+        ("/proc/a.mp4", 25, "cannot be written"),
+    ],
+)
+def test_bad_outputs_are_refused_at_once(tmp_path, name, rate, message):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=message):
+        VideoWriter(tmp_path / name, Fraction(rate))
+    assert names(tmp_path) == ["file"]
+
+
+def test_no_frames_is_an_error(tmp_path):
+    with (
+        pytest.raises(UserError, match="no frames to write"),
+        VideoWriter(tmp_path / "a.mp4", Fraction(25)),
+    ):
+        pass
+    assert names(tmp_path) == []

@@ -1,0 +1,193 @@
+"""The shipped configs, and what wrong keys and values are answered with."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from config_file import CONFIG_FOLDER, ConfigError, dump_config, load_config, parse_config
+from errors import UserError
+
+SHIPPED = sorted(path.stem for path in CONFIG_FOLDER.glob("*.yaml"))
+LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """A working directory of the user's own, away from the repository."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def write(name: str, text: str) -> str:
+    path = Path(name)
+    path.write_text(text)
+    return name
+
+
+def message(name: str = "vox", *overrides: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        load_config(name, overrides)
+    return str(caught.value)
+
+
+def lines(name: str = "vox", *overrides: str) -> list[str]:
+    """The problems of a message that lists several."""
+    first, *problems = message(name, *overrides).split("\n  ")
+    assert first == f"{len(problems)} problems in the config"
+    return problems
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_shipped_config_loads_and_round_trips(name):
+    config = load_config(name)
+    assert config.run.output_dir == f"runs/{name}"
+    text = dump_config(config)
+    write("again.yaml", text)
+    assert load_config("again.yaml") == config
+    assert parse_config(yaml.safe_load(text), "run") == config
+
+
+def test_ablation_row_spells_out_every_number():
+    def keys(tree, prefix=""):
+        for key, value in tree.items():
+            if isinstance(value, dict):
+                yield from keys(value, f"{prefix}{key}.")
+            else:
+                yield prefix + key
+
+    written = yaml.safe_load((CONFIG_FOLDER / "vox-fomm.yaml").read_text())
+    config = load_config("vox-fomm").model_dump(exclude={"run": True, "data": {"puppets"}})
+    switched_on = {name: section for name, section in config.items() if section is not None}
+    assert set(keys(switched_on)) == set(keys(written))
+
+
+@pytest.mark.parametrize(
+    ("name", "epochs", "repeats", "milestones", "batch_size", "id_sampling"),
+    [
+        ("vox-fomm", 100, 75, [60, 90], 40, True),
+        ("vox", 100, 75, [60, 90], 16, True),
+        ("taichi", 100, 150, [60, 90], 16, True),
+        ("bair", 20, 1, [12, 18], 16, False),
+    ],
+)
+def test_published_settings(name, epochs, repeats, milestones, batch_size, id_sampling):
+    config = load_config(name)
+    assert config.data.size == (256, 256)
+    assert (config.data.repeats, config.data.id_sampling) == (repeats, id_sampling)
+    assert (config.train.epochs, config.train.milestones) == (epochs, milestones)
+    assert (config.train.batch_size, config.train.learning_rate) == (batch_size, 2e-4)
+    assert config.motion.losses.perceptual == dict.fromkeys(LAYERS, 10.0)
+
+
+def test_unknown_key_names_the_file_that_has_it_and_the_nearest_key():
+    write("mine.yaml", "base: demo\ntrain: {batch_sizes: 3}")
+    expected = "mine.yaml: train.batch_sizes: unknown key; did you mean train.batch_size?"
+    assert message("mine.yaml") == expected
+    write("child.yaml", "base: mine.yaml\nseed: 1")
+    assert message("child.yaml") == expected
+    assert isinstance(ConfigError(), UserError)
+
+
+def test_unknown_key_like_no_other_lists_the_keys():
+    assert message("vox", "run.zzz=1") == (
+        "command line: run.zzz: unknown key; known here: output_dir"
+    )
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("train.batch_size=ten", 'train.batch_size: found "ten"; must be a whole number'),
+        ("train.batch_size=1.5", "train.batch_size: found 1.5; must be a whole number"),
+        ("train.batch_size=true", "train.batch_size: found true; must be a whole number"),
+        ("train.batch_size=null", "train.batch_size: found null; must be a whole number"),
+        ("train.batch_size=0", "train.batch_size: found 0; must be at least 1"),
+        ("train.learning_rate=fast", 'train.learning_rate: found "fast"; must be a number'),
+        ("train.learning_rate='1'", 'train.learning_rate: found "1"; must be a number'),
+        ("train.clip_norm=.inf", "train.clip_norm: found Infinity; must be a finite number"),
+        ("train.clip_norm=0", "train.clip_norm: found 0; must be above 0"),
+        ("train.betas=[0.5, 1]", "train.betas[1]: found 1; must be below 1"),
+        ("train.betas=[0.5]", "train.betas: found [0.5]; must be a list of at least 2"),
+        ("train.betas=[0,0,0]", "train.betas: found [0, 0, 0]; must be a list of at most 2"),
+        ("train.milestones=3", "train.milestones: found 3; must be a list"),
+        ("train.channels_last=1", "train.channels_last: found 1; must be true or false"),
+        ("data.augmentation.hue=0.6", "data.augmentation.hue: found 0.6; must be at most 0.5"),
+        ("data.kind=clip", "data.kind: found \"clip\"; must be 'clips' or 'puppets'"),
+        (
+            "data.root=2024",
+            "data.root: found 2024; must be text (in quotes if it looks like a number)",
+        ),
+        ("train=5", "train: found 5; must be a section, that is, a mapping of keys"),
+        ("train=null", "train: found null; must be a section, that is, a mapping of keys"),
+        (
+            "motion.losses.perceptual=[relu1_1]",
+            'motion.losses.perceptual: found ["relu1_1"]; must be a mapping',
+        ),
+        (
+            "motion.losses.perceptual={relu1_1: -1}",
+            "motion.losses.perceptual.relu1_1: found -1; must be at least 0",
+        ),
+        (
+            "perceptual.scales=[1, 0.3]",
+            "perceptual.scales[1]: found 0.3; "
+            "must be 1 or a half of it, a quarter, ...: 1, 0.5, 0.25, 0.125",
+        ),
+        (
+            "motion.dense_motion.scale=0.75",
+            "motion.dense_motion.scale: found 0.75; "
+            "must be 1 or a half of it, a quarter, ...: 1, 0.5, 0.25, 0.125",
+        ),
+        *(
+            (
+                f"data.image_size={size}",
+                f"data.image_size: found {size}; "
+                "must be one whole number or [height, width], each at least 16",
+            )
+            for size in ('"big"', "8", "[64]", "[64, 64, 3]", "[64, 8]", "[64, 64.0]", "null")
+        ),
+    ],
+)
+def test_wrong_value(override, expected):
+    assert message("vox", override) == f"command line: {expected}"
+
+
+def test_unknown_layer_lists_the_layers():
+    found = message("vox", "motion.losses.perceptual={relu9_1: 1}")
+    start = "command line: motion.losses.perceptual.relu9_1: found \"relu9_1\"; must be 'relu1_1', "
+    assert found.startswith(start)
+
+
+def test_a_long_value_is_cut():
+    found = message("vox", f"train.epochs={'x' * 500}")
+    assert len(found) < 130
+
+
+def test_all_problems_at_once():
+    write("mine.yaml", "base: vox\ntrain: {epoch: 3, batch_size: -1}\ndata: {root: null}")
+    assert sorted(lines("mine.yaml", "data.image_size=250", "perceptual.width=16")) == [
+        "command line: perceptual.width: found 16 with perceptual.weights imagenet, which have 64; "
+        "another width is only for random weights",
+        "mine.yaml: data.root: data.kind clips needs a folder with train/ and test/; set data.root",
+        "mine.yaml: train.batch_size: found -1; must be at least 1",
+        "mine.yaml: train.epoch: unknown key; did you mean train.epochs?",
+        "vox-fomm.yaml: motion.dense_motion.num_blocks: found 5, which at scale 0.25 needs image "
+        "sides that are multiples of 128; data.image_size is 250 x 250; no num_blocks fits: "
+        "data.image_size must be a multiple of 8",
+        "vox-fomm.yaml: motion.generator.num_down_blocks: found 2, which at scale 1 needs image "
+        "sides that are multiples of 4; data.image_size is 250 x 250; the largest num_down_blocks "
+        "that fits is 1",
+        "vox-fomm.yaml: motion.keypoint_detector.num_blocks: found 5, which at scale 0.25 needs "
+        "image sides that are multiples of 128; data.image_size is 250 x 250; no num_blocks fits: "
+        "data.image_size must be a multiple of 8",
+        "vox-fomm.yaml: perceptual.scales: 0.125 of 250 x 250 is not a whole number of pixels",
+        "vox-fomm.yaml: perceptual.scales: 0.25 of 250 x 250 is not a whole number of pixels",
+    ]
+
+
+def test_rules_do_not_judge_what_was_mistyped():
+    """The default that stands in for a mistyped value is not the user's: no rule speaks of it."""
+    bad_size = message("vox", "data.image_size=big", "motion.dense_motion.num_blocks=7")
+    assert bad_size.startswith("command line: data.image_size: found")
+    write("a.yaml", "base: vox\ntrain: {batch_sizes: 64, micro_batch: 32}")
+    assert message("a.yaml").startswith("a.yaml: train.batch_sizes: unknown key")

@@ -1,0 +1,341 @@
+"""The training step and the loop around it."""
+
+import math
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+import checkpoint
+from animation import Animator
+from branches.branch import StepInputs
+from branches.motion import MotionBranch
+from checkpoint import Checkpoint
+from config import Config
+from datasets.augmentation import jitter_colors
+from datasets.pairs import BatchSchedule, FailureBudget, FramePairs, PairBatch, collate
+from datasets.source import ClipSource
+from errors import UserError
+from evaluation import evaluate, spread
+from logger import Logger, RunningMeans
+from losses import Perceptual
+from model import Model
+from optimization import MovingAverage, Optimizer, autocast
+from seeding import torch_seed
+from visualization import titled_grid
+
+
+class StepResult(NamedTuple):
+    """Scalars of a step, still on the device, and what its pictures are drawn from."""
+
+    scalars: dict[str, Tensor]
+    inputs: StepInputs
+    outputs: dict[str, Any]
+
+
+def train_step(
+    model: Model,
+    optimizer: Optimizer,
+    perceptual: Perceptual,
+    batch: PairBatch,
+    generator: torch.Generator,
+    config: Config,
+) -> StepResult:
+    """One update of all branches from one batch; nothing here waits for the device.
+
+    Gradients of `train.micro_batch` samples at a time are accumulated.
+    """
+    parts = batch.split(config.train.micro_batch)
+    scalars: list[dict[str, Tensor]] = []
+    with optimizer.guarded_buffers():
+        for part in parts:
+            source, driving = prepare_frames(part, config.train.channels_last)
+            with autocast(config.train.precision, source.device):
+                with torch.no_grad():  # a constant of this step, shared by all branches
+                    target_features = perceptual(driving)
+                inputs = StepInputs(source, driving, perceptual, target_features, generator)
+                outputs = {name: branch(inputs) for name, branch in model.branches.items()}
+                terms = {
+                    name: term
+                    for branch_name, branch in model.branches.items()
+                    for name, term in branch.loss_terms(inputs, outputs[branch_name]).items()
+                }
+            loss = torch.stack([term.weighted for term in terms.values()]).sum()
+            optimizer.backward(loss / len(parts))
+            scalars.append(
+                {"loss/total": loss.detach()}
+                | {f"loss/{name}": term.weighted.detach() for name, term in terms.items()}
+                | {f"unweighted/{name}": term.value.detach() for name, term in terms.items()}
+                | {
+                    f"{branch_name}/{name}": value.detach()
+                    for branch_name, branch in model.branches.items()
+                    for name, value in branch.statistics(outputs[branch_name]).items()
+                }
+            )
+        step_scalars = {n: torch.stack([s[n] for s in scalars]).mean() for n in scalars[0]}
+        step_scalars["gradient_norm"] = optimizer.step(step_scalars["loss/total"])
+    return StepResult(step_scalars, inputs, outputs)
+
+
+def prepare_frames(batch: PairBatch, channels_last: bool) -> tuple[Tensor, Tensor]:
+    """Source and driving frames, jittered, B x 3 x H x W in [0, 1]."""
+    frames = jitter_colors(batch.frames.float() / 255, batch.color_factors, batch.color_order)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    source, driving = frames.unbind(1)
+    return source.contiguous(memory_format=layout), driving.contiguous(memory_format=layout)
+
+
+class Trainer:
+    """A run: model, optimizer, data and log, from a first step to the last."""
+
+    def __init__(
+        self,
+        config: Config,
+        model: Model,
+        perceptual: Perceptual,
+        pairs: FramePairs,
+        test_clips: ClipSource,
+        device: torch.device,
+        output_dir: Path,
+    ) -> None:
+        self.config = config
+        self.device = device
+        self.output_dir = output_dir
+        layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
+        self.model = model.to(device).to(memory_format=layout).train()
+        self.perceptual = perceptual.to(device).to(memory_format=layout).eval()
+        self.pairs = pairs
+        self.test_clips = test_clips
+        self.optimizer = Optimizer(self.model, config, device)
+        decay = config.train.ema_decay
+        self.average = MovingAverage(self.model, decay) if decay is not None else None
+        self.failures = FailureBudget(len(pairs.clips.clips))
+        self.batches_per_epoch = len(pairs) // config.train.batch_size
+        self.last_step = self.batches_per_epoch * config.train.epochs
+        if config.train.max_steps is not None:
+            self.last_step = min(self.last_step, config.train.max_steps)
+        self.step = self.epoch = self.batch = 0  # steps done; place of the next one
+        self.seconds = 0.0  # of training so far, earlier parts of a resumed run included
+        self.best_l1 = math.inf
+        self.validated_at = self.saved_at = -1  # steps
+        self.metrics: dict[str, float] = {}
+
+    def restore(self, saved: Checkpoint) -> None:
+        """Continue exactly where `saved` was written."""
+        checkpoint.load_networks(self.model, saved.networks, saved.path)
+        self.optimizer.load_state(saved.training["optimizer"])
+        if self.average is not None and saved.average is not None:
+            self.average.load_state(saved.average)
+        self.step, self.epoch, self.batch = saved.step, saved.epoch, saved.batch
+        self.seconds, self.best_l1 = saved.training["seconds"], saved.training["best_l1"]
+
+    def save(self) -> Path:
+        """Write a checkpoint of this step and drop the ones that are too old."""
+        path = checkpoint.step_path(self.output_dir, self.step)
+        checkpoint.save(
+            path,
+            self.config,
+            self.model,
+            step=self.step,
+            epoch=self.epoch,
+            batch=self.batch,
+            average=self.average.state() if self.average is not None else None,
+            training={
+                "optimizer": self.optimizer.state(),
+                "seconds": self.seconds,
+                "best_l1": self.best_l1,
+            },
+            metrics=self.metrics if self.validated_at == self.step else {},
+        )
+        checkpoint.prune(self.output_dir, self.config.train.keep_checkpoints)
+        self.saved_at = self.step
+        return path
+
+    def run(self) -> int | None:
+        """Train to the end, or until a signal or the time limit; always leaves a checkpoint.
+
+        Returns:
+            The number of the signal that ended the run, None if nothing did.
+
+        Raises:
+            UserError: too many bad steps or unreadable clips.
+        """
+        logger = Logger(self.output_dir, self.step, self.last_step)
+        try:
+            with caught_signals() as caught:
+                self._run_steps(logger, caught)
+            if caught:
+                self.save()
+                name = signal.Signals(caught[0]).name
+                logger.message(f"{name}: saved step {self.step}; continue with --resume")
+                return caught[0]
+            if self.validated_at != self.step:
+                self._validate(logger)
+            if self.saved_at != self.step:
+                self.save()
+            return None
+        finally:
+            logger.close()
+
+    def _run_steps(self, logger: Logger, caught: list[int]) -> None:
+        config, means = self.config, RunningMeans()
+        generator = torch.Generator(self.device)
+        batches = iter(self._loader())
+        logged_at = self.step
+        while self.step < self.last_step and not caught and not self._time_is_up():
+            started = time.perf_counter()
+            batch = next(batches)
+            waited = time.perf_counter() - started
+            for line in self.failures.note(batch.unreadable):
+                logger.message(line)
+            generator.manual_seed(torch_seed("step", config.seed, self.step))
+            self.optimizer.set_epoch(self.epoch)
+            result = train_step(
+                self.model,
+                self.optimizer,
+                self.perceptual,
+                batch.to(self.device),
+                generator,
+                config,
+            )
+            if self.average is not None:
+                self.average.update(self.model)
+            means.add(result.scalars)
+            self._advance()
+            self.seconds += time.perf_counter() - started
+            logger.step_done(waited)
+
+            if self._is_due(config.log.scalars_every):
+                self._log(logger, means, self.step - logged_at)
+                logged_at = self.step
+            if self._is_due(config.log.images_every):
+                self._draw(logger, "train", result.inputs, result.outputs)
+            if self._is_due(config.log.validate_every):
+                self._validate(logger)
+            if self._is_due(config.train.checkpoint_every) and self.saved_at != self.step:
+                self.save()
+
+    def _loader(self) -> DataLoader[Any]:
+        schedule = BatchSchedule(
+            len(self.pairs), self.config.train.batch_size, self.config.seed, self.epoch, self.batch
+        )
+        return DataLoader(
+            self.pairs,
+            batch_sampler=schedule,
+            num_workers=self.config.data.num_workers,
+            collate_fn=collate,
+            pin_memory=self.device.type == "cuda",
+            worker_init_fn=ignore_interrupts,
+        )
+
+    def _advance(self) -> None:
+        self.step += 1
+        self.batch += 1
+        if self.batch == self.batches_per_epoch:
+            self.epoch, self.batch = self.epoch + 1, 0
+
+    def _is_due(self, every: int) -> bool:
+        return self.step % every == 0
+
+    def _time_is_up(self) -> bool:
+        limit = self.config.train.max_minutes
+        return limit is not None and self.seconds >= 60 * limit
+
+    def _log(self, logger: Logger, means: RunningMeans, num_steps: int) -> None:
+        values, not_finite = means.read()
+        values |= {f"learning_rate/{n}": rate for n, rate in self.optimizer.current_rates().items()}
+        values["epoch"] = self.epoch + self.batch / self.batches_per_epoch
+        values["bad_steps"] = num_bad = float(self.optimizer.bad_steps)
+        values |= logger.speed(num_steps, self.config.train.batch_size)
+        logger.scalars(self.step, values)
+        logger.status(self.step, values)
+        if num_bad > self.config.train.max_bad_steps:
+            saved = checkpoint.list_steps(self.output_dir)
+            raise UserError(
+                f"{num_bad:.0f} steps were skipped for a loss or gradient that is not finite "
+                f"(train.max_bad_steps: {self.config.train.max_bad_steps}); not finite at the end: "
+                f"{', '.join(not_finite) or 'nothing'}; last good checkpoint: "
+                f"{saved[0] if saved else 'none'}; lower train.learning_rate or set train.clip_norm"
+            )
+
+    @torch.no_grad()
+    def _draw(self, logger: Logger, name: str, inputs: StepInputs, outputs: dict[str, Any]) -> None:
+        rows = self.config.log.num_images
+        for branch_name, branch in self.model.branches.items():
+            columns = branch.pictures(inputs, outputs[branch_name])
+            grid = titled_grid({title: images[:rows] for title, images in columns.items()})
+            logger.picture(self.step, f"{name}-{branch_name}", grid)
+        logger.restart_clock()
+
+    def _validate(self, logger: Logger) -> None:
+        """Reconstruction metrics and pictures on the test split, with the averaged weights."""
+        model = (self.average.model if self.average is not None else self.model).eval()
+        motion = model.branches["motion"]
+        assert isinstance(motion, MotionBranch)
+        log = self.config.log
+        self.metrics = evaluate(
+            Animator(motion, self.device),
+            self.test_clips,
+            num_clips=log.num_validation_clips,
+            num_frames=log.num_validation_frames,
+            batch_size=self.config.train.batch_size,
+        )
+        self.validated_at = self.step
+        logger.scalars(self.step, self.metrics, kind="validation")
+        logger.message(
+            f"step {self.step} validation: "
+            + " ".join(f"{name} {value:.4g}" for name, value in self.metrics.items())
+        )
+        with torch.no_grad():
+            inputs = self._validation_inputs()
+            outputs = {name: branch(inputs) for name, branch in model.branches.items()}
+        self._draw(logger, "validation", inputs, outputs)
+        self.model.train()
+        if self.metrics["l1"] < self.best_l1:
+            self.best_l1 = self.metrics["l1"]
+            checkpoint.keep_best(self.output_dir, self.save())
+
+    def _validation_inputs(self) -> StepInputs:
+        """First and middle frame of some test clips."""
+        frames = []
+        for clip in spread(len(self.test_clips.clips), self.config.log.num_images):
+            middle = self.test_clips.num_frames(clip) // 2
+            frames.append(torch.from_numpy(self.test_clips.read(clip, [0, middle])))
+        pairs = torch.stack(frames).movedim(-1, 2).to(self.device).float() / 255
+        generator = torch.Generator(self.device)
+        return StepInputs(pairs[:, 0], pairs[:, 1], self.perceptual, [], generator)
+
+
+def ignore_interrupts(_worker: int) -> None:
+    """Ctrl-C reaches the workers too; the main process decides when they end."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def caught_signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM in a list; a second one acts at once, as usual."""
+    caught: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def catch(number: int, _frame: FrameType | None) -> None:
+        caught.append(number)
+        restore()
+
+    for number in numbers:
+        signal.signal(number, catch)
+    try:
+        yield caught
+    finally:
+        restore()
