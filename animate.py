@@ -46,13 +46,14 @@ def main(arguments: argparse.Namespace) -> None:
     animator = Animator.from_checkpoint(saved, device)
     if arguments.source is None:
         inputs = demo_inputs(saved.config)
-        output = Path(arguments.output or path.parent.parent / "animation.mp4")
+        output = Path(arguments.output or checkpoint.run_folder(path) / "animation.mp4")
     else:
         inputs = read_inputs(arguments.source, arguments.driving, saved.config)
         if arguments.output is None:
             raise UserError("--output is missing: out.mp4, or a folder for lossless png frames")
         output = Path(arguments.output)
 
+    num_frames = 0
     with VideoWriter(output, inputs.frame_rate) as video:
         batches = animator.animate(
             inputs.source,
@@ -66,7 +67,8 @@ def main(arguments: argparse.Namespace) -> None:
                 if arguments.layout == "side-by-side":
                     frame = np.concatenate((inputs.source, driving_frame, frame), axis=1)
                 video.write(frame)
-    print(f"{output}: {inputs.num_frames} frames, {path} (step {saved.step})")
+                num_frames += 1
+    print(f"{output}: {num_frames} frames, {path} (step {saved.step})")
 
 
 def newest_checkpoint() -> Path:

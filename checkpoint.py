@@ -31,6 +31,7 @@ from config import Config
 from config_file import parse_config
 from errors import UserError
 from model import Model
+from modules.vgg import VGGFeatures, relu_layers
 
 FORMAT_VERSION = 1
 _STEP_FILE = re.compile(r"step-(\d{8})\.pt")
@@ -113,13 +114,14 @@ def load(path: Path) -> Checkpoint:
         CheckpointError: missing, damaged, a git-lfs pointer, pickled code, or another layout.
     """
     content = _load_tensors(path)
-    if not isinstance(content, dict) or "networks" not in content or "config" not in content:
-        raise CheckpointError(f"{path}: not a checkpoint of this project; choose one of train.py's")
-    if content.get("format") != FORMAT_VERSION:
+    keys = content.keys() if isinstance(content, dict) else set()
+    if keys >= {"format", "config"} and content["format"] != FORMAT_VERSION:
         raise CheckpointError(
-            f"{path}: checkpoint format {content.get('format')!r}; this code reads "
+            f"{path}: checkpoint format {content['format']!r}; this code reads "
             f"{FORMAT_VERSION}: use the code version that wrote it"
         )
+    if not keys >= {"format", *Checkpoint._fields[1:]}:
+        raise CheckpointError(f"{path}: not a checkpoint of this project; choose one of train.py's")
     return Checkpoint(
         path,
         parse_config(content["config"], origin=str(path)),
@@ -210,11 +212,17 @@ def step_path(output_dir: Path, step: int) -> Path:
     return checkpoint_folder(output_dir) / f"step-{step:08d}.pt"
 
 
-def list_steps(output_dir: Path) -> list[Path]:
-    """Checkpoints of a run, the newest first."""
-    folder = checkpoint_folder(output_dir)
-    found = [p for p in folder.glob("step-*.pt") if _STEP_FILE.fullmatch(p.name)]
-    return sorted(found, reverse=True)
+def run_folder(path: Path) -> Path:
+    """The folder of the run that wrote the checkpoint `path`; if it lies elsewhere, its own."""
+    return path.parent.parent if path.parent.name == "checkpoints" else path.parent
+
+
+def list_steps(output_dir: Path, after: int = -1) -> list[Path]:
+    """Checkpoints of a run later than step `after`, the newest first."""
+    files = checkpoint_folder(output_dir).glob("step-*.pt")
+    matches = [match for path in files if (match := _STEP_FILE.fullmatch(path.name))]
+    steps = sorted((int(match[1]) for match in matches), reverse=True)
+    return [step_path(output_dir, step) for step in steps if step > after]
 
 
 def load_newest(output_dir: Path) -> tuple[Checkpoint | None, list[str]]:
@@ -234,9 +242,14 @@ def load_newest(output_dir: Path) -> tuple[Checkpoint | None, list[str]]:
     return None, messages
 
 
-def prune(output_dir: Path, keep: int) -> None:
-    """Delete all but the newest `keep` checkpoints; best.pt is another file and stays."""
-    for path in list_steps(output_dir)[keep:]:
+def prune(newest: Path, keep: int) -> None:
+    """Delete all but `keep` checkpoints, counted backwards from `newest`.
+
+    best.pt is another file and stays; so does a later one, torn and skipped when the run resumed,
+    until it is written again.
+    """
+    files = list_steps(run_folder(newest))
+    for path in files[files.index(newest) + keep :]:
         path.unlink(missing_ok=True)
 
 
@@ -265,16 +278,18 @@ def load_vgg(network: str, weights: str) -> dict[str, Tensor] | None:
         origin = source.url
     else:
         state, origin = _load_tensors(Path(weights)), weights
-    if not isinstance(state, dict) or "features.0.weight" not in state:
-        raise UserError(
-            f"perceptual.weights: {origin} has no tensor features.0.weight; give a torchvision "
-            f"state dict of {network}"
-        )
-    return {
-        name.removeprefix("features."): tensor.float()
-        for name, tensor in state.items()
-        if name.startswith("features.")
-    }
+    with torch.device("meta"):
+        expected = VGGFeatures(network, relu_layers(network)).convs.state_dict()
+    tensors = {}
+    for name, like in expected.items():
+        tensor = state.get(f"features.{name}") if isinstance(state, dict) else None
+        if not isinstance(tensor, Tensor) or tensor.shape != like.shape:
+            raise UserError(
+                f"perceptual.weights: {origin} has no tensor features.{name} of "
+                f"{_shape(like)}; give a torchvision state dict of {network}"
+            )
+        tensors[name] = tensor.float()
+    return tensors
 
 
 def _download(source: VGG16_Weights | VGG19_Weights) -> Any:

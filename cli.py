@@ -3,6 +3,7 @@
 import argparse
 import logging
 import re
+import signal
 import sys
 from collections.abc import Callable, Sequence
 
@@ -32,6 +33,9 @@ def run_entry_point(
             raise
         print(f"{parser.prog}: error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"{parser.prog}: interrupted", file=sys.stderr)
+        return 128 + signal.SIGINT
 
 
 def add_device_argument(parser: argparse.ArgumentParser) -> None:

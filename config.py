@@ -111,7 +111,7 @@ class DenseMotionConfig(HourglassConfig):
 class GeneratorConfig(Section):
     width: PositiveInt = 64
     max_width: PositiveInt = 512
-    num_down_blocks: NumBlocks = 2
+    num_down_blocks: Annotated[int, Field(ge=0, le=10)] = 2  # 0: warps at full resolution
     num_res_blocks: PositiveInt = 6
     learning_rate: Weight | None = None  # default: train.learning_rate
 

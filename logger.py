@@ -2,7 +2,6 @@
 
 import json
 import math
-import resource
 import sys
 import time
 from collections.abc import Mapping
@@ -156,9 +155,13 @@ def _forget_after(path: Path, step: int) -> None:
     path.write_text("".join(kept))
 
 
-def _peak_memory() -> int:
+def _peak_memory() -> float:
     """Bytes: of the CUDA device where it is used, else of this process."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated()
+    if sys.platform == "win32":
+        return math.nan  # Windows has no getrusage
+    import resource
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024

@@ -115,7 +115,7 @@ def equivariance_jacobian_loss(
     """
     if driving.jacobian is None or transformed.jacobian is None:
         raise ValueError("equivariance_jacobian needs a keypoint detector with Jacobians")
-    product = (
-        inverse_2x2(driving.jacobian) @ transform.jacobian(transformed.value) @ transformed.jacobian
-    )
+    change = transform.jacobian(transformed.value)
+    with torch.autocast(change.device.type, enabled=False):  # it would round the products to bf16
+        product = inverse_2x2(driving.jacobian) @ change @ transformed.jacobian
     return (torch.eye(2, device=product.device, dtype=product.dtype) - product).abs().mean()

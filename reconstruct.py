@@ -12,7 +12,7 @@ from tqdm import tqdm
 import checkpoint
 from animation import Animator
 from cli import add_device_argument, pick_device, positive_int, run_entry_point
-from datasets.build import build_source
+from datasets.build import build_source, preflight
 from datasets.source import ClipSource
 from datasets.video_writer import VideoWriter
 from errors import UserError
@@ -25,11 +25,13 @@ def main(arguments: argparse.Namespace) -> None:
     device = pick_device(arguments.device)
     saved = checkpoint.load(path)
     animator = Animator.from_checkpoint(saved, device)
-    data = saved.config.data
+    data = saved.config.data.model_copy(update={"id_sampling": False})  # every clip counts
     if arguments.data_root is not None:
         data = data.model_copy(update={"kind": "clips", "root": arguments.data_root})
     clips = build_source(data, arguments.split, saved.config.seed)
-    output = Path(arguments.output or default_output(path, arguments.split))
+    print(preflight(clips, max_unreadable=0))
+    default_output = checkpoint.run_folder(path) / "reconstruction" / arguments.split
+    output = Path(arguments.output or default_output)
     if output.exists() and not output.is_dir():
         raise UserError(f"--output {output}: is a file; give a folder")
 
@@ -62,13 +64,6 @@ def main(arguments: argparse.Namespace) -> None:
         temporary.write_text(json.dumps(summary, indent=2) + "\n")
     print_table(means)
     print(f"{output}: metrics.json, metrics.csv, clips/ (source, driving, prediction)")
-
-
-def default_output(path: Path, split: str) -> Path:
-    """`reconstruction/<split>` in the run folder, or beside a checkpoint that lies elsewhere."""
-    folder = path.parent
-    run = folder.parent if folder.name == "checkpoints" else folder
-    return run / "reconstruction" / split
 
 
 def reconstruct_to_video(

@@ -3,6 +3,7 @@
 import argparse
 import json
 import platform
+import re
 import shlex
 import sys
 import time
@@ -23,11 +24,12 @@ _LIBRARIES = ("torch", "torchvision", "av", "numpy", "pydantic")
 
 
 def main(arguments: argparse.Namespace) -> int | None:
-    saved = _given_checkpoint(arguments.resume)
+    resume, overrides = _part_resume(arguments.resume, arguments.overrides)
+    saved = None if resume in (None, "auto") else checkpoint.load(Path(resume))
     if arguments.config is not None:
-        config = load_config(arguments.config, arguments.overrides)
+        config = load_config(arguments.config, overrides)
     elif saved is not None:
-        config = override_config(saved.config, arguments.overrides)
+        config = override_config(saved.config, overrides)
     else:
         raise UserError("--config is missing: give a file, or a name such as vox.yaml")
     if arguments.print_config:
@@ -35,21 +37,25 @@ def main(arguments: argparse.Namespace) -> int | None:
         return None
     assert config.run.output_dir is not None  # load_config fills it in
     output_dir = Path(config.run.output_dir)
-    if arguments.resume == "auto":
+    if resume == "auto":
         saved = _newest_checkpoint(output_dir)
-    if arguments.resume is None and (existing := checkpoint.list_steps(output_dir)):
+    elif later := checkpoint.list_steps(output_dir, after=saved.step if saved else -1):
         raise UserError(
-            f"run.output_dir: {output_dir} already has checkpoints ({existing[0].name}); continue "
-            "with --resume, or choose another folder with run.output_dir=..."
+            f"run.output_dir: {output_dir} already has {'later ' if saved else ''}checkpoints "
+            f"({later[0].name}); continue with --resume, or choose another folder with "
+            "run.output_dir=..."
         )
 
     device = pick_device(arguments.device)
     pairs = build_pairs(config)
     test_clips = build_source(config.data, "test", config.seed)
     print(preflight(pairs.clips))
-    print(preflight(test_clips))
-    weights = checkpoint.load_vgg(config.perceptual.network, config.perceptual.weights)
-    perceptual = build_perceptual(config.perceptual, perceptual_layers(config), weights)
+    print(preflight(test_clips, max_unreadable=0))  # metrics over fewer clips are others
+    layers = perceptual_layers(config)
+    weights = None
+    if layers:
+        weights = checkpoint.load_vgg(config.perceptual.network, config.perceptual.weights)
+    perceptual = build_perceptual(config.perceptual, layers, weights)
     model = Model(config)
     if saved is None and arguments.init_from is not None:
         print(f"{arguments.init_from}: {checkpoint.init_from(model, Path(arguments.init_from))}")
@@ -80,8 +86,11 @@ def record_run(output_dir: Path, config: Config) -> None:
         file.write(json.dumps(entry) + "\n")
 
 
-def _given_checkpoint(resume: str | None) -> checkpoint.Checkpoint | None:
-    return None if resume in (None, "auto") else checkpoint.load(Path(resume))
+def _part_resume(resume: str | None, overrides: list[str]) -> tuple[str | None, list[str]]:
+    """`--resume key=value` means `--resume auto key=value`: the option took an override."""
+    if resume is not None and re.match(r"[\w.]+=", resume) and not Path(resume).exists():
+        return "auto", [resume, *overrides]
+    return resume, overrides
 
 
 def _newest_checkpoint(output_dir: Path) -> checkpoint.Checkpoint | None:

@@ -22,6 +22,7 @@ from config import Config
 from datasets.augmentation import jitter_colors
 from datasets.pairs import BatchSchedule, FailureBudget, FramePairs, PairBatch, collate
 from datasets.source import ClipSource
+from datasets.video import VideoError
 from errors import UserError
 from evaluation import evaluate, spread
 from logger import Logger, RunningMeans
@@ -134,7 +135,11 @@ class Trainer:
         if self.average is not None and saved.average is not None:
             self.average.load_state(saved.average)
         self.step, self.epoch, self.batch = saved.step, saved.epoch, saved.batch
+        if self.batch >= self.batches_per_epoch:  # the data or the batch size has changed
+            self.epoch, self.batch = self.epoch + 1, 0
         self.seconds, self.best_l1 = saved.training["seconds"], saved.training["best_l1"]
+        if saved.metrics:
+            self.metrics, self.validated_at = saved.metrics, saved.step
 
     def save(self) -> Path:
         """Write a checkpoint of this step and drop the ones that are too old."""
@@ -154,7 +159,7 @@ class Trainer:
             },
             metrics=self.metrics if self.validated_at == self.step else {},
         )
-        checkpoint.prune(self.output_dir, self.config.train.keep_checkpoints)
+        checkpoint.prune(path, self.config.train.keep_checkpoints)
         self.saved_at = self.step
         return path
 
@@ -178,6 +183,7 @@ class Trainer:
                 return caught[0]
             if self.validated_at != self.step:
                 self._validate(logger)
+                self.saved_at = -1  # what was saved of this step lacks the metrics
             if self.saved_at != self.step:
                 self.save()
             return None
@@ -191,7 +197,7 @@ class Trainer:
         logged_at = self.step
         while self.step < self.last_step and not caught and not self._time_is_up():
             started = time.perf_counter()
-            batch = next(batches)
+            batch = self._next(batches)
             waited = time.perf_counter() - started
             for line in self.failures.note(batch.unreadable):
                 logger.message(line)
@@ -219,7 +225,12 @@ class Trainer:
                 self._draw(logger, "train", result.inputs, result.outputs)
             if self._is_due(config.log.validate_every):
                 self._validate(logger)
-            if self._is_due(config.train.checkpoint_every) and self.saved_at != self.step:
+            # After a step that had to be skipped the weights may be broken: keep what was good.
+            if (
+                self._is_due(config.train.checkpoint_every)
+                and self.saved_at != self.step
+                and not self.optimizer.last_step_bad
+            ):
                 self.save()
 
     def _loader(self) -> DataLoader[Any]:
@@ -234,6 +245,12 @@ class Trainer:
             pin_memory=self.device.type == "cuda",
             worker_init_fn=ignore_interrupts,
         )
+
+    def _next(self, batches: Iterator[PairBatch]) -> PairBatch:
+        try:
+            return next(batches)
+        except VideoError as error:  # from a worker it comes with that process's traceback
+            raise UserError(str(error).splitlines()[-1].split("VideoError: ")[-1]) from error
 
     def _advance(self) -> None:
         self.step += 1
@@ -314,8 +331,9 @@ class Trainer:
 
 
 def ignore_interrupts(_worker: int) -> None:
-    """Ctrl-C reaches the workers too; the main process decides when they end."""
+    """Ctrl-C and a scheduler's SIGTERM reach the workers too; the main process ends them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 @contextmanager

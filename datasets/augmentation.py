@@ -28,7 +28,8 @@ def color_matrices(factors: Tensor, order: Tensor, mean: Tensor) -> Tensor:
 
     Args:
         factors: B x 4, in the order of the constants above; brightness, contrast and saturation
-            multiply (1 = unchanged), hue is a part of the colour circle (0 = unchanged).
+            multiply (1 = unchanged), hue is a part of the colour circle (0 = unchanged,
+            positive from red towards green).
         order: B x 4, the adjustment applied first, second, ...
         mean: B x 3, mean colour before the jitter; contrast pivots about its luma.
     """
@@ -45,8 +46,8 @@ def color_matrices(factors: Tensor, order: Tensor, mean: Tensor) -> Tensor:
     rotation = torch.cat(
         (
             torch.cat((one, zero, zero), -1),
-            torch.cat((zero, cos, -sin), -1),
-            torch.cat((zero, sin, cos), -1),
+            torch.cat((zero, cos, sin), -1),
+            torch.cat((zero, -sin, cos), -1),
         ),
         -2,
     )

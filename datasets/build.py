@@ -18,10 +18,13 @@ def build_source(data: DataConfig, split: str, seed: int) -> ClipSource:
     """
     if data.kind == "puppets":
         puppets = data.puppets
-        num_clips = puppets.num_train_clips if split == "train" else puppets.num_test_clips
-        return Puppets(split, num_clips, puppets.num_frames, data.size, seed)
+        num_clips = {"train": puppets.num_train_clips, "test": puppets.num_test_clips}
+        if split not in num_clips:
+            raise UserError(f"split {split}: puppets have the splits train and test")
+        return Puppets(split, num_clips[split], puppets.num_frames, data.size, seed)
     assert data.root is not None  # the config's rules require it for clips
-    return ClipFolder(Path(data.root), split, data.size, data.fit, data.id_sampling)
+    id_sampling = data.id_sampling and split == "train"  # evaluation takes every clip
+    return ClipFolder(Path(data.root), split, data.size, data.fit, id_sampling)
 
 
 def build_pairs(config: Config) -> FramePairs:
@@ -43,11 +46,11 @@ def build_pairs(config: Config) -> FramePairs:
     return pairs
 
 
-def preflight(clips: ClipSource) -> str:
-    """A few lines on what there is to train on; every clip is opened.
+def preflight(clips: ClipSource, max_unreadable: float = MAX_UNREADABLE_SHARE) -> str:
+    """A few lines on what there is to train or evaluate on; every clip is opened.
 
     Raises:
-        UserError: more than 1% of the clips cannot be read; they are named.
+        UserError: more than the share `max_unreadable` of the clips cannot be read; names them.
     """
     if isinstance(clips, Puppets):
         height, width = clips.image_size
@@ -57,10 +60,10 @@ def preflight(clips: ClipSource) -> str:
         )
     assert isinstance(clips, ClipFolder)
     report = inspect_clips(clips)
-    if len(report.unreadable) > MAX_UNREADABLE_SHARE * report.num_clips:
+    if len(report.unreadable) > max_unreadable * report.num_clips:
         raise UserError(
             f"{clips.folder}: {len(report.unreadable)} of {report.num_clips} clips cannot be read, "
-            f"more than {MAX_UNREADABLE_SHARE:.0%}; remove or repair them: "
+            f"more than {max_unreadable:.0%}; remove or repair them: "
             f"{'; '.join(report.unreadable.values())}"
         )
     return report.summary()

@@ -37,7 +37,7 @@ class VGGFeatures(nn.Module):
     def __init__(self, network: str, layers: Collection[str], width: int = 64) -> None:
         super().__init__()
         names = relu_layers(network)
-        deepest = max(names.index(layer) for layer in layers)
+        deepest = max((names.index(layer) for layer in layers), default=-1)  # none: no network
         self.layers = frozenset(layers)
         self.convs = nn.ModuleDict()
         self.plan: list[tuple[str, str, bool]] = []  # (conv, relu, pool before it)

@@ -24,6 +24,12 @@ def shared_data() -> Path:
     return SHARED / "data"
 
 
+@pytest.fixture(autouse=True)
+def fixed_seed():
+    """Random test inputs are the same in every run."""
+    torch.manual_seed(0)
+
+
 class Golden:
     """Arrays stored from the published FOMM at 64 x 64, as tensors."""
 
@@ -53,3 +59,14 @@ def golden() -> Golden:
     if not path.is_file():
         pytest.skip("no golden numbers here")
     return Golden(path)
+
+
+@pytest.fixture(scope="session")
+def tiny_run(tmp_path_factory) -> Path:
+    """The folder of a finished run of 8 steps on puppets, to read from only."""
+    import train
+    from tests.runs import call, tiny
+
+    folder = tmp_path_factory.mktemp("tiny") / "run"
+    assert call(train, *tiny(folder, "train.ema_decay=0.5")) == 0
+    return folder

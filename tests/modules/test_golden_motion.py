@@ -107,7 +107,8 @@ def test_relative_motion_with_adapted_scale(golden, networks, keypoints):
     def sample(keypoints, i):
         return Keypoints(keypoints.value[i : i + 1], keypoints.jacobian[i : i + 1])
 
-    source, first, driving = sample(keypoints[0], 0), sample(keypoints[1], 0), sample(keypoints[1], 1)
+    source = sample(keypoints[0], 0)
+    first, driving = sample(keypoints[1], 0), sample(keypoints[1], 1)
     scale = movement_scale(source, first)
     assert scale != 1
     moved = relative_keypoints(source, driving, first, scale)

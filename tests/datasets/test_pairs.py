@@ -1,0 +1,187 @@
+"""Samples that follow from their place, the schedule of batches, unreadable clips."""
+
+import itertools
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from config import AugmentationConfig
+from datasets.pairs import (
+    BatchSchedule,
+    FailureBudget,
+    FramePairs,
+    Place,
+    UnreadableClip,
+    collate,
+)
+from datasets.video import VideoError
+from errors import UserError
+from tests.factories import MemoryClips
+
+NAMES = [f"{i}#clip.mp4" for i in range(6)]
+
+
+def make_pairs(names=NAMES, repeats=1, seed=0, broken=(), num_frames=6, **augmentation: Any):
+    clips = MemoryClips(names, num_frames, broken)
+    return FramePairs(clips, repeats, AugmentationConfig(**augmentation), seed)
+
+
+def origin(frames):
+    """(clip, frame number) of source and driving, read from a corner pixel of unmirrored frames."""
+    return [tuple(frame[:2, 0, 0].tolist()) for frame in frames]
+
+
+def same(a, b):
+    return all(torch.equal(getattr(a, n), getattr(b, n)) for n in a._fields[:3])
+
+
+def test_sample_is_two_frames_of_one_clip():
+    sample = make_pairs(time_flip=0.0, horizontal_flip=0.0)[Place(0, 3)]
+    assert sample.frames.shape == (2, 3, 16, 16)
+    assert sample.frames.dtype == torch.uint8
+    (source_clip, first), (driving_clip, second) = origin(sample.frames)
+    assert source_clip == driving_clip == 3
+    assert first <= second
+    assert not sample.unreadable
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_samples_follow_from_seed_and_place_alone(num_workers):
+    pairs = make_pairs(repeats=2)
+    schedule = BatchSchedule(len(pairs), 4, seed=0)
+    loader = DataLoader(pairs, batch_sampler=schedule, num_workers=num_workers, collate_fn=collate)
+    batches = list(itertools.islice(loader, 4))
+    for batch, places in zip(batches, schedule, strict=False):
+        assert same(batch, collate([make_pairs(repeats=2)[place] for place in places]))
+
+
+def test_another_epoch_sample_or_seed_differs():
+    pairs = make_pairs(repeats=2)
+    here = pairs[Place(0, 1)]
+    assert same(here, pairs[Place(0, 1)])
+    assert not same(here, pairs[Place(1, 1)])
+    assert not same(here, pairs[Place(0, 7)])  # the same clip in its second pass
+    assert not same(here, make_pairs(repeats=2, seed=1)[Place(0, 1)])
+
+
+def test_time_flip_reverses_the_sorted_order():
+    forward = make_pairs(time_flip=0.0, horizontal_flip=0.0)
+    backward = make_pairs(time_flip=1.0, horizontal_flip=1.0)  # never both
+    for index in range(6):
+        plain, flipped = forward[Place(0, index)].frames, backward[Place(0, index)].frames
+        assert torch.equal(flipped, plain.flip(0))
+
+
+def test_horizontal_flip_mirrors_both_frames():
+    plain = make_pairs(time_flip=0.0, horizontal_flip=0.0)[Place(0, 2)].frames
+    mirrored = make_pairs(time_flip=0.0, horizontal_flip=1.0)[Place(0, 2)].frames
+    assert torch.equal(mirrored, plain.flip(-1))
+
+
+def test_frames_are_drawn_with_replacement_from_the_whole_clip():
+    pairs = make_pairs(["a#1.mp4"], repeats=200, num_frames=4, time_flip=0.0, horizontal_flip=0.0)
+    drawn = {tuple(number for _, number in origin(pairs[Place(0, i)].frames)) for i in range(200)}
+    assert drawn == {(a, b) for a in range(4) for b in range(a, 4)}
+
+
+def test_repeats_and_identities_make_the_epoch():
+    assert len(make_pairs(repeats=3)) == 18
+    by_id = make_pairs(
+        ["a#1.mp4", "a#2.mp4", "b#1.mp4"], repeats=40, time_flip=0, horizontal_flip=0
+    )
+    assert len(by_id) == 80
+    clips = [origin(by_id[Place(0, index)].frames)[0][0] for index in range(80)]
+    assert set(clips[0::2]) == {0, 1}  # either clip of a
+    assert set(clips[1::2]) == {2}
+
+
+def test_color_jitter_stays_in_its_range_and_neutral_is_neutral():
+    pairs = make_pairs(repeats=50, brightness=0.1, contrast=0.0, saturation=3.0, hue=0.2)
+    samples = [pairs[Place(0, index)] for index in range(300)]
+    factors = torch.stack([sample.color_factors for sample in samples])
+    brightness, contrast, saturation, hue = factors.unbind(1)
+    assert 0.9 <= brightness.min() < 0.91
+    assert 1.09 < brightness.max() <= 1.1
+    assert (contrast == 1).all()
+    assert saturation.min() == 0  # a factor is never negative
+    assert -0.2 <= hue.min() < -0.19
+    orders = {tuple(sample.color_order.tolist()) for sample in samples}
+    assert orders == set(itertools.permutations(range(4)))
+
+
+def test_unreadable_clip_is_replaced_and_reported():
+    pairs = make_pairs(broken=[NAMES[1]])
+    sample = pairs[Place(0, 1)]
+    assert (
+        origin(make_pairs(broken=[NAMES[1]], time_flip=0, horizontal_flip=0)[Place(0, 1)].frames)[
+            0
+        ][0]
+        != 1
+    )
+    assert sample.unreadable[0] == UnreadableClip(NAMES[1], f"{NAMES[1]}: broken")
+    batch = collate([pairs[Place(0, index)] for index in range(3)])
+    assert {clip.name for clip in batch.unreadable} == {NAMES[1]}
+
+
+def test_nothing_readable_is_an_error():
+    with pytest.raises(VideoError, match="broken"):
+        make_pairs(broken=NAMES)[Place(0, 0)]
+
+
+def take(schedule, count):
+    return list(itertools.islice(schedule, count))
+
+
+def test_every_epoch_is_a_permutation_without_its_incomplete_batch():
+    schedule = BatchSchedule(num_samples=11, batch_size=3, seed=5)
+    assert schedule.batches_per_epoch == 3
+    batches = take(schedule, 9)
+    orders = []
+    for epoch in range(3):
+        places = [place for batch in batches[3 * epoch : 3 * epoch + 3] for place in batch]
+        assert all(place.epoch == epoch for place in places)
+        samples = [place.sample for place in places]
+        assert len(set(samples)) == 9
+        assert set(samples) <= set(range(11))
+        orders.append(samples)
+    assert orders[0] != orders[1] != orders[2]
+    assert take(BatchSchedule(11, 3, seed=6), 3) != batches[:3]
+
+
+@pytest.mark.parametrize(("epoch", "batch"), [(0, 0), (0, 2), (1, 0), (1, 2), (2, 1)])
+def test_resumed_schedule_yields_exactly_the_rest(epoch, batch):
+    whole = take(BatchSchedule(11, 3, seed=5), 12)
+    rest = take(BatchSchedule(11, 3, 5, epoch, batch), 12 - 3 * epoch - batch)
+    assert rest == whole[3 * epoch + batch :]
+
+
+def test_split_batch_keeps_every_sample():
+    pairs = make_pairs()
+    batch = collate([pairs[Place(0, index)] for index in range(6)])
+    assert batch.split(None) == [batch]
+    parts = batch.split(2)
+    assert [len(part.frames) for part in parts] == [2, 2, 2]
+    for name in ("frames", "color_factors", "color_order"):
+        joined = torch.cat([getattr(part, name) for part in parts])
+        assert torch.equal(joined, getattr(batch, name))
+
+
+def failure(name):
+    return UnreadableClip(name, f"{name}: torn")
+
+
+def test_each_failure_is_reported_once():
+    budget = FailureBudget(num_clips=200)
+    assert budget.note([]) == []
+    assert budget.note([failure("a.mp4"), failure("a.mp4")]) == ["skipped: a.mp4: torn"]
+    assert budget.note([failure("a.mp4")]) == []
+    assert budget.note([failure("b.mp4")]) == ["skipped: b.mp4: torn"]  # exactly 1%
+
+
+def test_more_than_one_percent_end_the_run():
+    budget = FailureBudget(num_clips=200)
+    budget.note([failure("a.mp4"), failure("b.mp4")])
+    with pytest.raises(UserError, match=r"data\.root: 3 of 200 clips .* a\.mp4, b\.mp4, c\.mp4"):
+        budget.note([failure("c.mp4")])

@@ -1,0 +1,71 @@
+"""Anti-aliased downsampling against its formula; shapes and skips of the hourglass."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.testing import assert_close
+
+from modules.blocks import AntiAliasDownsample, Hourglass
+
+
+@pytest.mark.parametrize("stride", [2, 4, 8])
+def test_downsampling_is_a_gaussian_and_every_nth_pixel(stride):
+    image = torch.rand(1, 2, 24, 40, dtype=torch.float64)
+    sigma = (stride - 1) / 2
+    radius = round(4 * sigma)
+    offsets = torch.arange(-radius, radius + 1, dtype=torch.float64)
+    squares = offsets[:, None] ** 2 + offsets[None, :] ** 2
+    kernel = torch.exp(-squares / (2 * sigma**2))
+    kernel /= kernel.sum()
+    blurred = F.conv2d(image, kernel.expand(2, 1, -1, -1), padding=radius, groups=2)
+    downsampled = AntiAliasDownsample(1 / stride)(image)
+    assert downsampled.shape == (1, 2, 24 // stride, 40 // stride)
+    assert_close(downsampled, blurred[..., ::stride, ::stride], atol=1e-6, rtol=0)
+
+
+def test_scale_one_is_the_identity():
+    image = torch.rand(1, 3, 5, 7)
+    assert AntiAliasDownsample(1)(image) is image
+
+
+def test_downsampling_stays_in_float32_under_autocast():
+    image = torch.rand(1, 3, 16, 16)
+    down = AntiAliasDownsample(0.5)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = down(image)
+    assert torch.equal(inside, down(image))
+
+
+def test_kernel_is_not_part_of_a_checkpoint():
+    assert not AntiAliasDownsample(0.25).state_dict()
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "num_blocks"), [(8, 8, 3), (16, 32, 3), (12, 4, 2), (6, 2, 1)]
+)
+def test_hourglass_keeps_the_size(height, width, num_blocks):
+    hourglass = Hourglass(width=4, in_channels=5, max_width=12, num_blocks=num_blocks)
+    output = hourglass(torch.rand(2, 5, height, width))
+    assert output.shape == (2, 4 + 5, height, width)
+    assert hourglass.out_channels == 9
+
+
+def test_hourglass_channels_double_up_to_the_maximum():
+    hourglass = Hourglass(width=4, in_channels=3, max_width=12, num_blocks=3)
+    down = [
+        (b.conv.in_channels, b.conv.out_channels) for b in hourglass.encoder.down_blocks.children()
+    ]
+    up = [(b.conv.in_channels, b.conv.out_channels) for b in hourglass.decoder.up_blocks.children()]
+    assert down == [(3, 8), (8, 12), (12, 12)]
+    assert up == [(12, 12), (24, 8), (16, 4)]  # from the second on with a skip concatenated
+
+
+def test_the_input_itself_is_the_last_skip():
+    image = torch.rand(2, 3, 8, 8)
+    output = Hourglass(width=4, in_channels=3, max_width=8, num_blocks=2)(image)
+    assert torch.equal(output[:, 4:], image)
+
+
+def test_width_is_capped_in_out_channels_too():
+    hourglass = Hourglass(width=16, in_channels=3, max_width=8, num_blocks=1)
+    assert hourglass(torch.rand(1, 3, 4, 4)).shape[1] == hourglass.out_channels == 11
