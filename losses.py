@@ -76,8 +76,8 @@ def weigh(value: Tensor, weight: float) -> LossTerm:
 def perceptual_loss(
     prediction: PyramidFeatures, target: PyramidFeatures, weights: Mapping[ReluLayer, float]
 ) -> LossTerm:
-    """Sum over scales and layers of mean|difference of features| (FOMM, Eq. 12), each layer with
-    its own weight.
+    """Sum over scales and layers of mean|difference of features|, each layer with its own weight
+    (FOMM, section 3.3).
     """
     terms = [
         weigh(pixel_loss(features[layer], reference[layer]), weight)
@@ -100,7 +100,7 @@ def equivariance_value_loss(
     driving: Keypoints, transformed: Keypoints, transform: ThinPlateTransform
 ) -> Tensor:
     """mean|p_D - T(p_T)|: keypoints of the transformed frame map back to the driving ones
-    (FOMM, Eq. 9). `transformed` are the keypoints of D sampled at T(grid).
+    (FOMM, section 3.3). `transformed` are the keypoints of D sampled at T(grid).
     """
     return (driving.value - transform.points(transformed.value)).abs().mean()
 
@@ -108,7 +108,7 @@ def equivariance_value_loss(
 def equivariance_jacobian_loss(
     driving: Keypoints, transformed: Keypoints, transform: ThinPlateTransform
 ) -> Tensor:
-    """mean|I - J_D^-1 (dT/dz)(p_T) J_T| (FOMM, Eq. 11).
+    """mean|I - J_D^-1 (dT/dz)(p_T) J_T| (FOMM, section 3.3).
 
     Raises:
         ValueError: the detector has no Jacobians.
