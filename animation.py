@@ -59,7 +59,8 @@ class Animator:
 
     def to_device(self, frames: Frames) -> Tensor:
         """uint8 N x H x W x 3 -> float N x 3 x H x W in [0, 1] on the device."""
-        return torch.from_numpy(frames).to(self.device).movedim(-1, 1).float() / 255
+        # A copy, since images from Pillow are read-only.
+        return torch.tensor(frames).to(self.device).movedim(-1, 1).float() / 255
 
     @torch.inference_mode()
     def encode(self, source: np.ndarray) -> EncodedSource:

@@ -17,9 +17,8 @@ import pickle
 import platform
 import re
 import shutil
-import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,12 +29,13 @@ from torchvision.models import VGG16_Weights, VGG19_Weights
 from config import Config
 from config_file import parse_config
 from errors import UserError
+from files import GIT_LFS_POINTER, replacing
 from model import Model
 from modules.vgg import VGGFeatures, relu_layers
 
 FORMAT_VERSION = 1
 _STEP_FILE = re.compile(r"step-(\d{8})\.pt")
-_LFS_POINTER = b"version https://git-lfs"
+_ZIP = b"PK"
 _IMAGENET = {"vgg16": VGG16_Weights.IMAGENET1K_V1, "vgg19": VGG19_Weights.IMAGENET1K_V1}
 
 
@@ -60,20 +60,6 @@ class Checkpoint(NamedTuple):
     def best_networks(self) -> dict[str, dict[str, Tensor]]:
         """The weights to use for evaluation: the moving average where there is one."""
         return self.networks if self.average is None else self.average["networks"]
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place only if the block succeeds."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def save(
@@ -310,21 +296,22 @@ def _load_tensors(path: Path) -> Any:
     """Unpickle tensors and plain containers only, to the CPU."""
     try:
         with path.open("rb") as file:
-            head = file.read(len(_LFS_POINTER))
+            head = file.read(len(GIT_LFS_POINTER))
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
-    if head == _LFS_POINTER:
+    if head == GIT_LFS_POINTER:
         raise CheckpointError(f"{path}: a git-lfs pointer, not the file itself; run `git lfs pull`")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if zipfile.is_zipfile(path):
+        with warnings.catch_warnings(action="ignore"):  # about pickles that are refused anyway
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # what is no checkpoint breaks the reader in any number of ways
+        if not head.startswith(_ZIP):
+            raise CheckpointError(f"{path}: not a checkpoint") from error
+        if isinstance(error, pickle.UnpicklingError):
             raise CheckpointError(
                 f"{path}: holds pickled code, which is not run; only tensors and plain containers "
                 "are read"
             ) from error
-        raise CheckpointError(f"{path}: not a checkpoint") from error
-    except (RuntimeError, EOFError, ValueError, KeyError, OSError) as error:
         raise CheckpointError(f"{path}: damaged or truncated; use an earlier checkpoint") from error
 
 

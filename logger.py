@@ -9,12 +9,13 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from datasets.images import write_image
 from errors import UserError
+from files import replacing
 
 METRICS_FILE = "metrics.jsonl"
 
@@ -134,7 +135,7 @@ class Logger:
     def picture(self, step: int, name: str, image: np.ndarray) -> None:
         """A picture, uint8 H x W x 3, to TensorBoard and as PNG."""
         self.tensorboard.add_image(name, image, step, dataformats="HWC")
-        Image.fromarray(image).save(self.output_dir / "pictures" / f"{name}-{step:08d}.png")
+        write_image(self.output_dir / "pictures" / f"{name}-{step:08d}.png", image)
 
     def close(self) -> None:
         self.tensorboard.close()
@@ -152,7 +153,8 @@ def _forget_after(path: Path, step: int) -> None:
                 kept.append(line)
         except (json.JSONDecodeError, KeyError):
             continue  # the torn last line of a killed run
-    path.write_text("".join(kept))
+    with replacing(path) as temporary:
+        temporary.write_text("".join(kept))
 
 
 def _peak_memory() -> float:

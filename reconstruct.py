@@ -17,6 +17,7 @@ from datasets.source import ClipSource
 from datasets.video_writer import VideoWriter
 from errors import UserError
 from evaluation import FrameMetrics, mean_metrics, reconstruct_clip
+from files import replacing
 from visualization import to_uint8
 
 
@@ -56,11 +57,11 @@ def main(arguments: argparse.Namespace) -> None:
         "num_frames": sum(len(metrics["l1"]) for metrics in collected),
         **means,
     }
-    with checkpoint.replacing(output / "metrics.csv") as temporary, temporary.open("w") as file:
+    with replacing(output / "metrics.csv") as temporary, temporary.open("w") as file:
         writer = csv.DictWriter(file, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
-    with checkpoint.replacing(output / "metrics.json") as temporary:
+    with replacing(output / "metrics.json") as temporary:
         temporary.write_text(json.dumps(summary, indent=2) + "\n")
     print_table(means)
     print(f"{output}: metrics.json, metrics.csv, clips/ (source, driving, prediction)")

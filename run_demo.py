@@ -16,6 +16,7 @@ import checkpoint
 from datasets.images import write_image
 from datasets.video import open_clip
 from evaluation import spread
+from files import replacing
 from visualization import titled_grid
 
 RUN = Path("runs/demo")
@@ -33,7 +34,7 @@ def main() -> None:
     )
     write_image(sheet, contact_sheet(animation))
     summary = summarize(newest)
-    with checkpoint.replacing(RUN / "summary.json") as temporary:
+    with replacing(RUN / "summary.json") as temporary:
         temporary.write_text(json.dumps(summary, indent=2) + "\n")
     print(
         f"\nL1 on unseen puppets: {summary['l1']:.4f}, {summary['l1_ratio']:.2f} of repeating the "

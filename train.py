@@ -16,6 +16,7 @@ from config import Config
 from config_file import dump_config, load_config, override_config
 from datasets.build import build_pairs, build_source, preflight
 from errors import UserError
+from files import replacing
 from losses import build_perceptual, perceptual_layers
 from model import Model
 from training import Trainer
@@ -80,7 +81,7 @@ def record_run(output_dir: Path, config: Config) -> None:
         "command": shlex.join([sys.executable, *sys.argv]),
         "python": platform.python_version(),
     } | {name: version(name) for name in _LIBRARIES}
-    with checkpoint.replacing(output_dir / "config.yaml") as temporary:
+    with replacing(output_dir / "config.yaml") as temporary:
         temporary.write_text(dump_config(config))
     with (output_dir / "commands.jsonl").open("a") as file:  # a resumed run adds a line
         file.write(json.dumps(entry) + "\n")
@@ -89,7 +90,7 @@ def record_run(output_dir: Path, config: Config) -> None:
 def _part_resume(resume: str | None, overrides: list[str]) -> tuple[str | None, list[str]]:
     """`--resume key=value` means `--resume auto key=value`: the option took an override."""
     if resume is not None and re.match(r"[\w.]+=", resume) and not Path(resume).exists():
-        return "auto", [resume, *overrides]
+        return "auto", [*overrides, resume]
     return resume, overrides
 
 

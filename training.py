@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 import checkpoint
 from animation import Animator
@@ -20,9 +19,9 @@ from branches.motion import MotionBranch
 from checkpoint import Checkpoint
 from config import Config
 from datasets.augmentation import jitter_colors
-from datasets.pairs import BatchSchedule, FailureBudget, FramePairs, PairBatch, collate
+from datasets.loading import loaded_batches
+from datasets.pairs import BatchSchedule, FailureBudget, FramePairs, PairBatch
 from datasets.source import ClipSource
-from datasets.video import VideoError
 from errors import UserError
 from evaluation import evaluate, spread
 from logger import Logger, RunningMeans
@@ -174,30 +173,40 @@ class Trainer:
         """
         logger = Logger(self.output_dir, self.step, self.last_step)
         try:
-            with caught_signals() as caught:
-                self._run_steps(logger, caught)
+            schedule = BatchSchedule(
+                len(self.pairs),
+                self.config.train.batch_size,
+                self.config.seed,
+                self.epoch,
+                self.batch,
+            )
+            num_workers, pin_memory = self.config.data.num_workers, self.device.type == "cuda"
+            with (
+                caught_signals() as caught,
+                loaded_batches(self.pairs, schedule, num_workers, pin_memory) as batches,
+            ):
+                self._run_steps(logger, batches, caught)
             if caught:
                 self.save()
                 name = signal.Signals(caught[0]).name
                 logger.message(f"{name}: saved step {self.step}; continue with --resume")
                 return caught[0]
-            if self.validated_at != self.step:
-                self._validate(logger)
-                self.saved_at = -1  # what was saved of this step lacks the metrics
             if self.saved_at != self.step:
                 self.save()
+            if self.validated_at != self.step:
+                self._validate(logger)
+                self.save()  # again, with the metrics
             return None
         finally:
             logger.close()
 
-    def _run_steps(self, logger: Logger, caught: list[int]) -> None:
+    def _run_steps(self, logger: Logger, batches: Iterator[PairBatch], caught: list[int]) -> None:
         config, means = self.config, RunningMeans()
         generator = torch.Generator(self.device)
-        batches = iter(self._loader())
         logged_at = self.step
         while self.step < self.last_step and not caught and not self._time_is_up():
             started = time.perf_counter()
-            batch = self._next(batches)
+            batch = next(batches)
             waited = time.perf_counter() - started
             for line in self.failures.note(batch.unreadable):
                 logger.message(line)
@@ -232,25 +241,8 @@ class Trainer:
                 and not self.optimizer.last_step_bad
             ):
                 self.save()
-
-    def _loader(self) -> DataLoader[Any]:
-        schedule = BatchSchedule(
-            len(self.pairs), self.config.train.batch_size, self.config.seed, self.epoch, self.batch
-        )
-        return DataLoader(
-            self.pairs,
-            batch_sampler=schedule,
-            num_workers=self.config.data.num_workers,
-            collate_fn=collate,
-            pin_memory=self.device.type == "cuda",
-            worker_init_fn=ignore_interrupts,
-        )
-
-    def _next(self, batches: Iterator[PairBatch]) -> PairBatch:
-        try:
-            return next(batches)
-        except VideoError as error:  # from a worker it comes with that process's traceback
-            raise UserError(str(error).splitlines()[-1].split("VideoError: ")[-1]) from error
+        if self.step > logged_at:  # a last, shorter window
+            self._log(logger, means, self.step - logged_at)
 
     def _advance(self) -> None:
         self.step += 1
@@ -328,12 +320,6 @@ class Trainer:
         pairs = torch.stack(frames).movedim(-1, 2).to(self.device).float() / 255
         generator = torch.Generator(self.device)
         return StepInputs(pairs[:, 0], pairs[:, 1], self.perceptual, [], generator)
-
-
-def ignore_interrupts(_worker: int) -> None:
-    """Ctrl-C and a scheduler's SIGTERM reach the workers too; the main process ends them."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
 
 @contextmanager

@@ -1,7 +1,5 @@
 """Still images: reading, writing, and fitting frames to a size without squashing them."""
 
-import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Literal
 
@@ -11,12 +9,12 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from datasets.source import Frames
 from errors import UserError
+from files import GIT_LFS_POINTER, replacing
 
 Fit = Literal["crop", "pad"]
 Frame = NDArray[np.uint8]  # H x W x 3, RGB
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
-GIT_LFS_POINTER = b"version https://git-lfs"
 
 
 def read_image(path: Path | str) -> Frame:
@@ -80,16 +78,8 @@ def write_image(path: Path | str, frame: Frame) -> None:
     path = Path(path)
     if path.suffix.lower() not in IMAGE_SUFFIXES:
         raise UserError(f"{path}: cannot write a {path.suffix or 'nameless'} image; use .png, .jpg")
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(path) as temporary:
         Image.fromarray(frame).save(temporary, quality=95)
-        temporary.replace(path)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be written: {error.strerror or error}") from None
-    finally:
-        with suppress(OSError):  # already renamed, or its folder could not be made
-            temporary.unlink()
 
 
 def fit_frames(frames: Frames, size: tuple[int, int], fit: Fit) -> Frames:

@@ -1,0 +1,51 @@
+"""Batches of training pairs, made by worker processes that live as long as a `with` block."""
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch.utils.data import DataLoader
+
+from datasets.pairs import BatchSchedule, FramePairs, PairBatch, collate
+from datasets.video import VideoError
+from errors import UserError
+
+
+@contextmanager
+def loaded_batches(
+    pairs: FramePairs, schedule: BatchSchedule, num_workers: int, pin_memory: bool
+) -> Iterator[Iterator[PairBatch]]:
+    """The batches of `schedule` in order; endless.
+
+    Raises:
+        UserError: while iterating: many clips in a row cannot be read.
+    """
+    loader = DataLoader(
+        pairs,
+        batch_sampler=schedule,
+        num_workers=num_workers,
+        collate_fn=collate,
+        pin_memory=pin_memory,
+        worker_init_fn=_ignore_signals,
+    )
+    batches = iter(loader)
+    try:
+        yield _in_one_line(batches)
+    finally:
+        # An exception on its way up keeps the iterator alive, and with it the workers, which
+        # ignore the SIGTERM that would end them at exit: the program would wait for them forever.
+        if num_workers > 0:
+            batches._shutdown_workers()  # type: ignore[attr-defined]
+
+
+def _in_one_line(batches: Iterator[PairBatch]) -> Iterator[PairBatch]:
+    try:
+        yield from batches
+    except VideoError as error:  # from a worker it comes with that process's traceback
+        raise UserError(str(error).splitlines()[-1].split("VideoError: ")[-1]) from error
+
+
+def _ignore_signals(_worker: int) -> None:
+    """Ctrl-C and a scheduler's SIGTERM reach the workers too; the main process ends them."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)

@@ -1,0 +1,116 @@
+"""From the data section to clips and pairs, and what preflight finds."""
+
+import pytest
+
+import train
+from config import Config
+from datasets.build import build_pairs, build_source, preflight
+from errors import UserError
+from tests.factories import tiny_config
+from tests.media import truncate, write_clip, write_frame_folder
+from tests.runs import call, error_line, tiny, write_clips
+
+
+def clips_config(root, *overrides: str) -> Config:
+    return tiny_config("data.kind=clips", f"data.root={root}", *overrides)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return write_clips(tmp_path_factory.mktemp("data"))
+
+
+def test_clips_of_unlike_shapes_and_kinds(root):
+    config = clips_config(root)
+    train_clips = build_source(config.data, "train", 0)
+    assert [clip.name for clip in train_clips.clips] == ["clip0", "clip1", "folder", "tall"]
+    for index in range(4):
+        assert train_clips.read(index, [0, 1]).shape == (2, 32, 32, 3)
+    report = preflight(train_clips)
+    assert report.startswith(f"{root / 'train'}: 4 clips, 4 ids, 23 frames; height x width: ")
+    for size in ("48 x 66 (1)", "50 x 66 (1)", "37 x 51 (1)", "66 x 34 (1)"):
+        assert size in report
+
+
+def test_puppets():
+    config = tiny_config()
+    assert preflight(build_source(config.data, "test", 0)) == (
+        "test: 2 puppets, 4 frames each, 32 x 32 pixels"
+    )
+    assert len(build_pairs(config)) == 16
+
+
+def test_puppets_have_two_splits():
+    with pytest.raises(UserError, match="split val: puppets have the splits train and test"):
+        build_source(tiny_config().data, "val", 0)
+
+
+def test_ids(tmp_path):
+    for name in ("a#1", "a#2", "b#1"):
+        write_frame_folder(tmp_path / "train" / name, 2)
+    write_frame_folder(tmp_path / "test" / "no-id-here", 2)
+    config = clips_config(tmp_path, "data.id_sampling=true")
+    assert len(build_pairs(config)) == 4  # 2 ids x 2 repeats
+    assert "3 clips, 2 ids" in preflight(build_source(config.data, "train", 0))
+    assert len(build_source(config.data, "test", 0).clips) == 1  # ids matter in training alone
+
+
+def test_nothing_would_train(root):
+    with pytest.raises(UserError, match="4 clips x 3 repeats, batch size 16: nothing would train"):
+        build_pairs(clips_config(root, "data.repeats=3", "train.batch_size=16"))
+
+
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (lambda root: None, "no such folder; data.root needs train/ and test/"),
+        (lambda root: root.mkdir(), "train: no such folder; data.root needs train/ and test/"),
+        (lambda root: (root / "train").mkdir(parents=True), "train: no clip in it"),
+        (
+            lambda root: write_frame_folder(root / "training" / "a"),
+            "train: no such folder; .* holds 1 folders",
+        ),
+    ],
+)
+def test_missing_and_empty(tmp_path, make, expected):
+    make(tmp_path / "data")
+    with pytest.raises(UserError, match=expected):
+        build_pairs(clips_config(tmp_path / "data"))
+
+
+def test_empty_test_split_stops_before_training(tmp_path, capsys):
+    root = write_clips(tmp_path / "data")
+    for clip in (root / "test").iterdir():
+        clip.unlink()
+    run = tmp_path / "run"
+    assert call(train, *tiny(run, "data.kind=clips", f"data.root={root}")) == 2
+    assert f"{root / 'test'}: no clip in it" in error_line(capsys, "train.py")
+    assert not run.exists()
+
+
+def test_too_many_unreadable_clips_are_named(tmp_path):
+    write_clip(tmp_path / "train" / "good.mp4")
+    (tmp_path / "train" / "text.mp4").write_text("not a video")
+    truncate(write_clip(tmp_path / "train" / "torn.mp4"), 0.3)
+    with pytest.raises(UserError) as caught:
+        preflight(build_source(clips_config(tmp_path).data, "train", 0))
+    message = str(caught.value)
+    assert "2 of 3 clips cannot be read, more than 1%" in message
+    assert "text.mp4: not a video: the file holds text" in message
+    assert "torn.mp4: not a video" in message
+    assert "good.mp4" not in message
+    assert "\n" not in message
+
+
+def test_one_percent_may_be_unreadable_but_none_of_the_test_split(tmp_path):
+    for index in range(99):
+        write_frame_folder(tmp_path / "train" / f"{index}", 1, (16, 16))
+    (tmp_path / "train" / "text.mp4").write_text("not a video")
+    clips = build_source(clips_config(tmp_path).data, "train", 0)
+    report = preflight(clips)
+    assert "100 clips" in report
+    assert "1 clips cannot be read" in report
+    assert "text.mp4: not a video" in report
+    assert "99 clips have a single frame" in report
+    with pytest.raises(UserError, match="1 of 100 clips cannot be read, more than 0%"):
+        preflight(clips, max_unreadable=0)
