@@ -83,15 +83,10 @@ def newest_checkpoint() -> Path:
 
 
 def demo_inputs(config: Config) -> Inputs:
-    """The first frame of one test clip, and another test clip to drive it."""
+    """The first test clip drives the first frame of the second, or of itself if it is alone."""
     clips = build_source(config.data, "test", config.seed)
-    driving = min(1, len(clips.clips) - 1)
-    return Inputs(
-        clips.read(0, [0])[0],
-        clips.stream(driving),
-        clips.num_frames(driving),
-        clips.frame_rate(driving),
-    )
+    source = clips.read(min(1, len(clips.clips) - 1), [0])[0]
+    return Inputs(source, clips.stream(0), clips.num_frames(0), clips.frame_rate(0))
 
 
 def read_inputs(source: str, driving: str, config: Config) -> Inputs:

@@ -80,20 +80,20 @@ class Logger:
         self.bar = tqdm(
             total=last_step, initial=first_step, unit="step", dynamic_ncols=True, disable=None
         )
-        self.started = time.perf_counter()
-        self.waiting = 0.0
+        self.restart_clock()
 
     def step_done(self, seconds_waiting: float) -> None:
         """Advance the progress bar; `seconds_waiting` is the time this step waited for data."""
+        self.num_steps += 1
         self.waiting += seconds_waiting
         self.bar.update(1)
 
-    def speed(self, num_steps: int, batch_size: int) -> dict[str, float]:
+    def speed(self, batch_size: int) -> dict[str, float]:
         """Throughput, share of time spent waiting for data and peak memory since the last call."""
         elapsed = time.perf_counter() - self.started
         values = {
-            "speed/steps_per_second": num_steps / elapsed,
-            "speed/samples_per_second": num_steps * batch_size / elapsed,
+            "speed/steps_per_second": self.num_steps / elapsed,
+            "speed/samples_per_second": self.num_steps * batch_size / elapsed,
             "speed/data_share": self.waiting / elapsed,
             "speed/memory_gib": _peak_memory() / 2**30,
         }
@@ -102,7 +102,7 @@ class Logger:
 
     def restart_clock(self) -> None:
         """Leave what came before (validation, pictures) out of the next speed."""
-        self.started, self.waiting = time.perf_counter(), 0.0
+        self.started, self.waiting, self.num_steps = time.perf_counter(), 0.0, 0
 
     def scalars(self, step: int, values: Mapping[str, float], kind: str = "train") -> None:
         """Write scalars everywhere; `kind` is `train` or `validation`."""

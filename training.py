@@ -228,7 +228,7 @@ class Trainer:
             logger.step_done(waited)
 
             if self._is_due(config.log.scalars_every):
-                self._log(logger, means, self.step - logged_at)
+                self._log(logger, means)
                 logged_at = self.step
             if self._is_due(config.log.images_every):
                 self._draw(logger, "train", result.inputs, result.outputs)
@@ -242,7 +242,7 @@ class Trainer:
             ):
                 self.save()
         if self.step > logged_at:  # a last, shorter window
-            self._log(logger, means, self.step - logged_at)
+            self._log(logger, means)
 
     def _advance(self) -> None:
         self.step += 1
@@ -257,12 +257,12 @@ class Trainer:
         limit = self.config.train.max_minutes
         return limit is not None and self.seconds >= 60 * limit
 
-    def _log(self, logger: Logger, means: RunningMeans, num_steps: int) -> None:
+    def _log(self, logger: Logger, means: RunningMeans) -> None:
         values, not_finite = means.read()
         values |= {f"learning_rate/{n}": rate for n, rate in self.optimizer.current_rates().items()}
         values["epoch"] = self.epoch + self.batch / self.batches_per_epoch
         values["bad_steps"] = num_bad = float(self.optimizer.bad_steps)
-        values |= logger.speed(num_steps, self.config.train.batch_size)
+        values |= logger.speed(self.config.train.batch_size)
         logger.scalars(self.step, values)
         logger.status(self.step, values)
         if num_bad > self.config.train.max_bad_steps:

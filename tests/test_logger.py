@@ -79,8 +79,10 @@ def test_without_a_terminal_a_line_is_printed(capsys, open_logger):
     logger = open_logger(0)
     logger.bar.disable = True
     logger.step_done(seconds_waiting=0.0)
-    speed = logger.speed(num_steps=2, batch_size=4)
+    speed = logger.speed(batch_size=4)
     assert speed["speed/samples_per_second"] == pytest.approx(4 * speed["speed/steps_per_second"])
+    logger.restart_clock()  # what came before, its steps included, is out of the next speed
+    assert logger.speed(batch_size=4)["speed/steps_per_second"] == 0
     assert 0 <= speed["speed/data_share"] <= 1
     logger.status(5, {"loss/total": 1.5, "epoch": 1.0, **speed})
     line = capsys.readouterr().err.strip().splitlines()[-1]
