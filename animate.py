@@ -19,7 +19,8 @@ from animation import Animator
 from cli import add_device_argument, pick_device, positive_int, run_entry_point
 from config import Config
 from datasets.build import build_source
-from datasets.images import Fit, Frame, fit_frames, read_image
+from datasets.images import Fit, fit_frames, read_image
+from datasets.source import Frame
 from datasets.video import open_clip
 from datasets.video_writer import VideoWriter
 from errors import UserError
@@ -40,6 +41,8 @@ class Inputs(NamedTuple):
 def main(arguments: argparse.Namespace) -> None:
     if (arguments.source is None) != (arguments.driving is None):
         raise UserError("--source and --driving belong together: an image and a clip")
+    for option in ("source", "driving"):
+        refuse_to_replace(option, getattr(arguments, option), arguments.output)
     path = Path(arguments.checkpoint) if arguments.checkpoint else newest_checkpoint()
     device = pick_device(arguments.device)
     saved = checkpoint.load(path)
@@ -82,9 +85,18 @@ def newest_checkpoint() -> Path:
     return found[-1]
 
 
+def refuse_to_replace(option: str, path: str | None, output: str | None) -> None:
+    """Raise UserError where `output` would take the place of an input, or of a folder around it."""
+    if path is None or output is None:
+        return
+    resolved = Path(path).resolve()
+    if Path(output).resolve() in (resolved, *resolved.parents):
+        raise UserError(f"--output {output} would replace --{option} {path}; choose another path")
+
+
 def demo_inputs(config: Config) -> Inputs:
     """The first test clip drives the first frame of the second, or of itself if it is alone."""
-    clips = build_source(config.data, "test", config.seed)
+    clips = build_source(config.data, "test")
     source = clips.read(min(1, len(clips.clips) - 1), [0])[0]
     return Inputs(source, clips.stream(0), clips.num_frames(0), clips.frame_rate(0))
 

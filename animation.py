@@ -50,7 +50,7 @@ class Animator:
     def from_checkpoint(cls, checkpoint: Checkpoint, device: torch.device) -> Self:
         """The animator with the checkpoint's best weights (its moving average, if it has one)."""
         model = Model(checkpoint.config)
-        load_networks(model, checkpoint.best_networks, checkpoint.path)
+        load_networks(model, checkpoint.evaluation_networks, checkpoint.path)
         if "motion" not in model.branches:
             raise CheckpointError(f"{checkpoint.path}: was trained without the motion branch")
         motion = model.branches["motion"]

@@ -9,7 +9,7 @@ A checkpoint is one dict of tensors and plain containers, so it loads without un
     average     the same for the moving average, or None
     training    optimizer, scaler and counters; what only a resumed run needs
     metrics     validation metrics, where this step was validated
-    versions    of Python, torch and the config
+    versions    of Python and torch
 """
 
 import os
@@ -57,7 +57,7 @@ class Checkpoint(NamedTuple):
     metrics: dict[str, float]
 
     @property
-    def best_networks(self) -> dict[str, dict[str, Tensor]]:
+    def evaluation_networks(self) -> dict[str, dict[str, Tensor]]:
         """The weights to use for evaluation: the moving average where there is one."""
         return self.networks if self.average is None else self.average["networks"]
 
@@ -179,7 +179,7 @@ def init_from(model: Model, path: Path) -> LoadReport:
     Raises:
         CheckpointError: nothing fits.
     """
-    networks = load(path).best_networks
+    networks = load(path).evaluation_networks
     report = compare(model, networks)
     if not report.loaded:
         raise CheckpointError(f"{path}: no tensor fits this config's networks")
@@ -196,6 +196,17 @@ def checkpoint_folder(output_dir: Path) -> Path:
 def step_path(output_dir: Path, step: int) -> Path:
     """Where the checkpoint of `step` lies in a run folder."""
     return checkpoint_folder(output_dir) / f"step-{step:08d}.pt"
+
+
+def best_path(output_dir: Path) -> Path:
+    """Where the checkpoint with the lowest validation L1 lies in a run folder."""
+    return checkpoint_folder(output_dir) / "best.pt"
+
+
+def remove_leftovers(output_dir: Path) -> None:
+    """Delete what a run that was killed while it saved has left."""
+    for path in checkpoint_folder(output_dir).glob(".*.tmp.pt"):
+        path.unlink(missing_ok=True)
 
 
 def run_folder(path: Path) -> Path:
@@ -241,7 +252,7 @@ def prune(newest: Path, keep: int) -> None:
 
 def keep_best(output_dir: Path, path: Path) -> None:
     """Make best.pt a copy of the checkpoint at `path`."""
-    with replacing(checkpoint_folder(output_dir) / "best.pt") as temporary:
+    with replacing(best_path(output_dir)) as temporary:
         shutil.copyfile(path, temporary)
 
 

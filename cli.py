@@ -43,15 +43,13 @@ def add_device_argument(parser: argparse.ArgumentParser) -> None:
 
 
 def pick_device(name: str) -> torch.device:
-    """The device called `name`; `auto` prefers CUDA, then MPS, then the CPU.
+    """The device called `name`; `auto` takes CUDA where there is one, else the CPU.
 
     Raises:
         UserError: the name is unknown or this machine has no such device.
     """
     if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     match = re.fullmatch(r"cpu|mps|cuda(?::(\d+))?", name)
     if match is None:
         raise UserError(f"--device {name}: unknown; use auto, cpu, cuda, cuda:N or mps")
@@ -61,6 +59,7 @@ def pick_device(name: str) -> torch.device:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if int(match[1] or 0) >= count:
             raise UserError(f"--device {name}: {count} CUDA devices here; use --device cpu or auto")
+        torch.cuda.set_device(int(match[1] or 0))  # also for what asks for "the" device
     return torch.device(name)
 
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 FORMAT_VERSION: Final = 1
+BRANCHES: Final = ("motion",)  # the sections of which a config needs at least one
 
 MIN_SIDE = 16  # pixels; below it no network of this project has anything to see
 
@@ -66,6 +67,7 @@ class PuppetsConfig(Section):
     num_train_clips: PositiveInt = 512
     num_test_clips: PositiveInt = 16
     num_frames: Annotated[int, Field(ge=2)] = 32  # of one clip
+    seed: Annotated[int, Field(ge=0)] = 0  # not the run's: runs of all seeds are measured alike
 
 
 class DataConfig(Section):
@@ -155,7 +157,8 @@ class PerceptualConfig(Section):
 class TrainConfig(Section):
     epochs: PositiveInt = 100
     max_steps: PositiveInt | None = None  # end earlier, after so many steps
-    max_minutes: Annotated[float, Field(gt=0)] | None = None  # end earlier, after so much time
+    max_minutes: Annotated[float, Field(gt=0)] | None = None  # end earlier, after so much time;
+    # one last validation comes on top
     batch_size: PositiveInt = 16
     micro_batch: PositiveInt | None = None  # accumulate gradients over parts of this size
     learning_rate: Weight = 2.0e-4
@@ -163,7 +166,7 @@ class TrainConfig(Section):
     milestones: list[PositiveInt] = []  # epochs after which the learning rate is multiplied
     gamma: Annotated[float, Field(gt=0, le=1)] = 0.1  # by this
     clip_norm: Annotated[float, Field(gt=0)] | None = None  # of all gradients together
-    max_bad_steps: PositiveInt = 100  # skipped for a non-finite loss or gradient; more stop the run
+    max_bad_steps: PositiveInt = 100  # in a row skipped as not finite; more stop the run
     precision: Literal["float32", "bf16", "fp16"] = "float32"  # of autocast
     channels_last: bool = True
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None  # none: no moving average
@@ -191,3 +194,12 @@ class Config(Section):
     perceptual: PerceptualConfig = PerceptualConfig()
     train: TrainConfig = TrainConfig()
     log: LogConfig = LogConfig()
+
+    @property
+    def branches(self) -> dict[str, Any]:
+        """The sections of the branches that are switched on, by name.
+
+        Each has `losses`, and a section for each network, by the network's name.
+        """
+        sections = {name: getattr(self, name) for name in BRANCHES}
+        return {name: section for name, section in sections.items() if section is not None}

@@ -4,10 +4,8 @@ import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from config import Config, ReluLayer
+from config import BRANCHES, Config, ReluLayer
 from modules.vgg import CONVS_PER_BLOCK
-
-BRANCHES = ("motion",)  # the sections of which a config needs at least one
 
 VGG_WIDTH = 64  # of the first layer of every published VGG
 KEYPOINT_KERNEL = 7  # side of the keypoint detector's last convolution, which has no padding
@@ -26,7 +24,7 @@ def violations(config: Config) -> list[Violation]:
 
 
 def _branches(config: Config) -> Iterator[Violation]:
-    if all(getattr(config, branch) is None for branch in BRANCHES):
+    if not config.branches:
         yield Violation(
             BRANCHES, f"nothing to train; at least one section of: {', '.join(BRANCHES)} is needed"
         )
@@ -184,10 +182,10 @@ def _blocks_fit(
 
 def _perceptual_losses(config: Config) -> dict[str, dict[ReluLayer, float]]:
     """The weights of the VGG layers in every branch, by their dotted key."""
-    losses = {}
-    if config.motion is not None:
-        losses["motion.losses.perceptual"] = config.motion.losses.perceptual
-    return losses
+    return {
+        f"{name}.losses.perceptual": branch.losses.perceptual
+        for name, branch in config.branches.items()
+    }
 
 
 def _position(layer: ReluLayer) -> tuple[int, int]:

@@ -24,43 +24,37 @@ class RunningMeans:
     """Means of scalars over the steps since the last log, kept on the device.
 
     Non-finite values are left out of the mean and counted, so that one bad step does not hide
-    the curve and the guilty loss can be named.
+    the curve and the guilty loss can be named. A name need not come in every step: a loss may
+    start later.
     """
 
     def __init__(self) -> None:
-        self.names: list[str] = []
-        self.reset()
-
-    def reset(self) -> None:
-        self.total: Tensor | None = None
-        self.finite: Tensor | None = None
-        self.num_steps = 0
+        # One vector for each set of names that came together: few operations in a step.
+        self.sums: dict[tuple[str, ...], Tensor] = {}  # 3 x names: total, finite, all
 
     def add(self, values: Mapping[str, Tensor]) -> None:
-        """Add one step's scalars; the names are the same in every step."""
+        """Add one step's scalars."""
         stacked = torch.stack([value.detach().float() for value in values.values()])
         finite = torch.isfinite(stacked)
-        total = torch.where(finite, stacked, 0.0)
-        self.names = list(values)
-        self.total = total if self.total is None else self.total + total
-        self.finite = finite.float() if self.finite is None else self.finite + finite
-        self.num_steps += 1
+        row = torch.stack((torch.where(finite, stacked, 0.0), finite, torch.ones_like(stacked)))
+        names = tuple(values)
+        self.sums[names] = self.sums[names] + row if names in self.sums else row
 
     def read(self) -> tuple[dict[str, float], list[str]]:
         """Means by name (NaN where no value was finite) and the names that had non-finite values.
 
-        This is where the host waits for the device.
+        This is where the host waits for the device. Starts afresh.
         """
-        if self.total is None or self.finite is None:
-            return {}, []
-        totals, finites = torch.stack((self.total, self.finite)).tolist()
+        totals: dict[str, tuple[float, float, float]] = {}
+        for names, rows in self.sums.items():
+            for name, *row in zip(names, *rows.tolist(), strict=True):
+                total, finite, count = totals.get(name, (0.0, 0.0, 0.0))
+                totals[name] = (total + row[0], finite + row[1], count + row[2])
+        self.sums = {}
         means = {
-            name: total / finite if finite else math.nan
-            for name, total, finite in zip(self.names, totals, finites, strict=True)
+            n: total / finite if finite else math.nan for n, (total, finite, _) in totals.items()
         }
-        bad = [n for n, f in zip(self.names, finites, strict=True) if f < self.num_steps]
-        self.reset()
-        return means, bad
+        return means, [n for n, (_, finite, count) in totals.items() if finite < count]
 
 
 class Logger:
@@ -89,7 +83,11 @@ class Logger:
         self.bar.update(1)
 
     def speed(self, batch_size: int) -> dict[str, float]:
-        """Throughput, share of time spent waiting for data and peak memory since the last call."""
+        """Throughput and share of time spent waiting for data since the last call, peak memory so
+        far; nothing where no step was timed.
+        """
+        if self.num_steps == 0:
+            return {}
         elapsed = time.perf_counter() - self.started
         values = {
             "speed/steps_per_second": self.num_steps / elapsed,
@@ -117,12 +115,17 @@ class Logger:
 
     def status(self, step: int, values: Mapping[str, float]) -> None:
         """Show the losses beside the bar; without a terminal, print a line instead."""
-        losses = {n.split("/")[1]: v for n, v in values.items() if n.startswith("loss/")}
-        shown = " ".join(f"{name} {value:.3g}" for name, value in losses.items())
-        speed = (
-            f"{values['speed/samples_per_second']:.1f} samples/s "
-            f"data {values['speed/data_share']:.0%} {values['speed/memory_gib']:.1f} GiB"
+        shown = " ".join(
+            f"{name.split('/')[-1]} {value:.3g}"
+            for name, value in values.items()
+            if name.startswith("loss/")
         )
+        speed = ""
+        if "speed/samples_per_second" in values:
+            speed = (
+                f"{values['speed/samples_per_second']:.1f} samples/s "
+                f"data {values['speed/data_share']:.0%} {values['speed/memory_gib']:.1f} GiB"
+            )
         if self.bar.disable:
             self.message(f"step {step}/{self.bar.total} {speed} {shown}")
         else:

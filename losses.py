@@ -36,10 +36,12 @@ class Perceptual(nn.Module):
 
 def perceptual_layers(config: Config) -> set[str]:
     """VGG layers with a positive weight in any branch."""
-    layers: set[str] = set()
-    if config.motion is not None:
-        layers |= {name for name, weight in config.motion.losses.perceptual.items() if weight > 0}
-    return layers
+    return {
+        layer
+        for branch in config.branches.values()
+        for layer, weight in branch.losses.perceptual.items()
+        if weight > 0
+    }
 
 
 def build_perceptual(

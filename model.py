@@ -28,11 +28,10 @@ class Model(nn.Module):
     @property
     def networks(self) -> dict[str, nn.Module]:
         """All networks by name, as a checkpoint stores them."""
-        return {
-            name: network
-            for branch in self.branches.values()
-            for name, network in branch.named_children()
-        }
+        named = [pair for branch in self.branches.values() for pair in branch.named_children()]
+        networks = dict(named)
+        assert len(networks) == len(named), "two branches name a network alike"
+        return networks
 
     def state(self) -> dict[str, dict[str, torch.Tensor]]:
         """The state dict of each network."""

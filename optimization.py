@@ -23,15 +23,15 @@ def autocast(precision: str, device: torch.device) -> torch.autocast:
 
 def base_learning_rates(config: Config) -> dict[str, float]:
     """The initial learning rate of each network: its own, or `train.learning_rate`."""
-    own: dict[str, float | None] = {}
-    if config.motion is not None:
-        own |= {
-            "keypoint_detector": config.motion.keypoint_detector.learning_rate,
-            "dense_motion": config.motion.dense_motion.learning_rate,
-            "generator": config.motion.generator.learning_rate,
-        }
+    sections = {
+        name: section
+        for branch in config.branches.values()
+        for name, section in branch
+        if hasattr(section, "learning_rate")
+    }
     return {
-        name: config.train.learning_rate if rate is None else rate for name, rate in own.items()
+        name: config.train.learning_rate if section.learning_rate is None else section.learning_rate
+        for name, section in sections.items()
     }
 
 
@@ -57,8 +57,8 @@ class Optimizer:
     """One Adam for all networks, a parameter group each; knows how to skip a bad step.
 
     Whether a gradient is finite is decided on the device: the fused Adam leaves parameters and
-    moments alone where `found_inf` is 1. So a step needs no round trip to the host; `bad_steps`
-    is read when the log is due.
+    moments alone where `found_inf` is 1. So a step needs no round trip to the host; the counts of
+    bad steps, in all and in a row, are read when the log is due.
     """
 
     def __init__(self, model: Model, config: Config, device: torch.device) -> None:
@@ -77,6 +77,8 @@ class Optimizer:
         )
         self.statistics = _join_buffers(model)
         self.bad_steps = torch.zeros((), device=device)
+        self.bad_in_a_row = torch.zeros((), device=device)
+        self.last_step_bad = torch.zeros((), device=device, dtype=torch.bool)
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -119,15 +121,18 @@ class Optimizer:
         self.last_step_bad = ~(torch.isfinite(norm) & torch.isfinite(loss))
         if self.config.clip_norm is not None:
             nn.utils.clip_grads_with_norm_(self.parameters, self.config.clip_norm, norm)
+        counted = self.last_step_bad
         if self.scaler.is_enabled():
-            # An overflow that a smaller loss scale can mend is part of fp16, not a bad step.
+            # Gradients that a smaller loss scale can mend are part of fp16, not a bad step.
             # (Scaling a one reads the loss scale without a round trip, unlike get_scale.)
-            loss_scale = self.scaler.scale(torch.ones_like(norm))
-            self.bad_steps += self.last_step_bad & (loss_scale <= 1)
-        else:
-            self.adam.found_inf = self.last_step_bad.float()  # type: ignore[attr-defined]
-            self.bad_steps += self.last_step_bad
-        self.scaler.step(self.adam)
+            scale = self.scaler.scale(torch.ones_like(norm))
+            counted = counted & (torch.isfinite(norm) | (scale <= 1))
+        self.bad_steps += counted
+        self.bad_in_a_row = torch.where(self.last_step_bad, self.bad_in_a_row + counted, 0.0)
+        # Not the scaler's step: it looks at the gradients alone, and the loss can be infinite
+        # where they are not. Its `unscale_` has kept what `update` needs.
+        self.adam.found_inf = self.last_step_bad.float()  # type: ignore[attr-defined]
+        self.adam.step()
         self.scaler.update()
         self.adam.zero_grad(set_to_none=True)
         return norm
@@ -138,13 +143,18 @@ class Optimizer:
             "adam": self.adam.state_dict(),
             "scaler": self.scaler.state_dict(),
             "bad_steps": self.bad_steps.clone(),
+            "bad_in_a_row": self.bad_in_a_row.clone(),
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Continue from `state`, made by the same networks."""
+        """Continue from `state`, made by the same networks; the config's settings win over its."""
         self.adam.load_state_dict(state["adam"])
-        self.scaler.load_state_dict(state["scaler"])
+        for group in self.adam.param_groups:
+            group["betas"] = (self.config.betas[0], self.config.betas[1])
+        if state["scaler"]:  # empty where that run was not in fp16
+            self.scaler.load_state_dict(state["scaler"])
         self.bad_steps.copy_(state["bad_steps"])
+        self.bad_in_a_row.copy_(state["bad_in_a_row"])
 
 
 class MovingAverage:

@@ -29,7 +29,7 @@ def main(arguments: argparse.Namespace) -> None:
     data = saved.config.data.model_copy(update={"id_sampling": False})  # every clip counts
     if arguments.data_root is not None:
         data = data.model_copy(update={"kind": "clips", "root": arguments.data_root})
-    clips = build_source(data, arguments.split, saved.config.seed)
+    clips = build_source(data, arguments.split)
     print(preflight(clips, max_unreadable=0))
     default_output = checkpoint.run_folder(path) / "reconstruction" / arguments.split
     output = Path(arguments.output or default_output)
@@ -50,7 +50,7 @@ def main(arguments: argparse.Namespace) -> None:
     summary = {
         "checkpoint": str(path),
         "step": saved.step,
-        "data": data.kind if data.root is None else data.root,
+        "data": data.root if data.kind == "clips" else data.kind,
         "split": arguments.split,
         "image_size": list(data.size),
         "num_clips": len(rows),

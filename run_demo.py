@@ -51,7 +51,13 @@ def main() -> None:
 def run(script: str, *arguments: str) -> None:
     """Run an entry point as a user would, showing the command; end with its exit code."""
     print("$", shlex.join(["python", script, *arguments]), flush=True)
-    code = subprocess.call([sys.executable, script, *arguments])
+    process = subprocess.Popen([sys.executable, script, *arguments])
+    while True:
+        try:
+            code = process.wait()
+            break
+        except KeyboardInterrupt:  # Ctrl-C reaches the script too, which finishes and saves
+            continue
     if code:
         sys.exit(code)
 

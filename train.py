@@ -36,7 +36,8 @@ def main(arguments: argparse.Namespace) -> int | None:
     if arguments.print_config:
         print(dump_config(config), end="")
         return None
-    assert config.run.output_dir is not None  # load_config fills it in
+    if config.run.output_dir is None:
+        raise UserError("run.output_dir: found null; give a folder")
     output_dir = Path(config.run.output_dir)
     if resume == "auto":
         saved = _newest_checkpoint(output_dir)
@@ -49,7 +50,7 @@ def main(arguments: argparse.Namespace) -> int | None:
 
     device = pick_device(arguments.device)
     pairs = build_pairs(config)
-    test_clips = build_source(config.data, "test", config.seed)
+    test_clips = build_source(config.data, "test")
     print(preflight(pairs.clips))
     print(preflight(test_clips, max_unreadable=0))  # metrics over fewer clips are others
     layers = perceptual_layers(config)
@@ -58,18 +59,22 @@ def main(arguments: argparse.Namespace) -> int | None:
         weights = checkpoint.load_vgg(config.perceptual.network, config.perceptual.weights)
     perceptual = build_perceptual(config.perceptual, layers, weights)
     model = Model(config)
-    if saved is None and arguments.init_from is not None:
+    if saved is not None and arguments.init_from is not None:
+        print(f"--init-from {arguments.init_from}: left out, since the run continues from its own")
+    elif arguments.init_from is not None:
         print(f"{arguments.init_from}: {checkpoint.init_from(model, Path(arguments.init_from))}")
 
     trainer = Trainer(config, model, perceptual, pairs, test_clips, device, output_dir)
     if saved is not None:
         trainer.restore(saved)
         print(f"continuing {saved.path} at step {trainer.step}")
+        del saved  # its tensors have been copied
     print(
-        f"{output_dir}: {trainer.last_step} steps of {config.train.batch_size} samples on "
+        f"{output_dir}: at most {trainer.last_step} steps of {config.train.batch_size} samples on "
         f"{device}, {config.train.precision}; curves: tensorboard --logdir {output_dir}"
     )
     record_run(output_dir, config)
+    checkpoint.remove_leftovers(output_dir)
     signal_number = trainer.run()
     return None if signal_number is None else 128 + signal_number
 

@@ -33,11 +33,12 @@ from visualization import titled_grid
 
 
 class StepResult(NamedTuple):
-    """Scalars of a step, still on the device, and what its pictures are drawn from."""
+    """Scalars of a step, still on the device, and what its pictures are drawn from: the inputs of
+    its last part, which hold the outputs of all branches.
+    """
 
     scalars: dict[str, Tensor]
     inputs: StepInputs
-    outputs: dict[str, Any]
 
 
 def train_step(
@@ -47,41 +48,59 @@ def train_step(
     batch: PairBatch,
     generator: torch.Generator,
     config: Config,
+    epoch: int,
 ) -> StepResult:
     """One update of all branches from one batch; nothing here waits for the device.
 
     Gradients of `train.micro_batch` samples at a time are accumulated.
     """
     parts = batch.split(config.train.micro_batch)
-    scalars: list[dict[str, Tensor]] = []
     with optimizer.guarded_buffers():
+        scalars = []  # of each part; of what else it made only the last is kept
         for part in parts:
             source, driving = prepare_frames(part, config.train.channels_last)
-            with autocast(config.train.precision, source.device):
-                with torch.no_grad():  # a constant of this step, shared by all branches
-                    target_features = perceptual(driving)
-                inputs = StepInputs(source, driving, perceptual, target_features, generator)
-                outputs = {name: branch(inputs) for name, branch in model.branches.items()}
-                terms = {
-                    name: term
-                    for branch_name, branch in model.branches.items()
-                    for name, term in branch.loss_terms(inputs, outputs[branch_name]).items()
-                }
-            loss = torch.stack([term.weighted for term in terms.values()]).sum()
+            result, loss = forward(model, perceptual, source, driving, generator, config, epoch)
             optimizer.backward(loss / len(parts))
-            scalars.append(
-                {"loss/total": loss.detach()}
-                | {f"loss/{name}": term.weighted.detach() for name, term in terms.items()}
-                | {f"unweighted/{name}": term.value.detach() for name, term in terms.items()}
-                | {
-                    f"{branch_name}/{name}": value.detach()
-                    for branch_name, branch in model.branches.items()
-                    for name, value in branch.statistics(outputs[branch_name]).items()
-                }
-            )
-        step_scalars = {n: torch.stack([s[n] for s in scalars]).mean() for n in scalars[0]}
-        step_scalars["gradient_norm"] = optimizer.step(step_scalars["loss/total"])
-    return StepResult(step_scalars, inputs, outputs)
+            scalars.append(result.scalars)
+        means = mean_scalars(scalars)
+        means["gradient_norm"] = optimizer.step(means["loss/total"])
+    return result._replace(scalars=means)
+
+
+def forward(
+    model: Model,
+    perceptual: Perceptual,
+    source: Tensor,
+    driving: Tensor,
+    generator: torch.Generator,
+    config: Config,
+    epoch: int,
+) -> tuple[StepResult, Tensor]:
+    """Outputs, loss terms and statistics of all branches, and the sum to minimize."""
+    scalars: dict[str, Tensor] = {}
+    with autocast(config.train.precision, source.device):
+        with torch.no_grad():  # a constant of this step, shared by all branches
+            target_features = perceptual(driving)
+        outputs: dict[str, Any] = {}
+        inputs = StepInputs(source, driving, perceptual, target_features, generator, epoch, outputs)
+        weighted = []
+        for branch_name, branch in model.branches.items():
+            outputs[branch_name] = branch(inputs)
+            for name, term in branch.loss_terms(inputs, outputs[branch_name]).items():
+                weighted.append(term.weighted)
+                scalars[f"loss/{branch_name}/{name}"] = term.weighted.detach()
+                scalars[f"unweighted/{branch_name}/{name}"] = term.value.detach()
+            for name, value in branch.statistics(outputs[branch_name]).items():
+                scalars[f"{branch_name}/{name}"] = value.detach()
+    loss = torch.stack(weighted).sum()
+    scalars["loss/total"] = loss.detach()
+    # The features are large, and no picture needs them.
+    return StepResult(scalars, inputs._replace(target_features=[])), loss
+
+
+def mean_scalars(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Mean of each scalar over the parts of a batch."""
+    return {name: torch.stack([part[name] for part in parts]).mean() for name in parts[0]}
 
 
 def prepare_frames(batch: PairBatch, channels_last: bool) -> tuple[Tensor, Tensor]:
@@ -122,7 +141,7 @@ class Trainer:
         if config.train.max_steps is not None:
             self.last_step = min(self.last_step, config.train.max_steps)
         self.step = self.epoch = self.batch = 0  # steps done; place of the next one
-        self.seconds = 0.0  # of training so far, earlier parts of a resumed run included
+        self.seconds = 0.0  # by the clock so far, earlier parts of a resumed run included
         self.best_l1 = math.inf
         self.validated_at = self.saved_at = -1  # steps
         self.metrics: dict[str, float] = {}
@@ -136,7 +155,9 @@ class Trainer:
         self.step, self.epoch, self.batch = saved.step, saved.epoch, saved.batch
         if self.batch >= self.batches_per_epoch:  # the data or the batch size has changed
             self.epoch, self.batch = self.epoch + 1, 0
-        self.seconds, self.best_l1 = saved.training["seconds"], saved.training["best_l1"]
+        self.seconds = saved.training["seconds"]
+        if checkpoint.best_path(self.output_dir).exists():  # else the best lies in another run
+            self.best_l1 = saved.training["best_l1"]
         if saved.metrics:
             self.metrics, self.validated_at = saved.metrics, saved.step
 
@@ -163,7 +184,7 @@ class Trainer:
         return path
 
     def run(self) -> int | None:
-        """Train to the end, or until a signal or the time limit; always leaves a checkpoint.
+        """Train to the end, or until a signal or the time limit, and leave a checkpoint.
 
         Returns:
             The number of the signal that ended the run, None if nothing did.
@@ -185,7 +206,12 @@ class Trainer:
                 caught_signals() as caught,
                 loaded_batches(self.pairs, schedule, num_workers, pin_memory) as batches,
             ):
-                self._run_steps(logger, batches, caught)
+                try:
+                    self._run_steps(logger, batches, caught)
+                except UserError:
+                    if self.step > 0 and self.saved_at != self.step and not self._is_bad():
+                        self.save()
+                    raise
             if caught:
                 self.save()
                 name = signal.Signals(caught[0]).name
@@ -204,6 +230,7 @@ class Trainer:
         config, means = self.config, RunningMeans()
         generator = torch.Generator(self.device)
         logged_at = self.step
+        begun = time.perf_counter() - self.seconds
         while self.step < self.last_step and not caught and not self._time_is_up():
             started = time.perf_counter()
             batch = next(batches)
@@ -219,28 +246,28 @@ class Trainer:
                 batch.to(self.device),
                 generator,
                 config,
+                self.epoch,
             )
             if self.average is not None:
                 self.average.update(self.model)
             means.add(result.scalars)
             self._advance()
-            self.seconds += time.perf_counter() - started
             logger.step_done(waited)
 
             if self._is_due(config.log.scalars_every):
                 self._log(logger, means)
                 logged_at = self.step
             if self._is_due(config.log.images_every):
-                self._draw(logger, "train", result.inputs, result.outputs)
+                self._draw(logger, "train", result.inputs)
             if self._is_due(config.log.validate_every):
                 self._validate(logger)
-            # After a step that had to be skipped the weights may be broken: keep what was good.
             if (
                 self._is_due(config.train.checkpoint_every)
                 and self.saved_at != self.step
-                and not self.optimizer.last_step_bad
+                and not self._is_bad()
             ):
                 self.save()
+            self.seconds = time.perf_counter() - begun
         if self.step > logged_at:  # a last, shorter window
             self._log(logger, means)
 
@@ -249,6 +276,10 @@ class Trainer:
         self.batch += 1
         if self.batch == self.batches_per_epoch:
             self.epoch, self.batch = self.epoch + 1, 0
+
+    def _is_bad(self) -> bool:
+        """Whether the last step was skipped: the weights it was taken from may be broken."""
+        return bool(self.optimizer.last_step_bad)
 
     def _is_due(self, every: int) -> bool:
         return self.step % every == 0
@@ -261,24 +292,25 @@ class Trainer:
         values, not_finite = means.read()
         values |= {f"learning_rate/{n}": rate for n, rate in self.optimizer.current_rates().items()}
         values["epoch"] = self.epoch + self.batch / self.batches_per_epoch
-        values["bad_steps"] = num_bad = float(self.optimizer.bad_steps)
+        values["bad_steps"] = float(self.optimizer.bad_steps)
+        num_bad = int(self.optimizer.bad_in_a_row)
         values |= logger.speed(self.config.train.batch_size)
         logger.scalars(self.step, values)
         logger.status(self.step, values)
         if num_bad > self.config.train.max_bad_steps:
             saved = checkpoint.list_steps(self.output_dir)
             raise UserError(
-                f"{num_bad:.0f} steps were skipped for a loss or gradient that is not finite "
+                f"{num_bad} steps in a row were skipped for a loss or gradient that is not finite "
                 f"(train.max_bad_steps: {self.config.train.max_bad_steps}); not finite at the end: "
                 f"{', '.join(not_finite) or 'nothing'}; last good checkpoint: "
                 f"{saved[0] if saved else 'none'}; lower train.learning_rate or set train.clip_norm"
             )
 
     @torch.no_grad()
-    def _draw(self, logger: Logger, name: str, inputs: StepInputs, outputs: dict[str, Any]) -> None:
+    def _draw(self, logger: Logger, name: str, inputs: StepInputs) -> None:
         rows = self.config.log.num_images
         for branch_name, branch in self.model.branches.items():
-            columns = branch.pictures(inputs, outputs[branch_name])
+            columns = branch.pictures(inputs, inputs.outputs[branch_name])
             grid = titled_grid({title: images[:rows] for title, images in columns.items()})
             logger.picture(self.step, f"{name}-{branch_name}", grid)
         logger.restart_clock()
@@ -304,8 +336,9 @@ class Trainer:
         )
         with torch.no_grad():
             inputs = self._validation_inputs()
-            outputs = {name: branch(inputs) for name, branch in model.branches.items()}
-        self._draw(logger, "validation", inputs, outputs)
+            for name, branch in model.branches.items():
+                inputs.outputs[name] = branch(inputs)
+        self._draw(logger, "validation", inputs)
         self.model.train()
         if self.metrics["l1"] < self.best_l1:
             self.best_l1 = self.metrics["l1"]
@@ -319,7 +352,9 @@ class Trainer:
             frames.append(torch.from_numpy(self.test_clips.read(clip, [0, middle])))
         pairs = torch.stack(frames).movedim(-1, 2).to(self.device).float() / 255
         generator = torch.Generator(self.device)
-        return StepInputs(pairs[:, 0], pairs[:, 1], self.perceptual, [], generator)
+        return StepInputs(
+            pairs[:, 0], pairs[:, 1], self.perceptual, [], generator, self.epoch, outputs={}
+        )
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """What the training step, the checkpoint and the logger ask of a branch."""
 
 from abc import ABC, abstractmethod
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,8 @@ class StepInputs(NamedTuple):
     source, driving: B x 3 x H x W in [0, 1], after the colour jitter; driving is the target.
     target_features: of `driving`, without gradient.
     generator: for everything a branch draws at random in this step; on the device.
+    epoch: from 0, for what starts later.
+    outputs: of the branches before this one, by name, for what builds on them.
     """
 
     source: Tensor
@@ -24,6 +26,8 @@ class StepInputs(NamedTuple):
     perceptual: Perceptual
     target_features: PyramidFeatures
     generator: torch.Generator
+    epoch: int
+    outputs: dict[str, Any]
 
 
 class Branch(ABC, nn.Module, Generic[Output]):

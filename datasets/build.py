@@ -9,8 +9,10 @@ from datasets.puppets import Puppets
 from datasets.source import ClipSource
 from errors import UserError
 
+_NUM_NAMED = 5  # unreadable clips in a message
 
-def build_source(data: DataConfig, split: str, seed: int) -> ClipSource:
+
+def build_source(data: DataConfig, split: str) -> ClipSource:
     """The clips of one split.
 
     Raises:
@@ -21,7 +23,7 @@ def build_source(data: DataConfig, split: str, seed: int) -> ClipSource:
         num_clips = {"train": puppets.num_train_clips, "test": puppets.num_test_clips}
         if split not in num_clips:
             raise UserError(f"split {split}: puppets have the splits train and test")
-        return Puppets(split, num_clips[split], puppets.num_frames, data.size, seed)
+        return Puppets(split, num_clips[split], puppets.num_frames, data.size, puppets.seed)
     assert data.root is not None  # the config's rules require it for clips
     id_sampling = data.id_sampling and split == "train"  # evaluation takes every clip
     return ClipFolder(Path(data.root), split, data.size, data.fit, id_sampling)
@@ -34,9 +36,7 @@ def build_pairs(config: Config) -> FramePairs:
         UserError: as `build_source`, or fewer samples in an epoch than one batch needs.
     """
     data, train = config.data, config.train
-    pairs = FramePairs(
-        build_source(data, "train", config.seed), data.repeats, data.augmentation, config.seed
-    )
+    pairs = FramePairs(build_source(data, "train"), data.repeats, data.augmentation, config.seed)
     if len(pairs) < train.batch_size:
         groups = "ids" if data.id_sampling else "clips"
         raise UserError(
@@ -61,9 +61,11 @@ def preflight(clips: ClipSource, max_unreadable: float = MAX_UNREADABLE_SHARE) -
     assert isinstance(clips, ClipFolder)
     report = inspect_clips(clips)
     if len(report.unreadable) > max_unreadable * report.num_clips:
+        reasons = list(report.unreadable.values())
+        more = f"; and {len(reasons) - _NUM_NAMED} more" if len(reasons) > _NUM_NAMED else ""
         raise UserError(
             f"{clips.folder}: {len(report.unreadable)} of {report.num_clips} clips cannot be read, "
             f"more than {max_unreadable:.0%}; remove or repair them: "
-            f"{'; '.join(report.unreadable.values())}"
+            f"{'; '.join(reasons[:_NUM_NAMED])}{more}"
         )
     return report.summary()

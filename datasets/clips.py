@@ -1,20 +1,24 @@
 """Clips on disk: a root with `train/` and `test/`, each holding one entry for every clip."""
 
+import logging
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from datasets.images import Fit, Frame, fit_frames
-from datasets.source import Clip, Frames
-from datasets.video import VideoError, is_clip, natural_order, open_clip
+from datasets.images import Fit, fit_frames
+from datasets.source import Clip, Frame, Frames
+from datasets.video import MissingFrame, VideoError, is_clip, natural_order, open_clip
 from errors import UserError
 
 LAYOUT = "a clip is a video file, a folder of frames (png, jpg), or a strip of frames in one png"
 NUM_LISTED = 5  # clips that a summary names
+
+logger = logging.getLogger(__name__)
 
 
 class ClipFolder:
@@ -22,6 +26,8 @@ class ClipFolder:
 
     With `id_sampling` the identity of `id#name.mp4` is what stands before the `#`; otherwise every
     clip is an identity of its own. Files are opened when they are read, not before.
+
+    Of a damaged clip the frames that can be decoded are used: see `read`.
 
     Raises:
         UserError: the folder is missing or holds no clip, or `id_sampling` is on where no name has
@@ -48,27 +54,55 @@ class ClipFolder:
         names = _unique_names(self.paths)
         identities = [name.split("#")[0] if id_sampling else name for name in names]
         self.clips: Sequence[Clip] = [*map(Clip, names, identities)]
+        self._num_frames: dict[int, int] = {}  # known so far; worker processes inherit it
+        self._reported: set[int] = set()
 
     def num_frames(self, index: int) -> int:
-        """Number of frames of clip `index` that can be decoded."""
-        return open_clip(self.paths[index]).num_frames
+        """Number of frames of clip `index`, without a tail that cannot be decoded.
+
+        The first time it takes the decoding of the last frame.
+        """
+        if index not in self._num_frames:
+            self._num_frames[index] = open_clip(self.paths[index]).num_frames
+        return self._num_frames[index]
 
     def frame_rate(self, index: int) -> Fraction:
         """Frames per second of clip `index`, exact."""
         return open_clip(self.paths[index]).frame_rate
 
     def stream(self, index: int) -> Iterator[Frame]:
-        """All frames of clip `index` in order, fitted to the image size: uint8, H x W x 3."""
-        for frame in open_clip(self.paths[index]):
-            yield fit_frames(frame[None], self.image_size, self._fit)[0]
+        """The frames of clip `index` in order, fitted to the image size: uint8, H x W x 3.
+
+        Ends, with a warning, at the first that cannot be decoded.
+        """
+        try:
+            for frame in open_clip(self.paths[index]):
+                yield fit_frames(frame[None], self.image_size, self._fit)[0]
+        except MissingFrame as error:
+            if error.frame == 0:
+                raise
+            logger.warning("%s; using the %d frames before", error, error.frame)
 
     def read(self, index: int, frames: Sequence[int]) -> Frames:
         """Frames of clip `index`, fitted to the image size: uint8, N x H x W x 3.
 
+        In place of a frame that cannot be decoded comes the nearest one before it that can, with
+        one warning per clip.
+
         Raises:
-            VideoError: the clip cannot be read.
+            VideoError: the clip cannot be read, or nothing before a frame can be decoded.
         """
-        return fit_frames(open_clip(self.paths[index]).read(frames), self.image_size, self._fit)
+        clip = open_clip(self.paths[index])
+        while True:
+            try:
+                return fit_frames(clip.read(frames), self.image_size, self._fit)
+            except MissingFrame as error:
+                if error.earlier < 0:
+                    raise
+                if index not in self._reported:
+                    logger.warning("%s; earlier frames stand in for such ones", error)
+                    self._reported.add(index)
+                frames = [error.earlier if frame == error.frame else frame for frame in frames]
 
 
 def _list_clips(root: Path, split: str) -> list[Path]:
@@ -138,9 +172,13 @@ def _first(items: Sequence[str], separator: str) -> str:
 
 
 def inspect_clips(source: ClipFolder) -> ClipReport:
-    """Open every clip, count its frames and decode the first one; some milliseconds a clip."""
+    """Open every clip, count its frames, decode the first and the last one.
+
+    The source remembers the counts. It takes some milliseconds a clip, more where key frames are
+    rare, and a clip whose end is damaged is decoded once in full.
+    """
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
-        found = [*pool.map(_inspect, source.paths)]
+        found = [*pool.map(partial(_inspect, source), range(len(source.clips)))]
     named = [*zip((clip.name for clip in source.clips), found, strict=True)]
     readable = [(name, clip) for name, clip in named if isinstance(clip, _Inspected)]
     return ClipReport(
@@ -159,10 +197,8 @@ class _Inspected(NamedTuple):
     size: tuple[int, int]
 
 
-def _inspect(path: Path) -> _Inspected | VideoError:
+def _inspect(source: ClipFolder, index: int) -> _Inspected | VideoError:
     try:
-        clip = open_clip(path)
-        size = clip.size  # decodes the first frame, so that the count is not of packets alone
-        return _Inspected(clip.num_frames, size)
+        return _Inspected(source.num_frames(index), open_clip(source.paths[index]).size)
     except VideoError as error:
         return error

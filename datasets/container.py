@@ -12,7 +12,8 @@ import numpy as np
 from av.container import InputContainer
 from av.video.reformatter import Interpolation
 
-from datasets.images import Frame, describe_contents, over_white
+from datasets.images import describe_contents, over_white
+from datasets.source import Frame
 from errors import UserError
 
 DEFAULT_FRAME_RATE = Fraction(25)  # of what states none
@@ -33,6 +34,18 @@ class VideoError(UserError):
     """A clip that cannot be read."""
 
 
+class MissingFrame(VideoError):
+    """One frame of a clip that cannot be decoded.
+
+    `earlier` is the position before `frame` at which to look for one that can; -1 if there is none.
+    """
+
+    def __init__(self, message: str, frame: int, earlier: int) -> None:
+        super().__init__(message)
+        self.frame = frame
+        self.earlier = earlier
+
+
 class Damaged(Exception):
     """A frame cannot be decoded, or only with made-up content."""
 
@@ -48,7 +61,7 @@ class Index(NamedTuple):
 def open_video(path: Path) -> Iterator[tuple[InputContainer, av.VideoStream]]:
     """Raises VideoError where there is no video in `path`."""
     try:
-        container = av.open(str(path), "r")
+        container = av.open(str(path), "r", metadata_errors="replace")
     except av.FFmpegError as error:
         reason = os_reason(error) if isinstance(error, OSError) else describe_contents(path)
         raise VideoError(f"{path}: not a video: {reason}") from None
@@ -73,8 +86,8 @@ def exact_frame_rate(stream: av.VideoStream) -> Fraction:
 def scan_packets(container: InputContainer, stream: av.VideoStream) -> tuple[Index | None, int]:
     """Find the frames of a whole file without decoding any.
 
-    Returns the index, None where time stamps are missing or ambiguous, and the number of frames
-    that the file should have: more than the index has if it is damaged.
+    Returns the index, None where time stamps are missing, ambiguous or guessed, and the number of
+    frames that the file should have: more than the index has if it is damaged.
     """
     times: list[int | None] = []
     keys: list[int | None] = []
@@ -90,7 +103,9 @@ def scan_packets(container: InputContainer, stream: av.VideoStream) -> tuple[Ind
             if not packet.is_discard:  # an edit list may hide frames that others refer to
                 times.append(packet.pts)
                 end = max(end, (packet.pts or 0) + (packet.duration or 0))
-    index = _make_index(times, keys)
+    # AVI states no times, and FFmpeg's guess is wrong where the codec reorders frames.
+    is_guess = container.format.name == "avi" and stream.codec_context.has_b_frames
+    index = None if is_guess else _make_index(times, keys)
     if index is None:
         return None, max(len(times), stream.frames)
     num_frames = len(index.frames)

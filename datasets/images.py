@@ -7,12 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from datasets.source import Frames
+from datasets.source import Frame, Frames
 from errors import UserError
 from files import GIT_LFS_POINTER, replacing
 
 Fit = Literal["crop", "pad"]
-Frame = NDArray[np.uint8]  # H x W x 3, RGB
 
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 

@@ -53,11 +53,12 @@ class PairBatch(NamedTuple):
     unreadable: list[UnreadableClip]
 
     def to(self, device: torch.device) -> Self:
-        """The same batch on `device`, copied without waiting where the memory is pinned."""
+        """The same batch on `device`; to CUDA, which gets pinned memory, without waiting."""
+        non_blocking = device.type == "cuda"
         return self._replace(
-            frames=self.frames.to(device, non_blocking=True),
-            color_factors=self.color_factors.to(device, non_blocking=True),
-            color_order=self.color_order.to(device, non_blocking=True),
+            frames=self.frames.to(device, non_blocking=non_blocking),
+            color_factors=self.color_factors.to(device, non_blocking=non_blocking),
+            color_order=self.color_order.to(device, non_blocking=non_blocking),
         )
 
     def split(self, size: int | None) -> list[Self]:

@@ -16,13 +16,12 @@ from datasets.puppetry.background import Background, Picture, paint_background, 
 from datasets.puppetry.figure import draw_figure
 from datasets.puppetry.identity import Identity, sample_identity
 from datasets.puppetry.pose import Motion, Pose, sample_motion
-from datasets.source import Clip, Frames
+from datasets.source import Clip, Frame, Frames
+from seeding import numpy_rng
 
 _SPLITS = ("train", "test")
 _FRAME_RATE = Fraction(25)
 _CACHE_BYTES = 2**28  # of rendered frames, in each process that reads them
-
-Frame = NDArray[np.uint8]
 
 
 class Rendering(NamedTuple):
@@ -51,6 +50,7 @@ class Puppets:
     """A ClipSource of dancing puppets, one identity and one static background per clip.
 
     Clip i is the same whatever the number of clips, and frame t whatever the number of frames.
+    `seed` belongs to the data, not to a run: runs that are compared see the same puppets.
 
     Raises:
         ValueError: the split is neither "train" nor "test".
@@ -117,10 +117,11 @@ class _Cast(NamedTuple):
 
 @lru_cache(maxsize=4096)
 def _cast(seed: int, split: str, index: int) -> _Cast:
-    stream = (seed, _SPLITS.index(split), index)
-    identity, motion, background = (np.random.default_rng((*stream, part)) for part in range(3))
+    place = (seed, _SPLITS.index(split), index)
     return _Cast(
-        sample_identity(identity), sample_motion(motion), sample_background(background, split)
+        sample_identity(numpy_rng("puppet identity", *place)),
+        sample_motion(numpy_rng("puppet motion", *place)),
+        sample_background(numpy_rng("puppet background", *place), split),
     )
 
 

@@ -7,6 +7,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+Frame = NDArray[np.uint8]  # H x W x 3, RGB
 Frames = NDArray[np.uint8]  # N x H x W x 3, RGB
 
 
@@ -27,15 +28,18 @@ class ClipSource(Protocol):
     image_size: tuple[int, int]
 
     def num_frames(self, index: int) -> int:
-        """Number of frames of clip `index`."""
+        """Number of frames of clip `index`: the same in every process and all through a run."""
         ...
 
     def frame_rate(self, index: int) -> Fraction:
         """Frames per second of clip `index`, exact."""
         ...
 
-    def stream(self, index: int) -> Iterator[NDArray[np.uint8]]:
-        """All frames of clip `index` in order, H x W x 3 each, without holding them all."""
+    def stream(self, index: int) -> Iterator[Frame]:
+        """The frames of clip `index` in order, without holding them all.
+
+        Fewer than `num_frames` where the clip is damaged.
+        """
         ...
 
     def read(self, index: int, frames: Sequence[int]) -> Frames:

@@ -10,7 +10,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from fractions import Fraction
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Protocol
@@ -23,6 +23,7 @@ from datasets.container import (
     DEFAULT_FRAME_RATE,
     Damaged,
     Index,
+    MissingFrame,
     VideoError,
     decode,
     decode_from,
@@ -32,11 +33,12 @@ from datasets.container import (
     os_reason,
     scan_packets,
 )
-from datasets.images import IMAGE_SUFFIXES, Frame, describe_contents, read_image
-from datasets.source import Frames
+from datasets.frame_folder import stated_frame_rate
+from datasets.images import IMAGE_SUFFIXES, describe_contents, read_image
+from datasets.source import Frame, Frames
 from errors import UserError
 
-__all__ = ["VideoError", "VideoReader", "is_clip", "open_clip"]
+__all__ = ["MissingFrame", "VideoError", "VideoReader", "is_clip", "open_clip"]
 
 CONTAINER_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif")
 STRIP_SUFFIX = ".png"
@@ -55,7 +57,11 @@ class VideoReader(Protocol):
 
     @property
     def num_frames(self) -> int:
-        """Number of frames that can be decoded, whatever the container says; at least 1."""
+        """Number of frames; at least 1. It follows from the file alone, not from earlier reads.
+
+        Every frame that the container announces if the last one can be decoded, otherwise those
+        before the first that cannot be. Single frames in between may still be missing.
+        """
         ...
 
     @property
@@ -64,7 +70,13 @@ class VideoReader(Protocol):
         ...
 
     def __iter__(self) -> Iterator[Frame]:
-        """All frames in order, uint8 H x W x 3, decoded as they are asked for."""
+        """The frames in order, uint8 H x W x 3, decoded as they are asked for.
+
+        Ends, with a warning, at the first that cannot be decoded.
+
+        Raises:
+            VideoError: that is frame 0, or the frame of a folder.
+        """
         ...
 
     def read(self, frames: Sequence[int]) -> Frames:
@@ -73,7 +85,8 @@ class VideoReader(Protocol):
         Bit-exact equal to what iteration yields. Decodes from the key frame before, no more.
 
         Raises:
-            VideoError: a frame is out of range or cannot be decoded.
+            VideoError: a frame is out of range.
+            MissingFrame: a frame cannot be decoded.
         """
         ...
 
@@ -84,7 +97,7 @@ def is_clip(path: Path) -> bool:
 
 
 def open_clip(path: Path | str, frame_rate: Fraction = DEFAULT_FRAME_RATE) -> VideoReader:
-    """The reader of a clip; `frame_rate` is for folders and strips, which state none.
+    """The reader of a clip; `frame_rate` is for folders and strips that state none.
 
     A file that did not change gets the same reader again, with what it learnt about the file.
 
@@ -111,33 +124,29 @@ def _open_clip(path: Path, frame_rate: Fraction, _changed: int, _num_bytes: int)
     raise VideoError(f"{path}: not a clip; expected {kinds}, a folder of frames, or a strip .png")
 
 
-class _WrongIndex(Exception):
-    """The decoder gave other frames than the packets announced."""
-
-
 class _ContainerReader:
     """Frames of a container, found by the time stamps of its packets.
 
-    Where those are missing or prove wrong (AVI has none, files are damaged), the clip is decoded
-    from the start and its frames are counted.
+    Where those are missing or a guess (as in AVI), the clip is decoded from the start and its
+    frames are counted.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         with open_video(path) as (_, stream):
             self.frame_rate = exact_frame_rate(stream)
-        self._index: Index | None = None  # None: not known yet, or not to be trusted
-        self._num_frames: int | None = None
-        self._num_promised = 0
         self._reported = False
 
-    @property
+    @cached_property
     def num_frames(self) -> int:
-        self._scan_once()
-        if self._num_frames is None:
-            self._count_by_decoding()
-        assert self._num_frames is not None
-        return self._num_frames
+        if self._index is not None:
+            count = len(self._index.frames)
+            # Damage is mostly an end that is missing: the last frame tells, and costs one GOP.
+            with suppress(MissingFrame):
+                list(self._seek(self._index, [count - 1]))
+                self._report_damage(count)
+                return count
+        return sum(1 for _ in self._decode_all())
 
     @property
     def size(self) -> tuple[int, int]:
@@ -148,14 +157,14 @@ class _ContainerReader:
         return map(frame_to_rgb, self._decode_all())
 
     def read(self, frames: Sequence[int]) -> Frames:
-        _check_range(self, frames)
         wanted = sorted(set(frames))
-        try:
-            found = self._seek(self._index, wanted) if self._index else self._count_up_to(wanted)
-            images = {position: frame_to_rgb(frame) for position, frame in found}
-        except (_WrongIndex, Damaged):
-            self._count_by_decoding()
-            return self.read(frames)
+        if self._index is not None:
+            _check_range(self.path, frames, len(self._index.frames))
+            found = self._seek(self._index, wanted)
+        else:
+            _check_range(self.path, frames, self.num_frames)
+            found = self._count_up_to(wanted)
+        images = {position: frame_to_rgb(frame) for position, frame in found}
         return _stack(self.path, [images[position] for position in frames])
 
     def _seek(self, index: Index, wanted: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
@@ -169,10 +178,11 @@ class _ContainerReader:
                     decoded = decode_from(container, stream, key)
                     position = bisect_left(times, key) - 1
                 while position < target:
+                    frame = _next_or_none(decoded)
+                    if frame is None or frame.pts != times[position + 1]:
+                        message = f"{self.path}: frame {target} cannot be decoded"
+                        raise MissingFrame(message, target, position)
                     position += 1
-                    frame = next(decoded, None)
-                    if frame is None or frame.pts != times[position]:
-                        raise _WrongIndex
                     if position == target:
                         yield position, frame
 
@@ -183,40 +193,44 @@ class _ContainerReader:
                 yield position, frame
 
     def _decode_all(self) -> Iterator[av.VideoFrame]:
-        """Every frame from the start, up to the end or to the first that cannot be decoded."""
-        self._scan_once()
+        """Every frame from the first key on, up to the end or to one that cannot be decoded."""
         count = 0
         with open_video(self.path) as (container, stream), suppress(Damaged):
-            for frame in decode(container.demux(stream)):
+            if self._index is None:
+                frames = decode(container.demux(stream))
+            else:
+                frames = decode_from(container, stream, self._index.keys[0])
+            for frame in frames:
                 yield frame
                 count += 1
         if count == 0:
             raise VideoError(f"{self.path}: none of its frames can be decoded")
-        if count != self._num_frames:
-            self._index, self._num_frames = None, count
-            self._report_damage()
+        self._report_damage(count)
 
-    def _count_by_decoding(self) -> None:
-        """Decode everything to learn how many frames there are; give up the index."""
-        self._index, self._num_frames = None, sum(1 for _ in self._decode_all())
+    @property
+    def _index(self) -> Index | None:
+        return self._scan[0]
 
-    def _scan_once(self) -> None:
-        if self._num_promised:
-            return
+    @cached_property
+    def _scan(self) -> tuple[Index | None, int]:
         with open_video(self.path) as (container, stream):
-            self._index, self._num_promised = scan_packets(container, stream)
-        if self._index:
-            self._num_frames = len(self._index.frames)
-            self._report_damage()
+            return scan_packets(container, stream)
 
-    def _report_damage(self) -> None:
-        assert self._num_frames is not None
-        if self._num_frames < self._num_promised and not self._reported:
+    def _report_damage(self, count: int) -> None:
+        _, promised = self._scan
+        if count < promised and not self._reported:
             logger.warning(
                 "%s: frames after %d of %d cannot be decoded; using %d",
-                *(self.path, self._num_frames, self._num_promised, self._num_frames),
+                *(self.path, count, promised, count),
             )
             self._reported = True
+
+
+def _next_or_none(frames: Iterator[av.VideoFrame]) -> av.VideoFrame | None:
+    try:
+        return next(frames, None)
+    except Damaged:
+        return None
 
 
 class _FolderReader:
@@ -224,7 +238,7 @@ class _FolderReader:
 
     def __init__(self, path: Path, frame_rate: Fraction) -> None:
         self.path = path
-        self.frame_rate = frame_rate
+        self.frame_rate = stated_frame_rate(path) or frame_rate
         names = [entry.name for entry in path.iterdir() if not entry.name.startswith(".")]
         frames = [name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES]
         if not frames:
@@ -246,11 +260,14 @@ class _FolderReader:
         return map(self._read_one, range(self.num_frames))
 
     def read(self, frames: Sequence[int]) -> Frames:
-        _check_range(self, frames)
+        _check_range(self.path, frames, self.num_frames)
         return _stack(self.path, [self._read_one(position) for position in frames])
 
     def _read_one(self, position: int) -> Frame:
-        return _read_image(self.path / self._names[position])
+        try:
+            return read_image(self.path / self._names[position])
+        except UserError as error:
+            raise MissingFrame(str(error), position, position - 1) from None
 
 
 def natural_order(name: str) -> list[tuple[bool, int, str]]:
@@ -278,11 +295,14 @@ class _StripReader:
         return iter(self._read_all())
 
     def read(self, frames: Sequence[int]) -> Frames:
-        _check_range(self, frames)
+        _check_range(self.path, frames, self.num_frames)
         return self._read_all()[list(frames)]
 
     def _read_all(self) -> Frames:
-        strip = _read_image(self.path)
+        try:
+            strip = read_image(self.path)
+        except UserError as error:
+            raise VideoError(str(error)) from None
         return np.stack(np.split(strip, self.num_frames, axis=1))
 
 
@@ -295,18 +315,10 @@ def _image_size(path: Path) -> tuple[int, int]:
         raise VideoError(f"{path}: not an image: {describe_contents(path)}") from None
 
 
-def _read_image(path: Path) -> Frame:
-    try:
-        return read_image(path)
-    except UserError as error:
-        raise VideoError(str(error)) from None
-
-
-def _check_range(reader: VideoReader, frames: Sequence[int]) -> None:
-    num_frames = reader.num_frames
+def _check_range(path: Path, frames: Sequence[int], num_frames: int) -> None:
     for frame in frames:
         if not 0 <= frame < num_frames:
-            raise VideoError(f"{reader.path}: there is no frame {frame}; it has {num_frames}")
+            raise VideoError(f"{path}: there is no frame {frame}; it has {num_frames}")
 
 
 def _stack(path: Path, images: Sequence[Frame]) -> Frames:

@@ -17,7 +17,8 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 from PIL import Image
 
 from datasets.container import ACCURATE, os_reason
-from datasets.images import Frame
+from datasets.frame_folder import RATE_FILE, stated_frame_rate, write_frame_rate
+from datasets.source import Frame
 from errors import UserError
 
 MAX_GIF_RATE = 50  # browsers slow down what is faster than 1/50 s a frame
@@ -45,7 +46,8 @@ class VideoWriter:
     """Writes H x W x 3 uint8 frames to `path`, whose suffix chooses the kind.
 
     .mp4 (H.264), .webm (VP9) and .gif; no suffix, or a folder that exists, gets 00000.png and so
-    on. Odd sizes get one more row or column in mp4 and webm, which have even sizes only. The result
+    on, and a note of the frame rate, which marks the folder as a result that may be replaced. Odd
+    sizes get one more row or column in mp4 and webm, which have even sizes only. The result
     appears under its name when the `with` block ends well; after an exception nothing is left, and
     an earlier result stays.
 
@@ -54,8 +56,8 @@ class VideoWriter:
 
     Raises:
         UserError: from the constructor where nothing could be written later: an unknown suffix, a
-            folder that cannot be written or holds other things than earlier frames, a frame rate
-            that a GIF cannot have. Later only for what could not be known, such as a full disk.
+            folder that cannot be written or holds other things than an earlier result, a frame
+            rate that a GIF cannot have. Later only for what could not be known: a full disk.
     """
 
     def __init__(self, path: Path | str, frame_rate: Fraction) -> None:
@@ -112,7 +114,7 @@ class VideoWriter:
 
     def _open_sink(self, frame: Frame) -> "_Sink":
         if self._codec is None:
-            return _FolderSink(self._temporary)
+            return _FolderSink(self._temporary, self.frame_rate)
         return _ContainerSink(self._temporary, self._codec, self.frame_rate, frame.shape[:2])
 
     def _failure(self, error: Exception) -> UserError:
@@ -127,8 +129,9 @@ class _Sink(Protocol):
 
 
 class _FolderSink:
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, frame_rate: Fraction) -> None:
         folder.mkdir()
+        write_frame_rate(folder, frame_rate)
         self._folder = folder
         self._num_frames = 0
 
@@ -226,11 +229,17 @@ def _check_replaceable(folder: Path) -> None:
         return
     if not folder.is_dir():
         raise UserError(f"{folder}: a file has this name; choose another, or a suffix such as .mp4")
-    strangers = [entry.name for entry in folder.iterdir() if not FRAME_NAME.fullmatch(entry.name)]
+    names = sorted(entry.name for entry in folder.iterdir())
+    is_ours = stated_frame_rate(folder) is not None
+    strangers = [
+        name
+        for name in names
+        if not (is_ours and (name == RATE_FILE or FRAME_NAME.fullmatch(name)))
+    ]
     if strangers:
         raise UserError(
-            f"{folder}: this folder holds {strangers[0]}, which is no frame of an earlier run; "
-            "choose another folder"
+            f"{folder}: this folder holds {strangers[0]}, which no earlier run wrote; choose "
+            "another folder, or an empty one"
         )
 
 

@@ -55,7 +55,7 @@ MAX_BYTES = 300_000  # of a full-colour PNG; a larger one gets a palette of 256 
 GOOD, BAD, TRUTH = "#1f6fb4", "#d1495b", "#777777"
 
 # Panels of the curves
-EQUIVARIANCE = ("unweighted/equivariance_value", "unweighted/equivariance_jacobian")
+EQUIVARIANCE = ("unweighted/motion/equivariance_value", "unweighted/motion/equivariance_jacobian")
 UNIT_INTERVAL = ("motion/background_weight", "motion/occlusion_mean")
 MOTION = ("motion/keypoint_spread", "motion/keypoint_shift", *UNIT_INTERVAL)
 
@@ -79,7 +79,7 @@ def main(arguments: argparse.Namespace) -> None:
     saved = checkpoint.load(Path(arguments.checkpoint))
     animator = Animator.from_checkpoint(saved, torch.device("cpu"))
     config, motion = saved.config, animator.motion
-    clips = build_source(config.data, "test", config.seed)
+    clips = build_source(config.data, "test")
     example = compute_example(animator, clips)
 
     write(draw_teaser(animator, clips), output / "teaser.png")
@@ -255,7 +255,7 @@ def draw_pyramid(config: Config, example: Example) -> Figure:
 def draw_curves(metrics: Metrics) -> Figure:
     """Every scalar of one run that tells how it goes."""
     figure, axes = plt.subplots(3, 4, figsize=(12, 7), layout="constrained")
-    names = ("unweighted/perceptual", *EQUIVARIANCE, "gradient_norm", *MOTION)
+    names = ("unweighted/motion/perceptual", *EQUIVARIANCE, "gradient_norm", *MOTION)
     for axis, name in zip(axes[:2].flat, names, strict=True):
         plot(axis, name, {GOOD: metrics})
     for axis, name in zip(axes[2], ("l1", "figure_l1", "psnr", "ssim"), strict=True):

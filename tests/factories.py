@@ -155,4 +155,4 @@ def noise_inputs(config: Config, batch: int = 2) -> StepInputs:
     with torch.no_grad():
         target_features = perceptual(driving)
     generator = torch.Generator().manual_seed(0)
-    return StepInputs(source, driving, perceptual, target_features, generator)
+    return StepInputs(source, driving, perceptual, target_features, generator, epoch=0, outputs={})

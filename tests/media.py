@@ -112,3 +112,20 @@ def truncate(path: Path, fraction: float) -> Path:
     contents = path.read_bytes()
     path.write_bytes(contents[: int(len(contents) * fraction)])
     return path
+
+
+def damage(path: Path, first: int, last: int) -> Path:
+    """Overwrite the data of frames `first` .. `last` of a clip and return `path`.
+
+    The container still announces them. The clip must not have B-frames.
+    """
+    with av.open(str(path)) as container:
+        packets = [packet for packet in container.demux(video=0) if packet.size]
+        spans = [(packet.pos, packet.size) for packet in packets[first : last + 1]]
+    contents = bytearray(path.read_bytes())
+    noise = np.random.default_rng(0)
+    for start, size in spans:
+        assert start is not None
+        contents[start : start + size] = noise.bytes(size)
+    path.write_bytes(contents)
+    return path

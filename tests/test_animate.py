@@ -44,7 +44,7 @@ def run_animate(tiny_run, media):
 
 
 def pngs(folder):
-    return np.stack([np.asarray(Image.open(path)) for path in sorted(folder.iterdir())])
+    return np.stack([np.asarray(Image.open(path)) for path in sorted(folder.glob("*.png"))])
 
 
 def test_video(run_animate, tmp_path, capsys, tiny_run):
@@ -61,9 +61,8 @@ def test_video(run_animate, tmp_path, capsys, tiny_run):
 
 def test_folder_holds_the_prediction_to_the_last_bit(run_animate, tmp_path, tiny_run, media):
     assert run_animate(tmp_path / "out", "--motion", "absolute", driving="frames") == 0
-    assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
-        f"{i:05d}.png" for i in range(5)
-    ]
+    names = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert names == [*(f"{i:05d}.png" for i in range(5)), "frame_rate.json"]
     saved = load(step_file(tiny_run, 8))
     animator = Animator.from_checkpoint(saved, torch.device("cpu"))
     source = np.array(Image.open(media / "source.png"))
@@ -131,7 +130,7 @@ def test_another_shape_is_announced(tiny_run, tmp_path, capsys, media, fit):
 def test_same_output_again(run_animate, tmp_path):
     for driving, count in (("driving.mp4", 9), ("frames", 5)):
         assert run_animate(tmp_path / "out", driving=driving) == 0
-        assert len(list((tmp_path / "out").iterdir())) == count
+        assert len(pngs(tmp_path / "out")) == count
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
@@ -212,7 +211,11 @@ def test_without_arguments_and_without_a_run(tmp_path, monkeypatch, capsys):
         ({"output": "out.avi"}, "out.avi: cannot write .avi; use .mp4, .webm, .gif"),
         ({"output": "text.mp4/out.mp4"}, "out.mp4: cannot be written"),
         ({"output": "text"}, "text: a file has this name"),
-        ({"output": "."}, "which is no frame of an earlier run; choose another folder"),
+        ({"output": "mine"}, "holds 00001.png, which no earlier run wrote; choose another folder"),
+        ({"output": "source.png"}, "source.png would replace --source"),
+        ({"output": "driving.mp4"}, "driving.mp4 would replace --driving"),
+        ({"output": "mine/../mine", "driving": "mine"}, "mine would replace --driving"),
+        ({"output": "mine", "source": "mine/00001.png"}, "mine would replace --source"),
     ],
 )
 def test_bad_files(tiny_run, media, tmp_path, capsys, replaced, expected):
@@ -222,6 +225,8 @@ def test_bad_files(tiny_run, media, tmp_path, capsys, replaced, expected):
         (tmp_path / name).write_text("hello")
     (tmp_path / "pointer.png").write_text("version https://git-lfs.github.com/spec/v1\n")
     (tmp_path / "nothing").mkdir()
+    (tmp_path / "mine").mkdir()
+    shutil.copy(media / "source.png", tmp_path / "mine" / "00001.png")
     video = bytearray((media / "driving.mp4").read_bytes())
     start = video.index(b"mdat") + 4
     video[start : start + 2000] = os.urandom(2000)

@@ -22,7 +22,7 @@ def root(tmp_path_factory):
 
 def test_clips_of_unlike_shapes_and_kinds(root):
     config = clips_config(root)
-    train_clips = build_source(config.data, "train", 0)
+    train_clips = build_source(config.data, "train")
     assert [clip.name for clip in train_clips.clips] == ["clip0", "clip1", "folder", "tall"]
     for index in range(4):
         assert train_clips.read(index, [0, 1]).shape == (2, 32, 32, 3)
@@ -34,7 +34,7 @@ def test_clips_of_unlike_shapes_and_kinds(root):
 
 def test_puppets():
     config = tiny_config()
-    assert preflight(build_source(config.data, "test", 0)) == (
+    assert preflight(build_source(config.data, "test")) == (
         "test: 2 puppets, 4 frames each, 32 x 32 pixels"
     )
     assert len(build_pairs(config)) == 16
@@ -42,7 +42,7 @@ def test_puppets():
 
 def test_puppets_have_two_splits():
     with pytest.raises(UserError, match="split val: puppets have the splits train and test"):
-        build_source(tiny_config().data, "val", 0)
+        build_source(tiny_config().data, "val")
 
 
 def test_ids(tmp_path):
@@ -51,8 +51,8 @@ def test_ids(tmp_path):
     write_frame_folder(tmp_path / "test" / "no-id-here", 2)
     config = clips_config(tmp_path, "data.id_sampling=true")
     assert len(build_pairs(config)) == 4  # 2 ids x 2 repeats
-    assert "3 clips, 2 ids" in preflight(build_source(config.data, "train", 0))
-    assert len(build_source(config.data, "test", 0).clips) == 1  # ids matter in training alone
+    assert "3 clips, 2 ids" in preflight(build_source(config.data, "train"))
+    assert len(build_source(config.data, "test").clips) == 1  # ids matter in training alone
 
 
 def test_nothing_would_train(root):
@@ -93,7 +93,7 @@ def test_too_many_unreadable_clips_are_named(tmp_path):
     (tmp_path / "train" / "text.mp4").write_text("not a video")
     truncate(write_clip(tmp_path / "train" / "torn.mp4"), 0.3)
     with pytest.raises(UserError) as caught:
-        preflight(build_source(clips_config(tmp_path).data, "train", 0))
+        preflight(build_source(clips_config(tmp_path).data, "train"))
     message = str(caught.value)
     assert "2 of 3 clips cannot be read, more than 1%" in message
     assert "text.mp4: not a video: the file holds text" in message
@@ -106,7 +106,7 @@ def test_one_percent_may_be_unreadable_but_none_of_the_test_split(tmp_path):
     for index in range(99):
         write_frame_folder(tmp_path / "train" / f"{index}", 1, (16, 16))
     (tmp_path / "train" / "text.mp4").write_text("not a video")
-    clips = build_source(clips_config(tmp_path).data, "train", 0)
+    clips = build_source(clips_config(tmp_path).data, "train")
     report = preflight(clips)
     assert "100 clips" in report
     assert "1 clips cannot be read" in report

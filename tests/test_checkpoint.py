@@ -153,8 +153,8 @@ def test_checkpoint_is_plain_and_complete(tiny_run):
 def test_average_is_what_is_used(tiny_run):
     saved = load(step_file(tiny_run, 8))
     assert saved.average is not None
-    assert differences(saved.best_networks, saved.average["networks"]) == []
-    assert differences(saved.best_networks, saved.networks) != []
+    assert differences(saved.evaluation_networks, saved.average["networks"]) == []
+    assert differences(saved.evaluation_networks, saved.networks) != []
 
 
 def test_interrupted_write_leaves_the_old_file(tmp_path):
@@ -194,7 +194,7 @@ def test_init_from_copies_the_average_and_names_the_rest(tiny_run):
     report = init_from(model, path)
     assert report.missing == []
     assert {name.split(".")[0] for name in report.unused} == {"dense_motion"}
-    average = load(path).best_networks["generator"]
+    average = load(path).evaluation_networks["generator"]
     assert differences(dict(model.networks["generator"].state_dict()), dict(average)) == []
 
     model = Model(tiny_config())

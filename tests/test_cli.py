@@ -64,12 +64,16 @@ def test_positive_int(number, capsys):
 
 @pytest.fixture
 def machine(monkeypatch):
-    """A machine with so many CUDA devices, with MPS or without."""
+    """A machine with so many CUDA devices, with MPS or without; the CUDA devices made current."""
+
+    chosen = []
 
     def build(num_cuda, mps):
         monkeypatch.setattr(torch.cuda, "is_available", lambda: num_cuda > 0)
         monkeypatch.setattr(torch.cuda, "device_count", lambda: num_cuda)
+        monkeypatch.setattr(torch.cuda, "set_device", lambda index: chosen.append(index))
         monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+        return chosen
 
     return build
 
@@ -78,7 +82,7 @@ def machine(monkeypatch):
     ("num_cuda", "mps", "name", "device"),
     [
         (0, False, "auto", "cpu"),
-        (0, True, "auto", "mps"),
+        (0, True, "auto", "cpu"),  # MPS only where it is asked for
         (2, True, "auto", "cuda"),
         (2, False, "cpu", "cpu"),
         (2, False, "cuda:1", "cuda:1"),
@@ -87,8 +91,10 @@ def machine(monkeypatch):
     ],
 )
 def test_device(machine, num_cuda, mps, name, device):
-    machine(num_cuda, mps)
+    chosen = machine(num_cuda, mps)
     assert pick_device(name) == torch.device(device)
+    # What asks for the current device, such as the peak memory, gets this one.
+    assert chosen == ([torch.device(device).index or 0] if name.startswith("cuda") else [])
 
 
 @pytest.mark.parametrize(

@@ -111,6 +111,34 @@ def test_fp16_failure_that_no_loss_scale_mends_is_a_bad_step():
     assert run.optimizer.bad_steps.item() == 1
 
 
+@pytest.mark.parametrize("precision", ["float32", "fp16"])
+def test_infinite_loss_with_finite_gradients_is_a_bad_step(precision):
+    run = Run(f"train.precision={precision}")
+    run.step()
+    before = run.snapshot()
+    loss = sum(p.sum() for p in run.optimizer.parameters)
+    with run.optimizer.guarded_buffers():
+        run.optimizer.backward(loss)
+        assert torch.isfinite(run.optimizer.step(loss.detach() + math.inf))
+    assert equal(run.snapshot(), before)
+    assert run.optimizer.bad_steps.item() == 1
+
+
+def test_bad_steps_in_a_row_are_counted_apart():
+    run = Run()
+    for factor in (math.nan, math.nan, 1.0, math.nan):
+        run.step(factor)
+    assert run.optimizer.bad_steps.item() == 3
+    assert run.optimizer.bad_in_a_row.item() == 1
+
+
+def test_settings_of_the_config_win_over_saved_ones():
+    saved = Run().optimizer.state()
+    other = Run("train.betas=[0.9, 0.99]", "train.precision=fp16").optimizer
+    other.load_state(saved)
+    assert all(group["betas"] == (0.9, 0.99) for group in other.adam.param_groups)
+
+
 def test_norm_is_that_of_all_gradients_before_clipping():
     run = Run("train.clip_norm=0.001")
     seen = []

@@ -82,7 +82,7 @@ def test_rows_average_to_the_summary(puppets):
 def test_baseline_by_hand(puppets, tiny_run):
     """The mean absolute difference of every frame to the first, from the frames themselves."""
     config = reconstruct.checkpoint.load(step_file(tiny_run, 8)).config
-    source = build_source(config.data, "test", config.seed)
+    source = build_source(config.data, "test")
     row = rows_of(puppets / "metrics.csv")[1]
     frames = source.read(1, range(4)).astype(float) / 255
     difference = np.abs(frames - frames[0])

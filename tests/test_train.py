@@ -60,9 +60,10 @@ def test_metrics_file(tiny_run):
     assert [row["epoch"] for row in rows] == [i / 4 for i in range(1, 9)]
     for row in rows:
         terms = ("perceptual", "equivariance_value", "equivariance_jacobian")
-        assert row["loss/total"] == pytest.approx(sum(row[f"loss/{n}"] for n in terms), rel=1e-4)
-        assert row["loss/equivariance_value"] == pytest.approx(
-            10 * row["unweighted/equivariance_value"], rel=1e-4
+        total = sum(row[f"loss/motion/{name}"] for name in terms)
+        assert row["loss/total"] == pytest.approx(total, rel=1e-4)
+        assert row["loss/motion/equivariance_value"] == pytest.approx(
+            10 * row["unweighted/motion/equivariance_value"], rel=1e-4
         )
         assert row["bad_steps"] == 0
         assert row["gradient_norm"] > 0
@@ -76,9 +77,9 @@ def test_metrics_file(tiny_run):
 
 def test_tensorboard_has_scalars_and_pictures(tiny_run):
     events = EventAccumulator(str(tiny_run), size_guidance={"images": 0}).Reload()
-    scalars = {"loss/perceptual", "unweighted/perceptual", "validation/l1", "train/gradient_norm"}
-    assert set(events.Tags()["scalars"]) >= scalars
-    assert [event.step for event in events.Scalars("loss/perceptual")] == [*range(1, 9)]
+    terms = {"loss/motion/perceptual", "unweighted/motion/perceptual"}
+    assert set(events.Tags()["scalars"]) >= {*terms, "validation/l1", "train/gradient_norm"}
+    assert [event.step for event in events.Scalars("loss/motion/perceptual")] == [*range(1, 9)]
     assert set(events.Tags()["images"]) == {"train-motion", "validation-motion"}
 
 
@@ -253,7 +254,7 @@ def test_bad_steps_stop_the_run(tmp_path, capsys):
     overrides = ("train.learning_rate=1e38", "train.max_bad_steps=5", "train.epochs=10")
     assert call(train, *tiny(folder, *overrides, "train.checkpoint_every=2"), "--resume") == 2
     message = capsys.readouterr().err.splitlines()[-1]
-    assert message.startswith("train.py: error: 6 steps were skipped for a loss or gradient that")
+    assert message.startswith("train.py: error: 6 steps in a row were skipped for a loss")
     assert "(train.max_bad_steps: 5)" in message
     assert "loss/total" in message
     assert f"last good checkpoint: {step_file(folder, 4)}" in message

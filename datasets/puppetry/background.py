@@ -12,6 +12,7 @@ from PIL import Image
 
 from datasets.puppetry.colour import Colour, choose, column, mix, oklch, uniform
 from datasets.puppetry.shapes import Field, saturate, triangle_wave
+from seeding import numpy_rng
 
 Picture = NDArray[np.float32]  # H x W x 3 in [0, 1]
 
@@ -55,7 +56,7 @@ def sample_background(rng: np.random.Generator, split: str) -> Background:
 
 def paint_background(background: Background, size: tuple[int, int]) -> Picture:
     """The background at `size` = (height, width): the same picture, finer, at a larger size."""
-    rng = np.random.default_rng(background.seed)
+    rng = numpy_rng("background picture", background.seed)
     if background.photo is not None:
         return _photo_crop(rng, background, size)
     height, width = size

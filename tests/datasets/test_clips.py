@@ -1,12 +1,21 @@
+import pickle
 from fractions import Fraction
 
 import numpy as np
 import pytest
 
+from datasets import video
 from datasets.clips import ClipFolder, inspect_clips
 from datasets.video import VideoError
 from errors import UserError
-from tests.media import frame_numbers, write_clip, write_frame_folder, write_strip
+from tests.media import (
+    damage,
+    frame_numbers,
+    truncate,
+    write_clip,
+    write_frame_folder,
+    write_strip,
+)
 
 
 @pytest.fixture
@@ -90,6 +99,90 @@ def test_unreadable_clip_raises_when_read(root):
     index = [clip.name for clip in source.clips].index("bad")
     with pytest.raises(VideoError, match=r"bad\.mp4: not a video"):
         source.read(index, [0])
+
+
+@pytest.fixture
+def damaged(tmp_path):
+    """Clips of 60 frames: `end` breaks after frame 42, `middle` lacks 30 to 35, `folder` lacks 3.
+
+    `start` begins with frame 12, `all` has lost every frame.
+    """
+    lost = {"end": (43, 59), "middle": (30, 30), "start": (0, 0), "all": (0, 59)}
+    for name, (first, last) in lost.items():
+        path = tmp_path / "train" / f"{name}.mp4"
+        damage(write_clip(path, 60, gop=12, codec_options={"bf": "0"}), first, last)
+    folder = write_frame_folder(tmp_path / "train" / "folder", 6)
+    truncate(folder / "frame3.png", 0.5)
+    return tmp_path
+
+
+def damaged_clips(root):
+    source = ClipFolder(root, "train", (48, 64))
+    return source, {clip.name: index for index, clip in enumerate(source.clips)}
+
+
+def test_damaged_clips_are_used_as_far_as_they_go(damaged, caplog):
+    source, index = damaged_clips(damaged)
+    report = inspect_clips(source)
+    assert report.num_frames == 43 + 60 + 6 + 48
+    assert [*report.unreadable] == ["all"]
+    assert caplog.messages == [
+        f"{damaged / 'train' / 'end.mp4'}: frames after 43 of 60 cannot be decoded; using 43"
+    ]
+    caplog.clear()
+
+    assert frame_numbers(source.read(index["end"], [42, 0])) == [42, 0]
+    assert caplog.messages == []
+    for frames, expected in (([35, 30], [29, 29]), ([36, 29], [36, 29]), ([59, 33], [59, 29])):
+        assert frame_numbers(source.read(index["middle"], frames)) == expected
+    assert frame_numbers(source.read(index["folder"], [4, 3])) == [4, 2]
+    assert len(caplog.messages) == 2
+    assert "middle.mp4: frame 30 cannot be decoded; earlier frames stand in" in caplog.text
+    assert "frame3.png: not an image" in caplog.text
+    assert frame_numbers(source.read(index["start"], [0, 47])) == [12, 59]
+    for use in (lambda: source.read(index["all"], [11]), lambda: source.num_frames(index["all"])):
+        with pytest.raises(VideoError, match=r"all\.mp4: .* can(not)? be decoded"):
+            use()
+
+
+@pytest.mark.parametrize(("name", "count"), [("end", 43), ("middle", 30), ("folder", 3)])
+def test_stream_of_a_damaged_clip(damaged, caplog, name, count):
+    source, index = damaged_clips(damaged)
+    assert frame_numbers(np.stack(list(source.stream(index[name])))) == [*range(count)]
+    assert len(caplog.messages) == 1
+    assert f"{count}" in caplog.text
+
+
+def test_stream_of_a_clip_that_lost_its_beginning(damaged):
+    source, index = damaged_clips(damaged)
+    frames = np.stack(list(source.stream(index["start"])))
+    np.testing.assert_array_equal(frames, source.read(index["start"], range(48)))
+
+
+def test_what_was_read_before_does_not_change_what_is_drawn(damaged):
+    """One process read everything, another got the source by pickle, a third begins anew."""
+    source, index = damaged_clips(damaged)
+    inspect_clips(source)
+    used = [index[name] for name in ("end", "middle", "folder")]
+    for clip in used:
+        list(source.stream(clip))
+    unpickled = pickle.loads(pickle.dumps(source))
+    counts = [source.num_frames(clip) for clip in used]
+    frames = [source.read(clip, range(counts[i])) for i, clip in enumerate(used)]
+    for other in (unpickled, damaged_clips(damaged)[0]):
+        video._open_clip.cache_clear()
+        for i, clip in enumerate(used):
+            np.testing.assert_array_equal(other.read(clip, range(counts[i])), frames[i])
+            assert other.num_frames(clip) == counts[i]
+
+
+def test_counts_are_carried_to_other_processes(damaged, monkeypatch):
+    """A worker does not decode the end of a clip again."""
+    source, index = damaged_clips(damaged)
+    inspect_clips(source)
+    unpickled = pickle.loads(pickle.dumps(source))
+    monkeypatch.setattr("datasets.clips.open_clip", None)
+    assert unpickled.num_frames(index["end"]) == 43
 
 
 def test_inspection(root):

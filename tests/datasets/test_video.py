@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from datasets.container import decode
-from datasets.video import VideoError, open_clip
+from datasets.video import MissingFrame, VideoError, open_clip
 from tests.media import (
+    damage,
     frame_number,
     frame_numbers,
     numbered_frame,
@@ -140,6 +141,22 @@ def test_folder_in_natural_order(tmp_path):
     assert (reader.num_frames, reader.size, reader.frame_rate) == (12, (48, 64), 25)
 
 
+@pytest.mark.parametrize(
+    ("note", "rate"),
+    [
+        ('{"frames_per_second": "30000/1001"}', NTSC),
+        ('{"frames_per_second": "1/0"}', 10),
+        ('{"frames_per_second": null}', 10),
+        ("[1, 2]", 10),
+        ("hello", 10),
+    ],
+)
+def test_folder_may_state_its_frame_rate(tmp_path, note, rate):
+    folder = write_frame_folder(tmp_path / "clip", 2)
+    (folder / "frame_rate.json").write_text(note)
+    assert open_clip(folder, Fraction(10)).frame_rate == rate
+
+
 def test_strip(tmp_path):
     reader = open_clip(write_strip(tmp_path / "strip.png", 5, side=48), Fraction(10))
     assert (reader.num_frames, reader.size, reader.frame_rate) == (5, (48, 48), 10)
@@ -165,23 +182,49 @@ def test_broken_tail_uses_what_can_be_decoded_and_says_so_once(tmp_path, caplog,
     ]
 
 
-def test_damage_in_the_middle_ends_the_clip(tmp_path, caplog):
-    path = write_clip(tmp_path / "a.mp4", 60, gop=60, container_options={"movflags": "faststart"})
-    contents = bytearray(path.read_bytes())
-    start = len(contents) * 7 // 10
-    contents[start : start + 600] = np.random.default_rng(0).bytes(600)
-    path.write_bytes(contents)
+@pytest.fixture
+def long_clip(tmp_path):
+    """60 frames, a key frame every 12."""
+    return write_clip(tmp_path / "a.mp4", 60, gop=12, codec_options={"bf": "0"})
 
-    reader = open_clip(path)
-    assert reader.num_frames == 60  # the packets are all there
-    try:
-        reader.read([59])
-    except VideoError as error:
-        assert "there is no frame 59" in str(error)  # noqa: PT017
-    frames = list(reader)
-    assert reader.num_frames == len(frames) < 60
-    assert "cannot be decoded; using" in caplog.text
-    np.testing.assert_array_equal(reader.read([len(frames) - 1])[0], frames[-1])
+
+def test_damaged_end_that_the_packets_hide(long_clip, caplog):
+    reader = open_clip(damage(long_clip, 43, 59))
+    assert frame_numbers(reader.read([42, 3])) == [42, 3]
+    assert reader.num_frames == 43
+    assert frame_numbers(np.stack(list(reader))) == [*range(43)]
+    assert reader.num_frames == 43
+    assert frame_numbers(reader.read([42])) == [42]
+    assert caplog.messages == [f"{long_clip}: frames after 43 of 60 cannot be decoded; using 43"]
+
+
+def test_damage_in_the_middle(long_clip, caplog):
+    """The clip ends there when it is played; the frames behind can be read."""
+    reader = open_clip(damage(long_clip, 30, 30))
+    for _ in range(2):  # what was read before makes no difference
+        assert reader.num_frames == 60
+        assert frame_numbers(reader.read([59, 29, 36])) == [59, 29, 36]
+        for missing in (30, 35):
+            with pytest.raises(MissingFrame, match=f"frame {missing} cannot be decoded") as caught:
+                reader.read([36, missing, 2])
+            assert (caught.value.frame, caught.value.earlier) == (missing, 29)
+        assert frame_numbers(np.stack(list(reader))) == [*range(30)]
+    assert caplog.messages == [f"{long_clip}: frames after 30 of 60 cannot be decoded; using 30"]
+
+
+def test_damaged_key_frame(long_clip):
+    reader = open_clip(damage(long_clip, 24, 24))
+    with pytest.raises(MissingFrame) as caught:
+        reader.read([25])
+    assert caught.value.earlier == 23
+
+
+def test_damaged_text_in_the_header_does_no_harm(tmp_path):
+    path = write_clip(tmp_path / "a.mp4")
+    contents = path.read_bytes()
+    assert b"Lavf" in contents  # who wrote it
+    path.write_bytes(contents.replace(b"Lavf", b"\xe8\xe8\xe8\xe8"))
+    assert frame_numbers(open_clip(path).read([11, 0])) == [11, 0]
 
 
 def test_memory_does_not_grow_with_length(tmp_path):
@@ -298,5 +341,5 @@ def test_corrupt_frame_of_a_folder_is_named(tmp_path):
     folder = write_frame_folder(tmp_path / "clip", 3)
     truncate(folder / "frame1.png", 0.5)
     assert frame_numbers(open_clip(folder).read([0, 2])) == [0, 2]
-    with pytest.raises(VideoError, match=r"frame1\.png: not an image"):
+    with pytest.raises(MissingFrame, match=r"frame1\.png: not an image"):
         open_clip(folder).read([1])

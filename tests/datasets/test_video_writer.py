@@ -37,7 +37,7 @@ def test_what_is_written_can_be_read(tmp_path, name):
     assert names(tmp_path / "new") == [name]
 
 
-@pytest.mark.parametrize("name", ["a.mp4", "a.webm"])
+@pytest.mark.parametrize("name", ["a.mp4", "a.webm", "folder"])
 def test_frame_rate_stays_exact(tmp_path, name):
     assert open_clip(write(tmp_path / name, 40, rate=NTSC)).frame_rate == NTSC
 
@@ -98,11 +98,25 @@ def test_an_earlier_result_is_replaced(tmp_path, name):
     assert names(tmp_path) == [name]
 
 
-def test_a_folder_with_other_things_is_left_alone(tmp_path):
-    (tmp_path / "thesis.tex").touch()
-    with pytest.raises(UserError, match=r"holds thesis\.tex.*choose another folder"):
+@pytest.mark.parametrize("name", ["thesis.tex", "00001.png", "frame_rate.json"])
+def test_a_folder_that_is_no_earlier_result_is_left_alone(tmp_path, name):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(UserError, match=rf"holds {name}, which no earlier run wrote; choose ano"):
         VideoWriter(tmp_path, Fraction(25))
-    assert names(tmp_path) == ["thesis.tex"]
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "mine")]
+
+
+def test_an_earlier_result_with_other_things_is_left_alone(tmp_path):
+    folder = write(tmp_path / "folder", 2)
+    (folder / "thesis.tex").touch()
+    with pytest.raises(UserError, match=r"holds thesis\.tex"):
+        VideoWriter(folder, Fraction(25))
+    assert names(folder) == ["00000.png", "00001.png", "frame_rate.json", "thesis.tex"]
+
+
+def test_an_empty_folder_is_used(tmp_path):
+    (tmp_path / "folder").mkdir()
+    assert open_clip(write(tmp_path / "folder", 3)).num_frames == 3
 
 
 @pytest.mark.parametrize(

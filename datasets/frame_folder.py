@@ -1,0 +1,25 @@
+"""The note in a folder of frames that says how fast to play them."""
+
+import json
+from fractions import Fraction
+from pathlib import Path
+
+RATE_FILE = "frame_rate.json"
+_KEY = "frames_per_second"
+
+
+def write_frame_rate(folder: Path, frame_rate: Fraction) -> None:
+    """Note the exact frame rate of the frames in `folder`."""
+    (folder / RATE_FILE).write_text(json.dumps({_KEY: str(frame_rate)}) + "\n")
+
+
+def stated_frame_rate(folder: Path) -> Fraction | None:
+    """Frames per second as `write_frame_rate` noted them; None for a folder without such a note.
+
+    A file of the same name and other contents is somebody else's, not a note.
+    """
+    try:
+        frame_rate = Fraction(json.loads((folder / RATE_FILE).read_text())[_KEY])
+    except (OSError, ValueError, TypeError, KeyError, ZeroDivisionError):
+        return None
+    return frame_rate if frame_rate > 0 else None
