@@ -50,6 +50,7 @@ def workplace(tmp_path_factory, tiny_run) -> Path:
         folder / "source.png",
         np.random.default_rng(0).integers(256, size=(40, 32, 3), dtype=np.uint8),
     )
+    shutil.copytree(folder / "data/vox", folder / "data/heads")
     write_clip(folder / "driving.mp4", 4, (32, 40))
     shutil.copytree(tiny_run, folder / "runs/demo")
     # The file of a trained network of full width, as small as it may be.
