@@ -42,21 +42,28 @@ def reconstruct_clip(
         driving = iter(clips.read(index, frames))
     source = clips.read(index, frames[:1])[0]
     baseline = animator.to_device(source[None])
+    source_mask = _foreground(clips, index, frames[:1])
     position = 0
     for batch, prediction in animator.animate(
         source, driving, motion="absolute", batch_size=batch_size
     ):
         target = animator.to_device(batch)
         figure = None
-        if isinstance(clips, HasForeground):
-            shown = [frames[0], *frames[position : position + len(batch)]]
-            masks = torch.from_numpy(clips.foreground_masks(index, shown) > 0.5).unsqueeze(1)
-            figure = (masks[:1] | masks[1:]).to(target.device)
+        driving_mask = _foreground(clips, index, frames[position : position + len(batch)])
+        if source_mask is not None and driving_mask is not None:
+            figure = (source_mask | driving_mask).to(target.device)
         metrics = frame_metrics(prediction, target, figure)
         repeated = frame_metrics(baseline.expand_as(target), target, figure)
         metrics |= {f"baseline_{name}": value for name, value in repeated.items()}
         yield ReconstructedBatch(batch, prediction, metrics)
         position += len(batch)
+
+
+def _foreground(clips: ClipSource, index: int, frames: Sequence[int]) -> Tensor | None:
+    """The true foreground, B x 1 x H x W bool; None for clips that do not know it."""
+    if not isinstance(clips, HasForeground):
+        return None
+    return torch.from_numpy(clips.foreground_masks(index, frames) > 0.5).unsqueeze(1)
 
 
 def frame_metrics(prediction: Tensor, target: Tensor, figure: Tensor | None) -> FrameMetrics:
