@@ -1,77 +1,131 @@
-"""Animate an image with the motion of a video.
+"""Animate an image with the motion of a video, if wanted on another background.
 
-Without --source and --driving: the first two test clips of the training data, one animated by the
-other, with the newest checkpoint under runs/.
+Without --source and --driving: the first test clips of the training data, one animated by another,
+with the newest checkpoint under runs/. If it can swap backgrounds, a third clip gives one.
 """
 
 import argparse
 import sys
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from fractions import Fraction
+from itertools import islice, repeat
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 import checkpoint
-from animation import Animator
+from animation import (
+    ANIMATORS,
+    Animator,
+    AnimatorName,
+    animate,
+    build_animator,
+    frames_to_tensor,
+    load_model,
+)
+from background_swap import BackgroundSwapper, BackgroundType, Compose
 from cli import add_device_argument, pick_device, positive_int, run_entry_point
-from config import Config
+from config import Config, DataConfig
+from datasets.backgrounds import open_background, parse_color
 from datasets.build import build_source
 from datasets.images import Fit, fit_frames, read_image
 from datasets.source import Frame
 from datasets.video import open_clip
 from datasets.video_writer import VideoWriter
 from errors import UserError
-from visualization import to_uint8
+from layouts import LAYOUTS, AnimatedBatch, Layout, LayoutName, grey_frames
+from model import Model
 
 RUNS = Path("runs")
+SOURCE, TRANSPARENT = "source", "transparent"  # backgrounds that are no files
 
 
 class Inputs(NamedTuple):
-    """Source and driving frames at the model's size, with the driving clip's frame rate."""
+    """Frames at the model's size, with the driving clip's frame rate.
+
+    backgrounds: for each driving frame; where they end, the animation ends. None: no picture.
+    """
 
     source: Frame
     driving: Iterable[Frame]
     num_frames: int
     frame_rate: Fraction
+    backgrounds: Iterable[Frame] | None
 
 
 def main(arguments: argparse.Namespace) -> None:
     if (arguments.source is None) != (arguments.driving is None):
         raise UserError("--source and --driving belong together: an image and a clip")
-    for option in ("source", "driving"):
-        refuse_to_replace(option, getattr(arguments, option), arguments.output)
     path = Path(arguments.checkpoint) if arguments.checkpoint else newest_checkpoint()
+    output = choose_output(arguments, path)
+    refuse_to_replace(arguments, output, "--output")
+    masks_output = None
+    if arguments.save_masks:
+        masks_output = output.parent / f"{output.stem}-masks{output.suffix}"
+        refuse_to_replace(arguments, masks_output, "--save-masks")
     device = pick_device(arguments.device)
     saved = checkpoint.load(path)
-    animator = Animator.from_checkpoint(saved, device)
-    if arguments.source is None:
-        inputs = demo_inputs(saved.config)
-        output = Path(arguments.output or checkpoint.run_folder(path) / "animation.mp4")
-    else:
-        inputs = read_inputs(arguments.source, arguments.driving, saved.config)
-        if arguments.output is None:
-            raise UserError("--output is missing: out.mp4, or a folder for lossless png frames")
-        output = Path(arguments.output)
+    model = load_model(saved, device)
+    animator = choose_animator(arguments, model, device)
+    inputs = choose_inputs(arguments, saved.config)
+    swapper = build_swapper(arguments, model, inputs)
+    layout_name = choose_layout(arguments, swapper)
+    is_transparent = arguments.background == TRANSPARENT
+    source_mask = None
+    if swapper is not None and arguments.show_masks:
+        source_mask = swapper.cut_out(frames_to_tensor(inputs.source[None], device)).foreground_mask
+    layout = Layout(layout_name, is_transparent, source_mask)
 
     num_frames = 0
-    with VideoWriter(output, inputs.frame_rate) as video:
-        batches = animator.animate(
-            inputs.source,
-            tqdm(inputs.driving, total=inputs.num_frames, unit="frame", disable=None),
-            motion=arguments.motion,
-            adapt_scale=arguments.adapt_scale,
-            batch_size=arguments.batch_size,
+    with ExitStack() as writers:
+        video = writers.enter_context(
+            VideoWriter(output, inputs.frame_rate, transparent=is_transparent)
         )
-        for driving, prediction in batches:
-            for driving_frame, frame in zip(driving, to_uint8(prediction), strict=True):
-                if arguments.layout == "side-by-side":
-                    frame = np.concatenate((inputs.source, driving_frame, frame), axis=1)
+        masks = None
+        if masks_output is not None:
+            masks = writers.enter_context(VideoWriter(masks_output, inputs.frame_rate))
+        for batch in animated_batches(animator, swapper, inputs, arguments.batch_size):
+            for frame in layout.arrange(batch):
                 video.write(frame)
                 num_frames += 1
+            if masks is not None and batch.swapped is not None:
+                for frame in grey_frames(batch.swapped.alpha, batch.driving):
+                    masks.write(frame)
     print(f"{output}: {num_frames} frames, {path} (step {saved.step})")
+    if masks_output is not None:
+        print(f"{masks_output}: the figure's mask in each of them")
+
+
+def animated_batches(
+    animator: Animator, swapper: BackgroundSwapper | None, inputs: Inputs, batch_size: int
+) -> Iterator[AnimatedBatch]:
+    """Animate and swap batch by batch; memory does not grow with the number of frames."""
+    progress = tqdm(inputs.driving, total=inputs.num_frames, unit="frame", disable=None)
+    backgrounds = None if inputs.backgrounds is None else iter(inputs.backgrounds)
+    for driving, animated in animate(animator, inputs.source, progress, batch_size):
+        if swapper is None or backgrounds is None:
+            swapped = None if swapper is None else swapper.cut_out(animated)
+            yield AnimatedBatch(inputs.source, driving, animated, None, swapped)
+            continue
+        behind = list(islice(backgrounds, len(driving)))
+        count = len(behind)
+        if behind:
+            # The array of a picture that stays is the same: one upload, one mask.
+            is_still = all(frame is behind[0] for frame in behind)
+            pictures = np.stack(behind[:1] if is_still else behind)
+            swapped = swapper.swap(animated[:count], frames_to_tensor(pictures, animator.device))
+            yield AnimatedBatch(
+                inputs.source, driving[:count], animated[:count], np.stack(behind), swapped
+            )
+        if count < len(driving):
+            return
+
+
+# What the options come to
 
 
 def newest_checkpoint() -> Path:
@@ -85,42 +139,178 @@ def newest_checkpoint() -> Path:
     return found[-1]
 
 
-def refuse_to_replace(option: str, path: str | None, output: str | None) -> None:
-    """Raise UserError where `output` would take the place of an input, or of a folder around it."""
-    if path is None or output is None:
-        return
-    resolved = Path(path).resolve()
-    if Path(output).resolve() in (resolved, *resolved.parents):
-        raise UserError(f"--output {output} would replace --{option} {path}; choose another path")
+def choose_output(arguments: argparse.Namespace, path: Path) -> Path:
+    """--output; of the test clips, animation.mp4 in the run of the checkpoint `path`."""
+    if arguments.output is not None:
+        return Path(arguments.output)
+    if arguments.source is not None:
+        raise UserError("--output is missing: out.mp4, or a folder for lossless png frames")
+    return checkpoint.run_folder(path) / "animation.mp4"
+
+
+def refuse_to_replace(arguments: argparse.Namespace, output: Path, origin: str) -> None:
+    """Raise UserError where `output`, written because of the option `origin`, would take the place
+    of an input, or of a folder around it.
+    """
+    for option in ("source", "driving", "background"):
+        path = getattr(arguments, option)
+        if path is None or (option == "background" and not is_file_name(path)):
+            continue
+        resolved = Path(path).resolve()
+        if output.resolve() in (resolved, *resolved.parents):
+            raise UserError(
+                f"{origin} {output} would replace --{option} {path}; choose another path"
+            )
+
+
+def is_file_name(background: str) -> bool:
+    return background not in (SOURCE, TRANSPARENT) and parse_color(background) is None
+
+
+def choose_animator(arguments: argparse.Namespace, model: Model, device: torch.device) -> Animator:
+    name: AnimatorName = arguments.animator or ("motion" if "motion" in model.branches else "masks")
+    if name == "masks":
+        for option in ("motion", "adapt_scale"):
+            if getattr(arguments, option):
+                raise UserError(
+                    f"{as_typed(option)} belongs to the animator motion; leave it out, or use "
+                    "--animator motion"
+                )
+    return build_animator(
+        model,
+        device,
+        name,
+        motion=arguments.motion or "relative",
+        adapt_scale=arguments.adapt_scale,
+    )
+
+
+def choose_inputs(arguments: argparse.Namespace, config: Config) -> Inputs:
+    """The files that the user named; test clips of the training data for what was not named."""
+    if arguments.source is None:
+        inputs = demo_inputs(config)
+    else:
+        inputs = read_inputs(arguments.source, arguments.driving, config.data)
+    text = arguments.background
+    if text is None:
+        return inputs
+    if text == TRANSPARENT:
+        return inputs._replace(backgrounds=None)
+    if text == SOURCE:
+        return inputs._replace(backgrounds=repeat(inputs.source))
+    background = open_background(
+        text,
+        config.data.size,
+        config.data.fit,
+        inputs.frame_rate,
+        arguments.background_end or "loop",
+    )
+    if is_file_name(text):
+        announce_fit(text, background.original_size, config.data)
+    return inputs._replace(backgrounds=background)
 
 
 def demo_inputs(config: Config) -> Inputs:
-    """The first test clip drives the first frame of the second, or of itself if it is alone."""
+    """The first test clip drives the first frame of the second; that of the third is the
+    background for a model that swaps. Where there are fewer clips they are counted round.
+    """
     clips = build_source(config.data, "test")
-    source = clips.read(min(1, len(clips.clips) - 1), [0])[0]
-    return Inputs(source, clips.stream(0), clips.num_frames(0), clips.frame_rate(0))
+    source, third = (clips.read(index % len(clips.clips), [0])[0] for index in (1, 2))
+    backgrounds = None if config.background is None else repeat(third)
+    return Inputs(source, clips.stream(0), clips.num_frames(0), clips.frame_rate(0), backgrounds)
 
 
-def read_inputs(source: str, driving: str, config: Config) -> Inputs:
-    """The files the user named, brought to the model's size as `data.fit` says."""
-    size, fit = config.data.size, config.data.fit
+def read_inputs(source: str, driving: str, data: DataConfig) -> Inputs:
+    """An image and a clip, brought to the model's size as `data.fit` says; no background."""
     clip = open_clip(driving)
     image = read_image(source)
     for name, shape in ((source, image.shape[:2]), (driving, clip.size)):
-        if shape[0] * size[1] != shape[1] * size[0]:
-            how = {"crop": "cropped at the centre", "pad": "padded with black"}[fit]
-            print(f"{name}: {shape[1]} x {shape[0]} pixels, {how} to the shape of the model")
+        announce_fit(name, shape, data)
     return Inputs(
-        fit_frames(image[None], size, fit)[0],
-        fitted(clip, size, fit),
+        fit_frames(image[None], data.size, data.fit)[0],
+        fitted(clip, data.size, data.fit),
         clip.num_frames,
         clip.frame_rate,
+        None,
     )
+
+
+def announce_fit(name: str, shape: tuple[int, ...], data: DataConfig) -> None:
+    """Say how a picture of `shape` (height, width) is fitted, unless it is only scaled."""
+    if shape[0] * data.size[1] != shape[1] * data.size[0]:
+        how = {"crop": "cropped at the centre", "pad": "padded with black"}[data.fit]
+        print(f"{name}: {shape[1]} x {shape[0]} pixels, {how} to the shape of the model")
 
 
 def fitted(frames: Iterable[Frame], size: tuple[int, int], fit: Fit) -> Iterator[Frame]:
     for frame in frames:
         yield fit_frames(frame[None], size, fit)[0]
+
+
+def build_swapper(
+    arguments: argparse.Namespace, model: Model, inputs: Inputs
+) -> BackgroundSwapper | None:
+    """None where neither a background nor a mask was asked for."""
+    if inputs.backgrounds is not None or arguments.background == TRANSPARENT:
+        return BackgroundSwapper(model, *choose_swap(arguments))
+    for option in ("background_type", "background_end", "compose"):
+        if getattr(arguments, option) is not None:
+            raise UserError(
+                f"{as_typed(option)} says what to do with a --background; give one, or leave it out"
+            )
+    for option in ("save_masks", "show_masks"):
+        if getattr(arguments, option):
+            if "masks" not in model.branches:
+                raise UserError(
+                    f"{as_typed(option)}: the checkpoint was trained without the mask branch; "
+                    "leave it out, or train with the section masks"
+                )
+            return BackgroundSwapper(model, "other", "alpha")  # only cuts out
+    return None
+
+
+def choose_swap(arguments: argparse.Namespace) -> tuple[BackgroundType, Compose]:
+    """--background-type and --compose with their defaults.
+
+    Raises:
+        UserError: they contradict the kind of background.
+    """
+    text, kind, compose = arguments.background, arguments.background_type, arguments.compose
+    if text == TRANSPARENT:
+        if kind is not None or compose == "network":
+            option = f"--compose {compose}" if kind is None else f"--background-type {kind}"
+            raise UserError(f"{option}: a transparent background has no picture; leave it out")
+        return "other", "alpha"
+    if text is not None and parse_color(text) is not None:
+        if kind == "same":
+            raise UserError(
+                f"--background-type same: the colour {text} has no figure to remove; leave it out"
+            )
+        return "other", compose or "alpha"
+    return kind or "same", compose or "network"
+
+
+def choose_layout(arguments: argparse.Namespace, swapper: BackgroundSwapper | None) -> LayoutName:
+    is_transparent = arguments.background == TRANSPARENT
+    has_networks = swapper is not None and swapper.networks is not None
+    name: LayoutName = arguments.layout or "result"
+    if arguments.layout is None and arguments.source is None and not is_transparent:
+        name = "demo" if has_networks else "side-by-side"
+    if name != "result" and is_transparent:
+        raise UserError(f"--layout {name}: transparent shows the figure alone; use --layout result")
+    if name == "demo" and not has_networks:
+        raise UserError(
+            "--layout demo shows what BGBase and BGRefine paint, and nothing needs them here; give "
+            "a --background with --compose network, or use --layout side-by-side"
+        )
+    if name == "result" and arguments.show_masks:
+        raise UserError("--show-masks adds columns; use it with --layout side-by-side or demo")
+    return name
+
+
+def as_typed(option: str) -> str:
+    """An option's name as the user types it."""
+    return "--" + option.replace("_", "-")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -133,18 +323,69 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--source", metavar="IMAGE")
     parser.add_argument("--driving", metavar="CLIP", help="a video or a folder of frames")
     parser.add_argument("--output", metavar="PATH", help="out.mp4, .webm, .gif, or a folder (png)")
-    parser.add_argument(
-        "--motion",
-        choices=("relative", "absolute"),
-        default="relative",
-        help="relative (default): the change since the first driving frame moves the source",
-    )
-    parser.add_argument(
-        "--adapt-scale", action="store_true", help="scale relative motion by the figures' sizes"
-    )
-    parser.add_argument("--layout", choices=("result", "side-by-side"), default="result")
     parser.add_argument("--batch-size", type=positive_int, default=8, help="frames at a time")
     add_device_argument(parser)
+
+    motion = parser.add_argument_group("motion")
+    motion.add_argument(
+        "--animator",
+        choices=ANIMATORS,
+        help="who moves the source; default: motion, where the checkpoint has it",
+    )
+    motion.add_argument(
+        "--motion",
+        choices=("relative", "absolute"),
+        help="of the animator motion: relative (default), the change since the first driving frame "
+        "moves the source",
+    )
+    motion.add_argument(
+        "--adapt-scale", action="store_true", help="scale relative motion by the figures' sizes"
+    )
+
+    background = parser.add_argument_group("background")
+    background.add_argument(
+        "--background",
+        metavar="WHAT",
+        help="put the figure on an image, a clip, the `source`'s own background kept still, a "
+        "colour ('#00ff00', quoted), or `transparent` (to .webm or a folder); a file of such a "
+        "name is ./source",
+    )
+    background.add_argument(
+        "--background-type",
+        choices=("same", "other"),
+        help="same (default): as the training data, its own figure is removed; other: taken as it "
+        "is, the default for a colour",
+    )
+    background.add_argument(
+        "--background-end",
+        choices=("loop", "hold", "stop"),
+        help="when a clip ends before the driving one: start again (default), hold the last frame, "
+        "or stop",
+    )
+    background.add_argument(
+        "--compose",
+        choices=("network", "alpha"),
+        help="network (default): BGBase and BGRefine paint the picture; alpha: the figure is cut "
+        "out and laid over, the default for a colour",
+    )
+
+    written = parser.add_argument_group("what is written")
+    written.add_argument(
+        "--layout",
+        choices=LAYOUTS,
+        help="result (default); side-by-side: source, driving, result; demo (default for test "
+        "clips): source, driving, animated, background, BGBase, BGRefine",
+    )
+    written.add_argument(
+        "--show-masks",
+        action="store_true",
+        help="more columns: the masks of source, animated frame and background",
+    )
+    written.add_argument(
+        "--save-masks",
+        action="store_true",
+        help="also write the figure's mask: out.mp4 gets out-masks.mp4 beside it",
+    )
     return parser
 
 

@@ -1,15 +1,16 @@
 """Animate a source image by driving frames: encode the source once, then batch by batch."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
-from typing import Literal, NamedTuple, Self, TypeVar
+from typing import Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from branches.masks import MaskBranch
 from branches.motion import MotionBranch
-from checkpoint import Checkpoint, CheckpointError, load_networks
+from checkpoint import Checkpoint, load_networks
 from datasets.source import Frames
 from errors import UserError
 from model import Model
@@ -21,15 +22,170 @@ from modules.keypoint_transfer import (
     relative_keypoints,
 )
 
+AnimatorName = Literal["motion", "masks"]
+ANIMATORS: tuple[AnimatorName, ...] = ("motion", "masks")
+
 Item = TypeVar("Item")
 
 
+class Animator(Protocol):
+    """Who moves the source."""
+
+    device: torch.device
+
+    def start(self, source: Tensor) -> Callable[[Tensor], Tensor]:
+        """Encode `source`, 1 x 3 x H x W in [0, 1].
+
+        Returns:
+            From driving frames, B x 3 x H x W, in order and at once or in parts, to the source
+            moved by them: B x 3 x H x W.
+        """
+        ...
+
+
 class EncodedSource(NamedTuple):
-    """Everything that depends on the source alone (batch 1)."""
+    """Everything of the motion branch that depends on the source alone (batch 1)."""
 
     image: Tensor
     keypoints: Keypoints
     features: Tensor
+
+
+class MotionAnimator:
+    """The motion branch, in evaluation mode.
+
+    Args:
+        motion: `relative` puts the change since the first driving frame on the source's
+            keypoints; `absolute` uses the driving keypoints themselves.
+        adapt_scale: relative motion is scaled by the sizes of the two figures.
+    """
+
+    def __init__(
+        self,
+        branch: MotionBranch,
+        device: torch.device,
+        *,
+        motion: Literal["relative", "absolute"] = "relative",
+        adapt_scale: bool = False,
+    ) -> None:
+        self.branch = branch
+        self.device = device
+        self.motion = motion
+        self.adapt_scale = adapt_scale
+
+    def start(self, source: Tensor) -> Callable[[Tensor], Tensor]:
+        """See `Animator.start`."""
+        encoded = self.encode(source)
+        first: Keypoints | None = None
+        scale = 1.0
+
+        def move(driving: Tensor) -> Tensor:
+            nonlocal first, scale
+            keypoints = self.branch.keypoint_detector(driving)
+            if self.motion == "relative":
+                if first is None:
+                    first = first_keypoints(keypoints)
+                    scale = movement_scale(encoded.keypoints, first) if self.adapt_scale else 1.0
+                keypoints = relative_keypoints(encoded.keypoints, keypoints, first, scale)
+            return self.predict(encoded, keypoints)
+
+        return move
+
+    def encode(self, source: Tensor) -> EncodedSource:
+        """Encode `source`, 1 x 3 x H x W in [0, 1]."""
+        return EncodedSource(
+            source, self.branch.keypoint_detector(source), self.branch.generator.encode(source)
+        )
+
+    def predict(self, source: EncodedSource, keypoints: Keypoints) -> Tensor:
+        """The source moved to each of B `keypoints`: B x 3 x H x W in [0, 1]."""
+        batch = len(keypoints.value)
+        motion = self.branch.dense_motion(
+            source.image.expand(batch, -1, -1, -1),
+            expand_keypoints(source.keypoints, batch),
+            keypoints,
+        )
+        return self.branch.generator.decode(source.features.expand(batch, -1, -1, -1), motion)
+
+
+class MaskAnimator:
+    """The mask branch, in evaluation mode.
+
+    Args:
+        same_figure: the driving frames show the source's own figure, as in reconstruction: its
+            masks need no refinement (as published).
+    """
+
+    def __init__(
+        self, branch: MaskBranch, device: torch.device, *, same_figure: bool = False
+    ) -> None:
+        self.branch = branch
+        self.device = device
+        self.same_figure = same_figure
+
+    def start(self, source: Tensor) -> Callable[[Tensor], Tensor]:
+        """See `Animator.start`."""
+        source_mask = self.branch.mask_generator(source)
+
+        def move(driving: Tensor) -> Tensor:
+            images = source.expand(len(driving), -1, -1, -1)
+            source_masks = source_mask.expand(len(driving), -1, -1, -1)
+            target_mask = self.branch.mask_generator(driving)
+            if not self.same_figure:
+                target_mask = self.branch.animated_mask(images, source_masks, target_mask)
+            return self.branch.generate(images, source_masks, target_mask)[1]
+
+        return move
+
+
+def load_model(checkpoint: Checkpoint, device: torch.device) -> Model:
+    """The model with the checkpoint's best weights (its moving average, if it has one), in
+    evaluation mode.
+    """
+    model = Model(checkpoint.config)
+    load_networks(model, checkpoint.evaluation_networks, checkpoint.path)
+    return model.eval().to(device)
+
+
+def build_animator(
+    model: Model,
+    device: torch.device,
+    name: AnimatorName,
+    *,
+    motion: Literal["relative", "absolute"] = "relative",
+    adapt_scale: bool = False,
+) -> Animator:
+    """The animator `name` for a driving clip of anybody.
+
+    Raises:
+        UserError: the model was trained without that branch.
+    """
+    branch = model.branches.get(name)
+    if isinstance(branch, MotionBranch):
+        return MotionAnimator(branch, device, motion=motion, adapt_scale=adapt_scale)
+    if isinstance(branch, MaskBranch):
+        return MaskAnimator(branch, device)
+    found = ", ".join(model.branches)
+    raise UserError(
+        f"--animator {name}: the checkpoint was trained without the branch {name}; it has: {found}"
+    )
+
+
+def reconstruction_animators(model: Model, device: torch.device) -> dict[AnimatorName, Animator]:
+    """Those that `model` has, set up for driving frames of the source's own clip."""
+    animators: dict[AnimatorName, Animator] = {}
+    for branch in model.branches.values():
+        if isinstance(branch, MotionBranch):
+            animators["motion"] = MotionAnimator(branch, device, motion="absolute")
+        elif isinstance(branch, MaskBranch):
+            animators["masks"] = MaskAnimator(branch, device, same_figure=True)
+    return animators
+
+
+def frames_to_tensor(frames: Frames, device: torch.device) -> Tensor:
+    """uint8 N x H x W x 3 -> float N x 3 x H x W in [0, 1] on the device."""
+    # A copy, since images from Pillow are read-only.
+    return torch.tensor(frames).to(device).movedim(-1, 1).float() / 255
 
 
 def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
@@ -39,87 +195,30 @@ def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
         yield batch
 
 
-class Animator:
-    """The motion branch in evaluation mode on one device; frames go in and out as uint8."""
+@torch.inference_mode()
+def animate(
+    animator: Animator, source: np.ndarray, driving: Iterable[np.ndarray], batch_size: int = 8
+) -> Iterator[tuple[Frames, Tensor]]:
+    """Move `source` as the driving frames move; memory does not grow with their number.
 
-    def __init__(self, motion: MotionBranch, device: torch.device) -> None:
-        self.motion = motion
-        self.device = device
+    Args:
+        source: uint8 H x W x 3.
+        driving: frames, uint8 H x W x 3 each.
 
-    @classmethod
-    def from_checkpoint(cls, checkpoint: Checkpoint, device: torch.device) -> Self:
-        """The animator with the checkpoint's best weights (its moving average, if it has one)."""
-        model = Model(checkpoint.config)
-        load_networks(model, checkpoint.evaluation_networks, checkpoint.path)
-        if "motion" not in model.branches:
-            raise CheckpointError(f"{checkpoint.path}: was trained without the motion branch")
-        motion = model.branches["motion"]
-        assert isinstance(motion, MotionBranch)
-        return cls(motion.eval().to(device), device)
+    Yields:
+        A batch of driving frames as it came, and its predictions, B x 3 x H x W in [0, 1].
 
-    def to_device(self, frames: Frames) -> Tensor:
-        """uint8 N x H x W x 3 -> float N x 3 x H x W in [0, 1] on the device."""
-        # A copy, since images from Pillow are read-only.
-        return torch.tensor(frames).to(self.device).movedim(-1, 1).float() / 255
-
-    @torch.inference_mode()
-    def encode(self, source: np.ndarray) -> EncodedSource:
-        """Encode one source frame, uint8 H x W x 3."""
-        image = self.to_device(source[None])
-        return EncodedSource(
-            image, self.motion.keypoint_detector(image), self.motion.generator.encode(image)
-        )
-
-    @torch.inference_mode()
-    def predict(self, source: EncodedSource, keypoints: Keypoints) -> Tensor:
-        """The source moved to each of B `keypoints`: B x 3 x H x W in [0, 1]."""
-        batch = len(keypoints.value)
-        motion = self.motion.dense_motion(
-            source.image.expand(batch, -1, -1, -1),
-            expand_keypoints(source.keypoints, batch),
-            keypoints,
-        )
-        return self.motion.generator.decode(source.features.expand(batch, -1, -1, -1), motion)
-
-    @torch.inference_mode()
-    def animate(
-        self,
-        source: np.ndarray,
-        driving: Iterable[np.ndarray],
-        *,
-        motion: Literal["relative", "absolute"] = "relative",
-        adapt_scale: bool = False,
-        batch_size: int = 8,
-    ) -> Iterator[tuple[Frames, Tensor]]:
-        """Move `source` as the driving frames move; memory does not grow with their number.
-
-        Args:
-            source: uint8 H x W x 3.
-            driving: frames, uint8 H x W x 3 each.
-            motion: `relative` puts the change since the first driving frame on the source's
-                keypoints; `absolute` uses the driving keypoints themselves.
-            adapt_scale: relative motion is scaled by the sizes of the two figures.
-
-        Yields:
-            A batch of driving frames as it came, and its predictions, B x 3 x H x W in [0, 1].
-
-        Raises:
-            UserError: source and driving frames differ in size.
-        """
-        encoded = self.encode(source)
-        first: Keypoints | None = None
-        scale = 1.0
-        for batch in batched(driving, batch_size):
-            frames = np.stack(batch)
-            if frames.shape[1:] != source.shape:
-                raise UserError(
-                    f"the driving frames are {frames.shape[2]} x {frames.shape[1]} pixels, the "
-                    f"source {source.shape[1]} x {source.shape[0]}; bring them to one size"
-                )
-            keypoints = self.motion.keypoint_detector(self.to_device(frames))
-            if motion == "relative":
-                if first is None:
-                    first = first_keypoints(keypoints)
-                    scale = movement_scale(encoded.keypoints, first) if adapt_scale else 1.0
-                keypoints = relative_keypoints(encoded.keypoints, keypoints, first, scale)
-            yield frames, self.predict(encoded, keypoints)
+    Raises:
+        UserError: source and driving frames differ in size.
+    """
+    move: Callable[[Tensor], Tensor] | None = None
+    for batch in batched(driving, batch_size):
+        frames = np.stack(batch)
+        if frames.shape[1:] != source.shape:
+            raise UserError(
+                f"the driving frames are {frames.shape[2]} x {frames.shape[1]} pixels, the "
+                f"source {source.shape[1]} x {source.shape[0]}; bring them to one size"
+            )
+        if move is None:
+            move = animator.start(frames_to_tensor(source[None], animator.device))
+        yield frames, move(frames_to_tensor(frames, animator.device))

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 FORMAT_VERSION: Final = 1
-BRANCHES: Final = ("motion",)  # the sections of which a config needs at least one
+BRANCHES: Final = ("motion", "masks", "background")  # the sections of which one must be there
 
 MIN_SIDE = 16  # pixels; below it no network of this project has anything to see
 
@@ -145,6 +145,93 @@ class MotionConfig(Section):
     losses: MotionLosses = MotionLosses()
 
 
+class MaskGeneratorConfig(HourglassConfig):
+    width: PositiveInt = 32
+    temperature: Annotated[float, Field(gt=0)] = 0.1  # of the sigmoid
+
+
+class MaskRefinementConfig(Section):
+    width: PositiveInt = 64
+    max_width: PositiveInt = 1024
+    num_blocks: NumBlocks = 5
+    temperature: Annotated[float, Field(gt=0)] = 0.1  # of the sigmoid
+    start_epoch: Annotated[int, Field(ge=0)] = 1  # the masks say nothing before
+    learning_rate: Weight | None = None  # default: train.learning_rate
+
+
+class LowResolutionConfig(Section):
+    """A generator that works at the size of the masks; its Up blocks follow from their scale."""
+
+    width: PositiveInt = 64
+    max_width: PositiveInt = 512
+    num_res_blocks: PositiveInt = 6
+    learning_rate: Weight | None = None  # default: train.learning_rate
+
+
+class HighResolutionConfig(Section):
+    width: PositiveInt = 64
+    max_width: PositiveInt = 1024
+    num_blocks: NumBlocks = 5
+    learning_rate: Weight | None = None  # default: train.learning_rate
+
+
+class PerturbationConfig(Section):
+    """How the driving mask is disturbed before the refinement sees it."""
+
+    num_strips: PositiveInt = 6
+    pivots: Annotated[list[Probability], Field(min_length=2, max_length=2)] = [15 / 64, 45 / 64]
+    # ^ where the strips are cut, as parts of the mask's side
+    scales: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=2, max_length=2)] = [
+        0.75,
+        1.25,
+    ]
+    threshold: Annotated[float, Field(ge=0, le=255)] = 100.0  # of 255; what is not above becomes 0
+    noise: Weight = 20.0  # of 255; mean of the Poisson count added or subtracted
+    animation_scale: Annotated[float, Field(gt=0)] = 0.75  # the one perturbation in animation
+
+
+class MaskPriorConfig(Section):
+    """Masks must explain where the picture changed between two frames; ours, not in the papers."""
+
+    weight: Weight = 0.0  # 0 switches it off
+    change_threshold: Probability = 0.1  # largest difference of a colour that counts as no change
+    changed_share: Annotated[float, Field(gt=0, lt=1)] = 0.6  # of the loss, for pixels that changed
+
+
+class MaskLosses(Section):
+    """Weights; 0 switches a term off. The layers of `perceptual` are given as a whole."""
+
+    perceptual: dict[ReluLayer, Weight] = dict.fromkeys(("relu1_1", "relu2_1", "relu3_1"), 10.0)
+    pixel: Weight = 0.0  # ours: mean absolute difference of the pixels; not in the papers
+    refinement: Weight = 100.0
+
+
+class MasksConfig(Section):
+    mask_generator: MaskGeneratorConfig = MaskGeneratorConfig()
+    refinement: MaskRefinementConfig = MaskRefinementConfig()
+    low_resolution: LowResolutionConfig = LowResolutionConfig()
+    high_resolution: HighResolutionConfig = HighResolutionConfig()
+    perturbation: PerturbationConfig = PerturbationConfig()
+    prior: MaskPriorConfig = MaskPriorConfig()
+    losses: MaskLosses = MaskLosses()
+
+
+class BackgroundLosses(Section):
+    """Weights; 0 switches a term off. The layers of `perceptual` are given as a whole."""
+
+    perceptual: dict[ReluLayer, Weight] = dict.fromkeys(("relu1_1", "relu2_1", "relu3_1"), 10.0)
+    pixel: Weight = 0.0  # ours: mean absolute difference of the pixels; not in the papers
+
+
+class BackgroundConfig(Section):
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5  # of the masks; above is foreground
+    start_epoch: Annotated[int, Field(ge=0)] = 2  # the masks say nothing before
+    foreign_probability: Probability = 0.0  # ours: of a background from another clip, with no mask
+    bg_base: LowResolutionConfig = LowResolutionConfig()
+    bg_refine: HighResolutionConfig = HighResolutionConfig()
+    losses: BackgroundLosses = BackgroundLosses()
+
+
 class PerceptualConfig(Section):
     """The VGG network that all branches share."""
 
@@ -184,13 +271,15 @@ class LogConfig(Section):
 
 
 class Config(Section):
-    """The whole file. A branch (`motion`) is a section that may be null; one must be there."""
+    """The whole file. A branch is a section that may be null; one must be there."""
 
     format: Literal[1] = FORMAT_VERSION
     seed: Annotated[int, Field(ge=0)] = 0
     run: RunConfig = RunConfig()
     data: DataConfig = DataConfig()
     motion: MotionConfig | None = None
+    masks: MasksConfig | None = None
+    background: BackgroundConfig | None = None
     perceptual: PerceptualConfig = PerceptualConfig()
     train: TrainConfig = TrainConfig()
     log: LogConfig = LogConfig()

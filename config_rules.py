@@ -8,7 +8,7 @@ from config import BRANCHES, Config, ReluLayer
 from modules.vgg import CONVS_PER_BLOCK
 
 VGG_WIDTH = 64  # of the first layer of every published VGG
-KEYPOINT_KERNEL = 7  # side of the keypoint detector's last convolution, which has no padding
+KERNEL = 7  # side of the last convolution of keypoint detector and mask generator, not padded
 
 
 class Violation(NamedTuple):
@@ -38,6 +38,15 @@ def _data(config: Config) -> Iterator[Violation]:
         )
 
 
+def _background_needs_masks(config: Config) -> Iterator[Violation]:
+    if config.background is not None and config.masks is None:
+        yield Violation(
+            ("background", "masks"),
+            "the background branch cuts out with the masks of the mask branch, and masks is null; "
+            "set background=null, or give the section masks",
+        )
+
+
 def _motion_sizes(config: Config) -> Iterator[Violation]:
     motion = config.motion
     if motion is None:
@@ -52,14 +61,67 @@ def _motion_sizes(config: Config) -> Iterator[Violation]:
     yield from _blocks_fit(
         config, "motion.generator", "num_down_blocks", motion.generator.num_down_blocks
     )
-    height, width = config.data.size
-    if min(height, width) * detector.scale < KEYPOINT_KERNEL:
-        yield Violation(
-            ("motion.keypoint_detector.scale", "data.image_size"),
-            f"{detector.scale:g} of {_size(config)} leaves {height * detector.scale:g} x "
-            f"{width * detector.scale:g} pixels; the last convolution, without padding, needs "
-            f"{KEYPOINT_KERNEL}",
+    yield from _kernel_fits(config, "motion.keypoint_detector", detector.scale)
+
+
+def _mask_sizes(config: Config) -> Iterator[Violation]:
+    masks, background = config.masks, config.background
+    if masks is None:
+        return
+    scale = masks.mask_generator.scale
+    yield from _blocks_fit(
+        config, "masks.mask_generator", "num_blocks", masks.mask_generator.num_blocks, scale
+    )
+    yield from _blocks_fit(
+        config, "masks.refinement", "num_blocks", masks.refinement.num_blocks, scale
+    )
+    yield from _blocks_fit(
+        config, "masks.high_resolution", "num_blocks", masks.high_resolution.num_blocks
+    )
+    if background is not None:
+        yield from _blocks_fit(
+            config, "background.bg_refine", "num_blocks", background.bg_refine.num_blocks
         )
+    yield from _kernel_fits(config, "masks.mask_generator", scale)
+
+
+def _starts(config: Config) -> Iterator[Violation]:
+    starts = {}
+    if config.masks is not None:
+        starts["masks.refinement.start_epoch"] = config.masks.refinement.start_epoch
+    if config.background is not None:
+        starts["background.start_epoch"] = config.background.start_epoch
+    for key, start in starts.items():
+        if start >= config.train.epochs:
+            yield Violation(
+                (key, "train.epochs"),
+                f"found {start} with train.epochs {config.train.epochs}; what starts there would "
+                "stay untrained",
+            )
+
+
+def _perturbation(config: Config) -> Iterator[Violation]:
+    if config.masks is None:
+        return
+    perturbation = config.masks.perturbation
+    for name, (low, high) in (
+        ("pivots", perturbation.pivots),
+        ("scales", perturbation.scales),
+    ):
+        if low > high:
+            yield Violation(
+                (f"masks.perturbation.{name}",), f"found [{low:g}, {high:g}]; the first is larger"
+            )
+
+
+def _reconstruction_losses(config: Config) -> Iterator[Violation]:
+    for name, branch in config.branches.items():
+        if not any(branch.losses.perceptual.values()) and branch.losses.pixel == 0:
+            key = f"{name}.losses"
+            yield Violation(
+                (f"{key}.perceptual", f"{key}.pixel"),
+                f"no weight above 0, nor is {key}.pixel; nothing would train the generator",
+            )
 
 
 def _motion_losses(config: Config) -> Iterator[Violation]:
@@ -71,11 +133,6 @@ def _motion_losses(config: Config) -> Iterator[Violation]:
             ("motion.losses.equivariance_jacobian", "motion.keypoint_detector.jacobian"),
             f"found {motion.losses.equivariance_jacobian:g} with "
             "motion.keypoint_detector.jacobian none; set it to 0",
-        )
-    if not any(motion.losses.perceptual.values()) and motion.losses.pixel == 0:
-        yield Violation(
-            ("motion.losses.perceptual", "motion.losses.pixel"),
-            "no weight above 0, nor is motion.losses.pixel; nothing would train the generator",
         )
 
 
@@ -133,6 +190,15 @@ def _train(config: Config) -> Iterator[Violation]:
             ("train.micro_batch", "train.batch_size"),
             f"found {train.micro_batch}; must divide train.batch_size, {train.batch_size}",
         )
+    background = config.background
+    if background is not None and background.foreign_probability > 0:
+        at_once = train.micro_batch or train.batch_size
+        if at_once == 1:
+            yield Violation(
+                ("background.foreign_probability", "train.micro_batch", "train.batch_size"),
+                f"found {background.foreign_probability:g} with one sample at a time; a background "
+                "from another clip comes from the same batch: use at least 2",
+            )
     if train.milestones != sorted(set(train.milestones)):
         yield Violation(
             ("train.milestones",), f"found {train.milestones}; each must be above the one before"
@@ -146,9 +212,14 @@ def _train(config: Config) -> Iterator[Violation]:
 
 RULES: tuple[Callable[[Config], Iterator[Violation]], ...] = (
     _branches,
+    _background_needs_masks,
     _data,
     _motion_sizes,
+    _mask_sizes,
+    _starts,
+    _perturbation,
     _motion_losses,
+    _reconstruction_losses,
     _perceptual_network,
     _perceptual_sizes,
     _train,
@@ -178,6 +249,17 @@ def _blocks_fit(
         f"found {num_blocks}, which at scale {scale:g} needs image sides that are multiples of "
         f"{2**num_blocks / scale:g}; data.image_size is {_size(config)}; {remedy}",
     )
+
+
+def _kernel_fits(config: Config, section: str, scale: float) -> Iterator[Violation]:
+    """The network of `section`, which sees the image at `scale`, ends without padding."""
+    height, width = config.data.size
+    if min(height, width) * scale < KERNEL:
+        yield Violation(
+            (f"{section}.scale", "data.image_size"),
+            f"{scale:g} of {_size(config)} leaves {height * scale:g} x {width * scale:g} pixels; "
+            f"the last convolution, without padding, needs {KERNEL}",
+        )
 
 
 def _perceptual_losses(config: Config) -> dict[str, dict[ReluLayer, float]]:

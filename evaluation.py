@@ -1,15 +1,18 @@
 """Reconstruction as an evaluation: the first frame is the source, every frame a driving frame."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from animation import Animator
+from animation import Animator, AnimatorName, animate, frames_to_tensor
+from branches.masks import MaskBranch
 from datasets.source import ClipSource, Frames, HasForeground
 from metrics.image import l1, psnr, region_l1, ssim
+from metrics.masks import mask_iou
+from modules.geometry import resize
 
 FrameMetrics = dict[str, Tensor]  # by name, one number per frame
 
@@ -41,13 +44,11 @@ def reconstruct_clip(
     else:
         driving = iter(clips.read(index, frames))
     source = clips.read(index, frames[:1])[0]
-    baseline = animator.to_device(source[None])
+    baseline = frames_to_tensor(source[None], animator.device)
     source_mask = _foreground(clips, index, frames[:1])
     position = 0
-    for batch, prediction in animator.animate(
-        source, driving, motion="absolute", batch_size=batch_size
-    ):
-        target = animator.to_device(batch)
+    for batch, prediction in animate(animator, source, driving, batch_size):
+        target = frames_to_tensor(batch, animator.device)
         figure = None
         driving_mask = _foreground(clips, index, frames[position : position + len(batch)])
         if source_mask is not None and driving_mask is not None:
@@ -79,14 +80,62 @@ def frame_metrics(prediction: Tensor, target: Tensor, figure: Tensor | None) -> 
 
 
 def evaluate(
-    animator: Animator, clips: ClipSource, *, num_clips: int, num_frames: int, batch_size: int
+    animators: Mapping[AnimatorName, Animator],
+    clips: ClipSource,
+    *,
+    num_clips: int,
+    num_frames: int,
+    batch_size: int,
 ) -> dict[str, float]:
-    """Mean metrics over `num_clips` clips and `num_frames` frames of each, both spread evenly."""
+    """Mean metrics over `num_clips` clips and `num_frames` frames of each, both spread evenly.
+
+    Those of the first animator by their name, with the baselines; those of another one, without,
+    behind its name: `masks_l1`.
+    """
+    means: dict[str, float] = {}
+    for name, animator in animators.items():
+        collected: list[FrameMetrics] = []
+        for index in spread(len(clips.clips), num_clips):
+            frames = spread(clips.num_frames(index), num_frames)
+            batches = reconstruct_clip(animator, clips, index, frames, batch_size)
+            collected += [batch.metrics for batch in batches]
+        found = mean_metrics(collected)
+        if means:
+            found = {
+                f"{name}_{metric}": value
+                for metric, value in found.items()
+                if not metric.startswith("baseline_")
+            }
+        means |= found
+    return means
+
+
+@torch.inference_mode()
+def evaluate_masks(
+    branch: MaskBranch,
+    clips: ClipSource,
+    device: torch.device,
+    *,
+    threshold: float,
+    num_clips: int,
+    num_frames: int,
+) -> dict[str, float]:
+    """Mean overlap of the masks with the true foreground, at image size and at `threshold`; beside
+    it that of a mask that is all foreground. Nothing for clips that do not know the truth.
+    """
     collected: list[FrameMetrics] = []
     for index in spread(len(clips.clips), num_clips):
         frames = spread(clips.num_frames(index), num_frames)
-        batches = reconstruct_clip(animator, clips, index, frames, batch_size)
-        collected += [batch.metrics for batch in batches]
+        truth = _foreground(clips, index, frames)
+        if truth is None:
+            return {}
+        masks = branch.mask_generator(frames_to_tensor(clips.read(index, frames), device))
+        found = resize(masks, clips.image_size) > threshold
+        truth = truth.to(device)
+        collected.append({
+            "mask_iou": mask_iou(found, truth),
+            "mask_iou_all_white": mask_iou(torch.ones_like(found), truth),
+        })  # fmt: skip
     return mean_metrics(collected)
 
 

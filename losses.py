@@ -1,14 +1,15 @@
 """Every loss term, by name. Weights come from the config; each function returns the bare term."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from config import Config, PerceptualConfig, ReluLayer
 from modules.blocks import AntiAliasDownsample
-from modules.geometry import full_precision, inverse_2x2
+from modules.geometry import full_precision, inverse_2x2, resize
 from modules.keypoint_detector import Keypoints
 from modules.thin_plate import ThinPlateTransform
 from modules.vgg import VGGFeatures
@@ -29,9 +30,11 @@ class Perceptual(nn.Module):
         self.vgg = vgg
         self.pyramid = nn.ModuleList(AntiAliasDownsample(scale) for scale in scales)
 
-    def forward(self, image: Tensor) -> PyramidFeatures:
-        """Features of `image`, B x 3 x H x W in [0, 1], at every scale."""
-        return [self.vgg(down(image)) for down in self.pyramid]
+    def forward(
+        self, image: Tensor, layers: Collection[ReluLayer] | None = None
+    ) -> PyramidFeatures:
+        """Features of `image`, B x 3 x H x W in [0, 1], at every scale: all layers, or `layers`."""
+        return [self.vgg(down(image), layers) for down in self.pyramid]
 
 
 def perceptual_layers(config: Config) -> set[str]:
@@ -121,3 +124,33 @@ def equivariance_jacobian_loss(
     with torch.autocast(change.device.type, enabled=False):  # it would round the products to bf16
         product = inverse_2x2(driving.jacobian) @ change @ transformed.jacobian
     return (torch.eye(2, device=product.device, dtype=product.dtype) - product).abs().mean()
+
+
+def picture_change(source: Tensor, driving: Tensor, size: tuple[int, int]) -> Tensor:
+    """Largest difference of a colour channel, B x 1 x *size in [0, 1]."""
+    return resize((source - driving).abs().amax(dim=1, keepdim=True), size)
+
+
+def mask_prior_loss(
+    source_logits: Tensor, driving_logits: Tensor, changed: Tensor, changed_share: float
+) -> Tensor:
+    """How badly the union of two masks, 1 - (1 - m(S))(1 - m(D)), explains what changed between
+    their frames: the binary cross entropy, averaged over the pixels that changed and over those
+    that did not, `changed_share` of the first and the rest of the second. For a static camera.
+
+    From logits, so that a mask that is all black or all white still gets a gradient.
+
+    Args:
+        source_logits, driving_logits: of the masks, any one shape.
+        changed: bool, of the same shape.
+    """
+    with torch.autocast(source_logits.device.type, enabled=False):
+        none = -F.softplus(source_logits) - F.softplus(driving_logits)  # log(1 - union)
+        # log(union) = log(m(S) + (1 - m(S)) m(D)), which stays finite where both masks vanish.
+        only_driving = F.logsigmoid(-source_logits) + F.logsigmoid(driving_logits)
+        union = torch.logaddexp(F.logsigmoid(source_logits), only_driving)
+        num_changed = changed.sum().clamp(min=1)
+        num_unchanged = (~changed).sum().clamp(min=1)
+        missed = -torch.where(changed, union, 0.0).sum() / num_changed
+        false_alarms = -torch.where(changed, 0.0, none).sum() / num_unchanged
+        return changed_share * missed + (1 - changed_share) * false_alarms

@@ -5,7 +5,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from branches.background import BackgroundBranch
 from branches.branch import Branch
+from branches.masks import MaskBranch
 from branches.motion import MotionBranch
 from config import Config
 from seeding import torch_seed
@@ -22,6 +24,11 @@ class Model(nn.Module):
             branches: dict[str, Branch[Any]] = {}
             if config.motion is not None:
                 branches["motion"] = MotionBranch(config.motion)
+            if config.masks is not None:
+                branches["masks"] = MaskBranch(config.masks)
+                if config.background is not None:
+                    scale = config.masks.mask_generator.scale
+                    branches["background"] = BackgroundBranch(config.background, scale)
         self.branches = branches  # with their types
         self.registered = nn.ModuleDict(branches)  # for parameters(), to(), train()
 

@@ -10,7 +10,7 @@ import numpy as np
 from tqdm import tqdm
 
 import checkpoint
-from animation import Animator
+from animation import ANIMATORS, Animator, load_model, reconstruction_animators
 from cli import add_device_argument, pick_device, positive_int, run_entry_point
 from datasets.build import build_source, preflight
 from datasets.source import ClipSource
@@ -25,13 +25,22 @@ def main(arguments: argparse.Namespace) -> None:
     path = Path(arguments.checkpoint)
     device = pick_device(arguments.device)
     saved = checkpoint.load(path)
-    animator = Animator.from_checkpoint(saved, device)
+    animators = reconstruction_animators(load_model(saved, device), device)
+    name = arguments.animator or next(iter(animators))
+    if name not in animators:
+        raise UserError(
+            f"--animator {name}: {path} was trained without the branch {name}; it has: "
+            f"{', '.join(animators)}"
+        )
+    animator = animators[name]
     data = saved.config.data.model_copy(update={"id_sampling": False})  # every clip counts
     if arguments.data_root is not None:
         data = data.model_copy(update={"kind": "clips", "root": arguments.data_root})
     clips = build_source(data, arguments.split)
     print(preflight(clips, max_unreadable=0))
-    default_output = checkpoint.run_folder(path) / "reconstruction" / arguments.split
+    # The default animator's folder has no suffix, so that it does not move with the config.
+    folder = arguments.split + (f"-{name}" if arguments.animator else "")
+    default_output = checkpoint.run_folder(path) / "reconstruction" / folder
     output = Path(arguments.output or default_output)
     if output.exists() and not output.is_dir():
         raise UserError(f"--output {output}: is a file; give a folder")
@@ -52,6 +61,7 @@ def main(arguments: argparse.Namespace) -> None:
         "step": saved.step,
         "data": data.root if data.kind == "clips" else data.kind,
         "split": arguments.split,
+        "animator": name,
         "image_size": list(data.size),
         "num_clips": len(rows),
         "num_frames": sum(len(metrics["l1"]) for metrics in collected),
@@ -94,6 +104,11 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--checkpoint", required=True, metavar="PATH")
     parser.add_argument(
         "--data-root", metavar="DIR", help="folder of clips; default: the data of the training"
+    )
+    parser.add_argument(
+        "--animator",
+        choices=ANIMATORS,
+        help="who moves the source; default: motion, where the checkpoint has it",
     )
     parser.add_argument("--split", default="test", help="train or test (default)")
     parser.add_argument("--output", metavar="DIR", help="default: in the run's folder")

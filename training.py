@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 import checkpoint
-from animation import Animator
+from animation import reconstruction_animators
+from background_swap import DEFAULT_THRESHOLD
 from branches.branch import StepInputs
-from branches.motion import MotionBranch
+from branches.masks import MaskBranch
 from checkpoint import Checkpoint
 from config import Config
 from datasets.augmentation import jitter_colors
@@ -23,7 +24,7 @@ from datasets.loading import loaded_batches
 from datasets.pairs import BatchSchedule, FailureBudget, FramePairs, PairBatch
 from datasets.source import ClipSource
 from errors import UserError
-from evaluation import evaluate, spread
+from evaluation import evaluate, evaluate_masks, spread
 from logger import Logger, RunningMeans
 from losses import Perceptual
 from model import Model
@@ -39,6 +40,14 @@ class StepResult(NamedTuple):
 
     scalars: dict[str, Tensor]
     inputs: StepInputs
+
+
+class PreparedFrames(NamedTuple):
+    """See `StepInputs`: B x 3 x H x W in [0, 1] each."""
+
+    source: Tensor
+    driving: Tensor
+    recolored_driving: Tensor
 
 
 def train_step(
@@ -58,8 +67,8 @@ def train_step(
     with optimizer.guarded_buffers():
         scalars = []  # of each part; of what else it made only the last is kept
         for part in parts:
-            source, driving = prepare_frames(part, config.train.channels_last)
-            result, loss = forward(model, perceptual, source, driving, generator, config, epoch)
+            frames = prepare_frames(part, config.train.channels_last)
+            result, loss = forward(model, perceptual, frames, generator, config, epoch)
             optimizer.backward(loss / len(parts))
             scalars.append(result.scalars)
         means = mean_scalars(scalars)
@@ -70,19 +79,18 @@ def train_step(
 def forward(
     model: Model,
     perceptual: Perceptual,
-    source: Tensor,
-    driving: Tensor,
+    frames: PreparedFrames,
     generator: torch.Generator,
     config: Config,
     epoch: int,
 ) -> tuple[StepResult, Tensor]:
     """Outputs, loss terms and statistics of all branches, and the sum to minimize."""
     scalars: dict[str, Tensor] = {}
-    with autocast(config.train.precision, source.device):
+    with autocast(config.train.precision, frames.source.device):
         with torch.no_grad():  # a constant of this step, shared by all branches
-            target_features = perceptual(driving)
+            target_features = perceptual(frames.driving)
         outputs: dict[str, Any] = {}
-        inputs = StepInputs(source, driving, perceptual, target_features, generator, epoch, outputs)
+        inputs = StepInputs(*frames, perceptual, target_features, generator, epoch, outputs)
         weighted = []
         for branch_name, branch in model.branches.items():
             outputs[branch_name] = branch(inputs)
@@ -104,12 +112,16 @@ def mean_scalars(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
     return dict(zip(parts[0], rows.mean(dim=0).unbind(), strict=True))
 
 
-def prepare_frames(batch: PairBatch, channels_last: bool) -> tuple[Tensor, Tensor]:
-    """Source and driving frames, jittered, B x 3 x H x W in [0, 1]."""
-    frames = jitter_colors(batch.frames.float() / 255, batch.color_factors, batch.color_order)
+def prepare_frames(batch: PairBatch, channels_last: bool) -> PreparedFrames:
+    """The frames of `batch` after the colour jitter."""
+    frames = batch.frames.float() / 255
+    shared, own = zip(batch.color_factors.unbind(1), batch.color_order.unbind(1), strict=True)
+    source, driving = jitter_colors(frames, *shared).unbind(1)
+    recolored_driving = jitter_colors(frames[:, 1:], *own).squeeze(1)
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    source, driving = frames.unbind(1)
-    return source.contiguous(memory_format=layout), driving.contiguous(memory_format=layout)
+    return PreparedFrames(
+        *(x.contiguous(memory_format=layout) for x in (source, driving, recolored_driving))
+    )
 
 
 class Trainer:
@@ -312,6 +324,8 @@ class Trainer:
         rows = self.config.log.num_images
         for branch_name, branch in self.model.branches.items():
             columns = branch.pictures(inputs, inputs.outputs[branch_name])
+            if not columns:  # a branch that has not started
+                continue
             grid = titled_grid({title: images[:rows] for title, images in columns.items()})
             logger.picture(self.step, f"{name}-{branch_name}", grid)
         logger.restart_clock()
@@ -319,16 +333,24 @@ class Trainer:
     def _validate(self, logger: Logger) -> None:
         """Reconstruction metrics and pictures on the test split, with the averaged weights."""
         model = (self.average.model if self.average is not None else self.model).eval()
-        motion = model.branches["motion"]
-        assert isinstance(motion, MotionBranch)
-        log = self.config.log
+        log, background = self.config.log, self.config.background
         self.metrics = evaluate(
-            Animator(motion, self.device),
+            reconstruction_animators(model, self.device),
             self.test_clips,
             num_clips=log.num_validation_clips,
             num_frames=log.num_validation_frames,
             batch_size=self.config.train.batch_size,
         )
+        masks = model.branches.get("masks")
+        if isinstance(masks, MaskBranch):
+            self.metrics |= evaluate_masks(
+                masks,
+                self.test_clips,
+                self.device,
+                threshold=background.threshold if background is not None else DEFAULT_THRESHOLD,
+                num_clips=log.num_validation_clips,
+                num_frames=log.num_validation_frames,
+            )
         self.validated_at = self.step
         logger.scalars(self.step, self.metrics, kind="validation")
         logger.message(
@@ -354,7 +376,14 @@ class Trainer:
         pairs = torch.stack(frames).movedim(-1, 2).to(self.device).float() / 255
         generator = torch.Generator(self.device)
         return StepInputs(
-            pairs[:, 0], pairs[:, 1], self.perceptual, [], generator, self.epoch, outputs={}
+            pairs[:, 0],
+            pairs[:, 1],
+            pairs[:, 1],
+            self.perceptual,
+            [],
+            generator,
+            self.epoch,
+            outputs={},
         )
 
 

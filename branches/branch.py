@@ -1,12 +1,21 @@
 """What the training step, the checkpoint and the logger ask of a branch."""
 
 from abc import ABC, abstractmethod
-from typing import Any, Generic, NamedTuple, TypeVar
+from collections.abc import Mapping
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from losses import LossTerm, Perceptual, PyramidFeatures
+from config import ReluLayer
+from losses import (
+    LossTerm,
+    Perceptual,
+    PyramidFeatures,
+    perceptual_loss,
+    pixel_loss,
+    weigh,
+)
 
 Output = TypeVar("Output")
 
@@ -14,7 +23,9 @@ Output = TypeVar("Output")
 class StepInputs(NamedTuple):
     """What a step hands to every branch, computed once.
 
-    source, driving: B x 3 x H x W in [0, 1], after the colour jitter; driving is the target.
+    source, driving: B x 3 x H x W in [0, 1], after the colour jitter that they share; driving is
+        the target.
+    recolored_driving: driving with a jitter of its own, for what must not learn its colours.
     target_features: of `driving`, without gradient.
     generator: for everything a branch draws at random in this step; on the device.
     epoch: from 0, for what starts later.
@@ -23,6 +34,7 @@ class StepInputs(NamedTuple):
 
     source: Tensor
     driving: Tensor
+    recolored_driving: Tensor
     perceptual: Perceptual
     target_features: PyramidFeatures
     generator: torch.Generator
@@ -48,3 +60,32 @@ class Branch(ABC, nn.Module, Generic[Output]):
     @abstractmethod
     def pictures(self, inputs: StepInputs, output: Output) -> dict[str, Tensor]:
         """Columns of the picture grid by title: each B x 3 x H x W in [0, 1]."""
+
+
+class ReconstructionLosses(Protocol):
+    """Weights of what compares a prediction with its target."""
+
+    @property
+    def perceptual(self) -> Mapping[ReluLayer, float]: ...
+
+    @property
+    def pixel(self) -> float: ...
+
+
+def reconstruction_terms(
+    prediction: Tensor,
+    target: Tensor,
+    target_features: PyramidFeatures,
+    perceptual: Perceptual,
+    weights: ReconstructionLosses,
+) -> dict[str, LossTerm]:
+    """`perceptual` and `pixel` terms of `prediction`, B x 3 x H x W, where they have a weight."""
+    terms: dict[str, LossTerm] = {}
+    layers = [layer for layer, weight in weights.perceptual.items() if weight > 0]
+    if layers:
+        terms["perceptual"] = perceptual_loss(
+            perceptual(prediction, layers), target_features, weights.perceptual
+        )
+    if weights.pixel:
+        terms["pixel"] = weigh(pixel_loss(prediction, target), weights.pixel)
+    return terms

@@ -4,14 +4,12 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from branches.branch import Branch, StepInputs
+from branches.branch import Branch, StepInputs, reconstruction_terms
 from config import HourglassConfig, MotionConfig
 from losses import (
     LossTerm,
     equivariance_jacobian_loss,
     equivariance_value_loss,
-    perceptual_loss,
-    pixel_loss,
     weigh,
 )
 from modules.dense_motion import DenseMotion, DenseMotionNetwork
@@ -81,14 +79,9 @@ class MotionBranch(Branch[MotionOutput]):
 
     def loss_terms(self, inputs: StepInputs, output: MotionOutput) -> dict[str, LossTerm]:
         weights = self.losses
-        terms = {}
-        if any(weights.perceptual.values()):
-            features = inputs.perceptual(output.prediction)
-            terms["perceptual"] = perceptual_loss(
-                features, inputs.target_features, weights.perceptual
-            )
-        if weights.pixel:
-            terms["pixel"] = weigh(pixel_loss(output.prediction, inputs.driving), weights.pixel)
+        terms = reconstruction_terms(
+            output.prediction, inputs.driving, inputs.target_features, inputs.perceptual, weights
+        )
         if weights.equivariance_value or weights.equivariance_jacobian:
             transform = random_thin_plate(
                 len(inputs.driving),

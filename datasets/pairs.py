@@ -31,7 +31,11 @@ class UnreadableClip(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """One sample. frames: uint8, 2 x 3 x H x W, source then driving."""
+    """One sample. frames: uint8, 2 x 3 x H x W, source then driving.
+
+    color_factors, color_order: 2 x 4 each; the jitter that the two frames share, and another one
+    of the driving frame alone.
+    """
 
     frames: Tensor
     color_factors: Tensor
@@ -43,7 +47,8 @@ class PairBatch(NamedTuple):
     """B samples on their way to the device; the colour jitter is applied there.
 
     frames: uint8, B x 2 x 3 x H x W, source then driving.
-    color_factors, color_order: B x 4 each, see `augmentation.color_matrices`.
+    color_factors, color_order: B x 2 x 4 each, see `augmentation.color_matrices`; the jitter that
+        source and driving share, and another one of the driving frame alone, for masks.
     unreadable: clips that failed while this batch was made; others took their place.
     """
 
@@ -106,7 +111,8 @@ class FramePairs(Dataset[Pair]):
         elif rng.random() < self.augmentation.horizontal_flip:
             frames = frames[:, :, ::-1]
         channels_first = np.ascontiguousarray(frames.transpose(0, 3, 1, 2))
-        factors, order = self._color_jitter(rng)
+        shared, own = self._color_jitter(rng), self._color_jitter(rng)
+        factors, order = (torch.stack(both) for both in zip(shared, own, strict=True))
         return Pair(torch.from_numpy(channels_first), factors, order, unreadable)
 
     def _read(

@@ -106,6 +106,10 @@ class Puppets:
         """What is behind the puppet of clip `index`."""
         return _cast(self.seed, self.split, index).background
 
+    def background_picture(self, index: int) -> NDArray[np.float32]:
+        """The background of clip `index` without its puppet: H x W x 3 in [0, 1], read-only."""
+        return _background_picture(self.background(index), self.image_size)
+
 
 class _Cast(NamedTuple):
     """What is the same in all frames of a clip."""

@@ -17,14 +17,20 @@ def region_l1(prediction: Tensor, target: Tensor, region: Tensor) -> Tensor:
 
     NaN for a frame whose region is empty.
     """
-    difference = (prediction - target).abs().mean(dim=1, keepdim=True)
-    return (difference * region).sum(dim=(1, 2, 3)) / region.sum(dim=(1, 2, 3))
+    return _region_mean((prediction - target).abs(), region)
 
 
 def psnr(prediction: Tensor, target: Tensor) -> Tensor:
     """Peak signal-to-noise ratio in dB, at most 100: B x 3 x H x W twice -> B."""
-    mean_square = (prediction - target).square().mean(dim=(1, 2, 3))
-    return (-10 * torch.log10(mean_square)).clamp(max=_PERFECT_PSNR)
+    return _decibels((prediction - target).square().mean(dim=(1, 2, 3)))
+
+
+def region_psnr(prediction: Tensor, target: Tensor, region: Tensor) -> Tensor:
+    """PSNR from the mean squared error over the pixels of `region` (B x 1 x H x W bool): B.
+
+    NaN for a frame whose region is empty.
+    """
+    return _decibels(_region_mean((prediction - target).square(), region))
 
 
 def ssim(prediction: Tensor, target: Tensor) -> Tensor:
@@ -34,3 +40,13 @@ def ssim(prediction: Tensor, target: Tensor) -> Tensor:
     window does not fit, is left out.
     """
     return _ssim(prediction, target, data_range=1.0, size_average=False)
+
+
+def _region_mean(error: Tensor, region: Tensor) -> Tensor:
+    """Mean of `error`, B x 3 x H x W, over the pixels of `region` and the channels: B."""
+    error = error.mean(dim=1, keepdim=True)
+    return (error * region).sum(dim=(1, 2, 3)) / region.sum(dim=(1, 2, 3))
+
+
+def _decibels(mean_square: Tensor) -> Tensor:
+    return (-10 * torch.log10(mean_square)).clamp(max=_PERFECT_PSNR)

@@ -118,23 +118,32 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Up blocks to `min(max_width, width * 2^i)`, each followed by the encoder map of that size."""
+    """Up blocks to `min(max_width, width * 2^i)`, each followed by the encoder map of that size.
 
-    def __init__(self, width: int, in_channels: int, max_width: int, num_blocks: int) -> None:
+    Without skips the deepest map is all it sees.
+    """
+
+    def __init__(
+        self, width: int, in_channels: int, max_width: int, num_blocks: int, *, skips: bool
+    ) -> None:
         super().__init__()
+        self.skips = skips
         blocks = []
         for i in reversed(range(num_blocks)):
-            skip = 1 if i == num_blocks - 1 else 2  # the deepest map comes without a skip
+            # The deepest map comes alone.
+            joined = 2 if skips and i < num_blocks - 1 else 1
             blocks.append(
-                UpBlock(skip * min(max_width, width * 2 ** (i + 1)), min(max_width, width * 2**i))
+                UpBlock(joined * min(max_width, width * 2 ** (i + 1)), min(max_width, width * 2**i))
             )
         self.up_blocks = nn.ModuleList(blocks)
-        self.out_channels = min(max_width, width) + in_channels
+        self.out_channels = min(max_width, width) + (in_channels if skips else 0)
 
     def forward(self, maps: list[Tensor]) -> Tensor:
         x = maps[-1]
         for block, skip in zip(self.up_blocks, reversed(maps[:-1]), strict=True):
-            x = torch.cat((block(x), skip), dim=1)
+            x = block(x)
+            if self.skips:
+                x = torch.cat((x, skip), dim=1)
         return x
 
 
@@ -142,13 +151,16 @@ class Hourglass(nn.Module):
     """U-Net of `num_blocks` levels: B x in_channels x H x W -> B x out_channels x H x W.
 
     The input image itself is the last skip connection: `out_channels = width + in_channels`.
-    H and W must be multiples of 2^num_blocks.
+    Without `skips` nothing bypasses the deepest map, and `out_channels = width`. H and W must be
+    multiples of 2^num_blocks.
     """
 
-    def __init__(self, width: int, in_channels: int, max_width: int, num_blocks: int) -> None:
+    def __init__(
+        self, width: int, in_channels: int, max_width: int, num_blocks: int, *, skips: bool = True
+    ) -> None:
         super().__init__()
         self.encoder = Encoder(width, in_channels, max_width, num_blocks)
-        self.decoder = Decoder(width, in_channels, max_width, num_blocks)
+        self.decoder = Decoder(width, in_channels, max_width, num_blocks, skips=skips)
         self.out_channels = self.decoder.out_channels
 
     def forward(self, x: Tensor) -> Tensor:

@@ -54,14 +54,19 @@ class VGGFeatures(nn.Module):
         self.register_buffer("std", torch.tensor(_IMAGENET_STD).view(3, 1, 1), persistent=False)
         self.requires_grad_(False)
 
-    def forward(self, image: Tensor) -> dict[str, Tensor]:
-        """Features of `image`, B x 3 x H x W in [0, 1], for each layer asked for."""
+    def forward(self, image: Tensor, layers: Collection[str] | None = None) -> dict[str, Tensor]:
+        """Features of `image`, B x 3 x H x W in [0, 1], for all layers of the constructor, or only
+        those in `layers`, and then no deeper than these.
+        """
+        wanted = self.layers if layers is None else self.layers.intersection(layers)
         x = (image - self.mean) / self.std
-        features = {}
+        features: dict[str, Tensor] = {}
         for conv, name, pool in self.plan:
+            if len(features) == len(wanted):
+                break
             if pool:
                 x = F.max_pool2d(x, 2)
             x = F.relu(self.convs[conv](x))
-            if name in self.layers:
+            if name in wanted:
                 features[name] = x
         return features

@@ -1,5 +1,6 @@
 """Fixtures that several test files share."""
 
+import importlib.util
 import json
 from pathlib import Path
 
@@ -59,6 +60,35 @@ def golden() -> Golden:
     if not path.is_file():
         pytest.skip("no golden numbers here")
     return Golden(path)
+
+
+class GoldenMasks(Golden):
+    """Arrays stored from the published Perturbed Masks at 256 x 256, as tensors.
+
+    Its weights are not stored: each follows from its name and shape by the rule beside the file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.shapes = json.loads(bytes(self.arrays["meta"]))["shapes"]  # by part, by tensor
+        spec = importlib.util.spec_from_file_location("golden_weights", path.parent / "weights.py")
+        assert spec is not None
+        assert spec.loader is not None
+        self.rule = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(self.rule)
+
+    def weights(self, part: str, prefix: str = "") -> dict[str, torch.Tensor]:
+        """Tensors of one published part whose names start with `prefix`, which they keep."""
+        shapes = {n: s for n, s in self.shapes[part].items() if n.startswith(prefix)}
+        return self.rule.state_dict(shapes)
+
+
+@pytest.fixture(scope="session")
+def golden_masks() -> GoldenMasks:
+    path = SHARED / "golden" / "perturbed_masks_256.npz"
+    if not path.is_file():
+        pytest.skip("no golden numbers here")
+    return GoldenMasks(path)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,6 @@
 """Small stand-ins for what a run needs: a tiny config, clips in memory, a batch of frames."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -15,7 +15,8 @@ from config_file import override_config, parse_config
 from datasets.pairs import FramePairs, PairBatch, Place, collate
 from datasets.source import Clip, Frames
 from datasets.video import VideoError
-from losses import Perceptual, build_perceptual, perceptual_layers
+from losses import LossTerm, Perceptual, build_perceptual, perceptual_layers
+from model import Model
 
 # Every key that shapes numbers or running time; a section is a dict, a value set as a whole is not.
 _TINY: dict[str, Any] = {
@@ -43,6 +44,43 @@ _TINY: dict[str, Any] = {
     "motion.generator.learning_rate": None,
     "motion.losses.perceptual": {"relu1_1": 10.0, "relu2_1": 10.0},
     "motion.losses.pixel": 0.0,
+    "masks.mask_generator.scale": 0.5,
+    "masks.mask_generator.width": 4,
+    "masks.mask_generator.max_width": 16,
+    "masks.mask_generator.num_blocks": 2,
+    "masks.mask_generator.learning_rate": None,
+    "masks.refinement.width": 4,
+    "masks.refinement.max_width": 16,
+    "masks.refinement.num_blocks": 2,
+    "masks.refinement.start_epoch": 0,  # everything from the first step on
+    "masks.refinement.learning_rate": None,
+    "masks.low_resolution.width": 4,
+    "masks.low_resolution.max_width": 8,
+    "masks.low_resolution.num_res_blocks": 1,
+    "masks.low_resolution.learning_rate": None,
+    "masks.high_resolution.width": 4,
+    "masks.high_resolution.max_width": 16,
+    "masks.high_resolution.num_blocks": 2,
+    "masks.high_resolution.learning_rate": None,
+    "masks.perturbation.threshold": 60.0,
+    "masks.prior.weight": 1.0,
+    "masks.prior.change_threshold": 0.1,
+    "masks.prior.changed_share": 0.5,
+    "masks.losses.perceptual": {"relu1_1": 10.0, "relu2_1": 10.0},
+    "masks.losses.pixel": 0.0,
+    "background.start_epoch": 0,
+    "background.threshold": 0.5,
+    "background.foreign_probability": 0.0,
+    "background.bg_base.width": 4,
+    "background.bg_base.max_width": 8,
+    "background.bg_base.num_res_blocks": 1,
+    "background.bg_base.learning_rate": None,
+    "background.bg_refine.width": 4,
+    "background.bg_refine.max_width": 16,
+    "background.bg_refine.num_blocks": 2,
+    "background.bg_refine.learning_rate": None,
+    "background.losses.perceptual": {"relu1_1": 10.0, "relu2_1": 10.0},
+    "background.losses.pixel": 0.0,
     "perceptual.network": "vgg16",
     "perceptual.weights": "random",
     "perceptual.width": 4,
@@ -149,10 +187,31 @@ def tiny_perceptual(config: Config) -> Perceptual:
 
 
 def noise_inputs(config: Config, batch: int = 2) -> StepInputs:
-    """Inputs of a step with smooth random frames of the config's size."""
+    """Inputs of a step with smooth random frames of the config's size, in its first epoch.
+
+    The recolored frame has red and blue exchanged, so that a test sees who uses it.
+    """
     source, driving = noise_frames(2 * batch, config.data.size).chunk(2)
     perceptual = tiny_perceptual(config)
     with torch.no_grad():
         target_features = perceptual(driving)
     generator = torch.Generator().manual_seed(0)
-    return StepInputs(source, driving, perceptual, target_features, generator, epoch=0, outputs={})
+    recolored = driving.flip(1)
+    return StepInputs(
+        source, driving, recolored, perceptual, target_features, generator, epoch=0, outputs={}
+    )
+
+
+def joint_terms(model: Model, inputs: StepInputs) -> dict[str, LossTerm]:
+    """All branches in their order: loss terms by `branch/name`; the outputs are in the inputs."""
+    terms = {}
+    for branch_name, branch in model.branches.items():
+        inputs.outputs[branch_name] = output = branch(inputs)
+        for name, term in branch.loss_terms(inputs, output).items():
+            terms[f"{branch_name}/{name}"] = term
+    return terms
+
+
+def total(terms: Mapping[str, LossTerm]) -> torch.Tensor:
+    """What a step minimizes."""
+    return torch.stack([term.weighted for term in terms.values()]).sum()

@@ -1,4 +1,7 @@
-"""animate.py: what it writes, at which rate, how the motion is used, and that it streams."""
+"""animate.py: what it writes, at which rate, how the motion is used, and that it streams.
+
+Backgrounds and masks: see test_animate_background.py and test_layouts.py.
+"""
 
 import os
 import shutil
@@ -12,9 +15,11 @@ import torch
 from PIL import Image
 
 import animate
-from animation import Animator
+from animation import animate as animate_frames
+from animation import build_animator, load_model
 from checkpoint import load
 from datasets.video import open_clip
+from tests.animations import CPU, pngs
 from tests.media import numbered_frame, write_clip, write_frame_folder
 from tests.runs import call, error_line, step_file
 
@@ -43,8 +48,13 @@ def run_animate(tiny_run, media):
     return run
 
 
-def pngs(folder):
-    return np.stack([np.asarray(Image.open(path)) for path in sorted(folder.glob("*.png"))])
+@pytest.fixture
+def animator(tiny_run):
+    def build(name="motion", **options):
+        model = load_model(load(step_file(tiny_run, 8)), CPU)
+        return build_animator(model, CPU, name, **options)
+
+    return build
 
 
 def test_video(run_animate, tmp_path, capsys, tiny_run):
@@ -59,14 +69,23 @@ def test_video(run_animate, tmp_path, capsys, tiny_run):
     assert [path.name for path in output.parent.iterdir()] == ["out.mp4"]
 
 
-def test_folder_holds_the_prediction_to_the_last_bit(run_animate, tmp_path, tiny_run, media):
-    assert run_animate(tmp_path / "out", "--motion", "absolute", driving="frames") == 0
+@pytest.mark.parametrize(
+    ("arguments", "name", "options"),
+    [
+        (("--motion", "absolute"), "motion", {"motion": "absolute"}),
+        (("--adapt-scale",), "motion", {"motion": "relative", "adapt_scale": True}),
+        (("--animator", "motion"), "motion", {}),
+        (("--animator", "masks"), "masks", {}),
+    ],
+)
+def test_folder_holds_the_prediction_to_the_last_bit(
+    run_animate, animator, tmp_path, media, arguments, name, options
+):
+    assert run_animate(tmp_path / "out", *arguments, driving="frames") == 0
     names = sorted(path.name for path in (tmp_path / "out").iterdir())
     assert names == [*(f"{i:05d}.png" for i in range(5)), "frame_rate.json"]
-    saved = load(step_file(tiny_run, 8))
-    animator = Animator.from_checkpoint(saved, torch.device("cpu"))
     source = np.array(Image.open(media / "source.png"))
-    batches = animator.animate(source, open_clip(media / "frames"), motion="absolute")
+    batches = animate_frames(animator(name, **options), source, open_clip(media / "frames"))
     expected = torch.cat([prediction for _, prediction in batches]).movedim(1, -1)
     assert np.array_equal(pngs(tmp_path / "out"), expected.mul(255).round().byte().numpy())
 
@@ -88,11 +107,13 @@ def test_kinds_of_motion(run_animate, tmp_path):
         "absolute": ("--motion", "absolute"),
         "scaled": ("--adapt-scale",),
         "one by one": ("--batch-size", 1),
+        "masks": ("--animator", "masks"),
     }.items():
         assert run_animate(tmp_path / name, *arguments) == 0
         results[name] = pngs(tmp_path / name).astype(int)
     assert np.abs(results["relative"] - results["absolute"]).max() > 0
     assert np.abs(results["relative"] - results["scaled"]).max() > 0
+    assert np.abs(results["relative"] - results["masks"]).max() > 0
     assert np.abs(results["relative"] - results["one by one"]).max() <= 1  # rounding
 
     # A clip driven relative to its own first frame: there, both say the same.
@@ -134,9 +155,9 @@ def test_same_output_again(run_animate, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_streams(tiny_run):
+@pytest.mark.parametrize("name", ["motion", "masks"])
+def test_streams(animator, name):
     """A batch of the driving clip is read, its result handed out, and only then the next one."""
-    animator = Animator.from_checkpoint(load(step_file(tiny_run, 8)), torch.device("cpu"))
     num_read = 0
 
     def endless() -> Iterator[np.ndarray]:
@@ -145,7 +166,7 @@ def test_streams(tiny_run):
             yield numbered_frame(num_read, (32, 32))
             num_read += 1
 
-    batches = animator.animate(numbered_frame(0, (32, 32)), endless(), batch_size=4)
+    batches = animate_frames(animator(name), numbered_frame(0, (32, 32)), endless(), batch_size=4)
     for done in range(1, 6):
         driving, prediction = next(batches)
         assert driving.shape == (4, 32, 32, 3)
@@ -153,15 +174,14 @@ def test_streams(tiny_run):
         assert num_read <= 4 * done
 
 
-def test_source_is_encoded_once(tiny_run, monkeypatch):
-    animator = Animator.from_checkpoint(load(step_file(tiny_run, 8)), torch.device("cpu"))
+def test_source_is_encoded_once(animator, monkeypatch):
+    moved = animator()
     calls = []
-    encode = animator.motion.generator.encode
-    monkeypatch.setattr(
-        animator.motion.generator, "encode", lambda x: (calls.append(1), encode(x))[1]
-    )
+    generator = moved.branch.generator
+    encode = generator.encode
+    monkeypatch.setattr(generator, "encode", lambda x: (calls.append(1), encode(x))[1])
     frames = [numbered_frame(i, (32, 32)) for i in range(6)]
-    assert len(list(animator.animate(frames[0], frames, batch_size=2))) == 3
+    assert len(list(animate_frames(moved, frames[0], frames, batch_size=2))) == 3
     assert len(calls) == 1
 
 
@@ -181,7 +201,7 @@ def test_without_arguments(tiny_run, tmp_path, monkeypatch, capsys):
     expected = f"{output}: 4 frames, runs/new/checkpoints/step-00000008.pt (step 8)\n"
     assert capsys.readouterr().out == expected
     clip = open_clip(output)
-    assert (clip.num_frames, clip.size, clip.frame_rate) == (4, (32, 32), 25)
+    assert (clip.num_frames, clip.size, clip.frame_rate) == (4, (32, 6 * 32), 25)
 
 
 def test_without_arguments_and_without_a_run(tmp_path, monkeypatch, capsys):

@@ -54,10 +54,7 @@ def test_kill_and_resume_is_bit_exact(tmp_path, precision, num_workers):
     resume = ("--resume", step_file(killed, 8), workers, "train.max_steps=16")
     assert call(train, *resume) == 0
 
-    a, b = contents(step_file(whole, 16)), contents(step_file(killed, 16))
-    for content in (a, b):
-        content["training"].pop("seconds")
-        content.pop("config")
+    a, b = (without_time(contents(step_file(folder, 16))) for folder in (whole, killed))
     assert differences(a, b) == []
 
     rows = [
@@ -70,6 +67,41 @@ def test_kill_and_resume_is_bit_exact(tmp_path, precision, num_workers):
     assert rates == pytest.approx([2e-4] * 12 + [2e-5] * 4)
     validated = [[line["step"] for line in metrics(f, "validation")] for f in (whole, killed)]
     assert validated == [[4, 8, 12, 16]] * 2
+
+
+def without_time(content):
+    content["training"].pop("seconds")
+    content.pop("config")
+    return content
+
+
+def test_resume_across_the_start_of_branches_is_bit_exact(tmp_path):
+    """Epochs of 4 steps: refinement from step 4 on, background from step 8; stopped at 3 and 6."""
+    later = (
+        "masks.refinement.start_epoch=1",
+        "background.start_epoch=2",
+        "train.epochs=3",
+        "train.ema_decay=0.9",
+    )
+    whole, stopped = tmp_path / "whole", tmp_path / "stopped"
+    assert call(train, *tiny(whole, *later)) == 0
+    for limit in (3, 6):
+        assert call(train, *tiny(stopped, *later, f"train.max_steps={limit}"), "--resume") == 0
+        assert steps(stopped)[-1] == limit
+    assert call(train, *tiny(stopped, *later), "--resume") == 0
+    a, b = (without_time(contents(step_file(folder, 12))) for folder in (whole, stopped))
+    for content in (a, b):
+        content["training"].pop("best_l1")  # a stop validates too
+    assert differences(a, b) == []
+    updates = [int(state["step"]) for state in a["training"]["optimizer"]["adam"]["state"].values()]
+    assert set(updates) == {12, 8, 4}
+
+    names = ("loss/total", "loss/masks/refinement", "loss/background/base_perceptual")
+    rows = [
+        [[line.get(name) for name in names] for line in metrics(folder)]
+        for folder in (whole, stopped)
+    ]
+    assert rows[0] == rows[1]
 
 
 def test_comparison_of_checkpoints_sees_one_bit(tiny_run):
@@ -145,7 +177,12 @@ def test_checkpoint_is_plain_and_complete(tiny_run):
     assert content["format"] == 1
     assert (content["step"], content["epoch"], content["batch"]) == (8, 2, 0)
     assert content["config"]["motion"]["keypoint_detector"]["num_keypoints"] == 4
-    assert set(content["networks"]) == {"keypoint_detector", "dense_motion", "generator"}
+    assert set(content["networks"]) == {
+        "keypoint_detector", "dense_motion", "generator",
+        "mask_generator", "refinement", "low_resolution", "high_resolution",
+        "bg_base", "bg_refine",
+    }  # fmt: skip
+    assert content["config"]["background"]["threshold"] == 0.5
     assert set(content["average"]["networks"]) == set(content["networks"])
     assert "torch" in content["versions"]
 

@@ -67,8 +67,8 @@ def test_ablation_row_spells_out_every_number():
     [
         ("vox-fomm", 100, 75, [60, 90], 40, True),
         ("vox", 100, 75, [60, 90], 16, True),
-        ("taichi", 100, 150, [60, 90], 16, True),
-        ("bair", 20, 1, [12, 18], 16, False),
+        ("taichi", 100, 150, [60, 90], 20, True),
+        ("bair", 100, 1, [60, 90], 18, False),
     ],
 )
 def test_published_settings(name, epochs, repeats, milestones, batch_size, id_sampling):
@@ -78,6 +78,30 @@ def test_published_settings(name, epochs, repeats, milestones, batch_size, id_sa
     assert (config.train.epochs, config.train.milestones) == (epochs, milestones)
     assert (config.train.batch_size, config.train.learning_rate) == (batch_size, 2e-4)
     assert config.motion.losses.perceptual == dict.fromkeys(LAYERS, 10.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "threshold", "layers"),
+    [("vox", 100.0, LAYERS[:3]), ("taichi", 60.0, LAYERS), ("bair", 60.0, LAYERS)],
+)
+def test_published_settings_of_the_mask_branches(name, threshold, layers):
+    config = load_config(name)
+    masks, background = config.masks, config.background
+    assert (masks.refinement.start_epoch, background.start_epoch) == (1, 2)
+    assert masks.losses.perceptual == background.losses.perceptual == dict.fromkeys(layers, 10.0)
+    assert masks.losses.refinement == 100.0
+    assert (masks.losses.pixel, background.losses.pixel, masks.prior.weight) == (0, 0, 0)
+    assert background.foreign_probability == 0
+    perturbation = masks.perturbation
+    assert (perturbation.num_strips, perturbation.noise) == (6, 20.0)
+    assert perturbation.pivots == [15 / 64, 45 / 64]
+    assert perturbation.scales == [0.75, 1.25]
+    assert (perturbation.threshold, perturbation.animation_scale) == (threshold, 0.75)
+
+
+def test_by_default_the_masks_learn_first_then_the_refinement_then_the_background():
+    config = parse_config({"data": {"kind": "puppets"}, "masks": {}, "background": {}}, "a.yaml")
+    assert (config.masks.refinement.start_epoch, config.background.start_epoch) == (1, 2)
 
 
 def test_unknown_key_names_the_file_that_has_it_and_the_nearest_key():
@@ -138,6 +162,36 @@ def test_unknown_key_like_no_other_lists_the_keys():
             "motion.dense_motion.scale: found 0.75; "
             "must be 1 or a half of it, a quarter, ...: 1, 0.5, 0.25, 0.125",
         ),
+        (
+            "masks.perturbation.pivots=[0.1]",
+            "masks.perturbation.pivots: found [0.1]; must be a list of at least 2",
+        ),
+        (
+            "masks.perturbation.scales=[0, 1]",
+            "masks.perturbation.scales[0]: found 0; must be above 0",
+        ),
+        (
+            "masks.perturbation.threshold=256",
+            "masks.perturbation.threshold: found 256; must be at most 255",
+        ),
+        (
+            "masks.prior.changed_share=1",
+            "masks.prior.changed_share: found 1; must be below 1",
+        ),
+        (
+            "masks.refinement.start_epoch=-1",
+            "masks.refinement.start_epoch: found -1; must be at least 0",
+        ),
+        ("background.threshold=1", "background.threshold: found 1; must be below 1"),
+        (
+            "background.foreign_probability=1.5",
+            "background.foreign_probability: found 1.5; must be at most 1",
+        ),
+        (
+            "masks.low_resolution.num_up_blocks=3",
+            "masks.low_resolution.num_up_blocks: unknown key; "
+            "did you mean masks.low_resolution.num_res_blocks?",
+        ),
         *(
             (
                 f"data.image_size={size}",
@@ -164,7 +218,11 @@ def test_a_long_value_is_cut():
 
 
 def test_all_problems_at_once():
-    write("mine.yaml", "base: vox\ntrain: {epoch: 3, batch_size: -1}\ndata: {root: null}")
+    write(
+        "mine.yaml",
+        "base: vox\ntrain: {epoch: 3, batch_size: -1}\ndata: {root: null}\n"
+        "masks: null\nbackground: null",
+    )
     assert sorted(lines("mine.yaml", "data.image_size=250", "perceptual.width=16")) == [
         "command line: perceptual.width: found 16 with perceptual.weights imagenet, which have 64; "
         "another width is only for random weights",

@@ -108,15 +108,30 @@ def test_sections_merge_lists_and_layers_are_replaced():
 
 
 def test_null_removes_a_section_and_a_mapping_brings_it_back():
-    write("off.yaml", "base: demo\nmotion: null")
+    write("off.yaml", "base: demo\nmotion: null\nmasks: null\nbackground: null")
     assert message("off.yaml") == (
-        "off.yaml: motion: nothing to train; at least one section of: motion is needed"
+        "off.yaml: motion: nothing to train; "
+        "at least one section of: motion, masks, background is needed"
     )
     write("on.yaml", "base: off.yaml\nmotion: {keypoint_detector: {num_blocks: 3}}")
     config = load_config("on.yaml", ["motion.dense_motion.num_blocks=4"])
     assert config.motion.keypoint_detector.num_blocks == 3
     assert config.motion.keypoint_detector.width == 32  # the schema's, not the demo's 16
+    assert config.masks is config.background is None
     assert load_config("off.yaml", ["motion.dense_motion.num_blocks=4", FITS]).motion is not None
+
+
+@pytest.mark.parametrize(
+    ("overrides", "branches"),
+    [
+        ([], ["motion", "masks", "background"]),
+        (["masks=null", "background=null"], ["motion"]),
+        (["motion=null"], ["masks", "background"]),
+        (["background=null"], ["motion", "masks"]),
+    ],
+)
+def test_branches_are_switched_off_on_the_command_line(overrides, branches):
+    assert list(load_config("demo", overrides).branches) == branches
 
 
 # YAML

@@ -9,6 +9,8 @@ SMALL = (
     "perceptual.scales=[1, 0.5, 0.25]",
     "motion.keypoint_detector.num_blocks=4",
     "motion.dense_motion.num_blocks=4",
+    "masks.mask_generator.num_blocks=4",
+    "masks.refinement.num_blocks=4",
 )
 
 
@@ -70,6 +72,69 @@ SMALL = (
             "nothing would train the generator",
         ),
         (
+            ["masks=null"],
+            "background: the background branch cuts out with the masks of the mask branch, and "
+            "masks is null; set background=null, or give the section masks",
+        ),
+        *(
+            (
+                [f"masks.{network}.num_blocks=5"],
+                f"masks.{network}.num_blocks: found 5, which at scale 0.25 needs image sides that "
+                "are multiples of 128; data.image_size is 128 x 64; the largest num_blocks that "
+                "fits is 4",
+            )
+            for network in ("mask_generator", "refinement")
+        ),
+        *(
+            (
+                [f"{network}.num_blocks=7"],
+                f"{network}.num_blocks: found 7, which at scale 1 needs image sides that are "
+                "multiples of 128; data.image_size is 128 x 64; the largest num_blocks that fits "
+                "is 6",
+            )
+            for network in ("masks.high_resolution", "background.bg_refine")
+        ),
+        (
+            [
+                "masks.mask_generator.scale=0.0625",
+                "masks.mask_generator.num_blocks=1",
+                "masks.refinement.num_blocks=1",
+            ],
+            "masks.mask_generator.scale: 0.0625 of 128 x 64 leaves 8 x 4 pixels; the last "
+            "convolution, without padding, needs 7",
+        ),
+        (
+            ["masks.perturbation.pivots=[0.7, 0.2]"],
+            "masks.perturbation.pivots: found [0.7, 0.2]; the first is larger",
+        ),
+        (
+            ["masks.perturbation.scales=[1.25, 0.75]"],
+            "masks.perturbation.scales: found [1.25, 0.75]; the first is larger",
+        ),
+        (
+            ["masks.losses.perceptual={}"],
+            "masks.losses.perceptual: no weight above 0, nor is masks.losses.pixel; nothing would "
+            "train the generator",
+        ),
+        (
+            ["background.losses.perceptual={relu1_1: 0}"],
+            "background.losses.perceptual: no weight above 0, nor is background.losses.pixel; "
+            "nothing would train the generator",
+        ),
+        *(
+            (
+                ["background.foreign_probability=0.5", f"train.{key}=1"],
+                "background.foreign_probability: found 0.5 with one sample at a time; a background "
+                "from another clip comes from the same batch: use at least 2",
+            )
+            for key in ("batch_size", "micro_batch")
+        ),
+        (
+            ["train.epochs=2", "train.milestones=[]"],
+            "background.start_epoch: found 2 with train.epochs 2; what starts there would stay "
+            "untrained",
+        ),
+        (
             ["data.root=null"],
             "data.root: data.kind clips needs a folder with train/ and test/; set data.root",
         ),
@@ -88,10 +153,19 @@ def test_rule(overrides, expected):
     [
         ["data.kind=puppets", "data.root=null"],
         ["train.micro_batch=16"],
+        ["train.micro_batch=1"],
+        ["train.micro_batch=2", "background.foreign_probability=0.5"],
+        ["masks.perturbation.pivots=[0.5, 0.5]", "masks.perturbation.scales=[1, 1]"],
+        ["masks.losses.perceptual={}", "masks.losses.pixel=1"],
+        ["masks=null", "background=null"],
+        ["motion=null"],
         ["perceptual.width=16", "perceptual.weights=random"],
         ["motion.losses.perceptual={relu3_4: 1}"],
         ["motion.keypoint_detector.jacobian=none", "motion.losses.equivariance_jacobian=0"],
-        ["motion.losses.perceptual={}", "motion.losses.pixel=1", "perceptual.scales=[0.001953125]"],
+        [
+            *("motion.losses.perceptual={}", "motion.losses.pixel=1"),
+            *("masks=null", "background=null", "perceptual.scales=[0.001953125]"),
+        ],
         ["motion.losses.perceptual={relu4_3: 1, relu5_1: 0}", "perceptual.scales=[0.03125]"],
     ],
 )

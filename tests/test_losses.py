@@ -10,8 +10,10 @@ from losses import (
     build_perceptual,
     equivariance_jacobian_loss,
     equivariance_value_loss,
+    mask_prior_loss,
     perceptual_layers,
     perceptual_loss,
+    picture_change,
     pixel_loss,
     weigh,
 )
@@ -34,10 +36,19 @@ def test_perceptual_loss_by_hand():
 
 def test_layer_with_weight_zero_is_not_asked_for():
     layers = "motion.losses.perceptual={relu1_1: 1.0, relu3_1: 0}"
-    config = tiny_config(layers)
+    config = tiny_config(layers, "masks=null", "background=null")
     assert perceptual_layers(config) == {"relu1_1"}
     features = tiny_perceptual(config)(torch.rand(1, 3, 32, 32))
     perceptual_loss(features, features, config.motion.losses.perceptual)
+
+
+def test_layers_of_all_branches_are_asked_for():
+    config = tiny_config(
+        "motion.losses.perceptual={relu1_1: 1}",
+        "masks.losses.perceptual={relu2_1: 1, relu2_2: 0}",
+        "background.losses.perceptual={relu3_1: 1}",
+    )
+    assert perceptual_layers(config) == {"relu1_1", "relu2_1", "relu3_1"}
 
 
 def test_pixel_loss_and_weight():
@@ -120,3 +131,104 @@ def test_jacobian_loss_stays_float32_under_autocast():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = equivariance_jacobian_loss(points, points, transform)
     assert torch.equal(plain, inside)
+
+
+# The mask prior
+
+LN2 = math.log(2)
+MISSED, FALSE_ALARM = -math.log(0.75), 2 * LN2  # of a pixel, where both masks are 1/2: union 3/4
+
+
+def changed_pixels(num_changed, total):
+    return (torch.arange(total) < num_changed).view(1, 1, 1, total)
+
+
+@pytest.mark.parametrize(
+    ("num_changed", "share", "expected"),
+    [
+        (2, 0.5, 0.5 * MISSED + 0.5 * FALSE_ALARM),
+        (1, 0.3, 0.3 * MISSED + 0.7 * FALSE_ALARM),  # however few have changed
+        (7, 0.3, 0.3 * MISSED + 0.7 * FALSE_ALARM),
+        (0, 0.3, 0.7 * FALSE_ALARM),
+        (8, 0.3, 0.3 * MISSED),
+    ],
+)
+def test_mask_prior_of_grey_masks(num_changed, share, expected):
+    logits = torch.zeros(1, 1, 1, 8)
+    loss = mask_prior_loss(logits, logits, changed_pixels(num_changed, 8), share)
+    assert loss.item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_mask_prior_by_hand():
+    # Masks 1/4 and 1/2 where something changed: union 5/8; 3/4 and 1/2 where nothing did: 7/8.
+    source, driving = torch.tensor([-math.log(3), math.log(3)]), torch.zeros(2)
+    loss = mask_prior_loss(source, driving, torch.tensor([True, False]), 0.25)
+    assert loss.item() == pytest.approx(0.25 * math.log(8 / 5) + 0.75 * math.log(8), rel=1e-5)
+    exchanged = mask_prior_loss(driving, source, torch.tensor([True, False]), 0.25)
+    assert_close(exchanged, loss)
+
+
+def test_mask_prior_gradients_are_those_of_finite_differences():
+    generator = torch.Generator().manual_seed(0)
+    logits = [
+        (5 * torch.randn(2, 1, 3, 4, dtype=torch.float64, generator=generator)).requires_grad_()
+        for _ in range(2)
+    ]
+    changed = torch.rand(2, 1, 3, 4, generator=generator) > 0.6
+    assert torch.autograd.gradcheck(lambda a, b: mask_prior_loss(a, b, changed, 0.4), logits)
+
+
+@pytest.mark.parametrize("value", [-200.0, -90.0, 90.0, 200.0])
+def test_masks_that_are_all_black_or_all_white_find_back(value):
+    """The loss stays finite, and its gradient pushes exactly the pixels that are wrong."""
+    source, driving = (torch.full((1, 1, 1, 4), value, requires_grad=True) for _ in range(2))
+    changed = changed_pixels(2, 4)
+    loss = mask_prior_loss(source, driving, changed, 0.5)
+    assert loss.item() == pytest.approx(abs(value) / 2 if value < 0 else value, rel=0.01)
+    loss.backward()
+    black = value < 0
+    # Pixels that changed are to become white, half by each mask; the others black, by both.
+    wrong, push = (changed, -0.125) if black else (~changed, 0.25)
+    for logits in (source, driving):
+        assert_close(logits.grad, torch.where(wrong, push, 0.0), atol=1e-6, rtol=0)
+
+
+def test_mask_prior_stays_float32_under_autocast():
+    logits, changed = torch.randn(1, 1, 4, 4), torch.rand(1, 1, 4, 4) > 0.5
+    plain = mask_prior_loss(logits, logits, changed, 0.5)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = mask_prior_loss(logits, logits, changed, 0.5)
+    assert torch.equal(inside, plain)
+
+
+def test_picture_change_by_hand():
+    source, driving = torch.zeros(1, 3, 4, 4), torch.zeros(1, 3, 4, 4)
+    driving[0, 1, 0, 0] = 0.3
+    source[0, 2, 0, 0] = 0.8  # the largest of the channels counts, not their sum
+    driving[0, 0, :2, 2:] = 0.4
+    change = picture_change(source, driving, (4, 4))
+    assert_close(change[0, 0, 0], torch.tensor([0.8, 0.0, 0.4, 0.4]))
+    small = picture_change(source, driving, (2, 2))
+    assert_close(small, torch.tensor([[[[0.2, 0.4], [0.0, 0.0]]]]))  # 0.8 / 4 and 4 * 0.4 / 4
+
+
+def test_mask_prior_knows_figure_from_background():
+    """A square that moves: inverted masks, which reconstruct as well, cost more than right ones,
+    and so do masks of the square in one frame alone or of nothing.
+    """
+    frames = torch.full((2, 1, 3, 16, 16), 0.2)
+    logits = torch.full((2, 1, 1, 16, 16), -4.0)
+    for frame, left in ((0, 2), (1, 9)):
+        frames[frame, ..., 5:10, left : left + 5] = 0.9
+        logits[frame, ..., 5:10, left : left + 5] = 4.0
+    changed = picture_change(frames[0], frames[1], (16, 16)) > 0.1
+    assert changed.sum() == 2 * 5 * 5
+
+    def loss(source, driving):
+        return mask_prior_loss(source, driving, changed, 0.5).item()
+
+    right = loss(*logits)
+    assert right < 0.05
+    nothing = torch.full_like(logits[0], -4.0)
+    for others in (-logits, (logits[0], nothing), (nothing, nothing), (-nothing, -nothing)):
+        assert loss(*others) > right + 0.5

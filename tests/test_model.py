@@ -1,5 +1,6 @@
 """The model: its networks, its seeded weights, the examples that tests build on."""
 
+import pytest
 import torch
 
 from config_file import load_config
@@ -9,8 +10,25 @@ from tests.factories import tiny_config, tiny_overrides
 
 def test_networks_are_named_as_in_checkpoints():
     model = Model(tiny_config())
-    assert list(model.networks) == ["keypoint_detector", "dense_motion", "generator"]
+    assert list(model.networks) == [
+        "keypoint_detector", "dense_motion", "generator",
+        "mask_generator", "refinement", "low_resolution", "high_resolution",
+        "bg_base", "bg_refine",
+    ]  # fmt: skip
     assert list(model.state()) == list(model.networks)
+
+
+@pytest.mark.parametrize(
+    ("off", "branches"),
+    [
+        (["masks=null", "background=null"], ["motion"]),
+        (["background=null"], ["motion", "masks"]),
+        (["motion=null"], ["masks", "background"]),
+        (["motion=null", "background=null"], ["masks"]),
+    ],
+)
+def test_a_branch_without_its_section_is_not_built(off, branches):
+    assert list(Model(tiny_config(*off)).branches) == branches
 
 
 def test_initial_weights_follow_from_the_seed_alone():
@@ -24,6 +42,13 @@ def test_initial_weights_follow_from_the_seed_alone():
     torch.manual_seed(2)
     assert torch.equal(weights(0), first)
     assert not torch.equal(weights(1), first)
+
+
+def test_branches_switched_off_leave_the_weights_of_those_before_them_alone():
+    """The numbers of the motion branch stay comparable between configs."""
+    whole, alone = Model(tiny_config()), Model(tiny_config("masks=null", "background=null"))
+    for name, tensor in alone.state_dict().items():
+        assert torch.equal(whole.state_dict()[name], tensor)
 
 
 def test_tiny_overrides_turn_the_demo_into_the_tiny_config():

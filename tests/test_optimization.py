@@ -8,9 +8,14 @@ from torch.testing import assert_close
 
 from model import Model
 from optimization import MovingAverage, Optimizer, base_learning_rates
-from tests.factories import noise_inputs, tiny_config
+from tests.factories import joint_terms, noise_inputs, tiny_config, total
 
 CPU = torch.device("cpu")
+NETWORKS = [
+    "keypoint_detector", "dense_motion", "generator",
+    "mask_generator", "refinement", "low_resolution", "high_resolution",
+    "bg_base", "bg_refine",
+]  # fmt: skip
 
 
 class Run:
@@ -23,11 +28,9 @@ class Run:
         self.optimizer = Optimizer(self.model, self.config, CPU)
 
     def step(self, factor=1.0, source=None):
-        branch = self.model.branches["motion"]
         inputs = self.inputs if source is None else self.inputs._replace(source=source)
         with self.optimizer.guarded_buffers():
-            terms = branch.loss_terms(inputs, branch(inputs))
-            loss = factor * torch.stack([term.weighted for term in terms.values()]).sum()
+            loss = factor * total(joint_terms(self.model, inputs))
             self.optimizer.backward(loss)
             return self.optimizer.step(loss)
 
@@ -169,15 +172,19 @@ def test_learning_rates_per_network_and_milestones():
         "train.gamma=0.5",
         "motion.keypoint_detector.learning_rate=0",
         "motion.generator.learning_rate=1e-3",
+        "masks.refinement.learning_rate=2e-3",
+        "background.bg_base.learning_rate=3e-3",
     )
-    assert base_learning_rates(run.config) == {
-        "keypoint_detector": 0, "dense_motion": 2e-4, "generator": 1e-3,
+    assert base_learning_rates(run.config) == dict.fromkeys(NETWORKS, 2e-4) | {
+        "keypoint_detector": 0, "generator": 1e-3, "refinement": 2e-3, "bg_base": 3e-3,
     }  # fmt: skip
     for epoch, factor in ((0, 1), (1, 1), (2, 0.5), (4, 0.5), (5, 0.25), (8, 0.25), (1, 1)):
         run.optimizer.set_epoch(epoch)
         rates = run.optimizer.current_rates()
         assert rates["generator"] == pytest.approx(1e-3 * factor)
         assert rates["dense_motion"] == pytest.approx(2e-4 * factor)
+        assert rates["refinement"] == pytest.approx(2e-3 * factor)
+        assert rates["bg_base"] == pytest.approx(3e-3 * factor)
     detector = run.model.networks["keypoint_detector"]
     before = [p.clone() for p in detector.parameters()]
     run.step()
@@ -186,9 +193,7 @@ def test_learning_rates_per_network_and_milestones():
 
 def test_adam_as_published():
     adam = Run("train.betas=[0.5, 0.999]").optimizer.adam
-    assert [group["name"] for group in adam.param_groups] == [
-        "keypoint_detector", "dense_motion", "generator",
-    ]  # fmt: skip
+    assert [group["name"] for group in adam.param_groups] == NETWORKS
     for group in adam.param_groups:
         assert group["betas"] == (0.5, 0.999)
         assert (group["weight_decay"], group["eps"], group["amsgrad"]) == (0, 1e-8, False)

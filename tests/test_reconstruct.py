@@ -13,6 +13,8 @@ from PIL import Image
 import reconstruct
 from datasets.build import build_source
 from datasets.video import open_clip
+from model import Model
+from tests.factories import tiny_config
 from tests.media import numbered_frame, truncate, write_clip, write_frame_folder
 from tests.runs import call, error_line, step_file, write_clips
 
@@ -65,6 +67,7 @@ def test_summary(puppets, tiny_run):
         [32] * 2,
     )
     assert (summary["num_clips"], summary["num_frames"]) == (2, 8)
+    assert summary["animator"] == "motion"  # the default, where the model has it
     assert summary.keys() >= METRICS | {"figure_l1", "baseline_figure_l1"}
     assert 0 < summary["l1"] < 1
     assert summary["psnr"] > 0
@@ -149,6 +152,50 @@ def test_default_output_again_and_other_batch_size(tiny_run, tmp_path):
     for name in METRICS:
         assert summaries[0][name] == pytest.approx(summaries[1][name], rel=1e-4)
     assert summaries[0]["num_clips"] == 8
+
+
+@pytest.fixture(scope="module")
+def masks_alone(tmp_path_factory):
+    """A checkpoint of a model with the mask branch only."""
+    path = tmp_path_factory.mktemp("masks") / "mine.pt"
+    config = tiny_config("motion=null", "background=null")
+    reconstruct.checkpoint.save(
+        path, config, Model(config), step=0, epoch=0, batch=0, average=None, training={}, metrics={}
+    )
+    return path
+
+
+def test_named_animator(tiny_run, tmp_path, puppets):
+    """The mask branch gives other pictures of the same frames, in a folder of its own."""
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    for name in ("masks", "motion"):
+        arguments = ("--checkpoint", step_file(run, 8), "--animator", name)
+        assert call(reconstruct, *arguments) == 0
+    folders = run / "reconstruction"
+    assert {folder.name for folder in folders.iterdir()} == {"test-masks", "test-motion"}
+    default = strict_json(puppets / "metrics.json")
+    masks, motion = (
+        strict_json(folders / f"test-{n}" / "metrics.json") for n in ("masks", "motion")
+    )
+    assert (masks["animator"], motion["animator"]) == ("masks", "motion")
+    for name in METRICS:
+        assert motion[name] == default[name]
+        assert (masks[name] == default[name]) == name.startswith("baseline_")
+
+
+def test_masks_are_the_default_of_a_model_without_motion(masks_alone, tmp_path):
+    assert call(reconstruct, "--checkpoint", masks_alone, "--output", tmp_path / "out") == 0
+    summary = strict_json(tmp_path / "out" / "metrics.json")
+    assert summary["animator"] == "masks"
+    assert 0 < summary["l1"] < 1
+
+
+def test_animator_that_the_model_lacks(masks_alone, capsys):
+    assert call(reconstruct, "--checkpoint", masks_alone, "--animator", "motion") == 2
+    line = error_line(capsys, "reconstruct.py")
+    assert f"--animator motion: {masks_alone} was trained without the branch motion" in line
+    assert line.endswith("it has: masks")
+    assert not (masks_alone.parent / "reconstruction").exists()
 
 
 def test_checkpoint_outside_a_run(tiny_run, tmp_path):

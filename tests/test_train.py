@@ -14,6 +14,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import losses
 import train
+from config import BRANCHES
 from config_file import load_config
 from datasets.clips import ClipFolder
 from datasets.video import VideoError
@@ -59,9 +60,9 @@ def test_metrics_file(tiny_run):
     assert [row["step"] for row in rows] == [*range(1, 9)]
     assert [row["epoch"] for row in rows] == [i / 4 for i in range(1, 9)]
     for row in rows:
-        terms = ("perceptual", "equivariance_value", "equivariance_jacobian")
-        total = sum(row[f"loss/motion/{name}"] for name in terms)
-        assert row["loss/total"] == pytest.approx(total, rel=1e-4)
+        terms = {name for name in row if name.startswith("loss/")} - {"loss/total"}
+        assert {name.split("/")[1] for name in terms} == set(BRANCHES)
+        assert row["loss/total"] == pytest.approx(sum(row[name] for name in terms), rel=1e-4)
         assert row["loss/motion/equivariance_value"] == pytest.approx(
             10 * row["unweighted/motion/equivariance_value"], rel=1e-4
         )
@@ -70,26 +71,38 @@ def test_metrics_file(tiny_run):
         assert row["speed/samples_per_second"] > 0
         assert 0 <= row["motion/occlusion_mean"] <= 1
         assert row["motion/keypoint_spread"] > 0
+        assert 0 < row["masks/mask_mean"] < 1
+        assert 0 <= row["background/foreground_share"] <= 1
     validations = metrics(tiny_run, "validation")
     assert [row["step"] for row in validations] == [4, 8]
     assert validations[0].keys() >= {"l1", "baseline_l1", "psnr", "ssim", "figure_l1"}
+    assert validations[0].keys() >= {"masks_l1", "mask_iou", "mask_iou_all_white"}
+    assert "masks_baseline_l1" not in validations[0]
 
 
 def test_tensorboard_has_scalars_and_pictures(tiny_run):
     events = EventAccumulator(str(tiny_run), size_guidance={"images": 0}).Reload()
-    terms = {"loss/motion/perceptual", "unweighted/motion/perceptual"}
+    terms = {
+        f"{kind}/{name}"
+        for kind in ("loss", "unweighted")
+        for name in ("motion/perceptual", "masks/prior", "background/base_perceptual")
+    }
     assert set(events.Tags()["scalars"]) >= {*terms, "validation/l1", "train/gradient_norm"}
     assert [event.step for event in events.Scalars("loss/motion/perceptual")] == [*range(1, 9)]
-    assert set(events.Tags()["images"]) == {"train-motion", "validation-motion"}
+    kinds = ("train", "validation")
+    assert set(events.Tags()["images"]) == {f"{k}-{branch}" for k in kinds for branch in BRANCHES}
 
 
 def test_pictures(tiny_run):
     names = sorted(path.name for path in (tiny_run / "pictures").iterdir())
     kinds = ("train", "validation")
-    assert names == [f"{kind}-motion-{step:08d}.png" for kind in kinds for step in (4, 8)]
+    columns = {"background": 5, "masks": 8, "motion": 6}
+    assert names == [
+        f"{kind}-{branch}-{step:08d}.png" for kind in kinds for branch in columns for step in (4, 8)
+    ]
     for name in names:
         picture = np.asarray(Image.open(tiny_run / "pictures" / name))
-        assert picture.shape[1] % 6 == 0  # columns from source to prediction
+        assert picture.shape[1] % columns[name.split("-")[1]] == 0
         assert picture.std() > 10
 
 
@@ -211,6 +224,9 @@ def test_time_limit(tmp_path):
         ("train.ema_decay=null", "train.channels_last=false"),
         ("motion.keypoint_detector.jacobian=none", "motion.losses.equivariance_jacobian=0"),
         ("data.image_size=[32, 48]", "motion.losses.pixel=1"),
+        ("motion=null", "train.precision=bf16", "background.foreign_probability=0.5"),
+        ("background=null", "masks.mask_generator.scale=1"),
+        ("masks=null", "background=null"),
     ],
 )
 def test_variants_train(tmp_path, overrides):
@@ -221,6 +237,24 @@ def test_variants_train(tmp_path, overrides):
     assert all(np.isfinite(row["loss/total"]) and row["bad_steps"] == 0 for row in rows)
     content = contents(step_file(folder, 4))
     assert (content["average"] is None) == (content["config"]["train"]["ema_decay"] is None)
+
+
+def test_branches_that_start_later(tmp_path):
+    """As in the default config: the refinement after one epoch, the background after two."""
+    folder = tmp_path / "run"
+    later = ("masks.refinement.start_epoch=1", "background.start_epoch=2", "train.epochs=3")
+    assert call(train, *tiny(folder, *later)) == 0
+    rows = metrics(folder)
+    assert [row["step"] for row in rows] == [*range(1, 13)]  # 4 in an epoch
+    assert ["loss/masks/refinement" in row for row in rows] == [False] * 4 + [True] * 8
+    assert ["loss/background/base_perceptual" in row for row in rows] == [False] * 8 + [True] * 4
+    assert ["loss/background/refine_perceptual" in row for row in rows] == [False] * 8 + [True] * 4
+    # Drawn after the last step of an epoch, with what that step made.
+    names = {path.name for path in (folder / "pictures").glob("train-*")}
+    steps_drawn = {"motion": (4, 8, 12), "masks": (4, 8, 12), "background": (12,)}
+    assert names == {
+        f"train-{branch}-{step:08d}.png" for branch in steps_drawn for step in steps_drawn[branch]
+    }
 
 
 def test_clips_of_unlike_shapes(tmp_path, capsys):

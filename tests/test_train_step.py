@@ -1,4 +1,4 @@
-"""Golden losses of a short run, and gradients accumulated over micro-batches."""
+"""Golden losses of a short run, gradients of parts and of branches, later starts, the jitter."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from torch.testing import assert_close
 from model import Model
 from optimization import Optimizer
 from tests.factories import noise_batch, tiny_config, tiny_perceptual
-from training import train_step
+from training import prepare_frames, train_step
 
 
 class Run:
@@ -19,7 +19,7 @@ class Run:
         self.batch = noise_batch(self.config)
         self.generator = torch.Generator().manual_seed(0)
 
-    def step(self):
+    def step(self, epoch=0):
         return train_step(
             self.model,
             self.optimizer,
@@ -27,32 +27,52 @@ class Run:
             self.batch,
             self.generator,
             self.config,
-            epoch=0,
+            epoch,
         )
 
 
-# Loss terms, unweighted, of three steps on a fixed batch, in float32.
-GOLDEN = {
-    "perceptual": [2.81517, 2.68928, 2.59886],
-    "equivariance_value": [0.167703, 0.139131, 0.193285],
-    "equivariance_jacobian": [0.0931866, 0.0505991, 0.0928924],
+MOTION_ALONE = ("masks=null", "background=null")
+
+# Loss terms, unweighted, of three steps on a fixed batch, in float32: of the motion branch alone,
+# and of the others in a joint run.
+GOLDEN_MOTION = {
+    "motion/perceptual": [2.81517, 2.68928, 2.59886],
+    "motion/equivariance_value": [0.167703, 0.139131, 0.193285],
+    "motion/equivariance_jacobian": [0.0931866, 0.0505991, 0.0928924],
+}
+GOLDEN_OTHERS = {
+    "masks/low_perceptual": [2.70695, 2.61423, 2.48665],
+    "masks/high_perceptual": [2.70874, 2.98937, 2.58807],
+    "masks/refinement": [0.492392, 0.375639, 0.273677],
+    "masks/prior": [3.54026, 0.135926, 0.150384],
+    "background/base_perceptual": [2.72476, 2.63511, 2.53669],
+    "background/refine_perceptual": [2.77193, 2.67315, 2.53945],
 }
 
 
-def test_golden_losses():
+def losses(run, names, num_steps=3):
+    steps = [run.step().scalars for _ in range(num_steps)]
+    return {name: [step[f"unweighted/{name}"].item() for step in steps] for name in names}
+
+
+@pytest.mark.parametrize(
+    ("golden", "overrides"),
+    [(GOLDEN_MOTION, MOTION_ALONE), (GOLDEN_OTHERS, ())],
+    ids=["motion", "others"],
+)
+def test_golden_losses(golden, overrides):
     """Nothing that shapes the numbers may change silently; store new ones with the reason."""
-    run = Run("train.learning_rate=2e-3")
-    steps = [run.step().scalars for _ in range(3)]
-    losses = {name: [step[f"unweighted/motion/{name}"].item() for step in steps] for name in GOLDEN}
-    assert losses == {name: pytest.approx(values, rel=1e-3) for name, values in GOLDEN.items()}
+    found = losses(Run("train.learning_rate=2e-3", *overrides), golden)
+    assert found == {name: pytest.approx(values, rel=1e-3) for name, values in golden.items()}
 
 
 def test_total_is_the_sum_of_the_weighted_terms():
-    scalars = Run().step().scalars
+    scalars = Run("masks.prior.weight=3").step().scalars
     weighted = [v for n, v in scalars.items() if n.startswith("loss/") and n != "loss/total"]
     assert_close(scalars["loss/total"], torch.stack(weighted).sum())
     assert_close(scalars["loss/motion/perceptual"], 10 * scalars["unweighted/motion/perceptual"])
-    assert {"motion/keypoint_spread", "gradient_norm"} <= scalars.keys()
+    assert_close(scalars["loss/masks/prior"], 3 * scalars["unweighted/masks/prior"])
+    assert {"motion/keypoint_spread", "masks/mask_mean", "gradient_norm"} <= scalars.keys()
     assert not any(value.requires_grad for value in scalars.values())
 
 
@@ -63,30 +83,58 @@ def test_same_run_twice_gives_the_same_numbers():
         assert all(torch.equal(a[name], b[name]) for name in a)
 
 
+# What is random in a step would differ between parts of a batch, and between other branches beside
+# this one; so there is nothing of it.
+CERTAIN = (
+    "motion.losses.equivariance_value=0",
+    "motion.losses.equivariance_jacobian=0",
+    "masks.perturbation.scales=[1, 1]",
+    "masks.perturbation.noise=0",
+)
+
+
 def gradients(run):
-    """Of one step, before the update; BatchNorm in evaluation mode, so that samples are alone."""
-    run.model.eval()
+    """Of one step, before the update, by parameter; and the scalars of the step."""
+    names = [name for name, _ in run.model.named_parameters()]
     seen = []
     run.optimizer.adam.register_step_pre_hook(
-        lambda *_: seen.extend(p.grad.clone() for p in run.optimizer.parameters)
+        lambda *_: seen.extend(p.grad.clone() for p in run.model.parameters())
     )
     scalars = run.step().scalars
-    return seen, scalars
+    return dict(zip(names, seen, strict=True)), scalars
 
 
 @pytest.mark.parametrize("size", [1, 2])
 def test_micro_batches_give_the_gradient_of_the_whole(size):
-    # The random transform would differ from part to part, so its losses are off.
-    off = ("motion.losses.equivariance_value=0", "motion.losses.equivariance_jacobian=0")
-    whole, whole_scalars = gradients(Run(*off))
-    parts, parts_scalars = gradients(Run(*off, f"train.micro_batch={size}"))
+    # The prior weighs each changed pixel by their number in the part.
+    overrides = (*CERTAIN, "masks.prior.weight=0")
+    runs = Run(*overrides), Run(*overrides, f"train.micro_batch={size}")
+    for run in runs:
+        run.model.eval()  # BatchNorm too, so that samples are alone
+    (whole, whole_scalars), (parts, parts_scalars) = map(gradients, runs)
     reached = 0
-    for a, b in zip(whole, parts, strict=True):
-        assert_close(a, b, atol=1e-6, rtol=1e-3)
-        reached += bool(a.any())
+    for name, gradient in whole.items():
+        assert_close(parts[name], gradient, atol=1e-6, rtol=1e-3)
+        reached += bool(gradient.any())
     assert reached > len(whole) / 2
     assert_close(whole_scalars["loss/total"], parts_scalars["loss/total"])
     assert_close(whole_scalars["gradient_norm"], parts_scalars["gradient_norm"])
+
+
+@pytest.mark.parametrize(
+    "others",
+    [("masks=null", "background=null"), ("motion=null", "background=null"), ("motion=null",)],
+    ids=["motion", "masks", "masks-background"],
+)
+def test_joint_gradient_is_that_of_each_branch_alone(others):
+    joint, alone = Run(*CERTAIN), Run(*CERTAIN, *others)
+    for name, network in alone.model.networks.items():
+        network.load_state_dict(joint.model.networks[name].state_dict())
+    expected, _ = gradients(joint)
+    found, _ = gradients(alone)
+    assert found
+    for name, gradient in found.items():
+        assert_close(gradient, expected[name], atol=1e-6, rtol=1e-4)
 
 
 def test_bf16_steps_stay_near_float32():
@@ -95,7 +143,54 @@ def test_bf16_steps_stay_near_float32():
     assert half["loss/total"].dtype == torch.float32
 
 
-def test_steps_reduce_the_loss():
+def test_steps_reduce_the_losses():
     run = Run("train.learning_rate=2e-3")
-    losses = [run.step().scalars["loss/motion/perceptual"].item() for _ in range(30)]
-    assert losses[-1] < 0.8 * losses[0]
+    names = ["motion/perceptual", *GOLDEN_OTHERS]
+    for name, values in losses(run, names, num_steps=30).items():
+        assert values[-1] < 0.8 * values[0], name
+
+
+# What starts later
+
+
+LATER = ("masks.refinement.start_epoch=1", "background.start_epoch=2", "train.epochs=3")
+
+
+def test_later_starts():
+    """Without a term nothing of a network changes, not even the statistics of its BatchNorm."""
+    run = Run(*LATER)
+    started = {0: set(), 1: {"refinement"}, 2: {"refinement", "bg_base", "bg_refine"}}
+    for epoch, expected in started.items():
+        before = {
+            name: {key: tensor.clone() for key, tensor in state.items()}
+            for name, state in run.model.state().items()
+        }
+        scalars = run.step(epoch).scalars
+        changed = {
+            name
+            for name, state in run.model.state().items()
+            if any(not torch.equal(tensor, before[name][key]) for key, tensor in state.items())
+        }
+        late = {"refinement", "bg_base", "bg_refine"}
+        assert changed & late == expected
+        assert changed - late == set(run.model.networks) - late
+        assert ("loss/masks/refinement" in scalars) == (epoch >= 1)
+        assert ("loss/background/base_perceptual" in scalars) == (epoch >= 2)
+        assert ("loss/background/refine_perceptual" in scalars) == (epoch >= 2)
+        assert "background/foreground_share" in scalars
+
+
+# The colour jitter
+
+
+def test_source_and_target_share_a_jitter_and_the_frame_for_masks_has_its_own():
+    batch = noise_batch(tiny_config())
+    still = batch._replace(frames=batch.frames[:, 1:].expand(-1, 2, -1, -1, -1))
+    source, driving, recolored = prepare_frames(still, channels_last=False)
+    assert torch.equal(driving, source)
+    assert (recolored - driving).abs().flatten(1).amax(dim=1).min() > 0.02  # in every sample
+    batch.color_factors[:, 1] = torch.tensor([1.0, 1.0, 1.0, 0.0])  # neutral
+    _, driving, recolored = prepare_frames(batch, channels_last=True)
+    assert_close(recolored, batch.frames[:, 1].float() / 255, atol=1e-5, rtol=0)
+    assert not torch.allclose(driving, recolored, atol=0.02)
+    assert recolored.is_contiguous(memory_format=torch.channels_last)

@@ -100,15 +100,41 @@ def test_repeats_and_identities_make_the_epoch():
 def test_color_jitter_stays_in_its_range_and_neutral_is_neutral():
     pairs = make_pairs(repeats=50, brightness=0.1, contrast=0.0, saturation=3.0, hue=0.2)
     samples = [pairs[Place(0, index)] for index in range(300)]
-    factors = torch.stack([sample.color_factors for sample in samples])
+    factors = torch.cat([sample.color_factors for sample in samples])
     brightness, contrast, saturation, hue = factors.unbind(1)
     assert 0.9 <= brightness.min() < 0.91
     assert 1.09 < brightness.max() <= 1.1
     assert (contrast == 1).all()
     assert saturation.min() == 0  # a factor is never negative
     assert -0.2 <= hue.min() < -0.19
-    orders = {tuple(sample.color_order.tolist()) for sample in samples}
-    assert orders == set(itertools.permutations(range(4)))
+    for jitter in range(2):
+        orders = {tuple(sample.color_order[jitter].tolist()) for sample in samples}
+        assert orders == set(itertools.permutations(range(4)))
+
+
+def test_two_jitters_a_sample_drawn_apart():
+    pairs = make_pairs(repeats=50)
+    samples = [pairs[Place(0, index)] for index in range(300)]
+    batch = collate(samples)
+    assert batch.color_factors.shape == batch.color_order.shape == (300, 2, 4)
+    assert batch.color_factors.dtype == torch.float32
+    shared, own = (batch.color_factors - torch.tensor([1.0, 1.0, 1.0, 0.0])).unbind(1)
+    assert not (shared == own).any()
+    # Either spans its range, and neither tells anything about the other.
+    assert min(shared.abs().amax(), own.abs().amax()) > 0.09
+    correlation = torch.corrcoef(torch.stack((shared.flatten(), own.flatten())))[0, 1]
+    assert abs(correlation.item()) < 0.1
+    assert (batch.color_order[:, 0] != batch.color_order[:, 1]).any(dim=1).double().mean() > 0.9
+
+
+def test_strength_of_the_jitter_changes_no_other_draw():
+    """Runs with and without it see the same frames."""
+    weak, strong = make_pairs(brightness=0.0, hue=0.0), make_pairs(brightness=0.3, hue=0.3)
+    for index in range(6):
+        a, b = weak[Place(0, index)], strong[Place(0, index)]
+        assert torch.equal(a.frames, b.frames)
+        assert torch.equal(a.color_order, b.color_order)
+        assert torch.equal(a.color_factors[:, 1:3], b.color_factors[:, 1:3])
 
 
 def test_unreadable_clip_is_replaced_and_reported():

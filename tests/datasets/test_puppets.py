@@ -198,6 +198,15 @@ class TestRender:
         assert not foreground_mask.any()
         np.testing.assert_array_equal(frame, paint_background(background, SIZE))
 
+    def test_the_background_picture_is_what_the_frames_show_beside_the_figure(self):
+        source = puppets("test")
+        picture = source.background_picture(3)
+        assert (picture.shape, picture.dtype) == ((*SIZE, 3), np.float32)
+        for frame, foreground_mask in (source.render(3, 0), source.render(3, 9)):
+            np.testing.assert_array_equal(
+                frame[foreground_mask == 0], picture[foreground_mask == 0]
+            )
+
 
 class TestShapes:
     @pytest.mark.parametrize(

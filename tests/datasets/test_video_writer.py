@@ -3,7 +3,9 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
+from datasets.container import ACCURATE
 from datasets.video import open_clip
 from datasets.video_writer import VideoWriter
 from errors import UserError
@@ -142,4 +144,111 @@ def test_no_frames_is_an_error(tmp_path):
         VideoWriter(tmp_path / "a.mp4", Fraction(25)),
     ):
         pass
+    assert names(tmp_path) == []
+
+
+def rgba_frame(number, size=(64, 80)):
+    """H x W x 4: a disc with a soft edge, moved by `number`, over a numbered frame."""
+    height, width = size
+    y, x = np.ogrid[:height, :width]
+    distance = np.hypot(y - height / 2, x - width / 2 - number % 8)
+    alpha = np.clip((height / 3 - distance) * 40 + 128, 0, 255).astype(np.uint8)
+    return np.dstack([numbered_frame(number, size), alpha])
+
+
+def write_transparent(path, frames):
+    with VideoWriter(path, Fraction(25), transparent=True) as writer:
+        for frame in frames:
+            writer.write(frame)
+    return path
+
+
+def decode_alpha(path):
+    """RGBA by libvpx; FFmpeg's own VP9 decoder leaves alpha out."""
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        assert stream.metadata["alpha_mode"] == "1"
+        decoder = av.CodecContext.create("libvpx-vp9", "r")
+        packets = list(container.demux(stream))
+        decoded = [
+            frame for packet in packets for frame in decoder.decode(packet if packet.size else None)
+        ]
+    assert {(frame.format.name, frame.colorspace, frame.color_range) for frame in decoded} == {
+        ("yuva420p", 6, 1)  # BT.601, limited
+    }
+    images = [frame.to_ndarray(format="rgba", interpolation=ACCURATE) for frame in decoded]
+    return np.stack(images).astype(int)
+
+
+def test_webm_keeps_alpha_in_step_with_the_colours(tmp_path):
+    written = np.stack([rgba_frame(number) for number in range(64)]).astype(int)  # alt-ref frames
+    decoded = decode_alpha(write_transparent(tmp_path / "a.webm", written.astype(np.uint8)))
+    assert decoded.shape == written.shape
+    difference = abs(decoded - written)
+    assert difference[..., 3].mean(axis=(1, 2)).max() < 0.5
+    assert difference[..., 3].max() < 16
+    opaque = written[..., 3] == 255
+    assert abs((decoded - written)[opaque][:, :3].mean()) < 1
+    assert difference[opaque][:, :3].mean() < 4
+    assert decoded[..., 3][written[..., 3] == 0].max() <= 8  # nothing shines through
+
+
+def test_webm_pads_alpha_too(tmp_path):
+    frame = rgba_frame(0, (47, 61))
+    frame[..., 3] = np.where(np.arange(47) < 20, 0, 255)[:, None]
+    decoded = decode_alpha(write_transparent(tmp_path / "a.webm", [frame, frame]))
+    assert decoded.shape == (2, 48, 62, 4)
+    assert decoded[:, 47:, :, 3].min() > 250
+    assert decoded[:, 24:, 61, 3].min() > 250
+    assert decoded[:, :16, 61, 3].max() < 5
+
+
+def test_hidden_colours_harm_nothing(tmp_path):
+    figure = np.zeros((64, 64, 4), np.uint8)
+    figure[..., :3] = (200, 60, 40)
+    figure[16:47, 16:47, 3] = 255  # odd: the edge cuts through the blocks that share a colour
+    noisy = np.stack([figure] * 8)
+    hidden = noisy[..., 3] == 0
+    noisy[hidden, :3] = np.random.default_rng(0).integers(0, 256, (hidden.sum(), 3))
+    plain = write_transparent(tmp_path / "plain.webm", [figure] * 8)
+    path = write_transparent(tmp_path / "noisy.webm", noisy)
+    assert path.stat().st_size == plain.stat().st_size
+    decoded = decode_alpha(path)
+    assert abs(decoded[:, 16:47, 16:47, :3] - (200, 60, 40)).max() <= 6
+
+
+@pytest.mark.filterwarnings("error")
+def test_an_invisible_frame_can_be_written(tmp_path):
+    decoded = decode_alpha(
+        write_transparent(tmp_path / "a.webm", [np.zeros((32, 32, 4), np.uint8)])
+    )
+    assert decoded[..., 3].max() <= 2
+
+
+def test_folder_of_transparent_frames_is_lossless(tmp_path):
+    written = [rgba_frame(number, (47, 61)) for number in range(3)]
+    folder = write_transparent(tmp_path / "folder", written)
+    for number, frame in enumerate(written):
+        with Image.open(folder / f"{number:05d}.png") as image:
+            assert image.mode == "RGBA"
+            np.testing.assert_array_equal(np.asarray(image), frame)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.gif", "a.MP4"])
+def test_kinds_without_transparency_are_refused_at_once(tmp_path, name):
+    message = rf"{name}: \.{name[2:].lower()} has no transparency; use \.webm, or a name without"
+    with pytest.raises(UserError, match=message):
+        VideoWriter(tmp_path / name, Fraction(25), transparent=True)
+    with pytest.raises(UserError, match=r"cannot write \.xyz; use \.webm, or a name without"):
+        VideoWriter(tmp_path / "a.xyz", Fraction(25), transparent=True)
+
+
+@pytest.mark.parametrize("transparent", [True, False])
+def test_the_number_of_channels_is_checked(tmp_path, transparent):
+    frame = numbered_frame(0) if transparent else rgba_frame(0)
+    with (
+        pytest.raises(ValueError, match=r"expected . channels, found ."),
+        VideoWriter(tmp_path / "folder", Fraction(25), transparent=transparent) as writer,
+    ):
+        writer.write(frame)
     assert names(tmp_path) == []

@@ -7,7 +7,7 @@ import torch
 from skimage.metrics import structural_similarity
 from torch.testing import assert_close
 
-from metrics.image import l1, psnr, region_l1, ssim
+from metrics.image import l1, psnr, region_l1, region_psnr, ssim
 
 
 def test_l1_and_psnr_by_hand_frame_by_frame():
@@ -28,6 +28,21 @@ def test_region_l1_by_hand():
     values = region_l1(prediction, target, region)
     assert_close(values[:2], torch.tensor([0.3, 0.15]))
     assert values[2].isnan()
+
+
+def test_region_psnr_by_hand():
+    target = torch.zeros(4, 3, 2, 2)
+    prediction = target.clone()
+    prediction[:3, 0, 0, 0] = 0.3  # one channel of one pixel: a mean square of 0.03 there
+    region = torch.zeros(4, 1, 2, 2, dtype=torch.bool)
+    region[0, 0, 0, 0] = region[1, 0, 0] = region[3] = True
+    values = region_psnr(prediction, target, region)
+    expected = [-10 * math.log10(0.03), -10 * math.log10(0.015)]
+    assert_close(values[:2], torch.tensor(expected), atol=1e-3, rtol=0)
+    assert values[2].isnan()
+    assert values[3] == 100
+    everywhere = torch.ones_like(region)
+    assert_close(region_psnr(prediction, target, everywhere), psnr(prediction, target))
 
 
 def test_ssim_equals_scikit_image_without_its_border():

@@ -69,3 +69,29 @@ def test_the_input_itself_is_the_last_skip():
 def test_width_is_capped_in_out_channels_too():
     hourglass = Hourglass(width=16, in_channels=3, max_width=8, num_blocks=1)
     assert hourglass(torch.rand(1, 3, 4, 4)).shape[1] == hourglass.out_channels == 11
+
+
+@pytest.mark.parametrize(("height", "width", "num_blocks"), [(8, 8, 3), (12, 4, 2), (6, 2, 1)])
+def test_hourglass_without_skips(height, width, num_blocks):
+    hourglass = Hourglass(4, in_channels=5, max_width=12, num_blocks=num_blocks, skips=False)
+    output = hourglass(torch.rand(2, 5, height, width))
+    assert output.shape == (2, 4, height, width)
+    assert hourglass.out_channels == 4
+
+
+def test_without_skips_the_decoder_takes_one_map_at_a_time():
+    hourglass = Hourglass(width=4, in_channels=3, max_width=12, num_blocks=3, skips=False)
+    up = [(b.conv.in_channels, b.conv.out_channels) for b in hourglass.decoder.up_blocks.children()]
+    assert up == [(12, 12), (12, 8), (8, 4)]
+    capped = Hourglass(width=16, in_channels=3, max_width=8, num_blocks=1, skips=False)
+    assert capped(torch.rand(1, 3, 4, 4)).shape[1] == capped.out_channels == 8
+
+
+@pytest.mark.parametrize("skips", [False, True])
+def test_what_bypasses_the_deepest_map(skips):
+    torch.manual_seed(0)
+    hourglass = Hourglass(4, in_channels=3, max_width=8, num_blocks=2, skips=skips).eval()
+    maps = hourglass.encoder(torch.rand(1, 3, 8, 8))
+    others = hourglass.encoder(torch.rand(1, 3, 8, 8))
+    swapped = hourglass.decoder([*others[:-1], maps[-1]])
+    assert torch.equal(swapped, hourglass.decoder(maps)) == (not skips)

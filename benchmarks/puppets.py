@@ -1,0 +1,320 @@
+"""Measure a checkpoint on unseen puppets against the rendered truth.
+
+    python -m benchmarks.puppets --checkpoint runs/demo/checkpoints/best.pt
+
+Identities, motions and backgrounds are those of the test split. The source is the first frame of
+clip i. Driving frames are later frames of clip i itself (driver: own) or of clip i + 1 (driver:
+another, keypoints as they are: absolute motion). The third image belongs to clip i + 2: one of its
+frames, whose own figure has to go (background_type: same), or its background without a figure
+(other). The truth is rendered: puppet i, in the driving pose, on its own or on the new background.
+
+PSNRs are in dB, at most 100 for one frame; every number is a mean over frames.
+
+    mask_iou             of the masks at image size and at the configured threshold, with the
+                         pixels of which the figure covers more than half; mask_iou_all_white: of
+                         a mask that is all foreground
+    mask_iou_train       the same for thresholds from 0.1 to 0.9 on training clips: choose the
+                         threshold by these, not by what the test clips say
+    l1, psnr, ssim       over the whole frame
+    figure_l1            over the pixels where the figure is in the source or in the truth
+    figure_psnr          over the pixels of which the figure covers more than half, in the truth
+    background_psnr      to the new background, over the pixels that the figure does not touch
+    swap_gain_db         background_psnr minus the PSNR to the source's background over the same
+                         pixels; below 0 the old background is still there
+    figure_gain_db       figure_psnr minus that of the new background itself; 0 without a figure
+    swap_figure_gain_db  the headline's name for it
+
+The headline's gains are those of the default animator driven by another puppet, background type
+same, painted by BGRefine. Results besides the animators': source and driving (the frames
+themselves), background (without a figure); when swapping base (BGBase), refined (BGRefine, which is
+`--compose network`), alpha (`--compose alpha`), and animated (nothing swapped).
+"""
+
+import argparse
+import json
+import sys
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+import checkpoint
+from animation import (
+    Animator,
+    AnimatorName,
+    build_animator,
+    frames_to_tensor,
+    load_model,
+    reconstruction_animators,
+)
+from background_swap import DEFAULT_THRESHOLD, BackgroundSwapper, BackgroundType, Compose
+from benchmarks.scenes import DRIVERS, MIN_CLIPS, Driver, Scene, build_scene, driving_frames
+from benchmarks.scores import animation_scores, swap_scores
+from benchmarks.tables import detailed_tables, summary_table
+from branches.background import BackgroundBranch
+from branches.masks import MaskBranch
+from cli import add_device_argument, pick_device, positive_int, run_entry_point
+from datasets.puppets import Puppets
+from errors import UserError
+from evaluation import FrameMetrics, evaluate_masks, mean_metrics, spread
+from files import replacing
+from metrics.masks import mask_iou
+from model import Model
+from modules.geometry import resize
+
+THRESHOLDS = tuple(tenths / 10 for tenths in range(1, 10))
+
+
+class AnimationCase(NamedTuple):
+    """result: an animator, or a trivial answer: source, driving, background."""
+
+    driver: Driver
+    result: str
+
+
+class SwapCase(NamedTuple):
+    """result: base, refined or alpha; animated (nothing swapped) or background (no figure), for
+    which the type of background, and of the latter the animator, do not matter.
+    """
+
+    driver: Driver
+    animator: AnimatorName | None
+    background_type: BackgroundType | None
+    result: str
+
+
+AnimationMetrics = dict[AnimationCase, list[FrameMetrics]]
+SwapMetrics = dict[SwapCase, list[FrameMetrics]]
+
+
+class Networks(NamedTuple):
+    """What of a model is measured."""
+
+    animators: dict[Driver, dict[AnimatorName, Animator]]
+    swappers: dict[tuple[BackgroundType, Compose], BackgroundSwapper]
+    device: torch.device
+
+
+def main(arguments: argparse.Namespace) -> None:
+    path = Path(arguments.checkpoint)
+    output = Path(arguments.output or checkpoint.run_folder(path) / "puppets.json")
+    if output.is_dir():
+        raise UserError(f"--output {output}: is a folder; give a file, {output / 'puppets.json'}")
+    if arguments.num_clips < MIN_CLIPS:
+        raise UserError(
+            f"--num-clips {arguments.num_clips}: source, driving clip and new background are "
+            f"three clips; give at least {MIN_CLIPS}"
+        )
+    device = pick_device(arguments.device)
+    saved = checkpoint.load(path)
+    data = saved.config.data
+    if data.kind != "puppets":
+        raise UserError(
+            f"{path}: trained on data.kind {data.kind}; the truth can be rendered of puppets "
+            "only: give a checkpoint trained on them (demo.yaml)"
+        )
+    model = load_model(saved, device)
+    settings = data.puppets
+    train, test = (
+        Puppets(split, num_clips, settings.num_frames, data.size, settings.seed)
+        for split, num_clips in (
+            ("train", min(arguments.num_clips, settings.num_train_clips)),
+            ("test", arguments.num_clips),
+        )
+    )
+    networks = build_networks(model, device)
+    default_animator = next(iter(networks.animators["own"]))
+    masks = measure_masks(model, train, test, arguments.num_frames, device)
+    animation, swap = measure(networks, test, arguments.num_frames)
+    report: dict[str, Any] = {
+        "checkpoint": str(path),
+        "step": saved.step,
+        "split": test.split,
+        "image_size": list(data.size),
+        "num_clips": len(test.clips),
+        "num_frames": len(driving_frames(test, arguments.num_frames)),
+        "animator": default_animator,
+        **masks,
+        **headline_gains(swap, default_animator),
+        "animation": records(animation),
+        "background_swap": records(swap),
+    }
+    with replacing(output) as temporary:
+        temporary.write_text(json.dumps(report, indent=2) + "\n")
+    print(summary_table(report))
+    if arguments.markdown:
+        print(f"\n{detailed_tables(report)}")
+    print(f"\n{output}")
+
+
+def build_networks(model: Model, device: torch.device) -> Networks:
+    """The animators of `model` for both kinds of driving clip, and the ways it can swap."""
+    own = reconstruction_animators(model, device)
+    another = {name: build_animator(model, device, name, motion="absolute") for name in own}
+    ways: list[tuple[BackgroundType, Compose]] = []
+    if "background" in model.branches:
+        # Alpha with `same` gives the pictures of both networks too.
+        ways = [("same", "alpha"), ("other", "network"), ("other", "alpha")]
+    elif "masks" in model.branches:
+        ways = [("other", "alpha")]
+    swappers = {way: BackgroundSwapper(model, *way) for way in ways}
+    return Networks({"own": own, "another": another}, swappers, device)
+
+
+def measure_masks(
+    model: Model, train: Puppets, test: Puppets, num_frames: int, device: torch.device
+) -> dict[str, Any]:
+    """`mask_iou` with its all-white baseline on `test`, by threshold on `train`; nothing for a
+    model without masks.
+    """
+    branch, background = model.branches.get("masks"), model.branches.get("background")
+    if not isinstance(branch, MaskBranch):
+        return {}
+    threshold = DEFAULT_THRESHOLD
+    if isinstance(background, BackgroundBranch):
+        threshold = background.threshold
+    overlap = evaluate_masks(
+        branch,
+        test,
+        device,
+        threshold=threshold,
+        num_clips=len(test.clips),
+        num_frames=num_frames,
+    )
+    return {
+        "threshold": threshold,
+        **overlap,
+        "mask_iou_train": sweep_thresholds(branch, train, num_frames, device),
+    }
+
+
+@torch.inference_mode()
+def sweep_thresholds(
+    branch: MaskBranch, clips: Puppets, num_frames: int, device: torch.device
+) -> dict[str, float]:
+    """The mean mask IoU of `clips` at each of `THRESHOLDS`, by the threshold."""
+    frames = spread(clips.num_frames(0), num_frames)
+    collected: list[FrameMetrics] = []
+    for index in range(len(clips.clips)):
+        masks = branch.mask_generator(frames_to_tensor(clips.read(index, frames), device))
+        truth = torch.from_numpy(clips.foreground_masks(index, frames) > 0.5)[:, None].to(device)
+        found = resize(masks, clips.image_size)
+        collected.append({str(t): mask_iou(found > t, truth) for t in THRESHOLDS})
+    return mean_metrics(collected)
+
+
+@torch.inference_mode()
+def measure(
+    networks: Networks, clips: Puppets, num_frames: int
+) -> tuple[AnimationMetrics, SwapMetrics]:
+    """The scores of all cases, clip by clip."""
+    animation: AnimationMetrics = defaultdict(list)
+    swap: SwapMetrics = defaultdict(list)
+    frames = driving_frames(clips, num_frames)
+    for index in tqdm(range(len(clips.clips)), unit="clip", disable=None):
+        for driver in DRIVERS:
+            scene = build_scene(clips, index, driver, frames, networks.device)
+            animated = {
+                name: animator.start(scene.source)(scene.driving)
+                for name, animator in networks.animators[driver].items()
+            }
+            for animation_case, scores in score_animation(scene, animated):
+                animation[animation_case].append(scores)
+            for swap_case, scores in score_swap(scene, animated, networks.swappers):
+                swap[swap_case].append(scores)
+    return animation, swap
+
+
+def score_animation(
+    scene: Scene, animated: Mapping[AnimatorName, Tensor]
+) -> Iterator[tuple[AnimationCase, FrameMetrics]]:
+    """Of the animators' pictures, B x 3 x H x W, and of the trivial answers."""
+    results: dict[str, Tensor] = {"source": scene.source}
+    if scene.driver == "another":  # a driving frame of the own clip is the truth
+        results["driving"] = scene.driving
+    results["background"] = scene.old_background
+    for name, result in (*animated.items(), *results.items()):
+        scores = animation_scores(
+            result.expand_as(scene.driving),
+            scene.figure,
+            scene.old_background,
+            scene.source_inside,
+        )
+        yield AnimationCase(scene.driver, name), scores
+
+
+def score_swap(
+    scene: Scene,
+    animated: Mapping[AnimatorName, Tensor],
+    swappers: Mapping[tuple[BackgroundType, Compose], BackgroundSwapper],
+) -> Iterator[tuple[SwapCase, FrameMetrics]]:
+    """Of every way to put the `animated` figures, B x 3 x H x W, on the new background."""
+
+    def scores(result: Tensor) -> FrameMetrics:
+        return swap_scores(result, scene.figure, scene.new_background, scene.old_background)
+
+    if not swappers:
+        return
+    empty = scene.new_background.expand_as(scene.driving)
+    yield SwapCase(scene.driver, None, None, "background"), scores(empty)
+    for name, frames in animated.items():
+        yield SwapCase(scene.driver, name, None, "animated"), scores(frames)
+        for (background_type, compose), swapper in swappers.items():
+            swapped = swapper.swap(frames, scene.third_images[background_type])
+            pictures = {
+                "base": swapped.base,
+                "refined": swapped.refined,
+                "alpha": swapped.result if compose == "alpha" else None,
+            }
+            for result, picture in pictures.items():
+                if picture is not None:
+                    yield SwapCase(scene.driver, name, background_type, result), scores(picture)
+
+
+def headline_gains(swap: SwapMetrics, animator: AnimatorName) -> dict[str, float]:
+    """See the file's docstring; nothing for a model without a background branch."""
+    case = SwapCase("another", animator, "same", "refined")
+    if case not in swap:
+        return {}
+    means = mean_metrics(swap[case])
+    return {
+        "swap_gain_db": means["swap_gain_db"],
+        "swap_figure_gain_db": means["figure_gain_db"],
+    }
+
+
+def records(metrics: AnimationMetrics | SwapMetrics) -> list[dict[str, str | float | None]]:
+    """One for each case: what it is, and its mean scores."""
+    return [{**case._asdict(), **mean_metrics(found)} for case, found in metrics.items()]
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.puppets",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--checkpoint", required=True, metavar="PATH")
+    parser.add_argument(
+        "--output", metavar="FILE.json", help="default: puppets.json in the run's folder"
+    )
+    parser.add_argument(
+        "--num-clips",
+        type=positive_int,
+        default=48,
+        help="test clips, whatever their number in the config (default: 48)",
+    )
+    parser.add_argument(
+        "--num-frames", type=positive_int, default=4, help="driving frames of a clip (default: 4)"
+    )
+    parser.add_argument("--markdown", action="store_true", help="print all tables")
+    add_device_argument(parser)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(run_entry_point(main, build_parser()))

@@ -1,0 +1,94 @@
+"""Puppets to animate, with the truth."""
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from animation import frames_to_tensor
+from background_swap import BackgroundType
+from benchmarks.scores import Cutout
+from datasets.puppetry.figure import draw_figure
+from datasets.puppets import Puppets
+from evaluation import spread
+from visualization import to_uint8
+
+Driver = Literal["own", "another"]  # the source's own clip or that of another puppet
+DRIVERS: tuple[Driver, ...] = ("own", "another")
+MIN_CLIPS = 3  # source, driving clip and new background
+
+
+class Scene(NamedTuple):
+    """A source, B frames to drive it, and the truth; on one device.
+
+    source: 1 x 3 x H x W, the frame; source_inside: 1 x 1 x H x W bool, its figure.
+    driving: B x 3 x H x W.
+    figure: that of the source in the driving poses.
+    old_background, new_background: 1 x 3 x H x W, without a figure.
+    third_images: by type, B x 3 x H x W: what the networks are given of the new background.
+    """
+
+    driver: Driver
+    source: Tensor
+    source_inside: Tensor
+    driving: Tensor
+    figure: Cutout
+    old_background: Tensor
+    new_background: Tensor
+    third_images: dict[BackgroundType, Tensor]
+
+
+def driving_frames(clips: Puppets, num_frames: int) -> list[int]:
+    """At most `num_frames` frames of a clip, evenly spread; not the first, which is the source."""
+    return spread(clips.num_frames(0), num_frames + 1)[1:]
+
+
+def build_scene(
+    clips: Puppets, index: int, driver: Driver, frames: Sequence[int], device: torch.device
+) -> Scene:
+    """The puppet of clip `index` driven by `frames` of its clip or the next one; the new background
+    is that of the clip after the next one.
+    """
+
+    def background(clip: int) -> Tensor:
+        return to_pictures(clips.background_picture(clip)[None], device)
+
+    num_clips = len(clips.clips)
+    driving = {"own": index, "another": (index + 1) % num_clips}[driver]
+    third = (index + 2) % num_clips
+    new_background = background(third)
+    empty = frames_to_tensor(to_uint8(new_background), device)  # as from a file
+    return Scene(
+        driver=driver,
+        source=frames_to_tensor(clips.read(index, [0]), device),
+        source_inside=cut_out(clips, index, index, [0], device).inside,
+        driving=frames_to_tensor(clips.read(driving, frames), device),
+        figure=cut_out(clips, index, driving, frames, device),
+        old_background=background(index),
+        new_background=new_background,
+        third_images={
+            "same": frames_to_tensor(clips.read(third, frames), device),
+            "other": empty.expand(len(frames), -1, -1, -1),
+        },
+    )
+
+
+def cut_out(
+    clips: Puppets, index: int, driving: int, frames: Sequence[int], device: torch.device
+) -> Cutout:
+    """The puppet of clip `index` in the poses of `frames` of clip `driving`."""
+    identity = clips.identity(index)
+    figures = [
+        draw_figure(identity, clips.pose(driving, frame), clips.image_size) for frame in frames
+    ]
+    return Cutout(
+        to_pictures(np.stack([figure.colour for figure in figures]), device),
+        to_pictures(np.stack([figure.foreground_mask for figure in figures])[..., None], device),
+    )
+
+
+def to_pictures(arrays: np.ndarray, device: torch.device) -> Tensor:
+    """float N x H x W x C -> N x C x H x W on the device."""
+    return torch.tensor(arrays).movedim(-1, 1).to(device)

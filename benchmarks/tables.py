@@ -1,0 +1,80 @@
+"""The report of benchmarks/puppets.py as Markdown tables, which read well as plain text too."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Cell = str | float | None
+
+
+def markdown_table(rows: Sequence[Mapping[str, Cell]]) -> str:
+    """A column for each key of the first row; empty where a row has None or lacks the key."""
+    titles = list(rows[0])
+    lines = [titles, *([_text(title, row.get(title)) for title in titles] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    is_number = [any(isinstance(row.get(title), float) for row in rows) for title in titles]
+    rule = [
+        "-" * (width - 1) + (":" if right else "-")
+        for width, right in zip(widths, is_number, strict=True)
+    ]
+    lines.insert(1, rule)
+    return "\n".join(
+        "| "
+        + " | ".join(
+            text.rjust(width) if right else text.ljust(width)
+            for text, width, right in zip(line, widths, is_number, strict=True)
+        )
+        + " |"
+        for line in lines
+    )
+
+
+def summary_table(report: Mapping[str, Any]) -> str:
+    """The headline, and a row for each animator and trivial answer."""
+    names = list(dict.fromkeys(record["result"] for record in report["animation"]))
+    rows = [_summary_row(report, name) for name in names]
+    head = [
+        f"{name} {_text(name, report[name])}"
+        for name in ("mask_iou", "mask_iou_all_white", "swap_gain_db", "swap_figure_gain_db")
+        if name in report
+    ]
+    return "\n\n".join(([", ".join(head)] if head else []) + [markdown_table(rows)])
+
+
+def detailed_tables(report: Mapping[str, Any]) -> str:
+    """Masks by threshold, animation and background swap, as far as the model has them."""
+    tables = [report["animation"], report["background_swap"]]
+    if "mask_iou_train" in report:
+        tables.insert(0, [{"threshold": "mask_iou_train", **report["mask_iou_train"]}])
+    return "\n\n".join(markdown_table(rows) for rows in tables if rows)
+
+
+def _summary_row(report: Mapping[str, Any], name: str) -> dict[str, Cell]:
+    own, another = (_find(report["animation"], driver=d, result=name) for d in ("own", "another"))
+    swap = _find(
+        report["background_swap"],
+        driver="another",
+        animator=name,
+        background_type="same",
+        result="refined",
+    )
+    return {
+        "result": name,
+        "own l1": own.get("l1"),
+        "own psnr": own.get("psnr"),
+        "another l1": another.get("l1"),
+        "another psnr": another.get("psnr"),
+        "another figure_psnr": another.get("figure_psnr"),
+        "swap_gain_db": swap.get("swap_gain_db"),
+        "figure_gain_db": swap.get("figure_gain_db"),
+    }
+
+
+def _find(records: Sequence[Mapping[str, Cell]], **case: str) -> Mapping[str, Cell]:
+    """The record of `case`; empty if it was not measured."""
+    return next((record for record in records if case.items() <= record.items()), {})
+
+
+def _text(name: str, value: Cell) -> str:
+    if isinstance(value, float):
+        return f"{value:.2f}" if "psnr" in name or name.endswith("_db") else f"{value:.4f}"
+    return value or ""

@@ -1,0 +1,156 @@
+"""The background branch: puts the figure of one frame on the background of another."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from branches.branch import Branch, StepInputs, reconstruction_terms
+from branches.masks import MaskOutput, num_halvings
+from config import BackgroundConfig
+from losses import LossTerm
+from modules.geometry import resize
+from modules.high_resolution_generator import HighResolutionGenerator
+from modules.low_resolution_generator import LowResolutionGenerator
+
+
+class Swap(NamedTuple):
+    """base, refined: BGBase's and BGRefine's pictures, B x 3 x H x W in [0, 1].
+
+    foreground, background: what BGRefine saw of the two frames, B x 3 x H x W.
+    """
+
+    base: Tensor
+    refined: Tensor
+    foreground: Tensor
+    background: Tensor
+
+
+class BackgroundOutput(NamedTuple):
+    """swap: None before the branch starts. target: B x 3 x H x W, what it should be.
+
+    own_target: the target is not the driving frame, so its features are still to be computed.
+    foreground_share: of the driving frame, after the threshold.
+    """
+
+    swap: Swap | None
+    target: Tensor
+    own_target: bool
+    foreground_share: Tensor
+
+
+class BackgroundBranch(Branch[BackgroundOutput]):
+    """BGBase and BGRefine: the architectures of L and H with other inputs.
+
+    Both see detached masks and learn on their own; BGRefine sees BGBase's picture detached. So
+    this branch changes nothing in the others.
+    """
+
+    def __init__(self, config: BackgroundConfig, mask_scale: float) -> None:
+        super().__init__()
+        base, refine = config.bg_base, config.bg_refine
+        self.threshold = config.threshold
+        self.start_epoch = config.start_epoch
+        self.foreign_probability = config.foreign_probability
+        self.losses = config.losses
+        self.bg_base = LowResolutionGenerator(
+            in_channels=1 + 1 + 3 + 3,
+            width=base.width,
+            max_width=base.max_width,
+            num_up_blocks=num_halvings(mask_scale),
+            num_res_blocks=base.num_res_blocks,
+        )
+        self.bg_refine = HighResolutionGenerator(
+            in_channels=3 + 1 + 1 + 3 + 3,
+            width=refine.width,
+            max_width=refine.max_width,
+            num_blocks=refine.num_blocks,
+        )
+
+    def binarize(self, foreground_mask: Tensor) -> Tensor:
+        """b: 1 where the mask is above the threshold, else 0."""
+        return (foreground_mask > self.threshold).to(foreground_mask.dtype)
+
+    def swap(
+        self, frame: Tensor, frame_mask: Tensor, background: Tensor, background_mask: Tensor
+    ) -> Swap:
+        """The figure of `frame` (Y) on the background of `background` (X).
+
+        Args:
+            frame, background: B x 3 x H x W in [0, 1].
+            frame_mask, background_mask: their foreground masks, B x 1 x h x w in [0, 1]; zero for
+                a background that has no figure to be removed.
+        """
+        frame_mask, background_mask = frame_mask.detach(), background_mask.detach()
+        small = (frame_mask.shape[-2], frame_mask.shape[-1])
+        size = (frame.shape[-2], frame.shape[-1])
+        inside, outside = self.binarize(frame_mask), 1 - self.binarize(background_mask)
+        base = self.bg_base(
+            background_mask,
+            frame_mask,
+            resize(frame, small) * inside,
+            resize(background, small) * outside,
+        )
+        figure = frame * resize(inside, size)
+        scenery = background * resize(outside, size)
+        refined = self.bg_refine(
+            base.detach(),  # the two networks learn apart
+            resize(background_mask, size),
+            resize(frame_mask, size),
+            figure,
+            scenery,
+        )
+        return Swap(base, refined, figure, scenery)
+
+    def forward(self, inputs: StepInputs) -> BackgroundOutput:
+        masks: MaskOutput = inputs.outputs["masks"]
+        driving_mask = masks.driving_mask.detach()
+        share = self.binarize(driving_mask).mean()
+        if inputs.epoch < self.start_epoch:
+            return BackgroundOutput(None, inputs.driving, False, share)
+        background, background_mask = inputs.source, masks.source_mask.detach()
+        target, own_target = inputs.driving, self.training and self.foreign_probability > 0
+        if own_target:
+            chosen = torch.rand(
+                len(background), 1, 1, 1, device=background.device, generator=inputs.generator
+            )
+            foreign = chosen < self.foreign_probability
+            background = torch.where(foreign, background.roll(1, dims=0), background)
+            background_mask = torch.where(foreign, 0.0, background_mask)
+            alpha = resize(driving_mask, (target.shape[-2], target.shape[-1]))
+            composite = alpha * target + (1 - alpha) * background
+            target = torch.where(foreign, composite, target)
+        swap = self.swap(inputs.driving, driving_mask, background, background_mask)
+        return BackgroundOutput(swap, target, own_target, share)
+
+    def loss_terms(self, inputs: StepInputs, output: BackgroundOutput) -> dict[str, LossTerm]:
+        terms: dict[str, LossTerm] = {}
+        if output.swap is None:
+            return terms
+        features = inputs.target_features
+        if output.own_target and any(self.losses.perceptual.values()):
+            with torch.no_grad():
+                features = inputs.perceptual(output.target)
+        predictions = {"base": output.swap.base, "refine": output.swap.refined}
+        for prefix, prediction in predictions.items():
+            reconstruction = reconstruction_terms(
+                prediction, output.target, features, inputs.perceptual, self.losses
+            )
+            terms |= {f"{prefix}_{name}": term for name, term in reconstruction.items()}
+        return terms
+
+    def statistics(self, output: BackgroundOutput) -> dict[str, Tensor]:
+        """The share of the frame that counts as figure: near 0 or 1 nothing can be swapped."""
+        return {"foreground_share": output.foreground_share}
+
+    def pictures(self, inputs: StepInputs, output: BackgroundOutput) -> dict[str, Tensor]:
+        swap = output.swap
+        if swap is None:
+            return {}
+        return {
+            "foreground": swap.foreground,
+            "background": swap.background,
+            "BGBase": swap.base,
+            "BGRefine": swap.refined,
+            "target": output.target,
+        }

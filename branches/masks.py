@@ -1,0 +1,185 @@
+"""The mask branch: mask generator, refinement, low- and high-resolution generators (Image
+Animation with Perturbed Masks, Shalev and Wolf, CVPR 2022).
+"""
+
+import math
+from typing import NamedTuple
+
+from torch import Tensor
+
+from branches.branch import Branch, StepInputs, reconstruction_terms
+from config import MasksConfig
+from losses import LossTerm, mask_prior_loss, picture_change, pixel_loss, weigh
+from modules.geometry import resize
+from modules.high_resolution_generator import HighResolutionGenerator
+from modules.low_resolution_generator import LowResolutionGenerator
+from modules.mask_generator import BORDER, MaskGenerator, mask_from_logits
+from modules.mask_refinement import MaskRefinement
+from modules.perturbation import perturb, shrink
+from visualization import grey_to_rgb
+
+
+class MaskOutput(NamedTuple):
+    """source_mask, driving_mask: B x 1 x h x w. The logits are theirs, without their border.
+
+    perturbed_mask, refined_mask: B x 1 x h x w; None before the refinement starts.
+    low_resolution, high_resolution: predictions, B x 3 x H x W.
+    """
+
+    source_mask: Tensor
+    driving_mask: Tensor
+    source_logits: Tensor
+    driving_logits: Tensor
+    perturbed_mask: Tensor | None
+    refined_mask: Tensor | None
+    low_resolution: Tensor
+    high_resolution: Tensor
+
+
+class MaskBranch(Branch[MaskOutput]):
+    """Gives the source the shape of a mask made from the driving frame.
+
+    Only L, and the prior, reach the mask generator: R and H see detached inputs.
+    """
+
+    def __init__(self, config: MasksConfig) -> None:
+        super().__init__()
+        generator, refinement = config.mask_generator, config.refinement
+        low, high = config.low_resolution, config.high_resolution
+        self.losses = config.losses
+        self.prior = config.prior
+        self.perturbation = config.perturbation
+        self.refinement_start = refinement.start_epoch
+        self.mask_generator = MaskGenerator(
+            width=generator.width,
+            max_width=generator.max_width,
+            num_blocks=generator.num_blocks,
+            scale=generator.scale,
+            temperature=generator.temperature,
+        )
+        self.refinement = MaskRefinement(
+            width=refinement.width,
+            max_width=refinement.max_width,
+            num_blocks=refinement.num_blocks,
+            temperature=refinement.temperature,
+        )
+        self.low_resolution = LowResolutionGenerator(
+            in_channels=3 + 1 + 1,
+            width=low.width,
+            max_width=low.max_width,
+            num_up_blocks=num_halvings(generator.scale),
+            num_res_blocks=low.num_res_blocks,
+        )
+        self.high_resolution = HighResolutionGenerator(
+            in_channels=3 + 1 + 3 + 1,
+            width=high.width,
+            max_width=high.max_width,
+            num_blocks=high.num_blocks,
+        )
+
+    def forward(self, inputs: StepInputs) -> MaskOutput:
+        source_logits = self.mask_generator.logits(inputs.source)
+        # In other colours than the target's, so that the mask cannot carry appearance.
+        driving_logits = self.mask_generator.logits(inputs.recolored_driving)
+        source_mask = mask_from_logits(source_logits)
+        driving_mask = mask_from_logits(driving_logits)
+        low, high = self.generate(inputs.source, source_mask, driving_mask)
+        perturbed = refined = None
+        if inputs.epoch >= self.refinement_start:
+            settings = self.perturbation
+            perturbed = perturb(
+                driving_mask,
+                num_strips=settings.num_strips,
+                pivots=(settings.pivots[0], settings.pivots[1]),
+                scales=(settings.scales[0], settings.scales[1]),
+                threshold=settings.threshold,
+                noise=settings.noise,
+                generator=inputs.generator,
+            )
+            # Detached: R must restore the masks as they are, not bend them to its liking.
+            refined = self.refine(inputs.source, source_mask.detach(), perturbed)
+        return MaskOutput(
+            source_mask, driving_mask, source_logits, driving_logits, perturbed, refined, low, high
+        )
+
+    def generate(
+        self, source: Tensor, source_mask: Tensor, target_mask: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Low- and high-resolution predictions, B x 3 x H x W in [0, 1]: `source` in the shape of
+        `target_mask`, B x 1 x h x w.
+        """
+        size = (source.shape[-2], source.shape[-1])
+        low = self.low_resolution(self.downsample(source, source_mask), source_mask, target_mask)
+        # Detached: H refines what L makes, only L shapes the masks.
+        details = (source_mask.detach(), low.detach(), target_mask.detach())
+        high = self.high_resolution(source, *(resize(x, size) for x in details))
+        return low, high
+
+    def refine(self, source: Tensor, source_mask: Tensor, perturbed_mask: Tensor) -> Tensor:
+        """R: `perturbed_mask` in the shape of the source's figure, B x 1 x h x w in [0, 1]."""
+        return self.refinement(self.downsample(source, source_mask), source_mask, perturbed_mask)
+
+    def animated_mask(self, source: Tensor, source_mask: Tensor, driving_mask: Tensor) -> Tensor:
+        """The mask that a driving frame of another figure gives the source, B x 1 x h x w."""
+        settings = self.perturbation
+        shrunk = shrink(driving_mask, threshold=settings.threshold, scale=settings.animation_scale)
+        return self.refine(source, source_mask, shrunk)
+
+    @staticmethod
+    def downsample(image: Tensor, like: Tensor) -> Tensor:
+        """`image` at the size of the mask `like`."""
+        return resize(image, (like.shape[-2], like.shape[-1]))
+
+    def loss_terms(self, inputs: StepInputs, output: MaskOutput) -> dict[str, LossTerm]:
+        terms: dict[str, LossTerm] = {}
+        predictions = {"low": output.low_resolution, "high": output.high_resolution}
+        for prefix, prediction in predictions.items():
+            reconstruction = reconstruction_terms(
+                prediction, inputs.driving, inputs.target_features, inputs.perceptual, self.losses
+            )
+            terms |= {f"{prefix}_{name}": term for name, term in reconstruction.items()}
+        if output.refined_mask is not None and self.losses.refinement:
+            value = pixel_loss(output.refined_mask, output.driving_mask.detach())
+            terms["refinement"] = weigh(value, self.losses.refinement)
+        if self.prior.weight:
+            size = (output.driving_mask.shape[-2], output.driving_mask.shape[-1])
+            change = picture_change(inputs.source, inputs.driving, size)
+            value = mask_prior_loss(
+                output.source_logits,
+                output.driving_logits,
+                change[..., BORDER:-BORDER, BORDER:-BORDER] > self.prior.change_threshold,
+                self.prior.changed_share,
+            )
+            terms["prior"] = weigh(value, self.prior.weight)
+        return terms
+
+    def statistics(self, output: MaskOutput) -> dict[str, Tensor]:
+        """Collapse shows here first: masks all black or white (mean near 0 or 1), grey
+        (binariness near 0), or the same for every frame (movement near 0).
+        """
+        mask = output.driving_mask
+        return {
+            "mask_mean": mask.mean(),
+            "mask_binariness": (2 * mask - 1).abs().mean(),
+            "foreground_share": (mask > 0.5).float().mean(),
+            "mask_movement": (mask - output.source_mask).abs().mean(),
+        }
+
+    def pictures(self, inputs: StepInputs, output: MaskOutput) -> dict[str, Tensor]:
+        size = (inputs.source.shape[-2], inputs.source.shape[-1])
+        masks = {
+            "source mask": output.source_mask,
+            "driving mask": output.driving_mask,
+            "perturbed": output.perturbed_mask,
+            "refined": output.refined_mask,
+        }
+        pictures = {"source": inputs.source, "driving": inputs.driving}
+        pictures |= {
+            title: grey_to_rgb(mask, size) for title, mask in masks.items() if mask is not None
+        }
+        return pictures | {"L": output.low_resolution, "H": output.high_resolution}
+
+
+def num_halvings(scale: float) -> int:
+    """How often a side is halved to come to `scale`, which is 1 / 2^n."""
+    return round(-math.log2(scale))

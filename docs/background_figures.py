@@ -1,0 +1,58 @@
+"""Figures of the background branch: the first clips of the test split before other backgrounds."""
+
+import torch
+from matplotlib.figure import Figure
+
+from animation import MotionAnimator
+from background_swap import BackgroundSwapper, BackgroundType
+from branches.background import BackgroundBranch
+from branches.motion import MotionBranch
+from datasets.puppets import Puppets
+from docs.drawing import DEVICE, cells, show
+from docs.mask_figures import scenes
+from model import Model
+from visualization import to_uint8
+
+CASES: tuple[BackgroundType, ...] = ("same", "other")
+
+
+@torch.inference_mode()
+def draw_swap(model: Model, clips: Puppets) -> Figure:
+    """The animated figure on the background of a third image: what the networks see, what they
+    paint, and the truth. Of another puppet's clip, in its absolute motion: only that has a truth.
+    """
+    motion, background = model.branches["motion"], model.branches["background"]
+    assert isinstance(motion, MotionBranch)
+    assert isinstance(background, BackgroundBranch)
+    animator = MotionAnimator(motion, DEVICE, motion="absolute")
+    swappers = {case: BackgroundSwapper(model, case, "alpha") for case in CASES}
+    titles = ("S", "D", "Y", "F(Y)", "Z", "B(Z)", "BGBase", "BGRefine", "alpha", "truth")
+    found = scenes(clips, "another")
+    figure, axes = cells(len(CASES) * len(found), len(titles), titles)
+    for i, scene in enumerate(found):
+        animated = animator.start(scene.source)(scene.driving)
+        for j, (case, swapper) in enumerate(swappers.items()):
+            third = scene.third_images[case]
+            swapped = swapper.swap(animated, third)
+            assert swapped.background_mask is not None  # there is a background
+            assert swapped.result is not None
+            painted = background.swap(
+                animated, swapped.foreground_mask, third, swapped.background_mask
+            )
+            pictures = (
+                scene.source,
+                scene.driving,
+                animated,
+                painted.foreground,
+                third,
+                painted.background,
+                painted.base,
+                painted.refined,
+                swapped.result,
+                scene.figure.on(scene.new_background),
+            )
+            row = axes[len(CASES) * i + j]
+            row[0].set_ylabel(case)
+            for axis, picture in zip(row, pictures, strict=True):
+                show(axis, to_uint8(picture)[0])
+    return figure

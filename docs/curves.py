@@ -1,0 +1,103 @@
+"""Figures of the scalars that training runs have logged."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from errors import UserError
+
+Metrics = list[dict[str, Any]]  # the lines of a metrics.jsonl
+
+GOOD, BAD, TRUTH = "#1f6fb4", "#d1495b", "#777777"
+
+# Panels of the curves
+EQUIVARIANCE = ("unweighted/motion/equivariance_value", "unweighted/motion/equivariance_jacobian")
+UNIT_INTERVAL = ("motion/background_weight", "motion/occlusion_mean")
+MOTION = ("motion/keypoint_spread", "motion/keypoint_shift", *UNIT_INTERVAL)
+
+
+def draw_curves(metrics: Metrics) -> Figure:
+    """Every scalar of one run that tells how it goes."""
+    figure, axes = plt.subplots(3, 4, figsize=(12, 7), layout="constrained")
+    names = ("unweighted/motion/perceptual", *EQUIVARIANCE, "gradient_norm", *MOTION)
+    for axis, name in zip(axes[:2].flat, names, strict=True):
+        plot(axis, name, {GOOD: metrics})
+    for axis, name in zip(axes[2], ("l1", "figure_l1", "psnr", "ssim"), strict=True):
+        plot_validation(axis, metrics, name)
+    for axis in axes[-1]:
+        axis.set_xlabel("step")
+    return figure
+
+
+def draw_collapse(healthy: Metrics, unhealthy: Metrics) -> Figure:
+    """A healthy and an unhealthy run: scalars that hardly depend on the size of the networks."""
+    figure, axes = plt.subplots(2, 4, figsize=(12, 4.8), layout="constrained")
+    for axis, name in zip(axes.flat, (*EQUIVARIANCE, *MOTION), strict=False):
+        plot(axis, name, {GOOD: healthy, BAD: unhealthy})
+    for axis, name in zip(axes[1][2:], ("l1", "figure_l1"), strict=True):
+        for run, color, text in ((healthy, GOOD, "healthy"), (unhealthy, BAD, "unhealthy")):
+            steps, values = series(run, name, "validation")
+            _, baseline = series(run, f"baseline_{name}", "validation")
+            ratio = [v / b for v, b in zip(values, baseline, strict=True)]
+            axis.plot(steps, ratio, "o-", color=color, markersize=4, label=text)
+        axis.axhline(1, color=TRUTH, linestyle="--", linewidth=1)
+        decorate(axis, f"validation/{name} / baseline")
+    axes[1][3].legend(frameon=False, fontsize=8)
+    return figure
+
+
+def plot(axis: Axes, name: str, runs: dict[str, Metrics]) -> None:
+    """The scalar `name` of training runs, given by their colour."""
+    for color, metrics in runs.items():
+        axis.plot(*series(metrics, name, "train"), color=color, linewidth=1.4)
+    if name in UNIT_INTERVAL:
+        axis.set_ylim(0, 1.03)
+    elif name == "gradient_norm":
+        axis.set_yscale("log")
+    else:
+        axis.set_ylim(bottom=0)
+    decorate(axis, name)
+
+
+def plot_validation(axis: Axes, metrics: Metrics, name: str) -> None:
+    axis.plot(*series(metrics, name, "validation"), "o-", color=GOOD, markersize=4)
+    axis.plot(*series(metrics, f"baseline_{name}", "validation"), color=TRUTH, linestyle="--")
+    decorate(axis, f"validation/{name} (dashed: baseline)")
+
+
+def decorate(axis: Axes, title: str) -> None:
+    axis.set_title(title, fontsize=9)
+    axis.tick_params(labelsize=8)
+    axis.grid(alpha=0.25)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def series(metrics: Metrics, name: str, kind: str) -> tuple[list[int], list[float]]:
+    """Steps and values of one scalar; lines without it, or with null for it, are left out."""
+    rows = [row for row in metrics if row["kind"] == kind and row.get(name) is not None]
+    return [row["step"] for row in rows], [row[name] for row in rows]
+
+
+def read_metrics(path: Path) -> Metrics:
+    """The lines of a run's metrics.jsonl; raises UserError if it is none or has no scalars yet."""
+    try:
+        metrics = [json.loads(line) for line in path.read_text().splitlines()]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: no metrics of a run ({error}); give its metrics.jsonl") from error
+    if not any(row["kind"] == "train" for row in metrics):
+        raise UserError(f"{path}: no training scalars in it; train past log.scalars_every steps")
+    return metrics
+
+
+def print_values(metrics: Metrics) -> None:
+    """A Markdown table of the scalars at the first log, in the middle and at the end."""
+    rows = [row for row in metrics if row["kind"] == "train"]
+    chosen = [rows[0], rows[len(rows) // 2], rows[-1]]
+    print("| scalar |", " | ".join(f"step {row['step']}" for row in chosen), "|")
+    print("|---" * (1 + len(chosen)) + "|")
+    for name in (name for name in rows[0] if name not in ("step", "kind")):
+        print(f"| {name} |", " | ".join(f"{row[name]:.3g}" for row in chosen), "|")

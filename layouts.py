@@ -1,0 +1,89 @@
+"""Which pictures of an animation stand side by side in a written frame."""
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+from torch import Tensor
+
+from background_swap import SwappedFrames
+from datasets.source import Frame, Frames
+from visualization import grey_to_rgb, to_uint8
+
+LayoutName = Literal["result", "side-by-side", "demo"]
+LAYOUTS: tuple[LayoutName, ...] = ("result", "side-by-side", "demo")
+
+
+class AnimatedBatch(NamedTuple):
+    """B frames of an animation.
+
+    source: uint8 H x W x 3. driving, background: uint8 B x H x W x 3.
+    animated: B x 3 x H x W in [0, 1], what the animator makes of the source.
+    swapped: None where no mask of the animated frames was asked for.
+    """
+
+    source: Frame
+    driving: Frames
+    animated: Tensor
+    background: Frames | None
+    swapped: SwappedFrames | None
+
+
+class Layout:
+    """The frames to write.
+
+    Args:
+        name: `result`; `side-by-side`: source, driving, result; `demo`: source, driving, animated,
+            background, BGBase, BGRefine, and the result where it is none of them.
+        transparent: the result is the figure alone, RGBA with colours not multiplied by alpha.
+        source_mask: 1 x 1 x h x w; with it, columns follow for the masks of source, animated frame
+            and, where there is one, background.
+    """
+
+    def __init__(
+        self, name: LayoutName, transparent: bool = False, source_mask: Tensor | None = None
+    ) -> None:
+        if transparent and name != "result":
+            raise ValueError(f"a transparent result stands alone, found the layout {name}")
+        self.name = name
+        self.transparent = transparent
+        self.source_mask = source_mask
+
+    def arrange(self, batch: AnimatedBatch) -> Frames:
+        """The columns beside each other: B x H x (columns * W) x 3, or 4 where transparent."""
+        if self.name == "result":
+            return self._result(batch)
+        columns = [np.broadcast_to(batch.source, batch.driving.shape), batch.driving]
+        if self.name == "side-by-side":
+            columns.append(self._result(batch))
+        else:
+            # The caller chose this layout for a swap by BGBase and BGRefine.
+            swapped, background = batch.swapped, batch.background
+            assert swapped is not None
+            assert background is not None
+            assert swapped.base is not None
+            assert swapped.refined is not None
+            columns += [to_uint8(batch.animated), background]
+            columns += [to_uint8(swapped.base), to_uint8(swapped.refined)]
+            if swapped.result is not swapped.refined:
+                columns.append(self._result(batch))
+        return np.concatenate(columns + self._masks(batch), axis=2)
+
+    def _result(self, batch: AnimatedBatch) -> Frames:
+        if batch.swapped is None:
+            return to_uint8(batch.animated)
+        if self.transparent:
+            return np.concatenate((to_uint8(batch.animated), to_uint8(batch.swapped.alpha)), axis=3)
+        result = batch.swapped.result
+        return to_uint8(batch.animated if result is None else result)
+
+    def _masks(self, batch: AnimatedBatch) -> list[Frames]:
+        if self.source_mask is None or batch.swapped is None:
+            return []
+        masks = [self.source_mask, batch.swapped.foreground_mask, batch.swapped.background_mask]
+        return [grey_frames(mask, batch.driving) for mask in masks if mask is not None]
+
+
+def grey_frames(mask: Tensor, like: Frames) -> Frames:
+    """`mask`, B x 1 x h x w in [0, 1] with B possibly 1, as grey frames of the shape of `like`."""
+    grey = to_uint8(grey_to_rgb(mask, (like.shape[1], like.shape[2])))
+    return np.broadcast_to(grey, like.shape)

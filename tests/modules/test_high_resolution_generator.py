@@ -1,0 +1,50 @@
+"""The high-resolution generator: sizes, skips, precision."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from modules.high_resolution_generator import HighResolutionGenerator
+
+
+def generator(in_channels=8):
+    torch.manual_seed(0)
+    return HighResolutionGenerator(in_channels=in_channels, width=4, max_width=8, num_blocks=2)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(("height", "width", "in_channels"), [(16, 16, 8), (8, 28, 11)])
+def test_picture_has_the_size_of_the_maps(height, width, in_channels):
+    network = generator(in_channels).eval()
+    maps = torch.rand(2, in_channels, height, width)
+    picture = network(maps[:, :3], maps[:, 3:])
+    assert picture.shape == (2, 3, height, width)
+    assert 0 < picture.min() < picture.max() < 1
+    assert torch.equal(network(maps), picture)  # joined in order
+
+
+@torch.no_grad()
+def test_detail_of_the_input_passes_by_the_bottleneck():
+    network = generator().eval()
+    for block in network.hourglass.encoder.down_blocks:
+        block.register_forward_hook(lambda module, inputs, output: torch.zeros_like(output))
+    first, second = (network(torch.rand(1, 8, 16, 16)) for _ in range(2))
+    assert not torch.allclose(first, second, atol=1e-3)
+
+
+def test_every_parameter_receives_a_gradient():
+    network = generator()
+    network(torch.rand(2, 8, 16, 16)).square().mean().backward()
+    gradients = {name: p.grad for name, p in network.named_parameters()}
+    assert all(gradient is not None for gradient in gradients.values())
+    assert all(gradients[name].any() for name in gradients if name.endswith("weight"))
+
+
+@torch.no_grad()
+def test_float32_under_autocast():
+    network, maps = generator().eval(), torch.rand(2, 8, 16, 16)
+    plain = network(maps)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        picture = network(maps)
+    assert picture.dtype == torch.float32
+    assert_close(picture, plain, atol=0.02, rtol=0)

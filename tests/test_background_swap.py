@@ -1,0 +1,188 @@
+"""Cutting the figure out and composing it with a background.
+
+The last convolution of the mask generator does not reach 3 pixels at the border, where the mask is
+always 0: 6 pixels of the image, whose sides are twice as long.
+"""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from background_swap import BackgroundSwapper
+from errors import UserError
+from model import Model
+from tests.factories import noise_frames, noise_inputs, tiny_config
+
+CONFIG = tiny_config("data.image_size=[32, 48]")
+KINDS = [("same", "network"), ("same", "alpha"), ("other", "network"), ("other", "alpha")]
+MIDDLE = (..., slice(7, 25), slice(7, 41))  # where the saturated mask is 1, at image size too
+
+
+@pytest.fixture(scope="module")
+def model():
+    """Untrained, but with statistics of its own inputs, so that masks differ between frames."""
+    model = Model(CONFIG)
+    inputs = noise_inputs(CONFIG)
+    model.train()
+    with torch.no_grad():
+        for _ in range(20):
+            for name, branch in model.branches.items():
+                inputs.outputs[name] = branch(inputs)
+    return model.eval()
+
+
+def constant_masks(model, value):
+    """The model with masks of one `value` wherever they are not border."""
+    changed = copy.deepcopy(model)
+    generator = changed.branches["masks"].mask_generator
+    with torch.no_grad():
+        generator.ref.weight.zero_()
+        generator.ref.bias.fill_(generator.temperature * math.log(value / (1 - value)))
+    return changed
+
+
+@pytest.fixture(scope="module")
+def saturated(model):
+    """Models whose mask is 0, or 1, wherever it is not border."""
+    return {0: constant_masks(model, 1e-12), 1: constant_masks(model, 1 - 1e-12)}
+
+
+@pytest.fixture(scope="module")
+def frames():
+    return noise_frames(6, CONFIG.data.size)[:3]
+
+
+@pytest.fixture(scope="module")
+def backgrounds():
+    return noise_frames(6, CONFIG.data.size)[3:]
+
+
+def outside(pictures):
+    """The pixels that the border of the mask covers, at least 5 wide: B x 3 x N."""
+    is_outside = torch.ones(CONFIG.data.size, dtype=torch.bool)
+    is_outside[6:-6, 6:-6] = False
+    return pictures[..., is_outside]
+
+
+@pytest.mark.parametrize(("kind", "compose"), KINDS)
+def test_alpha_is_1_on_the_figure_and_0_beside_it(saturated, frames, backgrounds, kind, compose):
+    swapped = BackgroundSwapper(saturated[1], kind, compose).swap(frames, backgrounds)
+    assert swapped.alpha.shape == (3, 1, 32, 48)
+    assert (swapped.alpha[MIDDLE] == 1).all()
+    assert (outside(swapped.alpha) == 0).all()
+    # One step from the corner of the border: (3/4)^2 of the mask, 1/8 of the ramp above half.
+    corner = 0.5 + (0.75**2 - 0.5) / 0.5
+    expected = torch.tensor(corner**2 * (3 - 2 * corner))
+    assert_close(swapped.alpha[0, 0, 6, 6], expected, atol=1e-6, rtol=0)
+
+
+def test_alpha_lays_the_figure_over_the_background_to_the_last_bit(saturated, frames, backgrounds):
+    result = BackgroundSwapper(saturated[1], "other", "alpha").swap(frames, backgrounds).result
+    assert torch.equal(result[MIDDLE], frames[MIDDLE])
+    assert torch.equal(outside(result), outside(backgrounds))
+
+
+def test_without_a_figure_the_background_comes_through(saturated, frames, backgrounds):
+    for kind in ("same", "other"):
+        swapped = BackgroundSwapper(saturated[0], kind, "alpha").swap(frames, backgrounds)
+        assert torch.equal(swapped.result, backgrounds)
+
+
+def test_figure_of_the_background_is_painted_over(model, frames, backgrounds):
+    """Same type, alpha: what shows where the background had its own figure is BGRefine's."""
+    swapper = BackgroundSwapper(model, "same", "alpha")
+    swapped, own_alpha = swapper.swap(frames, backgrounds), swapper.cut_out(backgrounds).alpha
+    behind = own_alpha * swapped.refined + (1 - own_alpha) * backgrounds
+    expected = swapped.alpha * frames + (1 - swapped.alpha) * behind
+    assert_close(swapped.result, expected, atol=1e-6, rtol=0)
+    assert (behind - backgrounds).abs().max() > 0.1
+
+
+@pytest.mark.parametrize(("kind", "compose"), KINDS)
+def test_networks_are_those_of_the_branch(model, frames, backgrounds, kind, compose):
+    """m of both pictures, or none for the background of another type."""
+    swapped = BackgroundSwapper(model, kind, compose).swap(frames, backgrounds)
+    masks, branch = model.branches["masks"], model.branches["background"]
+    with torch.no_grad():
+        mask, background_mask = masks.mask_generator(frames), masks.mask_generator(backgrounds)
+        if kind == "other":
+            background_mask = torch.zeros_like(mask)
+        expected = branch.swap(frames, mask, backgrounds, background_mask)
+    assert torch.equal(swapped.foreground_mask, mask)
+    assert torch.equal(swapped.background_mask, background_mask)
+    if (kind, compose) == ("other", "alpha"):
+        assert swapped.base is None
+        assert swapped.refined is None
+    else:
+        assert torch.equal(swapped.base, expected.base)
+        assert torch.equal(swapped.refined, expected.refined)
+        assert (swapped.result is swapped.refined) == (compose == "network")
+
+
+def test_type_of_the_background_matters(model, frames, backgrounds):
+    for compose in ("network", "alpha"):
+        same, other = (
+            BackgroundSwapper(model, kind, compose).swap(frames, backgrounds).result
+            for kind in ("same", "other")
+        )
+        assert (same - other).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize(("kind", "compose"), KINDS)
+def test_one_background_stands_behind_all(model, frames, backgrounds, kind, compose):
+    swapper = BackgroundSwapper(model, kind, compose)
+    one = swapper.swap(frames, backgrounds[:1])
+    three = swapper.swap(frames, backgrounds[:1].repeat(3, 1, 1, 1))
+    for a, b in zip(one, three, strict=True):
+        assert (a is None) == (b is None)
+        if a is not None:
+            assert_close(a, b, atol=1e-5, rtol=0)
+
+
+def test_cut_out(model, frames, backgrounds):
+    cut = BackgroundSwapper(model, "other", "alpha").cut_out(frames)
+    swapped = BackgroundSwapper(model, "same", "network").swap(frames, backgrounds)
+    assert torch.equal(cut.alpha, swapped.alpha)
+    assert torch.equal(cut.foreground_mask, swapped.foreground_mask)
+    assert cut[2:] == (None, None, None, None)
+    assert cut.alpha.min() < 0.1  # guards the line above: it is a mask of something
+    assert cut.alpha.max() > 0.9
+
+
+@pytest.mark.parametrize("threshold", [0.1, 0.5, 0.9])
+def test_threshold_of_the_config_is_where_alpha_is_half(model, saturated, frames, threshold):
+    """And whatever it is, 0 of the mask is nothing and 1 is the figure alone."""
+    for changed, expected in (
+        (saturated[0], 0.0),
+        (constant_masks(model, threshold), 0.5),
+        (saturated[1], 1.0),
+    ):
+        changed = copy.deepcopy(changed)
+        changed.branches["background"].threshold = threshold
+        alpha = BackgroundSwapper(changed, "other", "alpha").cut_out(frames).alpha[MIDDLE]
+        assert_close(alpha, torch.full_like(alpha, expected), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("missing", "kind", "compose", "expected"),
+    [
+        (["masks", "background"], "other", "alpha", "without the mask branch, so no figure can"),
+        (["background"], "same", "network", "without the background branch; use --compose alpha"),
+        (["background"], "other", "network", "without the background branch"),
+        (["background"], "same", "alpha", "use --compose alpha --background-type other"),
+    ],
+)
+def test_missing_branch(missing, kind, compose, expected):
+    model = Model(tiny_config(*(f"{name}=null" for name in missing)))
+    with pytest.raises(UserError, match=f"--background: the checkpoint was trained .*{expected}"):
+        BackgroundSwapper(model, kind, compose)
+
+
+def test_alpha_needs_no_background_branch(frames, backgrounds):
+    model = Model(tiny_config("background=null", "data.image_size=[32, 48]")).eval()
+    swapped = BackgroundSwapper(model, "other", "alpha").swap(frames, backgrounds)
+    expected = backgrounds + swapped.alpha * (frames - backgrounds)
+    assert_close(swapped.result, expected, atol=1e-6, rtol=0)

@@ -1,0 +1,189 @@
+"""animate.py: the columns of its layouts, masks as a result, the demo on test clips."""
+
+import numpy as np
+import pytest
+import torch
+
+import animate
+from animation import frames_to_tensor, load_model
+from checkpoint import load
+from datasets.build import build_source
+from datasets.video import open_clip
+from layouts import Layout
+from modules.geometry import resize
+from tests.animations import (
+    CPU,
+    columns,
+    expected_swap,
+    picture,
+    pngs,
+    run_to_folder,
+    uint8,
+    write_files,
+)
+from tests.runs import call, contents, step_file
+
+GREEN = "#00ff00"
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory, tiny_run):
+    return write_files(tmp_path_factory.mktemp("files"), step_file(tiny_run, 8))
+
+
+@pytest.fixture
+def run(files):
+    def to_folder(output, *arguments, model="all"):
+        return run_to_folder(files, model, output, *arguments)
+
+    return to_folder
+
+
+# Layouts
+
+
+def test_side_by_side(run, tmp_path, files):
+    options = ("--background", files / "other.png", "--layout", "side-by-side")
+    source, driving, result = columns(run(tmp_path / "out", *options))
+    frames, _, swapped = expected_swap(files, "same", "network")
+    assert (source == picture(files / "source.png")).all()
+    assert np.array_equal(driving, frames)
+    assert np.array_equal(result, uint8(swapped.result))
+
+
+@pytest.mark.parametrize("compose", ["network", "alpha"])
+def test_demo(run, tmp_path, files, compose):
+    options = ("--background", files / "other.png", "--compose", compose, "--layout", "demo")
+    shown = columns(run(tmp_path / "out", *options))
+    frames, animated, swapped = expected_swap(files, "same", compose)
+    other = np.broadcast_to(picture(files / "other.png"), frames.shape)
+    source = np.broadcast_to(picture(files / "source.png"), frames.shape)
+    expected = [source, frames, uint8(animated), other, uint8(swapped.base), uint8(swapped.refined)]
+    if compose == "alpha":
+        expected.append(uint8(swapped.result))
+    assert len(shown) == len(expected)
+    for column, pictures in zip(shown, expected, strict=True):
+        assert np.array_equal(column, pictures)
+
+
+def test_show_masks(run, tmp_path, files):
+    """More columns behind the others: of the source, the animated frame, the background."""
+    _, _, swapped = expected_swap(files, "same", "network")
+    generator = load_model(load(files / "all.pt"), CPU).branches["masks"].mask_generator
+    image = frames_to_tensor(picture(files / "source.png")[None], CPU)
+    with torch.no_grad():
+        masks = [generator(image), swapped.foreground_mask, swapped.background_mask]
+    masks = [uint8(resize(mask, (32, 32)).expand(5, 3, -1, -1)) for mask in masks]
+    background = ("--background", files / "other.png")
+    for layout, options, others in (
+        ("side-by-side", (), 3),
+        ("side-by-side", background, 3),
+        ("demo", background, 6),
+    ):
+        options = ("--layout", layout, *options)
+        plain = columns(run(tmp_path / "plain", *options))
+        shown = columns(run(tmp_path / "shown", *options, "--show-masks"))
+        assert len(plain) == others
+        assert np.array_equal(shown[:others], plain)
+        assert np.array_equal(shown[others:], masks[: 3 if background[0] in options else 2])
+
+
+# Masks as a result
+
+
+@pytest.mark.parametrize("animator", ["motion", "masks"])
+def test_save_masks(run, tmp_path, files, animator):
+    """The same as the alpha of a transparent result; what else is written does not change."""
+    choice = ("--animator", animator)
+    cut = run(tmp_path / "cut", *choice, "--background", "transparent", "--save-masks")
+    alpha = np.repeat(cut[..., 3:], 3, axis=3)
+    assert np.array_equal(pngs(tmp_path / "cut-masks"), alpha)
+    for options in ((), ("--background", files / "other.png", "--layout", "demo")):
+        plain = run(tmp_path / "plain", *choice, *options)
+        assert not (tmp_path / "plain-masks").exists()
+        assert np.array_equal(run(tmp_path / "out", *choice, *options, "--save-masks"), plain)
+        assert np.array_equal(pngs(tmp_path / "out-masks"), alpha)
+
+
+def test_save_masks_beside_a_video(files, tmp_path, capsys):
+    inputs = ("--source", files / "source.png", "--driving", files / "driving")
+    output = tmp_path / "out.mp4"
+    options = ("--save-masks", "--output", output)
+    assert call(animate, "--checkpoint", files / "square.pt", *inputs, *options) == 0
+    assert f"{tmp_path / 'out-masks.mp4'}: the figure's mask" in capsys.readouterr().out
+    result, masks = open_clip(output), open_clip(tmp_path / "out-masks.mp4")
+    assert (masks.num_frames, masks.frame_rate) == (result.num_frames, result.frame_rate)
+    frame = masks.read([0])[0]
+    assert (frame[10:-10, 10:-10] > 250).all()
+    assert (frame[:3] < 5).all()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out-masks.mp4", "out.mp4"]
+
+
+# Without --source and --driving
+
+
+@pytest.fixture
+def demo(files, tmp_path, monkeypatch):
+    """Run on the 3 test clips of a checkpoint's data and return what is written."""
+    monkeypatch.chdir(tmp_path)
+
+    def to_folder(*arguments, model="all"):
+        content = contents(files / f"{model}.pt")
+        content["config"]["data"]["puppets"]["num_test_clips"] = 3
+        torch.save(content, tmp_path / "three.pt")
+        options = ("--checkpoint", "three.pt", "--output", "out", *arguments)
+        assert call(animate, *options) == 0
+        return columns(pngs(tmp_path / "out"))
+
+    return to_folder
+
+
+@pytest.fixture
+def clips(files):
+    data = load(files / "all.pt").config.data
+    puppets = data.puppets.model_copy(update={"num_test_clips": 3})
+    return build_source(data.model_copy(update={"puppets": puppets}), "test")
+
+
+def test_demo_swaps_the_background_of_a_third_clip(demo, clips):
+    source, driving, animated, background, base, refined = demo()
+    assert (source == clips.read(1, [0])).all()
+    assert np.array_equal(driving, clips.read(0, range(4)))
+    assert (background == clips.read(2, [0])).all()
+    (result,) = demo("--layout", "result")
+    assert np.array_equal(result, refined)
+    (masked,) = demo("--layout", "result", "--animator", "masks")
+    assert not np.array_equal(masked, refined)
+    pictures = [animated, background, base, refined]
+    assert all(not np.array_equal(a, b) for a in pictures for b in pictures if a is not b)
+
+
+def test_demo_with_another_background(demo, files):
+    shown = demo("--background", files / "other.png")
+    assert len(shown) == 6
+    assert (shown[3] == picture(files / "other.png")).all()
+    source, _, _, background, *_ = demo("--background", "source")
+    assert np.array_equal(source, background)
+    assert len(demo("--compose", "alpha")) == 7
+    assert len(demo("--background", GREEN)) == 3  # BGBase and BGRefine have nothing to do
+    (cut,) = demo("--background", "transparent")
+    assert cut.shape == (4, 32, 32, 4)
+
+
+def test_demo_of_a_model_that_swaps_nothing(demo, clips):
+    for model in ("no-background", "no-masks-background"):
+        source, driving, result = demo(model=model)
+        assert (source == clips.read(1, [0])).all()
+        assert np.array_equal(driving, clips.read(0, range(4)))
+        assert not np.array_equal(result, driving)
+
+
+def test_masks_move_the_source_where_there_is_no_motion_branch(demo, run, tmp_path):
+    assert np.array_equal(demo(model="no-motion"), demo("--animator", "masks"))
+    by_default = run(tmp_path / "a", model="no-motion")
+    assert np.array_equal(by_default, run(tmp_path / "b", "--animator", "masks"))
+
+
+def test_a_transparent_result_stands_alone():
+    with pytest.raises(ValueError, match="stands alone, found the layout demo"):
+        Layout("demo", transparent=True)
