@@ -6,12 +6,11 @@ with the newest checkpoint under runs/. If it can swap backgrounds, a third clip
 
 import argparse
 import sys
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import nullcontext
 from fractions import Fraction
-from itertools import islice, repeat
+from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -22,39 +21,23 @@ from animation import (
     ANIMATORS,
     Animator,
     AnimatorName,
+    MaskAnimator,
     animate,
     build_animator,
     frames_to_tensor,
     load_model,
 )
+from animation_inputs import TRANSPARENT, Inputs, choose_inputs, is_file_name
 from background_swap import BackgroundSwapper, BackgroundType, Compose
+from checkpoint import Checkpoint
 from cli import add_device_argument, pick_device, positive_int, run_entry_point
-from config import Config, DataConfig
-from datasets.backgrounds import open_background, parse_color
-from datasets.build import build_source
-from datasets.images import Fit, fit_frames, read_image
-from datasets.source import Frame
-from datasets.video import open_clip
+from datasets.backgrounds import BackgroundFrames, parse_color
 from datasets.video_writer import VideoWriter
 from errors import UserError
 from layouts import LAYOUTS, AnimatedBatch, Layout, LayoutName, grey_frames
 from model import Model
 
 RUNS = Path("runs")
-SOURCE, TRANSPARENT = "source", "transparent"  # backgrounds that are no files
-
-
-class Inputs(NamedTuple):
-    """Frames at the model's size, with the driving clip's frame rate.
-
-    backgrounds: for each driving frame; where they end, the animation ends. None: no picture.
-    """
-
-    source: Frame
-    driving: Iterable[Frame]
-    num_frames: int
-    frame_rate: Fraction
-    backgrounds: Iterable[Frame] | None
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -65,14 +48,14 @@ def main(arguments: argparse.Namespace) -> None:
     refuse_to_replace(arguments, output, "--output")
     masks_output = None
     if arguments.save_masks:
-        masks_output = output.parent / f"{output.stem}-masks{output.suffix}"
+        masks_output = name_masks(output)
         refuse_to_replace(arguments, masks_output, "--save-masks")
     device = pick_device(arguments.device)
     saved = checkpoint.load(path)
     model = load_model(saved, device)
-    animator = choose_animator(arguments, model, device)
-    inputs = choose_inputs(arguments, saved.config)
-    swapper = build_swapper(arguments, model, inputs)
+    animator = choose_animator(arguments, saved, model, device)
+    inputs = choose_inputs(arguments, saved)
+    swapper = build_swapper(arguments, saved, model, inputs)
     layout_name = choose_layout(arguments, swapper)
     is_transparent = arguments.background == TRANSPARENT
     source_mask = None
@@ -81,13 +64,12 @@ def main(arguments: argparse.Namespace) -> None:
     layout = Layout(layout_name, is_transparent, source_mask)
 
     num_frames = 0
-    with ExitStack() as writers:
-        video = writers.enter_context(
-            VideoWriter(output, inputs.frame_rate, transparent=is_transparent)
-        )
-        masks = None
-        if masks_output is not None:
-            masks = writers.enter_context(VideoWriter(masks_output, inputs.frame_rate))
+    video = VideoWriter(output, inputs.frame_rate, transparent=is_transparent)
+    masks = None
+    if masks_output is not None:
+        masks = open_masks(masks_output, inputs.frame_rate, as_folder=output.is_dir())
+    # The video ends first: if it fails there, no new masks appear beside an earlier one.
+    with masks or nullcontext(), video:
         for batch in animated_batches(animator, swapper, inputs, arguments.batch_size):
             for frame in layout.arrange(batch):
                 video.write(frame)
@@ -97,7 +79,7 @@ def main(arguments: argparse.Namespace) -> None:
                     masks.write(frame)
     print(f"{output}: {num_frames} frames, {path} (step {saved.step})")
     if masks_output is not None:
-        print(f"{masks_output}: the figure's mask in each of them")
+        print(f"{masks_output}: the figure's opacity in each of them")
 
 
 def animated_batches(
@@ -163,11 +145,24 @@ def refuse_to_replace(arguments: argparse.Namespace, output: Path, origin: str) 
             )
 
 
-def is_file_name(background: str) -> bool:
-    return background not in (SOURCE, TRANSPARENT) and parse_color(background) is None
+def name_masks(output: Path) -> Path:
+    """out-masks.mp4 for out.mp4; a folder keeps all of its name, which may have a dot."""
+    if output.is_dir():
+        return output.parent / f"{output.name}-masks"
+    return output.parent / f"{output.stem}-masks{output.suffix}"
 
 
-def choose_animator(arguments: argparse.Namespace, model: Model, device: torch.device) -> Animator:
+def open_masks(path: Path, frame_rate: Fraction, as_folder: bool) -> VideoWriter:
+    """The writer of --save-masks, whose `path` the user did not give."""
+    try:
+        return VideoWriter(path, frame_rate, as_folder=as_folder)
+    except UserError as error:
+        raise UserError(f"--save-masks {error} (the name follows from --output)") from None
+
+
+def choose_animator(
+    arguments: argparse.Namespace, saved: Checkpoint, model: Model, device: torch.device
+) -> Animator:
     name: AnimatorName = arguments.animator or ("motion" if "motion" in model.branches else "masks")
     if name == "masks":
         for option in ("motion", "adapt_scale"):
@@ -176,83 +171,41 @@ def choose_animator(arguments: argparse.Namespace, model: Model, device: torch.d
                     f"{as_typed(option)} belongs to the animator motion; leave it out, or use "
                     "--animator motion"
                 )
-    return build_animator(
+    animator = build_animator(
         model,
         device,
         name,
         motion=arguments.motion or "relative",
         adapt_scale=arguments.adapt_scale,
     )
-
-
-def choose_inputs(arguments: argparse.Namespace, config: Config) -> Inputs:
-    """The files that the user named; test clips of the training data for what was not named."""
-    if arguments.source is None:
-        inputs = demo_inputs(config)
-    else:
-        inputs = read_inputs(arguments.source, arguments.driving, config.data)
-    text = arguments.background
-    if text is None:
-        return inputs
-    if text == TRANSPARENT:
-        return inputs._replace(backgrounds=None)
-    if text == SOURCE:
-        return inputs._replace(backgrounds=repeat(inputs.source))
-    background = open_background(
-        text,
-        config.data.size,
-        config.data.fit,
-        inputs.frame_rate,
-        arguments.background_end or "loop",
-    )
-    if is_file_name(text):
-        announce_fit(text, background.original_size, config.data)
-    return inputs._replace(backgrounds=background)
-
-
-def demo_inputs(config: Config) -> Inputs:
-    """The first test clip drives the first frame of the second; that of the third is the
-    background for a model that swaps. Where there are fewer clips they are counted round.
-    """
-    clips = build_source(config.data, "test")
-    source, third = (clips.read(index % len(clips.clips), [0])[0] for index in (1, 2))
-    backgrounds = None if config.background is None else repeat(third)
-    return Inputs(source, clips.stream(0), clips.num_frames(0), clips.frame_rate(0), backgrounds)
-
-
-def read_inputs(source: str, driving: str, data: DataConfig) -> Inputs:
-    """An image and a clip, brought to the model's size as `data.fit` says; no background."""
-    clip = open_clip(driving)
-    image = read_image(source)
-    for name, shape in ((source, image.shape[:2]), (driving, clip.size)):
-        announce_fit(name, shape, data)
-    return Inputs(
-        fit_frames(image[None], data.size, data.fit)[0],
-        fitted(clip, data.size, data.fit),
-        clip.num_frames,
-        clip.frame_rate,
-        None,
-    )
-
-
-def announce_fit(name: str, shape: tuple[int, ...], data: DataConfig) -> None:
-    """Say how a picture of `shape` (height, width) is fitted, unless it is only scaled."""
-    if shape[0] * data.size[1] != shape[1] * data.size[0]:
-        how = {"crop": "cropped at the centre", "pad": "padded with black"}[data.fit]
-        print(f"{name}: {shape[1]} x {shape[0]} pixels, {how} to the shape of the model")
-
-
-def fitted(frames: Iterable[Frame], size: tuple[int, int], fit: Fit) -> Iterator[Frame]:
-    for frame in frames:
-        yield fit_frames(frame[None], size, fit)[0]
+    start = saved.untrained.get("masks.refinement.start_epoch")
+    if isinstance(animator, MaskAnimator) and start is not None:
+        remedy = ", or use --animator motion" if "motion" in model.branches else ""
+        raise UserError(
+            f"--animator masks: at step {saved.step} the refinement has not started "
+            f"(masks.refinement.start_epoch: {start}); train on{remedy}"
+        )
+    return animator
 
 
 def build_swapper(
-    arguments: argparse.Namespace, model: Model, inputs: Inputs
+    arguments: argparse.Namespace, saved: Checkpoint, model: Model, inputs: Inputs
 ) -> BackgroundSwapper | None:
     """None where neither a background nor a mask was asked for."""
     if inputs.backgrounds is not None or arguments.background == TRANSPARENT:
-        return BackgroundSwapper(model, *choose_swap(arguments))
+        background, end = inputs.backgrounds, arguments.background_end
+        is_clip = isinstance(background, BackgroundFrames) and not background.is_still
+        if end is not None and not is_clip:
+            raise UserError(f"--background-end {end}: is for a clip; leave it out")
+        swapper = BackgroundSwapper(model, *choose_swap(arguments))
+        start = saved.untrained.get("background.start_epoch")
+        if swapper.networks is not None and start is not None:
+            raise UserError(
+                f"--background: at step {saved.step} the background branch has not started "
+                f"(background.start_epoch: {start}); train on, or use --compose alpha "
+                "--background-type other"
+            )
+        return swapper
     for option in ("background_type", "background_end", "compose"):
         if getattr(arguments, option) is not None:
             raise UserError(
@@ -293,6 +246,8 @@ def choose_swap(arguments: argparse.Namespace) -> tuple[BackgroundType, Compose]
 def choose_layout(arguments: argparse.Namespace, swapper: BackgroundSwapper | None) -> LayoutName:
     is_transparent = arguments.background == TRANSPARENT
     has_networks = swapper is not None and swapper.networks is not None
+    if is_transparent and arguments.show_masks:
+        raise UserError("--show-masks: a transparent result stands alone; use --save-masks")
     name: LayoutName = arguments.layout or "result"
     if arguments.layout is None and arguments.source is None and not is_transparent:
         name = "demo" if has_networks else "side-by-side"
@@ -379,12 +334,13 @@ def build_parser() -> argparse.ArgumentParser:
     written.add_argument(
         "--show-masks",
         action="store_true",
-        help="more columns: the masks of source, animated frame and background",
+        help="more columns: the raw masks of source, animated frame and background",
     )
     written.add_argument(
         "--save-masks",
         action="store_true",
-        help="also write the figure's mask: out.mp4 gets out-masks.mp4 beside it",
+        help="also write the figure's opacity, its mask feathered around the threshold: out.mp4 "
+        "gets out-masks.mp4 beside it",
     )
     return parser
 

@@ -14,7 +14,6 @@ from modules.geometry import resize
 BackgroundType = Literal["same", "other"]
 Compose = Literal["network", "alpha"]
 
-DEFAULT_THRESHOLD = 0.5  # of the masks, for a model without a background branch
 RAMP = 0.25  # alpha goes from 0 to 1 over mask values this far around the threshold
 
 
@@ -67,9 +66,7 @@ class BackgroundSwapper:
         self.mask_generator = masks.mask_generator
         self.background_type = background_type
         self.compose = compose
-        self.threshold = DEFAULT_THRESHOLD
-        if isinstance(background, BackgroundBranch):
-            self.threshold = background.threshold
+        self.threshold = model.mask_threshold
 
     @torch.inference_mode()
     def cut_out(self, frames: Tensor) -> SwappedFrames:

@@ -61,6 +61,12 @@ class Checkpoint(NamedTuple):
         """The weights to use for evaluation: the moving average where there is one."""
         return self.networks if self.average is None else self.average["networks"]
 
+    @property
+    def untrained(self) -> dict[str, int]:
+        """What of `config.start_epochs` has not seen a step: its networks are as they began."""
+        starts = self.config.start_epochs.items()
+        return {key: start for key, start in starts if (self.epoch, self.batch) <= (start, 0)}
+
 
 def save(
     path: Path,
@@ -125,7 +131,7 @@ def load_networks(model: Model, networks: dict[str, dict[str, Tensor]], path: Pa
     if report.problems:
         raise CheckpointError(
             f"{path}: checkpoint of another architecture: {_shorten(report.problems)}; "
-            "use the config that it was trained with"
+            "use the config that it was trained with, or start a new run with --init-from"
         )
     for name, network in model.networks.items():
         network.load_state_dict(networks[name])

@@ -191,19 +191,24 @@ class PerturbationConfig(Section):
 
 
 class MaskPriorConfig(Section):
-    """Masks must explain where the picture changed between two frames; ours, not in the papers."""
+    """Masks must explain where the picture changed between two frames; ours, not in the papers.
+
+    Averages are taken over what `train.micro_batch` lets through at a time.
+    """
 
     weight: Weight = 0.0  # 0 switches it off
-    change_threshold: Probability = 0.1  # largest difference of a colour that counts as no change
+    change_threshold: Probability = 0.03  # largest difference of a colour that counts as no change
     changed_share: Annotated[float, Field(gt=0, lt=1)] = 0.6  # of the loss, for pixels that changed
 
 
 class MaskLosses(Section):
-    """Weights; 0 switches a term off. The layers of `perceptual` are given as a whole."""
+    """Weights; 0 switches a term off, but for `refinement`, which alone trains its network. The
+    layers of `perceptual` are given as a whole.
+    """
 
     perceptual: dict[ReluLayer, Weight] = dict.fromkeys(("relu1_1", "relu2_1", "relu3_1"), 10.0)
     pixel: Weight = 0.0  # ours: mean absolute difference of the pixels; not in the papers
-    refinement: Weight = 100.0
+    refinement: Annotated[float, Field(gt=0)] = 100.0
 
 
 class MasksConfig(Section):
@@ -226,7 +231,8 @@ class BackgroundLosses(Section):
 class BackgroundConfig(Section):
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5  # of the masks; above is foreground
     start_epoch: Annotated[int, Field(ge=0)] = 2  # the masks say nothing before
-    foreign_probability: Probability = 0.0  # ours: of a background from another clip, with no mask
+    foreign_probability: Probability = 0.0  # ours: that X is the source of another sample of the
+    # batch, with no mask
     bg_base: LowResolutionConfig = LowResolutionConfig()
     bg_refine: HighResolutionConfig = HighResolutionConfig()
     losses: BackgroundLosses = BackgroundLosses()
@@ -292,3 +298,13 @@ class Config(Section):
         """
         sections = {name: getattr(self, name) for name in BRANCHES}
         return {name: section for name, section in sections.items() if section is not None}
+
+    @property
+    def start_epochs(self) -> dict[str, int]:
+        """The epoch, from 0, in which a part of the model starts to learn, by its dotted key."""
+        starts = {}
+        if self.masks is not None:
+            starts["masks.refinement.start_epoch"] = self.masks.refinement.start_epoch
+        if self.background is not None:
+            starts["background.start_epoch"] = self.background.start_epoch
+        return starts

@@ -5,10 +5,10 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from config import BRANCHES, Config, ReluLayer
+from modules.mask_generator import KERNEL
 from modules.vgg import CONVS_PER_BLOCK
 
 VGG_WIDTH = 64  # of the first layer of every published VGG
-KERNEL = 7  # side of the last convolution of keypoint detector and mask generator, not padded
 
 
 class Violation(NamedTuple):
@@ -86,12 +86,7 @@ def _mask_sizes(config: Config) -> Iterator[Violation]:
 
 
 def _starts(config: Config) -> Iterator[Violation]:
-    starts = {}
-    if config.masks is not None:
-        starts["masks.refinement.start_epoch"] = config.masks.refinement.start_epoch
-    if config.background is not None:
-        starts["background.start_epoch"] = config.background.start_epoch
-    for key, start in starts.items():
+    for key, start in config.start_epochs.items():
         if start >= config.train.epochs:
             yield Violation(
                 (key, "train.epochs"),
@@ -197,7 +192,7 @@ def _train(config: Config) -> Iterator[Violation]:
             yield Violation(
                 ("background.foreign_probability", "train.micro_batch", "train.batch_size"),
                 f"found {background.foreign_probability:g} with one sample at a time; a background "
-                "from another clip comes from the same batch: use at least 2",
+                "from another sample comes from the same batch: use at least 2",
             )
     if train.milestones != sorted(set(train.milestones)):
         yield Violation(

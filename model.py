@@ -12,6 +12,8 @@ from branches.motion import MotionBranch
 from config import Config
 from seeding import torch_seed
 
+DEFAULT_THRESHOLD = 0.5  # of the masks, without a background branch
+
 
 class Model(nn.Module):
     """`branches` by the name of their config section."""
@@ -31,6 +33,14 @@ class Model(nn.Module):
                     branches["background"] = BackgroundBranch(config.background, scale)
         self.branches = branches  # with their types
         self.registered = nn.ModuleDict(branches)  # for parameters(), to(), train()
+
+    @property
+    def mask_threshold(self) -> float:
+        """Above it a mask counts as foreground: that of the background branch, if there is one."""
+        background = self.branches.get("background")
+        if isinstance(background, BackgroundBranch):
+            return background.threshold
+        return DEFAULT_THRESHOLD
 
     @property
     def networks(self) -> dict[str, nn.Module]:

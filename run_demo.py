@@ -22,7 +22,10 @@ from visualization import titled_grid
 RUN = Path("runs/demo")
 TRUTH = RUN / "puppets.json"  # measured against the rendered truth
 NUM_ROWS = 6  # moments of the animation on the contact sheet
-HEADLINES = ("mask_iou", "mask_iou_all_white", "swap_gain_db", "swap_figure_gain_db")
+HEADLINES = (
+    *("mask_iou", "mask_iou_all_white", "swap_gain_db", "swap_figure_gain_db"),
+    *("another_swap_gain_db", "another_swap_figure_gain_db"),
+)
 COLUMNS = ("source", "driving", "animation", "third image", "BGBase", "BGRefine")
 
 

@@ -15,6 +15,9 @@ PSNRs are in dB, at most 100 for one frame; every number is a mean over frames.
                          a mask that is all foreground
     mask_iou_train       the same for thresholds from 0.1 to 0.9 on training clips: choose the
                          threshold by these, not by what the test clips say
+    swap_psnr_train      of the default animator driven by the clip itself, background type same,
+                         painted by BGRefine, on training clips, for the same thresholds; the
+                         networks were trained at one of them
     l1, psnr, ssim       over the whole frame
     figure_l1            over the pixels where the figure is in the source or in the truth
     figure_psnr          over the pixels of which the figure covers more than half, in the truth
@@ -24,10 +27,13 @@ PSNRs are in dB, at most 100 for one frame; every number is a mean over frames.
     figure_gain_db       figure_psnr minus that of the new background itself; 0 without a figure
     swap_figure_gain_db  the headline's name for it
 
-The headline's gains are those of the default animator driven by another puppet, background type
-same, painted by BGRefine. Results besides the animators': source and driving (the frames
-themselves), background (without a figure); when swapping base (BGBase), refined (BGRefine, which is
-`--compose network`), alpha (`--compose alpha`), and animated (nothing swapped).
+The headline's gains are those of the default animator driven by the clip itself, background type
+same, painted by BGRefine; those with `another_` are the same driven by another puppet, where the
+figure also loses what the animator cannot transfer.
+
+Results besides the animators': source and driving (the frames themselves), background (without a
+figure); when swapping base (BGBase), refined (BGRefine, which is `--compose network`), alpha
+(`--compose alpha`), and animated (nothing swapped).
 """
 
 import argparse
@@ -51,7 +57,7 @@ from animation import (
     load_model,
     reconstruction_animators,
 )
-from background_swap import DEFAULT_THRESHOLD, BackgroundSwapper, BackgroundType, Compose
+from background_swap import BackgroundSwapper, BackgroundType, Compose
 from benchmarks.scenes import DRIVERS, MIN_CLIPS, Driver, Scene, build_scene, driving_frames
 from benchmarks.scores import animation_scores, swap_scores
 from benchmarks.tables import detailed_tables, summary_table
@@ -117,6 +123,12 @@ def main(arguments: argparse.Namespace) -> None:
             f"{path}: trained on data.kind {data.kind}; the truth can be rendered of puppets "
             "only: give a checkpoint trained on them (demo.yaml)"
         )
+    if saved.untrained:
+        starts = ", ".join(f"{key}: {start}" for key, start in saved.untrained.items())
+        raise UserError(
+            f"{path}: at step {saved.step} a part of the model has not started ({starts}); train "
+            "on, or give a later checkpoint"
+        )
     model = load_model(saved, device)
     settings = data.puppets
     train, test = (
@@ -140,6 +152,7 @@ def main(arguments: argparse.Namespace) -> None:
         "animator": default_animator,
         **masks,
         **headline_gains(swap, default_animator),
+        **sweep_swaps(model, networks, train, arguments.num_frames),
         "animation": records(animation),
         "background_swap": records(swap),
     }
@@ -171,22 +184,19 @@ def measure_masks(
     """`mask_iou` with its all-white baseline on `test`, by threshold on `train`; nothing for a
     model without masks.
     """
-    branch, background = model.branches.get("masks"), model.branches.get("background")
+    branch = model.branches.get("masks")
     if not isinstance(branch, MaskBranch):
         return {}
-    threshold = DEFAULT_THRESHOLD
-    if isinstance(background, BackgroundBranch):
-        threshold = background.threshold
     overlap = evaluate_masks(
         branch,
         test,
         device,
-        threshold=threshold,
+        threshold=model.mask_threshold,
         num_clips=len(test.clips),
         num_frames=num_frames,
     )
     return {
-        "threshold": threshold,
+        "threshold": model.mask_threshold,
         **overlap,
         "mask_iou_train": sweep_thresholds(branch, train, num_frames, device),
     }
@@ -205,6 +215,39 @@ def sweep_thresholds(
         found = resize(masks, clips.image_size)
         collected.append({str(t): mask_iou(found > t, truth) for t in THRESHOLDS})
     return mean_metrics(collected)
+
+
+@torch.inference_mode()
+def sweep_swaps(
+    model: Model, networks: Networks, clips: Puppets, num_frames: int
+) -> dict[str, dict[str, float]]:
+    """`swap_psnr_train`, see the file's docstring; nothing for a model without a background
+    branch, or with fewer clips than a swap needs.
+    """
+    branch = model.branches.get("background")
+    if not isinstance(branch, BackgroundBranch) or len(clips.clips) < MIN_CLIPS:
+        return {}
+    animator = next(iter(networks.animators["own"].values()))
+    trained_at = branch.threshold
+    collected: list[FrameMetrics] = []
+    frames = driving_frames(clips, num_frames)
+    for index in range(len(clips.clips)):
+        scene = build_scene(clips, index, "own", frames, networks.device)
+        pictures = animator.start(scene.source)(scene.driving)
+        by_threshold = {}
+        for threshold in THRESHOLDS:
+            branch.threshold = threshold
+            swapped = BackgroundSwapper(model, "same", "network").swap(
+                pictures, scene.third_images["same"]
+            )
+            assert swapped.refined is not None
+            scores = swap_scores(
+                swapped.refined, scene.figure, scene.new_background, scene.old_background
+            )
+            by_threshold[str(threshold)] = scores["psnr"]
+        collected.append(by_threshold)
+    branch.threshold = trained_at
+    return {"swap_psnr_train": mean_metrics(collected)}
 
 
 @torch.inference_mode()
@@ -277,14 +320,15 @@ def score_swap(
 
 def headline_gains(swap: SwapMetrics, animator: AnimatorName) -> dict[str, float]:
     """See the file's docstring; nothing for a model without a background branch."""
-    case = SwapCase("another", animator, "same", "refined")
-    if case not in swap:
-        return {}
-    means = mean_metrics(swap[case])
-    return {
-        "swap_gain_db": means["swap_gain_db"],
-        "swap_figure_gain_db": means["figure_gain_db"],
-    }
+    gains = {}
+    prefixes: dict[Driver, str] = {"own": "", "another": "another_"}
+    for driver, prefix in prefixes.items():
+        case = SwapCase(driver, animator, "same", "refined")
+        if case in swap:
+            means = mean_metrics(swap[case])
+            gains[f"{prefix}swap_gain_db"] = means["swap_gain_db"]
+            gains[f"{prefix}swap_figure_gain_db"] = means["figure_gain_db"]
+    return gains
 
 
 def records(metrics: AnimationMetrics | SwapMetrics) -> list[dict[str, str | float | None]]:

@@ -43,8 +43,9 @@ def summary_table(report: Mapping[str, Any]) -> str:
 def detailed_tables(report: Mapping[str, Any]) -> str:
     """Masks by threshold, animation and background swap, as far as the model has them."""
     tables = [report["animation"], report["background_swap"]]
-    if "mask_iou_train" in report:
-        tables.insert(0, [{"threshold": "mask_iou_train", **report["mask_iou_train"]}])
+    sweeps = [name for name in ("mask_iou_train", "swap_psnr_train") if name in report]
+    if sweeps:
+        tables.insert(0, [{"threshold": name, **report[name]} for name in sweeps])
     return "\n\n".join(markdown_table(rows) for rows in tables if rows)
 
 
@@ -52,7 +53,7 @@ def _summary_row(report: Mapping[str, Any], name: str) -> dict[str, Cell]:
     own, another = (_find(report["animation"], driver=d, result=name) for d in ("own", "another"))
     swap = _find(
         report["background_swap"],
-        driver="another",
+        driver="own",
         animator=name,
         background_type="same",
         result="refined",

@@ -128,9 +128,10 @@ class BackgroundBranch(Branch[BackgroundOutput]):
         if output.swap is None:
             return terms
         features = inputs.target_features
-        if output.own_target and any(self.losses.perceptual.values()):
+        if output.own_target:
+            layers = [layer for layer, weight in self.losses.perceptual.items() if weight > 0]
             with torch.no_grad():
-                features = inputs.perceptual(output.target)
+                features = inputs.perceptual(output.target, layers)
         predictions = {"base": output.swap.base, "refine": output.swap.refined}
         for prefix, prediction in predictions.items():
             reconstruction = reconstruction_terms(

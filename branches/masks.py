@@ -5,6 +5,7 @@ Animation with Perturbed Masks, Shalev and Wolf, CVPR 2022).
 import math
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from branches.branch import Branch, StepInputs, reconstruction_terms
@@ -86,16 +87,7 @@ class MaskBranch(Branch[MaskOutput]):
         low, high = self.generate(inputs.source, source_mask, driving_mask)
         perturbed = refined = None
         if inputs.epoch >= self.refinement_start:
-            settings = self.perturbation
-            perturbed = perturb(
-                driving_mask,
-                num_strips=settings.num_strips,
-                pivots=(settings.pivots[0], settings.pivots[1]),
-                scales=(settings.scales[0], settings.scales[1]),
-                threshold=settings.threshold,
-                noise=settings.noise,
-                generator=inputs.generator,
-            )
+            perturbed = self.perturbed_mask(driving_mask, inputs.generator)
             # Detached: R must restore the masks as they are, not bend them to its liking.
             refined = self.refine(inputs.source, source_mask.detach(), perturbed)
         return MaskOutput(
@@ -119,11 +111,27 @@ class MaskBranch(Branch[MaskOutput]):
         """R: `perturbed_mask` in the shape of the source's figure, B x 1 x h x w in [0, 1]."""
         return self.refinement(self.downsample(source, source_mask), source_mask, perturbed_mask)
 
+    def perturbed_mask(self, foreground_mask: Tensor, generator: torch.Generator) -> Tensor:
+        """P, as in training: `foreground_mask`, B x 1 x h x w, as if of another figure."""
+        settings = self.perturbation
+        return perturb(
+            foreground_mask,
+            num_strips=settings.num_strips,
+            pivots=(settings.pivots[0], settings.pivots[1]),
+            scales=(settings.scales[0], settings.scales[1]),
+            threshold=settings.threshold,
+            noise=settings.noise,
+            generator=generator,
+        )
+
+    def shrunk_mask(self, foreground_mask: Tensor) -> Tensor:
+        """P, as in animation: without noise or chance."""
+        settings = self.perturbation
+        return shrink(foreground_mask, threshold=settings.threshold, scale=settings.animation_scale)
+
     def animated_mask(self, source: Tensor, source_mask: Tensor, driving_mask: Tensor) -> Tensor:
         """The mask that a driving frame of another figure gives the source, B x 1 x h x w."""
-        settings = self.perturbation
-        shrunk = shrink(driving_mask, threshold=settings.threshold, scale=settings.animation_scale)
-        return self.refine(source, source_mask, shrunk)
+        return self.refine(source, source_mask, self.shrunk_mask(driving_mask))
 
     @staticmethod
     def downsample(image: Tensor, like: Tensor) -> Tensor:
@@ -138,7 +146,7 @@ class MaskBranch(Branch[MaskOutput]):
                 prediction, inputs.driving, inputs.target_features, inputs.perceptual, self.losses
             )
             terms |= {f"{prefix}_{name}": term for name, term in reconstruction.items()}
-        if output.refined_mask is not None and self.losses.refinement:
+        if output.refined_mask is not None:
             value = pixel_loss(output.refined_mask, output.driving_mask.detach())
             terms["refinement"] = weigh(value, self.losses.refinement)
         if self.prior.weight:

@@ -28,15 +28,16 @@ ADVICE = (
 )
 
 
-class Background:
+class BackgroundFrames:
     """Frame i is what `frames`, at `background_rate`, show at the time of driving frame i.
 
     An iterable of uint8 H x W x 3 frames of `size` (height, width); both rates are in frames per
     second. Where `frames` end, `loop` starts them again, `hold` keeps the last one for ever and
-    `stop` ends the iteration. While the picture stays the same, so does the array. No more than
-    one frame is kept in memory.
+    `stop` ends the iteration; None is for one picture, which stays. While the picture stays the
+    same, so does the array. No more than one frame is kept in memory.
 
     Attributes:
+        is_still: one picture, not a clip.
         original_size: (height, width) of the first frame before it was fitted.
 
     Raises:
@@ -50,8 +51,9 @@ class Background:
         size: tuple[int, int],
         fit: Fit,
         frame_rate: Fraction,
-        end: BackgroundEnd,
+        end: BackgroundEnd | None,
     ) -> None:
+        self.is_still = end is None
         self._frames = frames
         self._frames_per_step = background_rate / frame_rate
         self._size = size
@@ -97,7 +99,7 @@ class Background:
 
 def open_background(
     text: str, size: tuple[int, int], fit: Fit, frame_rate: Fraction, end: BackgroundEnd
-) -> Background:
+) -> BackgroundFrames:
     """The background that a user named: a colour (#00ff00), an image or a clip.
 
     A clip is a video, an animated GIF or a folder of frames, read as it is shown; a png is always
@@ -116,7 +118,7 @@ def open_background(
         clip = open_clip(text)
     except UserError as error:
         raise UserError(f"--background {error}; {ADVICE}") from None
-    return Background(clip, clip.frame_rate, size, fit, frame_rate, end)
+    return BackgroundFrames(clip, clip.frame_rate, size, fit, frame_rate, end)
 
 
 def parse_color(text: str) -> tuple[int, int, int] | None:
@@ -141,8 +143,8 @@ def solid_frame(color: tuple[int, int, int], size: tuple[int, int]) -> Frame:
     return np.full((*size, 3), color, np.uint8)
 
 
-def _still(image: Frame, size: tuple[int, int], fit: Fit, frame_rate: Fraction) -> Background:
-    return Background([image], frame_rate, size, fit, frame_rate, "hold")
+def _still(image: Frame, size: tuple[int, int], fit: Fit, frame_rate: Fraction) -> BackgroundFrames:
+    return BackgroundFrames([image], frame_rate, size, fit, frame_rate, None)
 
 
 def _is_clip(path: Path) -> bool:

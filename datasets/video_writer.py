@@ -47,11 +47,11 @@ TRANSPARENT_CODECS = {".webm": CODECS[".webm"]._replace(pixel_format="yuva420p")
 class VideoWriter:
     """Writes H x W x 3 uint8 frames to `path`, whose suffix chooses the kind.
 
-    .mp4 (H.264), .webm (VP9) and .gif; no suffix, or a folder that exists, gets 00000.png and so
-    on, and a note of the frame rate, which marks the folder as a result that may be replaced. Odd
-    sizes get one more row or column in mp4 and webm, which have even sizes only. The result
-    appears under its name when the `with` block ends well; after an exception nothing is left, and
-    an earlier result stays.
+    .mp4 (H.264), .webm (VP9) and .gif; no suffix, a folder that exists, or any name `as_folder`
+    gets 00000.png and so on, and a note of the frame rate, which marks the folder as a result that
+    may be replaced. Odd sizes get one more row or column in mp4 and webm, which have even sizes
+    only. The result appears under its name when the `with` block ends well; after an exception
+    nothing is left, and an earlier result stays.
 
     `transparent` frames are H x W x 4, RGBA with colours not multiplied by alpha, for .webm and
     folders. The colour where alpha is 0 survives in folders only.
@@ -60,22 +60,32 @@ class VideoWriter:
             writer.write(frame)
 
     Raises:
-        UserError: from the constructor where nothing could be written later: an unknown suffix, a
-            folder that cannot be written or holds other things than an earlier result, a frame
-            rate that a GIF cannot have, a kind without transparency. Later only for what could
-            not be known: a full disk.
+        UserError: from the constructor where nothing could be written later: no name, an unknown
+            suffix, a folder that cannot be written or holds other things than an earlier result,
+            a frame rate that a GIF cannot have, a kind without transparency. Later only for what
+            could not be known: a full disk.
     """
 
     def __init__(
-        self, path: Path | str, frame_rate: Fraction, *, transparent: bool = False
+        self,
+        path: Path | str,
+        frame_rate: Fraction,
+        *,
+        transparent: bool = False,
+        as_folder: bool = False,
     ) -> None:
         self.path = Path(path)
+        if self.path.name in ("", ".."):
+            raise UserError(
+                f"{self.path}: names no file or new folder; write out.mp4, or out for a folder of "
+                "png frames"
+            )
         self.frame_rate = frame_rate
         self._num_channels = 4 if transparent else 3
         suffix = self.path.suffix.lower()
         codecs = TRANSPARENT_CODECS if transparent else CODECS
         self._codec = codecs.get(suffix)
-        if not suffix or self.path.is_dir():
+        if as_folder or not suffix or self.path.is_dir():
             self._codec = None
             _check_replaceable(self.path)
         elif self._codec is None:

@@ -3,7 +3,7 @@
 import torch
 from matplotlib.figure import Figure
 
-from animation import MotionAnimator
+from animation import MotionAnimator, frames_to_tensor
 from background_swap import BackgroundSwapper, BackgroundType
 from branches.background import BackgroundBranch
 from branches.motion import MotionBranch
@@ -13,7 +13,36 @@ from docs.mask_figures import scenes
 from model import Model
 from visualization import to_uint8
 
+NUM_ROWS = 4  # of the six columns
 CASES: tuple[BackgroundType, ...] = ("same", "other")
+
+
+@torch.inference_mode()
+def draw_columns(model: Model, clips: Puppets) -> Figure:
+    """The six columns of animate.py: clip i moves the puppet of clip i + 1, clip i + 2 gives the
+    background.
+    """
+    motion = model.branches["motion"]
+    assert isinstance(motion, MotionBranch)
+    animator = MotionAnimator(motion, DEVICE)
+    swapper = BackgroundSwapper(model, "same", "network")
+    titles = ("source", "driving", "animation", "third image", "BGBase", "BGRefine")
+    figure, axes = cells(NUM_ROWS, len(titles), titles, scale=1.2)
+    count = len(clips.clips)
+    moments = [0, clips.num_frames(0) // 2]  # relative motion begins with the first frame
+    for row in range(NUM_ROWS):
+        source, third = (
+            frames_to_tensor(clips.read((row + shift) % count, [0]), DEVICE) for shift in (1, 2)
+        )
+        driving = frames_to_tensor(clips.read(row, moments), DEVICE)
+        animated = animator.start(source)(driving)[1:]
+        swapped = swapper.swap(animated, third)
+        assert swapped.base is not None
+        assert swapped.refined is not None
+        pictures = (source, driving[1:], animated, third, swapped.base, swapped.refined)
+        for axis, picture in zip(axes[row], pictures, strict=True):
+            show(axis, to_uint8(picture)[0])
+    return figure
 
 
 @torch.inference_mode()

@@ -17,18 +17,41 @@ GOOD, BAD, TRUTH = "#1f6fb4", "#d1495b", "#777777"
 # Panels of the curves
 EQUIVARIANCE = ("unweighted/motion/equivariance_value", "unweighted/motion/equivariance_jacobian")
 UNIT_INTERVAL = ("motion/background_weight", "motion/occlusion_mean")
+MASKS = (
+    "unweighted/masks/prior",
+    *("masks/mask_mean", "masks/mask_binariness", "masks/mask_movement"),
+)
 MOTION = ("motion/keypoint_spread", "motion/keypoint_shift", *UNIT_INTERVAL)
 
 
 def draw_curves(metrics: Metrics) -> Figure:
     """Every scalar of one run that tells how it goes."""
-    figure, axes = plt.subplots(3, 4, figsize=(12, 7), layout="constrained")
+    figure, axes = plt.subplots(4, 4, figsize=(12, 9.2), layout="constrained")
     names = ("unweighted/motion/perceptual", *EQUIVARIANCE, "gradient_norm", *MOTION)
     for axis, name in zip(axes[:2].flat, names, strict=True):
         plot(axis, name, {GOOD: metrics})
     for axis, name in zip(axes[2], ("l1", "figure_l1", "psnr", "ssim"), strict=True):
         plot_validation(axis, metrics, name)
+    for axis, name in zip(axes[3], MASKS, strict=True):
+        plot(axis, name, {GOOD: metrics})
     for axis in axes[-1]:
+        axis.set_xlabel("step")
+    return figure
+
+
+def draw_mask_collapse(healthy: Metrics, no_prior: Metrics) -> Figure:
+    """What the masks' scalars say with and without the prior."""
+    figure, axes = plt.subplots(1, 4, figsize=(12, 2.6), layout="constrained")
+    for axis, name in zip(axes, MASKS[1:], strict=False):
+        plot(axis, name, {GOOD: healthy, BAD: no_prior})
+    for run, color, text in ((healthy, GOOD, "with prior"), (no_prior, BAD, "without")):
+        axes[3].plot(*series(run, "mask_iou", "validation"), "o-", color=color, label=text)
+    _, all_white = series(healthy, "mask_iou_all_white", "validation")
+    axes[3].axhline(all_white[0], color=TRUTH, linestyle="--", linewidth=1)
+    axes[3].set_ylim(0, 1)
+    decorate(axes[3], "validation/mask_iou (dashed: all white)")
+    axes[3].legend(frameon=False, fontsize=8)
+    for axis in axes:
         axis.set_xlabel("step")
     return figure
 
@@ -99,5 +122,6 @@ def print_values(metrics: Metrics) -> None:
     chosen = [rows[0], rows[len(rows) // 2], rows[-1]]
     print("| scalar |", " | ".join(f"step {row['step']}" for row in chosen), "|")
     print("|---" * (1 + len(chosen)) + "|")
-    for name in (name for name in rows[0] if name not in ("step", "kind")):
-        print(f"| {name} |", " | ".join(f"{row[name]:.3g}" for row in chosen), "|")
+    for name in (name for name in rows[-1] if name not in ("step", "kind")):
+        values = [f"{row[name]:.3g}" if name in row else "" for row in chosen]  # some start late
+        print(f"| {name} |", " | ".join(values), "|")

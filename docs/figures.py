@@ -2,7 +2,8 @@
 
     pip install -r docs/requirements.txt
     python docs/figures.py --checkpoint runs/demo/checkpoints/best.pt \
-        --metrics runs/demo/metrics.jsonl --unhealthy runs/too-fast/metrics.jsonl
+        --metrics runs/demo/metrics.jsonl --unhealthy runs/too-fast/metrics.jsonl \
+        --no-prior runs/no-prior/metrics.jsonl
 
 The checkpoint is one of all branches, trained on puppets (demo.yaml). Every picture is its output
 on the first clips of the test split; none is chosen by hand. The scalars at the start, in the
@@ -28,8 +29,8 @@ from cli import run_entry_point
 from config import Config
 from datasets.build import build_source
 from datasets.puppets import Puppets
-from docs.background_figures import draw_swap
-from docs.curves import draw_collapse, draw_curves, print_values, read_metrics
+from docs.background_figures import draw_columns, draw_swap
+from docs.curves import draw_collapse, draw_curves, draw_mask_collapse, print_values, read_metrics
 from docs.drawing import write
 from docs.mask_figures import draw_masks, draw_perturbation, draw_prior
 from docs.motion_figures import (
@@ -63,6 +64,9 @@ def main(arguments: argparse.Namespace) -> None:
     write(draw_curves(healthy), output / "curves.png")
     if unhealthy is not None:
         write(draw_collapse(healthy, unhealthy), output / "collapse.png")
+    if arguments.no_prior:
+        no_prior = read_metrics(Path(arguments.no_prior))
+        write(draw_mask_collapse(healthy, no_prior), output / "mask_collapse.png")
     print_values(healthy)
 
 
@@ -85,6 +89,7 @@ def draw_pictures(model: Model, config: Config) -> dict[str, Figure]:
         "masks": draw_masks(masks, clips),
         "perturbation": draw_perturbation(masks, clips),
         "prior": draw_prior(masks, clips),
+        "columns": draw_columns(model, clips),
         "swap": draw_swap(model, clips),
     }
 
@@ -98,6 +103,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--checkpoint", required=True, metavar="PATH")
     parser.add_argument("--metrics", required=True, metavar="PATH", help="metrics.jsonl of its run")
     parser.add_argument("--unhealthy", metavar="PATH", help="of a run that went wrong, to compare")
+    parser.add_argument("--no-prior", metavar="PATH", help="of a run without the mask prior")
     parser.add_argument("--output", metavar="DIR", default=str(Path(__file__).parent / "figures"))
     return parser
 

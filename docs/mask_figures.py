@@ -9,7 +9,6 @@ from branches.masks import MaskBranch
 from datasets.puppets import Puppets
 from docs.drawing import DEVICE, NUM_EXAMPLES, cells, show, show_mask
 from losses import picture_change
-from modules.perturbation import perturb, shrink
 from visualization import to_uint8
 
 NUM_DRAWS = 2  # perturbations of one mask
@@ -53,26 +52,12 @@ def draw_perturbation(branch: MaskBranch, clips: Puppets) -> Figure:
     """Driving masks, perturbed as in training and as in animation, each with its refinement."""
     titles = ["D", "m(D)", *["P(m(D))", "refined"] * NUM_DRAWS, "shrunk", "refined"]
     figure, axes = cells(NUM_EXAMPLES, len(titles), titles)
-    settings = branch.perturbation
     generator = torch.Generator().manual_seed(0)
     for row, scene in enumerate(scenes(clips, "own")):
         source_mask = branch.mask_generator(scene.source)
         driving_mask = branch.mask_generator(scene.driving)
-        perturbed = [
-            perturb(
-                driving_mask,
-                num_strips=settings.num_strips,
-                pivots=(settings.pivots[0], settings.pivots[1]),
-                scales=(settings.scales[0], settings.scales[1]),
-                threshold=settings.threshold,
-                noise=settings.noise,
-                generator=generator,
-            )
-            for _ in range(NUM_DRAWS)
-        ]
-        perturbed.append(
-            shrink(driving_mask, threshold=settings.threshold, scale=settings.animation_scale)
-        )
+        perturbed = [branch.perturbed_mask(driving_mask, generator) for _ in range(NUM_DRAWS)]
+        perturbed.append(branch.shrunk_mask(driving_mask))
         show(axes[row][0], to_uint8(scene.driving)[0])
         show_mask(axes[row][1], driving_mask)
         for i, mask in enumerate(perturbed):

@@ -28,7 +28,9 @@ def write_files(folder: Path, checkpoint: Path) -> Path:
     """Pictures, clips and variants of the tiny run's `checkpoint`; returns `folder`.
 
     source.png, other.png, wide.png; driving/ (5 frames), short/ (3); all.pt; square.pt, whose masks
-    are 1 but for the border of 6 pixels that the mask generator does not reach; no-BRANCH.pt.
+    are 1 but for the border of 6 pixels that the mask generator does not reach, with the threshold
+    0.5; no-BRANCH.pt; early.pt, from before the start of refinement and background, and
+    no-motion-early.pt.
     """
     Image.fromarray(numbered_frame(21, (SIDE, SIDE))).save(folder / "source.png")
     Image.fromarray(numbered_frame(42, (SIDE, SIDE))).save(folder / "other.png")
@@ -37,12 +39,20 @@ def write_files(folder: Path, checkpoint: Path) -> Path:
     write_frame_folder(folder / "short", 3, (SIDE, SIDE))
     shutil.copyfile(checkpoint, folder / "all.pt")
     content = contents(folder / "all.pt")
+    content["config"]["background"]["threshold"] = 0.5
     mask_generator = content["average"]["networks"]["mask_generator"]
     mask_generator["ref.weight"].zero_()
     mask_generator["ref.bias"].fill_(100.0)
     torch.save(content, folder / "square.pt")
     for branches in (("background",), ("masks", "background"), ("motion",)):
         torch.save(without(folder / "all.pt", *branches), folder / f"no-{'-'.join(branches)}.pt")
+    for name, later in (("all", "early"), ("no-motion", "no-motion-early")):
+        content = contents(folder / f"{name}.pt")
+        assert (content["epoch"], content["batch"]) == (2, 0)
+        config = content["config"]
+        config["train"]["epochs"] = 3
+        config["masks"]["refinement"]["start_epoch"] = config["background"]["start_epoch"] = 2
+        torch.save(content, folder / f"{later}.pt")
     return folder
 
 

@@ -69,7 +69,7 @@ _TINY: dict[str, Any] = {
     "masks.losses.perceptual": {"relu1_1": 10.0, "relu2_1": 10.0},
     "masks.losses.pixel": 0.0,
     "background.start_epoch": 0,
-    "background.threshold": 0.5,
+    "background.threshold": 0.4,
     "background.foreign_probability": 0.0,
     "background.bg_base.width": 4,
     "background.bg_base.max_width": 8,

@@ -281,6 +281,17 @@ def test_output_is_missing(tiny_run, media, capsys):
     assert "--output is missing: out.mp4, or a folder" in error_line(capsys, "animate.py")
 
 
+@pytest.mark.parametrize("output", [".", "..", "folder/.."])
+@pytest.mark.parametrize("options", [(), ("--save-masks",)])
+def test_output_without_a_name(run_animate, tmp_path, monkeypatch, capsys, output, options):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    assert run_animate(output, *options) == 2
+    line = error_line(capsys, "animate.py")
+    assert f"error: {output}: names no file or new folder; write out.mp4, or out for a" in line
+    assert list(tmp_path.rglob("*")) == [tmp_path / "empty"]
+
+
 def test_failure_midway_leaves_the_earlier_result(run_animate, tmp_path, capsys, media):
     """A folder of frames whose third one is broken, seen only when it is reached."""
     driving = write_frame_folder(tmp_path / "frames", 4, (32, 32))

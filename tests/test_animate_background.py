@@ -3,6 +3,7 @@
 The `square` checkpoint says that the figure is the middle of any picture.
 """
 
+import os
 import shutil
 from fractions import Fraction
 from itertools import count, cycle
@@ -19,6 +20,7 @@ from checkpoint import load
 from datasets.images import fit_frames
 from datasets.video import open_clip
 from tests.animations import CPU, expected_swap, picture, pngs, run_to_folder, uint8, write_files
+from tests.factories import tiny_config
 from tests.media import numbered_frame, write_clip, write_frame_folder
 from tests.runs import call, error_line, step_file
 
@@ -176,6 +178,36 @@ def test_a_still_clip_is_like_a_picture(run, tmp_path, files):
     assert np.abs(clip - image).max() <= 1
 
 
+# Before the networks have started
+
+
+@pytest.mark.parametrize(
+    ("place", "starts", "expected"),
+    [
+        ((0, 0), (0, 0), {"masks.refinement.start_epoch": 0, "background.start_epoch": 0}),
+        ((0, 1), (0, 0), {}),
+        ((0, 3), (1, 2), {"masks.refinement.start_epoch": 1, "background.start_epoch": 2}),
+        ((1, 0), (1, 2), {"masks.refinement.start_epoch": 1, "background.start_epoch": 2}),
+        ((1, 1), (1, 2), {"background.start_epoch": 2}),
+        ((2, 1), (1, 2), {}),
+    ],
+)
+def test_what_has_not_seen_a_step(files, place, starts, expected):
+    """A network that starts in epoch n has learned when the next step is later than n's first."""
+    keys = ("masks.refinement.start_epoch", "background.start_epoch")
+    overrides = [f"{key}={start}" for key, start in zip(keys, starts, strict=True)]
+    saved = load(files / "all.pt")._replace(config=tiny_config("train.epochs=3", *overrides))
+    assert saved._replace(epoch=place[0], batch=place[1]).untrained == expected
+
+
+@pytest.mark.parametrize(
+    "options", [(), ("--background", GREEN), ("--background", "transparent"), ("--save-masks",)]
+)
+def test_what_has_started_is_used(run, tmp_path, options):
+    early = run(tmp_path / "early", *options, model="early")
+    assert np.array_equal(early, run(tmp_path / "all", *options))
+
+
 # It streams
 
 
@@ -239,6 +271,11 @@ def test_the_end_of_the_background_ends_the_animation(files):
         ("--background-type same", "--background-type says what to do with a --background; give"),
         ("--background-end hold", "--background-end says what to do with a --background; give"),
         ("--compose alpha", "--compose says what to do with a --background; give one"),
+        *(
+            (f"--background {what} --background-end hold", "--background-end hold: is for a clip;")
+            for what in ("b.png", "#0f0", "source", "transparent")
+        ),
+        ("--background missing.mp4 --background-end hold", "--background missing.mp4: no such"),
         (
             "--background #0f0 --background-type same",
             "--background-type same: the colour #0f0 has no figure to remove; leave it out",
@@ -254,6 +291,10 @@ def test_the_end_of_the_background_ends_the_animation(files):
         (
             "--background transparent --layout side-by-side",
             "--layout side-by-side: transparent shows the figure alone; use --layout result",
+        ),
+        (
+            "--background transparent --show-masks",
+            "--show-masks: a transparent result stands alone; use --save-masks",
         ),
         ("--layout demo", "--layout demo shows what BGBase and BGRefine paint, and nothing needs"),
         ("--background #0f0 --layout demo", "give a --background with --compose network"),
@@ -288,6 +329,33 @@ def test_the_end_of_the_background_ends_the_animation(files):
             "--checkpoint no-motion.pt --animator motion",
             "without the branch motion; it has: masks, background",
         ),
+        (
+            "--checkpoint early.pt --background b.png",
+            "--background: at step 8 the background branch has not started "
+            "(background.start_epoch: 2); train on, or use --compose alpha --background-type other",
+        ),
+        (
+            "--checkpoint early.pt --background b.png --compose alpha",
+            "--background: at step 8 the background branch has not started",
+        ),
+        (
+            "--checkpoint early.pt --background b.png --background-type other",
+            "--background: at step 8 the background branch has not started",
+        ),
+        (
+            "--checkpoint early.pt --animator masks",
+            "--animator masks: at step 8 the refinement has not started "
+            "(masks.refinement.start_epoch: 2); train on, or use --animator motion",
+        ),
+        (
+            "--checkpoint no-motion-early.pt",
+            "the refinement has not started (masks.refinement.start_epoch: 2); train on",
+        ),
+        (
+            "--output taken --save-masks",
+            "--save-masks taken-masks: a file has this name; choose another, or a suffix such as "
+            ".mp4 (the name follows from --output)",
+        ),
         ("--checkpoint no-motion.pt --motion relative", "--motion belongs to the animator motion"),
     ],
 )
@@ -299,7 +367,7 @@ def test_bad_input(files, tmp_path, monkeypatch, capsys, arguments, expected):
         (tmp_path / "work" / folder).mkdir()
     for name in ("b.png", "in/b.png", "in-masks/b.png"):
         shutil.copyfile("other.png", name)
-    for name in ("text.png", "text.mp4"):
+    for name in ("text.png", "text.mp4", "taken-masks"):
         (tmp_path / "work" / name).write_text("hello")
     write_clip(tmp_path / "work" / "o-masks.mp4", 2, (32, 32))
     before = {path: path.stat().st_mtime_ns for path in sorted(tmp_path.rglob("*"))}
@@ -323,3 +391,20 @@ def test_a_background_that_breaks_midway_leaves_the_earlier_results(files, tmp_p
     for name in ("out.mp4", "out-masks.mp4"):
         assert (tmp_path / name).read_bytes() == b"earlier"
     assert {path.name for path in tmp_path.iterdir()} == {"broken", "out.mp4", "out-masks.mp4"}
+
+
+def test_a_video_that_fails_at_its_end_leaves_the_earlier_masks(files, tmp_path, capsys):
+    """Where the earlier result should be put aside something lies in the way."""
+    inputs = ("--source", files / "source.png", "--driving", files / "driving")
+    options = ("--output", tmp_path / "out", "--save-masks")
+    assert call(animate, "--checkpoint", files / "square.pt", *inputs, *options) == 0
+    earlier = pngs(tmp_path / "out-masks")
+    in_the_way = tmp_path / f".out.{os.getpid()}.tmp.earlier" / "something"
+    in_the_way.mkdir(parents=True)
+    capsys.readouterr()
+    assert call(animate, "--checkpoint", files / "all.pt", *inputs, *options) == 2
+    assert f"{tmp_path / 'out'}: cannot be written" in error_line(capsys, "animate.py")
+    assert np.array_equal(pngs(tmp_path / "out-masks"), earlier)
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("out", "out-masks", in_the_way.parent.name)
+    }

@@ -16,7 +16,7 @@ from errors import UserError
 from model import Model
 from tests.factories import noise_frames, noise_inputs, tiny_config
 
-CONFIG = tiny_config("data.image_size=[32, 48]")
+CONFIG = tiny_config("data.image_size=[32, 48]", "background.threshold=0.5")
 KINDS = [("same", "network"), ("same", "alpha"), ("other", "network"), ("other", "alpha")]
 MIDDLE = (..., slice(7, 25), slice(7, 41))  # where the saturated mask is 1, at image size too
 

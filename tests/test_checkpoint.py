@@ -182,7 +182,7 @@ def test_checkpoint_is_plain_and_complete(tiny_run):
         "mask_generator", "refinement", "low_resolution", "high_resolution",
         "bg_base", "bg_refine",
     }  # fmt: skip
-    assert content["config"]["background"]["threshold"] == 0.5
+    assert content["config"]["background"]["threshold"] == 0.4
     assert set(content["average"]["networks"]) == set(content["networks"])
     assert "torch" in content["versions"]
 

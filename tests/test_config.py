@@ -88,7 +88,8 @@ def test_published_settings_of_the_mask_branches(name, threshold, layers):
     config = load_config(name)
     masks, background = config.masks, config.background
     assert (masks.refinement.start_epoch, background.start_epoch) == (1, 2)
-    assert masks.losses.perceptual == background.losses.perceptual == dict.fromkeys(layers, 10.0)
+    assert masks.losses.perceptual == dict.fromkeys(layers, 10.0)
+    assert background.losses.perceptual == dict.fromkeys(LAYERS[:3], 10.0)
     assert masks.losses.refinement == 100.0
     assert (masks.losses.pixel, background.losses.pixel, masks.prior.weight) == (0, 0, 0)
     assert background.foreign_probability == 0

@@ -125,7 +125,7 @@ SMALL = (
             (
                 ["background.foreign_probability=0.5", f"train.{key}=1"],
                 "background.foreign_probability: found 0.5 with one sample at a time; a background "
-                "from another clip comes from the same batch: use at least 2",
+                "from another sample comes from the same batch: use at least 2",
             )
             for key in ("batch_size", "micro_batch")
         ),

@@ -105,18 +105,33 @@ def test_save_masks(run, tmp_path, files, animator):
         assert np.array_equal(pngs(tmp_path / "out-masks"), alpha)
 
 
+def test_help_tells_the_raw_masks_from_the_opacity():
+    text = " ".join(animate.build_parser().format_help().split())
+    assert "--show-masks more columns: the raw masks of" in text
+    assert "--save-masks also write the figure's opacity, its mask feathered around" in text
+
+
 def test_save_masks_beside_a_video(files, tmp_path, capsys):
     inputs = ("--source", files / "source.png", "--driving", files / "driving")
     output = tmp_path / "out.mp4"
     options = ("--save-masks", "--output", output)
     assert call(animate, "--checkpoint", files / "square.pt", *inputs, *options) == 0
-    assert f"{tmp_path / 'out-masks.mp4'}: the figure's mask" in capsys.readouterr().out
+    assert f"{tmp_path / 'out-masks.mp4'}: the figure's opacity" in capsys.readouterr().out
     result, masks = open_clip(output), open_clip(tmp_path / "out-masks.mp4")
     assert (masks.num_frames, masks.frame_rate) == (result.num_frames, result.frame_rate)
     frame = masks.read([0])[0]
     assert (frame[10:-10, 10:-10] > 250).all()
     assert (frame[:3] < 5).all()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out-masks.mp4", "out.mp4"]
+
+
+def test_save_masks_beside_a_folder_with_a_dot_in_its_name(run, tmp_path):
+    (tmp_path / "v1.2").mkdir()
+    for _ in range(2):  # the second time both folders are there
+        result = run(tmp_path / "v1.2", "--background", "transparent", "--save-masks")
+        masks = pngs(tmp_path / "v1.2-masks")
+        assert np.array_equal(masks, np.repeat(result[..., 3:], 3, axis=3))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["v1.2", "v1.2-masks"]
 
 
 # Without --source and --driving
@@ -176,6 +191,13 @@ def test_demo_of_a_model_that_swaps_nothing(demo, clips):
         assert (source == clips.read(1, [0])).all()
         assert np.array_equal(driving, clips.read(0, range(4)))
         assert not np.array_equal(result, driving)
+
+
+def test_demo_of_a_model_that_has_not_learned_to_swap(demo):
+    """Which is `early`; what a background asks of it has to be said."""
+    assert np.array_equal(np.stack(demo(model="early")), np.stack(demo(model="no-background")))
+    shown = demo("--background", GREEN, model="early")
+    assert (shown[2][:, 0, 0] == (0, 255, 0)).all()
 
 
 def test_masks_move_the_source_where_there_is_no_motion_branch(demo, run, tmp_path):

@@ -13,13 +13,21 @@ import torch
 import animate
 import reconstruct
 import train
+from benchmarks import puppets
+from config import BRANCHES
+from config_file import load_config
 from datasets.images import write_image
 from modules.vgg import VGGFeatures, relu_layers
 from tests.factories import tiny_overrides
 from tests.media import write_clip
 from tests.runs import REPOSITORY, call
 
-SCRIPTS = {"train.py": train, "reconstruct.py": reconstruct, "animate.py": animate}
+SCRIPTS = {
+    "train.py": train,
+    "reconstruct.py": reconstruct,
+    "animate.py": animate,
+    "benchmarks.puppets": puppets,
+}
 
 # Installing is what this test stands on, the demo has a run of its own, and a server does not end.
 ELSEWHERE = (
@@ -46,12 +54,12 @@ def workplace(tmp_path_factory, tiny_run) -> Path:
     folder = tmp_path_factory.mktemp("readme")
     for split, name in (("train", "anna#a"), ("train", "ben#b"), ("test", "carla#c")):
         write_clip(folder / "data/vox" / split / f"{name}.mp4", 4, (36, 32))
-    write_image(
-        folder / "source.png",
-        np.random.default_rng(0).integers(256, size=(40, 32, 3), dtype=np.uint8),
-    )
+    for seed, name in enumerate(("source.png", "third.png")):
+        noise = np.random.default_rng(seed).integers(256, size=(40, 32, 3), dtype=np.uint8)
+        write_image(folder / name, noise)
     shutil.copytree(folder / "data/vox", folder / "data/heads")
     write_clip(folder / "driving.mp4", 4, (32, 40))
+    write_clip(folder / "beach.mp4", 2, (32, 40))
     shutil.copytree(tiny_run, folder / "runs/demo")
     # The file of a trained network of full width, as small as it may be.
     vgg = VGGFeatures("vgg16", relu_layers("vgg16")).convs.state_dict()
@@ -63,6 +71,15 @@ def workplace(tmp_path_factory, tiny_run) -> Path:
     return folder
 
 
+def absent(arguments: list[str]) -> set[str]:
+    """Branches that the command's config does not have: an override would switch them on."""
+    if "--config" not in arguments:
+        return set()
+    nulls = [argument for argument in arguments if argument.endswith("=null")]
+    config = load_config(arguments[arguments.index("--config") + 1], nulls)
+    return set(BRANCHES) - config.branches.keys()
+
+
 def smaller(arguments: list[str], run: str) -> list[str]:
     """Overrides for tiny networks and one more step, in a run of its own unless it resumes one.
 
@@ -71,7 +88,11 @@ def smaller(arguments: list[str], run: str) -> list[str]:
     kept = {"data.kind", "data.id_sampling"}
     if any(argument.startswith("perceptual.weights=weights/") for argument in arguments):
         kept |= {"perceptual.network", "perceptual.weights", "perceptual.width"}
-    overrides = [o for o in tiny_overrides() if o.split("=")[0] not in kept]
+    overrides = [
+        override
+        for override in tiny_overrides()
+        if override.split("=")[0] not in kept and override.split(".")[0] not in absent(arguments)
+    ]
     overrides += ["train.max_steps=9", "train.micro_batch=1"]
     if "demo.yaml" not in arguments:
         overrides += [f"run.output_dir=runs/{run}", "data.repeats=8"]
@@ -87,6 +108,9 @@ def test_readme_command(command, workplace, monkeypatch):
     monkeypatch.chdir(workplace)
     python, script, *arguments = shlex.split(command)
     assert python == "python"
+    if script == "-m":
+        script, *arguments = arguments
+        arguments += ["--num-clips", "3"]
     if script == "train.py":
         arguments += smaller(arguments, run=f"run-{zlib.crc32(command.encode())}")
     assert call(SCRIPTS[script], *arguments) == 0

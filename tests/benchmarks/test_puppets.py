@@ -31,10 +31,10 @@ def measure(path, output):
 
 
 def untrained(path, *overrides):
-    """A checkpoint at `path` of a tiny model with its initial weights."""
+    """A checkpoint at `path` of a tiny model with its initial weights, as if after a step."""
     config = tiny_config(*overrides)
     checkpoint.save(
-        path, config, Model(config), step=0, epoch=0, batch=0, average=None, training={}, metrics={}
+        path, config, Model(config), step=1, epoch=0, batch=1, average=None, training={}, metrics={}
     )
     return path
 
@@ -52,15 +52,23 @@ def find(records, **case):
 def test_headline(report):
     assert (report["step"], report["split"], report["image_size"]) == (8, "test", [32, 32])
     assert (report["num_clips"], report["num_frames"]) == (3, 2)
-    assert (report["animator"], report["threshold"]) == ("motion", 0.5)
+    assert (report["animator"], report["threshold"]) == ("motion", 0.4)
     assert 0 <= report["mask_iou"] <= 1
     assert 0.1 < report["mask_iou_all_white"] < 0.5  # the share of the frame that is puppet
     assert list(report["mask_iou_train"]) == [f"0.{tenth}" for tenth in range(1, 10)]
     assert all(0 <= value <= 1 for value in report["mask_iou_train"].values())
     case = {"animator": "motion", "background_type": "same", "result": "refined"}
-    swap = find(report["background_swap"], driver="another", **case)
-    assert report["swap_gain_db"] == swap["swap_gain_db"]
-    assert report["swap_figure_gain_db"] == swap["figure_gain_db"]
+    for driver, prefix in (("own", ""), ("another", "another_")):
+        swap = find(report["background_swap"], driver=driver, **case)
+        assert report[f"{prefix}swap_gain_db"] == swap["swap_gain_db"]
+        assert report[f"{prefix}swap_figure_gain_db"] == swap["figure_gain_db"]
+
+
+def test_swap_by_threshold(report):
+    """Which pixels count as figure changes what is painted."""
+    by_threshold = report["swap_psnr_train"]
+    assert list(by_threshold) == list(report["mask_iou_train"])
+    assert all(2 < value < 40 for value in by_threshold.values())
 
 
 def test_animation_cases(report):
@@ -189,6 +197,12 @@ def test_markdown_table():
             ("data.kind=clips", "data.root=data/vox"),
             (),
             "trained on data.kind clips; the truth can be rendered of puppets only",
+        ),
+        (
+            ("masks.refinement.start_epoch=1", "background.start_epoch=1"),
+            (),
+            "at step 1 a part of the model has not started (masks.refinement.start_epoch: 1, "
+            "background.start_epoch: 1); train on, or give a later checkpoint",
         ),
         ((), ("--num-clips", 2), "--num-clips 2: source, driving clip and new background"),
         ((), ("--device", "tpu"), "--device tpu: unknown"),

@@ -29,39 +29,68 @@ def moving_squares(count, generator):
     return torch.where(truth, yellow, still), truth
 
 
-def iou_after(num_steps, first_logit, prior):
-    """Of masks that start all alike, after training the branch with this weight of the prior."""
-    config = tiny_config(
-        "motion=null",
-        "background=null",
-        "masks.losses.perceptual={}",
-        "masks.losses.pixel=10",
-        "masks.refinement.start_epoch=1",
-        f"masks.prior.weight={prior}",
-        "train.learning_rate=3e-3",
-    )
-    model, perceptual = Model(config).train(), tiny_perceptual(config)
-    optimizer = Optimizer(model, config, torch.device("cpu"))
-    branch = model.branches["masks"]
-    temperature = config.masks.mask_generator.temperature
-    torch.nn.init.constant_(branch.mask_generator.ref.bias, first_logit * temperature)
-    generator = torch.Generator().manual_seed(0)
-    for _ in range(num_steps):
-        source, driving = moving_squares(8, generator)[0].unbind(1)
-        inputs = StepInputs(source, driving, driving, perceptual, [], generator, 0, {})
-        loss = total(branch.loss_terms(inputs, branch(inputs)))
-        optimizer.backward(loss)
-        optimizer.step(loss)
-    frames, truth = moving_squares(16, generator)
-    with torch.no_grad():
-        masks = resize(branch.mask_generator(frames[:, 0]), (32, 32)) > 0.5
-    return mask_iou(masks, truth[:, 0]).mean().item()
+class Masks:
+    """The mask branch alone, trained on moving squares."""
+
+    def __init__(self, prior):
+        self.config = tiny_config(
+            "motion=null",
+            "background=null",
+            "masks.losses.perceptual={}",
+            "masks.losses.pixel=10",
+            "masks.refinement.start_epoch=1",
+            f"masks.prior.weight={prior}",
+            "train.learning_rate=3e-3",
+        )
+        self.model, self.perceptual = Model(self.config).train(), tiny_perceptual(self.config)
+        self.optimizer = Optimizer(self.model, self.config, torch.device("cpu"))
+        self.branch = self.model.branches["masks"]
+        self.generator = torch.Generator().manual_seed(0)
+
+    def start_with(self, logit):
+        """All pixels of all masks alike."""
+        bias = self.branch.mask_generator.ref.bias
+        torch.nn.init.constant_(bias, logit * self.config.masks.mask_generator.temperature)
+        return self
+
+    def start_inverted(self):
+        for _ in range(100):
+            frames, truth = moving_squares(8, self.generator)
+            logits = self.branch.mask_generator.logits(frames[:, 0])
+            background = ~F.max_pool2d(truth[:, 0].float(), 2).bool()[..., 3:-3, 3:-3]
+            self.update(F.binary_cross_entropy_with_logits(logits, background.float()))
+        return self
+
+    def train(self, num_steps):
+        for _ in range(num_steps):
+            source, driving = moving_squares(8, self.generator)[0].unbind(1)
+            inputs = StepInputs(
+                source, driving, driving, self.perceptual, [], self.generator, 0, {}
+            )
+            self.update(total(self.branch.loss_terms(inputs, self.branch(inputs))))
+        return self
+
+    def update(self, loss):
+        self.optimizer.backward(loss)
+        self.optimizer.step(loss)
+
+    @torch.no_grad()
+    def iou(self):
+        frames, truth = moving_squares(16, self.generator)
+        masks = resize(self.branch.mask_generator(frames[:, 0]), (32, 32)) > 0.5
+        return mask_iou(masks, truth[:, 0]).mean().item()
 
 
 @pytest.mark.parametrize(
-    ("first_logit", "collapsed"), [(-30.0, 0.0), (30.0, SIDE**2 / 20**2)], ids=["black", "white"]
+    ("logit", "collapsed"), [(-30.0, 0.0), (30.0, SIDE**2 / 20**2)], ids=["black", "white"]
 )
-def test_collapsed_masks_find_back_with_the_prior_alone(first_logit, collapsed):
+def test_collapsed_masks_find_back_with_the_prior_alone(logit, collapsed):
     """A white mask is 20 x 20, for its border of 6 pixels."""
-    assert iou_after(15, first_logit, prior=0) == pytest.approx(collapsed, abs=0.01)
-    assert iou_after(100, first_logit, prior=1) > 0.45
+    assert Masks(prior=0).start_with(logit).train(100).iou() == pytest.approx(collapsed, abs=0.01)
+    assert Masks(prior=1).start_with(logit).train(100).iou() > 0.45
+
+
+def test_inverted_masks_turn_round():
+    masks = Masks(prior=1).start_inverted()
+    assert masks.iou() < 0.05
+    assert masks.train(100).iou() > 0.45

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.backgrounds import Background, open_background, parse_color, solid_frame
+from datasets.backgrounds import BackgroundFrames, open_background, parse_color, solid_frame
 from datasets.video import open_clip
 from errors import UserError
 from tests.media import (
@@ -33,7 +33,7 @@ def numbers(background, limit):
 def counted(num_frames, rate, frame_rate, end):
     """A background whose frame i is filled with i."""
     frames = [np.full((2, 2, 3), number, np.uint8) for number in range(num_frames)]
-    return Background(frames, Fraction(rate), (2, 2), "crop", Fraction(frame_rate), end)
+    return BackgroundFrames(frames, Fraction(rate), (2, 2), "crop", Fraction(frame_rate), end)
 
 
 def values(background, limit):
@@ -82,6 +82,7 @@ def test_hold_keeps_the_last_frame_even_if_its_time_fell_between():
 def test_kinds_of_clips(tmp_path, name):
     write = write_frame_folder if name == "folder" else write_clip
     path = write(tmp_path / name, 6)
+    assert not open_at(path).is_still
     assert numbers(open_at(path), 14) == [*range(6), *range(6), 0, 1]
     assert numbers(open_at(path, end="hold"), 8) == [*range(6), 5, 5]
     assert numbers(open_at(path, end="stop"), 14) == [*range(6)]
@@ -134,7 +135,9 @@ def test_an_image_of_any_name_stands_still(tmp_path, name):
     form = {"a.JPG": "JPEG", "a.webp": "WEBP", "a.gif": "GIF"}.get(name, "PNG")
     Image.fromarray(numbered_frame(5)).save(tmp_path / name, format=form)
     for end in ("loop", "hold", "stop"):
-        shown = list(islice(open_at(tmp_path / name, end=end), 5))
+        background = open_at(tmp_path / name, end=end)
+        assert background.is_still
+        shown = list(islice(background, 5))
         assert [frame_number(frame) for frame in shown] == [5] * 5
         assert all(frame is shown[0] for frame in shown)
 
@@ -231,7 +234,9 @@ def test_a_colour_as_background():
     expected = np.zeros((4, 6, 3), np.uint8)
     expected[..., 1] = 255
     np.testing.assert_array_equal(solid_frame((0, 255, 0), (4, 6)), expected)
-    shown = list(islice(open_at("#0f0", size=(4, 6), end="stop"), 3))
+    background = open_at("#0f0", size=(4, 6), end="stop")
+    assert background.is_still
+    shown = list(islice(background, 3))
     np.testing.assert_array_equal(np.stack(shown), np.stack([expected] * 3))
 
 

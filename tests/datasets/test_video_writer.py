@@ -57,6 +57,14 @@ def test_odd_sizes_gain_a_copied_edge(tmp_path, name):
     assert abs(frame[47].astype(int) - frame[46]).mean() < 8
 
 
+def test_a_folder_of_any_name(tmp_path):
+    for _ in range(2):
+        with VideoWriter(tmp_path / "a.b", Fraction(25), as_folder=True) as writer:
+            writer.write(numbered_frame(3))
+    assert names(tmp_path) == ["a.b"]
+    assert names(tmp_path / "a.b") == ["00000.png", "frame_rate.json"]
+
+
 @pytest.mark.parametrize("name", ["a.gif", "folder"])
 def test_odd_sizes_stay_where_they_may(tmp_path, name):
     assert open_clip(write(tmp_path / name, 3, size=(47, 61))).size == (47, 61)
@@ -129,6 +137,8 @@ def test_an_empty_folder_is_used(tmp_path):
         ("file/a.mp4", 25, "cannot be written"),
         ("file", 25, "a file has this name"),
         ("/proc/a.mp4", 25, "cannot be written"),
+        ("..", 25, r"\.\.: names no file or new folder; write out\.mp4"),
+        ("/", 25, r"/: names no file or new folder"),
     ],
 )
 def test_bad_outputs_are_refused_at_once(tmp_path, name, rate, message):
@@ -136,6 +146,13 @@ def test_bad_outputs_are_refused_at_once(tmp_path, name, rate, message):
     with pytest.raises(UserError, match=message):
         VideoWriter(tmp_path / name, Fraction(rate))
     assert names(tmp_path) == ["file"]
+
+
+def test_this_folder_is_no_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for path in (".", ""):
+        with pytest.raises(UserError, match=r"^\.: names no file or new folder"):
+            VideoWriter(path, Fraction(25))
 
 
 def test_no_frames_is_an_error(tmp_path):
