@@ -49,7 +49,8 @@ logger = logging.getLogger(__name__)
 class VideoReader(Protocol):
     """The frames of one clip as they are meant to be seen: upright, RGB, 8 bits a channel.
 
-    Grey and deeper samples are converted, transparency is composited on white.
+    Grey and deeper samples are converted, transparency is composited on white (but for webm, whose
+    alpha FFmpeg's own decoders leave out).
     """
 
     path: Path
