@@ -110,7 +110,6 @@ def evaluate(
     return means
 
 
-@torch.inference_mode()
 def evaluate_masks(
     branch: MaskBranch,
     clips: ClipSource,
@@ -123,20 +122,36 @@ def evaluate_masks(
     """Mean overlap of the masks with the true foreground, at image size and at `threshold`; beside
     it that of a mask that is all foreground. Nothing for clips that do not know the truth.
     """
+    overlaps = mask_overlaps(branch, clips, device, [threshold], num_clips, num_frames)
+    if not overlaps:
+        return {}
+    means = mean_metrics(overlaps)
+    return {"mask_iou": means[str(threshold)], "mask_iou_all_white": means["all_white"]}
+
+
+@torch.inference_mode()
+def mask_overlaps(
+    branch: MaskBranch,
+    clips: ClipSource,
+    device: torch.device,
+    thresholds: Sequence[float],
+    num_clips: int,
+    num_frames: int,
+) -> list[FrameMetrics]:
+    """For each clip, IoU by threshold (as text) and of `all_white`; see `evaluate_masks`."""
     collected: list[FrameMetrics] = []
     for index in spread(len(clips.clips), num_clips):
         frames = spread(clips.num_frames(index), num_frames)
         truth = _foreground(clips, index, frames)
         if truth is None:
-            return {}
-        masks = branch.mask_generator(frames_to_tensor(clips.read(index, frames), device))
-        found = resize(masks, clips.image_size) > threshold
+            return []
         truth = truth.to(device)
-        collected.append({
-            "mask_iou": mask_iou(found, truth),
-            "mask_iou_all_white": mask_iou(torch.ones_like(found), truth),
-        })  # fmt: skip
-    return mean_metrics(collected)
+        masks = branch.mask_generator(frames_to_tensor(clips.read(index, frames), device))
+        masks = resize(masks, clips.image_size)
+        overlaps = {str(threshold): mask_iou(masks > threshold, truth) for threshold in thresholds}
+        overlaps["all_white"] = mask_iou(torch.ones_like(truth), truth)
+        collected.append(overlaps)
+    return collected
 
 
 def mean_metrics(collected: Sequence[FrameMetrics]) -> dict[str, float]:

@@ -37,13 +37,17 @@ class Perceptual(nn.Module):
         return [self.vgg(down(image), layers) for down in self.pyramid]
 
 
+def used_layers(weights: Mapping[ReluLayer, float]) -> list[ReluLayer]:
+    """VGG layers with a positive weight."""
+    return [layer for layer, weight in weights.items() if weight > 0]
+
+
 def perceptual_layers(config: Config) -> set[str]:
     """VGG layers with a positive weight in any branch."""
     return {
         layer
         for branch in config.branches.values()
-        for layer, weight in branch.losses.perceptual.items()
-        if weight > 0
+        for layer in used_layers(branch.losses.perceptual)
     }
 
 
@@ -85,10 +89,9 @@ def perceptual_loss(
     (FOMM, section 3.3).
     """
     terms = [
-        weigh(pixel_loss(features[layer], reference[layer]), weight)
+        weigh(pixel_loss(features[layer], reference[layer]), weights[layer])
         for features, reference in zip(prediction, target, strict=True)
-        for layer, weight in weights.items()
-        if weight > 0
+        for layer in used_layers(weights)
     ]
     return LossTerm(
         torch.stack([term.value for term in terms]).sum(),

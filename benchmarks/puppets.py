@@ -53,7 +53,6 @@ from animation import (
     Animator,
     AnimatorName,
     build_animator,
-    frames_to_tensor,
     load_model,
     reconstruction_animators,
 )
@@ -66,11 +65,9 @@ from branches.masks import MaskBranch
 from cli import add_device_argument, pick_device, positive_int, run_entry_point
 from datasets.puppets import Puppets
 from errors import UserError
-from evaluation import FrameMetrics, evaluate_masks, mean_metrics, spread
+from evaluation import FrameMetrics, evaluate_masks, mask_overlaps, mean_metrics
 from files import replacing
-from metrics.masks import mask_iou
 from model import Model
-from modules.geometry import resize
 
 THRESHOLDS = tuple(tenths / 10 for tenths in range(1, 10))
 
@@ -195,26 +192,16 @@ def measure_masks(
         num_clips=len(test.clips),
         num_frames=num_frames,
     )
+    by_threshold = mean_metrics(
+        mask_overlaps(branch, train, device, THRESHOLDS, len(train.clips), num_frames)
+    )
     return {
         "threshold": model.mask_threshold,
         **overlap,
-        "mask_iou_train": sweep_thresholds(branch, train, num_frames, device),
+        "mask_iou_train": {
+            str(threshold): by_threshold[str(threshold)] for threshold in THRESHOLDS
+        },
     }
-
-
-@torch.inference_mode()
-def sweep_thresholds(
-    branch: MaskBranch, clips: Puppets, num_frames: int, device: torch.device
-) -> dict[str, float]:
-    """The mean mask IoU of `clips` at each of `THRESHOLDS`, by the threshold."""
-    frames = spread(clips.num_frames(0), num_frames)
-    collected: list[FrameMetrics] = []
-    for index in range(len(clips.clips)):
-        masks = branch.mask_generator(frames_to_tensor(clips.read(index, frames), device))
-        truth = torch.from_numpy(clips.foreground_masks(index, frames) > 0.5)[:, None].to(device)
-        found = resize(masks, clips.image_size)
-        collected.append({str(t): mask_iou(found > t, truth) for t in THRESHOLDS})
-    return mean_metrics(collected)
 
 
 @torch.inference_mode()

@@ -8,7 +8,7 @@ from torch import Tensor
 from branches.branch import Branch, StepInputs, reconstruction_terms
 from branches.masks import MaskOutput, num_halvings
 from config import BackgroundConfig
-from losses import LossTerm
+from losses import LossTerm, used_layers
 from modules.geometry import resize
 from modules.high_resolution_generator import HighResolutionGenerator
 from modules.low_resolution_generator import LowResolutionGenerator
@@ -124,21 +124,19 @@ class BackgroundBranch(Branch[BackgroundOutput]):
         return BackgroundOutput(swap, target, own_target, share)
 
     def loss_terms(self, inputs: StepInputs, output: BackgroundOutput) -> dict[str, LossTerm]:
-        terms: dict[str, LossTerm] = {}
         if output.swap is None:
-            return terms
+            return {}
         features = inputs.target_features
         if output.own_target:
-            layers = [layer for layer, weight in self.losses.perceptual.items() if weight > 0]
             with torch.no_grad():
-                features = inputs.perceptual(output.target, layers)
-        predictions = {"base": output.swap.base, "refine": output.swap.refined}
-        for prefix, prediction in predictions.items():
-            reconstruction = reconstruction_terms(
-                prediction, output.target, features, inputs.perceptual, self.losses
-            )
-            terms |= {f"{prefix}_{name}": term for name, term in reconstruction.items()}
-        return terms
+                features = inputs.perceptual(output.target, used_layers(self.losses.perceptual))
+        return reconstruction_terms(
+            {"base_": output.swap.base, "refine_": output.swap.refined},
+            output.target,
+            features,
+            inputs.perceptual,
+            self.losses,
+        )
 
     def statistics(self, output: BackgroundOutput) -> dict[str, Tensor]:
         """The share of the frame that counts as figure: near 0 or 1 nothing can be swapped."""

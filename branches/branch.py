@@ -14,6 +14,7 @@ from losses import (
     PyramidFeatures,
     perceptual_loss,
     pixel_loss,
+    used_layers,
     weigh,
 )
 
@@ -73,19 +74,22 @@ class ReconstructionLosses(Protocol):
 
 
 def reconstruction_terms(
-    prediction: Tensor,
+    predictions: Mapping[str, Tensor],
     target: Tensor,
     target_features: PyramidFeatures,
     perceptual: Perceptual,
     weights: ReconstructionLosses,
 ) -> dict[str, LossTerm]:
-    """`perceptual` and `pixel` terms of `prediction`, B x 3 x H x W, where they have a weight."""
+    """`perceptual` and `pixel` terms, where they have a weight, of each prediction, B x 3 x H x W;
+    its name in `predictions` is put before the term's.
+    """
     terms: dict[str, LossTerm] = {}
-    layers = [layer for layer, weight in weights.perceptual.items() if weight > 0]
-    if layers:
-        terms["perceptual"] = perceptual_loss(
-            perceptual(prediction, layers), target_features, weights.perceptual
-        )
-    if weights.pixel:
-        terms["pixel"] = weigh(pixel_loss(prediction, target), weights.pixel)
+    layers = used_layers(weights.perceptual)
+    for prefix, prediction in predictions.items():
+        if layers:
+            terms[f"{prefix}perceptual"] = perceptual_loss(
+                perceptual(prediction, layers), target_features, weights.perceptual
+            )
+        if weights.pixel:
+            terms[f"{prefix}pixel"] = weigh(pixel_loss(prediction, target), weights.pixel)
     return terms

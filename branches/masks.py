@@ -139,13 +139,13 @@ class MaskBranch(Branch[MaskOutput]):
         return resize(image, (like.shape[-2], like.shape[-1]))
 
     def loss_terms(self, inputs: StepInputs, output: MaskOutput) -> dict[str, LossTerm]:
-        terms: dict[str, LossTerm] = {}
-        predictions = {"low": output.low_resolution, "high": output.high_resolution}
-        for prefix, prediction in predictions.items():
-            reconstruction = reconstruction_terms(
-                prediction, inputs.driving, inputs.target_features, inputs.perceptual, self.losses
-            )
-            terms |= {f"{prefix}_{name}": term for name, term in reconstruction.items()}
+        terms = reconstruction_terms(
+            {"low_": output.low_resolution, "high_": output.high_resolution},
+            inputs.driving,
+            inputs.target_features,
+            inputs.perceptual,
+            self.losses,
+        )
         if output.refined_mask is not None:
             value = pixel_loss(output.refined_mask, output.driving_mask.detach())
             terms["refinement"] = weigh(value, self.losses.refinement)

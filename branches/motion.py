@@ -80,7 +80,11 @@ class MotionBranch(Branch[MotionOutput]):
     def loss_terms(self, inputs: StepInputs, output: MotionOutput) -> dict[str, LossTerm]:
         weights = self.losses
         terms = reconstruction_terms(
-            output.prediction, inputs.driving, inputs.target_features, inputs.perceptual, weights
+            {"": output.prediction},
+            inputs.driving,
+            inputs.target_features,
+            inputs.perceptual,
+            weights,
         )
         if weights.equivariance_value or weights.equivariance_jacobian:
             transform = random_thin_plate(
