@@ -143,7 +143,7 @@ def load_model(checkpoint: Checkpoint, device: torch.device) -> Model:
     evaluation mode.
     """
     model = Model(checkpoint.config)
-    load_networks(model, checkpoint.evaluation_networks, checkpoint.path)
+    load_networks(model.networks, checkpoint.evaluation_networks, checkpoint.path)
     return model.eval().to(device)
 
 

@@ -6,7 +6,7 @@ A checkpoint is one dict of tensors and plain containers, so it loads without un
     config      the resolved config, plain containers
     step, epoch, batch   steps done; epoch and batch of the next one
     networks    state dict of each network, by name
-    average     the same for the moving average, or None
+    average     the same for the moving average, without the discriminator, or None
     training    optimizer, scaler and counters; what only a resumed run needs
     metrics     validation metrics, where this step was validated
     versions    of Python and torch
@@ -23,14 +23,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torchvision.models import VGG16_Weights, VGG19_Weights
 
 from config import Config
 from config_file import parse_config
 from errors import UserError
 from files import GIT_LFS_POINTER, replacing
-from model import Model
 from modules.vgg import VGGFeatures, relu_layers
 
 FORMAT_VERSION = 1
@@ -58,8 +57,12 @@ class Checkpoint(NamedTuple):
 
     @property
     def evaluation_networks(self) -> dict[str, dict[str, Tensor]]:
-        """The weights to use for evaluation: the moving average where there is one."""
-        return self.networks if self.average is None else self.average["networks"]
+        """The weights to use for evaluation: the moving average where there is one; without the
+        discriminator, which only trains.
+        """
+        if self.average is not None:
+            return self.average["networks"]
+        return {name: state for name, state in self.networks.items() if name != "discriminator"}
 
     @property
     def untrained(self) -> dict[str, int]:
@@ -71,7 +74,7 @@ class Checkpoint(NamedTuple):
 def save(
     path: Path,
     config: Config,
-    model: Model,
+    networks: Mapping[str, nn.Module],
     *,
     step: int,
     epoch: int,
@@ -87,7 +90,7 @@ def save(
         "step": step,
         "epoch": epoch,
         "batch": batch,
-        "networks": model.state(),
+        "networks": _states(networks),
         "average": average,
         "training": training,
         "metrics": dict(metrics),
@@ -121,20 +124,30 @@ def load(path: Path) -> Checkpoint:
     )
 
 
-def load_networks(model: Model, networks: dict[str, dict[str, Tensor]], path: Path) -> None:
-    """Put the weights of `networks` into `model`, all of them.
+def load_networks(
+    networks: Mapping[str, nn.Module], states: dict[str, dict[str, Tensor]], path: Path
+) -> None:
+    """Put the weights of `states`, read from `path`, into `networks`, all of them.
 
     Raises:
         CheckpointError: another architecture; names the first tensors that differ.
     """
-    report = compare(model, networks)
+    absent, further = networks.keys() - states.keys(), states.keys() - networks.keys()
+    if absent or further:
+        found = [f"no {name}" for name in sorted(absent)] + sorted(further)
+        raise CheckpointError(
+            f"{path}: checkpoint of other networks than the config's: it has "
+            f"{', '.join(found)}; use the config that it was trained with, or start a new run with "
+            "--init-from"
+        )
+    report = compare(networks, states)
     if report.problems:
         raise CheckpointError(
             f"{path}: checkpoint of another architecture: {_shorten(report.problems)}; "
             "use the config that it was trained with, or start a new run with --init-from"
         )
-    for name, network in model.networks.items():
-        network.load_state_dict(networks[name])
+    for name, network in networks.items():
+        network.load_state_dict(states[name])
 
 
 class LoadReport(NamedTuple):
@@ -162,10 +175,9 @@ class LoadReport(NamedTuple):
         return "; ".join(lines)
 
 
-def compare(model: Model, networks: dict[str, dict[str, Tensor]]) -> LoadReport:
-    """Which tensors of `networks` fit into `model`."""
-    own = _flatten(model.state())
-    given = _flatten(networks)
+def compare(networks: Mapping[str, nn.Module], states: dict[str, dict[str, Tensor]]) -> LoadReport:
+    """Which tensors of `states` fit into `networks`."""
+    own, given = _flatten(_states(networks)), _flatten(states)
     same = {name for name in own.keys() & given.keys() if own[name].shape == given[name].shape}
     return LoadReport(
         loaded=[name for name in own if name in same],
@@ -179,17 +191,22 @@ def compare(model: Model, networks: dict[str, dict[str, Tensor]]) -> LoadReport:
     )
 
 
-def init_from(model: Model, path: Path) -> LoadReport:
+def init_from(networks: Mapping[str, nn.Module], path: Path) -> LoadReport:
     """Fine-tuning: copy every tensor that fits, and say which ones did.
+
+    Of a model it is the moving average that is used, so that goes on; the discriminator has none.
 
     Raises:
         CheckpointError: nothing fits.
     """
-    networks = load(path).evaluation_networks
-    report = compare(model, networks)
+    saved = load(path)
+    states = saved.networks | saved.evaluation_networks
+    if "discriminator" not in networks:  # left out on purpose, so not worth a word
+        states.pop("discriminator", None)
+    report = compare(networks, states)
     if not report.loaded:
         raise CheckpointError(f"{path}: no tensor fits this config's networks")
-    own, given = _flatten(model.state()), _flatten(networks)
+    own, given = _flatten(_states(networks)), _flatten(states)
     for name in report.loaded:
         own[name].copy_(given[name])  # a state dict shares memory with its network
     return report
@@ -330,6 +347,10 @@ def _load_tensors(path: Path) -> Any:
                 "are read"
             ) from error
         raise CheckpointError(f"{path}: damaged or truncated; use an earlier checkpoint") from error
+
+
+def _states(networks: Mapping[str, nn.Module]) -> dict[str, dict[str, Tensor]]:
+    return {name: network.state_dict() for name, network in networks.items()}
 
 
 def _flatten(networks: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:

@@ -67,6 +67,7 @@ class PuppetsConfig(Section):
     num_train_clips: PositiveInt = 512
     num_test_clips: PositiveInt = 16
     num_frames: Annotated[int, Field(ge=2)] = 32  # of one clip
+    motion_scale: Annotated[float, Field(gt=0, le=2)] = 1.0  # of the dance: how far poses differ
     seed: Annotated[int, Field(ge=0)] = 0  # not the run's: runs of all seeds are measured alike
 
 
@@ -238,6 +239,61 @@ class BackgroundConfig(Section):
     losses: BackgroundLosses = BackgroundLosses()
 
 
+class CutConfig(Section):
+    """CutMix of the driving frame and the prediction, and the consistency loss on it."""
+
+    kind: Literal["none", "rectangle", "priority"] = "none"  # vanilla CutMix, PriorityCut
+    beta: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=2, max_length=2)] = [
+        1.0,
+        1.0,
+    ]  # of the distribution of the share that is cut, drawn anew for each sample
+    probability: Probability = 0.5  # that a step mixes, after the warm-up
+    warm_up_epochs: Annotated[float, Field(ge=0)] = 0.0  # over which it rises from 0, linearly
+    foreground: Literal["dense_motion", "mask_generator"] = "dense_motion"  # says what is
+    # background: the weight of the background motion, or 1 - m(D)
+    background_threshold: Annotated[float, Field(gt=0, le=1)] = 0.5  # of it; below is foreground
+    as_sample: bool = False  # the mixed image is a further sample: fake for the encoder, for the
+    # decoder fake where it is
+
+
+class DiscriminatorLosses(Section):
+    """Weights of what the discriminator minimizes; the decoder's are for kind unet."""
+
+    encoder: Weight = 1.0
+    decoder: Weight = 1.0
+    consistency: Weight = 1.0
+
+
+class GeneratorLosses(Section):
+    """Weights of what the generator minimizes; the decoder's are for kind unet."""
+
+    encoder: Weight = 1.0
+    decoder: Weight = 1.0
+    encoder_features: Weight = 10.0  # feature matching, of each layer
+    decoder_features: Weight = 10.0
+
+
+class DiscriminatorConfig(Section):
+    """Judges the prediction of the motion branch."""
+
+    kind: Literal["patch", "unet"] = "unet"
+    channels: Annotated[list[PositiveInt], Field(min_length=1, max_length=10)] = [
+        64,
+        128,
+        256,
+        512,
+        512,
+        1024,
+    ]  # of the encoder's blocks, each at half the size of the one before
+    spectral_norm: bool = True
+    keypoints: bool = False  # it also sees heatmaps of the driving keypoints
+    loss: Literal["least_squares", "hinge", "bce"] = "least_squares"
+    losses: DiscriminatorLosses = DiscriminatorLosses()
+    generator_losses: GeneratorLosses = GeneratorLosses()
+    cut: CutConfig = CutConfig()
+    learning_rate: Weight | None = None  # default: train.learning_rate
+
+
 class PerceptualConfig(Section):
     """The VGG network that all branches share."""
 
@@ -258,7 +314,7 @@ class TrainConfig(Section):
     betas: Annotated[list[Beta], Field(min_length=2, max_length=2)] = [0.5, 0.999]  # of Adam
     milestones: list[PositiveInt] = []  # epochs after which the learning rate is multiplied
     gamma: Annotated[float, Field(gt=0, le=1)] = 0.1  # by this
-    clip_norm: Annotated[float, Field(gt=0)] | None = None  # of all gradients together
+    clip_norm: Annotated[float, Field(gt=0)] | None = None  # of all gradients of a player together
     max_bad_steps: PositiveInt = 100  # in a row skipped as not finite; more stop the run
     precision: Literal["float32", "bf16", "fp16"] = "float32"  # of autocast
     channels_last: bool = True
@@ -286,6 +342,7 @@ class Config(Section):
     motion: MotionConfig | None = None
     masks: MasksConfig | None = None
     background: BackgroundConfig | None = None
+    discriminator: DiscriminatorConfig | None = None  # null: no adversarial training
     perceptual: PerceptualConfig = PerceptualConfig()
     train: TrainConfig = TrainConfig()
     log: LogConfig = LogConfig()

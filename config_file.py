@@ -1,9 +1,11 @@
 """Reads and writes configs: YAML with inheritance and overrides, all mistakes in one message.
 
-`base: other.yaml` starts from another config, overrides `key.sub=value` come last. Whatever comes
-later merges with what was there wherever the schema has a section, and replaces it everywhere else:
-numbers and lists, but also mappings whose keys are data, such as the layers of a perceptual loss. A
-null section is switched off; keys given to it afterwards switch it on again.
+`base: other.yaml` starts from another config, `base: [one.yaml, other.yaml]` from several, one over
+the other; a file that they share counts once, where it comes first. Overrides `key.sub=value` come
+last. Whatever comes later merges with what was there wherever the schema has a section, and
+replaces it everywhere else: numbers and lists, but also mappings whose keys are data, such as the
+layers of a perceptual loss. A null section is switched off; keys given to it afterwards switch it
+on again.
 """
 
 import difflib
@@ -169,25 +171,41 @@ def _label(path: Path) -> str:
 
 def _read_with_bases(path: Path) -> list[_Layer]:
     """What the file says, after what its bases say."""
-    layers: list[_Layer] = []
-    visited: list[Path] = []
-    while True:
-        label = _label(path)
-        if path.resolve() in visited:
-            chain = " -> ".join([*(layer.origin for layer in layers), label])
-            raise ConfigError(f"{layers[-1].origin}: base: files in a circle: {chain}")
-        visited.append(path.resolve())
-        tree = _read_file(path)
-        base = tree.pop("base", None)
-        layers.append(_Layer(label, tree))
-        if base is None:
-            return layers[::-1]
-        if not isinstance(base, str):
-            raise ConfigError(f"{label}: base: found {_show(base)}; must be the name of a config")
+    layers: dict[Path, _Layer] = {}
+    _add_with_bases(path, layers, {})
+    return list(layers.values())
+
+
+def _add_with_bases(path: Path, layers: dict[Path, _Layer], waiting: dict[Path, str]) -> None:
+    """Add to `layers` what is not there yet: the bases of the file in their order, then the file.
+
+    `waiting` has the labels of the files that it is a base of.
+    """
+    file, label = path.resolve(), _label(path)
+    if file in layers:
+        return
+    if file in waiting:
+        chain = [*waiting.values(), label]
+        raise ConfigError(f"{chain[-2]}: base: files in a circle: {' -> '.join(chain)}")
+    tree = _read_file(path)
+    for name in _base_names(tree.pop("base", None), label):
         try:
-            path = _find(base, path.parent)
+            base = _find(name, path.parent)
         except ConfigError as error:
             raise ConfigError(f"{label}: base: {error}") from error
+        _add_with_bases(base, layers, waiting | {file: label})
+    layers[file] = _Layer(label, tree)
+
+
+def _base_names(base: Any, label: str) -> list[str]:
+    if base is None:
+        return []
+    names = [base] if isinstance(base, str) else base
+    if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
+        return names
+    raise ConfigError(
+        f"{label}: base: found {_show(base)}; must be the name of a config, or a list of names"
+    )
 
 
 def _read_file(path: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from config import BRANCHES, Config, ReluLayer
+from modules.discriminator import PatchDiscriminator
 from modules.mask_generator import KERNEL
 from modules.vgg import CONVS_PER_BLOCK
 
@@ -131,6 +132,102 @@ def _motion_losses(config: Config) -> Iterator[Violation]:
         )
 
 
+def _discriminator_needs_motion(config: Config) -> Iterator[Violation]:
+    if config.discriminator is not None and config.motion is None:
+        yield Violation(
+            ("discriminator", "motion"),
+            "it judges the prediction of the motion branch, and motion is null; set "
+            "discriminator=null, or give the section motion",
+        )
+
+
+def _discriminator_sizes(config: Config) -> Iterator[Violation]:
+    discriminator = config.discriminator
+    if discriminator is None:
+        return
+    num_blocks = len(discriminator.channels)
+    blocks = f"{num_blocks} blocks of kind {discriminator.kind}"
+    keys = ("discriminator.channels", "discriminator.kind", "data.image_size")
+    if discriminator.kind == "unet":
+        sides, needed = math.gcd(*config.data.size), 2**num_blocks
+        if sides % needed:
+            most = (sides & -sides).bit_length() - 1  # how often both sides can be halved
+            yield Violation(
+                keys,
+                f"{blocks} need image sides that are multiples of {needed}; data.image_size is "
+                f"{_size(config)}, for at most {most} blocks",
+            )
+    elif PatchDiscriminator.patch_side(min(config.data.size), num_blocks) < 2:
+        # The instance norm of the last block needs more than one place to look at.
+        yield Violation(
+            keys, f"{blocks} leave less than 2 x 2 patches of {_size(config)}; give fewer"
+        )
+
+
+def _discriminator_losses(config: Config) -> Iterator[Violation]:
+    discriminator = config.discriminator
+    if discriminator is None:
+        return
+    own, generators = discriminator.losses, discriminator.generator_losses
+    heads = ("encoder", "decoder") if discriminator.kind == "unet" else ("encoder",)
+    if not any(getattr(own, head) for head in heads):
+        verb = "is 0" if len(heads) == 1 else "are 0"
+        yield Violation(
+            ("discriminator.losses", "discriminator.kind"),
+            f"{' and '.join(heads)} {verb}; nothing would teach the discriminator to tell real "
+            "from generated",
+        )
+        return
+    for head in heads:
+        if getattr(generators, head) and not getattr(own, head):
+            yield Violation(
+                (f"discriminator.generator_losses.{head}", f"discriminator.losses.{head}"),
+                f"found {getattr(generators, head):g} with discriminator.losses.{head} 0; the "
+                "generator would follow what was never trained; set it to 0 too",
+            )
+    terms = [getattr(generators, name) for head in heads for name in (head, f"{head}_features")]
+    if not any(terms):
+        yield Violation(
+            ("discriminator.generator_losses", "discriminator.kind"),
+            "no weight above 0; nothing would come of the discriminator; set discriminator=null",
+        )
+
+
+def _cut(config: Config) -> Iterator[Violation]:
+    discriminator, motion = config.discriminator, config.motion
+    if discriminator is None or motion is None or discriminator.cut.kind == "none":
+        return
+    cut = discriminator.cut
+    if discriminator.kind != "unet":
+        yield Violation(
+            ("discriminator.cut.kind", "discriminator.kind"),
+            f"found {cut.kind} with discriminator.kind {discriminator.kind}; only kind unet judges "
+            "the pixels of a mixed image; set it to none",
+        )
+    if not motion.dense_motion.occlusion:
+        yield Violation(
+            ("discriminator.cut.kind", "motion.dense_motion.occlusion"),
+            f"found {cut.kind} with motion.dense_motion.occlusion false; a cut needs the occlusion "
+            "map; set it to none, or occlusion to true",
+        )
+    if cut.foreground == "mask_generator" and config.masks is None:
+        yield Violation(
+            ("discriminator.cut.foreground", "masks"),
+            "found mask_generator, and masks is null; set it to dense_motion, or give the section "
+            "masks",
+        )
+    if discriminator.losses.consistency == 0 and not cut.as_sample:
+        yield Violation(
+            (
+                "discriminator.cut.kind",
+                "discriminator.losses.consistency",
+                "discriminator.cut.as_sample",
+            ),
+            f"found {cut.kind} with discriminator.losses.consistency 0 and "
+            "discriminator.cut.as_sample false; nothing would use the mixed images; set it to none",
+        )
+
+
 def _perceptual_network(config: Config) -> Iterator[Violation]:
     perceptual = config.perceptual
     if perceptual.width != VGG_WIDTH and perceptual.weights != "random":
@@ -215,6 +312,10 @@ RULES: tuple[Callable[[Config], Iterator[Violation]], ...] = (
     _perturbation,
     _motion_losses,
     _reconstruction_losses,
+    _discriminator_needs_motion,
+    _discriminator_sizes,
+    _discriminator_losses,
+    _cut,
     _perceptual_network,
     _perceptual_sizes,
     _train,

@@ -1,7 +1,7 @@
 """Every loss term, by name. Weights come from the config; each function returns the bare term."""
 
-from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Final, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -157,3 +157,52 @@ def mask_prior_loss(
         missed = -torch.where(changed, union, 0.0).sum() / num_changed
         false_alarms = -torch.where(changed, 0.0, none).sum() / num_unchanged
         return changed_share * missed + (1 - changed_share) * false_alarms
+
+
+class AdversarialLoss(NamedTuple):
+    """Losses of logits, element by element: of the discriminator, for what is real and for what is
+    generated, and of the generator, whose pictures are to pass as real.
+
+    fake_logit, real_logit: the values that the discriminator aims at, for pictures of logits.
+    """
+
+    real: Callable[[Tensor], Tensor]
+    generated: Callable[[Tensor], Tensor]
+    fool: Callable[[Tensor], Tensor]
+    fake_logit: float
+    real_logit: float
+
+
+ADVERSARIAL_LOSSES: Final[dict[str, AdversarialLoss]] = {
+    "least_squares": AdversarialLoss(  # Mao et al., 2017
+        real=lambda logits: (1 - logits).square(),
+        generated=lambda logits: logits.square(),
+        fool=lambda logits: (1 - logits).square(),
+        fake_logit=0.0,
+        real_logit=1.0,
+    ),
+    "hinge": AdversarialLoss(  # Lim and Ye, 2017
+        real=lambda logits: F.relu(1 - logits),
+        generated=lambda logits: F.relu(1 + logits),
+        fool=lambda logits: -logits,
+        fake_logit=-1.0,
+        real_logit=1.0,
+    ),
+    "bce": AdversarialLoss(  # Goodfellow et al., 2014, the non-saturating form
+        real=lambda logits: F.softplus(-logits),
+        generated=F.softplus,
+        fool=lambda logits: F.softplus(-logits),
+        fake_logit=-3.0,  # a probability of .05
+        real_logit=3.0,
+    ),
+}
+
+
+def feature_matching_loss(generated: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
+    """Sum over layers of mean|difference of features| (pix2pixHD, Eq. 4)."""
+    return torch.stack([pixel_loss(a, b) for a, b in zip(generated, real, strict=True)]).sum()
+
+
+def consistency_loss(mixed: Tensor, mix_of_logits: Tensor) -> Tensor:
+    """mean (D_dec(mix(x, y)) - mix(D_dec(x), D_dec(y)))^2 (Schönfeld et al., 2020, Eq. 7)."""
+    return (mixed - mix_of_logits).square().mean()

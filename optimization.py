@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from adversary import Adversary
 from config import Config, TrainConfig
 from model import Model
 
@@ -29,23 +30,28 @@ def base_learning_rates(config: Config) -> dict[str, float]:
         for name, section in branch
         if hasattr(section, "learning_rate")
     }
+    if config.discriminator is not None:
+        sections["discriminator"] = config.discriminator
     return {
         name: config.train.learning_rate if section.learning_rate is None else section.learning_rate
         for name, section in sections.items()
     }
 
 
-def _join_buffers(model: Model) -> Tensor:
+def _join_buffers(network: nn.Module) -> Tensor | None:
     """Move the floating-point buffers into one tensor, of which they become views.
 
-    One clone then saves the statistics of every BatchNorm, instead of one for each.
+    One clone then saves the statistics of every BatchNorm, or the vectors of every spectral norm,
+    instead of one for each. None for a network without any.
     """
     owners = [
         (module, name, buffer)
-        for module in model.modules()
+        for module in network.modules()
         for name, buffer in module.named_buffers(recurse=False)
         if buffer.is_floating_point()
     ]
+    if not owners:
+        return None
     joined = torch.cat([buffer.flatten() for _, _, buffer in owners])
     views = joined.split([buffer.numel() for _, _, buffer in owners])
     for (module, name, buffer), view in zip(owners, views, strict=True):
@@ -56,18 +62,28 @@ def _join_buffers(model: Model) -> Tensor:
 class Optimizer:
     """One Adam for all networks, a parameter group each; knows how to skip a bad step.
 
+    The model and the adversary are two players: each has a gradient of its own, with its own norm,
+    and neither's loss reaches the other. They step together, or not at all where one is bad.
+
     Whether a gradient is finite is decided on the device: the fused Adam leaves parameters and
     moments alone where `found_inf` is 1. So a step needs no round trip to the host; the counts of
     bad steps, in all and in a row, are read when the log is due.
     """
 
-    def __init__(self, model: Model, config: Config, device: torch.device) -> None:
+    def __init__(
+        self, model: Model, adversary: Adversary | None, config: Config, device: torch.device
+    ) -> None:
         self.config: TrainConfig = config.train
         self.rates = base_learning_rates(config)
+        self.players: dict[str, list[nn.Parameter]] = {"model": list(model.parameters())}
+        networks = model.networks
+        if adversary is not None:
+            self.players["discriminator"] = list(adversary.parameters())
+            networks |= adversary.networks
         self.adam = torch.optim.Adam(
             [
                 {"params": list(network.parameters()), "name": name, "lr": self.rates[name]}
-                for name, network in model.networks.items()
+                for name, network in networks.items()
             ],
             betas=(config.train.betas[0], config.train.betas[1]),
             fused=True,
@@ -75,14 +91,13 @@ class Optimizer:
         self.scaler = torch.amp.GradScaler(
             device.type, enabled=config.train.precision == "fp16", init_scale=2.0**16
         )
-        self.statistics = _join_buffers(model)
+        # Apart for the players: views of one tensor count as changed together, and autograd would
+        # miss those of the model when the discriminator's change before the backward pass.
+        joined = [_join_buffers(player) for player in (model, adversary) if player is not None]
+        self.statistics = [buffers for buffers in joined if buffers is not None]
         self.bad_steps = torch.zeros((), device=device)
         self.bad_in_a_row = torch.zeros((), device=device)
         self.last_step_bad = torch.zeros((), device=device, dtype=torch.bool)
-
-    @property
-    def parameters(self) -> list[nn.Parameter]:
-        return [p for group in self.adam.param_groups for p in group["params"]]
 
     def set_epoch(self, epoch: int) -> None:
         """Learning rates of epoch `epoch` (from 0): times gamma for each milestone passed."""
@@ -96,31 +111,39 @@ class Optimizer:
 
     @contextmanager
     def guarded_buffers(self) -> Iterator[None]:
-        """Put the BatchNorm statistics back if the step inside turns out bad.
+        """Put the statistics of BatchNorm and spectral norm back if the step inside turns out bad.
 
         The optimizer skips a bad step, but the forward pass has already put its non-finite
-        activations into the running means, which no later step would wash out.
+        activations into the running means, which no later step would wash out. Spectral norm, too,
+        moves its vectors in every forward pass.
         """
-        before = self.statistics.clone()
+        before = [statistics.clone() for statistics in self.statistics]
         yield
-        self.statistics.copy_(torch.where(self.last_step_bad, before, self.statistics))
+        for statistics, old in zip(self.statistics, before, strict=True):
+            statistics.copy_(torch.where(self.last_step_bad, old, statistics))
 
     def backward(self, loss: Tensor) -> None:
         """Accumulate gradients of `loss`, scaled for fp16."""
         self.scaler.scale(loss).backward()
 
-    def step(self, loss: Tensor) -> Tensor:
-        """Clip, update unless `loss` or a gradient is not finite, and clear the gradients.
+    def step(self, loss: Tensor) -> dict[str, Tensor]:
+        """Clip, update unless `loss`, the sum of the players', or a gradient is not finite, and
+        clear the gradients.
 
         Returns:
-            The norm of all gradients together, before clipping.
+            For each player the norm of all its gradients together, before clipping.
         """
         self.scaler.unscale_(self.adam)
-        gradients = [p.grad for p in self.parameters if p.grad is not None]
-        norm = nn.utils.get_total_norm(gradients)
+        norms = {
+            player: nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
+            for player, parameters in self.players.items()
+        }
+        norm = torch.stack(list(norms.values())).sum()
         self.last_step_bad = ~(torch.isfinite(norm) & torch.isfinite(loss))
         if self.config.clip_norm is not None:
-            nn.utils.clip_grads_with_norm_(self.parameters, self.config.clip_norm, norm)
+            for player, parameters in self.players.items():
+                limit = self.config.clip_norm
+                nn.utils.clip_grads_with_norm_(parameters, limit, norms[player])
         counted = self.last_step_bad
         if self.scaler.is_enabled():
             # Gradients that a smaller loss scale can mend are part of fp16, not a bad step.
@@ -135,7 +158,7 @@ class Optimizer:
         self.adam.step()
         self.scaler.update()
         self.adam.zero_grad(set_to_none=True)
-        return norm
+        return norms
 
     def state(self) -> dict[str, Any]:
         """Everything a resumed run needs."""

@@ -11,6 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import checkpoint
+from adversary import build_adversary
 from cli import add_device_argument, pick_device, run_entry_point
 from config import Config
 from config_file import dump_config, load_config, override_config
@@ -58,13 +59,14 @@ def main(arguments: argparse.Namespace) -> int | None:
     if layers:
         weights = checkpoint.load_vgg(config.perceptual.network, config.perceptual.weights)
     perceptual = build_perceptual(config.perceptual, layers, weights)
-    model = Model(config)
+    model, adversary = Model(config), build_adversary(config)
     if saved is not None and arguments.init_from is not None:
         print(f"--init-from {arguments.init_from}: left out, since the run continues from its own")
     elif arguments.init_from is not None:
-        print(f"{arguments.init_from}: {checkpoint.init_from(model, Path(arguments.init_from))}")
+        networks = model.networks | (adversary.networks if adversary is not None else {})
+        print(f"{arguments.init_from}: {checkpoint.init_from(networks, Path(arguments.init_from))}")
 
-    trainer = Trainer(config, model, perceptual, pairs, test_clips, device, output_dir)
+    trainer = Trainer(config, model, adversary, perceptual, pairs, test_clips, device, output_dir)
     if saved is not None:
         trainer.restore(saved)
         print(f"continuing {saved.path} at step {trainer.step}")

@@ -9,10 +9,12 @@ from pathlib import Path
 from types import FrameType
 
 import torch
+from torch import nn
 
 import checkpoint
+from adversary import Adversary
 from animation import reconstruction_animators
-from branches.branch import StepInputs
+from branches.branch import Moment, StepInputs
 from branches.masks import MaskBranch
 from checkpoint import Checkpoint
 from config import Config
@@ -25,7 +27,7 @@ from logger import Logger, RunningMeans
 from losses import Perceptual
 from model import Model
 from optimization import MovingAverage, Optimizer
-from seeding import torch_seed
+from seeding import numpy_rng, torch_seed
 from training_step import train_step
 from visualization import titled_grid
 
@@ -37,6 +39,7 @@ class Trainer:
         self,
         config: Config,
         model: Model,
+        adversary: Adversary | None,
         perceptual: Perceptual,
         pairs: FramePairs,
         test_clips: ClipSource,
@@ -48,10 +51,13 @@ class Trainer:
         self.output_dir = output_dir
         layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
         self.model = model.to(device).to(memory_format=layout).train()
+        if adversary is not None:
+            adversary = adversary.to(device).to(memory_format=layout).train()
+        self.adversary = adversary
         self.perceptual = perceptual.to(device).to(memory_format=layout).eval()
         self.pairs = pairs
         self.test_clips = test_clips
-        self.optimizer = Optimizer(self.model, config, device)
+        self.optimizer = Optimizer(self.model, self.adversary, config, device)
         decay = config.train.ema_decay
         self.average = MovingAverage(self.model, decay) if decay is not None else None
         self.failures = FailureBudget(len(pairs.clips.clips))
@@ -65,9 +71,14 @@ class Trainer:
         self.validated_at = self.saved_at = -1  # steps
         self.metrics: dict[str, float] = {}
 
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """Everything that is trained, by name."""
+        return self.model.networks | (self.adversary.networks if self.adversary is not None else {})
+
     def restore(self, saved: Checkpoint) -> None:
         """Continue exactly where `saved` was written."""
-        checkpoint.load_networks(self.model, saved.networks, saved.path)
+        checkpoint.load_networks(self.networks, saved.networks, saved.path)
         self.optimizer.load_state(saved.training["optimizer"])
         if self.average is not None and saved.average is not None:
             self.average.load_state(saved.average)
@@ -86,7 +97,7 @@ class Trainer:
         checkpoint.save(
             path,
             self.config,
-            self.model,
+            self.networks,
             step=self.step,
             epoch=self.epoch,
             batch=self.batch,
@@ -162,16 +173,15 @@ class Trainer:
             waited = time.perf_counter() - started
             for line in self.failures.note(batch.unreadable):
                 logger.message(line)
-            generator.manual_seed(torch_seed("step", config.seed, self.step))
             self.optimizer.set_epoch(self.epoch)
             result = train_step(
                 self.model,
+                self.adversary,
                 self.optimizer,
                 self.perceptual,
                 batch.to(self.device),
-                generator,
+                self._moment(generator),
                 config,
-                self.epoch,
             )
             if self.average is not None:
                 self.average.update(self.model)
@@ -195,6 +205,15 @@ class Trainer:
             self.seconds = time.perf_counter() - begun
         if self.step > logged_at:  # a last, shorter window
             self._log(logger, means)
+
+    def _moment(self, generator: torch.Generator) -> Moment:
+        """This step's, with `generator` seeded for it."""
+        place = (self.config.seed, self.step)
+        return Moment(
+            self.epoch + self.batch / self.batches_per_epoch,
+            generator.manual_seed(torch_seed("step", *place)),
+            numpy_rng("coin", *place).random(),
+        )
 
     def _advance(self) -> None:
         self.step += 1
@@ -228,7 +247,7 @@ class Trainer:
                 f"{num_bad} steps in a row were skipped for a loss or gradient that is not finite "
                 f"(train.max_bad_steps: {self.config.train.max_bad_steps}); not finite at the end: "
                 f"{', '.join(not_finite) or 'nothing'}; last good checkpoint: "
-                f"{saved[0] if saved else 'none'}; lower train.learning_rate or set train.clip_norm"
+                f"{saved[0] if saved else 'none'}; lower the learning rates or set train.clip_norm"
             )
 
     @torch.no_grad()
@@ -240,6 +259,12 @@ class Trainer:
                 continue
             grid = titled_grid({title: images[:rows] for title, images in columns.items()})
             logger.picture(self.step, f"{name}-{branch_name}", grid)
+        if self.adversary is not None:
+            self.adversary.eval()  # spectral norm moves its vectors in training mode
+            columns = self.adversary.pictures(inputs, rows)
+            self.adversary.train()
+            grid = titled_grid({title: images[:rows] for title, images in columns.items()})
+            logger.picture(self.step, f"{name}-adversarial", grid)
         logger.restart_clock()
 
     def _validate(self, logger: Logger) -> None:
@@ -289,17 +314,9 @@ class Trainer:
             middle = self.test_clips.num_frames(clip) // 2
             frames.append(torch.from_numpy(self.test_clips.read(clip, [0, middle])))
         pairs = torch.stack(frames).movedim(-1, 2).to(self.device).float() / 255
-        generator = torch.Generator(self.device)
-        return StepInputs(
-            pairs[:, 0],
-            pairs[:, 1],
-            pairs[:, 1],
-            self.perceptual,
-            [],
-            generator,
-            self.epoch,
-            outputs={},
-        )
+        source, driving = pairs.unbind(1)
+        moment = self._moment(torch.Generator(self.device))
+        return StepInputs(source, driving, driving, self.perceptual, [], moment, outputs={})
 
 
 @contextmanager

@@ -1,15 +1,17 @@
-"""The training step: one update of all branches."""
+"""The training step: one update of all branches, and of the discriminator."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from branches.branch import StepInputs
+from adversary import Adversary
+from branches.branch import Moment, StepInputs
 from config import Config
 from datasets.augmentation import jitter_colors
 from datasets.pairs import PairBatch
-from losses import Perceptual
+from losses import LossTerm, Perceptual
 from model import Model
 from optimization import Optimizer, autocast
 
@@ -33,37 +35,48 @@ class PreparedFrames(NamedTuple):
 
 def train_step(
     model: Model,
+    adversary: Adversary | None,
     optimizer: Optimizer,
     perceptual: Perceptual,
     batch: PairBatch,
-    generator: torch.Generator,
+    moment: Moment,
     config: Config,
-    epoch: int,
 ) -> StepResult:
-    """One update of all branches from one batch; nothing here waits for the device.
+    """One update of all branches, and of the discriminator, from one batch; nothing here waits for
+    the device.
 
-    Gradients of `train.micro_batch` samples at a time are accumulated.
+    Both players move at once: the discriminator learns from the very pictures that the generator's
+    loss judged. Gradients of `train.micro_batch` samples at a time are accumulated.
     """
     parts = batch.split(config.train.micro_batch)
     with optimizer.guarded_buffers():
         scalars = []  # of each part; of what else it made only the last is kept
         for part in parts:
             frames = prepare_frames(part, config.train.channels_last)
-            result, loss = forward(model, perceptual, frames, generator, config, epoch)
+            result, loss = forward(model, adversary, perceptual, frames, moment, config)
             optimizer.backward(loss / len(parts))
+            if adversary is not None:
+                result, loss = judge(adversary, result, config)
+                optimizer.backward(loss / len(parts))
             scalars.append(result.scalars)
         means = mean_scalars(scalars)
-        means["gradient_norm"] = optimizer.step(means["loss/total"])
+        loss = means["loss/total"]
+        if adversary is not None:
+            loss = loss + means["discriminator_loss/total"]
+        norms = optimizer.step(loss)
+        means["gradient_norm"] = norms["model"]
+        if adversary is not None:
+            means["discriminator/gradient_norm"] = norms["discriminator"]
     return result._replace(scalars=means)
 
 
 def forward(
     model: Model,
+    adversary: Adversary | None,
     perceptual: Perceptual,
     frames: PreparedFrames,
-    generator: torch.Generator,
+    moment: Moment,
     config: Config,
-    epoch: int,
 ) -> tuple[StepResult, Tensor]:
     """Outputs, loss terms and statistics of all branches, and the sum to minimize."""
     scalars: dict[str, Tensor] = {}
@@ -71,20 +84,44 @@ def forward(
         with torch.no_grad():  # a constant of this step, shared by all branches
             target_features = perceptual(frames.driving)
         outputs: dict[str, Any] = {}
-        inputs = StepInputs(*frames, perceptual, target_features, generator, epoch, outputs)
-        weighted = []
+        inputs = StepInputs(*frames, perceptual, target_features, moment, outputs)
+        terms = {}
         for branch_name, branch in model.branches.items():
             outputs[branch_name] = branch(inputs)
             for name, term in branch.loss_terms(inputs, outputs[branch_name]).items():
-                weighted.append(term.weighted)
-                scalars[f"loss/{branch_name}/{name}"] = term.weighted.detach()
-                scalars[f"unweighted/{branch_name}/{name}"] = term.value.detach()
+                terms[f"{branch_name}/{name}"] = term
             for name, value in branch.statistics(outputs[branch_name]).items():
                 scalars[f"{branch_name}/{name}"] = value.detach()
-    loss = torch.stack(weighted).sum()
+        if adversary is not None:
+            for name, term in adversary.generator_terms(inputs).items():
+                terms[f"adversarial/{name}"] = term
+    for name, term in terms.items():
+        scalars[f"loss/{name}"] = term.weighted.detach()
+        scalars[f"unweighted/{name}"] = term.value.detach()
+    loss = total(terms)
     scalars["loss/total"] = loss.detach()
     # The features are large, and no picture needs them.
     return StepResult(scalars, inputs._replace(target_features=[])), loss
+
+
+def judge(adversary: Adversary, result: StepResult, config: Config) -> tuple[StepResult, Tensor]:
+    """`result` with the scalars of the discriminator's step, and the sum that it minimizes."""
+    inputs = result.inputs
+    with autocast(config.train.precision, inputs.source.device):
+        verdict = adversary.discriminator_terms(inputs)
+    scalars = dict(result.scalars)
+    for name, term in verdict.terms.items():
+        scalars[f"discriminator_loss/{name}"] = term.weighted.detach()
+    for name, value in verdict.statistics.items():
+        scalars[f"discriminator/{name}"] = value.detach()
+    loss = total(verdict.terms)
+    scalars["discriminator_loss/total"] = loss.detach()
+    return result._replace(scalars=scalars), loss
+
+
+def total(terms: Mapping[str, LossTerm]) -> Tensor:
+    """What a player minimizes."""
+    return torch.stack([term.weighted for term in terms.values()]).sum()
 
 
 def mean_scalars(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:

@@ -129,7 +129,14 @@ def main(arguments: argparse.Namespace) -> None:
     model = load_model(saved, device)
     settings = data.puppets
     train, test = (
-        Puppets(split, num_clips, settings.num_frames, data.size, settings.seed)
+        Puppets(
+            split,
+            num_clips,
+            settings.num_frames,
+            data.size,
+            settings.seed,
+            settings.motion_scale,
+        )
         for split, num_clips in (
             ("train", min(arguments.num_clips, settings.num_train_clips)),
             ("test", arguments.num_clips),

@@ -106,13 +106,18 @@ class BackgroundBranch(Branch[BackgroundOutput]):
         masks: MaskOutput = inputs.outputs["masks"]
         driving_mask = masks.driving_mask.detach()
         share = self.binarize(driving_mask).mean()
-        if inputs.epoch < self.start_epoch:
+        if inputs.moment.epoch < self.start_epoch:
             return BackgroundOutput(None, inputs.driving, False, share)
         background, background_mask = inputs.source, masks.source_mask.detach()
         target, own_target = inputs.driving, self.training and self.foreign_probability > 0
         if own_target:
             chosen = torch.rand(
-                len(background), 1, 1, 1, device=background.device, generator=inputs.generator
+                len(background),
+                1,
+                1,
+                1,
+                device=background.device,
+                generator=inputs.moment.generator,
             )
             foreign = chosen < self.foreign_probability
             background = torch.where(foreign, background.roll(1, dims=0), background)

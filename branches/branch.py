@@ -21,6 +21,17 @@ from losses import (
 Output = TypeVar("Output")
 
 
+class Moment(NamedTuple):
+    """epoch: passed so far, the begun one as a fraction; for what starts or grows later.
+    generator: for everything that is drawn at random in this step; on the device.
+    coin: a draw from [0, 1), one for the step, for choices that the host has to know.
+    """
+
+    epoch: float
+    generator: torch.Generator
+    coin: float
+
+
 class StepInputs(NamedTuple):
     """What a step hands to every branch, computed once.
 
@@ -28,8 +39,7 @@ class StepInputs(NamedTuple):
         the target.
     recolored_driving: driving with a jitter of its own, for what must not learn its colours.
     target_features: of `driving`, without gradient.
-    generator: for everything a branch draws at random in this step; on the device.
-    epoch: from 0, for what starts later.
+    moment: when the step is taken, and its chance.
     outputs: of the branches before this one, by name, for what builds on them.
     """
 
@@ -38,8 +48,7 @@ class StepInputs(NamedTuple):
     recolored_driving: Tensor
     perceptual: Perceptual
     target_features: PyramidFeatures
-    generator: torch.Generator
-    epoch: int
+    moment: Moment
     outputs: dict[str, Any]
 
 

@@ -86,8 +86,8 @@ class MaskBranch(Branch[MaskOutput]):
         driving_mask = mask_from_logits(driving_logits)
         low, high = self.generate(inputs.source, source_mask, driving_mask)
         perturbed = refined = None
-        if inputs.epoch >= self.refinement_start:
-            perturbed = self.perturbed_mask(driving_mask, inputs.generator)
+        if inputs.moment.epoch >= self.refinement_start:
+            perturbed = self.perturbed_mask(driving_mask, inputs.moment.generator)
             # Detached: R must restore the masks as they are, not bend them to its liking.
             refined = self.refine(inputs.source, source_mask.detach(), perturbed)
         return MaskOutput(

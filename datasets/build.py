@@ -23,7 +23,14 @@ def build_source(data: DataConfig, split: str) -> ClipSource:
         num_clips = {"train": puppets.num_train_clips, "test": puppets.num_test_clips}
         if split not in num_clips:
             raise UserError(f"split {split}: puppets have the splits train and test")
-        return Puppets(split, num_clips[split], puppets.num_frames, data.size, puppets.seed)
+        return Puppets(
+            split,
+            num_clips[split],
+            puppets.num_frames,
+            data.size,
+            puppets.seed,
+            puppets.motion_scale,
+        )
     assert data.root is not None  # the config's rules require it for clips
     id_sampling = data.id_sampling and split == "train"  # evaluation takes every clip
     return ClipFolder(Path(data.root), split, data.size, data.fit, id_sampling)

@@ -46,23 +46,38 @@ def render(
     return Rendering(figure.colour + behind, figure.foreground_mask)
 
 
+class _Troupe(NamedTuple):
+    """What all puppets of a data set share; see `Puppets`."""
+
+    seed: int
+    split: str
+    motion_scale: float
+
+
 class Puppets:
     """A ClipSource of dancing puppets, one identity and one static background per clip.
 
     Clip i is the same whatever the number of clips, and frame t whatever the number of frames.
     `seed` belongs to the data, not to a run: runs that are compared see the same puppets.
+    `motion_scale` stretches their swings: how far the poses of a clip differ.
 
     Raises:
         ValueError: the split is neither "train" nor "test".
     """
 
     def __init__(
-        self, split: str, num_clips: int, num_frames: int, image_size: tuple[int, int], seed: int
+        self,
+        split: str,
+        num_clips: int,
+        num_frames: int,
+        image_size: tuple[int, int],
+        seed: int,
+        motion_scale: float = 1.0,
     ) -> None:
         if split not in _SPLITS:
             raise ValueError(f"split is {split!r}: puppets have the splits train and test")
         self.split = split
-        self.seed = seed
+        self.troupe = _Troupe(seed, split, motion_scale)
         self.image_size = image_size
         names = [f"puppet-{index:05d}" for index in range(num_clips)]
         self.clips: Sequence[Clip] = [Clip(name, identity=name) for name in names]
@@ -84,7 +99,7 @@ class Puppets:
     def read(self, index: int, frames: Sequence[int]) -> Frames:
         """Frames of clip `index` in the order asked for: uint8, N x H x W x 3."""
         render = _frame_cache(self.image_size)
-        return np.stack([render(self.seed, self.split, index, frame) for frame in frames])
+        return np.stack([render(self.troupe, index, frame) for frame in frames])
 
     def foreground_masks(self, index: int, frames: Sequence[int]) -> NDArray[np.float32]:
         """The true foreground of the same frames: N x H x W in [0, 1]."""
@@ -92,19 +107,19 @@ class Puppets:
 
     def render(self, index: int, frame: int) -> Rendering:
         """One frame of clip `index` and its foreground mask."""
-        return _render_frame(self.seed, self.split, index, frame, self.image_size)
+        return _render_frame(self.troupe, index, frame, self.image_size)
 
     def identity(self, index: int) -> Identity:
         """Who dances in clip `index`."""
-        return _cast(self.seed, self.split, index).identity
+        return _cast(self.troupe, index).identity
 
     def pose(self, index: int, frame: int) -> Pose:
         """The pose in a frame of clip `index`."""
-        return _pose(self.seed, self.split, index, frame)
+        return _pose(self.troupe, index, frame)
 
     def background(self, index: int) -> Background:
         """What is behind the puppet of clip `index`."""
-        return _cast(self.seed, self.split, index).background
+        return _cast(self.troupe, index).background
 
     def background_picture(self, index: int) -> NDArray[np.float32]:
         """The background of clip `index` without its puppet: H x W x 3 in [0, 1], read-only."""
@@ -120,36 +135,34 @@ class _Cast(NamedTuple):
 
 
 @lru_cache(maxsize=4096)
-def _cast(seed: int, split: str, index: int) -> _Cast:
-    place = (seed, _SPLITS.index(split), index)
+def _cast(troupe: _Troupe, index: int) -> _Cast:
+    place = (troupe.seed, _SPLITS.index(troupe.split), index)
     return _Cast(
         sample_identity(numpy_rng("puppet identity", *place)),
-        sample_motion(numpy_rng("puppet motion", *place)),
-        sample_background(numpy_rng("puppet background", *place), split),
+        sample_motion(numpy_rng("puppet motion", *place), troupe.motion_scale),
+        sample_background(numpy_rng("puppet background", *place), troupe.split),
     )
 
 
-def _pose(seed: int, split: str, index: int, frame: int) -> Pose:
-    return _cast(seed, split, index).motion.pose(frame / float(_FRAME_RATE))
+def _pose(troupe: _Troupe, index: int, frame: int) -> Pose:
+    return _cast(troupe, index).motion.pose(frame / float(_FRAME_RATE))
 
 
-def _render_frame(
-    seed: int, split: str, index: int, frame: int, size: tuple[int, int]
-) -> Rendering:
-    cast = _cast(seed, split, index)
-    return render(cast.identity, _pose(seed, split, index, frame), cast.background, size)
+def _render_frame(troupe: _Troupe, index: int, frame: int, size: tuple[int, int]) -> Rendering:
+    cast = _cast(troupe, index)
+    return render(cast.identity, _pose(troupe, index, frame), cast.background, size)
 
 
 @lru_cache
-def _frame_cache(size: tuple[int, int]) -> Callable[[int, str, int, int], Frame]:
+def _frame_cache(size: tuple[int, int]) -> Callable[[_Troupe, int, int], Frame]:
     """A renderer of uint8 frames that remembers as many as fit into `_CACHE_BYTES`.
 
     A small set, seen again in every epoch, is then drawn only once.
     """
 
     @lru_cache(maxsize=_CACHE_BYTES // (3 * size[0] * size[1]))
-    def render_uint8(seed: int, split: str, index: int, frame: int) -> Frame:
-        picture = _render_frame(seed, split, index, frame, size).frame
+    def render_uint8(troupe: _Troupe, index: int, frame: int) -> Frame:
+        picture = _render_frame(troupe, index, frame, size).frame
         return np.rint(255 * picture).astype(np.uint8)
 
     return render_uint8

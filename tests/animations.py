@@ -60,6 +60,9 @@ def without(path: Path, *branches: str) -> dict[str, Any]:
     """A checkpoint as if it had been trained without some branches."""
     content = contents(path)
     built = load_model(load(path), CPU).branches
+    if "motion" in branches:  # it goes with what it judges
+        content["config"]["discriminator"] = None
+        del content["networks"]["discriminator"]
     for branch in branches:
         content["config"][branch] = None
         for name, _ in built[branch].named_children():

@@ -1,6 +1,6 @@
 """Small stand-ins for what a run needs: a tiny config, clips in memory, a batch of frames."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from typing import Any
 
@@ -8,8 +8,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from branches.branch import StepInputs
+from branches.branch import Moment, StepInputs
 from config import Config
 from config_file import override_config, parse_config
 from datasets.pairs import FramePairs, PairBatch, Place, collate
@@ -81,6 +82,19 @@ _TINY: dict[str, Any] = {
     "background.bg_refine.learning_rate": None,
     "background.losses.perceptual": {"relu1_1": 10.0, "relu2_1": 10.0},
     "background.losses.pixel": 0.0,
+    "discriminator.kind": "unet",
+    "discriminator.channels": [4, 8],
+    "discriminator.learning_rate": None,
+    "discriminator.losses.encoder": 1.0,
+    "discriminator.losses.decoder": 1.0,
+    "discriminator.losses.consistency": 1.0,
+    "discriminator.generator_losses.encoder": 1.0,
+    "discriminator.generator_losses.decoder": 1.0,
+    "discriminator.generator_losses.encoder_features": 10.0,
+    "discriminator.generator_losses.decoder_features": 10.0,
+    "discriminator.cut.kind": "priority",
+    "discriminator.cut.probability": 0.5,
+    "discriminator.cut.warm_up_epochs": 0.0,
     "perceptual.network": "vgg16",
     "perceptual.weights": "random",
     "perceptual.width": 4,
@@ -197,9 +211,13 @@ def noise_inputs(config: Config, batch: int = 2) -> StepInputs:
         target_features = perceptual(driving)
     generator = torch.Generator().manual_seed(0)
     recolored = driving.flip(1)
-    return StepInputs(
-        source, driving, recolored, perceptual, target_features, generator, epoch=0, outputs={}
-    )
+    moment = Moment(0.0, generator, coin=0.0)
+    return StepInputs(source, driving, recolored, perceptual, target_features, moment, outputs={})
+
+
+def at_epoch(inputs: StepInputs, epoch: float) -> StepInputs:
+    """The same step later in the run."""
+    return inputs._replace(moment=inputs.moment._replace(epoch=epoch))
 
 
 def joint_terms(model: Model, inputs: StepInputs) -> dict[str, LossTerm]:
@@ -212,6 +230,23 @@ def joint_terms(model: Model, inputs: StepInputs) -> dict[str, LossTerm]:
     return terms
 
 
-def total(terms: Mapping[str, LossTerm]) -> torch.Tensor:
-    """What a step minimizes."""
-    return torch.stack([term.weighted for term in terms.values()]).sum()
+class WaitsForTheDevice(TorchDispatchMode):
+    """Records operations whose result or shape the host has to wait for, on a GPU."""
+
+    WAITING = (
+        "_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal",
+        "lift_fresh",  # Python numbers that are copied to the device
+    )  # fmt: skip
+
+    def __init__(self):
+        super().__init__()
+        self.found = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        name = function.overloadpacket.__name__
+        if name in self.WAITING:
+            self.found.append(name)
+        if name in ("index", "index_put_"):
+            indices = [index for index in args[1] if index is not None]
+            self.found += [f"{name} by bool" for index in indices if index.dtype == torch.bool]
+        return function(*args, **(kwargs or {}))

@@ -168,7 +168,7 @@ def test_animators_of_a_reconstruction(model):
     ],
 )
 def test_missing_branch(missing, expected):
-    model = Model(tiny_config(*(f"{name}=null" for name in missing)))
+    model = Model(tiny_config(*(f"{name}=null" for name in (*missing, "discriminator"))))
     with pytest.raises(UserError, match=expected):
         build_animator(model, CPU, missing[0])
     assert missing[0] not in reconstruction_animators(model, CPU)

@@ -134,6 +134,22 @@ def test_checkpoint_of_another_architecture(tiny_run, tmp_path, capsys):
     assert not folder.exists()
 
 
+def test_checkpoint_without_a_discriminator(tiny_run, tmp_path, capsys):
+    """Nor one that has one which the config does not ask for."""
+    folder = tmp_path / "run"
+    arguments = tiny(folder, "discriminator=null", "train.max_steps=4")
+    assert call(train, *arguments) == 0
+    capsys.readouterr()
+    for path, override, found in (
+        (step_file(folder, 4), "discriminator.kind=unet", "it has no discriminator; use"),
+        (step_file(tiny_run, 8), "discriminator=null", "it has discriminator; use"),
+    ):
+        resume = ("--resume", path)
+        assert call(train, *tiny(tmp_path / "other", override), *resume) == 2
+        line = error_line(capsys, "train.py")
+        assert "checkpoint of other networks than the config's: " + found in line
+
+
 @pytest.mark.parametrize(
     ("overrides", "expected"),
     [

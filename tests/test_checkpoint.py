@@ -180,10 +180,10 @@ def test_checkpoint_is_plain_and_complete(tiny_run):
     assert set(content["networks"]) == {
         "keypoint_detector", "dense_motion", "generator",
         "mask_generator", "refinement", "low_resolution", "high_resolution",
-        "bg_base", "bg_refine",
+        "bg_base", "bg_refine", "discriminator",
     }  # fmt: skip
     assert content["config"]["background"]["threshold"] == 0.4
-    assert set(content["average"]["networks"]) == set(content["networks"])
+    assert set(content["average"]["networks"]) == set(content["networks"]) - {"discriminator"}
     assert "torch" in content["versions"]
 
 
@@ -192,6 +192,8 @@ def test_average_is_what_is_used(tiny_run):
     assert saved.average is not None
     assert differences(saved.evaluation_networks, saved.average["networks"]) == []
     assert differences(saved.evaluation_networks, saved.networks) != []
+    alone = saved._replace(average=None).evaluation_networks
+    assert alone.keys() == saved.evaluation_networks.keys()  # nor is the discriminator
 
 
 def test_interrupted_write_leaves_the_old_file(tmp_path):
@@ -227,15 +229,15 @@ def test_init_from_another_number_of_keypoints(tmp_path, tiny_run, capsys):
 
 def test_init_from_copies_the_average_and_names_the_rest(tiny_run):
     path = step_file(tiny_run, 8)
-    model = Model(tiny_config("motion.dense_motion.occlusion=false"))
-    report = init_from(model, path)
+    model = Model(tiny_config("motion.dense_motion.occlusion=false", "discriminator=null"))
+    report = init_from(model.networks, path)
     assert report.missing == []
     assert {name.split(".")[0] for name in report.unused} == {"dense_motion"}
     average = load(path).evaluation_networks["generator"]
     assert differences(dict(model.networks["generator"].state_dict()), dict(average)) == []
 
     model = Model(tiny_config())
-    assert init_from(model, path).problems == []
+    assert init_from(model.networks, path).problems == []
 
 
 def test_init_from_where_nothing_fits(tmp_path):
@@ -248,7 +250,7 @@ def test_init_from_where_nothing_fits(tmp_path):
     }  # fmt: skip
     torch.save(content, path)
     with pytest.raises(CheckpointError, match="no tensor fits"):
-        init_from(model, path)
+        init_from(model.networks, path)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from config import Config
+from config import Config, DiscriminatorConfig
 from config_file import (
     CONFIG_FOLDER,
     ConfigError,
@@ -84,13 +84,67 @@ def test_bases_in_a_circle():
     write("b.yaml", "base: a.yaml")
     expected = "b.yaml: base: files in a circle: a.yaml -> b.yaml -> a.yaml"
     assert message("a.yaml") == expected
+    write("c.yaml", "base: [demo, a.yaml]")
+    assert message("c.yaml") == (
+        "b.yaml: base: files in a circle: c.yaml -> a.yaml -> b.yaml -> a.yaml"
+    )
+    write("self.yaml", "base: [demo, self.yaml]")
+    assert message("self.yaml") == ("self.yaml: base: files in a circle: self.yaml -> self.yaml")
 
 
 def test_base_that_is_missing_or_no_name():
     write("a.yaml", "base: dema")
     assert message("a.yaml").startswith("a.yaml: base: dema: no such config; did you mean demo?")
-    write("a.yaml", "base: [demo]")
-    assert message("a.yaml") == 'a.yaml: base: found ["demo"]; must be the name of a config'
+    write("a.yaml", "base: [demo, dema]")
+    assert message("a.yaml").startswith("a.yaml: base: dema: no such config; did you mean demo?")
+    write("b.yaml", "base: [demo, a.yaml]")
+    assert message("b.yaml").startswith("a.yaml: base: dema: ")
+
+
+@pytest.mark.parametrize("base", ["[]", "3", "true", '["demo", 3]', '[["demo"]]', '{"demo": 1}'])
+def test_base_of_a_wrong_type(base):
+    write("a.yaml", f"base: {base}")
+    assert message("a.yaml") == (
+        f"a.yaml: base: found {base}; must be the name of a config, or a list of names"
+    )
+
+
+def test_of_several_bases_the_later_wins_and_the_file_itself_over_all():
+    write("one.yaml", "base: demo\nseed: 1\ntrain: {epochs: 11, batch_size: 11, max_steps: 11}")
+    write("two.yaml", "train: {epochs: 12, batch_size: 12}\nbackground: null")
+    write("a.yaml", "base: [one.yaml, two.yaml]\ntrain: {epochs: 13}")
+    config = load_config("a.yaml")
+    train = config.train
+    assert (config.seed, train.max_steps, train.batch_size, train.epochs) == (1, 11, 12, 13)
+    assert config.masks is not None
+    assert config.background is None
+    write("b.yaml", "base: [two.yaml, one.yaml]")
+    config = load_config("b.yaml")
+    assert (config.train.epochs, config.train.batch_size) == (11, 11)
+    assert config.background is not None
+
+
+def test_a_file_that_several_bases_share_counts_once_below_them():
+    """Read again for the second base, it would undo what the first base says."""
+    write("root.yaml", "base: demo\nseed: 1\ntrain: {epochs: 11, batch_size: 11, max_steps: 11}")
+    write("method.yaml", "base: root.yaml\ntrain: {epochs: 12, batch_size: 12}")
+    write("sub/set.yaml", "base: ../root.yaml\ntrain: {batch_size: 13}")
+    for bases in ("[method.yaml, sub/set.yaml]", "[root.yaml, method.yaml, sub/set.yaml]"):
+        write("a.yaml", f"base: {bases}")
+        config = load_config("a.yaml")
+        assert (config.seed, config.train.max_steps) == (1, 11)
+        assert (config.train.epochs, config.train.batch_size) == (12, 13)
+
+
+def test_a_null_section_stays_null_over_a_shared_base():
+    """As the mask branch alone of another set: what is below both must not come back."""
+    write("all.yaml", "base: demo")
+    write("masks.yaml", "base: all.yaml\nmotion: null\nbackground: null\ndiscriminator: null")
+    write("set.yaml", "base: all.yaml\nmasks: {perturbation: {threshold: 70.0}}")
+    write("a.yaml", "base: [masks.yaml, set.yaml]")
+    config = load_config("a.yaml")
+    assert list(config.branches) == ["masks"]
+    assert config.masks.perturbation.threshold == 70
 
 
 def test_sections_merge_lists_and_layers_are_replaced():
@@ -108,7 +162,9 @@ def test_sections_merge_lists_and_layers_are_replaced():
 
 
 def test_null_removes_a_section_and_a_mapping_brings_it_back():
-    write("off.yaml", "base: demo\nmotion: null\nmasks: null\nbackground: null")
+    write(
+        "off.yaml", "base: demo\nmotion: null\nmasks: null\nbackground: null\ndiscriminator: null"
+    )
     assert message("off.yaml") == (
         "off.yaml: motion: nothing to train; "
         "at least one section of: motion, masks, background is needed"
@@ -126,12 +182,25 @@ def test_null_removes_a_section_and_a_mapping_brings_it_back():
     [
         ([], ["motion", "masks", "background"]),
         (["masks=null", "background=null"], ["motion"]),
-        (["motion=null"], ["masks", "background"]),
+        (["motion=null", "discriminator=null"], ["masks", "background"]),
         (["background=null"], ["motion", "masks"]),
     ],
 )
 def test_branches_are_switched_off_on_the_command_line(overrides, branches):
     assert list(load_config("demo", overrides).branches) == branches
+
+
+def test_the_discriminator_is_switched_off_and_on_on_the_command_line():
+    assert load_config("vox", ["discriminator=null"]).discriminator is None
+    assert load_config("vox-fomm").discriminator is None
+    on = load_config("vox-fomm", ["discriminator.channels=[4,8]"]).discriminator
+    assert on == DiscriminatorConfig(channels=[4, 8])  # the schema's in all but that
+    patch = load_config("vox-fomm", ["discriminator.kind=patch"]).discriminator
+    assert patch == DiscriminatorConfig(kind="patch")
+    kept = load_config("vox", ["discriminator.channels=[4,8]"]).discriminator
+    assert (kept.channels, kept.cut.kind, kept.losses.encoder) == ([4, 8], "priority", 0.5)
+    anew = load_config("vox", ["discriminator=null", "discriminator.kind=patch"]).discriminator
+    assert anew == DiscriminatorConfig(kind="patch")
 
 
 # YAML

@@ -1,8 +1,10 @@
 """What must agree between the keys of a config, and how a disagreement is put."""
 
 import pytest
+import torch
 
 from config_file import ConfigError, load_config
+from modules.discriminator import PatchDiscriminator
 
 SMALL = (
     "data.image_size=[128, 64]",
@@ -11,6 +13,19 @@ SMALL = (
     "motion.dense_motion.num_blocks=4",
     "masks.mask_generator.num_blocks=4",
     "masks.refinement.num_blocks=4",
+)
+FITS_96 = (  # a side of 96, besides
+    "motion.keypoint_detector.num_blocks=3",
+    "motion.dense_motion.num_blocks=3",
+    "masks.mask_generator.num_blocks=3",
+    "masks.refinement.num_blocks=3",
+    "masks.high_resolution.num_blocks=5",
+    "background.bg_refine.num_blocks=5",
+)
+PATCH = (
+    "discriminator.kind=patch",
+    "discriminator.channels=[64, 128]",
+    "discriminator.cut.kind=none",
 )
 
 
@@ -149,6 +164,119 @@ def test_rule(overrides, expected):
 
 
 @pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (
+            ["motion=null"],
+            "discriminator: it judges the prediction of the motion branch, and motion is null; set "
+            "discriminator=null, or give the section motion",
+        ),
+        (
+            ["data.image_size=[128, 96]"],
+            "discriminator.channels: 6 blocks of kind unet need image sides that are multiples of "
+            "64; data.image_size is 128 x 96, for at most 5 blocks",
+        ),
+        (
+            ["discriminator.channels=[1, 1, 1, 1, 1, 1, 1]"],
+            "discriminator.channels: 7 blocks of kind unet need image sides that are multiples of "
+            "128; data.image_size is 128 x 64, for at most 6 blocks",
+        ),
+        (
+            # Of 64 pixels 30, 13, 5 and 1 are left, and the fifth block finds nothing.
+            ["discriminator.kind=patch", "discriminator.cut.kind=none"],
+            "discriminator.channels: 6 blocks of kind patch leave less than 2 x 2 patches of "
+            "128 x 64; give fewer",
+        ),
+        (
+            ["discriminator.losses.encoder=0", "discriminator.losses.decoder=0"],
+            "discriminator.losses: encoder and decoder are 0; nothing would teach the "
+            "discriminator to tell real from generated",
+        ),
+        (
+            [*PATCH, "discriminator.losses.encoder=0"],
+            "discriminator.losses: encoder is 0; nothing would teach the discriminator to tell "
+            "real from generated",
+        ),
+        *(
+            (
+                [f"discriminator.losses.{head}=0"],
+                f"discriminator.generator_losses.{head}: found 0.5 with discriminator.losses."
+                f"{head} 0; the generator would follow what was never trained; set it to 0 too",
+            )
+            for head in ("encoder", "decoder")
+        ),
+        *(
+            (
+                [*kind, *(f"discriminator.generator_losses.{name}=0" for name in names)],
+                "discriminator.generator_losses: no weight above 0; nothing would come of the "
+                "discriminator; set discriminator=null",
+            )
+            for kind, names in (
+                ([], ("encoder", "decoder", "encoder_features", "decoder_features")),
+                (PATCH, ("encoder", "encoder_features")),
+            )
+        ),
+        (
+            ["discriminator.losses.consistency=0"],
+            "discriminator.cut.kind: found priority with discriminator.losses.consistency 0 and "
+            "discriminator.cut.as_sample false; nothing would use the mixed images; set it to none",
+        ),
+        *(
+            (
+                [*PATCH, f"discriminator.cut.kind={kind}"],
+                f"discriminator.cut.kind: found {kind} with discriminator.kind patch; only kind "
+                "unet judges the pixels of a mixed image; set it to none",
+            )
+            for kind in ("rectangle", "priority")
+        ),
+        *(
+            (
+                ["motion.dense_motion.occlusion=false", f"discriminator.cut.kind={kind}"],
+                f"discriminator.cut.kind: found {kind} with motion.dense_motion.occlusion false; a "
+                "cut needs the occlusion map; set it to none, or occlusion to true",
+            )
+            for kind in ("rectangle", "priority")
+        ),
+        (
+            ["masks=null", "background=null", "discriminator.cut.foreground=mask_generator"],
+            "discriminator.cut.foreground: found mask_generator, and masks is null; set it to "
+            "dense_motion, or give the section masks",
+        ),
+    ],
+)
+def test_rule_of_the_discriminator(overrides, expected):
+    small = [*SMALL, *FITS_96]
+    if "motion=null" in overrides:  # a key of the section would bring it back
+        small = [override for override in small if not override.startswith("motion.")]
+    load_config("vox", [*SMALL, *FITS_96])
+    with pytest.raises(ConfigError) as caught:
+        load_config("vox", [*small, *overrides])
+    _, found = str(caught.value).split(": ", 1)
+    assert found == expected
+
+
+@pytest.mark.parametrize(("side", "left"), [(48, 0), (60, 1), (64, 2), (72, 3)])
+def test_the_rule_of_patches_asks_for_what_the_network_can_judge(side, left):
+    """The instance norm of the last block stops at a map of 1 x 1."""
+    assert PatchDiscriminator.patch_side(side, 4) == left
+    network = PatchDiscriminator(3, [2, 2, 2, 2], use_spectral_norm=False)
+    image = torch.zeros(1, 3, side, side)
+    sizes = (f"data.image_size={side}", "perceptual.scales=[1]")
+    nets = ("motion.keypoint_detector", "motion.dense_motion")
+    sizes += tuple(f"{net}.{key}=1" for net in nets for key in ("scale", "num_blocks"))
+    patch = ("discriminator.kind=patch", "discriminator.channels=[2, 2, 2, 2]")
+    config = ("vox-fomm", [*sizes, *patch])
+    if left >= 2:
+        assert network(image).logits.shape == (1, 1, left, left)
+        load_config(*config)
+        return
+    with pytest.raises((RuntimeError, ValueError)):
+        network(image)
+    with pytest.raises(ConfigError, match="4 blocks of kind patch leave less than"):
+        load_config(*config)
+
+
+@pytest.mark.parametrize(
     "overrides",
     [
         ["data.kind=puppets", "data.root=null"],
@@ -158,7 +286,16 @@ def test_rule(overrides, expected):
         ["masks.perturbation.pivots=[0.5, 0.5]", "masks.perturbation.scales=[1, 1]"],
         ["masks.losses.perceptual={}", "masks.losses.pixel=1"],
         ["masks=null", "background=null"],
-        ["motion=null"],
+        ["motion=null", "discriminator=null"],
+        [*PATCH, "discriminator.losses.decoder=0", "discriminator.losses.consistency=0"],
+        [*PATCH, "discriminator.keypoints=true"],
+        ["discriminator.losses.encoder=0", "discriminator.generator_losses.encoder=0"],
+        ["discriminator.losses.decoder=0", "discriminator.generator_losses.decoder=0"],
+        ["discriminator.losses.consistency=0", "discriminator.cut.as_sample=true"],
+        [*PATCH, "discriminator.generator_losses.encoder=0"],  # for its features alone
+        ["discriminator.cut.kind=none", "motion.dense_motion.occlusion=false"],
+        ["background=null", "discriminator.cut.foreground=mask_generator"],
+        ["discriminator.channels=[1, 1, 1, 1, 1, 1, 1, 1]"],  # 256 x 256 down to one pixel
         ["perceptual.width=16", "perceptual.weights=random"],
         ["motion.losses.perceptual={relu3_4: 1}"],
         ["motion.keypoint_detector.jacobian=none", "motion.losses.equivariance_jacobian=0"],

@@ -1,15 +1,21 @@
 """Loss terms by hand."""
 
 import math
+from typing import get_args
 
 import pytest
 import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.testing import assert_close
 
+from config import DiscriminatorConfig
 from losses import (
+    ADVERSARIAL_LOSSES,
     build_perceptual,
+    consistency_loss,
     equivariance_jacobian_loss,
     equivariance_value_loss,
+    feature_matching_loss,
     mask_prior_loss,
     perceptual_layers,
     perceptual_loss,
@@ -232,3 +238,94 @@ def test_mask_prior_knows_figure_from_background():
     nothing = torch.full_like(logits[0], -4.0)
     for others in (-logits, (logits[0], nothing), (nothing, nothing), (-nothing, -nothing)):
         assert loss(*others) > right + 0.5
+
+
+# Adversarial losses
+
+
+E = math.e
+
+
+@pytest.mark.parametrize(
+    ("name", "real", "generated", "fool"),
+    [
+        ("least_squares", [4, 1, 0, 1], [1, 0, 1, 4], [4, 1, 0, 1]),
+        ("hinge", [2, 1, 0, 0], [0, 1, 2, 3], [1, 0, -1, -2]),
+        (
+            "bce",  # -log of the probability of being right
+            [math.log(1 + E), LN2, math.log(1 + 1 / E), math.log(1 + E**-2)],
+            [math.log(1 + 1 / E), LN2, math.log(1 + E), math.log(1 + E**2)],
+            [math.log(1 + E), LN2, math.log(1 + 1 / E), math.log(1 + E**-2)],
+        ),
+    ],
+)
+def test_adversarial_losses_by_hand(name, real, generated, fool):
+    logits, loss = torch.tensor([-1.0, 0.0, 1.0, 2.0]), ADVERSARIAL_LOSSES[name]
+    assert_close(loss.real(logits), torch.tensor(real, dtype=torch.float32))
+    assert_close(loss.generated(logits), torch.tensor(generated, dtype=torch.float32))
+    assert_close(loss.fool(logits), torch.tensor(fool, dtype=torch.float32))
+
+
+def test_adversarial_losses_are_those_of_the_config():
+    names = get_args(DiscriminatorConfig.model_fields["loss"].annotation)
+    assert set(names) == set(ADVERSARIAL_LOSSES)
+
+
+@pytest.mark.parametrize("name", ADVERSARIAL_LOSSES)
+def test_players_pull_at_the_logits(name):
+    """Real ones up, generated ones down; the generator pulls its own up."""
+    loss = ADVERSARIAL_LOSSES[name]
+    aims = torch.linspace(loss.fake_logit, loss.real_logit, 7)[1:-1]
+
+    def slope(term):
+        logits = aims.clone().requires_grad_()
+        term(logits).sum().backward()
+        return logits.grad
+
+    assert (slope(loss.real) < 0).all()
+    assert (slope(loss.generated) > 0).all()
+    assert (slope(loss.fool) < 0).all()
+    fake, real = torch.tensor(loss.fake_logit), torch.tensor(loss.real_logit)
+    assert loss.real(real) < loss.real(fake)
+    assert loss.generated(fake) < loss.generated(real)
+
+
+def test_hinge_leaves_alone_what_is_clear():
+    loss = ADVERSARIAL_LOSSES["hinge"]
+    logits = torch.tensor([-1.5, 1.5], requires_grad=True)
+    (loss.real(logits[1]) + loss.generated(logits[0])).backward()
+    assert not logits.grad.any()
+
+
+def test_bce_is_that_of_torch():
+    logits, loss = (
+        torch.tensor([-200.0, -20.0, -3.0, 0.0, 0.5, 20.0, 200.0]),
+        ADVERSARIAL_LOSSES["bce"],
+    )
+    for term, target in ((loss.real, 1.0), (loss.generated, 0.0), (loss.fool, 1.0)):
+        expected = binary_cross_entropy_with_logits(
+            logits, torch.full_like(logits, target), reduction="none"
+        )
+        assert_close(term(logits), expected)
+
+
+def test_feature_matching_by_hand():
+    generated = [torch.tensor([1.0, 2.0, 3.0, 6.0]), torch.tensor([[-1.0, 0.5]])]
+    real = [torch.tensor([0.0, 2.0, 5.0, 1.0]), torch.tensor([[1.0, 0.5]])]
+    # Of each layer the mean, whatever its size: 8 / 4 and 2 / 2.
+    assert feature_matching_loss(generated, real).item() == 3
+    loss = feature_matching_loss([x.bfloat16() for x in generated], [x.bfloat16() for x in real])
+    assert loss.dtype == torch.float32
+    assert loss.item() == 3
+    with pytest.raises(ValueError, match="zip"):
+        feature_matching_loss(generated, real[:1])
+
+
+def test_consistency_by_hand():
+    mixed = torch.tensor([1.0, 2.0], requires_grad=True)
+    mix_of_logits = torch.tensor([0.0, 4.0], requires_grad=True)
+    loss = consistency_loss(mixed, mix_of_logits)
+    assert loss.item() == (1 + 4) / 2
+    loss.backward()  # both are judgements of the discriminator, and learn
+    assert mixed.grad.tolist() == [1, -2]
+    assert mix_of_logits.grad.tolist() == [-1, 2]

@@ -23,8 +23,8 @@ def test_networks_are_named_as_in_checkpoints():
     [
         (["masks=null", "background=null"], ["motion"]),
         (["background=null"], ["motion", "masks"]),
-        (["motion=null"], ["masks", "background"]),
-        (["motion=null", "background=null"], ["masks"]),
+        (["motion=null", "discriminator=null"], ["masks", "background"]),
+        (["motion=null", "discriminator=null", "background=null"], ["masks"]),
     ],
 )
 def test_a_branch_without_its_section_is_not_built(off, branches):

@@ -8,7 +8,8 @@ from torch.testing import assert_close
 
 from model import Model
 from optimization import MovingAverage, Optimizer, base_learning_rates
-from tests.factories import joint_terms, noise_inputs, tiny_config, total
+from tests.factories import joint_terms, noise_inputs, tiny_config
+from training_step import total
 
 CPU = torch.device("cpu")
 NETWORKS = [
@@ -25,14 +26,14 @@ class Run:
         self.config = tiny_config(*overrides)
         self.model = Model(self.config).train()
         self.inputs = noise_inputs(self.config)
-        self.optimizer = Optimizer(self.model, self.config, CPU)
+        self.optimizer = Optimizer(self.model, None, self.config, CPU)
 
     def step(self, factor=1.0, source=None):
         inputs = self.inputs if source is None else self.inputs._replace(source=source)
         with self.optimizer.guarded_buffers():
             loss = factor * total(joint_terms(self.model, inputs))
             self.optimizer.backward(loss)
-            return self.optimizer.step(loss)
+            return self.optimizer.step(loss)["model"]
 
     def snapshot(self):
         """Everything that a bad step must leave alone."""
@@ -80,7 +81,7 @@ def test_gradient_that_overflows_under_a_finite_loss_is_bad():
     with run.optimizer.guarded_buffers():
         loss = (weight * 0).sqrt().sum()  # 0, with an infinite slope
         run.optimizer.backward(loss)
-        norm = run.optimizer.step(loss)
+        norm = run.optimizer.step(loss)["model"]
     assert loss.item() == 0
     assert not torch.isfinite(norm)
     assert equal(run.snapshot(), before)
@@ -119,10 +120,10 @@ def test_infinite_loss_with_finite_gradients_is_a_bad_step(precision):
     run = Run(f"train.precision={precision}")
     run.step()
     before = run.snapshot()
-    loss = sum(p.sum() for p in run.optimizer.parameters)
+    loss = sum(p.sum() for p in run.model.parameters())
     with run.optimizer.guarded_buffers():
         run.optimizer.backward(loss)
-        assert torch.isfinite(run.optimizer.step(loss.detach() + math.inf))
+        assert torch.isfinite(run.optimizer.step(loss.detach() + math.inf)["model"])
     assert equal(run.snapshot(), before)
     assert run.optimizer.bad_steps.item() == 1
 
@@ -146,19 +147,19 @@ def test_norm_is_that_of_all_gradients_before_clipping():
     run = Run("train.clip_norm=0.001")
     seen = []
     run.optimizer.adam.register_step_pre_hook(
-        lambda adam, *_: seen.extend(p.grad.clone() for p in run.optimizer.parameters)
+        lambda adam, *_: seen.extend(p.grad.clone() for p in run.model.parameters())
     )
     norm = run.step()
     clipped = torch.stack([gradient.norm() for gradient in seen]).norm()
     assert clipped.item() == pytest.approx(0.001, rel=1e-3)
     unclipped = Run()
     unclipped.optimizer.adam.register_step_pre_hook(
-        lambda adam, *_: seen.extend(p.grad.clone() for p in unclipped.optimizer.parameters)
+        lambda adam, *_: seen.extend(p.grad.clone() for p in unclipped.model.parameters())
     )
     seen.clear()
     assert_close(unclipped.step(), norm)
     assert_close(torch.stack([gradient.norm() for gradient in seen]).norm(), norm)
-    assert all(p.grad is None for p in unclipped.optimizer.parameters)
+    assert all(p.grad is None for p in unclipped.model.parameters())
 
 
 def test_loss_scale_of_fp16_is_not_in_the_norm():
@@ -174,9 +175,11 @@ def test_learning_rates_per_network_and_milestones():
         "motion.generator.learning_rate=1e-3",
         "masks.refinement.learning_rate=2e-3",
         "background.bg_base.learning_rate=3e-3",
+        "discriminator.learning_rate=4e-3",
     )
     assert base_learning_rates(run.config) == dict.fromkeys(NETWORKS, 2e-4) | {
         "keypoint_detector": 0, "generator": 1e-3, "refinement": 2e-3, "bg_base": 3e-3,
+        "discriminator": 4e-3,
     }  # fmt: skip
     for epoch, factor in ((0, 1), (1, 1), (2, 0.5), (4, 0.5), (5, 0.25), (8, 0.25), (1, 1)):
         run.optimizer.set_epoch(epoch)
@@ -207,14 +210,14 @@ def test_continued_run_equals_an_uninterrupted_one():
     networks = {n: {k: t.clone() for k, t in state.items()} for n, state in networks.items()}
     adam = {i: {k: t.clone() for k, t in s.items()} for i, s in saved["adam"]["state"].items()}
     saved = {**saved, "adam": {**saved["adam"], "state": adam}}
-    generator = whole.inputs.generator.get_state()
+    generator = whole.inputs.moment.generator.get_state()
     whole.step()
 
     resumed = Run("seed=1")
     for name, network in resumed.model.networks.items():
         network.load_state_dict(networks[name])
     resumed.optimizer.load_state(saved)
-    resumed.inputs.generator.set_state(generator)
+    resumed.inputs.moment.generator.set_state(generator)
     resumed.step()
     assert equal(resumed.snapshot(), whole.snapshot())
 
@@ -226,7 +229,7 @@ def test_bad_step_is_undone_after_loading_too():
     for name, network in run.model.networks.items():
         network.load_state_dict(other.model.networks[name].state_dict())
     norm = run.model.branches["motion"].generator.first.norm
-    storage = run.optimizer.statistics.untyped_storage().data_ptr()
+    storage = run.optimizer.statistics[0].untyped_storage().data_ptr()
     assert norm.running_mean.untyped_storage().data_ptr() == storage
     before = run.snapshot()
     run.step(math.nan)
@@ -238,7 +241,7 @@ def test_joining_the_buffers_changes_no_checkpoint():
     config = tiny_config()
     model = Model(config)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    Optimizer(model, config, CPU)
+    Optimizer(model, None, config, CPU)
     assert equal(model.state_dict(), before)
 
 

@@ -72,12 +72,12 @@ def workplace(tmp_path_factory, tiny_run) -> Path:
 
 
 def absent(arguments: list[str]) -> set[str]:
-    """Branches that the command's config does not have: an override would switch them on."""
+    """Sections that are null in the command's config: an override would switch them on."""
     if "--config" not in arguments:
         return set()
     nulls = [argument for argument in arguments if argument.endswith("=null")]
     config = load_config(arguments[arguments.index("--config") + 1], nulls)
-    return set(BRANCHES) - config.branches.keys()
+    return {name for name in (*BRANCHES, "discriminator") if getattr(config, name) is None}
 
 
 def smaller(arguments: list[str], run: str) -> list[str]:

@@ -158,9 +158,17 @@ def test_default_output_again_and_other_batch_size(tiny_run, tmp_path):
 def masks_alone(tmp_path_factory):
     """A checkpoint of a model with the mask branch only."""
     path = tmp_path_factory.mktemp("masks") / "mine.pt"
-    config = tiny_config("motion=null", "background=null")
+    config = tiny_config("motion=null", "discriminator=null", "background=null")
     reconstruct.checkpoint.save(
-        path, config, Model(config), step=0, epoch=0, batch=0, average=None, training={}, metrics={}
+        path,
+        config,
+        Model(config).networks,
+        step=0,
+        epoch=0,
+        batch=0,
+        average=None,
+        training={},
+        metrics={},
     )
     return path
 

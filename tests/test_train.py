@@ -61,7 +61,7 @@ def test_metrics_file(tiny_run):
     assert [row["epoch"] for row in rows] == [i / 4 for i in range(1, 9)]
     for row in rows:
         terms = {name for name in row if name.startswith("loss/")} - {"loss/total"}
-        assert {name.split("/")[1] for name in terms} == set(BRANCHES)
+        assert {name.split("/")[1] for name in terms} == {*BRANCHES, "adversarial"}
         assert row["loss/total"] == pytest.approx(sum(row[name] for name in terms), rel=1e-4)
         assert row["loss/motion/equivariance_value"] == pytest.approx(
             10 * row["unweighted/motion/equivariance_value"], rel=1e-4
@@ -73,6 +73,11 @@ def test_metrics_file(tiny_run):
         assert row["motion/keypoint_spread"] > 0
         assert 0 < row["masks/mask_mean"] < 1
         assert 0 <= row["background/foreground_share"] <= 1
+        terms = {name for name in row if name.startswith("discriminator_loss/")}
+        assert terms >= {f"discriminator_loss/{name}" for name in ("encoder", "decoder", "total")}
+        assert row["discriminator/gradient_norm"] > 0
+        mixed = {"discriminator/cut_share" in row, "discriminator_loss/consistency" in row}
+        assert len(mixed) == 1
     validations = metrics(tiny_run, "validation")
     assert [row["step"] for row in validations] == [4, 8]
     assert validations[0].keys() >= {"l1", "baseline_l1", "psnr", "ssim", "figure_l1"}
@@ -90,13 +95,15 @@ def test_tensorboard_has_scalars_and_pictures(tiny_run):
     assert set(events.Tags()["scalars"]) >= {*terms, "validation/l1", "train/gradient_norm"}
     assert [event.step for event in events.Scalars("loss/motion/perceptual")] == [*range(1, 9)]
     kinds = ("train", "validation")
-    assert set(events.Tags()["images"]) == {f"{k}-{branch}" for k in kinds for branch in BRANCHES}
+    assert set(events.Tags()["images"]) == {
+        f"{kind}-{part}" for kind in kinds for part in (*BRANCHES, "adversarial")
+    }
 
 
 def test_pictures(tiny_run):
     names = sorted(path.name for path in (tiny_run / "pictures").iterdir())
     kinds = ("train", "validation")
-    columns = {"background": 5, "masks": 8, "motion": 6}
+    columns = {"adversarial": 10, "background": 5, "masks": 8, "motion": 6}
     assert names == [
         f"{kind}-{branch}-{step:08d}.png" for kind in kinds for branch in columns for step in (4, 8)
     ]
@@ -224,7 +231,12 @@ def test_time_limit(tmp_path):
         ("train.ema_decay=null", "train.channels_last=false"),
         ("motion.keypoint_detector.jacobian=none", "motion.losses.equivariance_jacobian=0"),
         ("data.image_size=[32, 48]", "motion.losses.pixel=1"),
-        ("motion=null", "train.precision=bf16", "background.foreign_probability=0.5"),
+        (
+            "motion=null",
+            "discriminator=null",
+            "train.precision=bf16",
+            "background.foreign_probability=0.5",
+        ),
         ("background=null", "masks.mask_generator.scale=1"),
         ("masks=null", "background=null"),
     ],
@@ -251,7 +263,8 @@ def test_branches_that_start_later(tmp_path):
     assert ["loss/background/refine_perceptual" in row for row in rows] == [False] * 8 + [True] * 4
     # Drawn after the last step of an epoch, with what that step made.
     names = {path.name for path in (folder / "pictures").glob("train-*")}
-    steps_drawn = {"motion": (4, 8, 12), "masks": (4, 8, 12), "background": (12,)}
+    every = (4, 8, 12)
+    steps_drawn = {"motion": every, "masks": every, "background": (12,), "adversarial": every}
     assert names == {
         f"train-{branch}-{step:08d}.png" for branch in steps_drawn for step in steps_drawn[branch]
     }

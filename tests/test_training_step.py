@@ -3,11 +3,12 @@
 import pytest
 import torch
 from torch.testing import assert_close
-from torch.utils._python_dispatch import TorchDispatchMode
 
+from adversary import build_adversary
+from branches.branch import Moment
 from model import Model
 from optimization import Optimizer
-from tests.factories import noise_batch, tiny_config, tiny_perceptual
+from tests.factories import WaitsForTheDevice, noise_batch, tiny_config, tiny_perceptual
 from training_step import prepare_frames, train_step
 
 
@@ -15,51 +16,68 @@ class Run:
     def __init__(self, *overrides):
         self.config = tiny_config(*overrides)
         self.model = Model(self.config).train()
-        self.optimizer = Optimizer(self.model, self.config, torch.device("cpu"))
+        self.adversary = build_adversary(self.config)
+        self.optimizer = Optimizer(self.model, self.adversary, self.config, torch.device("cpu"))
         self.perceptual = tiny_perceptual(self.config)
         self.batch = noise_batch(self.config)
         self.generator = torch.Generator().manual_seed(0)
 
-    def step(self, epoch=0):
+    def step(self, epoch=0, coin=0.0):
         return train_step(
             self.model,
+            self.adversary,
             self.optimizer,
             self.perceptual,
             self.batch,
-            self.generator,
+            Moment(epoch, self.generator, coin),
             self.config,
-            epoch,
         )
 
 
-MOTION_ALONE = ("masks=null", "background=null")
+MOTION_ALONE = ("masks=null", "background=null", "discriminator=null")
 
 # Loss terms, unweighted, of three steps on a fixed batch, in float32: of the motion branch alone,
 # and of the others in a joint run.
 GOLDEN_MOTION = {
-    "motion/perceptual": [2.81517, 2.68928, 2.59886],
-    "motion/equivariance_value": [0.167703, 0.139131, 0.193285],
-    "motion/equivariance_jacobian": [0.0931866, 0.0505991, 0.0928924],
+    "unweighted/motion/perceptual": [2.81517, 2.68928, 2.59886],
+    "unweighted/motion/equivariance_value": [0.167703, 0.139131, 0.193285],
+    "unweighted/motion/equivariance_jacobian": [0.0931866, 0.0505991, 0.0928924],
 }
 GOLDEN_OTHERS = {
-    "masks/low_perceptual": [2.70695, 2.61423, 2.48665],
-    "masks/high_perceptual": [2.70874, 2.98937, 2.58807],
-    "masks/refinement": [0.492392, 0.375639, 0.273677],
-    "masks/prior": [3.54026, 0.135926, 0.150384],
-    "background/base_perceptual": [2.73016, 2.62934, 2.53552],
-    "background/refine_perceptual": [2.77308, 2.66705, 2.54561],
+    "unweighted/masks/low_perceptual": [2.70695, 2.61423, 2.48665],
+    "unweighted/masks/high_perceptual": [2.70874, 2.98937, 2.58807],
+    "unweighted/masks/refinement": [0.492392, 0.375639, 0.273677],
+    "unweighted/masks/prior": [3.54026, 0.135926, 0.150384],
+    "unweighted/background/base_perceptual": [2.73016, 2.62934, 2.53552],
+    "unweighted/background/refine_perceptual": [2.77308, 2.66705, 2.54561],
 }
 
 
 def losses(run, names, num_steps=3):
     steps = [run.step().scalars for _ in range(num_steps)]
-    return {name: [step[f"unweighted/{name}"].item() for step in steps] for name in names}
+    return {name: [step[name].item() for step in steps] for name in names}
+
+
+# With a discriminator, in steps that mix; the discriminator's own with their weights, of 1.
+GOLDEN_ADVERSARIAL = {
+    "unweighted/adversarial/encoder": [3.26083, 0.0467024, 0.64255],
+    "unweighted/adversarial/decoder": [0.254929, 0.616107, 0.540242],
+    "unweighted/adversarial/encoder_features": [0.350667, 0.349496, 0.341767],
+    "unweighted/adversarial/decoder_features": [0.365829, 0.353587, 0.339227],
+    "discriminator_loss/encoder": [11.954, 3.80561, 3.73354],
+    "discriminator_loss/decoder": [0.519059, 0.46535, 0.454227],
+    "discriminator_loss/consistency": [0.0164162, 0.0128813, 0.0112768],
+}
 
 
 @pytest.mark.parametrize(
     ("golden", "overrides"),
-    [(GOLDEN_MOTION, MOTION_ALONE), (GOLDEN_OTHERS, ())],
-    ids=["motion", "others"],
+    [
+        (GOLDEN_MOTION, MOTION_ALONE),
+        (GOLDEN_OTHERS, ("discriminator=null",)),
+        (GOLDEN_ADVERSARIAL, ()),
+    ],
+    ids=["motion", "others", "adversarial"],
 )
 def test_golden_losses(golden, overrides):
     """Nothing that shapes the numbers may change silently; store new ones with the reason."""
@@ -91,15 +109,17 @@ CERTAIN = (
     "motion.losses.equivariance_jacobian=0",
     "masks.perturbation.scales=[1, 1]",
     "masks.perturbation.noise=0",
+    "discriminator.cut.kind=none",
 )
 
 
 def gradients(run):
     """Of one step, before the update, by parameter; and the scalars of the step."""
-    names = [name for name, _ in run.model.named_parameters()]
+    players = torch.nn.ModuleList(p for p in (run.model, run.adversary) if p is not None)
+    names = [name for name, _ in players.named_parameters()]
     seen = []
     run.optimizer.adam.register_step_pre_hook(
-        lambda *_: seen.extend(p.grad.clone() for p in run.model.parameters())
+        lambda *_: seen.extend(p.grad.clone() for p in players.parameters())
     )
     scalars = run.step().scalars
     return dict(zip(names, seen, strict=True)), scalars
@@ -107,8 +127,9 @@ def gradients(run):
 
 @pytest.mark.parametrize("size", [1, 2])
 def test_micro_batches_give_the_gradient_of_the_whole(size):
-    # The prior weighs each changed pixel by their number in the part.
-    overrides = (*CERTAIN, "masks.prior.weight=0")
+    # The prior weighs each changed pixel by their number in the part, and spectral norm moves with
+    # every pass.
+    overrides = (*CERTAIN, "masks.prior.weight=0", "discriminator.spectral_norm=false")
     runs = Run(*overrides), Run(*overrides, f"train.micro_batch={size}")
     for run in runs:
         run.model.eval()  # BatchNorm too, so that samples are alone
@@ -119,12 +140,20 @@ def test_micro_batches_give_the_gradient_of_the_whole(size):
         reached += bool(gradient.any())
     assert reached > len(whole) / 2
     assert_close(whole_scalars["loss/total"], parts_scalars["loss/total"])
-    assert_close(whole_scalars["gradient_norm"], parts_scalars["gradient_norm"])
+    for name in ("gradient_norm", "discriminator/gradient_norm", "discriminator_loss/total"):
+        assert_close(whole_scalars[name], parts_scalars[name])
 
 
 @pytest.mark.parametrize(
     "others",
-    [("masks=null", "background=null"), ("motion=null", "background=null"), ("motion=null",)],
+    [
+        ("masks=null", "background=null"),
+        ("motion=null", "discriminator=null", "background=null"),
+        (
+            "motion=null",
+            "discriminator=null",
+        ),
+    ],
     ids=["motion", "masks", "masks-background"],
 )
 def test_joint_gradient_is_that_of_each_branch_alone(others):
@@ -138,36 +167,19 @@ def test_joint_gradient_is_that_of_each_branch_alone(others):
         assert_close(gradient, expected[name], atol=1e-6, rtol=1e-4)
 
 
-def test_bf16_steps_stay_near_float32():
-    plain, half = Run().step().scalars, Run("train.precision=bf16").step().scalars
-    assert_close(half["loss/total"], plain["loss/total"], rtol=0.05, atol=0)
-    assert half["loss/total"].dtype == torch.float32
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_steps_in_half_precision_stay_near_float32(precision):
+    plain, half = Run().step().scalars, Run(f"train.precision={precision}").step().scalars
+    for name in ("loss/total", "discriminator_loss/total"):
+        assert_close(half[name], plain[name], rtol=0.05, atol=0)
+        assert half[name].dtype == torch.float32
 
 
 def test_steps_reduce_the_losses():
-    run = Run("train.learning_rate=2e-3")
-    names = ["motion/perceptual", *GOLDEN_OTHERS]
+    run = Run("train.learning_rate=2e-3", "discriminator=null")
+    names = ["unweighted/motion/perceptual", *GOLDEN_OTHERS]
     for name, values in losses(run, names, num_steps=30).items():
         assert values[-1] < 0.8 * values[0], name
-
-
-class WaitsForTheDevice(TorchDispatchMode):
-    """Records operations whose result or shape the host has to wait for, on a GPU."""
-
-    WAITING = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal")
-
-    def __init__(self):
-        super().__init__()
-        self.found = []
-
-    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        name = function.overloadpacket.__name__
-        if name in self.WAITING:
-            self.found.append(name)
-        if name in ("index", "index_put_"):
-            indices = [index for index in args[1] if index is not None]
-            self.found += [f"{name} by bool" for index in indices if index.dtype == torch.bool]
-        return function(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,8 @@ _SWINGS = np.array([
     (0.02, 0.045, 0.025, 0.05),  # y
 ])  # fmt: skip
 
+_LIMITED = np.isin(Pose._fields, ("head_turn", "scale", "y"))
+
 _FREQUENCIES = (0.45, 0.9)  # hertz: about one swing in the 32 frames of a default clip
 _OVERTONE = 0.3  # share of the second, independent sinusoid
 
@@ -69,13 +71,17 @@ class Motion(NamedTuple):
         return Pose(*(self.centre + self.amplitude * swing).tolist())
 
 
-def sample_motion(rng: np.random.Generator) -> Motion:
-    """A random dance: waving arms, stepping legs, a body that sways, turns and changes its size."""
+def sample_motion(rng: np.random.Generator, scale: float = 1.0) -> Motion:
+    """A random dance: waving arms, stepping legs, a body that sways, turns and changes its size.
+
+    `scale` stretches the swings of the joints and of the body; what the frame or the face limits
+    (size, height and turn of the head) stays.
+    """
     centre_from, centre_to, amplitude_from, amplitude_to = _SWINGS.T
     pair = (2, len(Pose._fields))
     return Motion(
         centre=rng.uniform(centre_from, centre_to),
-        amplitude=rng.uniform(amplitude_from, amplitude_to),
+        amplitude=rng.uniform(amplitude_from, amplitude_to) * np.where(_LIMITED, 1.0, scale),
         frequency=rng.uniform(*_FREQUENCIES, pair),
         phase=rng.uniform(0, math.tau, pair),
     )

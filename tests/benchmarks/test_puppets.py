@@ -34,7 +34,15 @@ def untrained(path, *overrides):
     """A checkpoint at `path` of a tiny model with its initial weights, as if after a step."""
     config = tiny_config(*overrides)
     checkpoint.save(
-        path, config, Model(config), step=1, epoch=0, batch=1, average=None, training={}, metrics={}
+        path,
+        config,
+        Model(config).networks,
+        step=1,
+        epoch=0,
+        batch=1,
+        average=None,
+        training={},
+        metrics={},
     )
     return path
 
@@ -145,7 +153,7 @@ def test_model_without_masks(tmp_path):
 
 
 def test_model_with_masks_alone(tmp_path):
-    path = untrained(tmp_path / "masks.pt", "motion=null", "background=null")
+    path = untrained(tmp_path / "masks.pt", "motion=null", "discriminator=null", "background=null")
     report = measure(path, tmp_path / "out.json")
     assert report["animator"] == "masks"
     assert report.keys() >= {"mask_iou", "mask_iou_train"}
@@ -155,7 +163,7 @@ def test_model_with_masks_alone(tmp_path):
 
 
 def test_default_output_and_tables(tmp_path, capsys):
-    path = untrained(tmp_path / "checkpoints" / "mine.pt", "motion=null")
+    path = untrained(tmp_path / "checkpoints" / "mine.pt", "motion=null", "discriminator=null")
     assert call(puppets, "--checkpoint", path, "--markdown", *SMALL) == 0
     report = json.loads((tmp_path / "puppets.json").read_text())
     printed = capsys.readouterr().out

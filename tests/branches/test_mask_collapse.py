@@ -4,12 +4,13 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from branches.branch import StepInputs
+from branches.branch import Moment, StepInputs
 from metrics.masks import mask_iou
 from model import Model
 from modules.geometry import resize
 from optimization import Optimizer
-from tests.factories import tiny_config, tiny_perceptual, total
+from tests.factories import tiny_config, tiny_perceptual
+from training_step import total
 
 SIDE = 9
 
@@ -35,6 +36,7 @@ class Masks:
     def __init__(self, prior):
         self.config = tiny_config(
             "motion=null",
+            "discriminator=null",
             "background=null",
             "masks.losses.perceptual={}",
             "masks.losses.pixel=10",
@@ -43,7 +45,7 @@ class Masks:
             "train.learning_rate=3e-3",
         )
         self.model, self.perceptual = Model(self.config).train(), tiny_perceptual(self.config)
-        self.optimizer = Optimizer(self.model, self.config, torch.device("cpu"))
+        self.optimizer = Optimizer(self.model, None, self.config, torch.device("cpu"))
         self.branch = self.model.branches["masks"]
         self.generator = torch.Generator().manual_seed(0)
 
@@ -64,9 +66,8 @@ class Masks:
     def train(self, num_steps):
         for _ in range(num_steps):
             source, driving = moving_squares(8, self.generator)[0].unbind(1)
-            inputs = StepInputs(
-                source, driving, driving, self.perceptual, [], self.generator, 0, {}
-            )
+            moment = Moment(0, self.generator, coin=0)
+            inputs = StepInputs(source, driving, driving, self.perceptual, [], moment, {})
             self.update(total(self.branch.loss_terms(inputs, self.branch(inputs))))
         return self
 

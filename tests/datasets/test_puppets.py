@@ -32,6 +32,24 @@ def standing(**changes):
     return pose._replace(**changes)
 
 
+def test_motion_scale_stretches_the_dance_about_its_middle():
+    plain = puppets()
+    one, two = (Puppets("train", 24, 32, SIZE, 3, motion_scale=scale) for scale in (1.0, 2.0))
+    for index in range(4):
+        assert np.array_equal(one.read(index, [0, 9]), plain.read(index, [0, 9]))
+        assert not np.array_equal(two.read(index, [0, 9]), plain.read(index, [0, 9]))
+        assert two.identity(index) == plain.identity(index)
+        poses, wide = (
+            np.array([clips.pose(index, frame) for frame in range(400)]) for clips in (one, two)
+        )
+        middle = (poses.max(axis=0) + poses.min(axis=0)) / 2
+        assert np.allclose((wide.max(axis=0) + wide.min(axis=0)) / 2, middle, atol=0.2)
+        ratio = np.ptp(wide, axis=0) / np.ptp(poses, axis=0)
+        kept = np.isin(Pose._fields, ("head_turn", "scale", "y"))
+        assert np.allclose(ratio[kept], 1)
+        assert np.allclose(ratio[~kept], 2)
+
+
 class TestClips:
     def test_shapes_types_and_names(self):
         source = puppets(num_clips=3, num_frames=7, image_size=(32, 48))

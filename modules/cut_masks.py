@@ -1,0 +1,103 @@
+"""Cut masks: where an image mixed of a real and a generated one is real (1) and generated (0)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from modules.geometry import full_precision
+
+
+def certain_background(background_weight: Tensor, threshold: float) -> Tensor:
+    """Mhat_bg: 1 where M_bg >= threshold, so that it is confident, else 0 (PriorityCut, 3.2)."""
+    return (background_weight >= threshold).to(background_weight.dtype)
+
+
+def foreground_occlusion(background: Tensor, occlusion_map: Tensor) -> Tensor:
+    """O_fg = Mhat_bg + (1 - Mhat_bg) * O: background counts as visible (PriorityCut, Eq. 1)."""
+    return background + (1 - background) * occlusion_map
+
+
+@torch.no_grad()
+def priority_cut(
+    background_weight: Tensor, occlusion_map: Tensor, fraction: Tensor, *, threshold: float = 0.5
+) -> Tensor:
+    """M_pc: the most occluded pixels of the foreground are 0, everything else 1 (PriorityCut, 3.2).
+
+    Of a sample's n foreground pixels exactly ceil(fraction * n) are 0: those with the lowest O_fg,
+    in reading order where it is equal. A sample without a foreground gets all ones.
+
+    Args:
+        background_weight: M_bg, B x 1 x h x w in [0, 1]; from `threshold` up it is background.
+        occlusion_map: O, of the same shape; 1 = visible, 0 = fully occluded.
+        fraction: k, of shape B in [0, 1].
+
+    Returns:
+        B x 1 x h x w of zeros and ones. Nothing here waits for the device.
+    """
+    background = certain_background(background_weight, threshold)
+    occlusion = foreground_occlusion(background, occlusion_map).flatten(1)
+    is_background = background.flatten(1) > 0
+    fraction = full_precision(fraction)
+    # .3 in float32 is a little more than .3, and no reason to cut 31 pixels of 100.
+    below = 1 - 2 * torch.finfo(fraction.dtype).eps
+    num_cut = (fraction * (~is_background).sum(dim=1) * below).ceil()
+    # Behind every pixel of the foreground, of which even the visible ones can be chosen.
+    order = occlusion.masked_fill(is_background, torch.inf).argsort(dim=1, stable=True)
+    ranks = torch.arange(order.shape[1], device=order.device)
+    kept = (ranks >= num_cut[:, None]).to(occlusion_map.dtype)
+    return torch.ones_like(kept).scatter_(1, order, kept).view_as(occlusion_map)
+
+
+@torch.no_grad()
+def rectangle_cut(
+    background_weight: Tensor,
+    occlusion_map: Tensor,
+    fraction: Tensor,
+    *,
+    generator: torch.Generator,
+) -> Tensor:
+    """Vanilla CutMix: one rectangle of zeros in ones (Yun et al., 2019, section 3.1).
+
+    It has the image's proportions and `fraction` of its area, up to the rounding of its sides to
+    pixels, and lies anywhere inside. Of the maps it uses the size alone: it has the signature of
+    `priority_cut` so that one can take the other's place.
+
+    Args:
+        background_weight, occlusion_map: B x 1 x h x w.
+        fraction: of shape B in [0, 1].
+        generator: draws the place; on the device.
+    """
+    batch, _, height, width = occlusion_map.shape
+    sides = fraction.sqrt()
+    place = torch.rand(2, batch, device=fraction.device, generator=generator)
+
+    def inside(size: int, place: Tensor) -> Tensor:
+        """Whether each of `size` rows or columns is in the rectangle, B x size."""
+        length = (sides * size).round()
+        start = (place * (size - length + 1)).floor().clamp(max=size - length)
+        positions = torch.arange(size, device=fraction.device)
+        return (positions >= start[:, None]) & (positions < (start + length)[:, None])
+
+    rows, columns = inside(height, place[0]), inside(width, place[1])
+    cut = rows[:, None, :, None] & columns[:, None, None, :]
+    return (~cut).to(occlusion_map.dtype)
+
+
+def resize_cut(cut_mask: Tensor, size: tuple[int, int]) -> Tensor:
+    """`cut_mask` at (height, width): the nearest pixel, so that nothing between 0 and 1 appears."""
+    return F.interpolate(cut_mask, size, mode="nearest-exact")
+
+
+def mix(cut_mask: Tensor, real: Tensor, generated: Tensor) -> Tensor:
+    """M * real + (1 - M) * generated, of images or of logits (PriorityCut, Eq. 2)."""
+    return cut_mask * real + (1 - cut_mask) * generated
+
+
+def random_fraction(batch: int, beta: tuple[float, float], generator: torch.Generator) -> Tensor:
+    """Shares to cut, of shape batch: a draw from Beta(a, b) for each sample."""
+    # Filled in on the device: a tensor of Python numbers would have the host wait for its copy.
+    parameters = torch.stack(
+        [torch.full((batch,), parameter, device=generator.device) for parameter in beta], dim=1
+    )
+    # What torch.distributions.Beta draws with, which takes no generator.
+    return torch._sample_dirichlet(parameters, generator=generator)[:, 0]

@@ -1,0 +1,325 @@
+"""Cut masks by hand, against a slow loop, and by their statistics."""
+
+import math
+from fractions import Fraction
+from itertools import pairwise
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from modules.cut_masks import (
+    certain_background,
+    foreground_occlusion,
+    mix,
+    priority_cut,
+    random_fraction,
+    rectangle_cut,
+    resize_cut,
+)
+from tests.factories import WaitsForTheDevice
+
+
+def maps(*rows):
+    """One h x w map, 1 x 1 x h x w."""
+    return torch.tensor(rows)[None, None]
+
+
+# Eq. 1 and 2
+
+
+BACKGROUND = maps([0.9, 0.5, 0.1], [0.2, 0.49, 0.3], [0.0, 0.7, 0.4])
+OCCLUSION = maps([0.0, 0.1, 0.8], [0.3, 0.6, 0.2], [1.0, 0.05, 0.3])
+
+
+def test_certain_background_by_hand():
+    expected = maps([1.0, 1.0, 0.0], [0.0, 0.0, 0.0], [0.0, 1.0, 0.0])
+    assert torch.equal(certain_background(BACKGROUND, 0.5), expected)  # 0.5 itself is certain
+    expected = maps([1.0, 0.0, 0.0], [0.0, 0.0, 0.0], [0.0, 0.0, 0.0])
+    assert torch.equal(certain_background(BACKGROUND.double(), 0.71), expected.double())
+
+
+def test_foreground_occlusion_by_hand():
+    background = certain_background(BACKGROUND, 0.5)
+    expected = maps([1.0, 1.0, 0.8], [0.3, 0.6, 0.2], [1.0, 1.0, 0.3])
+    assert_close(foreground_occlusion(background, OCCLUSION), expected)
+    # Eq. 1 as it stands, for a background that is not binary: 0.25 + 0.75 * 0.4.
+    assert_close(
+        foreground_occlusion(torch.tensor([0.25]), torch.tensor([0.4])), torch.tensor([0.55])
+    )
+
+
+def test_mix_by_hand():
+    real = torch.tensor([[[[0.1, 0.2]], [[0.3, 0.4]]]])
+    generated = torch.tensor([[[[0.9, 0.8]], [[0.7, 0.6]]]])
+    cut_mask = torch.tensor([[[[1.0, 0.0]]]])  # the same for every channel
+    expected = torch.tensor([[[[0.1, 0.8]], [[0.3, 0.6]]]])
+    assert torch.equal(mix(cut_mask, real, generated), expected)
+
+
+# PriorityCut
+
+
+@pytest.mark.parametrize(
+    ("fraction", "expected"),
+    [
+        (0.0, maps([1.0, 1.0, 1.0], [1.0, 1.0, 1.0], [1.0, 1.0, 1.0])),
+        (0.01, maps([1.0, 1.0, 1.0], [1.0, 1.0, 0.0], [1.0, 1.0, 1.0])),
+        # 1.8 of 6 pixels; of the two with 0.3 the first is taken.
+        (0.3, maps([1.0, 1.0, 1.0], [0.0, 1.0, 0.0], [1.0, 1.0, 1.0])),
+        (0.5, maps([1.0, 1.0, 1.0], [0.0, 1.0, 0.0], [1.0, 1.0, 0.0])),
+        (0.8, maps([1.0, 1.0, 0.0], [0.0, 0.0, 0.0], [1.0, 1.0, 0.0])),
+        # The visible pixel of the foreground is cut, the occluded background never is.
+        (1.0, maps([1.0, 1.0, 0.0], [0.0, 0.0, 0.0], [0.0, 1.0, 0.0])),
+    ],
+)
+def test_priority_cut_by_hand(fraction, expected):
+    cut_mask = priority_cut(BACKGROUND, OCCLUSION, torch.tensor([fraction]), threshold=0.5)
+    assert torch.equal(cut_mask, expected)
+
+
+def test_threshold_of_the_cut():
+    """Only the first pixel is background now; it has the lowest value of all, and is kept."""
+    cut_mask = priority_cut(BACKGROUND, OCCLUSION, torch.tensor([0.25]), threshold=0.9)
+    assert torch.equal(cut_mask, maps([1.0, 0.0, 1.0], [1.0, 1.0, 1.0], [1.0, 0.0, 1.0]))
+
+
+def slow_priority_cut(background_weight, occlusion_map, fraction, threshold):
+    """One sample, pixel by pixel; `fraction` as it is written."""
+    weights, values = background_weight.flatten().tolist(), occlusion_map.flatten().tolist()
+    foreground = [i for i, weight in enumerate(weights) if weight < threshold]
+    chosen = sorted(foreground, key=lambda i: (values[i], i))
+    cut_mask = torch.ones(len(values))
+    cut_mask[chosen[: math.ceil(Fraction(str(fraction)) * len(foreground))]] = 0
+    return cut_mask.view_as(occlusion_map)
+
+
+FRACTIONS = [0.0, 1e-6, 0.05, 0.07, 0.1, 0.2, 0.3, 0.6, 0.7, 0.9, 0.999999, 1.0]
+
+
+@pytest.mark.parametrize("threshold", [0.3, 0.5, 1.0])
+@pytest.mark.parametrize("levels", [2, 5, 10**6])  # few of them: mostly ties, also at 0 and at 1
+def test_priority_cut_agrees_with_a_slow_loop(levels, threshold):
+    generator = torch.Generator().manual_seed(levels)
+    shape = (len(FRACTIONS), 1, 10, 14)
+    weights = torch.rand(shape, generator=generator)
+    occlusion_map = (torch.rand(shape, generator=generator) * (levels - 1)).round() / (levels - 1)
+    fraction = torch.tensor(FRACTIONS)
+    batch = priority_cut(weights, occlusion_map, fraction, threshold=threshold)
+    for i, written in enumerate(FRACTIONS):
+        one = slice(i, i + 1)
+        expected = slow_priority_cut(weights[one], occlusion_map[one], written, threshold)
+        assert torch.equal(batch[one], expected)
+        alone = priority_cut(weights[one], occlusion_map[one], fraction[one], threshold=threshold)
+        assert torch.equal(alone, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_exact_counts(dtype):
+    """ceil(k * n) for every n, also where k * n is whole and neither k nor its product is exact."""
+    num_foreground = torch.arange(1001)
+    # As many pixels of the foreground as the number of the sample.
+    weights = (torch.arange(1000) >= num_foreground[:, None]).float().view(-1, 1, 20, 50)
+    occlusion_map = torch.rand(weights.shape)
+    for percent in (0, 1, 7, 10, 29, 30, 57, 70, 90, 100):
+        fraction = torch.tensor(percent / 100, dtype=dtype).expand(1001)
+        cut_mask = priority_cut(weights, occlusion_map, fraction)
+        found = (1 - cut_mask).sum(dim=(1, 2, 3)).long()
+        assert torch.equal(found, -(-percent * num_foreground // 100))
+
+
+def test_count_at_the_largest_map_and_in_half_precision():
+    """Every pixel of the foreground and no other, though bf16 knows no 257 or 65535."""
+    for num_foreground in (257, 65535):
+        weights = (torch.arange(65536) >= num_foreground).float().view(1, 1, 256, 256)
+        for dtype in (torch.float32, torch.bfloat16):
+            fraction = torch.ones(1, dtype=dtype)
+            assert torch.equal(priority_cut(weights, torch.rand(weights.shape), fraction), weights)
+
+
+def test_lowest_values_of_the_foreground_are_cut():
+    shape = (8, 1, 16, 24)
+    # As the dense motion hands them over: a channel of many, the memory channels-last.
+    motion_weights = torch.randn(8, 4, 16, 24).softmax(dim=1)
+    weights = motion_weights.contiguous(memory_format=torch.channels_last)[:, :1]
+    occlusion_map = torch.rand(shape)
+    fraction = torch.linspace(0.05, 0.95, 8)
+    cut_mask = priority_cut(weights, occlusion_map, fraction, threshold=0.4)
+    assert cut_mask.shape == shape
+    assert set(cut_mask.unique().tolist()) == {0.0, 1.0}
+    background = weights >= 0.4
+    assert (cut_mask[background] == 1).all()
+    for sample in range(8):
+        cut = cut_mask[sample] == 0
+        kept = (cut_mask[sample] == 1) & ~background[sample]
+        assert occlusion_map[sample][cut].max() <= occlusion_map[sample][kept].min()
+
+
+def test_no_foreground_gives_all_ones():
+    weights = torch.stack([torch.ones(1, 4, 6), torch.zeros(1, 4, 6)])
+    occlusion_map = torch.zeros(2, 1, 4, 6)
+    cut_mask = priority_cut(weights, occlusion_map, torch.ones(2))
+    assert torch.equal(cut_mask, weights)  # the sample beside it, all foreground, is cut whole
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_cut_masks_have_the_dtype_of_the_maps_and_no_gradient(dtype):
+    weights, occlusion_map = torch.rand(2, 1, 6, 8), torch.rand(2, 1, 6, 8)
+    # Values that bf16 has too, so that the order is the same.
+    occlusion_map = occlusion_map.bfloat16().float()
+    fraction = torch.tensor([0.3, 0.6])
+    expected = priority_cut((weights >= 0.5).float(), occlusion_map, fraction)
+    found = priority_cut(
+        (weights >= 0.5).to(dtype).requires_grad_(),
+        occlusion_map.to(dtype).requires_grad_(),
+        fraction,
+    )
+    assert found.dtype == dtype
+    assert not found.requires_grad
+    assert torch.equal(found.float(), expected)
+    rectangle = rectangle_cut(
+        weights, occlusion_map.to(dtype), fraction, generator=torch.Generator()
+    )
+    assert rectangle.dtype == dtype
+
+
+def test_maps_that_are_not_finite_still_give_a_mask():
+    """The step is skipped anyway; the samples beside it are as they would be."""
+    weights, occlusion_map = torch.rand(3, 1, 4, 4), torch.rand(3, 1, 4, 4)
+    fraction = torch.tensor([0.5, 0.5, 0.5])
+    expected = priority_cut(weights, occlusion_map, fraction)
+    weights[0], occlusion_map[0] = torch.nan, torch.nan
+    occlusion_map[1, 0, 0] = torch.nan
+    cut_mask = priority_cut(weights, occlusion_map, fraction)
+    assert set(cut_mask.unique().tolist()) == {0.0, 1.0}
+    assert cut_mask[0].sum() == 8  # nothing of it is certain background
+    assert torch.equal(cut_mask[2], expected[2])
+
+
+def test_cut_masks_do_not_wait_for_the_device():
+    weights, occlusion_map = torch.rand(2, 2, 1, 8, 8)
+    generator = torch.Generator()
+    with WaitsForTheDevice() as waits:
+        fraction = random_fraction(2, (1.0, 1.0), generator)
+        for cut_mask in (
+            priority_cut(weights, occlusion_map, fraction),
+            rectangle_cut(weights, occlusion_map, fraction, generator=generator),
+        ):
+            mix(resize_cut(cut_mask, (16, 16)), torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 16))
+    assert waits.found == []
+    with WaitsForTheDevice() as waits:  # it would notice
+        torch.tensor([1.0]).item()
+    assert len(waits.found) == 2
+
+
+# Rectangles
+
+
+def rectangles(height, width, fraction, batch=500, seed=0):
+    shape = torch.rand(batch, 1, height, width)
+    return rectangle_cut(
+        shape,
+        shape,
+        torch.as_tensor(fraction).expand(batch),
+        generator=torch.Generator().manual_seed(seed),
+    )
+
+
+@pytest.mark.parametrize(
+    ("size", "fraction", "sides"),
+    [
+        ((8, 8), 0.25, (4, 4)),
+        ((6, 12), 0.25, (3, 6)),
+        ((6, 12), 1 / 9, (2, 4)),
+        ((10, 20), 0.64, (8, 16)),
+        ((10, 10), 0.5, (7, 7)),  # 7.07
+        ((8, 8), 0.0, (0, 0)),
+        ((8, 8), 0.001, (0, 0)),
+        ((8, 6), 1.0, (8, 6)),
+    ],
+)
+def test_sides_of_the_rectangle(size, fraction, sides):
+    cut = rectangles(*size, fraction) == 0
+    assert torch.equal(cut.sum(dim=(1, 2, 3)), torch.tensor(sides[0] * sides[1]).expand(500))
+    rows, columns = cut.any(dim=3), cut.any(dim=2)
+    assert (rows.sum(dim=2) == sides[0]).all()
+    assert (columns.sum(dim=2) == sides[1]).all()
+    assert torch.equal(cut, rows[..., None] & columns[:, :, None])  # one block of rows x columns,
+    for line in (rows, columns):  # each of them without a gap
+        edges = torch.nn.functional.pad(line.int(), (1, 1)).diff(dim=2)
+        assert ((edges == 1).sum(dim=2) == (sides[0] > 0)).all()
+
+
+def test_every_place_is_as_likely():
+    """5 x 3 places of a 4 x 2 rectangle in 8 x 4 pixels, borders included."""
+    batch = 15000
+    cut = rectangles(8, 4, 0.25, batch) == 0
+    top = cut.any(dim=3).int().argmax(dim=2).flatten()
+    left = cut.any(dim=2).int().argmax(dim=2).flatten()
+    counts = torch.bincount(3 * top + left, minlength=15)
+    assert len(counts) == 15
+    deviation = math.sqrt(batch * (1 / 15) * (14 / 15))
+    assert (counts - batch / 15).abs().max() < 5 * deviation
+
+
+def test_rectangles_follow_from_the_generator_and_differ_between_samples():
+    first = rectangles(16, 16, 0.1)
+    assert torch.equal(first, rectangles(16, 16, 0.1))
+    assert not torch.equal(first, rectangles(16, 16, 0.1, seed=1))
+    assert len(first.flatten(1).unique(dim=0)) > 50
+    fractions = torch.linspace(0, 1, 11)
+    areas = (1 - rectangles(100, 100, fractions, batch=11)).mean(dim=(1, 2, 3))
+    assert_close(areas, fractions, atol=0.01, rtol=0)  # a fraction of each sample's own
+
+
+# The rest
+
+
+@pytest.mark.parametrize(("height", "width"), [(2, 3), (4, 6), (16, 48)])
+def test_resized_mask_repeats_its_pixels(height, width):
+    cut_mask = (torch.rand(2, 1, 2, 3) > 0.5).float()
+    factors = (height // 2, width // 3)
+    expected = cut_mask.repeat_interleave(factors[0], 2).repeat_interleave(factors[1], 3)
+    assert torch.equal(resize_cut(cut_mask, (height, width)), expected)
+
+
+def test_resized_mask_by_hand():
+    """The pixel whose centre is nearest, to both sides alike."""
+    line = maps([1.0, 0.0, 0.0])
+    assert torch.equal(resize_cut(line, (1, 2)), maps([1.0, 0.0]))
+    line = maps([0.0, 1.0, 0.0])
+    assert torch.equal(resize_cut(line, (1, 2)), maps([0.0, 0.0]))
+    assert torch.equal(resize_cut(line, (1, 5)), maps([0.0, 0.0, 1.0, 0.0, 0.0]))
+
+
+@pytest.mark.parametrize("size", [(100, 70), (64, 65), (10, 9)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_resized_mask_has_only_zeros_and_ones(size, dtype):
+    cut_mask = (torch.rand(2, 1, 16, 24) > 0.5).to(dtype)
+    resized = resize_cut(cut_mask, size)
+    assert resized.shape == (2, 1, *size)
+    assert resized.dtype == dtype
+    assert set(resized.unique().tolist()) == {0.0, 1.0}
+
+
+@pytest.mark.parametrize("beta", [(1.0, 1.0), (2.0, 5.0), (0.5, 0.5)])
+def test_random_fraction_is_of_the_beta_distribution(beta):
+    a, b = beta
+    fraction = random_fraction(100_000, beta, torch.Generator().manual_seed(0))
+    assert fraction.shape == (100_000,)
+    assert 0 <= fraction.min() <= fraction.max() <= 1
+    variance = a * b / ((a + b) ** 2 * (a + b + 1))
+    error = math.sqrt(variance / 100_000)
+    assert fraction.mean().item() == pytest.approx(a / (a + b), abs=5 * error)
+    assert fraction.var().item() == pytest.approx(variance, rel=0.03)
+    if beta == (1.0, 1.0):  # uniform: each tenth of the range as often
+        assert_close(fraction.histc(10, 0, 1) / 100_000, torch.full((10,), 0.1), atol=5e-3, rtol=0)
+
+
+def test_random_fraction_follows_from_the_generator():
+    def draw(seed, batch=8):
+        return random_fraction(batch, (1.0, 1.0), torch.Generator().manual_seed(seed))
+
+    assert torch.equal(draw(0), draw(0))
+    assert not torch.equal(draw(0), draw(1))
+    assert all(a != b for a, b in pairwise(draw(0).sort().values.tolist()))  # one for each sample
