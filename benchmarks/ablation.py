@@ -1,0 +1,405 @@
+"""Train and compare discriminators: one run for each row and seed, the same steps and data.
+
+    python -m benchmarks.ablation --config demo.yaml --steps 2000 [key.sub=value ...]
+
+A row changes the discriminator of the config alone (`ROWS`): its kind and its cut; the patch
+discriminator of fomm-adv has widths and weights for demo.yaml, and is else that of
+vox-fomm-adv.yaml. Runs of one seed see the same batches and begin with the same weights. Each
+lies in OUTPUT/<row>-<seed>: called again, the command continues where it was interrupted, trains
+no run twice, and takes in further rows and seeds. A run that fails is reported and the others go
+on.
+
+The motion branch (averaged weights, where there are) then reconstructs every test clip from its
+first frame, which is one of the frames measured. PSNRs are in dB, at most 100 for one frame.
+
+    l1, psnr, ssim          over the whole frame
+    figure_l1, figure_psnr  over the pixels of the foreground
+    ssim_masked             both images multiplied by the foreground, then SSIM over the whole
+                            frame, as the papers do for what is salient
+
+The foreground is the true figure, in the source or in the driving frame; of clips that do not know
+it, where the clip moves: pixels whose colour differs from the source frame's by more than 0.1 in a
+channel, by the real frames alone. Frames without foreground are left out there.
+
+Numbers are means over the frames of a clip, then over clips. `±` is the standard deviation over
+seeds, [low, high] a 95% t interval over clips, each averaged over seeds. Differences to fomm are
+paired by seed and clip: where the interval holds 0, no difference is shown on these clips; what
+chance in training does, the ± beside it tells. `source` repeats the source frame.
+"""
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from tqdm import tqdm
+
+import checkpoint
+import train
+from animation import Animator, animate, frames_to_tensor, load_model, reconstruction_animators
+from benchmarks.intervals import Summary, summarize
+from benchmarks.tables import markdown_table
+from cli import add_device_argument, pick_device, positive_int, run_entry_point
+from config import Config
+from config_file import load_config
+from datasets.build import build_source
+from datasets.source import ClipSource, HasForeground
+from errors import UserError
+from evaluation import FrameMetrics, frame_metrics, spread
+from files import replacing
+from metrics.image import region_psnr, ssim
+
+ROWS: Final[dict[str, tuple[str, ...]]] = {
+    "fomm": ("discriminator=null",),
+    "fomm-adv": (
+        "discriminator.kind=patch",
+        "discriminator.channels=[16, 32, 64]",  # a U-Net's are too many for small images
+        "discriminator.spectral_norm=false",
+        "discriminator.keypoints=true",
+        "discriminator.losses.encoder=1.0",  # no decoder to share with
+        "discriminator.generator_losses.encoder=0.2",  # demo.yaml's of encoder and decoder
+        "discriminator.cut.kind=none",
+    ),
+    "unet": ("discriminator.kind=unet", "discriminator.cut.kind=none"),
+    "cutmix": ("discriminator.kind=unet", "discriminator.cut.kind=rectangle"),
+    "prioritycut": (
+        "discriminator.kind=unet",
+        "discriminator.cut.kind=priority",
+        "discriminator.cut.foreground=dense_motion",
+    ),
+    "prioritycut-masks": (
+        "discriminator.kind=unet",
+        "discriminator.cut.kind=priority",
+        "discriminator.cut.foreground=mask_generator",
+    ),
+}
+REFERENCE: Final = "fomm"
+METRICS: Final = ("l1", "psnr", "ssim", "figure_l1", "figure_psnr", "ssim_masked")
+REPORT_FILE: Final = "ablation.json"  # of a run in its folder, of all in the output folder
+
+_MOVED = 0.1  # largest difference of a colour channel that counts as no motion; above compression
+
+ClipScores = dict[str, list[float | None]]  # by metric, one number per clip; None: not defined
+
+
+class Run(NamedTuple):
+    """overrides: everything that the config gets on top."""
+
+    row: str
+    seed: int
+    folder: Path
+    overrides: list[str]
+    config: Config
+
+    @property
+    def last_checkpoint(self) -> Path:
+        assert self.config.train.max_steps is not None, "plan sets it"
+        return checkpoint.step_path(self.folder, self.config.train.max_steps)
+
+
+def main(arguments: argparse.Namespace) -> int | None:
+    if arguments.config is None:
+        raise UserError("--config is missing: give a file, or a name such as demo.yaml")
+    if arguments.steps is None:
+        raise UserError("--steps is missing: give the number of steps of every run")
+    for row in arguments.rows:
+        if row not in ROWS:
+            raise UserError(f"--rows {row}: unknown; known rows: {', '.join(ROWS)}")
+    output, device = Path(arguments.output), pick_device(arguments.device)
+    runs = [
+        plan(arguments.config, arguments.overrides, row, seed, arguments.steps, output)
+        for seed in dict.fromkeys(arguments.seeds)  # all rows of a seed before the next seed
+        for row in dict.fromkeys(arguments.rows)
+    ]
+    for run in runs:
+        check_folder(run)
+    clips = build_source(runs[0].config.data, "test")
+    found: dict[tuple[str, int], dict[str, Any]] = {}
+    failed = []
+    for position, run in enumerate(runs, start=1):
+        print(f"{run.folder} ({position} of {len(runs)})", flush=True)
+        try:
+            code = train_run(arguments.config, run, arguments.device)
+            if code:  # a signal
+                return code
+            found[run.row, run.seed] = measured(run, clips, arguments.num_frames, device)
+        except UserError as error:
+            failed.append(str(run.folder))
+            print(f"{run.folder}: {error}", file=sys.stderr)
+            continue
+        report = {
+            "config": arguments.config,
+            "overrides": arguments.overrides,
+            "steps": arguments.steps,
+            "num_frames": arguments.num_frames,
+            "foreground": describe_foreground(clips),
+            "clips": [clip.name for clip in clips.clips],
+            **compare(found),
+        }
+        with replacing(output / REPORT_FILE) as temporary:
+            temporary.write_text(json.dumps(report, indent=2) + "\n")
+    if found:
+        print(f"\n{means_table(report)}")
+        if arguments.markdown:
+            print(f"\n{detailed_tables(report)}")
+        print(f"\nforeground: {report['foreground']}\n{output / REPORT_FILE}")
+    if failed:
+        raise UserError(f"{len(failed)} of {len(runs)} runs failed: {', '.join(failed)}; see above")
+    return None
+
+
+def plan(
+    config: str, overrides: Sequence[str], row: str, seed: int, num_steps: int, output: Path
+) -> Run:
+    """The run of a row and a seed.
+
+    Raises:
+        UserError: a config that cannot be used.
+    """
+    folder = output / f"{row}-{seed}"
+    every = [
+        f"log.validate_every={num_steps}",  # one at the end, unless asked for
+        *overrides,
+        *ROWS[row],
+        f"seed={seed}",
+        f"run.output_dir={json.dumps(str(folder))}",  # text, whatever its name
+        f"train.max_steps={num_steps}",
+        "train.max_minutes=null",
+    ]
+    # Steps end the run, not epochs, each of which has at least one step.
+    every.append(f"train.epochs={max(num_steps, load_config(config, every).train.epochs)}")
+    resolved = load_config(config, every)
+    if resolved.motion is None:
+        raise UserError("motion: found null; it is the motion branch that the rows train")
+    return Run(row, seed, folder, every, resolved)
+
+
+def check_folder(run: Run) -> None:
+    """Refuse to mix runs of different configs.
+
+    Raises:
+        UserError: the folder of `run` holds another one.
+    """
+    path = run.folder / "config.yaml"
+    if not path.exists():
+        return
+    before = load_config(str(path)).model_dump(exclude={"run"})
+    different = _differences(before, run.config.model_dump(exclude={"run"}))
+    if different:
+        raise UserError(
+            f"{path}: another config than asked for: {'; '.join(different[:3])}; choose another "
+            "folder with --output"
+        )
+
+
+def train_run(config: str, run: Run, device: str) -> int | None:
+    """Train to the last step as train.py does; at once where that is done. Its exit code."""
+    if run.last_checkpoint.exists():
+        return None
+    arguments = ["--config", config, *run.overrides, "--resume", "auto", "--device", device]
+    return train.main(train.build_parser().parse_args(arguments))
+
+
+def measured(run: Run, clips: ClipSource, num_frames: int, device: torch.device) -> dict[str, Any]:
+    """`scores` of the last checkpoint of `run` and of its `baseline`, measured once."""
+    path = run.folder / REPORT_FILE
+    if path.exists():
+        report = json.loads(path.read_text())
+        if report["num_frames"] == num_frames:
+            return report
+    model = load_model(checkpoint.load(run.last_checkpoint), device)
+    animator = reconstruction_animators(model, device)["motion"]
+    scores, baseline = score_clips(animator, clips, num_frames)
+    report = {
+        "checkpoint": str(run.last_checkpoint),
+        "num_frames": num_frames,
+        "scores": scores,
+        "baseline": baseline,
+    }
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(report, indent=2) + "\n")
+    return report
+
+
+@torch.inference_mode()
+def score_clips(
+    animator: Animator, clips: ClipSource, num_frames: int
+) -> tuple[ClipScores, ClipScores]:
+    """Of every clip, and of the prediction that repeats the source."""
+    scores: ClipScores = {name: [] for name in METRICS}
+    baseline: ClipScores = {name: [] for name in METRICS}
+    for index in tqdm(range(len(clips.clips)), unit="clip", disable=None):
+        frames = spread(clips.num_frames(index), num_frames)
+        driving = clips.read(index, frames)
+        target = frames_to_tensor(driving, animator.device)
+        batches = animate(animator, driving[0], iter(driving))
+        prediction = torch.cat([predicted for _, predicted in batches])
+        region = foreground_region(clips, index, frames, target)
+        for result, collected in ((prediction, scores), (target[:1].expand_as(target), baseline)):
+            for name, values in score_frames(result, target, region).items():
+                mean = float(values.nanmean())
+                collected[name].append(None if math.isnan(mean) else mean)
+    return scores, baseline
+
+
+def foreground_region(
+    clips: ClipSource, index: int, frames: Sequence[int], target: Tensor
+) -> Tensor:
+    """Where the figure is, or the clip moves: B x 1 x H x W bool, for `target`, B x 3 x H x W, the
+    `frames` of clip `index`, of which the first is the source.
+    """
+    if isinstance(clips, HasForeground):
+        inside = torch.from_numpy(clips.foreground_masks(index, frames) > 0.5).unsqueeze(1)
+        return (inside[:1] | inside).to(target.device)
+    return (target - target[:1]).abs().amax(dim=1, keepdim=True) > _MOVED
+
+
+def describe_foreground(clips: ClipSource) -> str:
+    if isinstance(clips, HasForeground):
+        return "the true figure, in the source or in the driving frame"
+    return f"pixels that differ from the source frame by more than {_MOVED} in a colour channel"
+
+
+def score_frames(prediction: Tensor, target: Tensor, region: Tensor) -> FrameMetrics:
+    """`METRICS` of each frame, B; over an empty region NaN."""
+    masked = ssim(prediction * region, target * region)
+    return frame_metrics(prediction, target, region) | {
+        "figure_psnr": region_psnr(prediction, target, region),
+        "ssim_masked": torch.where(region.flatten(1).any(dim=1), masked, torch.nan),
+    }
+
+
+def compare(found: Mapping[tuple[str, int], Mapping[str, Any]]) -> dict[str, Any]:
+    """Rows and baseline with their scores and summaries, from runs by (row, seed)."""
+    rows: dict[str, Any] = {}
+    for row in dict.fromkeys(row for row, _ in found):
+        seeds = [seed for name, seed in found if name == row]
+        paired = [seed for seed in seeds if (REFERENCE, seed) in found]
+        difference = {}
+        if row != REFERENCE and paired:
+            difference = {
+                name: summarize(
+                    _scores(found, row, paired, name) - _scores(found, REFERENCE, paired, name)
+                )._asdict()
+                for name in METRICS
+            }
+        rows[row] = {
+            "overrides": ROWS[row],
+            "summary": {
+                name: summarize(_scores(found, row, seeds, name))._asdict() for name in METRICS
+            },
+            f"difference_to_{REFERENCE}": difference,
+            "scores": {str(seed): found[row, seed]["scores"] for seed in seeds},
+        }
+    baseline = next(iter(found.values()))["baseline"]  # the same in all
+    summary = {
+        name: summarize(np.array([baseline[name]], dtype=float))._asdict() for name in METRICS
+    }
+    return {"rows": rows, "baseline": {"summary": summary, "scores": baseline}}
+
+
+def means_table(report: Mapping[str, Any]) -> str:
+    """The mean of each metric, a line for each row; the source repeated comes last."""
+    return markdown_table(
+        [
+            {"row": row, **{name: summary[name]["mean"] for name in METRICS}}
+            for row, summary in _summaries(report).items()
+        ]
+    )
+
+
+def detailed_tables(report: Mapping[str, Any]) -> str:
+    """Means and differences to the reference, each with its spread and its interval."""
+    tables = [
+        [
+            {"row": row, **{name: _cell(name, summary[name]) for name in METRICS}}
+            for row, summary in _summaries(report).items()
+        ],
+        [
+            {
+                f"row - {REFERENCE}": row,
+                **{name: _cell(name, difference[name], signed=True) for name in METRICS},
+            }
+            for row, entry in report["rows"].items()
+            if (difference := entry[f"difference_to_{REFERENCE}"])
+        ],
+    ]
+    return "\n\n".join(markdown_table(rows) for rows in tables if rows)
+
+
+def _summaries(report: Mapping[str, Any]) -> dict[str, Any]:
+    rows = {row: entry["summary"] for row, entry in report["rows"].items()}
+    return rows | {"source": report["baseline"]["summary"]}
+
+
+def _cell(name: str, summary: Mapping[str, float | None], *, signed: bool = False) -> str:
+    mean, seed_sd, low, high = Summary(**summary)
+    if mean is None:
+        return ""
+    form = ("+" if signed else "") + (".2f" if "psnr" in name else ".4f")
+    text = f"{mean:{form}}"
+    if seed_sd is not None:
+        text += f" ±{seed_sd:{form.lstrip('+')}}"
+    return text if low is None else f"{text} [{low:{form}}, {high:{form}}]"
+
+
+def _scores(
+    found: Mapping[tuple[str, int], Mapping[str, Any]], row: str, seeds: Sequence[int], name: str
+) -> NDArray[np.float64]:
+    """Seeds x clips; NaN where not defined."""
+    return np.array([found[row, seed]["scores"][name] for seed in seeds], dtype=float)
+
+
+def _differences(before: Any, now: Any, key: str = "") -> list[str]:
+    """The dotted keys where two configs differ, with both values."""
+    if isinstance(before, dict) and isinstance(now, dict) and before.keys() == now.keys():
+        return [
+            line
+            for name in before
+            for line in _differences(before[name], now[name], f"{key}.{name}".lstrip("."))
+        ]
+    return [] if before == now else [f"{key}: found {before}, asked for {now}"]
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.ablation",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", help="a YAML file, or the name of one in configs/")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key.sub=value", help="change keys of the config"
+    )
+    parser.add_argument("--steps", type=positive_int, help="of every run; takes the place of time")
+    parser.add_argument(
+        "--rows",
+        nargs="+",
+        metavar="ROW",
+        default=[row for row in ROWS if row != "prioritycut-masks"],
+        help=f"of: {', '.join(ROWS)} (needs the section masks); default: all but the last",
+    )
+    parser.add_argument(
+        "--seeds", nargs="+", type=int, default=[0, 1, 2], help="default: 0 1 2", metavar="SEED"
+    )
+    parser.add_argument("--output", default="runs/ablation", help="default: runs/ablation")
+    parser.add_argument(
+        "--num-frames",
+        type=positive_int,
+        default=24,
+        help="frames of a test clip, spread evenly (default: 24)",
+    )
+    parser.add_argument("--markdown", action="store_true", help="print spreads and intervals too")
+    add_device_argument(parser)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(run_entry_point(main, build_parser()))

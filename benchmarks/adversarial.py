@@ -1,0 +1,307 @@
+"""What each discriminator costs: time of a training step, memory, parameters.
+
+    python -m benchmarks.adversarial --config demo.yaml [key.sub=value ...]
+
+The rows are those of benchmarks/ablation.py. All take the same batch in one process, in turns, so
+that whatever else the machine does reaches all of them; the first rounds are left out.
+
+    parameters  of the discriminator
+    plain       median time of a step that mixes no images
+    mixing      of one that does (discriminator.cut.probability of the steps, after the warm-up)
+    step        expected time of a step: of both, by that probability
+    ratio       step, to that of the first row
+    memory      peak of a process of its own that takes a few steps, the mixing ones among them,
+                above what it held before the networks were built: of the CUDA device where there
+                is one, else resident memory (Linux)
+
+The time of making the cut mask alone, which is part of a mixing step, stands below the table.
+"""
+
+import argparse
+import json
+import math
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import torch
+from tqdm import tqdm
+
+import checkpoint
+from adversary import build_adversary
+from benchmarks.ablation import ROWS
+from benchmarks.tables import markdown_table
+from branches.branch import Moment
+from cli import add_device_argument, pick_device, positive_int, run_entry_point
+from config import Config
+from config_file import load_config
+from datasets.build import build_pairs, build_source
+from datasets.pairs import PairBatch, Place, collate
+from errors import UserError
+from files import replacing
+from losses import Perceptual, build_perceptual, perceptual_layers
+from model import Model
+from modules.cut_masks import priority_cut, rectangle_cut
+from training import Trainer
+from training_step import StepResult, train_step
+
+MEASURED: Final = ("fomm", "fomm-adv", "unet", "cutmix", "prioritycut")
+MIXES, PLAIN = 0.0, 1.0  # the coin of a step, which mixes where it is below the probability
+_WARM_UP = 3  # rounds, in which libraries choose their kernels and memory is allocated
+
+
+class Contestant(NamedTuple):
+    """A row with its networks; `kinds`: the coins of the steps that it can take, by name."""
+
+    trainer: Trainer
+    kinds: dict[str, float]
+
+    @property
+    def num_parameters(self) -> int:
+        """Of the discriminator."""
+        adversary = self.trainer.adversary
+        return 0 if adversary is None else sum(p.numel() for p in adversary.parameters())
+
+    def step(self, batch: PairBatch, coin: float) -> StepResult:
+        """One update, when everything has started and every warm-up is over."""
+        trainer = self.trainer
+        generator = torch.Generator(trainer.device).manual_seed(0)
+        return train_step(
+            trainer.model,
+            trainer.adversary,
+            trainer.optimizer,
+            trainer.perceptual,
+            batch,
+            Moment(math.inf, generator, coin),
+            trainer.config,
+        )
+
+
+def main(arguments: argparse.Namespace) -> None:
+    if arguments.config is None:
+        raise UserError("--config is missing: give a file, or a name such as demo.yaml")
+    output = Path(arguments.output)
+    if output.is_dir():
+        raise UserError(f"--output {output}: is a folder; give a file")
+    device = pick_device(arguments.device)
+    configs = {
+        row: load_config(arguments.config, [*arguments.overrides, *ROWS[row]]) for row in MEASURED
+    }
+    # Before this process grows, each row in a fresh one: memory is not given back to the system.
+    memory = {
+        row: fresh_peak_memory(config, arguments.device) if arguments.memory else None
+        for row, config in configs.items()
+    }
+    contestants = {row: build_contestant(config, device) for row, config in configs.items()}
+    batch = first_batch(configs[MEASURED[0]]).to(device)
+    seconds = time_steps(contestants, batch, arguments.rounds)
+    rows = cost_rows(configs, contestants, seconds, memory)
+    report = {
+        "config": arguments.config,
+        "overrides": arguments.overrides,
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "batch_size": configs[MEASURED[0]].train.batch_size,
+        "rounds": arguments.rounds,
+        "rows": rows,
+        "cut_mask_ms": time_cut_masks(configs["prioritycut"], device, arguments.rounds),
+    }
+    with replacing(output) as temporary:
+        temporary.write_text(json.dumps(report, indent=2) + "\n")
+    cells = [{name: _text(name, value) for name, value in row.items()} for row in rows]
+    print(markdown_table(cells))
+    masks = ", ".join(f"{name} {value:.3f} ms" for name, value in report["cut_mask_ms"].items())
+    print(f"\ncut mask of a batch: {masks}\n{output}")
+
+
+def build_contestant(config: Config, device: torch.device) -> Contestant:
+    """The networks, the optimizer and the losses of a run, as train.py builds them."""
+    trainer = Trainer(
+        config,
+        Model(config),
+        build_adversary(config),
+        _perceptual(config),
+        build_pairs(config),
+        build_source(config.data, "test"),
+        device,
+        Path(),  # a trainer that does not run writes nothing
+    )
+    mixes = config.discriminator is not None and config.discriminator.cut.kind != "none"
+    return Contestant(trainer, {"plain": PLAIN} | ({"mixing": MIXES} if mixes else {}))
+
+
+def first_batch(config: Config) -> PairBatch:
+    """The first samples of the first epoch, on the CPU."""
+    pairs = build_pairs(config)
+    return collate([pairs[Place(0, sample)] for sample in range(config.train.batch_size)])
+
+
+def time_steps(
+    contestants: dict[str, Contestant], batch: PairBatch, num_rounds: int
+) -> dict[tuple[str, str], float]:
+    """Median seconds of a step by (row, kind), taken in turns."""
+    device = batch.frames.device
+    found: dict[tuple[str, str], list[float]] = {}
+    for index in tqdm(range(_WARM_UP + num_rounds), unit="round", disable=None):
+        for row, contestant in contestants.items():
+            for kind, coin in contestant.kinds.items():
+                seconds = _seconds(partial(contestant.step, batch, coin), device)
+                if index >= _WARM_UP:
+                    found.setdefault((row, kind), []).append(seconds)
+    return {case: statistics.median(times) for case, times in found.items()}
+
+
+def cost_rows(
+    configs: dict[str, Config],
+    contestants: dict[str, Contestant],
+    seconds: dict[tuple[str, str], float],
+    memory: dict[str, int | None],
+) -> list[dict[str, Any]]:
+    """See the file's docstring; PriorityCut twice: by its probability, and in every step."""
+    rows = []
+    for row, contestant in contestants.items():
+        plain, mixing = seconds[row, "plain"], seconds.get((row, "mixing"))
+        discriminator = configs[row].discriminator
+        probability = discriminator.cut.probability if mixing is not None and discriminator else 0.0
+        for name, share in {row: probability, f"{row} every step": 1.0}.items():
+            if name != row and row != "prioritycut":
+                continue
+            step = plain if mixing is None else (1 - share) * plain + share * mixing
+            peak = memory[row]
+            rows.append(
+                {
+                    "row": name,
+                    "parameters": contestant.num_parameters,
+                    "plain_ms": 1000 * plain,
+                    "mixing_ms": None if mixing is None else 1000 * mixing,
+                    "probability": share,
+                    "step_ms": 1000 * step,
+                    "ratio": step / seconds[next(iter(contestants)), "plain"],
+                    "memory_mib": None if peak is None else peak / 2**20,
+                }
+            )
+    return rows
+
+
+def time_cut_masks(config: Config, device: torch.device, num_rounds: int) -> dict[str, float]:
+    """Median milliseconds of `priority_cut` and `rectangle_cut` on a batch of maps as large as
+    those of the dense motion.
+    """
+    assert config.motion is not None, "a discriminator needs it"
+    height, width = (round(side * config.motion.dense_motion.scale) for side in config.data.size)
+    generator = torch.Generator(device).manual_seed(0)
+    shape = (config.train.batch_size, 1, height, width)
+    background, occlusion = torch.rand(2, *shape, generator=generator, device=device)
+    fraction = torch.rand(shape[0], generator=generator, device=device)
+    cuts: dict[str, Callable[[], object]] = {
+        "priority_cut": lambda: priority_cut(background, occlusion, fraction),
+        "rectangle_cut": lambda: rectangle_cut(
+            background, occlusion, fraction, generator=generator
+        ),
+    }
+    found: dict[str, list[float]] = {name: [] for name in cuts}
+    for index in range(_WARM_UP + num_rounds):
+        for name, cut in cuts.items():
+            seconds = _seconds(cut, device)
+            if index >= _WARM_UP:
+                found[name].append(1000 * seconds)
+    return {name: statistics.median(times) for name, times in found.items()}
+
+
+def fresh_peak_memory(config: Config, device: str) -> int | None:
+    """`peak_memory` in a process that has done nothing before."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
+        return executor.submit(peak_memory, config, device, torch.get_num_threads()).result()
+
+
+def peak_memory(config: Config, device_name: str, num_threads: int) -> int | None:
+    """Bytes that a few steps need above what is there before the networks are built; None where
+    the system does not tell.
+    """
+    torch.set_num_threads(num_threads)
+    device = pick_device(device_name)
+    batch = first_batch(config).to(device)
+    before = _peak(device)
+    contestant = build_contestant(config, device)
+    for _ in range(3):
+        for coin in contestant.kinds.values():
+            contestant.step(batch, coin)
+    after = _peak(device)
+    return None if before is None or after is None else after - before
+
+
+def _peak(device: torch.device) -> int | None:
+    """Bytes. Not getrusage: on Linux a new process begins with the peak of its parent."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return None
+    (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
+    return 1024 * int(line.split()[1])
+
+
+def _seconds(call: Callable[[], object], device: torch.device) -> float:
+    """Time of `call`, what it leaves to the device included."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    started = time.perf_counter()
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - started
+
+
+def _perceptual(config: Config) -> Perceptual:
+    layers = perceptual_layers(config)
+    weights = None
+    if layers:
+        weights = checkpoint.load_vgg(config.perceptual.network, config.perceptual.weights)
+    return build_perceptual(config.perceptual, layers, weights)
+
+
+def _text(name: str, value: str | float | None) -> str:
+    if value is None or isinstance(value, str):
+        return value or ""
+    if name == "parameters":
+        return f"{value:,}"
+    return f"{value:.2f}" if name in ("probability", "ratio") else f"{value:.1f}"
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.adversarial",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", help="a YAML file, or the name of one in configs/")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key.sub=value", help="change keys of the config"
+    )
+    parser.add_argument(
+        "--rounds", type=positive_int, default=15, help="timed steps of every kind (default: 15)"
+    )
+    parser.add_argument(
+        "--memory",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="measure memory, a new process for each row (default)",
+    )
+    parser.add_argument(
+        "--output",
+        metavar="FILE.json",
+        default="runs/adversarial.json",
+        help="default: runs/adversarial.json",
+    )
+    add_device_argument(parser)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(run_entry_point(main, build_parser()))
