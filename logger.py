@@ -114,11 +114,13 @@ class Logger:
             self.tensorboard.add_scalar(tag, value, step)
 
     def status(self, step: int, values: Mapping[str, float]) -> None:
-        """Show the losses beside the bar; without a terminal, print a line instead."""
+        """Show the losses, and the gap of the discriminator, beside the bar; without a terminal,
+        print a line instead.
+        """
         shown = " ".join(
-            f"{name.split('/')[-1]} {value:.3g}"
+            f"{_short(name)} {value:.3g}"
             for name, value in values.items()
-            if name.startswith("loss/")
+            if name.startswith("loss/") or name == "discriminator/gap"
         )
         speed = ""
         if "speed/samples_per_second" in values:
@@ -143,6 +145,12 @@ class Logger:
     def close(self) -> None:
         self.tensorboard.close()
         self.bar.close()
+
+
+def _short(name: str) -> str:
+    """loss/motion/perceptual as perceptual; what is no term of a branch with what it belongs to."""
+    *_, owner, term = name.split("/")
+    return f"{owner}_{term}" if owner in ("adversarial", "discriminator") else term
 
 
 def _forget_after(path: Path, step: int) -> None:

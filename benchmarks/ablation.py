@@ -3,11 +3,10 @@
     python -m benchmarks.ablation --config demo.yaml --steps 2000 [key.sub=value ...]
 
 A row changes the discriminator of the config alone (`ROWS`): its kind and its cut; the patch
-discriminator of fomm-adv has widths and weights for demo.yaml, and is else that of
-vox-fomm-adv.yaml. Runs of one seed see the same batches and begin with the same weights. Each
-lies in OUTPUT/<row>-<seed>: called again, the command continues where it was interrupted, trains
-no run twice, and takes in further rows and seeds. A run that fails is reported and the others go
-on.
+discriminator of fomm-adv has widths for small images, and is else that of vox-fomm-adv.yaml. Runs
+of one seed see the same batches and begin with the same weights. Each lies in OUTPUT/<row>-<seed>:
+called again, the command continues where it was interrupted, trains no run twice, and takes in
+further rows and seeds. A run that fails is reported and the others go on.
 
 The motion branch (averaged weights, where there are) then reconstructs every test clip from its
 first frame, which is one of the frames measured. PSNRs are in dB, at most 100 for one frame.
@@ -63,8 +62,6 @@ ROWS: Final[dict[str, tuple[str, ...]]] = {
         "discriminator.channels=[16, 32, 64]",  # a U-Net's are too many for small images
         "discriminator.spectral_norm=false",
         "discriminator.keypoints=true",
-        "discriminator.losses.encoder=1.0",  # no decoder to share with
-        "discriminator.generator_losses.encoder=0.2",  # demo.yaml's of encoder and decoder
         "discriminator.cut.kind=none",
     ),
     "unet": ("discriminator.kind=unet", "discriminator.cut.kind=none"),
@@ -167,7 +164,7 @@ def plan(
     every = [
         f"log.validate_every={num_steps}",  # one at the end, unless asked for
         *overrides,
-        *ROWS[row],
+        *row_overrides(config, overrides, row),
         f"seed={seed}",
         f"run.output_dir={json.dumps(str(folder))}",  # text, whatever its name
         f"train.max_steps={num_steps}",
@@ -179,6 +176,22 @@ def plan(
     if resolved.motion is None:
         raise UserError("motion: found null; it is the motion branch that the rows train")
     return Run(row, seed, folder, every, resolved)
+
+
+def row_overrides(config: str, overrides: Sequence[str], row: str) -> list[str]:
+    """What makes `row` of the given config. The only head of the patch discriminator gets the
+    weight of the U-Net's two together, in the loss of either player.
+
+    Raises:
+        UserError: a config that cannot be used.
+    """
+    changes = list(ROWS[row])
+    given = load_config(config, overrides).discriminator
+    if "discriminator.kind=patch" in changes and given is not None and given.kind == "unet":
+        for section in ("losses", "generator_losses"):
+            weights = getattr(given, section)
+            changes.append(f"discriminator.{section}.encoder={weights.encoder + weights.decoder}")
+    return changes
 
 
 def check_folder(run: Run) -> None:

@@ -35,7 +35,7 @@ from tqdm import tqdm
 
 import checkpoint
 from adversary import build_adversary
-from benchmarks.ablation import ROWS
+from benchmarks.ablation import row_overrides
 from benchmarks.tables import markdown_table
 from branches.branch import Moment
 from cli import add_device_argument, pick_device, positive_int, run_entry_point
@@ -91,7 +91,14 @@ def main(arguments: argparse.Namespace) -> None:
         raise UserError(f"--output {output}: is a folder; give a file")
     device = pick_device(arguments.device)
     configs = {
-        row: load_config(arguments.config, [*arguments.overrides, *ROWS[row]]) for row in MEASURED
+        row: load_config(
+            arguments.config,
+            [
+                *arguments.overrides,
+                *row_overrides(arguments.config, arguments.overrides, row),
+            ],
+        )
+        for row in MEASURED
     }
     # Before this process grows, each row in a fresh one: memory is not given back to the system.
     memory = {

@@ -84,10 +84,11 @@ def test_without_a_terminal_a_line_is_printed(capsys, open_logger):
     logger.restart_clock()  # what came before, its steps included, is out of the next speed
     assert logger.speed(batch_size=4) == {}
     assert 0 <= speed["speed/data_share"] <= 1
-    logger.status(5, {"loss/total": 1.5, "epoch": 1.0, **speed})
+    terms = {"loss/motion/pixel": 1, "loss/adversarial/encoder": 2, "discriminator/gap": 0.25}
+    logger.status(5, {**terms, "loss/total": 1.5, "discriminator/cut_share": 0.5, **speed})
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert line.startswith("step 5/10 ")
-    assert line.endswith(" total 1.5")
+    assert line.endswith(" pixel 1 adversarial_encoder 2 discriminator_gap 0.25 total 1.5")
 
 
 def test_folder_that_cannot_be_written(tmp_path):
