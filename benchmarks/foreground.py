@@ -1,0 +1,144 @@
+"""Which foreground should PriorityCut cut? The dense motion's or the mask generator's.
+
+    python -m benchmarks.foreground --checkpoint runs/demo/checkpoints/best.pt
+
+For a checkpoint trained on puppets, whose true figure is known. The source is the first frame of a
+clip, the driving frames are later ones. Numbers are means over frames; split `train` is for the
+choice of `discriminator.cut.background_threshold`, `test` for reporting it.
+
+    foreground   where the background's weight is below the threshold: the softmax of the dense
+                 motion (dense_motion) or 1 - m(D) (mask_generator), at the size of the dense motion
+    iou          of it with the true figure of the driving frame
+    on_figure    share of the pixels that PriorityCut takes, for k = 0.3, that lie on that figure
+    of_frame     the figure's share of the frame: what a blind cut would have as on_figure
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+import checkpoint
+from animation import frames_to_tensor, load_model
+from benchmarks.scenes import driving_frames
+from benchmarks.tables import markdown_table
+from branches.masks import MaskBranch
+from branches.motion import MotionBranch
+from cli import add_device_argument, pick_device, positive_int, run_entry_point
+from datasets.puppets import Puppets
+from errors import UserError
+from evaluation import FrameMetrics, mean_metrics
+from metrics.masks import mask_iou
+from model import Model
+from modules.cut_masks import priority_cut
+from modules.geometry import resize
+
+THRESHOLDS = tuple(tenths / 10 for tenths in range(1, 10))
+FRACTION = 0.3  # of the foreground that is cut
+
+
+def main(arguments: argparse.Namespace) -> None:
+    path, device = Path(arguments.checkpoint), pick_device(arguments.device)
+    saved = checkpoint.load(path)
+    data = saved.config.data
+    if data.kind != "puppets":
+        raise UserError(f"{path}: trained on clips, whose figures nobody has drawn; use puppets")
+    motion = saved.config.motion
+    if motion is None or not motion.dense_motion.occlusion:
+        raise UserError(f"{path}: has no occlusion map; train the motion branch with one")
+    model = load_model(saved, device)
+    settings = data.puppets
+    rows: list[dict[str, str | float | None]] = []
+    for split, most in (("train", settings.num_train_clips), ("test", settings.num_test_clips)):
+        clips = Puppets(
+            split,
+            min(arguments.num_clips, most),
+            settings.num_frames,
+            data.size,
+            settings.seed,
+            settings.motion_scale,
+        )
+        rows += [
+            {"split": split, "foreground": source, "threshold": f"{threshold:g}", **scores}
+            for (source, threshold), scores in measure(
+                model, clips, arguments.num_frames, device
+            ).items()
+        ]
+    print(markdown_table(rows))
+
+
+@torch.inference_mode()
+def measure(
+    model: Model, clips: Puppets, num_frames: int, device: torch.device
+) -> dict[tuple[str, float], dict[str, float]]:
+    """The mean scores by source of the foreground and threshold."""
+    frames = driving_frames(clips, num_frames)
+    collected: dict[tuple[str, float], list[FrameMetrics]] = {}
+    for index in range(len(clips.clips)):
+        source = frames_to_tensor(clips.read(index, [0]), device)
+        driving = frames_to_tensor(clips.read(index, frames), device)
+        weights, occlusion_map = background_weights(model, source, driving)
+        size = (occlusion_map.shape[-2], occlusion_map.shape[-1])
+        figure = torch.from_numpy(clips.foreground_masks(index, frames)).unsqueeze(1).to(device)
+        truth = resize(figure, size) > 0.5
+        for name, weight in weights.items():
+            for threshold in THRESHOLDS:
+                scores = score(weight, occlusion_map, truth, threshold)
+                collected.setdefault((name, threshold), []).append(scores)
+    return {case: mean_metrics(found) for case, found in collected.items()}
+
+
+def background_weights(
+    model: Model, source: Tensor, driving: Tensor
+) -> tuple[dict[str, Tensor], Tensor]:
+    """By name, B x 1 x h x w in [0, 1]; and the occlusion map of the same size, for `source`,
+    1 x 3 x H x W, and `driving`, B x 3 x H x W.
+    """
+    motion = model.branches["motion"]
+    assert isinstance(motion, MotionBranch)
+    sources = source.expand_as(driving)
+    keypoints = motion.keypoint_detector(sources), motion.keypoint_detector(driving)
+    dense = motion.dense_motion(sources, *keypoints)
+    assert dense.occlusion_map is not None
+    weights = {"dense_motion": dense.motion_weights[:, :1]}
+    masks = model.branches.get("masks")
+    if isinstance(masks, MaskBranch):
+        size = (dense.occlusion_map.shape[-2], dense.occlusion_map.shape[-1])
+        weights["mask_generator"] = 1 - resize(masks.mask_generator(driving), size)
+    return weights, dense.occlusion_map
+
+
+def score(
+    background_weight: Tensor, occlusion_map: Tensor, truth: Tensor, threshold: float
+) -> FrameMetrics:
+    """Of each frame; `on_figure` is not defined (NaN) where nothing is cut."""
+    fraction = torch.full((len(truth),), FRACTION, device=truth.device)
+    cut = priority_cut(background_weight, occlusion_map, fraction, threshold=threshold) == 0
+    return {
+        "iou": mask_iou(background_weight < threshold, truth),
+        "on_figure": (cut & truth).sum(dim=(1, 2, 3)) / cut.sum(dim=(1, 2, 3)),
+        "of_frame": truth.float().mean(dim=(1, 2, 3)),
+    }
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.foreground",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--checkpoint", required=True, metavar="PATH")
+    parser.add_argument(
+        "--num-clips", type=positive_int, default=48, help="of either split (default: 48)"
+    )
+    parser.add_argument(
+        "--num-frames", type=positive_int, default=4, help="driving frames of a clip (default: 4)"
+    )
+    add_device_argument(parser)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(run_entry_point(main, build_parser()))
