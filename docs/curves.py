@@ -22,6 +22,16 @@ MASKS = (
     *("masks/mask_mean", "masks/mask_binariness", "masks/mask_movement"),
 )
 MOTION = ("motion/keypoint_spread", "motion/keypoint_shift", *UNIT_INTERVAL)
+ADVERSARY = (  # up to two scalars in a panel
+    ("discriminator/real_logits", "discriminator/generated_logits"),
+    ("discriminator/gap", "discriminator/pixel_gap"),
+    ("discriminator_loss/encoder", "discriminator_loss/decoder"),
+    ("discriminator_loss/consistency",),
+    ("loss/adversarial/encoder", "loss/adversarial/decoder"),
+    ("loss/adversarial/encoder_features", "loss/adversarial/decoder_features"),
+    ("discriminator/cut_share",),
+    ("discriminator/gradient_norm",),
+)
 
 
 def draw_curves(metrics: Metrics) -> Figure:
@@ -34,6 +44,27 @@ def draw_curves(metrics: Metrics) -> Figure:
         plot_validation(axis, metrics, name)
     for axis, name in zip(axes[3], MASKS, strict=True):
         plot(axis, name, {GOOD: metrics})
+    for axis in axes[-1]:
+        axis.set_xlabel("step")
+    return figure
+
+
+def draw_adversarial_curves(metrics: Metrics) -> Figure:
+    """How the two players of one run stand."""
+    figure, axes = plt.subplots(2, 4, figsize=(12, 4.8), layout="constrained")
+    for axis, names in zip(axes.flat, ADVERSARY, strict=True):
+        for name, color in zip(names, (GOOD, BAD), strict=False):
+            label = name.rpartition("/")[2]
+            axis.plot(*series(metrics, name, "train"), color=color, linewidth=1.4, label=label)
+        if len(names) > 1:
+            axis.legend(frameon=False, fontsize=8)
+            decorate(axis, names[0].rpartition("/")[0])
+        else:
+            decorate(axis, names[0])
+        if names[0].endswith(("/encoder", "/gradient_norm")):
+            axis.set_yscale("log")  # the first steps are far off
+            axis.tick_params(which="minor", labelsize=8)
+    axes[1][2].set_ylim(0, 1.03)  # cut_share
     for axis in axes[-1]:
         axis.set_xlabel("step")
     return figure

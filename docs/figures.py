@@ -5,9 +5,9 @@
         --metrics runs/demo/metrics.jsonl --unhealthy runs/too-fast/metrics.jsonl \
         --no-prior runs/no-prior/metrics.jsonl
 
-The checkpoint is one of all branches, trained on puppets (demo.yaml). Every picture is its output
-on the first clips of the test split; none is chosen by hand. The scalars at the start, in the
-middle and at the end of the first run are printed.
+The checkpoint is one of all branches and a discriminator, trained on puppets (demo.yaml). Every
+picture is its output on the first clips of the test split; none is chosen by hand. The scalars at
+the start, in the middle and at the end of the first run are printed.
 """
 
 import argparse
@@ -21,6 +21,7 @@ from matplotlib.figure import Figure
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import checkpoint
+from adversary import Adversary
 from animation import load_model
 from branches.background import BackgroundBranch
 from branches.masks import MaskBranch
@@ -29,8 +30,16 @@ from cli import run_entry_point
 from config import Config
 from datasets.build import build_source
 from datasets.puppets import Puppets
+from docs.adversarial_figures import draw_cut, draw_judged, load_adversary
 from docs.background_figures import draw_columns, draw_swap
-from docs.curves import draw_collapse, draw_curves, draw_mask_collapse, print_values, read_metrics
+from docs.curves import (
+    draw_adversarial_curves,
+    draw_collapse,
+    draw_curves,
+    draw_mask_collapse,
+    print_values,
+    read_metrics,
+)
 from docs.drawing import write
 from docs.mask_figures import draw_masks, draw_perturbation, draw_prior
 from docs.motion_figures import (
@@ -58,10 +67,13 @@ def main(arguments: argparse.Namespace) -> None:
             f"{path}: the figures show all branches beside the rendered truth; give a checkpoint "
             "trained on puppets with motion, masks and background (demo.yaml)"
         )
-    pictures = draw_pictures(load_model(saved, torch.device("cpu")), saved.config)
+    adversary = load_adversary(saved)
+    model = load_model(saved, torch.device("cpu"))
+    pictures = draw_pictures(model, adversary, saved.config)
     for name, figure in pictures.items():
         write(figure, output / f"{name}.png")
     write(draw_curves(healthy), output / "curves.png")
+    write(draw_adversarial_curves(healthy), output / "adversarial_curves.png")
     if unhealthy is not None:
         write(draw_collapse(healthy, unhealthy), output / "collapse.png")
     if arguments.no_prior:
@@ -70,8 +82,8 @@ def main(arguments: argparse.Namespace) -> None:
     print_values(healthy)
 
 
-def draw_pictures(model: Model, config: Config) -> dict[str, Figure]:
-    """By name, what the networks of `model` make of the test split; on the CPU."""
+def draw_pictures(model: Model, adversary: Adversary, config: Config) -> dict[str, Figure]:
+    """By name, what the networks make of the test split; on the CPU."""
     motion, masks, background = (model.branches[name] for name in ("motion", "masks", "background"))
     assert isinstance(motion, MotionBranch)
     assert isinstance(masks, MaskBranch)
@@ -91,6 +103,8 @@ def draw_pictures(model: Model, config: Config) -> dict[str, Figure]:
         "prior": draw_prior(masks, clips),
         "columns": draw_columns(model, clips),
         "swap": draw_swap(model, clips),
+        "cut": draw_cut(adversary, example),
+        "judged": draw_judged(adversary, example),
     }
 
 
