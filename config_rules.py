@@ -155,7 +155,7 @@ def _discriminator_sizes(config: Config) -> Iterator[Violation]:
             yield Violation(
                 keys,
                 f"{blocks} need image sides that are multiples of {needed}; data.image_size is "
-                f"{_size(config)}, for at most {most} blocks",
+                f"{_size(config)}; the largest number that fits is {most}",
             )
     elif PatchDiscriminator.patch_side(min(config.data.size), num_blocks) < 2:
         # The instance norm of the last block needs more than one place to look at.

@@ -207,7 +207,7 @@ def test_all_problems_at_once():
         "vox-fomm.yaml: perceptual.scales: 0.125 of 250 x 250 is not a whole number of pixels",
         "vox-fomm.yaml: perceptual.scales: 0.25 of 250 x 250 is not a whole number of pixels",
         "vox-unet.yaml: discriminator.channels: 6 blocks of kind unet need image sides that are "
-        "multiples of 64; data.image_size is 250 x 250; give fewer, or another size",
+        "multiples of 64; data.image_size is 250 x 250; the largest number that fits is 1",
     ]
 
 

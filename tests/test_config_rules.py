@@ -174,12 +174,12 @@ def test_rule(overrides, expected):
         (
             ["data.image_size=[128, 96]"],
             "discriminator.channels: 6 blocks of kind unet need image sides that are multiples of "
-            "64; data.image_size is 128 x 96, for at most 5 blocks",
+            "64; data.image_size is 128 x 96; the largest number that fits is 5",
         ),
         (
             ["discriminator.channels=[1, 1, 1, 1, 1, 1, 1]"],
             "discriminator.channels: 7 blocks of kind unet need image sides that are multiples of "
-            "128; data.image_size is 128 x 64, for at most 6 blocks",
+            "128; data.image_size is 128 x 64; the largest number that fits is 6",
         ),
         (
             # Of 64 pixels 30, 13, 5 and 1 are left, and the fifth block finds nothing.
