@@ -30,6 +30,7 @@ from config import Config
 from config_file import parse_config
 from errors import UserError
 from files import GIT_LFS_POINTER, replacing
+from losses import Perceptual, build_perceptual, perceptual_layers
 from modules.vgg import VGGFeatures, relu_layers
 
 FORMAT_VERSION = 1
@@ -277,6 +278,18 @@ def keep_best(output_dir: Path, path: Path) -> None:
     """Make best.pt a copy of the checkpoint at `path`."""
     with replacing(best_path(output_dir)) as temporary:
         shutil.copyfile(path, temporary)
+
+
+def load_perceptual(config: Config) -> Perceptual:
+    """The feature pyramid of all branches; weights are read only where a layer is used.
+
+    Raises:
+        UserError: as `load_vgg`.
+    """
+    layers, weights = perceptual_layers(config), None
+    if layers:
+        weights = load_vgg(config.perceptual.network, config.perceptual.weights)
+    return build_perceptual(config.perceptual, layers, weights)
 
 
 def load_vgg(network: str, weights: str) -> dict[str, Tensor] | None:

@@ -18,7 +18,6 @@ from config_file import dump_config, load_config, override_config
 from datasets.build import build_pairs, build_source, preflight
 from errors import UserError
 from files import replacing
-from losses import build_perceptual, perceptual_layers
 from model import Model
 from training import Trainer
 
@@ -54,11 +53,7 @@ def main(arguments: argparse.Namespace) -> int | None:
     test_clips = build_source(config.data, "test")
     print(preflight(pairs.clips))
     print(preflight(test_clips, max_unreadable=0))  # metrics over fewer clips are others
-    layers = perceptual_layers(config)
-    weights = None
-    if layers:
-        weights = checkpoint.load_vgg(config.perceptual.network, config.perceptual.weights)
-    perceptual = build_perceptual(config.perceptual, layers, weights)
+    perceptual = checkpoint.load_perceptual(config)
     model, adversary = Model(config), build_adversary(config)
     if saved is not None and arguments.init_from is not None:
         print(f"--init-from {arguments.init_from}: left out, since the run continues from its own")

@@ -45,7 +45,6 @@ from datasets.build import build_pairs, build_source
 from datasets.pairs import PairBatch, Place, collate
 from errors import UserError
 from files import replacing
-from losses import Perceptual, build_perceptual, perceptual_layers
 from model import Model
 from modules.cut_masks import priority_cut, rectangle_cut
 from training import Trainer
@@ -133,7 +132,7 @@ def build_contestant(config: Config, device: torch.device) -> Contestant:
         config,
         Model(config),
         build_adversary(config),
-        _perceptual(config),
+        checkpoint.load_perceptual(config),
         build_pairs(config),
         build_source(config.data, "test"),
         device,
@@ -263,14 +262,6 @@ def _seconds(call: Callable[[], object], device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     return time.perf_counter() - started
-
-
-def _perceptual(config: Config) -> Perceptual:
-    layers = perceptual_layers(config)
-    weights = None
-    if layers:
-        weights = checkpoint.load_vgg(config.perceptual.network, config.perceptual.weights)
-    return build_perceptual(config.perceptual, layers, weights)
 
 
 def _text(name: str, value: str | float | None) -> str:

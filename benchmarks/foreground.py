@@ -27,6 +27,7 @@ from benchmarks.tables import markdown_table
 from branches.masks import MaskBranch
 from branches.motion import MotionBranch
 from cli import add_device_argument, pick_device, positive_int, run_entry_point
+from datasets.build import build_puppets
 from datasets.puppets import Puppets
 from errors import UserError
 from evaluation import FrameMetrics, mean_metrics
@@ -52,14 +53,7 @@ def main(arguments: argparse.Namespace) -> None:
     settings = data.puppets
     rows: list[dict[str, str | float | None]] = []
     for split, most in (("train", settings.num_train_clips), ("test", settings.num_test_clips)):
-        clips = Puppets(
-            split,
-            min(arguments.num_clips, most),
-            settings.num_frames,
-            data.size,
-            settings.seed,
-            settings.motion_scale,
-        )
+        clips = build_puppets(data, split, min(arguments.num_clips, most))
         rows += [
             {"split": split, "foreground": source, "threshold": f"{threshold:g}", **scores}
             for (source, threshold), scores in measure(

@@ -63,6 +63,7 @@ from benchmarks.tables import detailed_tables, summary_table
 from branches.background import BackgroundBranch
 from branches.masks import MaskBranch
 from cli import add_device_argument, pick_device, positive_int, run_entry_point
+from datasets.build import build_puppets
 from datasets.puppets import Puppets
 from errors import UserError
 from evaluation import FrameMetrics, evaluate_masks, mask_overlaps, mean_metrics
@@ -127,18 +128,10 @@ def main(arguments: argparse.Namespace) -> None:
             "on, or give a later checkpoint"
         )
     model = load_model(saved, device)
-    settings = data.puppets
     train, test = (
-        Puppets(
-            split,
-            num_clips,
-            settings.num_frames,
-            data.size,
-            settings.seed,
-            settings.motion_scale,
-        )
+        build_puppets(data, split, num_clips)
         for split, num_clips in (
-            ("train", min(arguments.num_clips, settings.num_train_clips)),
+            ("train", min(arguments.num_clips, data.puppets.num_train_clips)),
             ("test", arguments.num_clips),
         )
     )

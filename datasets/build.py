@@ -19,21 +19,21 @@ def build_source(data: DataConfig, split: str) -> ClipSource:
         UserError: the folder or the split is missing or empty.
     """
     if data.kind == "puppets":
-        puppets = data.puppets
-        num_clips = {"train": puppets.num_train_clips, "test": puppets.num_test_clips}
+        num_clips = {"train": data.puppets.num_train_clips, "test": data.puppets.num_test_clips}
         if split not in num_clips:
             raise UserError(f"split {split}: puppets have the splits train and test")
-        return Puppets(
-            split,
-            num_clips[split],
-            puppets.num_frames,
-            data.size,
-            puppets.seed,
-            puppets.motion_scale,
-        )
+        return build_puppets(data, split, num_clips[split])
     assert data.root is not None  # the config's rules require it for clips
     id_sampling = data.id_sampling and split == "train"  # evaluation takes every clip
     return ClipFolder(Path(data.root), split, data.size, data.fit, id_sampling)
+
+
+def build_puppets(data: DataConfig, split: str, num_clips: int) -> Puppets:
+    """The first `num_clips` puppets of a split, however many of them the config asks for."""
+    puppets = data.puppets
+    return Puppets(
+        split, num_clips, puppets.num_frames, data.size, puppets.seed, puppets.motion_scale
+    )
 
 
 def build_pairs(config: Config) -> FramePairs:
