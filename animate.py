@@ -17,24 +17,24 @@ import torch
 from tqdm import tqdm
 
 import checkpoint
-from animation import (
+from animation.background_swap import BackgroundSwapper, BackgroundType, Compose
+from animation.inputs import TRANSPARENT, Inputs, choose_inputs, is_file_name
+from animation.layouts import LAYOUTS, AnimatedBatch, Layout, LayoutName, grey_frames
+from animation.movers import (
     ANIMATORS,
-    Animator,
     AnimatorName,
-    MaskAnimator,
+    MaskMover,
+    Mover,
     animate,
-    build_animator,
+    build_mover,
     frames_to_tensor,
     load_model,
 )
-from animation_inputs import TRANSPARENT, Inputs, choose_inputs, is_file_name
-from background_swap import BackgroundSwapper, BackgroundType, Compose
 from checkpoint import Checkpoint
 from cli import add_device_argument, pick_device, positive_int, run_entry_point
 from datasets.backgrounds import BackgroundFrames, parse_color
 from datasets.video_writer import VideoWriter
 from errors import UserError
-from layouts import LAYOUTS, AnimatedBatch, Layout, LayoutName, grey_frames
 from model import Model
 
 RUNS = Path("runs")
@@ -53,7 +53,7 @@ def main(arguments: argparse.Namespace) -> None:
     device = pick_device(arguments.device)
     saved = checkpoint.load(path)
     model = load_model(saved, device)
-    animator = choose_animator(arguments, saved, model, device)
+    mover = choose_animator(arguments, saved, model, device)
     inputs = choose_inputs(arguments, saved)
     swapper = build_swapper(arguments, saved, model, inputs)
     layout_name = choose_layout(arguments, swapper)
@@ -70,7 +70,7 @@ def main(arguments: argparse.Namespace) -> None:
         masks = open_masks(masks_output, inputs.frame_rate, as_folder=output.is_dir())
     # The video ends first: if it fails there, no new masks appear beside an earlier one.
     with masks or nullcontext(), video:
-        for batch in animated_batches(animator, swapper, inputs, arguments.batch_size):
+        for batch in animated_batches(mover, swapper, inputs, arguments.batch_size):
             for frame in layout.arrange(batch):
                 video.write(frame)
                 num_frames += 1
@@ -83,12 +83,12 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def animated_batches(
-    animator: Animator, swapper: BackgroundSwapper | None, inputs: Inputs, batch_size: int
+    mover: Mover, swapper: BackgroundSwapper | None, inputs: Inputs, batch_size: int
 ) -> Iterator[AnimatedBatch]:
     """Animate and swap batch by batch; memory does not grow with the number of frames."""
     progress = tqdm(inputs.driving, total=inputs.num_frames, unit="frame", disable=None)
     backgrounds = None if inputs.backgrounds is None else iter(inputs.backgrounds)
-    for driving, animated in animate(animator, inputs.source, progress, batch_size):
+    for driving, animated in animate(mover, inputs.source, progress, batch_size):
         if swapper is None or backgrounds is None:
             swapped = None if swapper is None else swapper.cut_out(animated)
             yield AnimatedBatch(inputs.source, driving, animated, None, swapped)
@@ -99,7 +99,7 @@ def animated_batches(
             # The array of a picture that stays is the same: one upload, one mask.
             is_still = all(frame is behind[0] for frame in behind)
             pictures = np.stack(behind[:1] if is_still else behind)
-            swapped = swapper.swap(animated[:count], frames_to_tensor(pictures, animator.device))
+            swapped = swapper.swap(animated[:count], frames_to_tensor(pictures, mover.device))
             yield AnimatedBatch(
                 inputs.source, driving[:count], animated[:count], np.stack(behind), swapped
             )
@@ -162,7 +162,7 @@ def open_masks(path: Path, frame_rate: Fraction, as_folder: bool) -> VideoWriter
 
 def choose_animator(
     arguments: argparse.Namespace, saved: Checkpoint, model: Model, device: torch.device
-) -> Animator:
+) -> Mover:
     name: AnimatorName = arguments.animator or ("motion" if "motion" in model.branches else "masks")
     if name == "masks":
         for option in ("motion", "adapt_scale"):
@@ -171,7 +171,7 @@ def choose_animator(
                     f"{as_typed(option)} belongs to the animator motion; leave it out, or use "
                     "--animator motion"
                 )
-    animator = build_animator(
+    mover = build_mover(
         model,
         device,
         name,
@@ -179,13 +179,13 @@ def choose_animator(
         adapt_scale=arguments.adapt_scale,
     )
     start = saved.untrained.get("masks.refinement.start_epoch")
-    if isinstance(animator, MaskAnimator) and start is not None:
+    if isinstance(mover, MaskMover) and start is not None:
         remedy = ", or use --animator motion" if "motion" in model.branches else ""
         raise UserError(
             f"--animator masks: at step {saved.step} the refinement has not started "
             f"(masks.refinement.start_epoch: {start}); train on{remedy}"
         )
-    return animator
+    return mover
 
 
 def build_swapper(

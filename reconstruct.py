@@ -10,13 +10,13 @@ import numpy as np
 from tqdm import tqdm
 
 import checkpoint
-from animation import ANIMATORS, Animator, load_model, reconstruction_animators
+from animation.movers import ANIMATORS, Mover, load_model, reconstruction_movers
 from cli import add_device_argument, pick_device, positive_int, run_entry_point
 from datasets.build import build_source, preflight
 from datasets.source import ClipSource
 from datasets.video_writer import VideoWriter
 from errors import UserError
-from evaluation import FrameMetrics, mean_metrics, reconstruct_clip
+from evaluation.reconstruction import FrameMetrics, mean_metrics, reconstruct_clip
 from files import replacing
 from visualization import to_uint8
 
@@ -25,14 +25,14 @@ def main(arguments: argparse.Namespace) -> None:
     path = Path(arguments.checkpoint)
     device = pick_device(arguments.device)
     saved = checkpoint.load(path)
-    animators = reconstruction_animators(load_model(saved, device), device)
-    name = arguments.animator or next(iter(animators))
-    if name not in animators:
+    movers = reconstruction_movers(load_model(saved, device), device)
+    name = arguments.animator or next(iter(movers))
+    if name not in movers:
         raise UserError(
             f"--animator {name}: {path} was trained without the branch {name}; it has: "
-            f"{', '.join(animators)}"
+            f"{', '.join(movers)}"
         )
-    animator = animators[name]
+    mover = movers[name]
     data = saved.config.data.model_copy(update={"id_sampling": False})  # every clip counts
     if arguments.data_root is not None:
         data = data.model_copy(update={"kind": "clips", "root": arguments.data_root})
@@ -49,7 +49,7 @@ def main(arguments: argparse.Namespace) -> None:
     rows: list[dict[str, str | float]] = []
     for index, clip in enumerate(tqdm(clips.clips, unit="clip", disable=None)):
         metrics = reconstruct_to_video(
-            animator, clips, index, output / "clips" / f"{clip.name}.mp4", arguments.batch_size
+            mover, clips, index, output / "clips" / f"{clip.name}.mp4", arguments.batch_size
         )
         collected += metrics
         num_frames = sum(len(batch["l1"]) for batch in metrics)
@@ -78,13 +78,13 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def reconstruct_to_video(
-    animator: Animator, clips: ClipSource, index: int, path: Path, batch_size: int
+    mover: Mover, clips: ClipSource, index: int, path: Path, batch_size: int
 ) -> list[FrameMetrics]:
     """Reconstruct a clip, write source, driving frame and prediction side by side to `path`."""
     source = clips.read(index, [0])[0]
     collected = []
     with VideoWriter(path, clips.frame_rate(index)) as video:
-        for batch in reconstruct_clip(animator, clips, index, batch_size=batch_size):
+        for batch in reconstruct_clip(mover, clips, index, batch_size=batch_size):
             for driving, prediction in zip(batch.driving, to_uint8(batch.prediction), strict=True):
                 video.write(np.concatenate((source, driving, prediction), axis=1))
             collected.append(batch.metrics)

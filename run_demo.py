@@ -15,7 +15,7 @@ import torch
 import checkpoint
 from datasets.images import write_image
 from datasets.video import open_clip
-from evaluation import spread
+from evaluation.reconstruction import spread
 from files import replacing
 from visualization import titled_grid
 

@@ -13,7 +13,7 @@ from torch import nn
 
 import checkpoint
 from adversary import Adversary
-from animation import reconstruction_animators
+from animation.movers import reconstruction_movers
 from branches.branch import Moment, StepInputs
 from branches.masks import MaskBranch
 from checkpoint import Checkpoint
@@ -22,7 +22,7 @@ from datasets.loading import loaded_batches
 from datasets.pairs import BatchSchedule, FailureBudget, FramePairs, PairBatch
 from datasets.source import ClipSource
 from errors import UserError
-from evaluation import evaluate, evaluate_masks, spread
+from evaluation.reconstruction import evaluate, evaluate_masks, spread
 from logger import Logger, RunningMeans
 from losses import Perceptual
 from model import Model
@@ -272,7 +272,7 @@ class Trainer:
         model = (self.average.model if self.average is not None else self.model).eval()
         log = self.config.log
         self.metrics = evaluate(
-            reconstruction_animators(model, self.device),
+            reconstruction_movers(model, self.device),
             self.test_clips,
             num_clips=log.num_validation_clips,
             num_frames=log.num_validation_frames,

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 
 import checkpoint
-from animation import frames_to_tensor, load_model
+from animation.movers import frames_to_tensor, load_model
 from benchmarks.scenes import driving_frames
 from benchmarks.tables import markdown_table
 from branches.masks import MaskBranch
@@ -30,7 +30,7 @@ from cli import add_device_argument, pick_device, positive_int, run_entry_point
 from datasets.build import build_puppets
 from datasets.puppets import Puppets
 from errors import UserError
-from evaluation import FrameMetrics, mean_metrics
+from evaluation.reconstruction import FrameMetrics, mean_metrics
 from metrics.masks import mask_iou
 from model import Model
 from modules.cut_masks import priority_cut

@@ -49,14 +49,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 import checkpoint
-from animation import (
-    Animator,
+from animation.background_swap import BackgroundSwapper, BackgroundType, Compose
+from animation.movers import (
     AnimatorName,
-    build_animator,
+    Mover,
+    build_mover,
     load_model,
-    reconstruction_animators,
+    reconstruction_movers,
 )
-from background_swap import BackgroundSwapper, BackgroundType, Compose
 from benchmarks.scenes import DRIVERS, MIN_CLIPS, Driver, Scene, build_scene, driving_frames
 from benchmarks.scores import animation_scores, swap_scores
 from benchmarks.tables import detailed_tables, summary_table
@@ -66,7 +66,7 @@ from cli import add_device_argument, pick_device, positive_int, run_entry_point
 from datasets.build import build_puppets
 from datasets.puppets import Puppets
 from errors import UserError
-from evaluation import FrameMetrics, evaluate_masks, mask_overlaps, mean_metrics
+from evaluation.reconstruction import FrameMetrics, evaluate_masks, mask_overlaps, mean_metrics
 from files import replacing
 from model import Model
 
@@ -98,7 +98,7 @@ SwapMetrics = dict[SwapCase, list[FrameMetrics]]
 class Networks(NamedTuple):
     """What of a model is measured."""
 
-    animators: dict[Driver, dict[AnimatorName, Animator]]
+    movers: dict[Driver, dict[AnimatorName, Mover]]
     swappers: dict[tuple[BackgroundType, Compose], BackgroundSwapper]
     device: torch.device
 
@@ -136,7 +136,7 @@ def main(arguments: argparse.Namespace) -> None:
         )
     )
     networks = build_networks(model, device)
-    default_animator = next(iter(networks.animators["own"]))
+    default_animator = next(iter(networks.movers["own"]))
     masks = measure_masks(model, train, test, arguments.num_frames, device)
     animation, swap = measure(networks, test, arguments.num_frames)
     report: dict[str, Any] = {
@@ -163,8 +163,8 @@ def main(arguments: argparse.Namespace) -> None:
 
 def build_networks(model: Model, device: torch.device) -> Networks:
     """The animators of `model` for both kinds of driving clip, and the ways it can swap."""
-    own = reconstruction_animators(model, device)
-    another = {name: build_animator(model, device, name, motion="absolute") for name in own}
+    own = reconstruction_movers(model, device)
+    another = {name: build_mover(model, device, name, motion="absolute") for name in own}
     ways: list[tuple[BackgroundType, Compose]] = []
     if "background" in model.branches:
         # Alpha with `same` gives the pictures of both networks too.
@@ -214,13 +214,13 @@ def sweep_swaps(
     branch = model.branches.get("background")
     if not isinstance(branch, BackgroundBranch) or len(clips.clips) < MIN_CLIPS:
         return {}
-    animator = next(iter(networks.animators["own"].values()))
+    mover = next(iter(networks.movers["own"].values()))
     trained_at = branch.threshold
     collected: list[FrameMetrics] = []
     frames = driving_frames(clips, num_frames)
     for index in range(len(clips.clips)):
         scene = build_scene(clips, index, "own", frames, networks.device)
-        pictures = animator.start(scene.source)(scene.driving)
+        pictures = mover.start(scene.source)(scene.driving)
         by_threshold = {}
         for threshold in THRESHOLDS:
             branch.threshold = threshold
@@ -249,8 +249,8 @@ def measure(
         for driver in DRIVERS:
             scene = build_scene(clips, index, driver, frames, networks.device)
             animated = {
-                name: animator.start(scene.source)(scene.driving)
-                for name, animator in networks.animators[driver].items()
+                name: mover.start(scene.source)(scene.driving)
+                for name, mover in networks.movers[driver].items()
             }
             for animation_case, scores in score_animation(scene, animated):
                 animation[animation_case].append(scores)

@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from animation import frames_to_tensor
-from background_swap import BackgroundType
+from animation.background_swap import BackgroundType
+from animation.movers import frames_to_tensor
 from benchmarks.scores import Cutout
 from datasets.puppetry.figure import draw_figure
 from datasets.puppets import Puppets
-from evaluation import spread
+from evaluation.reconstruction import spread
 from visualization import to_uint8
 
 Driver = Literal["own", "another"]  # the source's own clip or that of another puppet

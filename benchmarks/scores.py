@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from evaluation import FrameMetrics, frame_metrics
+from evaluation.reconstruction import FrameMetrics, frame_metrics
 from metrics.image import psnr, region_psnr
 
 

@@ -3,8 +3,8 @@
 import torch
 from matplotlib.figure import Figure
 
-from animation import MotionAnimator, frames_to_tensor
-from background_swap import BackgroundSwapper, BackgroundType
+from animation.background_swap import BackgroundSwapper, BackgroundType
+from animation.movers import MotionMover, frames_to_tensor
 from branches.background import BackgroundBranch
 from branches.motion import MotionBranch
 from datasets.puppets import Puppets
@@ -24,7 +24,7 @@ def draw_columns(model: Model, clips: Puppets) -> Figure:
     """
     motion = model.branches["motion"]
     assert isinstance(motion, MotionBranch)
-    animator = MotionAnimator(motion, DEVICE)
+    mover = MotionMover(motion, DEVICE)
     swapper = BackgroundSwapper(model, "same", "network")
     titles = ("source", "driving", "animation", "third image", "BGBase", "BGRefine")
     figure, axes = cells(NUM_ROWS, len(titles), titles, scale=1.2)
@@ -35,7 +35,7 @@ def draw_columns(model: Model, clips: Puppets) -> Figure:
             frames_to_tensor(clips.read((row + shift) % count, [0]), DEVICE) for shift in (1, 2)
         )
         driving = frames_to_tensor(clips.read(row, moments), DEVICE)
-        animated = animator.start(source)(driving)[1:]
+        animated = mover.start(source)(driving)[1:]
         swapped = swapper.swap(animated, third)
         assert swapped.base is not None
         assert swapped.refined is not None
@@ -53,13 +53,13 @@ def draw_swap(model: Model, clips: Puppets) -> Figure:
     motion, background = model.branches["motion"], model.branches["background"]
     assert isinstance(motion, MotionBranch)
     assert isinstance(background, BackgroundBranch)
-    animator = MotionAnimator(motion, DEVICE, motion="absolute")
+    mover = MotionMover(motion, DEVICE, motion="absolute")
     swappers = {case: BackgroundSwapper(model, case, "alpha") for case in CASES}
     titles = ("S", "D", "Y", "F(Y)", "Z", "B(Z)", "BGBase", "BGRefine", "alpha", "truth")
     found = scenes(clips, "another")
     figure, axes = cells(len(CASES) * len(found), len(titles), titles)
     for i, scene in enumerate(found):
-        animated = animator.start(scene.source)(scene.driving)
+        animated = mover.start(scene.source)(scene.driving)
         for j, (case, swapper) in enumerate(swappers.items()):
             third = scene.third_images[case]
             swapped = swapper.swap(animated, third)

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import checkpoint
 from adversary import Adversary
-from animation import load_model
+from animation.movers import load_model
 from branches.background import BackgroundBranch
 from branches.masks import MaskBranch
 from branches.motion import MotionBranch

@@ -7,12 +7,12 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from animation import MotionAnimator, animate, frames_to_tensor
+from animation.movers import MotionMover, animate, frames_to_tensor
 from branches.motion import MotionBranch
 from config import Config
 from datasets.source import ClipSource
 from docs.drawing import DEVICE, NUM_EXAMPLES, cells, draw_grid, mark, show
-from evaluation import spread
+from evaluation.reconstruction import spread
 from modules.blocks import AntiAliasDownsample
 from modules.dense_motion import DenseMotion, sparse_motions
 from modules.geometry import coordinate_grid, gaussian_heatmaps, resize_grid, warp
@@ -54,7 +54,7 @@ def compute_example(motion: MotionBranch, clips: ClipSource) -> Example:
 
 def draw_teaser(motion: MotionBranch, clips: ClipSource) -> Figure:
     """The first test clip drives the first frames of the next ones: a column for each source."""
-    animator = MotionAnimator(motion, DEVICE)
+    mover = MotionMover(motion, DEVICE)
     count = min(NUM_SOURCES, len(clips.clips) - 1)
     moments = spread(clips.num_frames(0), NUM_MOMENTS + 1)
     driving = clips.read(0, moments)
@@ -66,7 +66,7 @@ def draw_teaser(motion: MotionBranch, clips: ClipSource) -> Figure:
         source = clips.read(column, [0])[0]
         show(axes[0][column], source)
         # The first driving frame goes in for relative motion, and its result is not shown.
-        predictions = np.concatenate([to_uint8(p) for _, p in animate(animator, source, driving)])
+        predictions = np.concatenate([to_uint8(p) for _, p in animate(mover, source, driving)])
         for row, frame in enumerate(predictions[1:], start=1):
             show(axes[row][column], frame)
     axes[0][0].text(1, 0.5, "source ", ha="right", va="center", transform=axes[0][0].transAxes)

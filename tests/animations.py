@@ -11,9 +11,9 @@ from PIL import Image
 from torch import Tensor
 
 import animate
-from animation import AnimatorName, build_animator, frames_to_tensor, load_model
-from animation import animate as animate_frames
-from background_swap import BackgroundSwapper, BackgroundType, Compose, SwappedFrames
+from animation.background_swap import BackgroundSwapper, BackgroundType, Compose, SwappedFrames
+from animation.movers import AnimatorName, build_mover, frames_to_tensor, load_model
+from animation.movers import animate as animate_frames
 from checkpoint import load
 from datasets.source import Frames
 from datasets.video import open_clip
@@ -84,7 +84,7 @@ def expected_swap(
     """Driving frames, the animation and its swap on other.png, by the classes themselves."""
     model = load_model(load(files / "all.pt"), CPU)
     driving = open_clip(files / "driving").read(range(5))
-    moved = build_animator(model, CPU, animator)
+    moved = build_mover(model, CPU, animator)
     ((_, animated),) = animate_frames(moved, picture(files / "source.png"), driving)
     other = frames_to_tensor(picture(files / "other.png")[None], CPU)
     return driving, animated, BackgroundSwapper(model, kind, compose).swap(animated, other)

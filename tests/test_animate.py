@@ -15,8 +15,8 @@ import torch
 from PIL import Image
 
 import animate
-from animation import animate as animate_frames
-from animation import build_animator, load_model
+from animation.movers import animate as animate_frames
+from animation.movers import build_mover, load_model
 from checkpoint import load
 from datasets.video import open_clip
 from tests.animations import CPU, pngs
@@ -52,7 +52,7 @@ def run_animate(tiny_run, media):
 def animator(tiny_run):
     def build(name="motion", **options):
         model = load_model(load(step_file(tiny_run, 8)), CPU)
-        return build_animator(model, CPU, name, **options)
+        return build_mover(model, CPU, name, **options)
 
     return build
 

@@ -14,8 +14,8 @@ import pytest
 from PIL import Image
 
 import animate
-from animation import build_animator, load_model
-from background_swap import BackgroundSwapper
+from animation.background_swap import BackgroundSwapper
+from animation.movers import build_mover, load_model
 from checkpoint import load
 from datasets.images import fit_frames
 from datasets.video import open_clip
@@ -225,7 +225,7 @@ def test_streams(files):
         numbered_frame(0, (32, 32)), endless("driving"), 99, Fraction(25), endless("background")
     )
     swapper = BackgroundSwapper(model, "same", "alpha")
-    batches = animate.animated_batches(build_animator(model, CPU, "motion"), swapper, inputs, 4)
+    batches = animate.animated_batches(build_mover(model, CPU, "motion"), swapper, inputs, 4)
     for done in range(1, 4):
         batch = next(batches)
         assert len(batch.background) == len(batch.swapped.result) == 4
@@ -236,7 +236,7 @@ def test_the_end_of_the_background_ends_the_animation(files):
     """Though the driving clip never ends."""
     model = load_model(load(files / "all.pt"), CPU)
     frames = [numbered_frame(number, (32, 32)) for number in range(6)]
-    animator = build_animator(model, CPU, "motion")
+    animator = build_mover(model, CPU, "motion")
     swapper = BackgroundSwapper(model, "same", "alpha")
     inputs = animate.Inputs(frames[0], cycle(frames), 99, Fraction(25), frames[:5])
     for batch_size, lengths in ((4, [4, 1]), (5, [5])):

@@ -10,10 +10,10 @@ from torch.testing import assert_close
 
 from benchmarks import ablation
 from benchmarks.ablation import ROWS, foreground_region, score_frames
-from benchmarks.intervals import Summary, summarize
 from cli import run_entry_point
 from datasets.puppets import Puppets
 from metrics.image import ssim
+from metrics.intervals import Summary, summarize
 from tests.factories import MemoryClips, noise_frames, tiny_overrides
 from tests.runs import call, error_line, step_file, steps
 

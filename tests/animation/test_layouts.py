@@ -5,11 +5,11 @@ import pytest
 import torch
 
 import animate
-from animation import frames_to_tensor, load_model
+from animation.layouts import Layout
+from animation.movers import frames_to_tensor, load_model
 from checkpoint import load
 from datasets.build import build_source
 from datasets.video import open_clip
-from layouts import Layout
 from modules.geometry import resize
 from tests.animations import (
     CPU,

@@ -5,14 +5,14 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from animation import (
-    MaskAnimator,
-    MotionAnimator,
+from animation.movers import (
+    MaskMover,
+    MotionMover,
     animate,
     batched,
-    build_animator,
+    build_mover,
     frames_to_tensor,
-    reconstruction_animators,
+    reconstruction_movers,
 )
 from branches.masks import MaskBranch
 from branches.motion import MotionBranch
@@ -61,7 +61,7 @@ def motion(model):
 
 @pytest.fixture
 def animator(motion):
-    return MotionAnimator(motion, CPU)
+    return MotionMover(motion, CPU)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +77,7 @@ def predictions(animator, source, driving, batch_size=8):
 
 def test_absolute_motion_equals_the_branch_in_evaluation_mode(motion, frames):
     source, driving = frames[0], frames[1:]
-    animated = predictions(MotionAnimator(motion, CPU, motion="absolute"), source, driving)
+    animated = predictions(MotionMover(motion, CPU, motion="absolute"), source, driving)
     inputs = noise_inputs(CONFIG)._replace(
         source=frames_to_tensor(np.stack([source] * 5), CPU), driving=frames_to_tensor(driving, CPU)
     )
@@ -102,7 +102,7 @@ def test_masks_equal_the_formula(masks, frames):
         ):
             expected[same_figure] = masks.generate(sources, source_mask, target)[1]
     for same_figure in (False, True):
-        animator = MaskAnimator(masks, CPU, same_figure=same_figure)
+        animator = MaskMover(masks, CPU, same_figure=same_figure)
         animated = predictions(animator, frames[0], frames[1:])
         assert_close(animated, expected[same_figure], atol=1e-5, rtol=0)
     assert not torch.allclose(expected[False], expected[True], atol=1e-3)
@@ -111,9 +111,9 @@ def test_masks_equal_the_formula(masks, frames):
 @pytest.mark.parametrize("kind", ["relative", "absolute", "masks"])
 def test_batch_size_does_not_change_the_result(motion, masks, frames, kind):
     if kind == "masks":
-        animator = MaskAnimator(masks, CPU)
+        animator = MaskMover(masks, CPU)
     else:
-        animator = MotionAnimator(motion, CPU, motion=kind, adapt_scale=True)
+        animator = MotionMover(motion, CPU, motion=kind, adapt_scale=True)
     one = predictions(animator, frames[0], frames[1:], batch_size=1)
     for size in (2, 5, 8):
         many = predictions(animator, frames[0], frames[1:], batch_size=size)
@@ -123,13 +123,13 @@ def test_batch_size_does_not_change_the_result(motion, masks, frames, kind):
 
 def test_still_driving_clip_leaves_the_source_still(motion, frames):
     """Relative motion by a clip that does not move: the source's own keypoints, whoever drives."""
-    animator = MotionAnimator(motion, CPU, adapt_scale=True)
+    animator = MotionMover(motion, CPU, adapt_scale=True)
     with torch.no_grad():
         encoded = animator.encode(frames_to_tensor(frames[:1], CPU))
         expected = animator.predict(encoded, encoded.keypoints)
     for prediction in predictions(animator, frames[0], [frames[3]] * 3):
         assert_close(prediction, expected[0], atol=1e-4, rtol=0)
-    absolute = predictions(MotionAnimator(motion, CPU, motion="absolute"), frames[0], [frames[3]])
+    absolute = predictions(MotionMover(motion, CPU, motion="absolute"), frames[0], [frames[3]])
     assert not torch.allclose(absolute, expected, atol=1e-4)
 
 
@@ -141,22 +141,22 @@ def test_every_clip_starts_anew(animator, frames):
 
 
 def test_animators_by_name(model, motion, masks):
-    moved = build_animator(model, CPU, "motion", motion="absolute", adapt_scale=True)
-    assert isinstance(moved, MotionAnimator)
+    moved = build_mover(model, CPU, "motion", motion="absolute", adapt_scale=True)
+    assert isinstance(moved, MotionMover)
     assert (moved.branch, moved.motion, moved.adapt_scale) == (motion, "absolute", True)
-    masked = build_animator(model, CPU, "masks")
-    assert isinstance(masked, MaskAnimator)
+    masked = build_mover(model, CPU, "masks")
+    assert isinstance(masked, MaskMover)
     assert (masked.branch, masked.same_figure) == (masks, False)
 
 
 def test_animators_of_a_reconstruction(model):
     """The driving frames are the source's own clip: nothing to transfer, nothing to refine."""
-    animators = reconstruction_animators(model, CPU)
+    animators = reconstruction_movers(model, CPU)
     assert list(animators) == ["motion", "masks"]
     motion, masks = animators.values()
-    assert isinstance(motion, MotionAnimator)
+    assert isinstance(motion, MotionMover)
     assert motion.motion == "absolute"
-    assert isinstance(masks, MaskAnimator)
+    assert isinstance(masks, MaskMover)
     assert masks.same_figure
 
 
@@ -170,8 +170,8 @@ def test_animators_of_a_reconstruction(model):
 def test_missing_branch(missing, expected):
     model = Model(tiny_config(*(f"{name}=null" for name in (*missing, "discriminator"))))
     with pytest.raises(UserError, match=expected):
-        build_animator(model, CPU, missing[0])
-    assert missing[0] not in reconstruction_animators(model, CPU)
+        build_mover(model, CPU, missing[0])
+    assert missing[0] not in reconstruction_movers(model, CPU)
 
 
 def test_driving_frames_come_back_as_they_went_in(animator, frames):

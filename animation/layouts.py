@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from background_swap import SwappedFrames
+from animation.background_swap import SwappedFrames
 from datasets.source import Frame, Frames
 from visualization import grey_to_rgb, to_uint8
 

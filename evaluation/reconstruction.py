@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from animation import Animator, AnimatorName, animate, frames_to_tensor
+from animation.movers import AnimatorName, Mover, animate, frames_to_tensor
 from branches.masks import MaskBranch
 from datasets.source import ClipSource, Frames, HasForeground
 from metrics.image import l1, psnr, region_l1, ssim
@@ -26,7 +26,7 @@ class ReconstructedBatch(NamedTuple):
 
 
 def reconstruct_clip(
-    animator: Animator,
+    mover: Mover,
     clips: ClipSource,
     index: int,
     frames: Sequence[int] | None = None,
@@ -44,11 +44,11 @@ def reconstruct_clip(
     else:
         driving = iter(clips.read(index, frames))
     source = clips.read(index, frames[:1])[0]
-    baseline = frames_to_tensor(source[None], animator.device)
+    baseline = frames_to_tensor(source[None], mover.device)
     source_mask = _foreground(clips, index, frames[:1])
     position = 0
-    for batch, prediction in animate(animator, source, driving, batch_size):
-        target = frames_to_tensor(batch, animator.device)
+    for batch, prediction in animate(mover, source, driving, batch_size):
+        target = frames_to_tensor(batch, mover.device)
         figure = None
         driving_mask = _foreground(clips, index, frames[position : position + len(batch)])
         if source_mask is not None and driving_mask is not None:
@@ -80,7 +80,7 @@ def frame_metrics(prediction: Tensor, target: Tensor, figure: Tensor | None) -> 
 
 
 def evaluate(
-    animators: Mapping[AnimatorName, Animator],
+    movers: Mapping[AnimatorName, Mover],
     clips: ClipSource,
     *,
     num_clips: int,
@@ -93,11 +93,11 @@ def evaluate(
     behind its name: `masks_l1`.
     """
     means: dict[str, float] = {}
-    for name, animator in animators.items():
+    for name, mover in movers.items():
         collected: list[FrameMetrics] = []
         for index in spread(len(clips.clips), num_clips):
             frames = spread(clips.num_frames(index), num_frames)
-            batches = reconstruct_clip(animator, clips, index, frames, batch_size)
+            batches = reconstruct_clip(mover, clips, index, frames, batch_size)
             collected += [batch.metrics for batch in batches]
         found = mean_metrics(collected)
         if means:

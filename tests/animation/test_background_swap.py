@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from background_swap import BackgroundSwapper
+from animation.background_swap import BackgroundSwapper
 from errors import UserError
 from model import Model
 from tests.factories import noise_frames, noise_inputs, tiny_config

@@ -7,7 +7,13 @@ from torch.testing import assert_close
 
 from branches.masks import MaskBranch
 from datasets.puppets import Puppets
-from evaluation import evaluate, evaluate_masks, mean_metrics, reconstruct_clip, spread
+from evaluation.reconstruction import (
+    evaluate,
+    evaluate_masks,
+    mean_metrics,
+    reconstruct_clip,
+    spread,
+)
 from model import Model
 from tests.factories import MemoryClips, tiny_config
 

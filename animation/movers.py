@@ -28,7 +28,7 @@ ANIMATORS: tuple[AnimatorName, ...] = ("motion", "masks")
 Item = TypeVar("Item")
 
 
-class Animator(Protocol):
+class Mover(Protocol):
     """Who moves the source."""
 
     device: torch.device
@@ -51,7 +51,7 @@ class EncodedSource(NamedTuple):
     features: Tensor
 
 
-class MotionAnimator:
+class MotionMover:
     """The motion branch, in evaluation mode.
 
     Args:
@@ -74,7 +74,7 @@ class MotionAnimator:
         self.adapt_scale = adapt_scale
 
     def start(self, source: Tensor) -> Callable[[Tensor], Tensor]:
-        """See `Animator.start`."""
+        """See `Mover.start`."""
         encoded = self.encode(source)
         first: Keypoints | None = None
         scale = 1.0
@@ -108,7 +108,7 @@ class MotionAnimator:
         return self.branch.generator.decode(source.features.expand(batch, -1, -1, -1), motion)
 
 
-class MaskAnimator:
+class MaskMover:
     """The mask branch, in evaluation mode.
 
     Args:
@@ -124,7 +124,7 @@ class MaskAnimator:
         self.same_figure = same_figure
 
     def start(self, source: Tensor) -> Callable[[Tensor], Tensor]:
-        """See `Animator.start`."""
+        """See `Mover.start`."""
         source_mask = self.branch.mask_generator(source)
 
         def move(driving: Tensor) -> Tensor:
@@ -147,14 +147,14 @@ def load_model(checkpoint: Checkpoint, device: torch.device) -> Model:
     return model.eval().to(device)
 
 
-def build_animator(
+def build_mover(
     model: Model,
     device: torch.device,
     name: AnimatorName,
     *,
     motion: Literal["relative", "absolute"] = "relative",
     adapt_scale: bool = False,
-) -> Animator:
+) -> Mover:
     """The animator `name` for a driving clip of anybody.
 
     Raises:
@@ -162,24 +162,24 @@ def build_animator(
     """
     branch = model.branches.get(name)
     if isinstance(branch, MotionBranch):
-        return MotionAnimator(branch, device, motion=motion, adapt_scale=adapt_scale)
+        return MotionMover(branch, device, motion=motion, adapt_scale=adapt_scale)
     if isinstance(branch, MaskBranch):
-        return MaskAnimator(branch, device)
+        return MaskMover(branch, device)
     found = ", ".join(model.branches)
     raise UserError(
         f"--animator {name}: the checkpoint was trained without the branch {name}; it has: {found}"
     )
 
 
-def reconstruction_animators(model: Model, device: torch.device) -> dict[AnimatorName, Animator]:
+def reconstruction_movers(model: Model, device: torch.device) -> dict[AnimatorName, Mover]:
     """Those that `model` has, set up for driving frames of the source's own clip."""
-    animators: dict[AnimatorName, Animator] = {}
+    movers: dict[AnimatorName, Mover] = {}
     for branch in model.branches.values():
         if isinstance(branch, MotionBranch):
-            animators["motion"] = MotionAnimator(branch, device, motion="absolute")
+            movers["motion"] = MotionMover(branch, device, motion="absolute")
         elif isinstance(branch, MaskBranch):
-            animators["masks"] = MaskAnimator(branch, device, same_figure=True)
-    return animators
+            movers["masks"] = MaskMover(branch, device, same_figure=True)
+    return movers
 
 
 def frames_to_tensor(frames: Frames, device: torch.device) -> Tensor:
@@ -197,7 +197,7 @@ def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
 
 @torch.inference_mode()
 def animate(
-    animator: Animator, source: np.ndarray, driving: Iterable[np.ndarray], batch_size: int = 8
+    mover: Mover, source: np.ndarray, driving: Iterable[np.ndarray], batch_size: int = 8
 ) -> Iterator[tuple[Frames, Tensor]]:
     """Move `source` as the driving frames move; memory does not grow with their number.
 
@@ -220,5 +220,5 @@ def animate(
                 f"source {source.shape[1]} x {source.shape[0]}; bring them to one size"
             )
         if move is None:
-            move = animator.start(frames_to_tensor(source[None], animator.device))
-        yield frames, move(frames_to_tensor(frames, animator.device))
+            move = mover.start(frames_to_tensor(source[None], mover.device))
+        yield frames, move(frames_to_tensor(frames, mover.device))
