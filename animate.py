@@ -1,4 +1,4 @@
-"""Animate an image with the motion of a video, if wanted on another background.
+"""Animate images with the motion of videos, if wanted on another background.
 
 Without --source and --driving: the first test clips of the training data, one animated by another,
 with the newest checkpoint under runs/. If it can swap backgrounds, a third clip gives one.
@@ -6,137 +6,102 @@ with the newest checkpoint under runs/. If it can swap backgrounds, a third clip
 
 import argparse
 import sys
-from collections.abc import Iterator
-from contextlib import nullcontext
+from collections.abc import Sequence
 from fractions import Fraction
-from itertools import islice
 from pathlib import Path
 
-import numpy as np
 import torch
 from tqdm import tqdm
 
 import checkpoint
-from animation.background_swap import BackgroundSwapper, BackgroundType, Compose
-from animation.inputs import TRANSPARENT, Inputs, choose_inputs, is_file_name
-from animation.layouts import LAYOUTS, AnimatedBatch, Layout, LayoutName, grey_frames
-from animation.movers import (
-    ANIMATORS,
-    AnimatorName,
-    MaskMover,
-    Mover,
-    animate,
-    build_mover,
-    frames_to_tensor,
-    load_model,
-)
+from animation.animator import Animator
+from animation.inputs import is_file_name
+from animation.jobs import Done, Job, Wanted, run_job
+from animation.layouts import LAYOUTS
+from animation.movers import ANIMATORS
+from animation.pairs import is_many, list_jobs, read_pairs
+from animation.results import Results, Row
+from animation.settings import Crop, ReferenceFrame, Settings
+from animation.writing import Output
 from checkpoint import Checkpoint
-from cli import add_device_argument, pick_device, positive_int, run_entry_point
-from datasets.backgrounds import BackgroundFrames, parse_color
-from datasets.video_writer import VideoWriter
+from cli import add_device_argument, newest_checkpoint, positive_int, run_entry_point
+from datasets.crops import parse_box
+from datasets.excerpt import parse_time
 from errors import UserError
-from model import Model
+from metrics.detectors.build import DETECTORS, build_detector
 
-RUNS = Path("runs")
+FORMATS = {"mp4": ".mp4", "webm": ".webm", "gif": ".gif", "png": ""}
 
 
-def main(arguments: argparse.Namespace) -> None:
-    if (arguments.source is None) != (arguments.driving is None):
-        raise UserError("--source and --driving belong together: an image and a clip")
+def main(arguments: argparse.Namespace) -> int:
     path = Path(arguments.checkpoint) if arguments.checkpoint else newest_checkpoint()
-    output = choose_output(arguments, path)
-    refuse_to_replace(arguments, output, "--output")
-    masks_output = None
-    if arguments.save_masks:
-        masks_output = name_masks(output)
-        refuse_to_replace(arguments, masks_output, "--save-masks")
-    device = pick_device(arguments.device)
-    saved = checkpoint.load(path)
-    model = load_model(saved, device)
-    mover = choose_animator(arguments, saved, model, device)
-    inputs = choose_inputs(arguments, saved)
-    swapper = build_swapper(arguments, saved, model, inputs)
-    layout_name = choose_layout(arguments, swapper)
-    is_transparent = arguments.background == TRANSPARENT
-    source_mask = None
-    if swapper is not None and arguments.show_masks:
-        source_mask = swapper.cut_out(frames_to_tensor(inputs.source[None], device)).foreground_mask
-    layout = Layout(layout_name, is_transparent, source_mask)
-
-    num_frames = 0
-    video = VideoWriter(output, inputs.frame_rate, transparent=is_transparent)
-    masks = None
-    if masks_output is not None:
-        masks = open_masks(masks_output, inputs.frame_rate, as_folder=output.is_dir())
-    # The video ends first: if it fails there, no new masks appear beside an earlier one.
-    with masks or nullcontext(), video:
-        for batch in animated_batches(mover, swapper, inputs, arguments.batch_size):
-            for frame in layout.arrange(batch):
-                video.write(frame)
-                num_frames += 1
-            if masks is not None and batch.swapped is not None:
-                for frame in grey_frames(batch.swapped.alpha, batch.driving):
-                    masks.write(frame)
-    print(f"{output}: {num_frames} frames, {path} (step {saved.step})")
-    if masks_output is not None:
-        print(f"{masks_output}: the figure's opacity in each of them")
-
-
-def animated_batches(
-    mover: Mover, swapper: BackgroundSwapper | None, inputs: Inputs, batch_size: int
-) -> Iterator[AnimatedBatch]:
-    """Animate and swap batch by batch; memory does not grow with the number of frames."""
-    progress = tqdm(inputs.driving, total=inputs.num_frames, unit="frame", disable=None)
-    backgrounds = None if inputs.backgrounds is None else iter(inputs.backgrounds)
-    for driving, animated in animate(mover, inputs.source, progress, batch_size):
-        if swapper is None or backgrounds is None:
-            swapped = None if swapper is None else swapper.cut_out(animated)
-            yield AnimatedBatch(inputs.source, driving, animated, None, swapped)
-            continue
-        behind = list(islice(backgrounds, len(driving)))
-        count = len(behind)
-        if behind:
-            # The array of a picture that stays is the same: one upload, one mask.
-            is_still = all(frame is behind[0] for frame in behind)
-            pictures = np.stack(behind[:1] if is_still else behind)
-            swapped = swapper.swap(animated[:count], frames_to_tensor(pictures, mover.device))
-            yield AnimatedBatch(
-                inputs.source, driving[:count], animated[:count], np.stack(behind), swapped
-            )
-        if count < len(driving):
-            return
-
-
-# What the options come to
-
-
-def newest_checkpoint() -> Path:
-    """The checkpoint written last in any run."""
-    found = sorted(RUNS.glob("*/checkpoints/step-*.pt"), key=lambda path: path.stat().st_mtime)
-    if not found:
-        raise UserError(
-            f"no checkpoint under {RUNS}/: train one with `python train.py --config demo.yaml`, "
-            "or give --checkpoint"
+    jobs, results = choose_jobs(arguments, path)
+    for job in jobs:
+        refuse_to_replace(job, job.output, "--output")
+        masks_path = Output(job.output, save_masks=arguments.save_masks).masks_path
+        if masks_path is not None:
+            refuse_to_replace(job, masks_path, "--save-masks")
+    wanted = read_wishes(arguments)
+    animator = Animator.load(path, arguments.config, arguments.device)
+    if animator.saved.report is not None:
+        print(f"{path}: {animator.saved.report}")
+    if results is not None:
+        return run_jobs(
+            animator,
+            jobs,
+            results,
+            wanted,
+            skip_existing=arguments.skip_existing,
+            debug=arguments.debug,
         )
-    return found[-1]
+    print(describe(run_one(animator, jobs[0], wanted), animator.saved))
+    return 0
 
 
-def choose_output(arguments: argparse.Namespace, path: Path) -> Path:
-    """--output; of the test clips, animation.mp4 in the run of the checkpoint `path`."""
-    if arguments.output is not None:
-        return Path(arguments.output)
-    if arguments.source is not None:
-        raise UserError("--output is missing: out.mp4, or a folder for lossless png frames")
-    return checkpoint.run_folder(path) / "animation.mp4"
+def choose_jobs(arguments: argparse.Namespace, path: Path) -> tuple[list[Job], Results | None]:
+    """What to animate, and the table of results where it is many."""
+    source, driving, background = arguments.source, arguments.driving, arguments.background
+    output = None if arguments.output is None else Path(arguments.output)
+    suffix = FORMATS[arguments.format or "mp4"]
+    if (source is None) != (driving is None):
+        raise UserError("--source and --driving belong together: an image and a clip")
+    has_pairs = arguments.pairs is not None
+    if has_pairs and source is not None:
+        raise UserError("--pairs names sources and driving clips; leave --source and --driving out")
+    if has_pairs or (source is not None and is_many(source, driving)):
+        is_video = output is not None and output.suffix and output.suffix in FORMATS.values()
+        if output is None or is_video or output.is_file():
+            raise UserError("--output: many animations go to a folder; give its name")
+        if has_pairs:
+            jobs = read_pairs(Path(arguments.pairs), background, output, suffix)
+        else:
+            jobs = list_jobs(source, driving, background, output, suffix)
+        return jobs, Results(output)
+    for option in ("format", "skip_existing"):
+        if getattr(arguments, option):
+            raise UserError(
+                f"--{option.replace('_', '-')} is for many animations: folders, or --pairs; leave "
+                "it out"
+            )
+    if output is None:
+        if source is not None:
+            raise UserError("--output is missing: out.mp4, or a folder for lossless png frames")
+        output = checkpoint.run_folder(path) / "animation.mp4"
+    return [Job(source, driving, background, output)], None
 
 
-def refuse_to_replace(arguments: argparse.Namespace, output: Path, origin: str) -> None:
+def refuse_to_replace(job: Job, output: Path, origin: str) -> None:
     """Raise UserError where `output`, written because of the option `origin`, would take the place
     of an input, or of a folder around it.
     """
-    for option in ("source", "driving", "background"):
-        path = getattr(arguments, option)
-        if path is None or (option == "background" and not is_file_name(path)):
+    background = job.background
+    inputs = {
+        "source": job.source,
+        "driving": job.driving,
+        "background": background if background and is_file_name(background) else None,
+    }
+    for option, path in inputs.items():
+        if path is None:
             continue
         resolved = Path(path).resolve()
         if output.resolve() in (resolved, *resolved.parents):
@@ -145,127 +110,143 @@ def refuse_to_replace(arguments: argparse.Namespace, output: Path, origin: str) 
             )
 
 
-def name_masks(output: Path) -> Path:
-    """out-masks.mp4 for out.mp4; a folder keeps all of its name, which may have a dot."""
-    if output.is_dir():
-        return output.parent / f"{output.name}-masks"
-    return output.parent / f"{output.stem}-masks{output.suffix}"
+def run_jobs(
+    animator: Animator,
+    jobs: Sequence[Job],
+    results: Results,
+    wanted: Wanted,
+    *,
+    skip_existing: bool,
+    debug: bool,
+) -> int:
+    """Make one after the other; a failure is noted and the rest goes on. Returns the exit code."""
+    num_failed = 0
+    for number, job in enumerate(jobs, 1):
+        row = {
+            "output": str(job.output),
+            "status": "skipped",
+            "source": str(job.source),
+            "driving": str(job.driving),
+            "background": job.background or "",
+        }
+        if skip_existing and job.output.exists():
+            results.keep(row)
+            continue
+        print(f"{number} of {len(jobs)}: {job.source} by {job.driving}")
+        try:
+            done = run_one(animator, job, wanted)
+        except UserError as error:
+            if debug:
+                raise
+            num_failed += 1
+            print(f"animate.py: error: {error}", file=sys.stderr)
+            results.add({**row, "status": "failed", "error": str(error)})
+            continue
+        results.add({**row, "status": "done", **describe_row(done)})
+    print(f"{results.path}: {len(jobs)} animations, {num_failed} failed")
+    return 1 if num_failed else 0
 
 
-def open_masks(path: Path, frame_rate: Fraction, as_folder: bool) -> VideoWriter:
-    """The writer of --save-masks, whose `path` the user did not give."""
-    try:
-        return VideoWriter(path, frame_rate, as_folder=as_folder)
-    except UserError as error:
-        raise UserError(f"--save-masks {error} (the name follows from --output)") from None
+def run_one(animator: Animator, job: Job, wanted: Wanted) -> Done:
+    """With a progress bar."""
+    with tqdm(unit="frame", disable=None, leave=False) as bar:
+
+        def progress(num_done: int, num_frames: int | None) -> None:
+            bar.total = num_frames
+            bar.update(num_done - bar.n)
+
+        return run_job(animator, job, wanted, print, progress)
 
 
-def choose_animator(
-    arguments: argparse.Namespace, saved: Checkpoint, model: Model, device: torch.device
-) -> Mover:
-    name: AnimatorName = arguments.animator or ("motion" if "motion" in model.branches else "masks")
-    if name == "masks":
-        for option in ("motion", "adapt_scale"):
-            if getattr(arguments, option):
-                raise UserError(
-                    f"{as_typed(option)} belongs to the animator motion; leave it out, or use "
-                    "--animator motion"
-                )
-    mover = build_mover(
-        model,
-        device,
-        name,
-        motion=arguments.motion or "relative",
-        adapt_scale=arguments.adapt_scale,
+def describe(done: Done, saved: Checkpoint) -> str:
+    """A few lines for the console."""
+    output = done.output
+    sound = "" if output.sound is None else ", with sound"
+    model = f"{saved.path} ({saved.age})"
+    lines = [f"{output.path}: {done.num_frames} frames{sound}, {model}"]
+    if output.masks_path is not None:
+        lines.append(f"{output.masks_path}: the figure's opacity in each of them")
+    lines += [f"{name}: {value:.4f}" for name, value in done.figures.items()]
+    return "\n".join(lines)
+
+
+def describe_row(done: Done) -> Row:
+    """The cells of results.csv."""
+    reference = done.reference
+    return {
+        "num_frames": str(done.num_frames),
+        "seconds": f"{done.seconds:.2f}",
+        "reference_frame": "" if reference is None else str(reference.position),
+        "reference_distance": "" if reference is None else f"{reference.distance:.4f}",
+        **{name: f"{value:.6f}" for name, value in done.figures.items()},
+    }
+
+
+def read_wishes(arguments: argparse.Namespace) -> Wanted:
+    detector = arguments.detector
+    start, end = (
+        None if text is None else parse_moment(option, text)
+        for option, text in (("--start", arguments.start), ("--end", arguments.end))
     )
-    start = saved.untrained.get("masks.refinement.start_epoch")
-    if isinstance(mover, MaskMover) and start is not None:
-        remedy = ", or use --animator motion" if "motion" in model.branches else ""
-        raise UserError(
-            f"--animator masks: at step {saved.step} the refinement has not started "
-            f"(masks.refinement.start_epoch: {start}); train on{remedy}"
+    return Wanted(
+        read_settings(arguments),
+        layout=arguments.layout,
+        show_masks=arguments.show_masks,
+        save_masks=arguments.save_masks,
+        audio=arguments.audio,
+        start=start,
+        end=end,
+        detector=None if detector is None else build_detector(detector, torch.device("cpu")),
+    )
+
+
+def read_settings(arguments: argparse.Namespace) -> Settings:
+    crop_source, crop_driving = (
+        parse_crop(f"--{option}", specific or arguments.crop)
+        for option, specific in (
+            ("crop-source", arguments.crop_source),
+            ("crop-driving", arguments.crop_driving),
         )
-    return mover
+    )
+    return Settings(
+        animator=arguments.animator,
+        motion=arguments.motion,
+        adapt_scale=arguments.adapt_scale,
+        reference_frame=parse_reference(arguments.reference_frame),
+        smooth=arguments.smooth,
+        crop_source=crop_source,
+        crop_driving=crop_driving,
+        paste_back=arguments.paste_back,
+        background_type=arguments.background_type,
+        background_end=arguments.background_end,
+        compose=arguments.compose,
+        batch_size=arguments.batch_size,
+    )
 
 
-def build_swapper(
-    arguments: argparse.Namespace, saved: Checkpoint, model: Model, inputs: Inputs
-) -> BackgroundSwapper | None:
-    """None where neither a background nor a mask was asked for."""
-    if inputs.backgrounds is not None or arguments.background == TRANSPARENT:
-        background, end = inputs.backgrounds, arguments.background_end
-        is_clip = isinstance(background, BackgroundFrames) and not background.is_still
-        if end is not None and not is_clip:
-            raise UserError(f"--background-end {end}: is for a clip; leave it out")
-        swapper = BackgroundSwapper(model, *choose_swap(arguments))
-        start = saved.untrained.get("background.start_epoch")
-        if swapper.networks is not None and start is not None:
-            raise UserError(
-                f"--background: at step {saved.step} the background branch has not started "
-                f"(background.start_epoch: {start}); train on, or use --compose alpha "
-                "--background-type other"
-            )
-        return swapper
-    for option in ("background_type", "background_end", "compose"):
-        if getattr(arguments, option) is not None:
-            raise UserError(
-                f"{as_typed(option)} says what to do with a --background; give one, or leave it out"
-            )
-    for option in ("save_masks", "show_masks"):
-        if getattr(arguments, option):
-            if "masks" not in model.branches:
-                raise UserError(
-                    f"{as_typed(option)}: the checkpoint was trained without the mask branch; "
-                    "leave it out, or train with the section masks"
-                )
-            return BackgroundSwapper(model, "other", "alpha")  # only cuts out
-    return None
+def parse_moment(option: str, text: str) -> Fraction:
+    try:
+        return parse_time(text)
+    except UserError as error:
+        raise UserError(f"{option} {error}") from None
 
 
-def choose_swap(arguments: argparse.Namespace) -> tuple[BackgroundType, Compose]:
-    """--background-type and --compose with their defaults.
-
-    Raises:
-        UserError: they contradict the kind of background.
-    """
-    text, kind, compose = arguments.background, arguments.background_type, arguments.compose
-    if text == TRANSPARENT:
-        if kind is not None or compose == "network":
-            option = f"--compose {compose}" if kind is None else f"--background-type {kind}"
-            raise UserError(f"{option}: a transparent background has no picture; leave it out")
-        return "other", "alpha"
-    if text is not None and parse_color(text) is not None:
-        if kind == "same":
-            raise UserError(
-                f"--background-type same: the colour {text} has no figure to remove; leave it out"
-            )
-        return "other", compose or "alpha"
-    return kind or "same", compose or "network"
+def parse_crop(option: str, text: str) -> Crop:
+    if text == "auto":
+        return "auto"
+    if text == "none":
+        return "none"
+    return parse_box(text, option)
 
 
-def choose_layout(arguments: argparse.Namespace, swapper: BackgroundSwapper | None) -> LayoutName:
-    is_transparent = arguments.background == TRANSPARENT
-    has_networks = swapper is not None and swapper.networks is not None
-    if is_transparent and arguments.show_masks:
-        raise UserError("--show-masks: a transparent result stands alone; use --save-masks")
-    name: LayoutName = arguments.layout or "result"
-    if arguments.layout is None and arguments.source is None and not is_transparent:
-        name = "demo" if has_networks else "side-by-side"
-    if name != "result" and is_transparent:
-        raise UserError(f"--layout {name}: transparent shows the figure alone; use --layout result")
-    if name == "demo" and not has_networks:
-        raise UserError(
-            "--layout demo shows what BGBase and BGRefine paint, and nothing needs them here; give "
-            "a --background with --compose network, or use --layout side-by-side"
-        )
-    if name == "result" and arguments.show_masks:
-        raise UserError("--show-masks adds columns; use it with --layout side-by-side or demo")
-    return name
-
-
-def as_typed(option: str) -> str:
-    """An option's name as the user types it."""
-    return "--" + option.replace("_", "-")
+def parse_reference(text: str) -> ReferenceFrame:
+    if text == "first":
+        return "first"
+    if text == "auto":
+        return "auto"
+    if text.isdecimal():
+        return int(text)
+    raise UserError(f"--reference-frame {text}: give first, auto, or a number counted from 0")
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -275,11 +256,23 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--checkpoint", metavar="PATH", help="default: the newest under runs/")
-    parser.add_argument("--source", metavar="IMAGE")
-    parser.add_argument("--driving", metavar="CLIP", help="a video or a folder of frames")
+    parser.add_argument(
+        "--config", metavar="FILE", help="of a published checkpoint, which has none in it"
+    )
+    parser.add_argument("--source", metavar="IMAGE", help="an image, or a folder of images")
+    parser.add_argument(
+        "--driving", metavar="CLIP", help="a video, a folder of frames, or a folder of clips"
+    )
     parser.add_argument("--output", metavar="PATH", help="out.mp4, .webm, .gif, or a folder (png)")
     parser.add_argument("--batch-size", type=positive_int, default=8, help="frames at a time")
     add_device_argument(parser)
+
+    many = parser.add_argument_group("many at once: folders of sources or clips, or pairs")
+    many.add_argument(
+        "--pairs", metavar="CSV", help="columns source, driving and, if wanted, background, output"
+    )
+    many.add_argument("--format", choices=FORMATS, help="of the results (mp4)")
+    many.add_argument("--skip-existing", action="store_true", help="leave results that are there")
 
     motion = parser.add_argument_group("motion")
     motion.add_argument(
@@ -290,12 +283,36 @@ def build_parser() -> argparse.ArgumentParser:
     motion.add_argument(
         "--motion",
         choices=("relative", "absolute"),
-        help="of the animator motion: relative (default), the change since the first driving frame "
+        help="of the animator motion: relative (default), the change since the reference frame "
         "moves the source",
+    )
+    motion.add_argument(
+        "--reference-frame",
+        default="first",
+        metavar="first|N|auto",
+        help="the driving frame that relative motion refers to, taken for the source's pose; auto: "
+        "the nearest to it",
     )
     motion.add_argument(
         "--adapt-scale", action="store_true", help="scale relative motion by the figures' sizes"
     )
+    motion.add_argument(
+        "--smooth", action="store_true", help="filter keypoints and masks over time: less jitter"
+    )
+
+    pictures = parser.add_argument_group("what is taken of the pictures")
+    for option, what in (("", "source and driving clip"), ("-source", "it"), ("-driving", "it")):
+        pictures.add_argument(
+            f"--crop{option}",
+            default=None if option else "none",
+            metavar="auto|none|x,y,w,h",
+            help=f"of {what}: auto, around the figure; or a rectangle in pixels",
+        )
+    pictures.add_argument(
+        "--paste-back", action="store_true", help="put the result back into the uncropped source"
+    )
+    pictures.add_argument("--start", metavar="TIME", help="of the driving clip: 12.5 or 1:02.5")
+    pictures.add_argument("--end", metavar="TIME")
 
     background = parser.add_argument_group("background")
     background.add_argument(
@@ -332,6 +349,12 @@ def build_parser() -> argparse.ArgumentParser:
         "clips): source, driving, animated, background, BGBase, BGRefine",
     )
     written.add_argument(
+        "--audio",
+        default="copy",
+        metavar="copy|none|FILE",
+        help="the driving clip's sound (default), none, or that of a file; for .mp4 and .webm",
+    )
+    written.add_argument(
         "--show-masks",
         action="store_true",
         help="more columns: the raw masks of source, animated frame and background",
@@ -341,6 +364,11 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="also write the figure's opacity, its mask feathered around the threshold: out.mp4 "
         "gets out-masks.mp4 beside it",
+    )
+    written.add_argument(
+        "--detector",
+        choices=DETECTORS,
+        help="measure how near the results come to the source's identity and the driving pose",
     )
     return parser
 

@@ -1,14 +1,16 @@
 """Checkpoints: the only file that calls torch.save and torch.load.
 
-A checkpoint is one dict of tensors and plain containers, so it loads without unpickling code:
+A checkpoint is one dict of tensors and plain containers, so it loads without unpickling code.
+`published.py` knows those of other projects; `export.py` slims one for sharing. Ours has:
 
     format      version of this layout
     config      the resolved config, plain containers
     step, epoch, batch   steps done; epoch and batch of the next one
-    networks    state dict of each network, by name
+    networks    state dict of each network, by name; in a slim one those that animate
     average     the same for the moving average, without the discriminator, or None
-    training    optimizer, scaler and counters; what only a resumed run needs
+    training    optimizer, scaler and counters; what only a resumed run needs. A slim one has none
     metrics     validation metrics, where this step was validated
+    provenance  in a slim one: where the weights are from
     versions    of Python and torch
 """
 
@@ -17,6 +19,7 @@ import pickle
 import platform
 import re
 import shutil
+import sys
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,19 +27,19 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import VGG16_Weights, VGG19_Weights
 
 from config import Config
 from config_file import parse_config
 from errors import UserError
 from files import GIT_LFS_POINTER, replacing
-from losses import Perceptual, build_perceptual, perceptual_layers
-from modules.vgg import VGGFeatures, relu_layers
+from load_report import LoadReport, compare, flatten, shorten, state_dicts
+from published import Published, convert, problems
 
 FORMAT_VERSION = 1
 _STEP_FILE = re.compile(r"step-(\d{8})\.pt")
-_ZIP = b"PK"
-_IMAGENET = {"vgg16": VGG16_Weights.IMAGENET1K_V1, "vgg19": VGG19_Weights.IMAGENET1K_V1}
+_CONTENT = ("step", "epoch", "batch", "networks", "average", "training", "metrics")
+# How files of torch begin since version 1.6, and before.
+_ZIP, _OLD = b"PK", b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
 
 
 class CheckpointError(UserError):
@@ -44,7 +47,10 @@ class CheckpointError(UserError):
 
 
 class Checkpoint(NamedTuple):
-    """A checkpoint in memory; see the file's docstring."""
+    """A checkpoint in memory; see the file's docstring.
+
+    report: of a published file, what of it is used for evaluation; None for ours.
+    """
 
     path: Path
     config: Config
@@ -55,6 +61,16 @@ class Checkpoint(NamedTuple):
     average: dict[str, Any] | None
     training: dict[str, Any]
     metrics: dict[str, float]
+    provenance: dict[str, Any]
+    report: LoadReport | None = None
+
+    @property
+    def age(self) -> str:
+        """How long it was trained, in words."""
+        if "published" not in self.provenance:
+            return f"step {self.step}"
+        epoch = self.provenance.get("epoch")
+        return self.provenance["published"] + ("" if epoch is None else f", epoch {epoch}")
 
     @property
     def evaluation_networks(self) -> dict[str, dict[str, Tensor]]:
@@ -85,16 +101,32 @@ def save(
     metrics: Mapping[str, float],
 ) -> None:
     """Write a checkpoint; a reader sees the old file or the whole new one, never a part."""
+    _write(
+        path,
+        config,
+        {
+            "step": step,
+            "epoch": epoch,
+            "batch": batch,
+            "networks": state_dicts(networks),
+            "average": average,
+            "training": training,
+            "metrics": dict(metrics),
+        },
+    )
+
+
+def save_slim(path: Path, slim: Checkpoint) -> None:
+    """Write what `export.slim` left of a checkpoint, as `save` does."""
+    content = {key: getattr(slim, key) for key in (*_CONTENT, "provenance")}
+    _write(path, slim.config, content)
+
+
+def _write(path: Path, config: Config, content: dict[str, Any]) -> None:
     content = {
         "format": FORMAT_VERSION,
         "config": config.model_dump(),
-        "step": step,
-        "epoch": epoch,
-        "batch": batch,
-        "networks": _states(networks),
-        "average": average,
-        "training": training,
-        "metrics": dict(metrics),
+        **content,
         "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
     }
     with replacing(path) as temporary, temporary.open("wb") as file:
@@ -103,26 +135,89 @@ def save(
         os.fsync(file.fileno())
 
 
-def load(path: Path) -> Checkpoint:
+def load(path: Path, config: Config | None = None) -> Checkpoint:
     """Read a checkpoint to the CPU.
 
+    Args:
+        config: of a published file, which has none of its own; ours have one.
+
     Raises:
-        CheckpointError: missing, damaged, a git-lfs pointer, pickled code, or another layout.
+        CheckpointError: missing, damaged, a git-lfs pointer, pickled code, or another layout; a
+            published file without its config or with a wrong one; a config for one of ours.
     """
-    content = _load_tensors(path)
+    content = read_tensors(path)
+    published = convert(content)
+    if published is not None:
+        return _trained(path, published, config)
+    saved = _parse(path, content)
+    if config is not None:
+        raise CheckpointError(f"--config: {path} has its own config in it; leave the option out")
+    return saved
+
+
+def load_to_resume(path: Path) -> Checkpoint:
+    """Read a checkpoint that a run can continue from.
+
+    Raises:
+        CheckpointError: as `load`, or it has nothing but weights.
+    """
+    content = read_tensors(path)
+    saved = None if convert(content) is not None else _parse(path, content)
+    if saved is None or not saved.training:
+        raise CheckpointError(
+            f"{path}: has the weights alone, no optimizer, and cannot be resumed; start a new run "
+            "from it with --init-from"
+        )
+    return saved
+
+
+def _parse(path: Path, content: Any) -> Checkpoint:
+    """One of ours."""
     keys = content.keys() if isinstance(content, dict) else set()
     if keys >= {"format", "config"} and content["format"] != FORMAT_VERSION:
         raise CheckpointError(
             f"{path}: checkpoint format {content['format']!r}; this code reads "
             f"{FORMAT_VERSION}: use the code version that wrote it"
         )
-    if not keys >= {"format", *Checkpoint._fields[1:]}:
-        raise CheckpointError(f"{path}: not a checkpoint of this project; choose one of train.py's")
+    if not keys >= {"format", "config", *_CONTENT}:
+        raise CheckpointError(
+            f"{path}: not a checkpoint of this project, nor a published one of FOMM or Perturbed "
+            "Masks; choose one of train.py's"
+        )
     return Checkpoint(
         path,
         parse_config(content["config"], origin=str(path)),
-        *(content[key] for key in Checkpoint._fields[2:]),
+        provenance=content.get("provenance", {}),
+        **{key: content[key] for key in _CONTENT},
     )
+
+
+def _trained(path: Path, published: Published, config: Config | None) -> Checkpoint:
+    """A published one; it counts as trained to the end."""
+    if config is None:
+        raise CheckpointError(
+            f"{path}: published by {published.project}, without a config; give the one of its data "
+            f"set, such as --config {published.config}"
+        )
+    wrong = problems(published, config)
+    if wrong:
+        raise CheckpointError(
+            f"--config does not fit {path}: {'; '.join(wrong)}; give the config of its data set"
+        )
+    saved = Checkpoint(
+        path,
+        config,
+        step=0,
+        epoch=config.train.epochs,
+        batch=0,
+        networks=published.networks,
+        average=None,
+        training={},
+        metrics={},
+        provenance={"published": published.project, "epoch": published.epoch},
+    )
+    used = list(flatten(saved.evaluation_networks))
+    return saved._replace(report=LoadReport(used, [], published.unused, []))
 
 
 def load_networks(
@@ -144,52 +239,11 @@ def load_networks(
     report = compare(networks, states)
     if report.problems:
         raise CheckpointError(
-            f"{path}: checkpoint of another architecture: {_shorten(report.problems)}; "
+            f"{path}: checkpoint of another architecture: {shorten(report.problems)}; "
             "use the config that it was trained with, or start a new run with --init-from"
         )
     for name, network in networks.items():
         network.load_state_dict(states[name])
-
-
-class LoadReport(NamedTuple):
-    """Full tensor names: what was or can be loaded, what is missing, unused, of another shape."""
-
-    loaded: list[str]
-    missing: list[str]
-    unused: list[str]
-    reshaped: list[str]
-
-    @property
-    def problems(self) -> list[str]:
-        return [
-            *self.reshaped,
-            *(f"{name} is missing" for name in self.missing),
-            *(f"{name} is not in the model" for name in self.unused),
-        ]
-
-    def __str__(self) -> str:
-        lines = [f"{len(self.loaded)} tensors loaded"]
-        for label in ("missing", "unused", "reshaped"):
-            names = getattr(self, label)
-            if names:
-                lines.append(f"{len(names)} {label}: {_shorten(names)}")
-        return "; ".join(lines)
-
-
-def compare(networks: Mapping[str, nn.Module], states: dict[str, dict[str, Tensor]]) -> LoadReport:
-    """Which tensors of `states` fit into `networks`."""
-    own, given = _flatten(_states(networks)), _flatten(states)
-    same = {name for name in own.keys() & given.keys() if own[name].shape == given[name].shape}
-    return LoadReport(
-        loaded=[name for name in own if name in same],
-        missing=[name for name in own if name not in given],
-        unused=[name for name in given if name not in own],
-        reshaped=[
-            f"{name} is {_shape(given[name])} in the file and {_shape(own[name])} in the model"
-            for name in own
-            if name in given and name not in same
-        ],
-    )
 
 
 def init_from(networks: Mapping[str, nn.Module], path: Path) -> LoadReport:
@@ -200,14 +254,20 @@ def init_from(networks: Mapping[str, nn.Module], path: Path) -> LoadReport:
     Raises:
         CheckpointError: nothing fits.
     """
-    saved = load(path)
-    states = saved.networks | saved.evaluation_networks
+    content = read_tensors(path)
+    published = convert(content)
+    if published is not None:
+        states, unused = published.networks, published.unused
+    else:
+        saved = _parse(path, content)
+        states, unused = saved.networks | saved.evaluation_networks, []
     if "discriminator" not in networks:  # left out on purpose, so not worth a word
         states.pop("discriminator", None)
     report = compare(networks, states)
+    report = report._replace(unused=report.unused + unused)
     if not report.loaded:
         raise CheckpointError(f"{path}: no tensor fits this config's networks")
-    own, given = _flatten(_states(networks)), _flatten(states)
+    own, given = flatten(state_dicts(networks)), flatten(states)
     for name in report.loaded:
         own[name].copy_(given[name])  # a state dict shares memory with its network
     return report
@@ -255,7 +315,7 @@ def load_newest(output_dir: Path) -> tuple[Checkpoint | None, list[str]]:
     messages: list[str] = []
     for path in list_steps(output_dir):
         try:
-            return load(path), messages
+            return load_to_resume(path), messages
         except CheckpointError as error:
             messages.append(f"skipped: {error}")
     if messages:
@@ -280,66 +340,7 @@ def keep_best(output_dir: Path, path: Path) -> None:
         shutil.copyfile(path, temporary)
 
 
-def load_perceptual(config: Config) -> Perceptual:
-    """The feature pyramid of all branches; weights are read only where a layer is used.
-
-    Raises:
-        UserError: as `load_vgg`.
-    """
-    layers, weights = perceptual_layers(config), None
-    if layers:
-        weights = load_vgg(config.perceptual.network, config.perceptual.weights)
-    return build_perceptual(config.perceptual, layers, weights)
-
-
-def load_vgg(network: str, weights: str) -> dict[str, Tensor] | None:
-    """Convolutions of a VGG as `features.N` names without their prefix; None for `random`.
-
-    Args:
-        network: vgg16 or vgg19.
-        weights: `perceptual.weights`: imagenet (torchvision downloads and caches it), random, or
-            the path of a torchvision state dict.
-
-    Raises:
-        UserError: the download failed, or the file is not such a state dict.
-    """
-    if weights == "random":
-        return None
-    if weights == "imagenet":
-        source = _IMAGENET[network]
-        state: Any = _download(source)
-        origin = source.url
-    else:
-        state, origin = _load_tensors(Path(weights)), weights
-    with torch.device("meta"):
-        expected = VGGFeatures(network, relu_layers(network)).convs.state_dict()
-    tensors = {}
-    for name, like in expected.items():
-        tensor = state.get(f"features.{name}") if isinstance(state, dict) else None
-        if not isinstance(tensor, Tensor) or tensor.shape != like.shape:
-            raise UserError(
-                f"perceptual.weights: {origin} has no tensor features.{name} of "
-                f"{_shape(like)}; give a torchvision state dict of {network}"
-            )
-        tensors[name] = tensor.float()
-    return tensors
-
-
-def _download(source: VGG16_Weights | VGG19_Weights) -> Any:
-    try:
-        return source.get_state_dict(progress=True, check_hash=True)
-    except (OSError, RuntimeError) as error:  # no network; another hash
-        name = source.url.rsplit("/", 1)[-1]
-        digest = name.rsplit("-", 1)[-1].removesuffix(".pth")
-        folder = Path(torch.hub.get_dir()) / "checkpoints"
-        raise UserError(
-            f"perceptual.weights: imagenet: {source.url} could not be downloaded ({error}); put "
-            f"{name} (sha256 begins with {digest}) into {folder}, or set perceptual.weights to "
-            "its path"
-        ) from error
-
-
-def _load_tensors(path: Path) -> Any:
+def read_tensors(path: Path) -> Any:
     """Unpickle tensors and plain containers only, to the CPU."""
     try:
         with path.open("rb") as file:
@@ -352,7 +353,7 @@ def _load_tensors(path: Path) -> Any:
         with warnings.catch_warnings(action="ignore"):  # about pickles that are refused anyway
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # what is no checkpoint breaks the reader in any number of ways
-        if not head.startswith(_ZIP):
+        if not head.startswith((_ZIP, _OLD)):
             raise CheckpointError(f"{path}: not a checkpoint") from error
         if isinstance(error, pickle.UnpicklingError):
             raise CheckpointError(
@@ -362,22 +363,7 @@ def _load_tensors(path: Path) -> Any:
         raise CheckpointError(f"{path}: damaged or truncated; use an earlier checkpoint") from error
 
 
-def _states(networks: Mapping[str, nn.Module]) -> dict[str, dict[str, Tensor]]:
-    return {name: network.state_dict() for name, network in networks.items()}
+if __name__ == "__main__":
+    from export import run  # which imports this file
 
-
-def _flatten(networks: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    return {
-        f"{network}.{name}": tensor
-        for network, state in networks.items()
-        for name, tensor in state.items()
-    }
-
-
-def _shape(tensor: Tensor) -> str:
-    return " x ".join(map(str, tensor.shape)) or "a number"
-
-
-def _shorten(names: list[str], limit: int = 3) -> str:
-    rest = f", and {len(names) - limit} more" if len(names) > limit else ""
-    return ", ".join(names[:limit]) + rest
+    sys.exit(run())

@@ -1,4 +1,4 @@
-"""What the entry points share: one-line errors and the choice of the device."""
+"""What the entry points share: one-line errors, the choice of the device and of the checkpoint."""
 
 import argparse
 import logging
@@ -6,10 +6,13 @@ import re
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import torch
 
 from errors import UserError
+
+RUNS = Path("runs")
 
 
 def run_entry_point(
@@ -61,6 +64,17 @@ def pick_device(name: str) -> torch.device:
             raise UserError(f"--device {name}: {count} CUDA devices here; use --device cpu or auto")
         torch.cuda.set_device(int(match[1] or 0))  # also for what asks for "the" device
     return torch.device(name)
+
+
+def newest_checkpoint() -> Path:
+    """The checkpoint written last in any run."""
+    found = sorted(RUNS.glob("*/checkpoints/step-*.pt"), key=lambda path: path.stat().st_mtime)
+    if not found:
+        raise UserError(
+            f"no checkpoint under {RUNS}/: train one with `python train.py --config demo.yaml`, "
+            "or give --checkpoint"
+        )
+    return found[-1]
 
 
 def positive_int(text: str) -> int:

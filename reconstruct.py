@@ -1,43 +1,81 @@
-"""Evaluate a model: reconstruct test clips, each from its first frame, and measure the result."""
+"""Evaluate a model: reconstruct test clips, each from its first frame, and measure the result.
+
+With --compare: two such evaluations side by side.
+"""
 
 import argparse
-import csv
-import json
 import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 import checkpoint
 from animation.movers import ANIMATORS, Mover, load_model, reconstruction_movers
 from cli import add_device_argument, pick_device, positive_int, run_entry_point
-from datasets.build import build_source, preflight
-from datasets.source import ClipSource
+from config import DataConfig
+from config_file import load_config
+from datasets.build import build_puppets, build_source, preflight
+from datasets.source import ClipSource, Frame
 from datasets.video_writer import VideoWriter
 from errors import UserError
-from evaluation.reconstruction import FrameMetrics, mean_metrics, reconstruct_clip
-from files import replacing
+from evaluation.build import MODEL_REGION, REGION_FINDERS, build_plan
+from evaluation.compare import compare_runs
+from evaluation.measures import FrameMetrics, Measure
+from evaluation.page import write_page
+from evaluation.published_tables import TABLES, console_text, published_table
+from evaluation.reconstruction import EightBit, reconstruct_clip
+from evaluation.report import MeasuredClip, console_table, summarize, write_report
+from evaluation.results_folder import PAGE_FILE, SAVED_FOLDERS, clip_path, replacing_results
+from metrics.detectors.build import DETECTORS
 from visualization import to_uint8
+
+ERROR_GAIN = 4  # of the last column: an error of a quarter of the range is white
+COLUMNS = ("source", "driving", "prediction", f"{ERROR_GAIN}x error")
 
 
 def main(arguments: argparse.Namespace) -> None:
+    if arguments.compare is not None:
+        print(compare_runs(*arguments.compare))
+        return
     path = Path(arguments.checkpoint)
     device = pick_device(arguments.device)
-    saved = checkpoint.load(path)
-    movers = reconstruction_movers(load_model(saved, device), device)
+    config = None if arguments.config is None else load_config(arguments.config, [])
+    saved = checkpoint.load(path, config)
+    if saved.report is not None:
+        print(f"{path}: {saved.report}")
+    model = load_model(saved, device)
+    movers = reconstruction_movers(model, device)
     name = arguments.animator or next(iter(movers))
     if name not in movers:
         raise UserError(
             f"--animator {name}: {path} was trained without the branch {name}; it has: "
             f"{', '.join(movers)}"
         )
-    mover = movers[name]
     data = saved.config.data.model_copy(update={"id_sampling": False})  # every clip counts
     if arguments.data_root is not None:
         data = data.model_copy(update={"kind": "clips", "root": arguments.data_root})
-    clips = build_source(data, arguments.split)
+    published = None
+    if arguments.published is not None:
+        published = published_table(arguments.published, data.size)
+    clips = first_clips(data, arguments.split, arguments.num_clips)
     print(preflight(clips, max_unreadable=0))
+    plan = build_plan(
+        detector=arguments.detector,
+        salient=arguments.salient,
+        lpips=arguments.lpips,
+        model=model,
+        origin=f"{path} ({saved.age})",
+        animator=name,
+        clips=clips,
+        fit=data.fit,
+        device=device,
+    )
+    for line in plan.left_out:
+        print(line)
     # The default animator's folder has no suffix, so that it does not move with the config.
     folder = arguments.split + (f"-{name}" if arguments.animator else "")
     default_output = checkpoint.run_folder(path) / "reconstruction" / folder
@@ -45,72 +83,154 @@ def main(arguments: argparse.Namespace) -> None:
     if output.exists() and not output.is_dir():
         raise UserError(f"--output {output}: is a file; give a folder")
 
-    collected: list[FrameMetrics] = []
-    rows: list[dict[str, str | float]] = []
-    for index, clip in enumerate(tqdm(clips.clips, unit="clip", disable=None)):
-        metrics = reconstruct_to_video(
-            mover, clips, index, output / "clips" / f"{clip.name}.mp4", arguments.batch_size
+    names = [clip.name for clip in clips.clips]
+    with replacing_results(output, names, saves_frames=arguments.save_frames) as results:
+        measured = [
+            measure_clip(
+                EightBit(movers[name]),
+                clips,
+                index,
+                plan.measures,
+                results,
+                batch_size=arguments.batch_size,
+                save_frames=arguments.save_frames,
+            )
+            for index in tqdm(range(len(names)), unit="clip", disable=None)
+        ]
+        summaries = summarize(measured)
+        about = {
+            "checkpoint": str(path),
+            "step": saved.step,
+            "data": data.root if data.kind == "clips" else data.kind,
+            "split": arguments.split,
+            "animator": name,
+            "image_size": list(data.size),
+            "num_clips": len(measured),
+            "num_frames": sum(clip.num_frames for clip in measured),
+            "saved_frames": arguments.save_frames,
+            "measured_with": {kind: found._asdict() for kind, found in plan.conventions.items()},
+            "left_out": plan.left_out,
+        }
+        write_report(results, about, summaries, measured)
+        write_page(results / PAGE_FILE, about, summaries, measured, COLUMNS, published)
+    print(console_table(summaries))
+    if published is not None:
+        print(console_text(published, summaries))
+    print(f"{output}: {PAGE_FILE}, metrics.json, metrics.csv, frames.csv, clips/")
+
+
+def first_clips(data: DataConfig, split: str, num_clips: int | None) -> ClipSource:
+    """The first `num_clips` clips of a split, all for None.
+
+    Raises:
+        UserError: there are fewer, or as `build_source`.
+    """
+    clips = build_source(data, split)
+    if num_clips is None:
+        return clips
+    if data.kind == "puppets":  # there are as many as one asks for
+        return build_puppets(data, split, num_clips)
+    if num_clips > len(clips.clips):
+        raise UserError(
+            f"--num-clips {num_clips}: {data.root}/{split} has {len(clips.clips)}; leave the "
+            "option out for all of them"
         )
-        collected += metrics
-        num_frames = sum(len(batch["l1"]) for batch in metrics)
-        rows.append({"clip": clip.name, "num_frames": num_frames, **mean_metrics(metrics)})
-
-    means = mean_metrics(collected)
-    summary = {
-        "checkpoint": str(path),
-        "step": saved.step,
-        "data": data.root if data.kind == "clips" else data.kind,
-        "split": arguments.split,
-        "animator": name,
-        "image_size": list(data.size),
-        "num_clips": len(rows),
-        "num_frames": sum(len(metrics["l1"]) for metrics in collected),
-        **means,
-    }
-    with replacing(output / "metrics.csv") as temporary, temporary.open("w") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    with replacing(output / "metrics.json") as temporary:
-        temporary.write_text(json.dumps(summary, indent=2) + "\n")
-    print_table(means)
-    print(f"{output}: metrics.json, metrics.csv, clips/ (source, driving, prediction)")
+    clips.clips = clips.clips[:num_clips]
+    return clips
 
 
-def reconstruct_to_video(
-    mover: Mover, clips: ClipSource, index: int, path: Path, batch_size: int
-) -> list[FrameMetrics]:
-    """Reconstruct a clip, write source, driving frame and prediction side by side to `path`."""
+def measure_clip(
+    mover: Mover,
+    clips: ClipSource,
+    index: int,
+    measures: Sequence[Measure],
+    results: Path,
+    *,
+    batch_size: int,
+    save_frames: bool,
+) -> MeasuredClip:
+    """Reconstruct a clip, measure it, write it side by side and, if wanted, frame by frame."""
+    name, frame_rate = clips.clips[index].name, clips.frame_rate(index)
     source = clips.read(index, [0])[0]
-    collected = []
-    with VideoWriter(path, clips.frame_rate(index)) as video:
-        for batch in reconstruct_clip(mover, clips, index, batch_size=batch_size):
+    collected: list[FrameMetrics] = []
+    with ExitStack() as stack:
+        video = stack.enter_context(VideoWriter(results / clip_path(name), frame_rate))
+        folders = {
+            kind: stack.enter_context(
+                VideoWriter(results / folder / name, frame_rate, as_folder=True)
+            )
+            for kind, folder in SAVED_FOLDERS.items()
+            if save_frames
+        }
+        for batch in reconstruct_clip(
+            mover, clips, index, batch_size=batch_size, measures=measures
+        ):
             for driving, prediction in zip(batch.driving, to_uint8(batch.prediction), strict=True):
-                video.write(np.concatenate((source, driving, prediction), axis=1))
+                video.write(side_by_side(source, driving, prediction))
+                for kind, writer in folders.items():
+                    writer.write(driving if kind == "driving" else prediction)
             collected.append(batch.metrics)
-    return collected
+    metrics = {
+        metric: torch.cat([found[metric] for found in collected]).double().cpu().numpy()
+        for metric in collected[0]
+    }
+    return MeasuredClip(name, len(metrics["l1"]), metrics)
 
 
-def print_table(means: dict[str, float]) -> None:
-    """The model's metrics beside those of repeating the source frame."""
-    print(f"{'':12}{'model':>10}{'repeat source':>16}")
-    for name, value in means.items():
-        if not name.startswith("baseline_"):
-            print(f"{name:12}{value:10.4f}{means[f'baseline_{name}']:16.4f}")
+def side_by_side(source: Frame, driving: Frame, prediction: Frame) -> Frame:
+    """COLUMNS in one frame: H x 4W x 3."""
+    error = np.abs(prediction.astype(np.int16) - driving) * ERROR_GAIN
+    columns = (source, driving, prediction, error.clip(max=255).astype(np.uint8))
+    return np.concatenate(columns, axis=1)
 
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="reconstruct.py", description=__doc__)
-    parser.add_argument("--checkpoint", required=True, metavar="PATH")
+    task = parser.add_mutually_exclusive_group(required=True)
+    task.add_argument("--checkpoint", metavar="PATH", help="the model to evaluate")
+    task.add_argument(
+        "--compare",
+        nargs=2,
+        type=Path,
+        metavar=("RUN_A", "RUN_B"),
+        help="two folders that this script wrote; prints their differences, paired by frame",
+    )
+    parser.add_argument(
+        "--config", metavar="FILE", help="of a published checkpoint, which has none in it"
+    )
     parser.add_argument(
         "--data-root", metavar="DIR", help="folder of clips; default: the data of the training"
+    )
+    parser.add_argument("--split", default="test", help="train or test (default)")
+    parser.add_argument(
+        "--num-clips", type=positive_int, metavar="N", help="the first N; default: all"
     )
     parser.add_argument(
         "--animator",
         choices=ANIMATORS,
         help="who moves the source; default: motion, where the checkpoint has it",
     )
-    parser.add_argument("--split", default="test", help="train or test (default)")
+    parser.add_argument(
+        "--detector",
+        choices=DETECTORS,
+        help="also AKD and MKR of the keypoints it finds, and AED where it tells people apart",
+    )
+    parser.add_argument(
+        "--salient",
+        metavar="REGION",
+        help="also the pixel metrics over the salient region and over the rest: "
+        f"{', '.join(REGION_FINDERS)} (found by a network), {MODEL_REGION} (the model's own "
+        "figure), or a folder of masks: DIR/<clip>/00000.png or DIR/<clip>.mp4",
+    )
+    parser.add_argument("--lpips", choices=("alex", "vgg"), help="also LPIPS with this network")
+    parser.add_argument(
+        "--published",
+        choices=TABLES,
+        help="published figures beside one's own, for 256 x 256 pixels",
+    )
+    parser.add_argument(
+        "--save-frames", action="store_true", help="also write lossless PNG frames to frames/"
+    )
     parser.add_argument("--output", metavar="DIR", help="default: in the run's folder")
     parser.add_argument("--batch-size", type=positive_int, default=8, help="frames at a time")
     add_device_argument(parser)

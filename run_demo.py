@@ -85,10 +85,10 @@ def summarize(newest: Path) -> dict[str, float]:
     metrics = json.loads((RUN / "reconstruction/test/metrics.json").read_text())
     truth = json.loads(TRUTH.read_text())
     saved = checkpoint.load(newest)
-    means = {name: value for name, value in metrics.items() if isinstance(value, float)}
+    means = {name: found["over_frames"]["mean"] for name, found in metrics["metrics"].items()}
     return means | {
-        "l1_ratio": metrics["l1"] / metrics["baseline_l1"],
-        "figure_l1_ratio": metrics["figure_l1"] / metrics["baseline_figure_l1"],
+        "l1_ratio": means["l1"] / means["baseline_l1"],
+        "figure_l1_ratio": means["figure_l1"] / means["baseline_figure_l1"],
         **{name: truth[name] for name in HEADLINES},
         "num_clips": metrics["num_clips"],
         "num_frames": metrics["num_frames"],

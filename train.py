@@ -19,6 +19,7 @@ from datasets.build import build_pairs, build_source, preflight
 from errors import UserError
 from files import replacing
 from model import Model
+from perceptual_weights import load_perceptual
 from training import Trainer
 
 _LIBRARIES = ("torch", "torchvision", "av", "numpy", "pydantic")
@@ -26,7 +27,7 @@ _LIBRARIES = ("torch", "torchvision", "av", "numpy", "pydantic")
 
 def main(arguments: argparse.Namespace) -> int | None:
     resume, overrides = _part_resume(arguments.resume, arguments.overrides)
-    saved = None if resume in (None, "auto") else checkpoint.load(Path(resume))
+    saved = None if resume in (None, "auto") else checkpoint.load_to_resume(Path(resume))
     if arguments.config is not None:
         config = load_config(arguments.config, overrides)
     elif saved is not None:
@@ -53,7 +54,7 @@ def main(arguments: argparse.Namespace) -> int | None:
     test_clips = build_source(config.data, "test")
     print(preflight(pairs.clips))
     print(preflight(test_clips, max_unreadable=0))  # metrics over fewer clips are others
-    perceptual = checkpoint.load_perceptual(config)
+    perceptual = load_perceptual(config)
     model, adversary = Model(config), build_adversary(config)
     if saved is not None and arguments.init_from is not None:
         print(f"--init-from {arguments.init_from}: left out, since the run continues from its own")
@@ -119,7 +120,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="continue from a checkpoint; auto (or no value): the newest of the run, if any",
     )
     parser.add_argument(
-        "--init-from", metavar="PATH", help="start from the weights of a checkpoint (fine-tuning)"
+        "--init-from",
+        metavar="PATH",
+        help="start from the weights of a checkpoint, a published one too (fine-tuning)",
     )
     parser.add_argument("--print-config", action="store_true", help="show the config and stop")
     add_device_argument(parser)

@@ -1,94 +1,188 @@
-"""What an animation is made of: files that the user named, or test clips of the training data."""
+"""What an animation is made of: files and frames that the user gave, or test clips of the training
+data; brought to the model's size.
+"""
 
-import argparse
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fractions import Fraction
-from itertools import repeat
+from itertools import chain, repeat, starmap
+from pathlib import Path
 from typing import NamedTuple
+
+import numpy as np
 
 from checkpoint import Checkpoint
 from config import DataConfig
-from datasets.backgrounds import open_background, parse_color
+from datasets.backgrounds import BackgroundEnd, open_background, parse_color, still_background
 from datasets.build import build_source
-from datasets.images import Fit, fit_frames, read_image
-from datasets.source import Frame
-from datasets.video import open_clip
+from datasets.container import DEFAULT_FRAME_RATE
+from datasets.crops import Box, centre_box, with_aspect
+from datasets.images import fit_frames, read_image
+from datasets.source import ClipSource, Frame
+from datasets.video import VideoReader, open_clip
+from errors import UserError
 
 SOURCE, TRANSPARENT = "source", "transparent"  # backgrounds that are no files
 
+Picture = str | Path | Frame
+DrivingFrames = str | Path | VideoReader | Iterable[Frame]
 
-class Inputs(NamedTuple):
-    """Frames at the model's size, with the driving clip's frame rate.
 
-    backgrounds: for each driving frame; where they end, the animation ends. None: no picture.
+class Driving(NamedTuple):
+    """The driving frames, in any size.
+
+    num_frames: None for an iterator, which can be read only once.
+    name: for messages.
     """
 
-    source: Frame
-    driving: Iterable[Frame]
-    num_frames: int
+    frames: Iterable[Frame]
     frame_rate: Fraction
-    backgrounds: Iterable[Frame] | None
+    num_frames: int | None
+    name: str
+
+    def fitted(self, fit: Callable[[int, Frame], Frame]) -> "Driving":
+        """The same frames, each changed by `fit`, which also gets its position."""
+        return self._replace(frames=_Fitted(self.frames, fit))
+
+    def require_repeatable(self, option: str) -> None:
+        """Raise UserError where the frames cannot be read a second time."""
+        if self.num_frames is None:
+            raise UserError(
+                f"{option} reads the driving frames twice, which an iterator does not allow; give "
+                "a list, an array or a file"
+            )
+
+    def first(self) -> tuple[Frame, "Driving"]:
+        """The first frame, and a Driving that still has it."""
+        iterator = iter(self.frames)
+        frame = next(iterator, None)
+        if frame is None:
+            raise UserError(f"{self.name}: there are no driving frames")
+        if self.num_frames is not None:
+            return frame, self
+        return frame, self._replace(frames=chain((frame,), iterator))
 
 
-def choose_inputs(arguments: argparse.Namespace, saved: Checkpoint) -> Inputs:
-    """The files that the user named; test clips of the training data for what was not named."""
-    data = saved.config.data
-    if arguments.source is None:
-        inputs = demo_inputs(saved)
+def open_driving(frames: DrivingFrames) -> Driving:
+    """Of a file, a reader, a list or an array of frames, or an iterator over frames."""
+    if isinstance(frames, str | Path):
+        frames = open_clip(frames)
+    if isinstance(frames, VideoReader):
+        return Driving(frames, frames.frame_rate, frames.num_frames, str(frames.path))
+    num_frames = len(frames) if isinstance(frames, list | tuple | np.ndarray) else None
+    return Driving(frames, DEFAULT_FRAME_RATE, num_frames, "driving frames")
+
+
+def open_source(source: Picture) -> tuple[Frame, str]:
+    """The picture, uint8 H x W x 3, and its name for messages."""
+    if isinstance(source, str | Path):
+        return read_image(source), str(source)
+    if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3:
+        raise UserError(
+            f"source: an array of {source.dtype} {source.shape}; give uint8 height x width x 3"
+        )
+    return source, "source"
+
+
+def open_backgrounds(
+    background: Picture,
+    source: Frame,
+    frame_rate: Fraction,
+    data: DataConfig,
+    end: BackgroundEnd | None,
+) -> tuple[Iterable[Frame] | None, list[str]]:
+    """A frame behind each driving frame, and notes for the user; None for `transparent`.
+
+    Args:
+        source: at the model's size; its own background may be wanted.
+        frame_rate: of the driving frames.
+        end: what follows the last frame of a clip; None: the default.
+
+    Raises:
+        UserError: it cannot be read, or is no clip and `end` was given.
+    """
+    frames: Iterable[Frame] | None
+    notes: list[str] = []
+    is_clip = False
+    if isinstance(background, np.ndarray):
+        frames = still_background(background, data.size, data.fit, frame_rate)
+    elif str(background) == TRANSPARENT:
+        frames = None
+    elif str(background) == SOURCE:
+        frames = repeat(source)
     else:
-        inputs = read_inputs(arguments.source, arguments.driving, data)
-    text = arguments.background
-    if text is None:
-        return inputs
-    if text == TRANSPARENT:
-        return inputs._replace(backgrounds=None)
-    if text == SOURCE:
-        return inputs._replace(backgrounds=repeat(inputs.source))
-    background = open_background(
-        text, data.size, data.fit, inputs.frame_rate, arguments.background_end or "loop"
-    )
-    if is_file_name(text):
-        announce_fit(text, background.original_size, data)
-    return inputs._replace(backgrounds=background)
+        text = str(background)
+        opened = open_background(text, data.size, data.fit, frame_rate, end or "loop")
+        if is_file_name(text):
+            notes = describe_fit(text, opened.original_size, data)
+        frames, is_clip = opened, not opened.is_still
+    if end is not None and not is_clip:
+        raise UserError(f"--background-end {end}: is for a clip; leave it out")
+    return frames, notes
 
 
-def demo_inputs(saved: Checkpoint) -> Inputs:
+class TestClips(NamedTuple):
     """The first test clip drives the first frame of the second; that of the third is the
     background for a model that has learned to swap. Where there are fewer clips they are counted
     round.
     """
+
+    source: Frame
+    driving: Driving
+    background: Frame | None
+
+
+def open_test_clips(saved: Checkpoint) -> TestClips:
+    """Of the data that the checkpoint was trained on."""
     clips = build_source(saved.config.data, "test")
     source, third = (clips.read(index % len(clips.clips), [0])[0] for index in (1, 2))
     swaps = saved.config.background is not None and "background.start_epoch" not in saved.untrained
-    backgrounds = repeat(third) if swaps else None
-    return Inputs(source, clips.stream(0), clips.num_frames(0), clips.frame_rate(0), backgrounds)
-
-
-def read_inputs(source: str, driving: str, data: DataConfig) -> Inputs:
-    """An image and a clip, brought to the model's size as `data.fit` says; no background."""
-    clip = open_clip(driving)
-    image = read_image(source)
-    for name, shape in ((source, image.shape[:2]), (driving, clip.size)):
-        announce_fit(name, shape, data)
-    return Inputs(
-        fit_frames(image[None], data.size, data.fit)[0],
-        fitted(clip, data.size, data.fit),
-        clip.num_frames,
-        clip.frame_rate,
-        None,
+    driving = Driving(
+        _Streamed(clips, 0), clips.frame_rate(0), clips.num_frames(0), clips.clips[0].name
     )
+    return TestClips(source, driving, third if swaps else None)
 
 
-def announce_fit(name: str, shape: tuple[int, ...], data: DataConfig) -> None:
-    """Say how a picture of `shape` (height, width) is fitted, unless it is only scaled."""
-    if shape[0] * data.size[1] != shape[1] * data.size[0]:
-        how = {"crop": "cropped at the centre", "pad": "padded with black"}[data.fit]
-        print(f"{name}: {shape[1]} x {shape[0]} pixels, {how} to the shape of the model")
+class _Streamed:
+    """The frames of one clip of a source, as often as they are asked for."""
+
+    def __init__(self, clips: ClipSource, index: int) -> None:
+        self._clips = clips
+        self._index = index
+
+    def __iter__(self) -> Iterator[Frame]:
+        return self._clips.stream(self._index)
 
 
-def fitted(frames: Iterable[Frame], size: tuple[int, int], fit: Fit) -> Iterator[Frame]:
-    for frame in frames:
-        yield fit_frames(frame[None], size, fit)[0]
+class _Fitted:
+    """See `Driving.fitted`."""
+
+    def __init__(self, frames: Iterable[Frame], fit: Callable[[int, Frame], Frame]) -> None:
+        self._frames = frames
+        self._fit = fit
+
+    def __iter__(self) -> Iterator[Frame]:
+        return starmap(self._fit, enumerate(self._frames))
+
+
+def fit_whole(frame: Frame, data: DataConfig) -> Frame:
+    """The whole picture as `data.fit` says."""
+    return fit_frames(frame[None], data.size, data.fit)[0]
+
+
+def whole_box(picture: Frame, data: DataConfig) -> Box:
+    """What `fit_whole` shows, as a rectangle of the picture: with `pad` larger than it."""
+    height, width = picture.shape[:2]
+    if data.fit == "crop":
+        return centre_box((height, width), data.size)
+    return with_aspect(Box(0, 0, width, height), data.size)
+
+
+def describe_fit(name: str, shape: tuple[int, ...], data: DataConfig) -> list[str]:
+    """How a picture of `shape` (height, width) is fitted; nothing where it is only scaled."""
+    if shape[0] * data.size[1] == shape[1] * data.size[0]:
+        return []
+    how = {"crop": "cropped at the centre", "pad": "padded with black"}[data.fit]
+    return [f"{name}: {shape[1]} x {shape[0]} pixels, {how} to the shape of the model"]
 
 
 def is_file_name(background: str) -> bool:

@@ -6,6 +6,7 @@ import numpy as np
 from torch import Tensor
 
 from animation.background_swap import SwappedFrames
+from datasets.crops import Paster
 from datasets.source import Frame, Frames
 from visualization import grey_to_rgb, to_uint8
 
@@ -37,21 +38,32 @@ class Layout:
         transparent: the result is the figure alone, RGBA with colours not multiplied by alpha.
         source_mask: 1 x 1 x h x w; with it, columns follow for the masks of source, animated frame
             and, where there is one, background.
+        paster: puts the result back into the uncropped source.
     """
 
     def __init__(
-        self, name: LayoutName, transparent: bool = False, source_mask: Tensor | None = None
+        self,
+        name: LayoutName,
+        transparent: bool = False,
+        source_mask: Tensor | None = None,
+        paster: Paster | None = None,
     ) -> None:
-        if transparent and name != "result":
-            raise ValueError(f"a transparent result stands alone, found the layout {name}")
+        if (transparent or paster) and name != "result":
+            raise ValueError(
+                f"a transparent or pasted result stands alone, found the layout {name}"
+            )
         self.name = name
         self.transparent = transparent
         self.source_mask = source_mask
+        self.paster = paster
 
     def arrange(self, batch: AnimatedBatch) -> Frames:
         """The columns beside each other: B x H x (columns * W) x 3, or 4 where transparent."""
         if self.name == "result":
-            return self._result(batch)
+            result = self._result(batch)
+            if self.paster is None:
+                return result
+            return np.stack([self.paster.paste(frame) for frame in result])
         columns = [np.broadcast_to(batch.source, batch.driving.shape), batch.driving]
         if self.name == "side-by-side":
             columns.append(self._result(batch))

@@ -1,17 +1,20 @@
 """Animate a source image by driving frames: encode the source once, then batch by batch."""
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
-from itertools import islice
+from contextlib import suppress
+from itertools import chain, islice
 from typing import Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from animation.smoothing import FilterState, Smoothing, one_euro, smooth_keypoints
 from branches.masks import MaskBranch
 from branches.motion import MotionBranch
 from checkpoint import Checkpoint, load_networks
-from datasets.source import Frames
+from datasets.source import Frame, Frames
 from errors import UserError
 from model import Model
 from modules.keypoint_detector import Keypoints
@@ -25,7 +28,10 @@ from modules.keypoint_transfer import (
 AnimatorName = Literal["motion", "masks"]
 ANIMATORS: tuple[AnimatorName, ...] = ("motion", "masks")
 
-Item = TypeVar("Item")
+Move = Callable[[Tensor], Tensor]  # driving frames to predictions; see `Mover.start`
+Result = TypeVar("Result")
+
+logger = logging.getLogger(__name__)
 
 
 class Mover(Protocol):
@@ -33,12 +39,18 @@ class Mover(Protocol):
 
     device: torch.device
 
-    def start(self, source: Tensor) -> Callable[[Tensor], Tensor]:
+    def start(self, source: Tensor, reference: Tensor | None = None) -> Move:
         """Encode `source`, 1 x 3 x H x W in [0, 1].
+
+        Args:
+            reference: the driving frame, 1 x 3 x H x W, that relative motion starts from: there
+                the source stands as it is. None: the first driving frame. Masks and absolute
+                motion have no such frame and ignore it.
 
         Returns:
             From driving frames, B x 3 x H x W, in order and at once or in parts, to the source
-            moved by them: B x 3 x H x W.
+            moved by them: B x 3 x H x W. Frames that memory did not suffice for may be given
+            again, in smaller parts.
         """
         ...
 
@@ -51,13 +63,23 @@ class EncodedSource(NamedTuple):
     features: Tensor
 
 
+class Reference(NamedTuple):
+    """What relative motion starts from: keypoints of one driving frame; the scale of motion."""
+
+    keypoints: Keypoints
+    scale: float
+
+
 class MotionMover:
     """The motion branch, in evaluation mode.
 
     Args:
-        motion: `relative` puts the change since the first driving frame on the source's
-            keypoints; `absolute` uses the driving keypoints themselves.
-        adapt_scale: relative motion is scaled by the sizes of the two figures.
+        motion: `relative` puts the change since the reference frame on the source's keypoints;
+            `absolute` uses the driving keypoints themselves.
+        adapt_scale: relative motion is scaled by the sizes of the two figures, the driving one as
+            in the reference frame.
+        smoothing: of the driving keypoints, before they move the source; None: as detected. The
+            filter starts at the first driving frame; a reference given to `start` is not smoothed.
     """
 
     def __init__(
@@ -67,29 +89,42 @@ class MotionMover:
         *,
         motion: Literal["relative", "absolute"] = "relative",
         adapt_scale: bool = False,
+        smoothing: Smoothing | None = None,
     ) -> None:
         self.branch = branch
         self.device = device
         self.motion = motion
         self.adapt_scale = adapt_scale
+        self.smoothing = smoothing
 
-    def start(self, source: Tensor) -> Callable[[Tensor], Tensor]:
+    def start(self, source: Tensor, reference: Tensor | None = None) -> Move:
         """See `Mover.start`."""
         encoded = self.encode(source)
-        first: Keypoints | None = None
-        scale = 1.0
+        origin: Reference | None = None
+        if reference is not None and self.motion == "relative":
+            origin = self.refer(encoded, self.branch.keypoint_detector(reference))
+        filtered: FilterState | None = None
 
         def move(driving: Tensor) -> Tensor:
-            nonlocal first, scale
+            nonlocal origin, filtered
+            after = filtered
             keypoints = self.branch.keypoint_detector(driving)
+            if self.smoothing is not None:
+                keypoints, after = smooth_keypoints(keypoints, self.smoothing, filtered)
             if self.motion == "relative":
-                if first is None:
-                    first = first_keypoints(keypoints)
-                    scale = movement_scale(encoded.keypoints, first) if self.adapt_scale else 1.0
-                keypoints = relative_keypoints(encoded.keypoints, keypoints, first, scale)
-            return self.predict(encoded, keypoints)
+                if origin is None:
+                    origin = self.refer(encoded, first_keypoints(keypoints))
+                keypoints = relative_keypoints(encoded.keypoints, keypoints, *origin)
+            prediction = self.predict(encoded, keypoints)
+            filtered = after  # not before: if memory did not suffice, these frames come again
+            return prediction
 
         return move
+
+    def refer(self, source: EncodedSource, keypoints: Keypoints) -> Reference:
+        """Let relative motion start from `keypoints` (batch 1) of a driving frame."""
+        scale = movement_scale(source.keypoints, keypoints) if self.adapt_scale else 1.0
+        return Reference(keypoints, scale)
 
     def encode(self, source: Tensor) -> EncodedSource:
         """Encode `source`, 1 x 3 x H x W in [0, 1]."""
@@ -114,26 +149,40 @@ class MaskMover:
     Args:
         same_figure: the driving frames show the source's own figure, as in reconstruction: its
             masks need no refinement (as published).
+        smoothing: of the driving masks, before their refinement; None: as generated.
     """
 
     def __init__(
-        self, branch: MaskBranch, device: torch.device, *, same_figure: bool = False
+        self,
+        branch: MaskBranch,
+        device: torch.device,
+        *,
+        same_figure: bool = False,
+        smoothing: Smoothing | None = None,
     ) -> None:
         self.branch = branch
         self.device = device
         self.same_figure = same_figure
+        self.smoothing = smoothing
 
-    def start(self, source: Tensor) -> Callable[[Tensor], Tensor]:
-        """See `Mover.start`."""
+    def start(self, source: Tensor, reference: Tensor | None = None) -> Move:
+        """See `Mover.start`; a mask is taken as it is, so `reference` has no part in it."""
         source_mask = self.branch.mask_generator(source)
+        filtered: FilterState | None = None
 
         def move(driving: Tensor) -> Tensor:
+            nonlocal filtered
+            after = filtered
             images = source.expand(len(driving), -1, -1, -1)
             source_masks = source_mask.expand(len(driving), -1, -1, -1)
             target_mask = self.branch.mask_generator(driving)
+            if self.smoothing is not None:
+                target_mask, after = one_euro(target_mask, self.smoothing, filtered)
             if not self.same_figure:
                 target_mask = self.branch.animated_mask(images, source_masks, target_mask)
-            return self.branch.generate(images, source_masks, target_mask)[1]
+            prediction = self.branch.generate(images, source_masks, target_mask)[1]
+            filtered = after  # not before: if memory did not suffice, these frames come again
+            return prediction
 
         return move
 
@@ -154,6 +203,7 @@ def build_mover(
     *,
     motion: Literal["relative", "absolute"] = "relative",
     adapt_scale: bool = False,
+    smoothing: Smoothing | None = None,
 ) -> Mover:
     """The animator `name` for a driving clip of anybody.
 
@@ -162,9 +212,11 @@ def build_mover(
     """
     branch = model.branches.get(name)
     if isinstance(branch, MotionBranch):
-        return MotionMover(branch, device, motion=motion, adapt_scale=adapt_scale)
+        return MotionMover(
+            branch, device, motion=motion, adapt_scale=adapt_scale, smoothing=smoothing
+        )
     if isinstance(branch, MaskBranch):
-        return MaskMover(branch, device)
+        return MaskMover(branch, device, smoothing=smoothing)
     found = ", ".join(model.branches)
     raise UserError(
         f"--animator {name}: the checkpoint was trained without the branch {name}; it has: {found}"
@@ -188,37 +240,95 @@ def frames_to_tensor(frames: Frames, device: torch.device) -> Tensor:
     return torch.tensor(frames).to(device).movedim(-1, 1).float() / 255
 
 
-def batched(items: Iterable[Item], size: int) -> Iterator[list[Item]]:
-    """Lists of `size` items, the last one shorter."""
-    iterator = iter(items)
-    while batch := list(islice(iterator, size)):
-        yield batch
-
-
 @torch.inference_mode()
+def in_batches(
+    compute: Callable[[Tensor], Result],
+    frames: Iterable[Frame],
+    batch_size: int,
+    device: torch.device,
+) -> Iterator[tuple[Frames, Result]]:
+    """Give `compute` at most `batch_size` frames at a time; memory does not grow with their number.
+
+    Frames that the device has no memory for are given again in halves, and so are all that follow:
+    what `compute` keeps between calls must not depend on a call that failed.
+
+    Args:
+        compute: takes frames, B x 3 x H x W in [0, 1] on the device.
+        frames: uint8 H x W x 3 each.
+
+    Yields:
+        A batch of frames as it came, uint8 B x H x W x 3, and what `compute` made of it.
+
+    Raises:
+        UserError: there is no memory for one frame alone.
+    """
+    waiting = iter(frames)
+    while batch := list(islice(waiting, batch_size)):
+        stacked = np.stack(batch)
+        result: Result | None = None
+        with suppress(torch.OutOfMemoryError):
+            result = compute(frames_to_tensor(stacked, device))
+        if result is not None:
+            yield stacked, result
+            continue
+        # The error is gone, and with its traceback the tensors that filled the memory.
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        height, width = stacked.shape[1:3]
+        if len(batch) == 1:
+            raise UserError(
+                f"{device}: out of memory with one frame of {width} x {height} pixels; end what "
+                "else runs on it, use smaller images, or --device cpu"
+            )
+        batch_size = len(batch) // 2
+        waiting = chain(batch, waiting)
+        logger.warning(
+            "%s: out of memory with %d frames of %d x %d pixels at a time; going on with %d",
+            *(device, len(batch), width, height, batch_size),
+        )
+
+
 def animate(
-    mover: Mover, source: np.ndarray, driving: Iterable[np.ndarray], batch_size: int = 8
+    mover: Mover,
+    source: Frame,
+    driving: Iterable[Frame],
+    batch_size: int = 8,
+    reference: Frame | None = None,
 ) -> Iterator[tuple[Frames, Tensor]]:
     """Move `source` as the driving frames move; memory does not grow with their number.
 
     Args:
         source: uint8 H x W x 3.
         driving: frames, uint8 H x W x 3 each.
+        batch_size: at most so many at a time; see `in_batches`.
+        reference: the driving frame that relative motion starts from, uint8 H x W x 3; None: the
+            first. See `Mover.start`.
 
     Yields:
         A batch of driving frames as it came, and its predictions, B x 3 x H x W in [0, 1].
 
     Raises:
-        UserError: source and driving frames differ in size.
+        UserError: source and driving frames differ in size, or memory does not suffice for one.
     """
-    move: Callable[[Tensor], Tensor] | None = None
-    for batch in batched(driving, batch_size):
-        frames = np.stack(batch)
-        if frames.shape[1:] != source.shape:
-            raise UserError(
-                f"the driving frames are {frames.shape[2]} x {frames.shape[1]} pixels, the "
-                f"source {source.shape[1]} x {source.shape[0]}; bring them to one size"
-            )
+    move: Move | None = None
+
+    def animated(frames: Tensor) -> Tensor:
+        nonlocal move
+        _check_size("driving frames are", frames, source)
         if move is None:
-            move = mover.start(frames_to_tensor(source[None], mover.device))
-        yield frames, move(frames_to_tensor(frames, mover.device))
+            start = None if reference is None else frames_to_tensor(reference[None], mover.device)
+            if start is not None:
+                _check_size("reference frame is", start, source)
+            move = mover.start(frames_to_tensor(source[None], mover.device), start)
+        return move(frames)
+
+    return in_batches(animated, driving, batch_size, mover.device)
+
+
+def _check_size(what: str, frames: Tensor, source: Frame) -> None:
+    height, width = frames.shape[-2:]
+    if (height, width) != source.shape[:2]:
+        raise UserError(
+            f"the {what} {width} x {height} pixels, the source {source.shape[1]} x "
+            f"{source.shape[0]}; bring them to one size"
+        )

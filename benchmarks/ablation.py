@@ -50,7 +50,8 @@ from config_file import load_config
 from datasets.build import build_source
 from datasets.source import ClipSource, HasForeground
 from errors import UserError
-from evaluation.reconstruction import FrameMetrics, frame_metrics, spread
+from evaluation.measures import FrameMetrics, figure_metrics, pixel_metrics
+from evaluation.reconstruction import spread
 from files import replacing
 from metrics.image import region_psnr, ssim
 from metrics.intervals import Summary, summarize
@@ -281,7 +282,9 @@ def describe_foreground(clips: ClipSource) -> str:
 def score_frames(prediction: Tensor, target: Tensor, region: Tensor) -> FrameMetrics:
     """`METRICS` of each frame, B; over an empty region NaN."""
     masked = ssim(prediction * region, target * region)
-    return frame_metrics(prediction, target, region) | {
+    return {
+        **pixel_metrics(prediction, target),
+        **figure_metrics(prediction, target, region),
         "figure_psnr": region_psnr(prediction, target, region),
         "ssim_masked": torch.where(region.flatten(1).any(dim=1), masked, torch.nan),
     }

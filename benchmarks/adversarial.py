@@ -33,7 +33,6 @@ from typing import Any, Final, NamedTuple
 import torch
 from tqdm import tqdm
 
-import checkpoint
 from adversary import build_adversary
 from benchmarks.ablation import row_overrides
 from benchmarks.tables import markdown_table
@@ -47,6 +46,7 @@ from errors import UserError
 from files import replacing
 from model import Model
 from modules.cut_masks import priority_cut, rectangle_cut
+from perceptual_weights import load_perceptual
 from training import Trainer
 from training_step import StepResult, train_step
 
@@ -132,7 +132,7 @@ def build_contestant(config: Config, device: torch.device) -> Contestant:
         config,
         Model(config),
         build_adversary(config),
-        checkpoint.load_perceptual(config),
+        load_perceptual(config),
         build_pairs(config),
         build_source(config.data, "test"),
         device,

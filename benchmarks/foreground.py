@@ -30,7 +30,8 @@ from cli import add_device_argument, pick_device, positive_int, run_entry_point
 from datasets.build import build_puppets
 from datasets.puppets import Puppets
 from errors import UserError
-from evaluation.reconstruction import FrameMetrics, mean_metrics
+from evaluation.measures import FrameMetrics
+from evaluation.reconstruction import mean_metrics
 from metrics.masks import mask_iou
 from model import Model
 from modules.cut_masks import priority_cut

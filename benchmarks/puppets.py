@@ -66,7 +66,8 @@ from cli import add_device_argument, pick_device, positive_int, run_entry_point
 from datasets.build import build_puppets
 from datasets.puppets import Puppets
 from errors import UserError
-from evaluation.reconstruction import FrameMetrics, evaluate_masks, mask_overlaps, mean_metrics
+from evaluation.measures import FrameMetrics
+from evaluation.reconstruction import evaluate_masks, mask_overlaps, mean_metrics
 from files import replacing
 from model import Model
 

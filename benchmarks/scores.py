@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from evaluation.reconstruction import FrameMetrics, frame_metrics
+from evaluation.measures import FrameMetrics, figure_metrics, pixel_metrics
 from metrics.image import psnr, region_psnr
 
 
@@ -47,8 +47,11 @@ def animation_scores(
         source_inside: where the figure is in the source, 1 x 1 x H x W bool.
     """
     truth = figure.on(background)
-    metrics = frame_metrics(result, truth, source_inside | figure.inside)
-    return metrics | {"figure_psnr": region_psnr(result, truth, figure.inside)}
+    return {
+        **pixel_metrics(result, truth),
+        **figure_metrics(result, truth, source_inside | figure.inside),
+        "figure_psnr": region_psnr(result, truth, figure.inside),
+    }
 
 
 def swap_scores(

@@ -111,10 +111,10 @@ def open_background(
     """
     color = parse_color(text)
     if color is not None:
-        return _still(solid_frame(color, size), size, fit, frame_rate)
+        return still_background(solid_frame(color, size), size, fit, frame_rate)
     try:
         if not _is_clip(Path(text)):
-            return _still(read_image(text), size, fit, frame_rate)
+            return still_background(read_image(text), size, fit, frame_rate)
         clip = open_clip(text)
     except UserError as error:
         raise UserError(f"--background {error}; {ADVICE}") from None
@@ -143,7 +143,10 @@ def solid_frame(color: tuple[int, int, int], size: tuple[int, int]) -> Frame:
     return np.full((*size, 3), color, np.uint8)
 
 
-def _still(image: Frame, size: tuple[int, int], fit: Fit, frame_rate: Fraction) -> BackgroundFrames:
+def still_background(
+    image: Frame, size: tuple[int, int], fit: Fit, frame_rate: Fraction
+) -> BackgroundFrames:
+    """One picture, H x W x 3, behind every driving frame."""
     return BackgroundFrames([image], frame_rate, size, fit, frame_rate, None)
 
 

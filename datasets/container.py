@@ -1,6 +1,7 @@
 """Video files through PyAV: opening, finding frames without decoding, decoding, converting."""
 
 import re
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from fractions import Fraction
@@ -51,10 +52,15 @@ class Damaged(Exception):
 
 
 class Index(NamedTuple):
-    """Presentation times in units of the stream, ascending."""
+    """Presentation times in units of `time_base` seconds, ascending."""
 
     frames: list[int]
     keys: list[int]  # of the packets at which decoding can start
+    time_base: Fraction
+
+    def key_before(self, position: int) -> int:
+        """The time from which to decode to get frame `position`."""
+        return self.keys[bisect_right(self.keys, self.frames[position]) - 1]
 
 
 @contextmanager
@@ -74,13 +80,27 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, av.VideoStream]]:
         yield container, stream
 
 
-def exact_frame_rate(stream: av.VideoStream) -> Fraction:
-    """Frames per second; the average where it varies."""
+def header_frame_rate(stream: av.VideoStream) -> Fraction:
+    """Frames per second, exact, by the file's header; a guess where that says nothing."""
     # The average that FFmpeg gives for a GIF covers its first frames only.
     if stream.codec_context.name == "gif" and stream.frames and stream.duration:
         assert stream.time_base is not None
         return Fraction(stream.frames) / (stream.duration * stream.time_base)
     return stream.average_rate or stream.guessed_rate or DEFAULT_FRAME_RATE
+
+
+def average_frame_rate(index: Index, stated: Fraction) -> Fraction:
+    """`stated`, or the average of the index where the two are more than a frame apart at the end.
+
+    What Matroska states need not be kept, and of a browser's recording, which states nothing,
+    FFmpeg says 1000.
+    """
+    num_intervals = len(index.frames) - 1
+    seconds = (index.frames[-1] - index.frames[0]) * index.time_base
+    if abs(seconds * stated - num_intervals) <= 1:
+        return stated
+    # Times in ms cannot tell more; it makes 30000/1001 of what is close to it.
+    return (num_intervals / seconds).limit_denominator(1001)
 
 
 def scan_packets(container: InputContainer, stream: av.VideoStream) -> tuple[Index | None, int]:
@@ -105,25 +125,27 @@ def scan_packets(container: InputContainer, stream: av.VideoStream) -> tuple[Ind
                 end = max(end, (packet.pts or 0) + (packet.duration or 0))
     # AVI states no times, and FFmpeg's guess is wrong where the codec reorders frames.
     is_guess = container.format.name == "avi" and stream.codec_context.has_b_frames
-    index = None if is_guess else _make_index(times, keys)
+    index = None if is_guess else _make_index(times, keys, stream.time_base)
     if index is None:
         return None, max(len(times), stream.frames)
     num_frames = len(index.frames)
-    rate = exact_frame_rate(stream) * (stream.time_base or 1)  # in frames per unit of time
     stated_end = _stated_end(stream)
-    if not is_damaged and (stated_end - end) * (stream.time_base or 1) < MAX_HELD:
+    if not is_damaged and (stated_end - end) * index.time_base < MAX_HELD:
         return index, num_frames
+    rate = average_frame_rate(index, header_frame_rate(stream)) * index.time_base
     return index, max(num_frames + 1, stream.frames, round((stated_end - index.frames[0]) * rate))
 
 
-def _make_index(times: Sequence[int | None], keys: Sequence[int | None]) -> Index | None:
+def _make_index(
+    times: Sequence[int | None], keys: Sequence[int | None], time_base: Fraction | None
+) -> Index | None:
     known = [time for time in times if time is not None]
     known_keys = sorted(key for key in keys if key is not None)
-    if not known_keys or len(set(known)) < len(times):
+    if not known_keys or len(set(known)) < len(times) or time_base is None:
         return None
     # A clip cut out of a longer one may begin with frames whose references are gone.
     decodable = sorted(time for time in known if time >= known_keys[0])
-    return Index(decodable, known_keys) if decodable else None
+    return Index(decodable, known_keys, time_base) if decodable else None
 
 
 def _stated_end(stream: av.VideoStream) -> Fraction:
@@ -154,15 +176,15 @@ def decode(packets: Iterable[av.Packet]) -> Iterator[av.VideoFrame]:
 
 
 def decode_from(
-    container: InputContainer, stream: av.VideoStream, key: int
+    container: InputContainer, stream: av.VideoStream, key: int, first: int
 ) -> Iterator[av.VideoFrame]:
-    """`decode` from the key frame at time `key`; what the decoder gives before it is dropped."""
+    """`decode` from the key frame at time `key`; what is shown before time `first` is dropped."""
     try:
         container.seek(key, stream=stream)
     except av.FFmpegError as error:
         raise Damaged from error
     for frame in decode(container.demux(stream)):
-        if frame.pts is not None and frame.pts >= key:
+        if frame.pts is not None and frame.pts >= first:
             yield frame
 
 

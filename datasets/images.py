@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from datasets.crops import centre_box, cut_out
 from datasets.source import Frame, Frames
 from errors import UserError
 from files import GIT_LFS_POINTER, replacing
@@ -89,17 +90,11 @@ def fit_frames(frames: Frames, size: tuple[int, int], fit: Fit) -> Frames:
     """
     if frames.shape[1:3] == size:
         return frames
-    fit_one = _crop if fit == "crop" else _pad
-    return np.stack([fit_one(Image.fromarray(frame), *size) for frame in frames])
-
-
-def _crop(image: Image.Image, height: int, width: int) -> Frame:
-    scale = min(image.width / width, image.height / height)
-    box_width, box_height = width * scale, height * scale
-    # A whole pixel, so that a crop without scaling copies pixels instead of interpolating them.
-    left, top = (image.width - box_width) // 2, (image.height - box_height) // 2
-    box = (left, top, min(left + box_width, image.width), min(top + box_height, image.height))
-    return np.asarray(image.resize((width, height), Image.Resampling.LANCZOS, box=box))
+    if fit == "pad":
+        return np.stack([_pad(Image.fromarray(frame), *size) for frame in frames])
+    height, width = frames.shape[1:3]
+    box = centre_box((height, width), size)
+    return np.stack([cut_out(frame, box, size) for frame in frames])
 
 
 def _pad(image: Image.Image, height: int, width: int) -> Frame:

@@ -6,14 +6,14 @@ holds no open file, so it may be shared by threads and carried into worker proce
 
 import logging
 import re
-from bisect import bisect_left, bisect_right
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from fractions import Fraction
 from functools import cached_property, lru_cache
 from itertools import islice
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import av
 import numpy as np
@@ -25,10 +25,11 @@ from datasets.container import (
     Index,
     MissingFrame,
     VideoError,
+    average_frame_rate,
     decode,
     decode_from,
-    exact_frame_rate,
     frame_to_rgb,
+    header_frame_rate,
     open_video,
     os_reason,
     scan_packets,
@@ -46,6 +47,7 @@ STRIP_SUFFIX = ".png"
 logger = logging.getLogger(__name__)
 
 
+@runtime_checkable
 class VideoReader(Protocol):
     """The frames of one clip as they are meant to be seen: upright, RGB, 8 bits a channel.
 
@@ -54,7 +56,11 @@ class VideoReader(Protocol):
     """
 
     path: Path
-    frame_rate: Fraction  # frames per second, exact; the average where it varies
+
+    @property
+    def frame_rate(self) -> Fraction:
+        """Frames per second, exact; the average where it varies."""
+        ...
 
     @property
     def num_frames(self) -> int:
@@ -71,12 +77,16 @@ class VideoReader(Protocol):
         ...
 
     def __iter__(self) -> Iterator[Frame]:
-        """The frames in order, uint8 H x W x 3, decoded as they are asked for.
+        """`frames_from` the first."""
+        ...
 
-        Ends, with a warning, at the first that cannot be decoded.
+    def frames_from(self, first: int) -> Iterator[Frame]:
+        """The frames from `first` on, uint8 H x W x 3, decoded as they are asked for.
+
+        Begins at the key frame before. Ends, with a warning, at a frame that cannot be decoded.
 
         Raises:
-            VideoError: that is frame 0, or the frame of a folder.
+            VideoError: that is frame `first`, or a frame of a folder.
         """
         ...
 
@@ -135,8 +145,14 @@ class _ContainerReader:
     def __init__(self, path: Path) -> None:
         self.path = path
         with open_video(path) as (_, stream):
-            self.frame_rate = exact_frame_rate(stream)
+            self._header_rate = header_frame_rate(stream)
         self._reported = False
+
+    @cached_property
+    def frame_rate(self) -> Fraction:
+        if self._index is None:
+            return self._header_rate
+        return average_frame_rate(self._index, self._header_rate)
 
     @cached_property
     def num_frames(self) -> int:
@@ -147,7 +163,7 @@ class _ContainerReader:
                 list(self._seek(self._index, [count - 1]))
                 self._report_damage(count)
                 return count
-        return sum(1 for _ in self._decode_all())
+        return sum(1 for _ in self._decode_from(0))
 
     @property
     def size(self) -> tuple[int, int]:
@@ -155,7 +171,10 @@ class _ContainerReader:
         return height, width
 
     def __iter__(self) -> Iterator[Frame]:
-        return map(frame_to_rgb, self._decode_all())
+        return self.frames_from(0)
+
+    def frames_from(self, first: int) -> Iterator[Frame]:
+        return map(frame_to_rgb, self._decode_from(first))
 
     def read(self, frames: Sequence[int]) -> Frames:
         wanted = sorted(set(frames))
@@ -169,14 +188,14 @@ class _ContainerReader:
         return _stack(self.path, [images[position] for position in frames])
 
     def _seek(self, index: Index, wanted: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
-        times, keys = index
+        times = index.frames
         position = -1  # of the last frame that was decoded
         decoded: Iterator[av.VideoFrame] = iter(())
         with open_video(self.path) as (container, stream):
             for target in wanted:
-                key = keys[bisect_right(keys, times[target]) - 1]
+                key = index.key_before(target)
                 if position < 0 or key > times[position]:
-                    decoded = decode_from(container, stream, key)
+                    decoded = decode_from(container, stream, key, key)
                     position = bisect_left(times, key) - 1
                 while position < target:
                     frame = _next_or_none(decoded)
@@ -189,23 +208,28 @@ class _ContainerReader:
 
     def _count_up_to(self, wanted: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
         positions = set(wanted)
-        for position, frame in enumerate(islice(self._decode_all(), wanted[-1] + 1)):
+        for position, frame in enumerate(islice(self._decode_from(0), wanted[-1] + 1)):
             if position in positions:
                 yield position, frame
 
-    def _decode_all(self) -> Iterator[av.VideoFrame]:
-        """Every frame from the first key on, up to the end or to one that cannot be decoded."""
-        count = 0
+    def _decode_from(self, first: int) -> Iterator[av.VideoFrame]:
+        """Every frame from `first` on, up to the end or to one that cannot be decoded."""
+        count = first
+        frames: Iterator[av.VideoFrame]
         with open_video(self.path) as (container, stream), suppress(Damaged):
             if self._index is None:
-                frames = decode(container.demux(stream))
+                frames = islice(decode(container.demux(stream)), first, None)
             else:
-                frames = decode_from(container, stream, self._index.keys[0])
+                _check_range(self.path, [first], len(self._index.frames))
+                key, begin = self._index.key_before(first), self._index.frames[first]
+                frames = decode_from(container, stream, key, begin)
             for frame in frames:
                 yield frame
                 count += 1
         if count == 0:
             raise VideoError(f"{self.path}: none of its frames can be decoded")
+        if count == first:
+            raise MissingFrame(f"{self.path}: frame {first} cannot be decoded", first, first - 1)
         self._report_damage(count)
 
     @property
@@ -258,7 +282,10 @@ class _FolderReader:
         return height, width
 
     def __iter__(self) -> Iterator[Frame]:
-        return map(self._read_one, range(self.num_frames))
+        return self.frames_from(0)
+
+    def frames_from(self, first: int) -> Iterator[Frame]:
+        return map(self._read_one, range(first, self.num_frames))
 
     def read(self, frames: Sequence[int]) -> Frames:
         _check_range(self.path, frames, self.num_frames)
@@ -293,7 +320,10 @@ class _StripReader:
         self.size = (height, height)
 
     def __iter__(self) -> Iterator[Frame]:
-        return iter(self._read_all())
+        return self.frames_from(0)
+
+    def frames_from(self, first: int) -> Iterator[Frame]:
+        return iter(self._read_all()[first:])
 
     def read(self, frames: Sequence[int]) -> Frames:
         _check_range(self.path, frames, self.num_frames)

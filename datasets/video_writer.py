@@ -5,6 +5,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from fractions import Fraction
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +20,7 @@ from PIL import Image
 
 from datasets.container import ACCURATE, os_reason
 from datasets.frame_folder import RATE_FILE, stated_frame_rate, write_frame_rate
+from datasets.sound import FORMATS, Sound, SoundTrack
 from datasets.source import Frame
 from errors import UserError
 
@@ -56,14 +58,17 @@ class VideoWriter:
     `transparent` frames are H x W x 4, RGBA with colours not multiplied by alpha, for .webm and
     folders. The colour where alpha is 0 survives in folders only.
 
+    `sound` goes into .mp4 and .webm, beginning with the first frame; it ends with the last one, at
+    most a packet (some 20 ms) later, or where its file ends.
+
         with VideoWriter(path, Fraction(25)) as writer:
             writer.write(frame)
 
     Raises:
         UserError: from the constructor where nothing could be written later: no name, an unknown
             suffix, a folder that cannot be written or holds other things than an earlier result,
-            a frame rate that a GIF cannot have, a kind without transparency. Later only for what
-            could not be known: a full disk.
+            a frame rate that a GIF cannot have, a kind without transparency or sound. Later only
+            for what could not be known: a full disk.
     """
 
     def __init__(
@@ -73,6 +78,7 @@ class VideoWriter:
         *,
         transparent: bool = False,
         as_folder: bool = False,
+        sound: Sound | None = None,
     ) -> None:
         self.path = Path(path)
         if self.path.name in ("", ".."):
@@ -100,6 +106,9 @@ class VideoWriter:
                 f"{path}: a GIF shows at most {MAX_GIF_RATE} frames per second, not "
                 f"{float(frame_rate):g}; write .mp4 or .webm"
             )
+        if sound is not None and (self._codec is None or suffix not in FORMATS):
+            raise UserError(f"{path}: has no sound; write .mp4 or .webm, or leave the sound out")
+        self._sound = sound
         _check_writable(self.path)
         self._temporary = self.path.with_name(f".{self.path.stem}.{os.getpid()}.tmp{suffix}")
         self._sink: _Sink | None = None
@@ -139,7 +148,9 @@ class VideoWriter:
     def _open_sink(self, frame: Frame) -> "_Sink":
         if self._codec is None:
             return _FolderSink(self._temporary, self.frame_rate)
-        return _ContainerSink(self._temporary, self._codec, self.frame_rate, frame.shape[:2])
+        return _ContainerSink(
+            self._temporary, self._codec, self.frame_rate, frame.shape[:2], self._sound
+        )
 
     def _failure(self, error: Exception) -> UserError:
         reason = os_reason(error) if isinstance(error, OSError) else str(error)
@@ -169,13 +180,19 @@ class _FolderSink:
 
 class _ContainerSink:
     def __init__(
-        self, path: Path, codec: _Codec, frame_rate: Fraction, size: tuple[int, ...]
+        self,
+        path: Path,
+        codec: _Codec,
+        frame_rate: Fraction,
+        size: tuple[int, ...],
+        sound: Sound | None,
     ) -> None:
         height, width = self._size = size
         self._frame_rate = frame_rate
         self._num_frames = 0
         options = {"movflags": "faststart"} if path.suffix == ".mp4" else {}
-        self._container = av.open(str(path), "w", options=options)
+        self._opened = ExitStack()
+        self._container = self._opened.enter_context(av.open(str(path), "w", options=options))
         stream = self._container.add_stream(codec.name, frame_rate, codec.options)
         assert isinstance(stream, av.VideoStream)
         stream.pix_fmt = codec.pixel_format
@@ -193,6 +210,10 @@ class _ContainerSink:
         context.time_base = self._time_base
         stream.height, stream.width = height, width
         self._stream = stream
+        self._sound = None
+        if sound is not None:
+            self._sound = SoundTrack(self._container, path.suffix, sound)
+            self._opened.enter_context(closing(self._sound))
 
     def write(self, frame: Frame) -> None:
         assert frame.shape[:2] == self._size, "PyAV would squash it"
@@ -202,9 +223,12 @@ class _ContainerSink:
         picture.time_base = self._time_base
         self._num_frames += 1
         self._container.mux(self._stream.encode(picture))
+        if self._sound is not None:
+            for packet in self._sound.packets_before(self._num_frames / self._frame_rate):
+                self._container.mux(packet)
 
     def close(self, complete: bool) -> None:
-        with self._container:
+        with self._opened:
             if complete:
                 self._container.mux(self._stream.encode())
 
@@ -261,6 +285,12 @@ class _PaletteConverter:
         self._num_frames += 1
         self._graph.vpush(picture)
         return self._graph.vpull()
+
+
+def takes_sound(path: Path | str) -> bool:
+    """Whether a VideoWriter of this `path` can write a sound."""
+    path = Path(path)
+    return path.suffix.lower() in FORMATS and not path.is_dir()
 
 
 def _check_replaceable(folder: Path) -> None:

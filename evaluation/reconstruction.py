@@ -7,14 +7,21 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from animation.movers import AnimatorName, Mover, animate, frames_to_tensor
+from animation.movers import AnimatorName, Move, Mover, animate, frames_to_tensor
 from branches.masks import MaskBranch
-from datasets.source import ClipSource, Frames, HasForeground
-from metrics.image import l1, psnr, region_l1, ssim
+from datasets.source import ClipSource, Frames
+from evaluation.measures import (
+    Beginning,
+    Figure,
+    FrameMetrics,
+    Measure,
+    Pixels,
+    true_foreground,
+)
 from metrics.masks import mask_iou
 from modules.geometry import resize
 
-FrameMetrics = dict[str, Tensor]  # by name, one number per frame
+VALIDATION: tuple[Measure, ...] = (Pixels(), Figure())  # cheap enough while training
 
 
 class ReconstructedBatch(NamedTuple):
@@ -31,52 +38,41 @@ def reconstruct_clip(
     index: int,
     frames: Sequence[int] | None = None,
     batch_size: int = 8,
+    measures: Sequence[Measure] = VALIDATION,
 ) -> Iterator[ReconstructedBatch]:
-    """Reconstruct `frames` of clip `index` (all, streamed, for None) from the first of them.
-
-    Each metric comes with `baseline_`: the same for the trivial prediction that repeats the
-    source. Where the clips know the true foreground, `figure_l1` is taken over the pixels where
-    it lies in the source or the driving frame.
-    """
+    """Reconstruct `frames` of clip `index` (all, streamed, for None) from the first of them."""
     if frames is None:
         frames = range(clips.num_frames(index))
         driving = clips.stream(index)
     else:
         driving = iter(clips.read(index, frames))
     source = clips.read(index, frames[:1])[0]
-    baseline = frames_to_tensor(source[None], mover.device)
-    source_mask = _foreground(clips, index, frames[:1])
-    position = 0
+    with torch.inference_mode():
+        clip = Beginning(clips, index, frames, frames_to_tensor(source[None], mover.device))
+        scores = [measure.start(clip) for measure in measures]
     for batch, prediction in animate(mover, source, driving, batch_size):
-        target = frames_to_tensor(batch, mover.device)
-        figure = None
-        driving_mask = _foreground(clips, index, frames[position : position + len(batch)])
-        if source_mask is not None and driving_mask is not None:
-            figure = (source_mask | driving_mask).to(target.device)
-        metrics = frame_metrics(prediction, target, figure)
-        repeated = frame_metrics(baseline.expand_as(target), target, figure)
-        metrics |= {f"baseline_{name}": value for name, value in repeated.items()}
+        with torch.inference_mode():
+            target = frames_to_tensor(batch, mover.device)
+            metrics: FrameMetrics = {}
+            for score in scores:
+                metrics |= score(prediction, target)
         yield ReconstructedBatch(batch, prediction, metrics)
-        position += len(batch)
 
 
-def _foreground(clips: ClipSource, index: int, frames: Sequence[int]) -> Tensor | None:
-    """The true foreground, B x 1 x H x W bool; None for clips that do not know it."""
-    if not isinstance(clips, HasForeground):
-        return None
-    return torch.from_numpy(clips.foreground_masks(index, frames) > 0.5).unsqueeze(1)
+class EightBit:
+    """`mover`, its predictions rounded to the 256 levels of a picture file.
 
+    What is measured is then what a PNG holds, as in published evaluations.
+    """
 
-def frame_metrics(prediction: Tensor, target: Tensor, figure: Tensor | None) -> FrameMetrics:
-    """L1, PSNR and SSIM of each frame, and the L1 over `figure` (B x 1 x H x W bool)."""
-    metrics = {
-        "l1": l1(prediction, target),
-        "psnr": psnr(prediction, target),
-        "ssim": ssim(prediction, target),
-    }
-    if figure is not None:
-        metrics["figure_l1"] = region_l1(prediction, target, figure)
-    return metrics
+    def __init__(self, mover: Mover) -> None:
+        self.device = mover.device
+        self._mover = mover
+
+    def start(self, source: Tensor, reference: Tensor | None = None) -> Move:
+        """See `Mover.start`."""
+        move = self._mover.start(source, reference)
+        return lambda driving: move(driving).mul(255).round().clamp(0, 255) / 255
 
 
 def evaluate(
@@ -142,7 +138,7 @@ def mask_overlaps(
     collected: list[FrameMetrics] = []
     for index in spread(len(clips.clips), num_clips):
         frames = spread(clips.num_frames(index), num_frames)
-        truth = _foreground(clips, index, frames)
+        truth = true_foreground(clips, index, frames)
         if truth is None:
             return []
         truth = truth.to(device)

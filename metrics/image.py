@@ -3,8 +3,25 @@
 import torch
 from pytorch_msssim import ssim as _ssim
 from torch import Tensor
+from torchvision.transforms.functional import gaussian_blur
 
 _PERFECT_PSNR = 100.0  # dB, given to identical frames instead of infinity, so that means exist
+_SSIM_WINDOW = 11
+_SSIM_SIGMA = 1.5
+_SSIM_C1, _SSIM_C2 = 0.01**2, 0.03**2  # of the paper, for values up to 1
+
+
+def masked(images: Tensor, region: Tensor) -> Tensor:
+    """What a whole-frame metric gets for a region (salient, non-salient) in the papers' convention.
+
+    Both frames are multiplied by the mask of the real one, and all pixels count: the smaller the
+    region, the better the metric. The `region_` metrics are over the region's own pixels instead.
+
+    Args:
+        images: B x 3 x H x W.
+        region: B x 1 x H x W, bool or in [0, 1], of the real frame.
+    """
+    return images * region
 
 
 def l1(prediction: Tensor, target: Tensor) -> Tensor:
@@ -40,6 +57,34 @@ def ssim(prediction: Tensor, target: Tensor) -> Tensor:
     window does not fit, is left out.
     """
     return _ssim(prediction, target, data_range=1.0, size_average=False)
+
+
+def region_ssim(prediction: Tensor, target: Tensor, region: Tensor) -> Tensor:
+    """Mean of the map of structural similarity over `region` (B x 1 x H x W bool): B.
+
+    As in `ssim`, the 5 pixels along each side of the frame, where the window does not fit, are
+    left out; a pixel's window reaches as far beyond the region. NaN for a frame whose region has
+    no other pixels.
+    """
+    border = _SSIM_WINDOW // 2
+    inner = region[..., border:-border, border:-border]
+    return _region_mean(_ssim_map(prediction, target), inner)
+
+
+def _ssim_map(a: Tensor, b: Tensor) -> Tensor:
+    """B x 3 x H - 10 x W - 10, without the border (pytorch-msssim gives means only)."""
+    mean_a, mean_b = _window_mean(a), _window_mean(b)
+    variance_a = _window_mean(a * a) - mean_a * mean_a
+    variance_b = _window_mean(b * b) - mean_b * mean_b
+    covariance = _window_mean(a * b) - mean_a * mean_b
+    luminance = (2 * mean_a * mean_b + _SSIM_C1) / (mean_a * mean_a + mean_b * mean_b + _SSIM_C1)
+    return luminance * (2 * covariance + _SSIM_C2) / (variance_a + variance_b + _SSIM_C2)
+
+
+def _window_mean(images: Tensor) -> Tensor:
+    border = _SSIM_WINDOW // 2
+    blurred = gaussian_blur(images, [_SSIM_WINDOW] * 2, [_SSIM_SIGMA] * 2)
+    return blurred[..., border:-border, border:-border]
 
 
 def _region_mean(error: Tensor, region: Tensor) -> Tensor:

@@ -40,7 +40,7 @@ def sparse_motions(source: Keypoints, driving: Keypoints, height: int, width: in
         affine = source.jacobian @ inverse_2x2(driving.jacobian)
         offset = torch.einsum("bkij,bkhwj->bkhwi", affine, offset)
     motions = source.value[:, :, None, None] + offset
-    background = identity.expand(len(motions), 1, -1, -1, -1)
+    background = identity.expand(motions.shape[0], 1, -1, -1, -1)  # len() would fix an ONNX batch
     return torch.cat((background, motions), dim=1)
 
 

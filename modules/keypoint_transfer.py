@@ -1,6 +1,7 @@
 """Whose keypoints move the source: the driving frame's own, or their change put on the source."""
 
-import numpy as np
+import math
+
 from scipy.spatial import ConvexHull, QhullError
 from torch import Tensor
 
@@ -9,34 +10,42 @@ from modules.keypoint_detector import Keypoints
 
 
 def relative_keypoints(
-    source: Keypoints, driving: Keypoints, first_driving: Keypoints, scale: Tensor | float = 1.0
+    source: Keypoints, driving: Keypoints, reference: Keypoints, scale: Tensor | float = 1.0
 ) -> Keypoints:
-    """The source's keypoints moved as the driving ones moved since the first driving frame.
+    """The source's keypoints moved as the driving ones moved since the reference frame.
 
-    p_S + scale * (p_D - p_D0) and J_D J_D0^-1 J_S (FOMM, section 3.4). `source` and
-    `first_driving` may have batch 1; the result has the batch of `driving`.
+    p_S + scale * (p_D - p_D0) and J_D J_D0^-1 J_S (FOMM, section 3.4; there the reference D0 is
+    the first driving frame). `source` and `reference` may have batch 1; the result has the batch
+    of `driving`.
     """
-    value = source.value + scale * (driving.value - first_driving.value)
-    if source.jacobian is None or driving.jacobian is None or first_driving.jacobian is None:
+    value = source.value + scale * (driving.value - reference.value)
+    if source.jacobian is None or driving.jacobian is None or reference.jacobian is None:
         return Keypoints(value, None)
-    change = driving.jacobian @ inverse_2x2(first_driving.jacobian)
+    change = driving.jacobian @ inverse_2x2(reference.jacobian)
     return Keypoints(value, change @ source.jacobian)
 
 
-def movement_scale(source: Keypoints, first_driving: Keypoints) -> float:
-    """sqrt of the ratio of the keypoints' convex-hull areas, source over first driving frame.
+def movement_scale(source: Keypoints, reference: Keypoints) -> float:
+    """sqrt of the ratio of the keypoints' convex-hull areas, source over reference frame.
 
     A figure twice as large in the source moves twice as far. Keypoints of one frame each (batch 1).
-    Fewer than 3 keypoints, or all on a line, have no hull: then the scale is 1.
+    Without a hull the scale is 1.
+    """
+    source_area, reference_area = hull_area(source.value[0]), hull_area(reference.value[0])
+    if not source_area or not reference_area:
+        return 1.0
+    return math.sqrt(source_area / reference_area)
+
+
+def hull_area(points: Tensor) -> float:
+    """Area of the convex hull of `points`, K x 2.
+
+    0 where there is none: fewer than 3 points, all on a line, or not finite.
     """
     try:
-        source_area, driving_area = (
-            ConvexHull(keypoints.value[0].double().cpu().numpy()).volume  # in 2-D the area
-            for keypoints in (source, first_driving)
-        )
+        return float(ConvexHull(points.double().cpu().numpy()).volume)  # in 2-D the area
     except (QhullError, ValueError):
-        return 1.0
-    return float(np.sqrt(source_area / driving_area))
+        return 0.0
 
 
 def expand_keypoints(keypoints: Keypoints, batch: int) -> Keypoints:

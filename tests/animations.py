@@ -1,6 +1,8 @@
 """What the tests of animate.py's backgrounds, layouts and masks share: files to run it on."""
 
 import shutil
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +13,16 @@ from PIL import Image
 from torch import Tensor
 
 import animate
+from animation.animation import Animation
 from animation.background_swap import BackgroundSwapper, BackgroundType, Compose, SwappedFrames
+from animation.inputs import Driving
+from animation.layouts import AnimatedBatch
 from animation.movers import AnimatorName, build_mover, frames_to_tensor, load_model
 from animation.movers import animate as animate_frames
 from checkpoint import load
-from datasets.source import Frames
+from datasets.source import Frame, Frames
 from datasets.video import open_clip
+from model import Model
 from tests.media import numbered_frame, write_frame_folder
 from tests.runs import call, contents
 
@@ -88,6 +94,28 @@ def expected_swap(
     ((_, animated),) = animate_frames(moved, picture(files / "source.png"), driving)
     other = frames_to_tensor(picture(files / "other.png")[None], CPU)
     return driving, animated, BackgroundSwapper(model, kind, compose).swap(animated, other)
+
+
+def swapped_batches(
+    model: Model,
+    swapper: BackgroundSwapper,
+    driving: Iterable[Frame],
+    backgrounds: Iterable[Frame],
+    batch_size: int,
+) -> Iterator[AnimatedBatch]:
+    """Frame 0 moved by `driving` before `backgrounds`, batch by batch."""
+    return Animation(
+        build_mover(model, CPU, "motion"),
+        numbered_frame(0, (32, 32)),
+        Driving(driving, Fraction(25), None, "driving"),
+        reference=None,
+        swapper=swapper,
+        backgrounds=backgrounds,
+        paster=None,
+        is_transparent=False,
+        batch_size=batch_size,
+        notes=[],
+    ).batches()
 
 
 def pngs(folder: Path) -> Frames:

@@ -1,6 +1,6 @@
 """Tiny clips for tests, whose frames carry their number so that coding losses cannot hide it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 
@@ -89,6 +89,126 @@ def write_clip(
             container.mux(stream.encode(picture))
         container.mux(stream.encode())
     return path
+
+
+def write_recording(path: Path, times: Sequence[int]) -> Path:
+    """Write `numbered_frame`s shown at `times` (ms) as browsers record; return `path`.
+
+    A webm with neither a frame rate nor a duration in its header.
+    """
+    encoder = av.VideoCodecContext.create("libvpx", "w")
+    encoder.height, encoder.width, encoder.pix_fmt = 48, 64, "yuv420p"
+    encoder.time_base, encoder.framerate = Fraction(1, 1000), Fraction(30)
+    encoder.options = {"lag-in-frames": "0", "deadline": "realtime"}
+    with av.open(str(path), "w", options={"live": "1"}) as container:
+        stream = container.add_mux_stream("vp8", width=64, height=48)
+        stream.time_base = Fraction(1, 1000)
+        for number, time in enumerate(times):
+            picture = av.VideoFrame.from_ndarray(numbered_frame(number), format="rgb24")
+            picture.pts, picture.time_base = time, Fraction(1, 1000)
+            for packet in encoder.encode(picture):
+                packet.stream = stream
+                container.mux(packet)
+    return path
+
+
+SOUND_CODECS = {".mp4": "aac", ".mov": "pcm_s16le", ".mkv": "aac", ".webm": "libopus"}
+
+
+def write_sound_clip(
+    path: Path,
+    events: Sequence[int],
+    num_frames: int = 50,
+    rate: Fraction = Fraction(25),
+    codec: str | None = None,
+    sample_rate: int = 48000,
+    *,
+    picture_begins: int = 0,
+    sound: tuple[float, float] | None = None,
+    container_options: Mapping[str, str] | None = None,
+) -> Path:
+    """Write a black clip that flashes white and clicks at the frames `events`; return `path`.
+
+    The picture begins `picture_begins` frames late, and the events with it. `sound`: seconds from
+    and to which there is any, by default from 0 to the end of the picture; between clicks it
+    hisses, so that no two packets are the same.
+    """
+    begin, end = sound or (0, float((picture_begins + num_frames) / rate))
+    num_samples = round((end - begin) * sample_rate)
+    samples = np.random.default_rng(0).normal(0, 0.01, (1, num_samples)).astype(np.float32)
+    for event in events:
+        click = round((picture_begins + event) / rate * sample_rate - begin * sample_rate)
+        if click >= 0:
+            samples[:, click : click + 24], samples[:, click + 24 : click + 48] = 0.9, -0.9
+    video_codec, pixel_format = DEFAULT_CODECS[path.suffix]
+    with av.open(str(path), "w", options=dict(container_options or {})) as container:
+        stream = container.add_stream(video_codec, rate)
+        assert isinstance(stream, av.VideoStream)
+        stream.height, stream.width, stream.pix_fmt = 32, 32, pixel_format
+        stream.codec_context.gop_size = 12
+        track = container.add_stream(
+            codec or SOUND_CODECS[path.suffix], sample_rate, {"strict": "-2"}
+        )
+        assert isinstance(track, av.AudioStream)
+        track.layout = "mono" if codec != "vorbis" else "stereo"  # which is all it can
+        for number in range(num_frames):
+            grey = np.full((32, 32, 3), 255 if number in events else 0, np.uint8)
+            picture = av.VideoFrame.from_ndarray(grey, format="rgb24")
+            picture.pts, picture.time_base = picture_begins + number, 1 / rate
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+        frame = av.AudioFrame.from_ndarray(samples, "fltp", "mono")
+        frame.sample_rate = sample_rate
+        frame.pts, frame.time_base = round(begin * sample_rate), Fraction(1, sample_rate)
+        container.mux(track.encode(frame))
+        container.mux(track.encode())
+    return path
+
+
+def write_tone(path: Path, seconds: float = 1.0) -> Path:
+    """Write a .wav file of 440 Hz and return `path`."""
+    samples = 0.5 * np.sin(2 * np.pi * 440 * np.arange(round(seconds * 16000)) / 16000)
+    with av.open(str(path), "w") as container:
+        track = container.add_stream("pcm_s16le", 16000)
+        assert isinstance(track, av.AudioStream)
+        track.layout = "mono"
+        frame = av.AudioFrame.from_ndarray((samples * 32767).astype(np.int16)[None], "s16", "mono")
+        frame.sample_rate = 16000
+        container.mux(track.encode(frame))
+        container.mux(track.encode())
+    return path
+
+
+def decode_sound(path: Path) -> tuple[NDArray[np.float64], int]:
+    """Samples of a file on its clock, 0 where there is no sound, and how many make a second."""
+    with av.open(str(path)) as container:
+        frames = list(container.decode(audio=0))
+        to_float = av.AudioResampler("fltp", "mono")
+        pieces = [piece for frame in frames for piece in to_float.resample(frame)]
+    sample_rate = pieces[0].sample_rate
+    begins = [round((piece.time or 0) * sample_rate) for piece in pieces]
+    samples = np.zeros(begins[-1] + pieces[-1].samples)
+    for begin, piece in zip(begins, pieces, strict=True):
+        assert begin > -sample_rate / 1000, "but for rounding, nothing is before time 0"
+        samples[max(begin, 0) : begin + piece.samples] = piece.to_ndarray()[0, max(-begin, 0) :]
+    return samples, sample_rate
+
+
+def click_times(path: Path) -> list[float]:
+    """When a file clicks, in seconds."""
+    samples, sample_rate = decode_sound(path)
+    loud = np.flatnonzero(abs(samples) > 0.3) / sample_rate
+    return [float(t) for t, before in zip(loud, [-1, *loud], strict=False) if t - before > 0.1]
+
+
+def flash_times(path: Path) -> list[float]:
+    """When a file flashes, in seconds."""
+    with av.open(str(path)) as container:
+        return [
+            float(frame.time)
+            for frame in container.decode(video=0)
+            if frame.to_ndarray(format="gray").mean() > 128
+        ]
 
 
 def write_frame_folder(path: Path, num_frames: int = 12, size: tuple[int, int] = (48, 64)) -> Path:

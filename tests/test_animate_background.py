@@ -15,11 +15,20 @@ from PIL import Image
 
 import animate
 from animation.background_swap import BackgroundSwapper
-from animation.movers import build_mover, load_model
+from animation.movers import load_model
 from checkpoint import load
 from datasets.images import fit_frames
 from datasets.video import open_clip
-from tests.animations import CPU, expected_swap, picture, pngs, run_to_folder, uint8, write_files
+from tests.animations import (
+    CPU,
+    expected_swap,
+    picture,
+    pngs,
+    run_to_folder,
+    swapped_batches,
+    uint8,
+    write_files,
+)
 from tests.factories import tiny_config
 from tests.media import numbered_frame, write_clip, write_frame_folder
 from tests.runs import call, error_line, step_file
@@ -221,11 +230,9 @@ def test_streams(files):
             num_read[name] += 1
             yield numbered_frame(number, (32, 32))
 
-    inputs = animate.Inputs(
-        numbered_frame(0, (32, 32)), endless("driving"), 99, Fraction(25), endless("background")
-    )
+    driving = endless("driving")
     swapper = BackgroundSwapper(model, "same", "alpha")
-    batches = animate.animated_batches(build_mover(model, CPU, "motion"), swapper, inputs, 4)
+    batches = swapped_batches(model, swapper, driving, endless("background"), batch_size=4)
     for done in range(1, 4):
         batch = next(batches)
         assert len(batch.background) == len(batch.swapped.result) == 4
@@ -236,11 +243,9 @@ def test_the_end_of_the_background_ends_the_animation(files):
     """Though the driving clip never ends."""
     model = load_model(load(files / "all.pt"), CPU)
     frames = [numbered_frame(number, (32, 32)) for number in range(6)]
-    animator = build_mover(model, CPU, "motion")
     swapper = BackgroundSwapper(model, "same", "alpha")
-    inputs = animate.Inputs(frames[0], cycle(frames), 99, Fraction(25), frames[:5])
     for batch_size, lengths in ((4, [4, 1]), (5, [5])):
-        batches = animate.animated_batches(animator, swapper, inputs, batch_size)
+        batches = swapped_batches(model, swapper, cycle(frames), frames[:5], batch_size)
         assert [len(batch.driving) for batch in batches] == lengths
 
 

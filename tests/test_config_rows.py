@@ -18,6 +18,15 @@ SHIPPED = sorted(path.stem for path in CONFIG_FOLDER.glob("*.yaml"))
 OWN = ("demo", "small")  # no rows of a paper
 SETS = ("vox", "taichi", "bair")
 ROWS = ("fomm", "fomm-adv", "unet", "cutmix", "prioritycut", "masks", "")  # "": everything on
+SIGHT = {"discriminator.spectral_norm", "discriminator.keypoints"}
+# Further sets for which FOMM published a network: what their configs change of those of vox.
+FURTHER = {
+    "fashion-fomm": set(),
+    "mgif-fomm": {"motion.keypoint_detector.jacobian"},
+    "mgif-fomm-adv": {"motion.keypoint_detector.jacobian", *SIGHT},
+    "nemo-fomm": set(),
+    "nemo-fomm-adv": SIGHT,
+}
 LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 
 
@@ -56,7 +65,8 @@ def changed(below: dict, above: dict, prefix="") -> set[str]:
 
 
 def test_every_row_is_there_for_every_set():
-    assert {config_name(data_set, row) for data_set in SETS for row in ROWS} == {*SHIPPED} - {*OWN}
+    rows = {config_name(data_set, row) for data_set in SETS for row in ROWS}
+    assert rows | FURTHER.keys() == {*SHIPPED} - {*OWN}
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -87,7 +97,7 @@ def test_rows_spell_out_every_number():
     assert written == needed("vox")
 
 
-@pytest.mark.parametrize("name", [n for n in SHIPPED if n.startswith(SETS[1:])])
+@pytest.mark.parametrize("name", [n for n in SHIPPED if n.startswith(SETS[1:]) or n in FURTHER])
 def test_rows_of_other_sets_copy_nothing(name, tmp_path, monkeypatch):
     """What a file says is something else than what its bases say together."""
     monkeypatch.chdir(tmp_path)
@@ -99,7 +109,6 @@ def test_rows_of_other_sets_copy_nothing(name, tmp_path, monkeypatch):
 
 SCHEDULE = {"train.epochs", "train.milestones", "train.batch_size"}
 STRUCTURE = {"discriminator.kind", "discriminator.channels"}
-SIGHT = {"discriminator.spectral_norm", "discriminator.keypoints"}
 HALVES = {
     f"discriminator.{losses}.{part}"
     for losses in ("losses", "generator_losses")
@@ -153,6 +162,22 @@ def test_the_sets_differ_in_data_and_published_settings(row):
     vox = resolved(config_name("vox", row))
     assert changed(vox, resolved(config_name("taichi", row))) == taichi
     assert changed(vox, resolved(config_name("bair", row))) == bair
+
+
+@pytest.mark.parametrize("name", FURTHER)
+def test_further_sets_are_those_of_vox_but_for_data_and_networks(name):
+    data_set, _, row = name.partition("-")
+    data = {"data.root", "data.id_sampling"}
+    assert changed(resolved(f"vox-{row}"), resolved(name)) == data | FURTHER[name]
+    config = load_config(name)
+    assert (config.data.root, config.data.id_sampling) == (f"data/{data_set}", False)
+    assert config.motion is not None
+    shared = data_set == "mgif"
+    assert (config.motion.keypoint_detector.jacobian == "shared") == shared
+    if row == "fomm-adv":
+        assert config.discriminator is not None
+        assert config.discriminator.spectral_norm
+        assert not config.discriminator.keypoints
 
 
 # epochs, milestones, batch size

@@ -9,27 +9,33 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import yaml
 
 import animate
+import export
 import reconstruct
 import train
 from benchmarks import puppets
+from cli import run_entry_point
 from config import BRANCHES
 from config_file import load_config
 from datasets.images import write_image
 from modules.vgg import VGGFeatures, relu_layers
 from tests.factories import tiny_overrides
-from tests.media import write_clip
+from tests.media import write_clip, write_tone
+from tests.published_files import fomm_content, motion_config, write
 from tests.runs import REPOSITORY, call
 
 SCRIPTS = {
+    "checkpoint": export,
     "train.py": train,
     "reconstruct.py": reconstruct,
     "animate.py": animate,
     "benchmarks.puppets": puppets,
 }
 
-# Installing is what this test stands on, the demo has a run of its own, and a server does not end.
+# Installing is what this test stands on, the demo has a run of its own, and servers do not end; the
+# page is tried in test_demo.py.
 ELSEWHERE = (
     "make demo",
     "make test",
@@ -38,6 +44,9 @@ ELSEWHERE = (
     "python3 -m venv .venv",
     ".venv/bin/python -m pip install -r requirements.txt",
     ".venv/bin/python run_demo.py",
+    "make eval",
+    "pip install -r requirements-demo.txt",
+    "python demo.py --checkpoint runs/demo/checkpoints/best.pt",
     "tensorboard --logdir runs/demo",
 )
 
@@ -59,6 +68,17 @@ def workplace(tmp_path_factory, tiny_run) -> Path:
         write_image(folder / name, noise)
     shutil.copytree(folder / "data/vox", folder / "data/heads")
     write_clip(folder / "driving.mp4", 4, (32, 40))
+    noise = np.random.default_rng(2).integers(256, size=(60, 40, 3), dtype=np.uint8)
+    write_image(folder / "photo.jpg", noise)
+    for name in ("anna", "ben"):
+        (folder / "faces").mkdir(exist_ok=True)
+        shutil.copy(folder / "source.png", folder / "faces" / f"{name}.png")
+        write_clip(folder / "clips" / f"{name}.mp4", 2, (32, 40))
+    config = motion_config("data.kind=clips", "data.root=data/vox")
+    write(folder / "vox-adv-cpk.pth.tar", fomm_content(config))
+    (folder / "vox-fomm-adv.yaml").write_text(yaml.safe_dump(config.model_dump()))
+    (folder / "pairs.csv").write_text("source,driving\nsource.png,driving.mp4\n")
+    write_tone(folder / "speech.wav")
     write_clip(folder / "beach.mp4", 2, (32, 40))
     shutil.copytree(tiny_run, folder / "runs/demo")
     # The file of a trained network of full width, as small as it may be.
@@ -110,7 +130,21 @@ def test_readme_command(command, workplace, monkeypatch):
     assert python == "python"
     if script == "-m":
         script, *arguments = arguments
+    if script == "benchmarks.puppets":
         arguments += ["--num-clips", "3"]
     if script == "train.py":
         arguments += smaller(arguments, run=f"run-{zlib.crc32(command.encode())}")
-    assert call(SCRIPTS[script], *arguments) == 0
+    module = SCRIPTS[script]
+    if script == "checkpoint":  # which runs on the CPU anyway
+        assert run_entry_point(export.main, export.build_parser(), arguments) == 0
+    else:
+        assert call(module, *arguments) == 0
+
+
+def test_readme_python(workplace, monkeypatch, capsys):
+    monkeypatch.chdir(workplace)
+    (code,) = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
+    names: dict[str, object] = {}
+    exec(compile(code, "README.md", "exec"), names)
+    assert capsys.readouterr().out.splitlines() == ["(32, 32, 3)"] * 4
+    assert len(list(names["frames"])) == 4

@@ -1,8 +1,10 @@
 """reconstruct.py: metrics of the model and of the trivial baseline, and the side-by-side videos."""
 
 import csv
+import importlib.util
 import json
 import shutil
+import sys
 from fractions import Fraction
 
 import av
@@ -28,6 +30,12 @@ def strict_json(path):
         raise AssertionError(constant)
 
     return json.loads(path.read_text(), parse_constant=refuse)
+
+
+def means(folder):
+    """The means over frames of an evaluation, by name."""
+    summary = strict_json(folder / "metrics.json")
+    return {name: found["over_frames"]["mean"] for name, found in summary["metrics"].items()}
 
 
 def rows_of(path):
@@ -68,13 +76,34 @@ def test_summary(puppets, tiny_run):
     )
     assert (summary["num_clips"], summary["num_frames"]) == (2, 8)
     assert summary["animator"] == "motion"  # the default, where the model has it
-    assert summary.keys() >= METRICS | {"figure_l1", "baseline_figure_l1"}
-    assert 0 < summary["l1"] < 1
-    assert summary["psnr"] > 0
+    assert summary["measured_with"] == {}
+    assert means(puppets).keys() == METRICS | {
+        *("figure_l1", "temporal", "baseline_figure_l1", "baseline_temporal"),
+    }
+    assert 0 < means(puppets)["l1"] < 1
+    assert means(puppets)["psnr"] > 0
+
+
+def test_intervals_and_frames_left_out(puppets):
+    """Two clips: the t interval of their means, whose quantile is 12.706."""
+    found = strict_json(puppets / "metrics.json")["metrics"]
+    a, b = (float(row["l1"]) for row in rows_of(puppets / "metrics.csv"))
+    assert found["l1"]["over_clips"] == pytest.approx(
+        {
+            "mean": (a + b) / 2,
+            "low": (a + b) / 2 - 12.7062 * abs(a - b) / 2,
+            "high": (a + b) / 2 + 12.7062 * abs(a - b) / 2,
+            "num_values": 2,
+        },
+        rel=1e-3,
+    )
+    assert found["l1"]["over_frames"]["num_values"] == 8
+    assert found["l1"]["frames_left_out"] == 0
+    assert found["temporal"]["frames_left_out"] == 2  # the first frame of each clip
 
 
 def test_rows_average_to_the_summary(puppets):
-    rows, summary = rows_of(puppets / "metrics.csv"), strict_json(puppets / "metrics.json")
+    rows, summary = rows_of(puppets / "metrics.csv"), means(puppets)
     assert [row["clip"] for row in rows] == ["puppet-00000", "puppet-00001"]
     assert [row["num_frames"] for row in rows] == ["4", "4"]
     for name in METRICS:
@@ -103,17 +132,19 @@ def test_baseline_by_hand(puppets, tiny_run):
 def test_l1_of_the_model_is_that_of_the_video(puppets):
     """The prediction in the video, compared with the driving frame beside it."""
     frames = open_clip(puppets / "clips" / "puppet-00000.mp4").read(range(4)).astype(float) / 255
-    _, driving, prediction = np.split(frames, 3, axis=2)
+    _, driving, prediction, error = np.split(frames, 4, axis=2)
     row = rows_of(puppets / "metrics.csv")[0]
-    assert float(row["l1"]) == pytest.approx(np.abs(prediction - driving).mean(), abs=0.02)
+    difference = np.abs(prediction - driving)
+    assert float(row["l1"]) == pytest.approx(difference.mean(), abs=0.02)
+    assert error.mean() == pytest.approx((4 * difference).clip(max=1).mean(), abs=0.05)
 
 
 def test_clips_of_the_user(clips):
     root, output = clips
     summary = strict_json(output / "metrics.json")
     assert summary["data"] == str(root)
-    assert summary.keys() >= METRICS
-    assert not [name for name in summary if "figure" in name]  # the truth is not known
+    assert means(output).keys() >= METRICS
+    assert not [name for name in means(output) if "figure" in name]  # the truth is not known
     rows = {row["clip"]: row for row in rows_of(output / "metrics.csv")}
     assert {name: row["num_frames"] for name, row in rows.items()} == {
         "static": "3", "strip": "4", "wide": "7",
@@ -123,7 +154,7 @@ def test_clips_of_the_user(clips):
     assert float(rows["static"]["baseline_ssim"]) == pytest.approx(1)
     assert float(rows["wide"]["baseline_l1"]) > 0.01
     frame_mean = sum(float(row["l1"]) * int(row["num_frames"]) for row in rows.values()) / 14
-    assert summary["l1"] == pytest.approx(frame_mean, rel=1e-5)  # frames weigh the same
+    assert means(output)["l1"] == pytest.approx(frame_mean, rel=1e-5)  # frames weigh the same
 
 
 def test_videos(clips):
@@ -135,8 +166,9 @@ def test_videos(clips):
         stream = container.streams.video[0]
         assert stream.average_rate == Fraction(30000, 1001)
         shapes = [frame.to_ndarray(format="rgb24").shape for frame in container.decode(stream)]
-    assert shapes == [(32, 96, 3)] * 7
-    source, driving, _ = np.split(open_clip(output / "clips" / "wide.mp4").read([0, 6]), 3, axis=2)
+    assert shapes == [(32, 128, 3)] * 7
+    frames = open_clip(output / "clips" / "wide.mp4").read([0, 6])
+    source, driving, _, _ = np.split(frames, 4, axis=2)
     assert np.abs(source[1].astype(int) - source[0]).mean() < 3  # the first frame, all along
     assert np.abs(driving[0].astype(int) - source[0]).mean() < 3
     assert np.abs(driving[1].astype(int) - source[1]).mean() > 10
@@ -148,10 +180,10 @@ def test_default_output_again_and_other_batch_size(tiny_run, tmp_path):
     for batch_size in (1, 3):
         arguments = ("--checkpoint", run / "checkpoints" / "best.pt", "--split", "train")
         assert call(reconstruct, *arguments, "--batch-size", batch_size) == 0
-        summaries.append(strict_json(run / "reconstruction" / "train" / "metrics.json"))
-    for name in METRICS:
+        summaries.append(means(run / "reconstruction" / "train"))
+    for name in (*METRICS, "temporal", "figure_l1"):
         assert summaries[0][name] == pytest.approx(summaries[1][name], rel=1e-4)
-    assert summaries[0]["num_clips"] == 8
+    assert len(rows_of(run / "reconstruction" / "train" / "metrics.csv")) == 8
 
 
 @pytest.fixture(scope="module")
@@ -181,11 +213,9 @@ def test_named_animator(tiny_run, tmp_path, puppets):
         assert call(reconstruct, *arguments) == 0
     folders = run / "reconstruction"
     assert {folder.name for folder in folders.iterdir()} == {"test-masks", "test-motion"}
-    default = strict_json(puppets / "metrics.json")
-    masks, motion = (
-        strict_json(folders / f"test-{n}" / "metrics.json") for n in ("masks", "motion")
-    )
-    assert (masks["animator"], motion["animator"]) == ("masks", "motion")
+    for name in ("masks", "motion"):
+        assert strict_json(folders / f"test-{name}" / "metrics.json")["animator"] == name
+    default, masks, motion = map(means, (puppets, folders / "test-masks", folders / "test-motion"))
     for name in METRICS:
         assert motion[name] == default[name]
         assert (masks[name] == default[name]) == name.startswith("baseline_")
@@ -195,7 +225,7 @@ def test_masks_are_the_default_of_a_model_without_motion(masks_alone, tmp_path):
     assert call(reconstruct, "--checkpoint", masks_alone, "--output", tmp_path / "out") == 0
     summary = strict_json(tmp_path / "out" / "metrics.json")
     assert summary["animator"] == "masks"
-    assert 0 < summary["l1"] < 1
+    assert 0 < means(tmp_path / "out")["l1"] < 1
 
 
 def test_animator_that_the_model_lacks(masks_alone, capsys):
@@ -238,6 +268,8 @@ def test_one_unreadable_clip_stops_before_anything_is_written(
         (("--split", "val"), "split val: puppets have the splits train and test"),
         (("--data-root", "no/such"), "no/such: no such folder; data.root needs train/ and test/"),
         (("--device", "tpu"), "--device tpu: unknown; use auto, cpu, cuda, cuda:N or mps"),
+        (("--published", "vox"), "measured on 256 x 256 pixels, this model makes 32 x 32"),
+        (("--salient", "no/such"), "--salient no/such: no such folder; give person, saliency, mod"),
     ],
 )
 def test_wrong_arguments(tiny_run, tmp_path, capsys, monkeypatch, arguments, expected):
@@ -247,3 +279,141 @@ def test_wrong_arguments(tiny_run, tmp_path, capsys, monkeypatch, arguments, exp
     assert reconstruct.run_entry_point(reconstruct.main, parser, argv) == 2
     assert expected in error_line(capsys, "reconstruct.py")
     assert not (run / "reconstruction").exists()
+
+
+# Options
+
+
+def evaluate_clips(tiny_run, root, output, *options):
+    arguments = ("--checkpoint", step_file(tiny_run, 8), "--data-root", root, "--output", output)
+    return call(reconstruct, *arguments, *options)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    """Two clips whose names need care in links and tables."""
+    root = tmp_path_factory.mktemp("named")
+    write_clip(root / "test" / "a#1.mp4", 3, (32, 32))
+    write_clip(root / "test" / "b & <c>.mp4", 2, (32, 32))
+    return root
+
+
+@pytest.mark.parametrize("num_clips", [1, 3])
+def test_num_clips_of_puppets(tiny_run, tmp_path, num_clips):
+    """As many as asked for, though the config has two."""
+    arguments = ("--checkpoint", step_file(tiny_run, 8), "--output", tmp_path / "out")
+    assert call(reconstruct, *arguments, "--num-clips", num_clips) == 0
+    names = [f"puppet-{index:05}" for index in range(num_clips)]
+    assert [row["clip"] for row in rows_of(tmp_path / "out" / "metrics.csv")] == names
+    assert sorted(path.stem for path in (tmp_path / "out" / "clips").iterdir()) == names
+
+
+def test_num_clips_of_a_folder(tiny_run, data, tmp_path, capsys):
+    assert evaluate_clips(tiny_run, data, tmp_path / "out", "--num-clips", 1) == 0
+    assert [row["clip"] for row in rows_of(tmp_path / "out" / "metrics.csv")] == ["a#1"]
+    capsys.readouterr()
+    assert evaluate_clips(tiny_run, data, tmp_path / "more", "--num-clips", 3) == 2
+    assert f"--num-clips 3: {data}/test has 2" in error_line(capsys, "reconstruct.py")
+    assert not (tmp_path / "more").exists()
+
+
+def test_saved_frames_are_what_was_measured(tiny_run, data, tmp_path):
+    """The metrics, once more, from the PNG files."""
+    assert evaluate_clips(tiny_run, data, tmp_path, "--save-frames", "--batch-size", 2) == 0
+    for row in rows_of(tmp_path / "metrics.csv"):
+        driving, prediction = (
+            open_clip(tmp_path / "frames" / kind / row["clip"])
+            for kind in ("driving", "prediction")
+        )
+        count = int(row["num_frames"])
+        assert (driving.num_frames, prediction.num_frames) == (count, count)
+        assert driving.frame_rate == 25
+        frames = [clip.read(range(count)).astype(float) / 255 for clip in (driving, prediction)]
+        assert float(row["l1"]) == pytest.approx(np.abs(frames[1] - frames[0]).mean(), rel=1e-5)
+    assert "frames" not in {path.name for path in (tmp_path / "clips").iterdir()}
+
+
+def test_given_masks(tiny_run, data, tmp_path):
+    """The left half is salient: what happens on the right does not count."""
+    half = np.zeros((32, 32, 3), np.uint8)
+    half[:, :16] = 255
+    for name, count in (("a#1", 3), ("b & <c>", 5)):  # more than there are frames do no harm
+        folder = tmp_path / "masks" / name
+        folder.mkdir(parents=True)
+        for number in range(count):
+            Image.fromarray(half).save(folder / f"{number:05}.png")
+    output = tmp_path / "out"
+    options = ("--salient", tmp_path / "masks", "--save-frames")
+    assert evaluate_clips(tiny_run, data, output, *options) == 0
+    (row, _) = rows_of(output / "metrics.csv")
+    driving, prediction = (
+        open_clip(output / "frames" / kind / "a#1").read(range(3)).astype(float) / 255
+        for kind in ("driving", "prediction")
+    )
+    error = np.abs(prediction - driving)
+    assert float(row["l1_salient"]) == pytest.approx(error[:, :, :16].mean() / 2, rel=1e-4)
+    assert float(row["l1_salient_pixels"]) == pytest.approx(error[:, :, :16].mean(), rel=1e-4)
+    assert float(row["l1_non_salient_pixels"]) == pytest.approx(error[:, :, 16:].mean(), rel=1e-4)
+    found = strict_json(output / "metrics.json")["measured_with"]["salient"]
+    assert found["weights"] == str(tmp_path / "masks")
+
+
+def test_masks_that_do_not_reach(tiny_run, data, tmp_path, capsys):
+    write_frame_folder(tmp_path / "masks" / "a#1", 2, (32, 32))
+    options = ("--salient", tmp_path / "masks")
+    assert evaluate_clips(tiny_run, data, tmp_path / "out", *options) == 2
+    assert "no masks for the clip b & <c>" in error_line(capsys, "reconstruct.py")
+    write_frame_folder(tmp_path / "masks" / "b & <c>", 2, (32, 32))
+    assert evaluate_clips(tiny_run, data, tmp_path / "out", *options) == 2
+    assert "a#1 has 2 masks, its clip 3 frames" in error_line(capsys, "reconstruct.py")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("animator", "name"), [("motion", "weight"), ("masks", "foreground mask")])
+def test_the_models_own_region(tiny_run, tmp_path, animator, name):
+    arguments = ("--checkpoint", step_file(tiny_run, 8), "--output", tmp_path / "out")
+    assert call(reconstruct, *arguments, "--salient", "model", "--animator", animator) == 0
+    summary = strict_json(tmp_path / "out" / "metrics.json")
+    assert name in summary["measured_with"]["salient"]["name"]
+    assert str(step_file(tiny_run, 8)) in summary["measured_with"]["salient"]["weights"]
+    for row in rows_of(tmp_path / "out" / "frames.csv"):
+        parts = [row["l1_salient"], row["l1_non_salient"]]  # the two make the whole
+        assert sum(float(part or 0) for part in parts) == pytest.approx(float(row["l1"]), rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("options", "module", "line"),
+    [
+        (("--lpips", "alex"), "lpips", "no lpips: --lpips: lpips is not installed: pip install"),
+        (("--detector", "dlib"), "dlib", "no akd, mkr, aed: --detector dlib: dlib cannot be impo"),
+        (("--salient", "saliency"), "onnxruntime", "no salient metrics: --salient saliency: "),
+    ],
+)
+def test_without_a_package_the_metric_is_left_out(
+    tiny_run, data, tmp_path, monkeypatch, capsys, options, module, line
+):
+    """One line that says what to install; the evaluation goes on."""
+    monkeypatch.setitem(sys.modules, module, None)
+    assert evaluate_clips(tiny_run, data, tmp_path, "--num-clips", 1, *options) == 0
+    said = [printed for printed in capsys.readouterr().out.splitlines() if "pip install" in printed]
+    assert len(said) == 1
+    assert said[0].startswith(line)
+    summary = strict_json(tmp_path / "metrics.json")
+    assert summary["left_out"] == said
+    assert means(tmp_path).keys() == METRICS | {"temporal", "baseline_temporal"}
+
+
+def test_detector(tiny_run, data, tmp_path):
+    """Noise has no face: every frame is left out, and that is reported."""
+    pytest.importorskip("dlib")
+    if importlib.util.find_spec("face_recognition_models") is None:
+        pytest.skip("no trained weights here")
+    assert evaluate_clips(tiny_run, data, tmp_path, "--detector", "dlib") == 0
+    summary = strict_json(tmp_path / "metrics.json")
+    assert summary["measured_with"]["detector"]["licence"]
+    assert summary["metrics"]["akd"] == {
+        "over_frames": {"mean": None, "low": None, "high": None, "num_values": 0},
+        "over_clips": {"mean": None, "low": None, "high": None, "num_values": 0},
+        "frames_left_out": 5,
+    }
+    assert {row["aed"] for row in rows_of(tmp_path / "frames.csv")} == {""}

@@ -2,12 +2,13 @@ import logging
 import pickle
 import tracemalloc
 from fractions import Fraction
+from itertools import islice
 
 import av
 import numpy as np
 import pytest
 
-from datasets.container import decode
+from datasets.container import Index, average_frame_rate, decode
 from datasets.video import MissingFrame, VideoError, open_clip
 from tests.media import (
     damage,
@@ -17,6 +18,7 @@ from tests.media import (
     truncate,
     write_clip,
     write_frame_folder,
+    write_recording,
     write_strip,
 )
 
@@ -54,6 +56,8 @@ def test_random_access_equals_full_decode(tmp_path, caplog, name):
     np.testing.assert_array_equal(reader.read(wanted), frames[wanted])
     for index in range(len(frames)):
         np.testing.assert_array_equal(reader.read([index])[0], frames[index])
+    for begin in (1, 12, 17, len(frames) - 1):
+        np.testing.assert_array_equal(np.stack(list(reader.frames_from(begin))), frames[begin:])
     assert caplog.messages == []  # no false alarm about damage
 
 
@@ -77,6 +81,31 @@ def test_variable_frame_rate_gives_the_average(tmp_path):
     reader = open_clip(path)
     assert reader.frame_rate == pytest.approx(12.5, rel=0.06)
     assert frame_numbers(reader.read(range(10))) == list(range(10))
+
+
+def test_a_rate_in_the_header_that_the_frames_do_not_keep(tmp_path):
+    times = [4 * number for number in range(30)]
+    reader = open_clip(write_clip(tmp_path / "a.mkv", times=times, codec_options={"bf": "0"}))
+    with av.open(str(tmp_path / "a.mkv")) as container:
+        assert container.streams.video[0].average_rate == 25
+    assert reader.frame_rate == Fraction(25, 4)
+
+
+def test_the_average_of_times_in_ms_is_a_simple_fraction():
+    """An hour; FFmpeg's fractions end at 2**31."""
+    times = [round(number * 1001 / 30) for number in range(107892)]
+    assert average_frame_rate(Index(times, [0], Fraction(1, 1000)), Fraction(1000)) == NTSC
+
+
+@pytest.mark.parametrize("num_frames", [5, 90])
+def test_recording_of_a_browser(tmp_path, num_frames):
+    """FFmpeg takes its rate for 1000, the unit of its times, which jitter."""
+    jitter = np.random.default_rng(0).integers(-8, 9, num_frames)
+    times = [round(number * 1001 / 30) + int(jitter[number]) + 8 for number in range(num_frames)]
+    reader = open_clip(write_recording(tmp_path / "a.webm", times))
+    assert reader.frame_rate == pytest.approx(29.97, rel=0.5 / num_frames)
+    assert reader.num_frames == num_frames
+    assert frame_numbers(np.stack(list(reader))) == [n % 64 for n in range(num_frames)]
 
 
 @pytest.mark.parametrize("rotation", [90, 180, 270])
@@ -138,6 +167,7 @@ def test_folder_in_natural_order(tmp_path):
     reader = open_clip(write_frame_folder(tmp_path / "clip", 12))
     assert frame_numbers(np.stack(list(reader))) == list(range(12))
     assert frame_numbers(reader.read([11, 2, 2])) == [11, 2, 2]
+    assert frame_numbers(np.stack(list(reader.frames_from(9)))) == [9, 10, 11]
     assert (reader.num_frames, reader.size, reader.frame_rate) == (12, (48, 64), 25)
 
 
@@ -162,6 +192,7 @@ def test_strip(tmp_path):
     assert (reader.num_frames, reader.size, reader.frame_rate) == (5, (48, 48), 10)
     assert frame_numbers(reader.read([4, 0, 4])) == [4, 0, 4]
     assert frame_numbers(np.stack(list(reader))) == list(range(5))
+    assert frame_numbers(np.stack(list(reader.frames_from(3)))) == [3, 4]
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".mkv", ".webm"])
@@ -209,6 +240,10 @@ def test_damage_in_the_middle(long_clip, caplog):
                 reader.read([36, missing, 2])
             assert (caught.value.frame, caught.value.earlier) == (missing, 29)
         assert frame_numbers(np.stack(list(reader))) == [*range(30)]
+        assert frame_numbers(np.stack(list(reader.frames_from(36)))) == [*range(36, 60)]
+        with pytest.raises(MissingFrame, match="frame 33 cannot be decoded") as caught:
+            next(reader.frames_from(33))
+        assert (caught.value.frame, caught.value.earlier) == (33, 32)
     assert caplog.messages == [f"{long_clip}: frames after 30 of 60 cannot be decoded; using 30"]
 
 
@@ -239,7 +274,14 @@ def test_memory_does_not_grow_with_length(tmp_path):
     assert peak < 40 * 64 * 64 * 3  # a tenth of the frames
 
 
-def test_a_pair_of_frames_does_not_decode_the_clip(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("use", "num_needed"),
+    [
+        (lambda reader: reader.read([12, 47]), (12 - 10 + 1) + (47 - 40 + 1)),
+        (lambda reader: list(islice(reader.frames_from(47), 5)), 51 - 40 + 1),
+    ],
+)
+def test_a_few_frames_do_not_decode_the_clip(tmp_path, monkeypatch, use, num_needed):
     path = write_clip(tmp_path / "a.mp4", 60, gop=10)
     reader = open_clip(path)
     assert reader.num_frames == 60  # counted without decoding
@@ -252,8 +294,8 @@ def test_a_pair_of_frames_does_not_decode_the_clip(tmp_path, monkeypatch):
             yield frame
 
     monkeypatch.setattr("datasets.container.decode", counting_decode)
-    reader.read([12, 47])
-    assert num_decoded == (12 - 10 + 1) + (47 - 40 + 1)
+    use(reader)
+    assert num_decoded == num_needed
 
 
 def test_reader_travels_to_worker_processes(tmp_path):
@@ -328,6 +370,8 @@ def test_frame_out_of_range(tmp_path):
     for frame in (12, -1):
         with pytest.raises(VideoError, match=rf"there is no frame {frame}; it has 12"):
             reader.read([0, frame])
+        with pytest.raises(VideoError, match=rf"there is no frame {frame}; it has 12"):
+            next(reader.frames_from(frame))
 
 
 def test_frames_of_several_sizes(tmp_path):

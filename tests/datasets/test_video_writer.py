@@ -6,10 +6,11 @@ import pytest
 from PIL import Image
 
 from datasets.container import ACCURATE
+from datasets.sound import open_sound
 from datasets.video import open_clip
-from datasets.video_writer import VideoWriter
+from datasets.video_writer import VideoWriter, takes_sound
 from errors import UserError
-from tests.media import frame_numbers, numbered_frame
+from tests.media import decode_sound, frame_numbers, numbered_frame, write_sound_clip
 
 NTSC = Fraction(30000, 1001)
 
@@ -269,3 +270,25 @@ def test_the_number_of_channels_is_checked(tmp_path, transparent):
     ):
         writer.write(frame)
     assert names(tmp_path) == []
+
+
+@pytest.mark.parametrize(("name", "rounding"), [("a.mp4", 0), ("a.webm", 1e-3), ("a.gif", 1e-2)])
+def test_a_minute_of_ntsc_does_not_drift(tmp_path, name, rounding):
+    """1799 frames last 60.0266 s: the last one and the sound are where they belong."""
+    num_frames = 1799
+    source = write_sound_clip(tmp_path / "a.mov", [], 1, sample_rate=16000, sound=(0, 62))
+    sound = open_sound(source) if takes_sound(name) else None
+    with VideoWriter(tmp_path / name, NTSC, sound=sound) as writer:
+        for number in range(num_frames):
+            writer.write(numbered_frame(number, (16, 16)))
+    with av.open(str(tmp_path / name)) as container:
+        times = [frame.time for frame in container.decode(video=0)]
+    assert times == pytest.approx(
+        [n * 1001 / 30000 for n in range(num_frames)], abs=rounding / 2 + 1e-6
+    )
+    reader = open_clip(tmp_path / name)
+    assert reader.num_frames == num_frames
+    assert abs(reader.num_frames / reader.frame_rate - num_frames / NTSC) < Fraction(1, 100)
+    if sound is not None:
+        samples, sample_rate = decode_sound(tmp_path / name)
+        assert 0 <= len(samples) / sample_rate - num_frames * 1001 / 30000 < 0.024

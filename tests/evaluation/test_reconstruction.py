@@ -26,7 +26,7 @@ class Perfect:
 
     device = CPU
 
-    def start(self, source):
+    def start(self, source, reference=None):
         return lambda driving: driving
 
 
@@ -35,7 +35,7 @@ class Still:
 
     device = CPU
 
-    def start(self, source):
+    def start(self, source, reference=None):
         return lambda driving: source.expand_as(driving)
 
 

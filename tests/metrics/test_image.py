@@ -7,7 +7,27 @@ import torch
 from skimage.metrics import structural_similarity
 from torch.testing import assert_close
 
-from metrics.image import l1, psnr, region_l1, region_psnr, ssim
+from metrics.image import l1, masked, psnr, region_l1, region_psnr, region_ssim, ssim
+
+
+def noisy_pair(*shape):
+    target = torch.rand(shape)
+    return (target + 0.2 * torch.randn(shape)).clamp(0, 1), target
+
+
+def ssim_map(a, b):
+    """3 x H x W, by scikit-image; its Gaussian has a radius of 5, as ours."""
+    _, full = structural_similarity(
+        a.numpy(),
+        b.numpy(),
+        data_range=1.0,
+        channel_axis=0,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+        full=True,
+    )
+    return full
 
 
 def test_l1_and_psnr_by_hand_frame_by_frame():
@@ -46,25 +66,50 @@ def test_region_psnr_by_hand():
 
 
 def test_ssim_equals_scikit_image_without_its_border():
-    generator = torch.Generator().manual_seed(0)
-    target = torch.rand(2, 3, 24, 32, generator=generator)
-    prediction = (target + 0.2 * torch.randn(target.shape, generator=generator)).clamp(0, 1)
+    prediction, target = noisy_pair(2, 3, 24, 32)
     values = ssim(prediction, target)
     for value, a, b in zip(values, prediction, target, strict=True):
-        _, full = structural_similarity(
-            a.numpy(),
-            b.numpy(),
-            data_range=1.0,
-            channel_axis=0,
-            gaussian_weights=True,
-            sigma=1.5,
-            use_sample_covariance=False,
-            full=True,
-        )
-        # skimage's Gaussian has a radius of 5, as ours.
-        assert value.item() == pytest.approx(full[:, 5:-5, 5:-5].mean(), abs=1e-5)
+        assert value.item() == pytest.approx(ssim_map(a, b)[:, 5:-5, 5:-5].mean(), abs=1e-5)
 
 
 def test_ssim_of_equal_frames_is_one():
     frame = torch.rand(1, 3, 16, 16)
     assert_close(ssim(frame, frame), torch.ones(1))
+
+
+def test_region_ssim_is_the_mean_of_scikit_image_s_map_over_the_region():
+    prediction, target = noisy_pair(2, 3, 24, 32)
+    region = torch.rand(2, 1, 24, 32) < 0.3  # the border too, which must not count
+    values = region_ssim(prediction, target, region)
+    region[..., :5, :] = region[..., -5:, :] = region[..., :5] = region[..., -5:] = False
+    for value, a, b, inside in zip(values, prediction, target, region.numpy(), strict=True):
+        expected = ssim_map(a, b)[:, inside[0]].mean()
+        assert value.item() == pytest.approx(expected, abs=1e-5)
+
+
+def test_region_ssim_over_everything_and_over_the_border_alone():
+    prediction, target = noisy_pair(2, 3, 24, 32)
+    region = torch.ones(2, 1, 24, 32, dtype=torch.bool)
+    assert_close(region_ssim(prediction, target, region), ssim(prediction, target))
+    region[..., 5:-5, 5:-5] = False
+    assert region_ssim(prediction, target, region).isnan().all()
+
+
+def test_masked_over_the_whole_frame_by_hand():
+    target = torch.full((1, 3, 4, 4), 0.5)
+    prediction = target + 0.2
+    region = torch.zeros(1, 1, 4, 4, dtype=torch.bool)
+    region[..., :1] = True  # a quarter of the frame
+    salient, real = masked(prediction, region), masked(target, region)
+    assert_close(l1(salient, real), torch.tensor([0.05]))
+    assert_close(psnr(salient, real), torch.tensor([-10 * math.log10(0.01)]))
+    soft = torch.full((1, 1, 4, 4), 0.25)
+    assert_close(l1(masked(prediction, soft), masked(target, soft)), torch.tensor([0.05]))
+
+
+def test_l1_of_region_and_of_the_rest_add_up():
+    """As the papers' tables do only in this convention."""
+    prediction, target = noisy_pair(2, 3, 16, 16)
+    region = torch.rand(2, 1, 16, 16)
+    parts = [l1(masked(prediction, part), masked(target, part)) for part in (region, 1 - region)]
+    assert_close(parts[0] + parts[1], l1(prediction, target))

@@ -9,6 +9,7 @@ from torch.testing import assert_close
 from modules.keypoint_detector import Keypoints
 from modules.keypoint_transfer import (
     expand_keypoints,
+    hull_area,
     movement_scale,
     relative_keypoints,
 )
@@ -60,6 +61,13 @@ def test_no_hull_means_scale_one(degenerate):
     triangle = points((0.0, 0.0), (0.6, 0.0), (0.0, 0.6))
     assert movement_scale(degenerate, triangle) == 1
     assert movement_scale(triangle, degenerate) == 1
+
+
+def test_hull_area_by_hand():
+    """A 0.6 x 0.3 rectangle with a point inside; without two of its corners nothing is left."""
+    rectangle = torch.tensor([[0.0, 0.0], [0.6, 0.0], [0.2, 0.1], [0.6, 0.3], [0.0, 0.3]])
+    assert hull_area(rectangle) == pytest.approx(0.18, rel=1e-6)
+    assert hull_area(rectangle[:2]) == 0
 
 
 @pytest.mark.parametrize("jacobian", [EYE, None])

@@ -1,0 +1,141 @@
+"""One animation, checked and ready to run."""
+
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import NamedTuple
+
+import numpy as np
+
+from animation.background_swap import BackgroundSwapper
+from animation.inputs import Driving
+from animation.layouts import AnimatedBatch, Layout, LayoutName
+from animation.movers import Mover, animate, frames_to_tensor
+from datasets.crops import Paster
+from datasets.source import Frame
+from errors import UserError
+
+
+class ReferenceChoice(NamedTuple):
+    """The driving frame that relative motion refers to, at the model's size.
+
+    distance: of its keypoints to the source's; see animation/reference.py.
+    """
+
+    position: int
+    frame: Frame
+    distance: float
+
+
+class Animation:
+    """A source and what moves it, all at the model's size.
+
+    Attributes:
+        frame_rate: of the driving frames and so of the result.
+        num_frames: of the driving frames; None where nobody knows. The result has as many, fewer
+            where a background ends it or a clip is damaged.
+        reference: None where motion refers to no frame.
+        is_transparent: the result is the figure alone, with an alpha channel.
+        notes: lines for the user on what was chosen: how pictures are fitted, the reference frame.
+    """
+
+    def __init__(
+        self,
+        mover: Mover,
+        source: Frame,
+        driving: Driving,
+        *,
+        reference: ReferenceChoice | None,
+        swapper: BackgroundSwapper | None,
+        backgrounds: Iterable[Frame] | None,
+        paster: Paster | None,
+        is_transparent: bool,
+        batch_size: int,
+        notes: list[str],
+    ) -> None:
+        self.source = source
+        self.is_transparent = is_transparent
+        self.frame_rate = driving.frame_rate
+        self.num_frames = driving.num_frames
+        self.reference = reference
+        self.notes = notes
+        self._mover = mover
+        self._driving = driving.frames
+        self._swapper = swapper
+        self._backgrounds = backgrounds
+        self._paster = paster
+        self._batch_size = batch_size
+
+    def frames(self) -> Iterator[Frame]:
+        """The result: uint8 H x W x 3, or 4 where transparent."""
+        layout = self.layout("result")
+        for batch in self.batches():
+            yield from layout.arrange(batch)
+
+    def batches(self) -> Iterator[AnimatedBatch]:
+        """Animate and swap batch by batch; memory does not grow with the number of frames."""
+        backgrounds = None if self._backgrounds is None else iter(self._backgrounds)
+        moved = animate(
+            self._mover,
+            self.source,
+            self._driving,
+            self._batch_size,
+            reference=None if self.reference is None else self.reference.frame,
+        )
+        for driving, animated in moved:
+            if self._swapper is None or backgrounds is None:
+                swapped = None if self._swapper is None else self._swapper.cut_out(animated)
+                yield AnimatedBatch(self.source, driving, animated, None, swapped)
+                continue
+            behind = list(islice(backgrounds, len(driving)))
+            count = len(behind)
+            if behind:
+                # The array of a picture that stays is the same: one upload, one mask.
+                is_still = all(frame is behind[0] for frame in behind)
+                pictures = frames_to_tensor(
+                    np.stack(behind[:1] if is_still else behind), self._mover.device
+                )
+                swapped = self._swapper.swap(animated[:count], pictures)
+                yield AnimatedBatch(
+                    self.source, driving[:count], animated[:count], np.stack(behind), swapped
+                )
+            if count < len(driving):
+                return
+
+    def layout(self, name: LayoutName | None, *, show_masks: bool = False) -> Layout:
+        """How the frames to write look; None for `result`.
+
+        Raises:
+            UserError: these pictures are not made, or cannot stand side by side.
+        """
+        if show_masks and self.is_transparent:
+            raise UserError("--show-masks: a transparent result stands alone; use --save-masks")
+        if name in (None, "result"):
+            if show_masks:
+                raise UserError(
+                    "--show-masks adds columns; use it with --layout side-by-side or demo"
+                )
+            return Layout("result", self.is_transparent, paster=self._paster)
+        if self.is_transparent:
+            raise UserError(
+                f"--layout {name}: transparent shows the figure alone; use --layout result"
+            )
+        if self._paster is not None:
+            raise UserError(
+                f"--layout {name}: --paste-back gives frames of the source's size, which stand "
+                "alone; use --layout result"
+            )
+        if name == "demo" and not self.has_networks:
+            raise UserError(
+                "--layout demo shows what BGBase and BGRefine paint, and nothing needs them here; "
+                "give a --background with --compose network, or use --layout side-by-side"
+            )
+        source_mask = None
+        if show_masks and self._swapper is not None:
+            source = frames_to_tensor(self.source[None], self._mover.device)
+            source_mask = self._swapper.cut_out(source).foreground_mask
+        return Layout(name, source_mask=source_mask)
+
+    @property
+    def has_networks(self) -> bool:
+        """Whether BGBase and BGRefine paint something."""
+        return self._swapper is not None and self._swapper.networks is not None

@@ -1,0 +1,265 @@
+"""The Python API behind animate.py: load a model once, animate any number of pictures."""
+
+from collections.abc import Iterator
+from functools import cached_property
+from itertools import islice
+from pathlib import Path
+from typing import Self
+
+import torch
+
+import checkpoint
+from animation.animation import Animation, ReferenceChoice
+from animation.background_swap import BackgroundSwapper
+from animation.cropping import Cropper, installed_face_detector
+from animation.inputs import (
+    Driving,
+    DrivingFrames,
+    Picture,
+    describe_fit,
+    fit_whole,
+    open_backgrounds,
+    open_driving,
+    open_source,
+    whole_box,
+)
+from animation.movers import AnimatorName, MotionMover, build_mover, load_model
+from animation.reference import is_far, nearest_frame
+from animation.settings import (
+    Crop,
+    Settings,
+    check_background,
+    check_motion,
+    choose_swap,
+    is_transparent,
+)
+from animation.smoothing import Smoothing
+from checkpoint import Checkpoint
+from cli import pick_device
+from config_file import load_config
+from datasets.crops import Box, Paster, cut_out, require_overlap, with_aspect
+from datasets.source import Frame
+from errors import UserError
+
+DEFAULTS = Settings()
+
+
+class Animator:
+    """A trained model, ready to animate.
+
+        animator = Animator.load("runs/demo/checkpoints/best.pt")
+        for frame in animator.animate("source.png", "driving.mp4", background="third.png"):
+            ...  # uint8 H x W x 3
+
+    Attributes:
+        saved: the checkpoint. size: (height, width) that the model works at.
+    """
+
+    def __init__(self, saved: Checkpoint, device: torch.device) -> None:
+        self.saved = saved
+        self.device = device
+        self.model = load_model(saved, device)
+        self.size = saved.config.data.size
+
+    @cached_property
+    def cropper(self) -> Cropper:
+        """What finds the figure for automatic crops."""
+        return Cropper(self.model, self.size, self.device, installed_face_detector())
+
+    @classmethod
+    def load(cls, path: Path | str, config: str | None = None, device: str = "auto") -> Self:
+        """Read a checkpoint.
+
+        Args:
+            config: of a published file, which has none in it: a path, or a name in configs/.
+            device: auto, cpu, cuda, cuda:1, mps.
+
+        Raises:
+            UserError: no checkpoint, one that does not fit its config, or no such device.
+        """
+        parsed = None if config is None else load_config(config, [])
+        return cls(checkpoint.load(Path(path), parsed), pick_device(device))
+
+    def animate(
+        self,
+        source: Picture,
+        frames: DrivingFrames,
+        background: Picture | None = None,
+        settings: Settings = DEFAULTS,
+    ) -> Iterator[Frame]:
+        """`source` moved as the driving `frames` move: one uint8 H x W x 3 frame for each.
+
+        With `settings.paste_back` the frames have the size of the source, otherwise that of the
+        model; on a transparent background they are H x W x 4, colours not multiplied by alpha.
+        Frames are made batch by batch as they are asked for: memory does not grow with their
+        number.
+
+        Args:
+            source: a file, or uint8 H x W x 3.
+            frames: a file or a folder of frames, a reader, a list or an array of frames of uint8
+                H x W x 3, or an iterator over them, such as a camera.
+            background: a file, a picture, a colour (`#00ff00`), `source` or `transparent`.
+
+        Raises:
+            UserError: names the option, the file and the remedy.
+        """
+        return self.prepare(source, frames, background, settings).frames()
+
+    def prepare(
+        self,
+        source: Picture,
+        frames: DrivingFrames | Driving,
+        background: Picture | None = None,
+        settings: Settings = DEFAULTS,
+        *,
+        with_masks: bool = False,
+    ) -> Animation:
+        """Everything up to the first frame: what can be refused is refused here.
+
+        Args:
+            with_masks: also make the masks of the animated frames where no background needs them.
+        """
+        check_background(settings, background is not None)
+        name = self._choose(settings)
+        swapper = self._build_swapper(background, settings, with_masks)
+        notes: list[str] = []
+        picture, source_frame, box = self._fit_source(source, settings.crop_source, notes)
+        driving = frames if isinstance(frames, Driving) else open_driving(frames)
+        driving = self._fit_driving(driving, settings.crop_driving, notes)
+        mover = build_mover(
+            self.model,
+            self.device,
+            name,
+            motion=settings.motion or "relative",
+            adapt_scale=settings.adapt_scale,
+            smoothing=Smoothing(driving.frame_rate) if settings.smooth else None,
+        )
+        reference = None
+        if isinstance(mover, MotionMover) and mover.motion == "relative":
+            reference, driving = find_reference(mover, source_frame, driving, settings, notes)
+        backgrounds = None
+        if background is not None:
+            backgrounds, more = open_backgrounds(
+                background,
+                source_frame,
+                driving.frame_rate,
+                self.saved.config.data,
+                settings.background_end,
+            )
+            notes += more
+        return Animation(
+            mover,
+            source_frame,
+            driving,
+            reference=reference,
+            swapper=swapper,
+            backgrounds=backgrounds,
+            paster=Paster(picture, box) if settings.paste_back else None,
+            is_transparent=is_transparent(background),
+            batch_size=settings.batch_size,
+            notes=notes,
+        )
+
+    def _choose(self, settings: Settings) -> AnimatorName:
+        """Who moves the source."""
+        branches = self.model.branches
+        name = settings.animator or ("motion" if "motion" in branches else "masks")
+        check_motion(settings, name)
+        start = self.saved.untrained.get("masks.refinement.start_epoch")
+        if name == "masks" and "masks" in branches and start is not None:
+            remedy = ", or use --animator motion" if "motion" in branches else ""
+            raise UserError(
+                f"--animator masks: at step {self.saved.step} the refinement has not started "
+                f"(masks.refinement.start_epoch: {start}); train on{remedy}"
+            )
+        return name
+
+    def _build_swapper(
+        self, background: Picture | None, settings: Settings, with_masks: bool
+    ) -> BackgroundSwapper | None:
+        """None where neither a background nor a mask was asked for."""
+        if background is None:
+            # Where there is only something to cut out, nothing is composed.
+            return BackgroundSwapper(self.model, "other", "alpha") if with_masks else None
+        swapper = BackgroundSwapper(self.model, *choose_swap(background, settings))
+        start = self.saved.untrained.get("background.start_epoch")
+        if swapper.networks is not None and start is not None:
+            raise UserError(
+                f"--background: at step {self.saved.step} the background branch has not started "
+                f"(background.start_epoch: {start}); train on, or use --compose alpha "
+                "--background-type other"
+            )
+        return swapper
+
+    def _fit_source(
+        self, source: Picture, crop: Crop, notes: list[str]
+    ) -> tuple[Frame, Frame, Box]:
+        """The whole picture, what the model sees of it, and where that was."""
+        picture, name = open_source(source)
+        data = self.saved.config.data
+        if crop == "none":
+            notes += describe_fit(name, picture.shape[:2], data)
+            return picture, fit_whole(picture, data), whole_box(picture, data)
+        if crop == "auto":
+            box, how = self.cropper.figure_box(picture)
+            notes.append(f"{name}: {how}")
+        else:
+            require_overlap(crop, (picture.shape[0], picture.shape[1]), "--crop-source")
+            box = with_aspect(crop, self.size)
+        return picture, cut_out(picture, box, self.size), box
+
+    def _fit_driving(self, driving: Driving, crop: Crop, notes: list[str]) -> Driving:
+        """What the model sees of the driving frames."""
+        data = self.saved.config.data
+        if crop == "none":
+            first, driving = driving.first()
+            notes += describe_fit(driving.name, first.shape[:2], data)
+            return driving.fitted(lambda _, frame: fit_whole(frame, data))
+        if crop == "auto":
+            driving.require_repeatable("--crop-driving auto")
+            boxes, how = self.cropper.clip_boxes(driving.frames, driving.frame_rate)
+            notes.append(f"{driving.name}: {how}")
+            return driving.fitted(lambda index, frame: cut_out(frame, boxes[index], self.size))
+        first, driving = driving.first()
+        require_overlap(crop, (first.shape[0], first.shape[1]), "--crop-driving")
+        box = with_aspect(crop, self.size)
+        return driving.fitted(lambda _, frame: cut_out(frame, box, self.size))
+
+
+def find_reference(
+    mover: MotionMover, source: Frame, driving: Driving, settings: Settings, notes: list[str]
+) -> tuple[ReferenceChoice, Driving]:
+    """The driving frame that relative motion refers to; `driving`, still from its first frame."""
+    wanted = settings.reference_frame
+    if wanted == "auto":
+        driving.require_repeatable("--reference-frame auto")
+        found = nearest_frame(mover, source, driving.frames, settings.batch_size)
+        notes.append(
+            f"reference frame {found.index} of {found.num_frames}: distance {found.distance:.3f} "
+            f"to the source (the first frame: {found.first_distance:.3f})"
+            + (", still far: the figures are unlike" if is_far(found.distance) else "")
+        )
+        index, distance = found.index, found.distance
+        (frame,) = islice(driving.frames, index, index + 1)
+        return ReferenceChoice(index, frame, distance), driving
+    if wanted == "first":
+        frame, driving = driving.first()
+        index = 0
+    else:
+        driving.require_repeatable("--reference-frame")
+        index = wanted
+        after = next(islice(driving.frames, index, None), None)
+        if after is None:
+            raise UserError(
+                f"--reference-frame {index}: {driving.name} has {driving.num_frames} frames, "
+                "counted from 0"
+            )
+        frame = after
+    distance = nearest_frame(mover, source, [frame], 1).distance
+    if is_far(distance):
+        which = "the first driving frame" if index == 0 else f"driving frame {index}"
+        notes.append(
+            f"warning: {which} is far from the source (distance {distance:.3f}), and relative "
+            "motion takes them for the same pose; try --reference-frame auto"
+        )
+    return ReferenceChoice(index, frame, distance), driving

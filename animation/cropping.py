@@ -1,0 +1,273 @@
+"""Automatic crops: where the figure is, framed as a model is trained to see it.
+
+A crop that glides with the figure takes its path across the picture out of the motion: what is left
+are the movements of the head or body itself. That is what the animation of a head wants.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from fractions import Fraction
+from functools import partial
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter1d, median_filter
+from torch import Tensor
+
+from animation.movers import frames_to_tensor
+from branches.masks import MaskBranch
+from branches.motion import MotionBranch
+from datasets.crops import Box, as_text, centre_box, cut_out, with_aspect
+from datasets.source import Frame
+from errors import UserError
+from metrics.detectors.detector import Detector
+from metrics.detectors.dlib_face import DlibFace
+from model import Model
+from modules.keypoint_detector import KeypointDetector
+from modules.mask_generator import MaskGenerator
+
+# Medians over 13 talking-head clips cropped for training, 256 x 256, faces found by dlib.
+FACE_MARGIN = 1.9  # side of the crop, in sides of the face
+FACE_DROP = 0.12  # from the middle of the crop down to that of the face, in sides of the face
+# A smaller share of the picture's shorter side is the head of a figure that is seen whole.
+SMALLEST_FACE_CROP = 0.25
+
+# Measured on puppets in larger pictures: the best overlap with the frame they were trained in.
+MASK_MARGIN = 1.25  # side of the crop, in sides of the figure
+MASK_TRIM = 0.02  # share of the mask's pixels beyond each side of the figure: specks
+MASK_LOOKS = 3  # each closer than the one before
+KEYPOINT_MARGIN = 2.5  # keypoints lie within the figure; looking closer makes them worse
+
+SIGHTING_SECONDS = 0.2  # between the frames that are searched
+MEDIAN_SIGHTINGS = 5  # a wrong one or two among them do not count
+MIDDLE_SECONDS = 0.5  # standard deviations of the Gaussians over time
+WIDTH_SECONDS = 2.0  # a change of size shows more than a shift
+
+
+class FaceDetector(Detector, Protocol):
+    """Finds faces."""
+
+    def face_box(self, frame: Frame) -> Box | None:
+        """The largest face, from the brows to the chin; None where there is none."""
+        ...
+
+
+class FigureCrop(NamedTuple):
+    """Where a figure is in one picture; how: a line for the user."""
+
+    box: Box
+    how: str
+
+
+class Sighting(NamedTuple):
+    """The crop around a figure in frame `position` of a clip."""
+
+    position: int
+    box: Box
+
+
+class ClipCrop(NamedTuple):
+    """A box for each frame of a clip; how: a line for the user."""
+
+    boxes: list[Box]
+    how: str
+
+
+class _Finder(NamedTuple):
+    """find: from a frame to the box of its figure, framed as in training; None without one."""
+
+    name: str
+    find: Callable[[Frame], Box | None]
+
+
+class Cropper:
+    """Finds the figure by the first of these that sees one: a face, the model's mask, the model's
+    keypoints.
+
+    Args:
+        size: (height, width) that the model works at; crops have its shape.
+        face_detector: None does without.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        size: tuple[int, int],
+        device: torch.device,
+        face_detector: FaceDetector | None,
+    ) -> None:
+        self._size = size
+        self._device = device
+        self._mask_threshold = model.mask_threshold
+        self._finders: list[_Finder] = []
+        if face_detector is not None:
+            name = f"a face ({face_detector.description.name})"
+            self._finders.append(_Finder(name, partial(self._find_face, face_detector)))
+        masks, motion = model.branches.get("masks"), model.branches.get("motion")
+        if isinstance(masks, MaskBranch):
+            find = partial(self._find_mask, masks.mask_generator)
+            self._finders.append(_Finder("the model's mask", find))
+        if isinstance(motion, MotionBranch):
+            find = partial(self._find_keypoints, motion.keypoint_detector)
+            self._finders.append(_Finder("the model's keypoints", find))
+
+    def figure_box(self, frame: Frame) -> FigureCrop:
+        """The crop of one picture, uint8 H x W x 3; around its centre where nothing is found."""
+        found = self._search(frame)
+        if found is None:
+            box = centre_box(_image_size(frame), self._size)
+            return FigureCrop(box, f"no figure found, cropped at the centre to {as_text(box)}")
+        name, box = found
+        return FigureCrop(box, f"cropped around {name} to {as_text(box)}")
+
+    def clip_boxes(self, frames: Iterable[Frame], frame_rate: Fraction) -> ClipCrop:
+        """Crops that glide with the figure of a clip; memory does not grow with its frames.
+
+        Every few frames are searched, and what found the figure most often counts. Its boxes are
+        interpolated and smoothed over time, without lag.
+
+        Args:
+            frames: uint8 H x W x 3 each, at `frame_rate` per second; at least one.
+        """
+        period = max(1, round(frame_rate * SIGHTING_SECONDS))
+        sightings: dict[str, list[Sighting]] = {finder.name: [] for finder in self._finders}
+        num_frames, image_size = 0, (0, 0)
+        for position, frame in enumerate(frames):
+            num_frames, image_size = position + 1, _image_size(frame)
+            found = self._search(frame) if position % period == 0 else None
+            if found is not None:
+                name, box = found
+                sightings[name].append(Sighting(position, box))
+        name, best = max(sightings.items(), key=lambda item: len(item[1]))
+        if not best:
+            box = centre_box(image_size, self._size)
+            how = f"no figure found, cropped at the centre to {as_text(box)}"
+            return ClipCrop([box] * num_frames, how)
+        num_searched = math.ceil(num_frames / period)
+        how = f"cropped around {name}, seen in {len(best)} of the {num_searched} frames searched"
+        return ClipCrop(glide(best, num_frames, float(frame_rate), image_size), how)
+
+    def _search(self, frame: Frame) -> tuple[str, Box] | None:
+        """What found a figure first, and the crop around it."""
+        for finder in self._finders:
+            box = finder.find(frame)
+            if box is not None:
+                return finder.name, box
+        return None
+
+    def _find_face(self, detector: FaceDetector, frame: Frame) -> Box | None:
+        face = detector.face_box(frame)
+        if face is None:
+            return None
+        raised = face._replace(top=face.top - FACE_DROP * face.height)
+        box = framed(raised, FACE_MARGIN, _image_size(frame), self._size)
+        is_close = min(box.width, box.height) >= SMALLEST_FACE_CROP * min(_image_size(frame))
+        return box if is_close else None
+
+    @torch.inference_mode()
+    def _find_mask(self, generator: MaskGenerator, frame: Frame) -> Box | None:
+        box = self._whole(frame)
+        for _ in range(MASK_LOOKS):
+            mask = generator(self._view(frame, box))[0, 0]
+            rows, columns = torch.where(mask > self._mask_threshold)
+            if not len(rows):
+                return None
+            top, bottom = _extent(rows, len(mask))
+            left, right = _extent(columns, mask.shape[1])
+            figure = _within(box, left, top, right, bottom)
+            box = framed(figure, MASK_MARGIN, _image_size(frame), self._size)
+        return box
+
+    @torch.inference_mode()
+    def _find_keypoints(self, detector: KeypointDetector, frame: Frame) -> Box | None:
+        box = self._whole(frame)
+        points = (detector(self._view(frame, box)).value[0] + 1) / 2
+        (left, top), (right, bottom) = points.amin(0).tolist(), points.amax(0).tolist()
+        figure = _within(box, left, top, right, bottom)
+        if max(figure.width, figure.height) < 1:  # collapsed: they say nothing about a size
+            return None
+        return framed(figure, KEYPOINT_MARGIN, _image_size(frame), self._size)
+
+    def _view(self, frame: Frame, box: Box) -> Tensor:
+        """What a network sees of a crop: 1 x 3 x H x W."""
+        return frames_to_tensor(cut_out(frame, box, self._size)[None], self._device)
+
+    def _whole(self, frame: Frame) -> Box:
+        height, width = _image_size(frame)
+        return with_aspect(Box(0, 0, width, height), self._size)
+
+
+def installed_face_detector() -> FaceDetector | None:
+    """dlib's; None where its packages are not installed."""
+    try:
+        return DlibFace()
+    except UserError:
+        return None
+
+
+def framed(figure: Box, margin: float, image_size: tuple[int, int], size: tuple[int, int]) -> Box:
+    """A crop around `figure`, of the shape of `size`, in a picture of (height, width).
+
+    Its sides are `margin` times the figure's, but the margin ends where the picture does. It is
+    moved into the picture; only where the figure alone is too large for that, it sticks out.
+    """
+    tight, largest = with_aspect(figure, size), centre_box(image_size, size)
+    width = max(tight.width, min(margin * tight.width, largest.width))
+    height = width * size[0] / size[1]
+    left, top = tight.left + (tight.width - width) / 2, tight.top + (tight.height - height) / 2
+    return moved_inside(Box(left, top, width, height), image_size)
+
+
+def moved_inside(box: Box, image_size: tuple[int, int]) -> Box:
+    """`box` moved so that none of it lies outside of the picture, or else all of the picture in it,
+    along each axis.
+    """
+    height, width = image_size
+    spare_x, spare_y = width - box.width, height - box.height
+    left = min(max(box.left, min(0, spare_x)), max(0, spare_x))
+    top = min(max(box.top, min(0, spare_y)), max(0, spare_y))
+    return box._replace(left=left, top=top)
+
+
+def glide(
+    sightings: list[Sighting], num_frames: int, frame_rate: float, image_size: tuple[int, int]
+) -> list[Box]:
+    """A crop for each of `num_frames` frames from those of some of them, in order, of one shape.
+
+    Single outliers are dropped; between sightings the crop goes in a straight line.
+    """
+    positions = [sighting.position for sighting in sightings]
+    seen = np.array([sighting.box for sighting in sightings])
+    tracks = np.column_stack([seen[:, :2] + seen[:, 2:] / 2, seen[:, 2]])  # middle, width
+    tracks = median_filter(tracks, size=(MEDIAN_SIGHTINGS, 1), mode="nearest")
+    seconds = (MIDDLE_SECONDS, MIDDLE_SECONDS, WIDTH_SECONDS)
+    x, y, widths = (
+        gaussian_filter1d(
+            np.interp(range(num_frames), positions, track), deviation * frame_rate, mode="nearest"
+        )
+        for track, deviation in zip(tracks.T, seconds, strict=True)
+    )
+    heights = widths * seen[0, 3] / seen[0, 2]
+    boxes = np.column_stack([x - widths / 2, y - heights / 2, widths, heights])
+    return [moved_inside(Box(*box), image_size) for box in boxes.tolist()]
+
+
+def _extent(indices: Tensor, num_pixels: int) -> tuple[float, float]:
+    """Where the pixels at `indices` begin and end without their trimmed share, in 0 .. 1."""
+    first, last = np.quantile(indices.cpu().numpy(), (MASK_TRIM, 1 - MASK_TRIM)).tolist()
+    return first / num_pixels, (last + 1) / num_pixels
+
+
+def _within(box: Box, left: float, top: float, right: float, bottom: float) -> Box:
+    """The rectangle with these edges in shares of `box`."""
+    return Box(
+        box.left + left * box.width,
+        box.top + top * box.height,
+        (right - left) * box.width,
+        (bottom - top) * box.height,
+    )
+
+
+def _image_size(frame: Frame) -> tuple[int, int]:
+    return frame.shape[0], frame.shape[1]

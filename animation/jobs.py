@@ -1,0 +1,138 @@
+"""One animation from the files that a user named to the file that was asked for."""
+
+import time
+from collections.abc import Callable, Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+from animation.animation import Animation, ReferenceChoice
+from animation.animator import Animator
+from animation.inputs import open_test_clips
+from animation.layouts import AnimatedBatch, LayoutName
+from animation.settings import Settings
+from animation.writing import Output, choose_sound, write_animation
+from datasets.excerpt import Excerpt
+from datasets.video import open_clip
+from errors import UserError
+from evaluation.cross_identity import CrossIdentity
+from metrics.detectors.detector import Detector
+from visualization import to_uint8
+
+
+class Job(NamedTuple):
+    """One animation to make. source, driving: None for test clips of the training data."""
+
+    source: str | None
+    driving: str | None
+    background: str | None
+    output: Path
+
+
+class Wanted(NamedTuple):
+    """What all jobs of a run have in common; the fields are options of animate.py.
+
+    start, end: of the driving clip, in seconds. detector: measures the results.
+    """
+
+    settings: Settings
+    layout: LayoutName | None = None
+    show_masks: bool = False
+    save_masks: bool = False
+    audio: str = "copy"
+    start: Fraction | None = None
+    end: Fraction | None = None
+    detector: Detector | None = None
+
+
+class Done(NamedTuple):
+    """A finished animation. figures: of the detector, if there was one."""
+
+    output: Output
+    num_frames: int
+    seconds: float
+    reference: ReferenceChoice | None
+    figures: Mapping[str, float]
+
+
+def run_job(
+    animator: Animator,
+    job: Job,
+    wanted: Wanted,
+    announce: Callable[[str], object],
+    progress: Callable[[int, int | None], object],
+) -> Done:
+    """Make and write one animation.
+
+    Args:
+        announce: hears each line on what was chosen, before the first frame.
+        progress: hears how many frames are done, and of how many where that is known.
+
+    Raises:
+        UserError: names the option or the file; an earlier result stays.
+    """
+    began = time.perf_counter()
+    animation, layout, start = _prepare(animator, job, wanted)
+    for note in animation.notes:
+        announce(note)
+    sound = choose_sound(wanted.audio, job.driving, start, job.output)
+    output = Output(job.output, layout, wanted.show_masks, wanted.save_masks, sound)
+    figures = None
+    if wanted.detector is not None:
+        figures = CrossIdentity(wanted.detector, animation.source)
+    num_done = 0
+
+    def on_batch(batch: AnimatedBatch) -> None:
+        nonlocal num_done
+        if figures is not None:
+            figures.add(batch.driving, to_uint8(batch.animated))
+        num_done += len(batch.driving)
+        progress(num_done, animation.num_frames)
+
+    num_frames = write_animation(animation, output, on_batch)
+    return Done(
+        output,
+        num_frames,
+        time.perf_counter() - began,
+        animation.reference,
+        {} if figures is None else figures.figures(),
+    )
+
+
+class _Prepared(NamedTuple):
+    """layout: as asked for, else what fits. start: of the driving frames in their clip, seconds."""
+
+    animation: Animation
+    layout: LayoutName | None
+    start: Fraction
+
+
+def _prepare(animator: Animator, job: Job, wanted: Wanted) -> _Prepared:
+    with_masks = wanted.show_masks or wanted.save_masks
+    if with_masks and "masks" not in animator.model.branches:
+        option = "--show-masks" if wanted.show_masks else "--save-masks"
+        raise UserError(
+            f"{option}: the checkpoint was trained without the mask branch; leave it out, or train "
+            "with the section masks"
+        )
+    is_excerpt = wanted.start is not None or wanted.end is not None
+    if job.source is not None and job.driving is not None:
+        clip, start = open_clip(job.driving), Fraction(0)
+        if is_excerpt:
+            clip = excerpt = Excerpt(clip, wanted.start or start, wanted.end)
+            start = excerpt.start
+        animation = animator.prepare(
+            job.source, clip, job.background, wanted.settings, with_masks=with_masks
+        )
+        return _Prepared(animation, wanted.layout, start)
+    if is_excerpt:
+        raise UserError("--start, --end are for a --driving clip; give one, or leave them out")
+    clips = open_test_clips(animator.saved)
+    background = clips.background if job.background is None else job.background
+    animation = animator.prepare(
+        clips.source, clips.driving, background, wanted.settings, with_masks=with_masks
+    )
+    layout = wanted.layout
+    if layout is None and not animation.is_transparent:
+        layout = "demo" if animation.has_networks else "side-by-side"
+    return _Prepared(animation, layout, Fraction(0))

@@ -1,0 +1,117 @@
+"""Which animations to make: every source with every clip, or the pairs of a table."""
+
+import csv
+from collections import Counter
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+
+from animation.jobs import Job
+from datasets.images import IMAGE_SUFFIXES
+from datasets.video import is_clip, natural_order
+from errors import UserError
+
+_COLUMNS = ("source", "driving", "background", "output")  # of a table; two are required
+
+
+def is_many(source: str, driving: str) -> bool:
+    """Whether one of them is a folder of several sources, or of several clips."""
+    return Path(source).is_dir() or _holds_clips(Path(driving))
+
+
+def list_jobs(
+    source: str, driving: str, background: str | None, output: Path, suffix: str
+) -> list[Job]:
+    """Every source with every driving clip; files in the folder `output`.
+
+    Args:
+        source: an image, or a folder of images.
+        driving: a clip, or a folder of clips; a folder of images is one clip.
+        suffix: of the results, such as `.mp4`; empty for folders of png frames.
+    """
+    sources = _list_images(Path(source)) if Path(source).is_dir() else [Path(source)]
+    drivings = _list_clips(Path(driving)) if _holds_clips(Path(driving)) else [Path(driving)]
+    jobs = [
+        Job(str(image), str(clip), background, output / _name(image, clip, suffix))
+        for image, clip in product(sources, drivings)
+    ]
+    return _check_names(jobs)
+
+
+def read_pairs(path: Path, background: str | None, output: Path, suffix: str) -> list[Job]:
+    """The jobs of a CSV file with the columns source, driving and, if wanted, background, output.
+
+    Names in it are relative to its folder, outputs to the folder `output`. `background` is for
+    rows that name none.
+
+    Raises:
+        UserError: names the file, the line and what is missing.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            columns = reader.fieldnames or []
+            lines = [(reader.line_num, line) for line in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a CSV file"
+        raise UserError(f"--pairs {path}: {reason}") from None
+    unknown = [name for name in columns if name not in _COLUMNS]
+    if unknown or not {"source", "driving"} <= set(columns):
+        raise UserError(
+            f"--pairs {path}: its columns are {', '.join(columns) or 'missing'}; the first line "
+            "must name source, driving and, if wanted, background, output"
+        )
+    jobs = []
+    for number, line in lines:
+        for column in ("source", "driving"):
+            if not line[column]:
+                raise UserError(f"--pairs {path}: line {number} has no {column}")
+        image, clip = path.parent / line["source"], path.parent / line["driving"]
+        name = line.get("output") or _name(image, clip, suffix)
+        behind = line.get("background") or ""
+        if behind and (path.parent / behind).exists():
+            behind = str(path.parent / behind)
+        jobs.append(Job(str(image), str(clip), behind or background, output / name))
+    if not jobs:
+        raise UserError(f"--pairs {path}: there is no line below the names of the columns")
+    return _check_names(jobs)
+
+
+def _name(source: Path, driving: Path, suffix: str) -> str:
+    driving_name = driving.name if driving.is_dir() else driving.stem
+    return f"{source.stem}--{driving_name}{suffix}"
+
+
+def _check_names(jobs: Sequence[Job]) -> list[Job]:
+    ((output, count),) = Counter(job.output for job in jobs).most_common(1)
+    if count > 1:
+        raise UserError(
+            f"{output}: {count} animations would have this name; give their pairs with --pairs, "
+            "with a column output"
+        )
+    return list(jobs)
+
+
+def _list_images(folder: Path) -> list[Path]:
+    found = [p for p in _visible(folder) if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
+    if not found:
+        raise UserError(f"--source {folder}: no images (png, jpg) in this folder")
+    return found
+
+
+def _list_clips(folder: Path) -> list[Path]:
+    return [path for path in _visible(folder) if is_clip(path)]
+
+
+def _holds_clips(path: Path) -> bool:
+    """Whether `path` is a folder of clips, not a clip whose frames are files in a folder."""
+    if not path.is_dir():
+        return False
+    entries = _visible(path)
+    has_frames = any(entry.suffix.lower() in IMAGE_SUFFIXES for entry in entries)
+    return not has_frames and any(is_clip(entry) for entry in entries)
+
+
+def _visible(folder: Path) -> list[Path]:
+    entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    return sorted(entries, key=lambda entry: natural_order(entry.name))

@@ -1,0 +1,104 @@
+"""How to animate: the options of animate.py and of the Python API, and the rules between them."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from animation.background_swap import BackgroundType, Compose
+from animation.inputs import TRANSPARENT, Picture
+from animation.movers import AnimatorName
+from datasets.backgrounds import BackgroundEnd, parse_color
+from datasets.crops import Box
+from errors import UserError
+
+Motion = Literal["relative", "absolute"]
+ReferenceFrame = int | Literal["first", "auto"]
+Crop = Box | Literal["auto", "none"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Each field is an option of animate.py, where they are explained; None chooses what fits.
+
+    reference_frame: counts from 0, in the driving frames as they are given.
+    crop_source, crop_driving: `none` fits the whole picture as `data.fit` of the config says.
+    """
+
+    animator: AnimatorName | None = None
+    motion: Motion | None = None
+    adapt_scale: bool = False
+    reference_frame: ReferenceFrame = "first"
+    smooth: bool = False
+    crop_source: Crop = "none"
+    crop_driving: Crop = "none"
+    paste_back: bool = False
+    background_type: BackgroundType | None = None
+    background_end: BackgroundEnd | None = None
+    compose: Compose | None = None
+    batch_size: int = 8
+
+
+def check_motion(settings: Settings, animator: AnimatorName) -> None:
+    """Raise UserError where an option belongs to another way of animating."""
+    if animator == "masks":
+        given = {
+            "--motion": settings.motion is not None,
+            "--adapt-scale": settings.adapt_scale,
+            "--reference-frame": settings.reference_frame != "first",
+        }
+        for option, is_given in given.items():
+            if is_given:
+                raise UserError(
+                    f"{option} belongs to the animator motion; leave it out, or use "
+                    "--animator motion"
+                )
+    if settings.motion == "absolute" and settings.reference_frame != "first":
+        raise UserError(
+            "--reference-frame is for relative motion: absolute motion refers to no frame; leave "
+            "one of them out"
+        )
+
+
+def check_background(settings: Settings, has_background: bool) -> None:
+    """Raise UserError where an option needs a background, or cannot be had with one."""
+    if has_background and settings.paste_back:
+        raise UserError(
+            "--paste-back keeps what surrounds the source, --background replaces it; leave one out"
+        )
+    if has_background:
+        return
+    for option in ("background_type", "background_end", "compose"):
+        if getattr(settings, option) is not None:
+            raise UserError(
+                f"{as_typed(option)} says what to do with a --background; give one, or leave it out"
+            )
+
+
+def choose_swap(background: Picture, settings: Settings) -> tuple[BackgroundType, Compose]:
+    """The type of background and the way to compose, with their defaults.
+
+    Raises:
+        UserError: they contradict the kind of background.
+    """
+    kind, compose = settings.background_type, settings.compose
+    if is_transparent(background):
+        if kind is not None or compose == "network":
+            option = f"--compose {compose}" if kind is None else f"--background-type {kind}"
+            raise UserError(f"{option}: a transparent background has no picture; leave it out")
+        return "other", "alpha"
+    if isinstance(background, str) and parse_color(background) is not None:
+        if kind == "same":
+            raise UserError(
+                f"--background-type same: the colour {background} has no figure to remove; leave "
+                "it out"
+            )
+        return "other", compose or "alpha"
+    return kind or "same", compose or "network"
+
+
+def is_transparent(background: Picture | None) -> bool:
+    return isinstance(background, str) and background == TRANSPARENT
+
+
+def as_typed(option: str) -> str:
+    """An option's name as the user types it."""
+    return "--" + option.replace("_", "-")

@@ -1,0 +1,106 @@
+"""From an animation to a file: frames, their masks beside them, and sound."""
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+from animation.animation import Animation
+from animation.layouts import AnimatedBatch, LayoutName, grey_frames
+from datasets.sound import Sound, open_sound
+from datasets.video_writer import VideoWriter, takes_sound
+from errors import UserError
+
+
+class Output(NamedTuple):
+    """What to write; the fields are options of animate.py.
+
+    path: .mp4, .webm, .gif, or a folder of png frames.
+    """
+
+    path: Path
+    layout: LayoutName | None = None
+    show_masks: bool = False
+    save_masks: bool = False
+    sound: Sound | None = None
+
+    @property
+    def masks_path(self) -> Path | None:
+        """out-masks.mp4 for out.mp4; a folder keeps all of its name, which may have a dot."""
+        if not self.save_masks:
+            return None
+        if self.path.is_dir():
+            return self.path.parent / f"{self.path.name}-masks"
+        return self.path.parent / f"{self.path.stem}-masks{self.path.suffix}"
+
+
+def write_animation(
+    animation: Animation, output: Output, on_batch: Callable[[AnimatedBatch], object]
+) -> int:
+    """Make and write all frames, and call `on_batch` with each batch that is written.
+
+    Returns:
+        The number of frames.
+
+    Raises:
+        UserError: it cannot be written there, or not like that; an earlier result stays.
+    """
+    layout = animation.layout(output.layout, show_masks=output.show_masks)
+    video = VideoWriter(
+        output.path,
+        animation.frame_rate,
+        transparent=animation.is_transparent,
+        sound=output.sound,
+    )
+    masks = None
+    if output.masks_path is not None:
+        as_folder = output.path.is_dir()
+        masks = _open_masks(output.masks_path, animation.frame_rate, as_folder)
+    num_frames = 0
+    # The video ends first: if it fails there, no new masks appear beside an earlier one.
+    with masks or nullcontext(), video:
+        for batch in animation.batches():
+            for frame in layout.arrange(batch):
+                video.write(frame)
+            if masks is not None and batch.swapped is not None:
+                for frame in grey_frames(batch.swapped.alpha, batch.driving):
+                    masks.write(frame)
+            num_frames += len(batch.driving)
+            on_batch(batch)
+    return num_frames
+
+
+def _open_masks(path: Path, frame_rate: Fraction, as_folder: bool) -> VideoWriter:
+    """The writer of --save-masks, whose `path` the user did not give."""
+    try:
+        return VideoWriter(path, frame_rate, as_folder=as_folder)
+    except UserError as error:
+        raise UserError(f"--save-masks {error} (the name follows from --output)") from None
+
+
+def choose_sound(audio: str, driving: str | None, start: Fraction, output: Path) -> Sound | None:
+    """The sound of `--audio`: `copy` that of the driving clip from `start` (seconds) on, `none`,
+    or that of a file from its beginning.
+
+    Raises:
+        UserError: the file has no sound, or the kind of output cannot have any.
+    """
+    if audio == "none":
+        return None
+    if audio == "copy":
+        sound = None
+        if driving is not None and takes_sound(output):
+            sound = open_sound(driving)
+        return None if sound is None else sound.cut(start)
+    if not takes_sound(output):
+        raise UserError(
+            f"--audio {audio}: {output} has no sound; write .mp4 or .webm, or leave --audio out"
+        )
+    try:
+        sound = open_sound(audio)
+    except UserError as error:
+        raise UserError(f"--audio {error}") from None
+    if sound is None:
+        raise UserError(f"--audio {audio}: the file has no sound; give another, or --audio none")
+    return sound

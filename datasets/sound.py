@@ -1,0 +1,215 @@
+"""Sound for a video: taken from a file, it begins and ends with the frames."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import av
+from av.audio.codeccontext import AudioCodecContext
+from av.audio.frame import AudioFrame
+from av.container import InputContainer, OutputContainer
+from av.filter import Graph
+from av.stream import Disposition
+
+from datasets.container import os_reason, scan_packets
+from datasets.images import describe_contents
+from errors import UserError
+
+
+class _Format(NamedTuple):
+    copied: tuple[str, ...]  # codecs that are taken over as they are
+    encoder: str  # for all others
+    hides_lead: bool  # whether what begins before time 0 is left out by players
+
+
+FORMATS = {
+    ".mp4": _Format(("aac", "mp3"), "aac", hides_lead=True),
+    ".webm": _Format(("opus", "vorbis"), "libopus", hides_lead=False),
+}
+SAMPLE_RATE = 48000  # which both encoders take
+BIT_RATE = 64000  # a channel
+MIN_COPIED_RATE = 16000  # below, packets last longer than two frames, and mp4 takes no MP3
+MAX_ERROR = 0.03  # seconds by which a gap may shift what follows before it is filled with silence
+WARM_UP = Fraction(1, 10)  # seconds; an Opus decoder needs 0.08 until it is right
+
+
+@dataclass(frozen=True)
+class Sound:
+    """The sound of a file from `start` on, in seconds as the file counts them.
+
+    It may start before there is any: then it is silent until there is.
+    """
+
+    path: Path
+    start: Fraction
+
+    def cut(self, start: Fraction) -> Self:
+        """What follows `start` seconds after this one's beginning."""
+        return replace(self, start=self.start + start)
+
+
+def open_sound(path: Path | str) -> Sound | None:
+    """The sound of any file that FFmpeg reads, from its first picture on if it has pictures.
+
+    None where there is no sound, as in a folder of frames.
+
+    Raises:
+        UserError: `path` is missing, holds no media, or its sound cannot be decoded.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return None
+    with _open(path) as container:
+        stream = container.streams.best("audio")
+        if not isinstance(stream, av.AudioStream):
+            return None
+        if stream.codec_context is None:
+            raise UserError(f"{path}: its sound is of a kind that cannot be decoded")
+        return Sound(path, _beginning(container, stream))
+
+
+class SoundTrack:
+    """Sound on its way into a video that is being written; memory does not grow with its length.
+
+    AAC and MP3 go into mp4, Opus and Vorbis into webm packet by packet, as they are. mp4 begins
+    with the packet before the cut, and an edit list hides what is too much, to the sample; webm
+    begins with the packet after it, some 20 ms late. Anything else is encoded anew. Sound and
+    pictures stay in step in any case, in webm to the 1 ms in which it counts.
+    """
+
+    def __init__(self, output: OutputContainer, suffix: str, sound: Sound) -> None:
+        kind = FORMATS[suffix]
+        self._input = _open(sound.path)
+        stream = self._input.streams.best("audio")
+        assert isinstance(stream, av.AudioStream), "open_sound has looked"
+        packets = _packets(self._input, stream, sound.start)
+        codec = stream.codec_context
+        if codec.codec.canonical_name in kind.copied and codec.sample_rate >= MIN_COPIED_RATE:
+            lead = Fraction(2 * codec.frame_size if kind.hides_lead else codec.delay, codec.rate)
+            self._packets = _copied(packets, output.add_stream_from_template(stream), lead)
+        else:
+            target = output.add_stream(kind.encoder, SAMPLE_RATE)
+            assert isinstance(target, av.AudioStream)
+            target.layout = "mono" if codec.channels == 1 else "stereo"
+            target.bit_rate = BIT_RATE * target.channels
+            self._packets = _encoded(_decoded(packets, codec), target)
+        self._next = next(self._packets, None)
+
+    def packets_before(self, end: Fraction) -> Iterator[av.Packet]:
+        """Those that begin before `end` (seconds) and were not yet asked for."""
+        while self._next is not None and _begin(self._next) < end:
+            yield self._next
+            self._next = next(self._packets, None)
+
+    def close(self) -> None:
+        self._input.close()
+
+
+def _begin(packet: av.Packet) -> Fraction:
+    assert packet.pts is not None
+    return packet.pts * packet.time_base
+
+
+def _open(path: Path) -> InputContainer:
+    try:
+        return av.open(str(path), "r", metadata_errors="replace")
+    except av.FFmpegError as error:
+        reason = os_reason(error) if isinstance(error, OSError) else describe_contents(path)
+        raise UserError(f"{path}: cannot be read as sound or video: {reason}") from None
+
+
+def _beginning(container: InputContainer, sound: av.AudioStream) -> Fraction:
+    """When the first picture is shown; without any, when the sound begins."""
+    video = container.streams.best("video")
+    if isinstance(video, av.VideoStream) and not video.disposition & Disposition.attached_pic:
+        index, _ = scan_packets(container, video)
+        first, time_base = index.frames[0] if index is not None else 0, video.time_base
+    else:
+        first, time_base = sound.start_time or 0, sound.time_base
+    assert time_base is not None
+    return first * time_base
+
+
+def _packets(
+    container: InputContainer, stream: av.AudioStream, start: Fraction
+) -> Iterator[av.Packet]:
+    """All packets, their times counted from `start`; the last one is empty.
+
+    From the beginning of the file, because times are a guess after seeking in MP3.
+    """
+    assert stream.time_base is not None
+    offset = round(start / stream.time_base)
+    try:
+        for packet in container.demux(stream):
+            if packet.pts is not None:
+                packet.pts -= offset
+                packet.dts = packet.pts
+            yield packet
+    except av.FFmpegError:
+        return  # the file is cut off
+
+
+def _copied(
+    packets: Iterator[av.Packet], target: av.AudioStream, lead: Fraction
+) -> Iterator[av.Packet]:
+    """Those that begin at -`lead` seconds or later, in order."""
+    previous = None
+    for packet in packets:
+        if packet.pts is None or packet.is_corrupt:
+            continue
+        # Its time is a whole number of the file's units, so half of one is not early.
+        is_early = packet.pts + Fraction(1, 2) < -lead / packet.time_base
+        if not is_early and (previous is None or packet.pts > previous):
+            previous = packet.pts
+            packet.stream = target
+            yield packet
+
+
+def _encoded(frames: Iterator[AudioFrame], target: av.AudioStream) -> Iterator[av.Packet]:
+    graph = None
+    for frame in frames:
+        if graph is None:
+            graph = _resampling(frame, target)
+        graph.push(frame)
+        yield from _drain(graph, target)
+    if graph is not None:
+        graph.push(None)
+        yield from _drain(graph, target)
+        yield from target.encode(None)
+
+
+def _decoded(packets: Iterator[av.Packet], codec: AudioCodecContext) -> Iterator[AudioFrame]:
+    for packet in packets:
+        length = (packet.duration or 0) * packet.time_base
+        if packet.pts is not None and _begin(packet) + length < -WARM_UP:
+            continue
+        with suppress(av.FFmpegError):  # of a damaged packet nothing is heard
+            yield from codec.decode(packet)
+
+
+def _resampling(frame: AudioFrame, target: av.AudioStream) -> Graph:
+    """Brings frames to the target's rate and layout, from time 0 on; fills gaps with silence."""
+    graph = Graph()
+    source = graph.add_abuffer(
+        sample_rate=frame.sample_rate,
+        format=frame.format.name,
+        layout=frame.layout.name,
+        time_base=frame.time_base,
+    )
+    resample = graph.add("aresample", f"{target.rate}:first_pts=0:min_hard_comp={MAX_ERROR}")
+    form = graph.add("aformat", f"channel_layouts={target.layout.name}")
+    graph.link_nodes(source, resample, form, graph.add("abuffersink")).configure()
+    return graph
+
+
+def _drain(graph: Graph, target: av.AudioStream) -> Iterator[av.Packet]:
+    while True:
+        try:
+            frame = graph.pull()
+        except (BlockingIOError, EOFError):
+            return
+        assert isinstance(frame, AudioFrame)
+        yield from target.encode(frame)

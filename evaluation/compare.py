@@ -1,0 +1,149 @@
+"""Two evaluations side by side, paired frame by frame."""
+
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from errors import UserError
+from evaluation.names import BASELINE, METRICS, Metric
+from evaluation.report import SUMMARY_FILE, MeasuredClip, bounds, number, read_frames
+from metrics.intervals import Interval, over_clips, over_frames
+
+_SAME_TRUTH = 1e-4  # L1 of the source repeated: how far two devices may be apart
+_NUM_NAMED = 3
+
+
+class Evaluation(NamedTuple):
+    """What reconstruct.py left in `folder`.
+
+    about: metrics.json. metrics: names of all that were measured. clips: frames.csv, by clip.
+    """
+
+    folder: Path
+    about: dict[str, Any]
+    metrics: frozenset[str]
+    clips: dict[str, MeasuredClip]
+
+
+class Difference(NamedTuple):
+    """Of one metric, B - A. a, b: means over the frames where both are defined."""
+
+    a: float | None
+    b: float | None
+    over_clips: Interval
+    over_frames: Interval
+
+
+def compare_runs(a: Path, b: Path) -> str:
+    """A table of the metrics that both have, and a line for each group that cannot be compared.
+
+    Raises:
+        UserError: a folder holds no evaluation, or they are of other clips, frames or sizes.
+    """
+    first, second = read_evaluation(a), read_evaluation(b)
+    _check_same_frames(first, second)
+    lines = [_title("A", first), _title("B", second), ""]
+    lines.append(
+        f"{'':24}{'A':>10}{'B':>10}{'B - A':>11}  {'95% over clips':22}{'B - A':>11}  "
+        "95% over frames"
+    )
+    apart = _other_conventions(first, second)
+    for name, difference in differences(first, second).items():
+        metric = METRICS[name]
+        if metric.convention not in apart:
+            lines.append(_row(name, metric, difference))
+    lines += ["", "* the interval over clips leaves out 0; an interval over frames is too narrow"]
+    lines += apart.values()
+    return "\n".join(lines)
+
+
+def read_evaluation(folder: Path) -> Evaluation:
+    """Raises UserError where there is none."""
+    try:
+        about = json.loads((folder / SUMMARY_FILE).read_text())
+        metrics = frozenset(about["metrics"])
+        clips = {clip.name: clip for clip in read_frames(folder)}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"--compare {folder}: no metrics.json and frames.csv of an evaluation in it; give two "
+            "folders that reconstruct.py wrote"
+        ) from error
+    return Evaluation(folder, about, metrics, clips)
+
+
+def differences(a: Evaluation, b: Evaluation) -> dict[str, Difference]:
+    """Of each metric that both have, in the order of the tables."""
+    found = {}
+    for name in METRICS:
+        if name not in a.metrics & b.metrics:
+            continue
+        pairs = [(a.clips[clip].metrics[name], b.clips[clip].metrics[name]) for clip in a.clips]
+        changes = [after - before for before, after in pairs]  # NaN where one of them is
+        both = [~np.isnan(change) for change in changes]
+        found[name] = Difference(
+            over_frames([pair[0][kept] for pair, kept in zip(pairs, both, strict=True)]).mean,
+            over_frames([pair[1][kept] for pair, kept in zip(pairs, both, strict=True)]).mean,
+            over_clips(changes),
+            over_frames(changes),
+        )
+    return found
+
+
+def _check_same_frames(a: Evaluation, b: Evaluation) -> None:
+    for one, other in ((a, b), (b, a)):
+        further = [name for name in one.clips if name not in other.clips]
+        if further:
+            more = f" and {len(further) - _NUM_NAMED} more" if len(further) > _NUM_NAMED else ""
+            raise UserError(
+                f"--compare: {one.folder} has clips that {other.folder} lacks: "
+                f"{', '.join(further[:_NUM_NAMED])}{more}; evaluate both on the same clips"
+            )
+    if a.about["image_size"] != b.about["image_size"]:
+        sizes = [" x ".join(map(str, reversed(run.about["image_size"]))) for run in (a, b)]
+        raise UserError(
+            f"--compare: {a.folder} is of {sizes[0]} pixels, {b.folder} of {sizes[1]}; metrics of "
+            "other sizes do not compare"
+        )
+    for name, clip in a.clips.items():
+        other_clip = b.clips[name]
+        repeated, other_repeated = (found.metrics[f"{BASELINE}l1"] for found in (clip, other_clip))
+        if clip.num_frames != other_clip.num_frames or not np.allclose(
+            repeated, other_repeated, rtol=0, atol=_SAME_TRUTH
+        ):
+            raise UserError(
+                f"--compare: the clip {name} has other frames in {a.folder} than in {b.folder}; "
+                "evaluate both on the same data"
+            )
+
+
+def _other_conventions(a: Evaluation, b: Evaluation) -> dict[str | None, str]:
+    """What the runs measured with different things, with a line that says so."""
+    with_a, with_b = (run.about["measured_with"] for run in (a, b))
+    return {
+        kind: f"{kind}: not compared: {with_a[kind]['name']} ({with_a[kind]['weights']}) in A, "
+        f"{with_b[kind]['name']} ({with_b[kind]['weights']}) in B"
+        for kind in with_a
+        if kind in with_b and with_a[kind] != with_b[kind]
+    }
+
+
+def _title(label: str, run: Evaluation) -> str:
+    about = run.about
+    num_frames = sum(clip.num_frames for clip in run.clips.values())
+    return (
+        f"{label}: {run.folder}: {about['checkpoint']} (step {about['step']}), "
+        f"{about['animator']}; {len(run.clips)} clips, {num_frames} frames"
+    )
+
+
+def _row(name: str, metric: Metric, difference: Difference) -> str:
+    digits = metric.digits
+    clips, frames = difference.over_clips, difference.over_frames
+    is_apart = clips.low is not None and clips.high is not None and clips.low * clips.high > 0
+    return (
+        f"{name:24}{number(difference.a, digits):>10}{number(difference.b, digits):>10}"
+        f"{number(clips.mean, digits):>11}{'*' if is_apart else ' '} {bounds(clips, digits):22}"
+        f"{number(frames.mean, digits):>11}  {bounds(frames, digits)}"
+    )

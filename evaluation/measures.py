@@ -1,0 +1,233 @@
+"""What is measured of a predicted clip; each number also for the source repeated in its place."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import islice
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from datasets.source import ClipSource, HasForeground
+from evaluation.regions import Regions
+from metrics.detectors.detector import Detector, IdentityEncoder, LandmarkDetector
+from metrics.identity import aed, aed_squared
+from metrics.image import l1, masked, psnr, region_l1, region_psnr, region_ssim, ssim
+from metrics.keypoints import akd, akd_euclidean, mkr
+from metrics.lpips import Lpips
+from metrics.temporal import temporal_difference
+from visualization import to_uint8
+
+FrameMetrics = dict[str, Tensor]  # by name, one number per frame; NaN where it is not defined
+Score = Callable[[Tensor, Tensor], FrameMetrics]  # of a prediction and its target
+
+
+class Beginning(NamedTuple):
+    """What is known of a clip before its frames come.
+
+    frames: numbers of its driving frames. source: 1 x 3 x H x W in [0, 1].
+    """
+
+    clips: ClipSource
+    clip_index: int
+    frames: Sequence[int]
+    source: Tensor
+
+
+class Measure(Protocol):
+    """One or more metrics."""
+
+    def start(self, clip: Beginning) -> Score:
+        """Returns, for one clip: from predictions and targets, B x 3 x H x W each in [0, 1], in
+        order and at once or in parts, to the metrics by name. Each comes with `baseline_`: the
+        same for the trivial prediction that repeats the source.
+        """
+        ...
+
+
+class Pixels:
+    """L1, PSNR and SSIM over the whole frame."""
+
+    def start(self, clip: Beginning) -> Score:
+        """See `Measure.start`."""
+        return partial(_beside_baseline, pixel_metrics, clip.source)
+
+
+class Figure:
+    """Where the clips know the true figure: L1 over the pixels where it lies in the source or the
+    driving frame.
+    """
+
+    def start(self, clip: Beginning) -> Score:
+        """See `Measure.start`."""
+        in_source = true_foreground(clip.clips, clip.clip_index, clip.frames[:1])
+        frames = iter(clip.frames)
+
+        def score(prediction: Tensor, target: Tensor) -> FrameMetrics:
+            numbers = [*islice(frames, len(target))]
+            in_target = true_foreground(clip.clips, clip.clip_index, numbers)
+            if in_source is None or in_target is None:
+                return {}
+            compare = partial(figure_metrics, region=(in_source | in_target).to(target.device))
+            return _beside_baseline(compare, clip.source, prediction, target)
+
+        return score
+
+
+class Salient:
+    """The pixel metrics over the salient region of the real frame and over what is left."""
+
+    def __init__(self, regions: Regions) -> None:
+        self.regions = regions
+
+    def start(self, clip: Beginning) -> Score:
+        """See `Measure.start`."""
+        find = self.regions.start(clip.clips.clips[clip.clip_index].name, clip.source)
+
+        def score(prediction: Tensor, target: Tensor) -> FrameMetrics:
+            compare = partial(salient_metrics, region=find(target))
+            return _beside_baseline(compare, clip.source, prediction, target)
+
+        return score
+
+
+class Temporal:
+    """How well the change from frame to frame meets that of the truth."""
+
+    def start(self, clip: Beginning) -> Score:
+        """See `Measure.start`."""
+        previous: tuple[Tensor, Tensor] | None = None
+
+        def score(prediction: Tensor, target: Tensor) -> FrameMetrics:
+            nonlocal previous
+            repeated = clip.source.expand_as(target)
+            before = None if previous is None else (clip.source[0], previous[1])
+            metrics = {
+                "temporal": temporal_difference(prediction, target, previous),
+                "baseline_temporal": temporal_difference(repeated, target, before),
+            }
+            previous = prediction[-1], target[-1]
+            return metrics
+
+        return score
+
+
+class Perceived:
+    """LPIPS."""
+
+    def __init__(self, lpips: Lpips) -> None:
+        self.lpips = lpips
+
+    def start(self, clip: Beginning) -> Score:
+        """See `Measure.start`."""
+        return partial(
+            _beside_baseline, lambda found, truth: {"lpips": self.lpips(found, truth)}, clip.source
+        )
+
+
+class Detected:
+    """What a detector finds in the frames, compared: AKD (as published, and with Euclidean
+    distances) and MKR of keypoints; AED (as named, and as FOMM's published script computes it)
+    of embeddings of identity. Whichever it can find.
+    """
+
+    def __init__(self, detector: Detector) -> None:
+        self._detector = detector
+
+    def start(self, clip: Beginning) -> Score:
+        """See `Measure.start`."""
+        in_source = self._find(clip.source)
+
+        def score(prediction: Tensor, target: Tensor) -> FrameMetrics:
+            found, truth = self._find(prediction), self._find(target)
+            metrics: FrameMetrics = {}
+            for name, compare in _COMPARISONS.items():
+                if name in truth:
+                    metrics |= _beside_baseline(compare, in_source[name], found[name], truth[name])
+            return metrics
+
+        return score
+
+    def _find(self, images: Tensor) -> dict[str, Tensor]:
+        """`keypoints`, B x K x 2, and `embeddings`, B x D; NaN where nothing was found."""
+        found: dict[str, list[NDArray[np.float64]]] = {}
+        # Frame by frame, so that a detector can use a face it found for both.
+        for frame in to_uint8(images):
+            if isinstance(self._detector, LandmarkDetector):
+                found.setdefault("keypoints", []).append(self._detector.landmarks(frame))
+            if isinstance(self._detector, IdentityEncoder):
+                found.setdefault("embeddings", []).append(self._detector.embedding(frame))
+        return {name: torch.from_numpy(np.stack(values)) for name, values in found.items()}
+
+
+# One frame against another
+
+
+def pixel_metrics(prediction: Tensor, target: Tensor) -> FrameMetrics:
+    """L1, PSNR and SSIM of each frame: B x 3 x H x W twice -> B each."""
+    return {
+        "l1": l1(prediction, target),
+        "psnr": psnr(prediction, target),
+        "ssim": ssim(prediction, target),
+    }
+
+
+def figure_metrics(prediction: Tensor, target: Tensor, region: Tensor) -> FrameMetrics:
+    """L1 over `region`, B x 1 x H x W bool."""
+    return {"figure_l1": region_l1(prediction, target, region)}
+
+
+def salient_metrics(prediction: Tensor, target: Tensor, region: Tensor) -> FrameMetrics:
+    """The pixel metrics over `region` (B x 1 x H x W bool, of the real frame) and over the rest.
+
+    `_salient` and `_non_salient` in the papers' convention: over the whole frame, with both images
+    black outside; `_salient_pixels`, `_non_salient_pixels`: over the pixels themselves. NaN where
+    there are none.
+    """
+    metrics = {}
+    for name, inside in (("salient", region), ("non_salient", ~region)):
+        is_defined = inside.flatten(1).any(dim=1)
+        whole = pixel_metrics(masked(prediction, inside), masked(target, inside))
+        for metric, values in whole.items():
+            metrics[f"{metric}_{name}"] = values.where(is_defined, torch.nan)
+        metrics[f"l1_{name}_pixels"] = region_l1(prediction, target, inside)
+        metrics[f"psnr_{name}_pixels"] = region_psnr(prediction, target, inside)
+        metrics[f"ssim_{name}_pixels"] = region_ssim(prediction, target, inside)
+    return metrics
+
+
+def true_foreground(clips: ClipSource, index: int, frames: Sequence[int]) -> Tensor | None:
+    """Where the figure is, B x 1 x H x W bool; None for clips that do not know it."""
+    if not isinstance(clips, HasForeground):
+        return None
+    return torch.from_numpy(clips.foreground_masks(index, frames) > 0.5).unsqueeze(1)
+
+
+def keypoint_metrics(prediction: Tensor, target: Tensor) -> FrameMetrics:
+    """Of keypoints found in B frames, B x K x 2."""
+    return {
+        "akd": akd(prediction, target),
+        "akd_euclidean": akd_euclidean(prediction, target),
+        "mkr": mkr(prediction, target),
+    }
+
+
+def identity_metrics(prediction: Tensor, target: Tensor) -> FrameMetrics:
+    """Of embeddings of B frames, B x D."""
+    return {"aed": aed(prediction, target), "aed_squared": aed_squared(prediction, target)}
+
+
+_COMPARISONS: dict[str, Callable[[Tensor, Tensor], FrameMetrics]] = {
+    "keypoints": keypoint_metrics,
+    "embeddings": identity_metrics,
+}
+
+
+def _beside_baseline(
+    compare: Callable[[Tensor, Tensor], FrameMetrics], source: Tensor, found: Tensor, truth: Tensor
+) -> FrameMetrics:
+    """The metrics of `found` and those of `source` (1 x ...), repeated, against `truth`."""
+    baseline = compare(source.expand_as(truth), truth)
+    return compare(found, truth) | {f"baseline_{name}": baseline[name] for name in baseline}

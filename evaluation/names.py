@@ -1,0 +1,51 @@
+"""What the metrics are called, and how to read them."""
+
+from typing import Literal, NamedTuple
+
+Convention = Literal["detector", "salient", "lpips"]  # what else a number depends on
+
+BASELINE = "baseline_"  # before the name: the same for repeating the source
+
+
+class Metric(NamedTuple):
+    """meaning: in a few words. better: which numbers are. digits: worth showing.
+    convention: who found what was compared; numbers of another one are not comparable.
+    """
+
+    meaning: str
+    better: Literal["lower", "higher"]
+    digits: int
+    convention: Convention | None = None
+
+
+_PIXELS = {
+    "l1": Metric("mean absolute difference", "lower", 4),
+    "psnr": Metric("peak signal-to-noise ratio, dB", "higher", 2),
+    "ssim": Metric("structural similarity", "higher", 4),
+}
+_REGIONS = {
+    "salient": "everything else black",
+    "non_salient": "the salient region black",
+    "salient_pixels": "over the salient pixels",
+    "non_salient_pixels": "over the other pixels",
+}
+
+# In the order of the tables.
+METRICS = {
+    **_PIXELS,
+    "figure_l1": Metric("L1 where the true figure is, in source or driving frame", "lower", 4),
+    "temporal": Metric("mean |change of prediction - change of truth|", "lower", 4),
+    "lpips": Metric("distance of trained features", "lower", 4, "lpips"),
+    "akd": Metric("keypoint distance, mean |dx|, |dy|, pixels", "lower", 3, "detector"),
+    "akd_euclidean": Metric("keypoint distance, Euclidean, pixels", "lower", 3, "detector"),
+    "mkr": Metric("share of the true keypoints missed", "lower", 4, "detector"),
+    "aed": Metric("identity, Euclidean distance", "lower", 4, "detector"),
+    "aed_squared": Metric("identity, squared distance", "lower", 4, "detector"),
+    **{
+        f"{name}_{region}": metric._replace(
+            meaning=f"{name.upper()}, {meaning}", convention="salient"
+        )
+        for region, meaning in _REGIONS.items()
+        for name, metric in _PIXELS.items()
+    },
+}

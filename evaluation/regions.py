@@ -1,0 +1,164 @@
+"""Where the salient region of a real frame is: found by a network, or given as masks."""
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from branches.masks import MaskBranch
+from branches.motion import MotionBranch
+from datasets.images import Fit, fit_frames
+from datasets.source import ClipSource, Frame
+from datasets.video import CONTAINER_SUFFIXES, VideoReader, open_clip
+from errors import UserError
+from metrics.detectors.detector import Description, RegionFinder
+from modules.geometry import resize
+from modules.keypoint_transfer import expand_keypoints
+from visualization import to_uint8
+
+BACKGROUND_WEIGHT = 0.5  # of dense motion; below it, the keypoints move a pixel: the figure
+WHITE = 127  # of 255; masks are brighter where they mean the salient region
+
+
+class Regions(Protocol):
+    """Who says where the salient region is."""
+
+    description: Description
+
+    def start(self, name: str, source: Tensor) -> Callable[[Tensor], Tensor]:
+        """For the clip `name` with its `source`, 1 x 3 x H x W in [0, 1]: from driving frames,
+        B x 3 x H x W in order, to their regions, B x 1 x H x W bool.
+        """
+        ...
+
+
+class FoundRegions:
+    """Those of a detector."""
+
+    def __init__(self, finder: RegionFinder) -> None:
+        self.description = finder.description
+        self._finder = finder
+
+    def start(self, name: str, source: Tensor) -> Callable[[Tensor], Tensor]:
+        """See `Regions.start`."""
+
+        def find(driving: Tensor) -> Tensor:
+            regions = np.stack([self._finder.region(frame) for frame in to_uint8(driving)])
+            return torch.from_numpy(regions).unsqueeze(1).to(driving.device)
+
+        return find
+
+
+class MotionRegions:
+    """Where the motion branch's keypoints, not its background, move the source.
+
+    Args:
+        origin: where the branch's weights come from.
+    """
+
+    def __init__(self, branch: MotionBranch, origin: str) -> None:
+        self.description = Description(
+            name="the model's own background weight",
+            weights=origin,
+            convention=f"motion_weights[:, 0] < {BACKGROUND_WEIGHT}, resized to the frame",
+            licence="the checkpoint's",
+        )
+        self._branch = branch
+
+    def start(self, name: str, source: Tensor) -> Callable[[Tensor], Tensor]:
+        """See `Regions.start`."""
+        source_keypoints = self._branch.keypoint_detector(source)
+
+        def find(driving: Tensor) -> Tensor:
+            motion = self._branch.dense_motion(
+                source.expand_as(driving),
+                expand_keypoints(source_keypoints, len(driving)),
+                self._branch.keypoint_detector(driving),
+            )
+            weight = resize(motion.motion_weights[:, :1], (driving.shape[-2], driving.shape[-1]))
+            return weight < BACKGROUND_WEIGHT
+
+        return find
+
+
+class MaskRegions:
+    """The foreground of the mask branch.
+
+    Args:
+        origin: where the branch's weights come from.
+    """
+
+    def __init__(self, branch: MaskBranch, threshold: float, origin: str) -> None:
+        self.description = Description(
+            name="the model's own foreground mask",
+            weights=origin,
+            convention=f"foreground mask > {threshold:g}, resized to the frame",
+            licence="the checkpoint's",
+        )
+        self._branch = branch
+        self._threshold = threshold
+
+    def start(self, name: str, source: Tensor) -> Callable[[Tensor], Tensor]:
+        """See `Regions.start`."""
+
+        def find(driving: Tensor) -> Tensor:
+            masks = self._branch.mask_generator(driving)
+            return resize(masks, (driving.shape[-2], driving.shape[-1])) > self._threshold
+
+        return find
+
+
+class GivenRegions:
+    """Masks that lie beside the clips: `folder/<clip>/00000.png` or `folder/<clip>.mp4`, a mask for
+    each frame of the clip, bright where it is salient, and fitted to the image size as the frames.
+
+    Raises:
+        UserError: a clip has no masks, or fewer than it has frames.
+    """
+
+    def __init__(self, folder: Path, clips: ClipSource, fit: Fit) -> None:
+        if not folder.is_dir():
+            raise UserError(
+                f"--salient {folder}: no such folder; give person, saliency, model, or a folder "
+                "with masks for each clip"
+            )
+        self.description = Description(
+            name="given masks",
+            weights=str(folder),
+            convention=f"mask brighter than {WHITE} of 255",
+            licence="of whoever made them",
+        )
+        self._size = clips.image_size
+        self._fit: Fit = fit
+        self._masks = {clip.name: _open_masks(folder, clip.name) for clip in clips.clips}
+        for index, clip in enumerate(clips.clips):
+            masks, num_frames = self._masks[clip.name], clips.num_frames(index)
+            if masks.num_frames < num_frames:
+                raise UserError(
+                    f"--salient: {masks.path} has {masks.num_frames} masks, its clip {num_frames} "
+                    "frames; give one for each"
+                )
+
+    def start(self, name: str, source: Tensor) -> Callable[[Tensor], Tensor]:
+        """See `Regions.start`."""
+        masks: Iterator[Frame] = iter(self._masks[name])
+
+        def find(driving: Tensor) -> Tensor:
+            frames = np.stack([next(masks) for _ in driving])
+            grey = fit_frames(frames, self._size, self._fit).mean(axis=-1, keepdims=True)
+            return torch.from_numpy(grey > WHITE).movedim(-1, 1).to(driving.device)
+
+        return find
+
+
+def _open_masks(folder: Path, name: str) -> VideoReader:
+    candidates: Sequence[Path] = [
+        folder / f"{name}{suffix}" for suffix in ("", *CONTAINER_SUFFIXES)
+    ]
+    for path in candidates:
+        if path.exists():
+            return open_clip(path)
+    raise UserError(f"--salient {folder}: no masks for the clip {name}; add {name}/ or {name}.mp4")

@@ -1,0 +1,73 @@
+"""Which tensors of a file fit into networks, and which do not."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from torch import Tensor, nn
+
+
+class LoadReport(NamedTuple):
+    """Full tensor names: what was or can be loaded, what is missing, unused, of another shape."""
+
+    loaded: list[str]
+    missing: list[str]
+    unused: list[str]
+    reshaped: list[str]
+
+    @property
+    def problems(self) -> list[str]:
+        return [
+            *self.reshaped,
+            *(f"{name} is missing" for name in self.missing),
+            *(f"{name} is not in the model" for name in self.unused),
+        ]
+
+    def __str__(self) -> str:
+        lines = [f"{len(self.loaded)} tensors loaded"]
+        for label in ("missing", "unused", "reshaped"):
+            names = getattr(self, label)
+            if names:
+                lines.append(f"{len(names)} {label}: {shorten(names)}")
+        return "; ".join(lines)
+
+
+def compare(networks: Mapping[str, nn.Module], states: dict[str, dict[str, Tensor]]) -> LoadReport:
+    """Which tensors of `states` fit into `networks`."""
+    own, given = flatten(state_dicts(networks)), flatten(states)
+    same = {name for name in own.keys() & given.keys() if own[name].shape == given[name].shape}
+    return LoadReport(
+        loaded=[name for name in own if name in same],
+        missing=[name for name in own if name not in given],
+        unused=[name for name in given if name not in own],
+        reshaped=[
+            f"{name} is {show_shape(given[name])} in the file and {show_shape(own[name])} in the "
+            "model"
+            for name in own
+            if name in given and name not in same
+        ],
+    )
+
+
+def state_dicts(networks: Mapping[str, nn.Module]) -> dict[str, dict[str, Tensor]]:
+    """Of each network, sharing memory with it."""
+    return {name: network.state_dict() for name, network in networks.items()}
+
+
+def flatten(networks: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    """Tensors of all state dicts by `network.name`."""
+    return {
+        f"{network}.{name}": tensor
+        for network, state in networks.items()
+        for name, tensor in state.items()
+    }
+
+
+def show_shape(tensor: Tensor) -> str:
+    """As people write it: 64 x 3 x 7 x 7."""
+    return " x ".join(map(str, tensor.shape)) or "a number"
+
+
+def shorten(names: list[str], limit: int = 3) -> str:
+    """The first of `names`, and how many more there are."""
+    rest = f", and {len(names) - limit} more" if len(names) > limit else ""
+    return ", ".join(names[:limit]) + rest

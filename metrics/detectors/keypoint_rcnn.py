@@ -1,0 +1,86 @@
+"""Keypoints of bodies by torchvision's Keypoint R-CNN."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torchvision.models.detection import (
+    KeypointRCNN_ResNet50_FPN_Weights,
+    keypointrcnn_resnet50_fpn,
+)
+
+from datasets.source import Frame
+from errors import UserError
+from metrics.detectors.detector import Description, Points
+
+_NUM_KEYPOINTS = 17
+# What Detectron (Girshick et al. 2018) draws by default: the probability that a box is a person,
+# and the logit of a keypoint at its place.
+_MIN_PERSON_SCORE = 0.7
+_MIN_KEYPOINT_SCORE = 2.0
+
+
+class KeypointRCNN:
+    """17 points (COCO) of the largest person of a frame (He et al. 2017).
+
+    Args:
+        network: of torchvision, or one with the same outputs.
+    """
+
+    description = Description(
+        name="Keypoint R-CNN",
+        weights="torchvision, KeypointRCNN_ResNet50_FPN_Weights.COCO_V1",
+        convention=(
+            f"17 points (COCO) of the largest person, those of a score above {_MIN_KEYPOINT_SCORE}."
+            " Published AKD and MKR are of OpenPose's 18 points"
+        ),
+        licence="BSD-3-Clause; trained on COCO",
+    )
+
+    def __init__(self, network: nn.Module, device: torch.device) -> None:
+        self._network = network.eval().to(device)
+        self._device = device
+
+    @classmethod
+    def trained(cls, device: torch.device) -> "KeypointRCNN":
+        """With the weights that torchvision downloads and caches.
+
+        Raises:
+            UserError: the download failed.
+        """
+        weights = KeypointRCNN_ResNet50_FPN_Weights.COCO_V1
+        try:
+            network = keypointrcnn_resnet50_fpn(weights=weights)
+        except (OSError, RuntimeError) as error:  # no network; another hash
+            folder = Path(torch.hub.get_dir()) / "checkpoints"
+            raise UserError(
+                f"{weights.url} could not be downloaded ({error}); put it into {folder}"
+            ) from error
+        return cls(network, device)
+
+    def landmarks(self, frame: Frame) -> Points:
+        """17 x 2; a row of NaN for each point below the score, all where nobody was found."""
+        image = torch.from_numpy(frame.copy()).to(self._device).permute(2, 0, 1) / 255
+        with torch.inference_mode():
+            (people,) = self._network([image])
+        return largest_person(people)
+
+
+def largest_person(people: Mapping[str, Tensor]) -> Points:
+    """17 x 2 of the person with the largest box; NaN where a score is low.
+
+    Args:
+        people: what torchvision's network returns for one frame of N people. boxes: N x 4, the
+            edges x1, y1, x2, y2. scores: N. keypoints: N x 17 x 3, x and y from the edge of the
+            frame, the third is not used. keypoints_scores: N x 17.
+    """
+    certain = people["scores"] >= _MIN_PERSON_SCORE
+    if not certain.any():
+        return np.full((_NUM_KEYPOINTS, 2), np.nan)
+    corners = people["boxes"][certain].view(-1, 2, 2)
+    largest = (corners[:, 1] - corners[:, 0]).prod(dim=1).argmax()
+    points = people["keypoints"][certain][largest, :, :2].double() - 0.5
+    seen = people["keypoints_scores"][certain][largest] >= _MIN_KEYPOINT_SCORE
+    return points.where(seen[:, None], torch.nan).cpu().numpy()

@@ -1,0 +1,180 @@
+"""Face mesh, body pose and person mask of MediaPipe: its .tflite files, without its program.
+
+Its networks are meant for crops around one face or body. Here, where that fills the frame, they
+look three times: at the whole frame, then at a square around what they found, as MediaPipe follows
+a person from frame to frame. At the first look the points follow small motions only roughly.
+"""
+
+import math
+from importlib.metadata import version
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets.crops import Box, cut_out, with_aspect
+from datasets.source import Frame
+from metrics.detectors.detector import Description, Points
+from metrics.detectors.packages import import_package, weight_file
+from metrics.detectors.resizing import resize_frame, threshold_at_size
+
+_LICENCE = "Apache-2.0"
+_NUM_FACE_POINTS = 468
+_NUM_BODY_POINTS = 33
+_NUM_LOOKS = 3
+_FACE_MARGIN = 1.5  # the sides of MediaPipe's crops, in spans of the points that they hold
+_BODY_MARGIN = 1.25
+
+
+class FaceMesh:
+    """468 points of the one face in the frame (Kartynnik et al. 2019), on the CPU.
+
+    Raises:
+        UserError: a package is missing.
+    """
+
+    def __init__(self) -> None:
+        self._network = _Network("face_landmark/face_landmark.tflite")
+        self.description = Description(
+            name="MediaPipe face mesh",
+            weights=self._network.origin,
+            convention=(
+                "468 points of a face that fills most of the frame. Published AKD is of 68 others "
+                "and does not compare"
+            ),
+            licence=_LICENCE,
+        )
+
+    def landmarks(self, frame: Frame) -> Points:
+        """468 x 2; all NaN where no face was found."""
+        points = self._points(frame, _whole(frame))
+        for _ in range(_NUM_LOOKS - 1):
+            if points is not None:
+                corner = points.min(axis=0)
+                span = points.max(axis=0) - corner
+                box = _square(corner + span / 2, _FACE_MARGIN * span.max())
+                points = self._points(frame, box)
+        return np.full((_NUM_FACE_POINTS, 2), np.nan) if points is None else points
+
+    def _points(self, frame: Frame, box: Box) -> Points | None:
+        values, presence = self._network(cut_out(frame, box, self._network.size))
+        if presence.flat[0] < 0:  # a logit
+            return None
+        return self._network.to_frame(values.reshape(_NUM_FACE_POINTS, 3)[:, :2], box)
+
+
+class BodyPose:
+    """33 points of the one person in the frame (BlazePose; Bazarevsky et al. 2020), on the CPU.
+
+    Raises:
+        UserError: a package is missing.
+    """
+
+    def __init__(self) -> None:
+        self._network = _Network("pose_landmark/pose_landmark_full.tflite")
+        self.description = Description(
+            name="MediaPipe body pose",
+            weights=self._network.origin,
+            convention=(
+                "33 points of a body that fills most of the frame, those seen with a probability "
+                "above one half. Published AKD and MKR are of 18 others and do not compare"
+            ),
+            licence=_LICENCE,
+        )
+
+    def landmarks(self, frame: Frame) -> Points:
+        """33 x 2; a row of NaN for each point that is likely hidden, all where nobody was found."""
+        pose = self._pose(frame, _whole(frame))
+        for _ in range(_NUM_LOOKS - 1):
+            if pose is not None:
+                radius = math.dist(pose.reach, pose.hips)
+                pose = self._pose(frame, _square(pose.hips, 2 * _BODY_MARGIN * radius))
+        if pose is None:
+            return np.full((_NUM_BODY_POINTS, 2), np.nan)
+        return np.where(pose.seen[:, None], pose.points, np.nan)
+
+    def _pose(self, frame: Frame, box: Box) -> "_Pose | None":
+        values, presence, *_ = self._network(cut_out(frame, box, self._network.size))
+        if presence.flat[0] < 0.5:
+            return None
+        rows = values.reshape(-1, 5)  # x, y, depth, logits of visibility and of presence
+        points = self._network.to_frame(rows[:, :2], box)
+        visibility = rows[:_NUM_BODY_POINTS, 3]
+        return _Pose(points[:_NUM_BODY_POINTS], visibility > 0, points[33], points[34])
+
+
+class PersonMask:
+    """Selfie segmentation: the people of a frame, on the CPU.
+
+    Raises:
+        UserError: a package is missing.
+    """
+
+    def __init__(self) -> None:
+        self._network = _Network("selfie_segmentation/selfie_segmentation.tflite")
+        self.description = Description(
+            name="MediaPipe selfie segmentation",
+            weights=self._network.origin,
+            convention="pixels that show a person with a probability above one half",
+            licence=_LICENCE,
+        )
+
+    def region(self, frame: Frame) -> NDArray[np.bool_]:
+        """H x W, true = person."""
+        (probability,) = self._network(resize_frame(frame, self._network.size))
+        return threshold_at_size(probability[0, :, :, 0], frame.shape[:2])
+
+
+class _Pose(NamedTuple):
+    """points: 33 x 2. seen: 33. hips: the point between them. reach: one on the circle around
+    the hips that holds the body.
+    """
+
+    points: Points
+    seen: NDArray[np.bool_]
+    hips: NDArray[np.float64]
+    reach: NDArray[np.float64]
+
+
+class _Network:
+    """One file of the mediapipe wheel.
+
+    size: (height, width) of the picture that it takes. origin: what a result names as its weights.
+    """
+
+    def __init__(self, path: str) -> None:
+        interpreter = import_package("ai_edge_litert.interpreter")
+        file = weight_file("mediapipe", f"modules/{path}")
+        self._interpreter = interpreter.Interpreter(str(file))
+        self._interpreter.allocate_tensors()
+        (taken,) = self._interpreter.get_input_details()
+        self._input = taken["index"]
+        self._outputs = [output["index"] for output in self._interpreter.get_output_details()]
+        self.size = int(taken["shape"][1]), int(taken["shape"][2])
+        self.origin = f"mediapipe {version('mediapipe')}, {file.name}"
+
+    def __call__(self, picture: Frame) -> list[NDArray[np.float32]]:
+        """Its outputs for a picture of its size."""
+        self._interpreter.set_tensor(self._input, picture[None] / np.float32(255))
+        self._interpreter.invoke()
+        return [self._interpreter.get_tensor(output) for output in self._outputs]
+
+    def to_frame(self, points: NDArray[np.float32], box: Box) -> Points:
+        """K x 2 from pixels of its picture, whose edge is at 0, to those of the frame it was cut
+        out of at `box`.
+        """
+        height, width = self.size
+        scale = np.array((box.width / width, box.height / height))
+        return points * scale + (box.left, box.top) - 0.5
+
+
+def _whole(frame: Frame) -> Box:
+    """The smallest square that holds the frame."""
+    height, width = frame.shape[:2]
+    return with_aspect(Box(0, 0, width, height), (1, 1))
+
+
+def _square(centre: NDArray[np.float64], side: float) -> Box:
+    """Around `centre`, (x, y) as in Points."""
+    left, top = centre + 0.5 - side / 2
+    return Box(float(left), float(top), float(side), float(side))

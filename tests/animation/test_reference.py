@@ -1,0 +1,136 @@
+"""The nearest driving frame, and one pass instead of two from there."""
+
+import math
+import weakref
+
+import numpy as np
+import pytest
+import torch
+from torch.testing import assert_close
+
+from animation.movers import MotionMover, animate, frames_to_tensor
+from animation.reference import Nearest, is_far, keypoint_distance, nearest_frame
+from branches.motion import MotionBranch
+from model import Model
+from tests.factories import noise_inputs, tiny_config
+
+CPU = torch.device("cpu")
+SQUARE = torch.tensor([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0], [0.0, 0.0]])
+
+
+def build(*overrides):
+    """A mover whose keypoints are not trivial."""
+    config = tiny_config("data.image_size=[32, 48]", *overrides)
+    branch = Model(config).eval().branches["motion"]
+    assert isinstance(branch, MotionBranch)
+    detector = branch.keypoint_detector
+    assert detector.jacobian is not None
+    generator = torch.Generator().manual_seed(0)
+    for conv, size in ((detector.jacobian, 0.02), (detector.kp, 1)):
+        conv.weight.data += size * torch.randn(conv.weight.shape, generator=generator)
+    return MotionMover(branch, CPU, adapt_scale=True)
+
+
+@pytest.fixture(scope="module")
+def mover():
+    return build()
+
+
+@pytest.fixture(scope="module")
+def frames():
+    """Seven smooth frames, uint8 N x 32 x 48 x 3; the first one is the source."""
+    images = noise_inputs(tiny_config("data.image_size=[32, 48]"), batch=7).driving
+    return (images * 255).round().byte().movedim(1, -1).numpy().copy()
+
+
+def predictions(mover, source, driving, reference=None):
+    batches = animate(mover, source, iter(driving), 4, reference)
+    return torch.cat([prediction for _, prediction in batches])
+
+
+def test_distance_by_hand():
+    """The middle point of a 2 x 2 square moves by 0.5: the mean of the five by 0.1. In sides of
+    the square the corners are 0.05 off, the point 0.2, all in x: 0.4 over ten coordinates.
+    """
+    moved = SQUARE.clone()
+    moved[4, 0] = 0.5
+    assert keypoint_distance(SQUARE, moved) == pytest.approx(0.04, rel=1e-5)
+    assert keypoint_distance(moved, SQUARE) == pytest.approx(0.04, rel=1e-5)
+
+
+def test_place_and_size_do_not_matter():
+    elsewhere = 0.2 * SQUARE + torch.tensor([0.3, -0.6])
+    assert keypoint_distance(SQUARE, elsewhere) == pytest.approx(0, abs=1e-6)
+    assert keypoint_distance(SQUARE, SQUARE.flip(1)) > 0.1
+
+
+@pytest.mark.parametrize("points", [SQUARE * 0, SQUARE * torch.tensor([1.0, 0]), SQUARE * math.nan])
+def test_without_a_hull_infinitely_far(points):
+    assert keypoint_distance(SQUARE, points) == math.inf
+    assert keypoint_distance(points, SQUARE) == math.inf
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 8])
+def test_nearest_frame(mover, frames, batch_size):
+    """The source itself, hidden among the driving frames, twice; the first of equals counts."""
+    driving = [*frames[1:4], frames[0], *frames[4:], frames[0]]
+    found = nearest_frame(mover, frames[0], iter(driving), batch_size)
+    assert (found.index, found.num_frames) == (3, 8)
+    assert found.distance == pytest.approx(0, abs=1e-4)
+    with torch.no_grad():
+        keypoints = mover.branch.keypoint_detector(frames_to_tensor(frames[:2], CPU)).value
+    assert found.first_distance == pytest.approx(keypoint_distance(*keypoints), rel=1e-3)
+    assert found.first_distance > 0.01
+
+
+def test_nearest_of_others(mover, frames):
+    with torch.no_grad():
+        points = mover.branch.keypoint_detector(frames_to_tensor(frames, CPU)).value
+    distances = [keypoint_distance(points[0], points[index]) for index in (5, 1, 3, 6, 2, 4)]
+    found = nearest_frame(mover, frames[0], frames[[5, 1, 3, 6, 2, 4]], 4)
+    assert found.index == int(np.argmin(distances)) != 0
+    assert found.distance == pytest.approx(min(distances), rel=1e-3)
+
+
+def test_no_hull_anywhere_leaves_the_first(frames):
+    mover = build("motion.keypoint_detector.num_keypoints=2")
+    found = nearest_frame(mover, frames[0], iter(frames[1:]), 4)
+    assert found == Nearest(0, math.inf, math.inf, 6)
+    assert is_far(found.first_distance)
+
+
+def test_no_frames(mover, frames):
+    with pytest.raises(ValueError, match="no driving frames"):
+        nearest_frame(mover, frames[0], [], 4)
+
+
+def test_clip_is_streamed(mover, frames):
+    alive, most = [], 0
+
+    def clip():
+        nonlocal most
+        for index in range(40):
+            frame = frames[index % 7].copy()
+            alive.append(weakref.ref(frame))
+            most = max(most, sum(one() is not None for one in alive))
+            yield frame
+            del frame
+
+    assert nearest_frame(mover, frames[0], clip(), 4).num_frames == 40
+    assert most <= 2 * 4  # a batch, and the one before it
+
+
+def test_one_pass_gives_what_forward_and_backward_give(mover, frames):
+    """Forward from frame 3 to the end and backward from it to the start, put together."""
+    source, driving = frames[0], frames[1:]
+    forward = predictions(mover, source, driving[3:])
+    backward = predictions(mover, source, driving[3::-1])
+    together = torch.cat((backward.flip(0), forward[1:]))
+    one_pass = predictions(mover, source, driving, reference=driving[3])
+    assert_close(one_pass, together, atol=1e-5, rtol=0)
+    assert (one_pass - predictions(mover, source, driving)).abs().max() > 1e-3
+
+
+def test_far():
+    assert is_far(0.3)
+    assert not is_far(0.1)

@@ -1,0 +1,126 @@
+"""Two evaluations side by side: hand-worked differences, and what does not compare."""
+
+import re
+
+import numpy as np
+import pytest
+
+import reconstruct
+from evaluation.compare import compare_runs, differences, read_evaluation
+from evaluation.report import MeasuredClip, summarize, write_report
+from tests.runs import error_line
+
+DLIB = {"name": "dlib", "weights": "dlib 20", "convention": "68 landmarks", "licence": "none"}
+
+
+def write_run(folder, l1, akd=None, size=64, baseline=0.3, names="abc", detector=DLIB):
+    """An evaluation whose clips have the frames' numbers of `l1`, and of `akd`."""
+    clips = []
+    for index, frames in enumerate(l1):
+        metrics = {"l1": np.array(frames), "baseline_l1": np.full(len(frames), baseline)}
+        if akd is not None:
+            metrics["akd"] = np.array(akd[index])
+            metrics["baseline_akd"] = metrics["akd"]
+        clips.append(MeasuredClip(names[index], len(frames), metrics))
+    about = {
+        "checkpoint": "c.pt",
+        "step": 8,
+        "animator": "motion",
+        "image_size": [size, size],
+        "measured_with": {} if akd is None else {"detector": detector},
+    }
+    write_report(folder, about, summarize(clips), clips)
+    return folder
+
+
+def compared(a, b):
+    return differences(read_evaluation(a), read_evaluation(b))
+
+
+def test_a_run_with_itself(tmp_path):
+    run = write_run(tmp_path, [[0.1, 0.2], [0.3, 0.4], [0.5, 0.7]])
+    found = compared(run, run)["l1"]
+    assert found.a == found.b
+    assert found.over_clips == (0, 0, 0, 3)
+    assert found.over_frames == (0, 0, 0, 6)
+    assert "*" not in compare_runs(run, run).split("\n\n")[1]
+
+
+def test_by_hand(tmp_path):
+    """Clip means differ by 0.1, 0.2, 0.3: 0.2 +- 4.302653 * 0.1 / sqrt(3)."""
+    a = write_run(tmp_path / "a", [[0.1, 0.1], [0.2, 0.4], [0.5]])
+    b = write_run(tmp_path / "b", [[0.2, 0.2], [0.4, 0.6], [0.8]])
+    found = compared(a, b)["l1"]
+    half = 4.302653 * 0.1 / 3**0.5
+    assert found.over_clips == pytest.approx((0.2, 0.2 - half, 0.2 + half, 3))
+    values = np.array([0.1, 0.1, 0.2, 0.2, 0.3])
+    half = 2.776445 * values.std(ddof=1) / 5**0.5
+    assert found.over_frames == pytest.approx((0.18, 0.18 - half, 0.18 + half, 5))
+    assert (found.a, found.b) == pytest.approx((0.26, 0.44))
+    row = compare_runs(a, b).splitlines()[4]
+    assert row.split() == [
+        *("l1", "0.2600", "0.4400", "0.2000", "-0.0484", "to", "0.4484"),
+        *("0.1800", "0.0761", "to", "0.2839"),
+    ]
+
+
+def test_a_difference_that_leaves_out_0_is_marked(tmp_path):
+    a = write_run(tmp_path / "a", [[0.1], [0.2], [0.3]])
+    b = write_run(tmp_path / "b", [[0.2], [0.31], [0.4]])
+    assert "*" in compare_runs(a, b).splitlines()[4]
+
+
+def test_frames_that_one_lacks_are_left_out_of_both(tmp_path):
+    l1 = [[0.1, 0.2], [0.3, 0.4, 0.5]]
+    a = write_run(tmp_path / "a", l1, akd=[[1.0, 9.0], [2.0, 4.0, np.nan]])
+    b = write_run(tmp_path / "b", l1, akd=[[2.0, np.nan], [3.0, 6.0, 9.0]])
+    found = compared(a, b)["akd"]
+    assert (found.a, found.b) == pytest.approx((7 / 3, 11 / 3))
+    assert found.over_frames.mean == pytest.approx(4 / 3)
+    assert found.over_clips.mean == pytest.approx((1.0 + 1.5) / 2)
+
+
+def test_metrics_of_another_detector(tmp_path):
+    l1 = [[0.1, 0.2], [0.3, 0.4]]
+    a = write_run(tmp_path / "a", l1, akd=l1)
+    b = write_run(tmp_path / "b", l1, akd=l1, detector=DLIB | {"name": "mediapipe"})
+    table = compare_runs(a, b)
+    assert "\nl1 " in table
+    assert "\nakd " not in table
+    assert "detector: not compared: dlib (dlib 20) in A, mediapipe (dlib 20) in B" in table
+    assert "\nakd " in compare_runs(a, a)
+
+
+def test_metrics_that_one_lacks(tmp_path):
+    l1 = [[0.1, 0.2], [0.3, 0.4]]
+    a, b = write_run(tmp_path / "a", l1, akd=l1), write_run(tmp_path / "b", l1)
+    assert compared(a, b).keys() == {"l1"}
+
+
+@pytest.mark.parametrize(
+    ("other", "expected"),
+    [
+        ({"names": "ad"}, "/a has clips that .*/b lacks: b; evaluate both on the same clips"),
+        ({"l1": [[0.1, 0.2]]}, "/a has clips that .*/b lacks: b"),
+        ({"l1": [[0.1, 0.2], [0.1], [0.2]]}, "/b has clips that .*/a lacks: c"),
+        ({"l1": [[0.1, 0.2], [0.1]]}, "the clip b has other frames in .*/a than in .*/b"),
+        ({"baseline": 0.4}, "the clip a has other frames"),
+        ({"size": 32}, "/a is of 64 x 64 pixels, .*/b of 32 x 32"),
+    ],
+)
+def test_what_does_not_compare(tmp_path, capsys, other, expected):
+    l1 = [[0.1, 0.2], [0.3, 0.4]]
+    a, b = write_run(tmp_path / "a", l1), write_run(tmp_path / "b", **{"l1": l1} | other)
+    argv = ["--compare", str(a), str(b)]
+    assert reconstruct.run_entry_point(reconstruct.main, reconstruct.build_parser(), argv) == 2
+    assert re.search(expected, error_line(capsys, "reconstruct.py"))
+
+
+def test_no_evaluation_there(tmp_path, capsys):
+    run = write_run(tmp_path / "a", [[0.1]])
+    for content in (None, "{}", "[1]", "hello"):
+        if content is not None:
+            (tmp_path / "metrics.json").write_text(content)
+        argv = ["--compare", str(run), str(tmp_path)]
+        assert reconstruct.run_entry_point(reconstruct.main, reconstruct.build_parser(), argv) == 2
+        assert f"--compare {tmp_path}: no metrics.json" in error_line(capsys, "reconstruct.py")

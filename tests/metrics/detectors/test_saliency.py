@@ -1,0 +1,41 @@
+"""U2-Net on a portrait."""
+
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+
+from metrics.detectors.resizing import resize_frame
+from metrics.detectors.saliency import Saliency
+
+pytest.importorskip("onnxruntime")
+if find_spec("rembg") is None:
+    pytest.skip("no weights of U2-Net here", allow_module_level=True)
+
+
+@pytest.fixture(scope="module")
+def saliency():
+    return Saliency()
+
+
+def test_the_person_draws_the_eye(saliency, portrait):
+    region = saliency.region(portrait)
+    assert region.shape == (512, 512)
+    assert region.dtype == bool
+    assert region[100, 225]  # her face
+    assert region[350, 200]  # her suit
+    assert not region[10, [10, 400]].any()  # the wall
+    assert 0.4 < region.mean() < 0.7
+
+
+def test_what_is_dark_is_stretched_to_white(saliency, portrait):
+    """As published, the input is divided by its brightest pixel."""
+    wide = resize_frame(portrait, (128, 256))
+    bright, dark = saliency.region(wide), saliency.region(wide // 4)
+    assert bright.shape == (128, 256)
+    assert (bright == dark).mean() > 0.97
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_black_frame(saliency):
+    assert saliency.region(np.zeros((64, 64, 3), np.uint8)).mean() < 0.1

@@ -1,0 +1,165 @@
+"""animate.py: many animations in one go, and the figures of a detector."""
+
+import csv
+import shutil
+
+import pytest
+from PIL import Image
+
+import animate
+from animation.animator import Animator
+from datasets.video import open_clip
+from tests.media import numbered_frame, write_clip, write_frame_folder
+from tests.runs import call, error_line, step_file
+
+SIDE = 32
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """sources/ (a.png, b.jpg, text.png), clips/ (one.mp4, two/), working folder."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "sources").mkdir()
+    for number, name in enumerate(("a.png", "b.jpg")):
+        Image.fromarray(numbered_frame(number, (SIDE, SIDE))).save(tmp_path / "sources" / name)
+    write_clip(tmp_path / "clips" / "one.mp4", 4, (SIDE, SIDE))
+    write_frame_folder(tmp_path / "clips" / "two", 3, (SIDE, SIDE))
+    return tmp_path
+
+
+@pytest.fixture
+def run(tiny_run):
+    def run(*arguments):
+        return call(animate, "--checkpoint", step_file(tiny_run, 8), *arguments)
+
+    return run
+
+
+def rows(folder="out"):
+    with open(f"{folder}/results.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_every_source_with_every_clip(place, run, capsys):
+    assert run("--source", "sources", "--driving", "clips", "--output", "out") == 0
+    names = ["a--one.mp4", "a--two.mp4", "b--one.mp4", "b--two.mp4"]
+    assert sorted(path.name for path in (place / "out").iterdir()) == [*names, "results.csv"]
+    assert [open_clip(place / "out" / name).num_frames for name in names] == [4, 3, 4, 3]
+    found = rows()
+    assert [row["output"] for row in found] == [f"out/{name}" for name in names]
+    assert {row["status"] for row in found} == {"done"}
+    assert [row["num_frames"] for row in found] == ["4", "3", "4", "3"]
+    distances = [float(row["reference_distance"]) for row in found]
+    assert distances[0] < 0.05  # the first frame of the clip itself, before it was coded
+    assert distances[2] > distances[0]
+    assert "out/results.csv: 4 animations, 0 failed" in capsys.readouterr().out
+
+
+def test_a_folder_of_frames_is_one_clip(place, run):
+    assert run("--source", "sources", "--driving", "clips/two", "--output", "out") == 0
+    assert len(rows()) == 2
+    output = ("--output", "single.mp4")
+    assert run("--source", "sources/a.png", "--driving", "clips/two", *output) == 0
+    assert open_clip("single.mp4").num_frames == 3
+
+
+def test_the_model_is_loaded_once(place, run, monkeypatch):
+    loaded = []
+    original = Animator.load.__func__
+
+    def counting(cls, *arguments):
+        loaded.append(arguments)
+        return original(cls, *arguments)
+
+    monkeypatch.setattr(Animator, "load", classmethod(counting))
+    assert run("--source", "sources", "--driving", "clips", "--output", "out") == 0
+    assert len(loaded) == 1
+
+
+def test_one_failure_does_not_stop_the_rest(place, run, capsys):
+    (place / "sources" / "broken.png").write_text("no image")
+    assert run("--source", "sources", "--driving", "clips/one.mp4", "--output", "out") == 1
+    found = {row["source"]: row for row in rows()}
+    assert {name: row["status"] for name, row in found.items()} == {
+        "sources/a.png": "done",
+        "sources/b.jpg": "done",
+        "sources/broken.png": "failed",
+    }
+    assert "broken.png: not an image: the file holds text" in found["sources/broken.png"]["error"]
+    assert "broken.png: not an image" in error_line(capsys, "animate.py")
+    assert not (place / "out" / "broken--one.mp4").exists()
+
+
+def test_skip_existing_keeps_files_and_their_rows(place, run):
+    inputs = ("--source", "sources", "--driving", "clips/one.mp4", "--output", "out")
+    assert run(*inputs) == 0
+    before = rows()
+    (place / "out" / "b--one.mp4").unlink()
+    kept = (place / "out" / "a--one.mp4").stat().st_mtime_ns
+    assert run(*inputs, "--skip-existing") == 0
+    assert (place / "out" / "a--one.mp4").stat().st_mtime_ns == kept
+    after = rows()
+    assert after[0] == before[0]
+    assert after[1]["status"] == "done"
+    assert float(after[1]["seconds"]) != float(before[1]["seconds"])
+
+
+def test_skipped_without_an_earlier_table(place, run):
+    inputs = ("--source", "sources", "--driving", "clips/one.mp4", "--output", "out")
+    assert run(*inputs) == 0
+    (place / "out" / "results.csv").unlink()
+    assert run(*inputs, "--skip-existing") == 0
+    assert [row["status"] for row in rows()] == ["skipped", "skipped"]
+
+
+def test_pairs(place, run):
+    """Names are relative to the table's folder, outputs to --output."""
+    table = place / "tables" / "pairs.csv"
+    table.parent.mkdir()
+    shutil.copy(place / "sources" / "a.png", table.parent / "near.png")
+    table.write_text(
+        "source,driving,background,output\n"
+        "near.png,../clips/one.mp4,,first.gif\n"
+        "../sources/b.jpg,../clips/two,#00ff00,\n"
+    )
+    assert run("--pairs", table, "--output", "out", "--format", "webm") == 0
+    assert open_clip("out/first.gif").num_frames == 4
+    assert open_clip("out/b--two.webm").num_frames == 3
+    assert [row["background"] for row in rows()] == ["", "#00ff00"]
+
+
+def test_folders_of_frames(place, run):
+    inputs = ("--source", "sources", "--driving", "clips/two", "--output", "out")
+    assert run(*inputs, "--format", "png") == 0
+    assert len(list((place / "out" / "a--two").glob("*.png"))) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ("--source sources --driving clips", "--output: many animations go to a folder; give its"),
+        ("--source sources --driving clips --output o.mp4", "--output: many animations go to a"),
+        ("--source a.png --driving clips/one.mp4 --output o.mp4 --format gif", "--format is for"),
+        ("--skip-existing", "--skip-existing is for many animations: folders, or --pairs"),
+        ("--pairs none.csv --output out", "--pairs none.csv: No such file or directory"),
+        ("--pairs head.csv --output out", "--pairs head.csv: there is no line below the names"),
+        ("--pairs names.csv --output out", "--pairs names.csv: its columns are source, drive; the"),
+        ("--pairs hole.csv --output out", "--pairs hole.csv: line 3 has no driving"),
+        ("--pairs twice.csv --output out", "out/a--one.mp4: 2 animations would have this name"),
+        ("--pairs twice.csv --source a.png --driving b", "--pairs names sources and driving clips"),
+        ("--source empty --driving clips --output out", "--source empty: no images (png, jpg) in"),
+    ],
+)
+def test_bad_input(place, run, capsys, arguments, expected):
+    (place / "empty").mkdir()
+    tables = {
+        "head": "source,driving\n",
+        "names": "source,drive\na,b\n",
+        "hole": "source,driving\na.png,one.mp4\na.png,\n",
+        "twice": "source,driving\na.png,clips/one.mp4\na.png,clips/one.mp4\n",
+    }
+    for name, text in tables.items():
+        (place / f"{name}.csv").write_text(text)
+    assert run(*arguments.split()) == 2
+    assert expected in error_line(capsys, "animate.py")
+    assert not (place / "out").exists()

@@ -1,0 +1,200 @@
+"""What the controls of the page mean, and what a model is offered for."""
+
+from fractions import Fraction
+from pathlib import Path
+
+import pytest
+
+from animation.jobs import Job, Wanted
+from animation.settings import Settings
+from errors import UserError
+from web.choices import (
+    Choices,
+    Offer,
+    explain,
+    find_offer,
+    read_job,
+    read_wishes,
+)
+
+AGE = "step 8"
+ALL = Offer(("motion", "masks"), has_cutting=True, has_painting=True, notes=())
+FRESH = Choices(
+    source="/up/anna.png",
+    driving="/up/dance.mov",
+    background="none",
+    background_image="/up/beach.jpg",
+    background_clip="/up/waves.mp4",
+    background_color="#00ff00",
+    background_type="same",
+    compose="network",
+    animator="motion",
+    motion="relative",
+    reference_frame="first",
+    adapt_scale=False,
+    smooth=False,
+    crop="none",
+    paste_back=False,
+    start="",
+    end="",
+    sound=True,
+    layout="result",
+)
+
+
+def test_untouched_options_are_those_of_animate():
+    settings = Settings(animator="motion", motion="relative")
+    assert read_wishes(FRESH, ALL) == Wanted(settings, layout="result")
+
+
+def test_all_options():
+    choices = FRESH._replace(
+        background="clip",
+        background_type="other",
+        compose="alpha",
+        reference_frame="auto",
+        adapt_scale=True,
+        smooth=True,
+        crop="auto",
+        paste_back=True,
+        start="1:02.5",
+        end=" 63 ",
+        sound=False,
+        layout="side-by-side",
+    )
+    settings = Settings(
+        animator="motion",
+        motion="relative",
+        adapt_scale=True,
+        reference_frame="auto",
+        smooth=True,
+        crop_source="auto",
+        crop_driving="auto",
+        paste_back=True,
+        background_type="other",
+        compose="alpha",
+    )
+    assert read_wishes(choices, ALL) == Wanted(
+        settings, layout="side-by-side", audio="none", start=Fraction(125, 2), end=Fraction(63)
+    )
+
+
+def test_hidden_options_have_no_effect():
+    hidden = FRESH._replace(reference_frame="auto", adapt_scale=True)
+    masks = read_wishes(hidden._replace(animator="masks", motion="absolute"), ALL)
+    assert masks.settings == Settings(animator="masks")
+    absolute = read_wishes(hidden._replace(motion="absolute"), ALL)
+    assert absolute.settings == Settings(animator="motion", motion="absolute")
+
+
+@pytest.mark.parametrize(
+    ("kind", "background", "suffix"),
+    [
+        ("none", None, ".mp4"),
+        ("image", "/up/beach.jpg", ".mp4"),
+        ("clip", "/up/waves.mp4", ".mp4"),
+        ("colour", "#00ff00", ".mp4"),
+        ("source", "source", ".mp4"),
+        ("transparent", "transparent", ".webm"),
+    ],
+)
+def test_job(kind, background, suffix):
+    job = read_job(FRESH._replace(background=kind), Path("/out"))
+    output = Path(f"/out/anna--dance{suffix}")
+    assert job == Job("/up/anna.png", "/up/dance.mov", background, output)
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("none", (None, None)),
+        ("image", ("same", "network")),
+        ("source", ("same", "network")),
+        ("colour", (None, None)),  # these two have defaults of their own
+        ("transparent", (None, None)),
+    ],
+)
+def test_how_a_background_is_put(kind, settings):
+    wanted = read_wishes(FRESH._replace(background=kind), ALL)
+    assert (wanted.settings.background_type, wanted.settings.compose) == settings
+
+
+def test_background_without_the_networks_that_paint():
+    cutting = ALL._replace(has_painting=False)
+    wanted = read_wishes(FRESH._replace(background="image"), cutting)
+    assert (wanted.settings.background_type, wanted.settings.compose) == ("other", "alpha")
+
+
+@pytest.mark.parametrize(
+    ("picked", "color"),
+    [
+        ("#12ab9f", "#12ab9f"),
+        ("rgb(255, 0, 18)", "#ff0012"),
+        ("rgba(254.6, 0.4, 17.51, 1)", "#ff0012"),
+        ("/etc/hostname", "#/etc/hostname"),  # refused later, and no file in any case
+    ],
+)
+def test_colour(picked, color):
+    choices = FRESH._replace(background="colour", background_color=picked)
+    assert read_job(choices, Path()).background == color
+
+
+@pytest.mark.parametrize(
+    ("missing", "reason"),
+    [
+        ({"source": None}, "no source yet"),
+        ({"driving": None}, "no driving clip yet"),
+        ({"background": "image", "background_image": None}, "no image for the background"),
+        ({"background": "clip", "background_clip": None}, "no clip for the background"),
+    ],
+)
+def test_missing_file(missing, reason):
+    with pytest.raises(UserError, match=reason):
+        read_job(FRESH._replace(**missing), Path())
+
+
+def test_time_that_is_none():
+    with pytest.raises(UserError, match=r"^--end soon: not a time"):
+        read_wishes(FRESH._replace(end="soon"), ALL)
+
+
+@pytest.mark.parametrize(
+    ("branches", "untrained", "animators", "cuts", "paints", "reasons"),
+    [
+        (["motion", "masks", "background"], [], ("motion", "masks"), True, True, []),
+        (["masks", "background"], [], ("masks",), True, True, []),
+        (["motion"], [], ("motion",), False, False, ["without the mask branch"]),
+        (["motion", "masks"], [], ("motion", "masks"), True, False, ["without the background"]),
+        (
+            ["motion", "masks", "background"],
+            ["masks.refinement.start_epoch", "background.start_epoch"],
+            ("motion",),
+            True,
+            False,
+            ["at step 8 the refinement has not", "at step 8 the background branch has not"],
+        ),
+    ],
+)
+def test_offer(branches, untrained, animators, cuts, paints, reasons):
+    offer = find_offer(branches, dict.fromkeys(untrained, 2), AGE)
+    assert offer[:3] == (animators, cuts, paints)
+    for note, reason in zip(offer.notes, reasons, strict=True):
+        assert reason in note
+
+
+def test_nothing_to_offer():
+    with pytest.raises(UserError, match="the refinement has not started"):
+        find_offer(["masks"], {"masks.refinement.start_epoch": 2}, AGE)
+
+
+def test_messages_name_files_and_controls_as_the_page_does():
+    job = Job("/up/1f/my--photo.png", "/up/2e/dance.mov", "/up/3d/beach.jpg", Path("out.mp4"))
+    message = (
+        "/up/1f/my--photo.png: not an image; --background /up/3d/beach.jpg goes without "
+        "--paste-back, /up/2e/dance.mov with --crop-driving auto"
+    )
+    assert explain(message, job) == (
+        "my--photo.png: not an image; background beach.jpg goes without paste back, dance.mov "
+        "with crop driving auto"
+    )
+    assert explain("--start now: not a time", None) == "start now: not a time"

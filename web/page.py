@@ -1,0 +1,341 @@
+"""The page of demo.py, made with Gradio: what it shows, and what its buttons do."""
+
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from animation.animator import Animator
+from animation.jobs import Done, Job, run_job
+from errors import UserError
+from web.choices import (
+    BackgroundKind,
+    Choices,
+    explain,
+    find_offer,
+    read_job,
+    read_wishes,
+)
+
+STYLE = Path(__file__).with_suffix(".css")
+SCRIPT = Path(__file__).with_suffix(".js")
+
+INPUT_HEIGHT, BACKGROUND_HEIGHT, RESULT_HEIGHT = 320, 150, 360  # pixels
+MIN_COLUMN = 240  # pixels; narrower, the pictures stand below each other
+SWEEP_SECONDS, KEPT_SECONDS = 600, 3600  # how often old files are looked for, and when they are old
+PROGRESS = gr.Progress()  # Gradio knows by this default where to pass it on
+
+BACKGROUNDS: dict[BackgroundKind, str] = {
+    "none": "unchanged",
+    "image": "an image",
+    "clip": "a clip",
+    "colour": "a colour",
+    "source": "source, kept still",
+    "transparent": "transparent",
+}
+
+Changes = dict[Any, Any]  # new values and properties, by control
+
+
+class Stopped(Exception):
+    """The user does not want the rest."""
+
+
+class Page:
+    """The page of one model.
+
+    Attributes:
+        blocks: to be launched, with STYLE and SCRIPT.
+
+    Raises:
+        UserError: the model cannot animate.
+    """
+
+    def __init__(self, animator: Animator) -> None:
+        saved = animator.saved
+        self._animator = animator
+        self._offer = find_offer(animator.model.branches, saved.untrained, saved.age)
+        self._stopped: set[str | None] = set()  # sessions whose animation shall end
+        self._closing = threading.Event()  # all shall end
+        self._controls: dict[str, Any] = {}  # by the fields of Choices
+        height, width = animator.size
+        with gr.Blocks(
+            title="Image animation",
+            analytics_enabled=False,
+            delete_cache=(SWEEP_SECONDS, KEPT_SECONDS),
+        ) as self.blocks:
+            gr.Markdown("# Image animation\nAn image that moves as a clip does.")
+            with gr.Row():
+                self._add_inputs()
+            with gr.Accordion("Options", open=False):
+                self._add_options()
+            self._animate = gr.Button("Animate", variant="primary", size="lg")
+            self._stop = gr.Button("Stop", variant="stop", size="lg", visible=False)
+            with gr.Row():
+                self._result = gr.Video(
+                    label="Result",
+                    height=RESULT_HEIGHT,
+                    scale=2,
+                    interactive=False,
+                    visible=False,
+                    autoplay=True,
+                    loop=True,
+                    buttons=[],
+                    elem_classes="picture",
+                )
+                with gr.Column(min_width=MIN_COLUMN):
+                    self._notes = gr.Textbox(visible=False, interactive=False)
+                    self._download = gr.DownloadButton("Download", visible=False)
+            model = f"Model: `{saved.path}`, {saved.age}, {width} x {height} pixels."
+            gr.Markdown(" ".join((model, *self._offer.notes)))
+            self._connect()
+
+    def close(self) -> None:
+        """End the server, and what is running in it."""
+        self._closing.set()
+        self.blocks.close(verbose=False)
+
+    def _add_inputs(self) -> None:
+        """The three pictures."""
+        controls = self._controls
+        with gr.Column(min_width=MIN_COLUMN):
+            controls["source"] = add_image("Source image", INPUT_HEIGHT)
+        with gr.Column(min_width=MIN_COLUMN):
+            controls["driving"] = add_video("Driving clip", INPUT_HEIGHT)
+        with gr.Column(min_width=MIN_COLUMN, visible=self._offer.has_cutting):
+            kinds = [
+                (label, kind)
+                for kind, label in BACKGROUNDS.items()
+                if kind != "source" or self._offer.has_painting
+            ]
+            controls["background"] = gr.Dropdown(kinds, value="none", label="Background")
+            controls["background_image"] = add_image("Image", BACKGROUND_HEIGHT, visible=False)
+            controls["background_clip"] = add_video("Clip", BACKGROUND_HEIGHT, visible=False)
+            controls["background_color"] = gr.ColorPicker("#00ff00", label="Colour", visible=False)
+            controls["background_type"] = gr.Radio(
+                ["same", "other"],
+                value="same",
+                label="Background type",
+                info="same as the training data: its own figure is removed; other: taken as it is",
+                visible=False,
+            )
+
+    def _add_options(self) -> None:
+        """On motion, on what is taken of the pictures, on what is written."""
+        controls = self._controls
+        animators = self._offer.animators
+        has_motion = animators[0] == "motion"
+        with gr.Row():
+            with gr.Column(min_width=MIN_COLUMN):
+                controls["animator"] = gr.Radio(
+                    [*animators],
+                    value=animators[0],
+                    label="Animator",
+                    info="keypoints and dense motion, or the figure's mask",
+                    visible=len(animators) > 1,
+                )
+                controls["motion"] = gr.Radio(
+                    ["relative", "absolute"],
+                    value="relative",
+                    label="Motion",
+                    info="relative: what changes since the reference frame moves the source",
+                    visible=has_motion,
+                )
+                controls["reference_frame"] = gr.Radio(
+                    ["first", "auto"],
+                    value="first",
+                    label="Reference frame",
+                    info="the driving frame with the pose of the source; auto: the nearest to it",
+                    visible=has_motion,
+                )
+                controls["adapt_scale"] = gr.Checkbox(
+                    label="Adapt scale",
+                    info="of the motion, to the sizes of the two figures",
+                    visible=has_motion,
+                )
+                controls["smooth"] = gr.Checkbox(label="Smooth", info="less jitter")
+            with gr.Column(min_width=MIN_COLUMN):
+                controls["start"] = gr.Textbox(
+                    "", label="Start", info="of the driving clip: 12.5 or 1:02.5", max_lines=1
+                )
+                controls["end"] = gr.Textbox(
+                    "", label="End", info="empty: the whole clip", max_lines=1
+                )
+                controls["crop"] = gr.Radio(
+                    ["none", "auto"],
+                    value="none",
+                    label="Crop",
+                    info="of source and driving clip; auto: around the figure",
+                )
+            with gr.Column(min_width=MIN_COLUMN):
+                controls["layout"] = gr.Radio(
+                    ["result", "side-by-side"],
+                    value="result",
+                    label="Layout",
+                    info="side-by-side: source, driving, result",
+                )
+                controls["paste_back"] = gr.Checkbox(
+                    label="Paste back", info="put the result back into the uncropped source"
+                )
+                controls["sound"] = gr.Checkbox(
+                    value=True, label="Sound", info="that of the driving clip"
+                )
+                controls["compose"] = gr.Radio(
+                    ["network", "alpha"],
+                    value="network",
+                    label="Compose",
+                    info="paint figure and background anew, or lay the figure over the background",
+                    visible=False,
+                )
+
+    def _connect(self) -> None:
+        """What happens when something is clicked or chosen."""
+        controls = self._controls
+        quick: dict[str, Any] = {
+            "queue": False,
+            "show_progress": "hidden",
+            "api_visibility": "private",
+        }
+        buttons = [self._animate, self._stop]
+        results = [self._result, self._download, self._notes]
+        self._animate.click(self._begin, None, [*buttons, *results], **quick).then(
+            self._make,
+            set(controls.values()),
+            results,
+            show_progress_on=self._result,
+            concurrency_limit=1,
+            api_visibility="private",
+        ).then(self._end, None, buttons, **quick)
+        self._stop.click(self._ask_to_stop, None, self._stop, **quick)
+        controls["background"].change(
+            self._show_background,
+            controls["background"],
+            [
+                *(controls[f"background_{name}"] for name in ("image", "clip", "color", "type")),
+                controls["compose"],
+            ],
+            **quick,
+        )
+        for changed in ("animator", "motion"):
+            controls[changed].change(
+                self._show_motion,
+                [controls["animator"], controls["motion"]],
+                [controls[name] for name in ("motion", "reference_frame", "adapt_scale")],
+                **quick,
+            )
+
+    def _show_background(self, kind: BackgroundKind) -> list[Any]:
+        """What else there is to choose for this kind of background."""
+        shown = [kind == other for other in ("image", "clip", "colour")]
+        is_painted = kind in ("image", "clip", "source") and self._offer.has_painting
+        return [gr.update(visible=visible) for visible in (*shown, is_painted, is_painted)]
+
+    def _show_motion(self, animator: str, motion: str) -> list[Any]:
+        is_motion = animator == "motion"
+        is_relative = is_motion and motion == "relative"
+        return [gr.update(visible=visible) for visible in (is_motion, is_relative, is_relative)]
+
+    def _begin(self) -> Changes:
+        return {
+            self._animate: gr.update(visible=False),
+            self._stop: gr.update(value="Stop", interactive=True, visible=True),
+            self._result: gr.update(value=None, visible=True),
+            self._download: gr.update(visible=False),
+            self._notes: gr.update(visible=False),
+        }
+
+    def _ask_to_stop(self, request: gr.Request) -> Any:
+        self._stopped.add(request.session_hash)
+        return gr.update(value="Stopping", interactive=False)
+
+    def _end(self, request: gr.Request) -> Changes:
+        self._stopped.discard(request.session_hash)
+        return {self._animate: gr.update(visible=True), self._stop: gr.update(visible=False)}
+
+    def _make(
+        self,
+        values: dict[Any, Any],
+        request: gr.Request,
+        progress: gr.Progress = PROGRESS,
+    ) -> Iterator[Changes]:
+        """Animate, and show the result or what is wrong.
+
+        It yields instead of returning because Gradio takes a copy of the result before it goes on:
+        then ours is removed.
+        """
+        choices = Choices(**{name: values[control] for name, control in self._controls.items()})
+
+        def show(num_done: int, num_frames: int | None) -> None:
+            if self._closing.is_set() or request.session_hash in self._stopped:
+                raise Stopped
+            progress((num_done, num_frames), unit="frames")
+
+        with tempfile.TemporaryDirectory() as folder:
+            job: Job | None = None
+            notes: list[str] = []
+            try:
+                job = read_job(choices, Path(folder))
+                progress(0, desc="reading")
+                show(0, None)
+                done = run_job(
+                    self._animator, job, read_wishes(choices, self._offer), notes.append, show
+                )
+            except Stopped:
+                yield self._show_message("Stopped", "There is no result.")
+            except UserError as error:
+                yield self._show_message("Error", explain(str(error), job))
+            else:
+                lines = [describe(done), *(explain(note, job) for note in notes)]
+                yield self._show_message("Notes", "\n".join(lines)) | {
+                    self._result: gr.update(value=done.output.path, visible=True),
+                    self._download: gr.update(value=done.output.path, visible=True),
+                }
+
+    def _show_message(self, label: str, text: str) -> Changes:
+        """`text` and nothing else."""
+        return {
+            self._result: gr.update(value=None, visible=False),
+            self._download: gr.update(value=None, visible=False),
+            self._notes: gr.update(
+                value=text,
+                label=label,
+                visible=True,
+                elem_classes=["error"] if label == "Error" else [],
+            ),
+        }
+
+
+def describe(done: Done) -> str:
+    sound = "" if done.output.sound is None else ", with sound"
+    return f"{done.output.path.name}: {done.num_frames} frames{sound}, in {done.seconds:.1f} s"
+
+
+def add_image(label: str, height: int, *, visible: bool = True) -> Any:
+    """Where an image can be dropped; its value is the path of the file as it was uploaded."""
+    image: Any = gr.Image(
+        label=label,
+        height=height,
+        type="filepath",
+        sources=["upload"],
+        visible=visible,
+        buttons=[],
+        elem_classes="picture",
+    )
+    # Gradio would open the file first: a wrong one would get its message, some would be converted.
+    image.preprocess = lambda payload: None if payload is None else payload.path
+    return image
+
+
+def add_video(label: str, height: int, *, visible: bool = True) -> Any:
+    """Where a clip can be dropped; its value is the path of the file as it was uploaded."""
+    return gr.Video(
+        label=label,
+        height=height,
+        sources=["upload"],
+        visible=visible,
+        buttons=[],
+        elem_classes="picture",
+    )
