@@ -36,11 +36,7 @@ FORMATS = {"mp4": ".mp4", "webm": ".webm", "gif": ".gif", "png": ""}
 def main(arguments: argparse.Namespace) -> int:
     path = Path(arguments.checkpoint) if arguments.checkpoint else newest_checkpoint()
     jobs, results = choose_jobs(arguments, path)
-    for job in jobs:
-        refuse_to_replace(job, job.output, "--output")
-        masks_path = Output(job.output, save_masks=arguments.save_masks).masks_path
-        if masks_path is not None:
-            refuse_to_replace(job, masks_path, "--save-masks")
+    check_outputs(jobs, arguments)
     wanted = read_wishes(arguments)
     animator = Animator.load(path, arguments.config, arguments.device)
     if animator.saved.report is not None:
@@ -75,6 +71,12 @@ def choose_jobs(arguments: argparse.Namespace, path: Path) -> tuple[list[Job], R
         if has_pairs:
             jobs = read_pairs(Path(arguments.pairs), background, output, suffix)
         else:
+            for option, path in (("source", source), ("driving", driving)):
+                if output.resolve() == Path(path).resolve():
+                    raise UserError(
+                        f"--output {output}: is the folder of --{option}; results in it would be "
+                        "taken for inputs the next time; choose another"
+                    )
             jobs = list_jobs(source, driving, background, output, suffix)
         return jobs, Results(output)
     for option in ("format", "skip_existing"):
@@ -90,24 +92,41 @@ def choose_jobs(arguments: argparse.Namespace, path: Path) -> tuple[list[Job], R
     return [Job(source, driving, background, output)], None
 
 
-def refuse_to_replace(job: Job, output: Path, origin: str) -> None:
-    """Raise UserError where `output`, written because of the option `origin`, would take the place
-    of an input, or of a folder around it.
+def check_outputs(jobs: Sequence[Job], arguments: argparse.Namespace) -> None:
+    """Raise UserError where a result would take the place of an input of any job, or of a folder
+    around it, or of another result.
     """
-    background = job.background
-    inputs = {
-        "source": job.source,
-        "driving": job.driving,
-        "background": background if background and is_file_name(background) else None,
-    }
-    for option, path in inputs.items():
-        if path is None:
-            continue
-        resolved = Path(path).resolve()
-        if output.resolve() in (resolved, *resolved.parents):
-            raise UserError(
-                f"{origin} {output} would replace --{option} {path}; choose another path"
-            )
+    inputs: dict[Path, str] = {}  # resolved, with the option and the path as it was given
+    for job in jobs:
+        background = job.background if job.background and is_file_name(job.background) else None
+        audio = None if arguments.audio in ("copy", "none") else arguments.audio
+        given = {
+            "--source": job.source,
+            "--driving": job.driving,
+            "--background": background,
+            "--audio": audio,
+        }
+        for option, path in given.items():
+            if path is not None:
+                resolved = Path(path).resolve()
+                inputs |= dict.fromkeys((resolved, *resolved.parents), f"{option} {path}")
+    outputs: set[Path] = set()
+    for job in jobs:
+        written = {"--output": job.output}
+        masks_path = Output(job.output, save_masks=arguments.save_masks).masks_path
+        if masks_path is not None:
+            written["--save-masks"] = masks_path
+        for origin, path in written.items():
+            if path.resolve() in inputs:
+                raise UserError(
+                    f"{origin} {path} would replace {inputs[path.resolve()]}; choose another path"
+                )
+            if path.resolve() in outputs:
+                raise UserError(
+                    f"{origin} {path} would replace another result; give the names with --pairs, "
+                    "in a column output"
+                )
+            outputs.add(path.resolve())
 
 
 def run_jobs(
@@ -202,10 +221,10 @@ def read_wishes(arguments: argparse.Namespace) -> Wanted:
 
 def read_settings(arguments: argparse.Namespace) -> Settings:
     crop_source, crop_driving = (
-        parse_crop(f"--{option}", specific or arguments.crop)
-        for option, specific in (
-            ("crop-source", arguments.crop_source),
-            ("crop-driving", arguments.crop_driving),
+        parse_crop("--crop", arguments.crop) if given is None else parse_crop(option, given)
+        for option, given in (
+            ("--crop-source", arguments.crop_source),
+            ("--crop-driving", arguments.crop_driving),
         )
     )
     return Settings(
@@ -306,7 +325,8 @@ def build_parser() -> argparse.ArgumentParser:
             f"--crop{option}",
             default=None if option else "none",
             metavar="auto|none|x,y,w,h",
-            help=f"of {what}: auto, around the figure; or a rectangle in pixels",
+            help=f"of {what}: auto, around the figure; or a rectangle in pixels (--crop=-9,0,64,64 "
+            "where it begins with a minus)",
         )
     pictures.add_argument(
         "--paste-back", action="store_true", help="put the result back into the uncropped source"

@@ -216,8 +216,11 @@ def _trained(path: Path, published: Published, config: Config | None) -> Checkpo
         metrics={},
         provenance={"published": published.project, "epoch": published.epoch},
     )
-    used = list(flatten(saved.evaluation_networks))
-    return saved._replace(report=LoadReport(used, [], published.unused, []))
+    used = saved.evaluation_networks
+    idle = {name: state for name, state in saved.networks.items() if name not in used}
+    # Nothing is missing: `load_networks` would refuse it.
+    report = LoadReport([*flatten(used)], [], [*flatten(idle), *published.unused], [])
+    return saved._replace(report=report)
 
 
 def load_networks(

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 import checkpoint
@@ -77,7 +78,11 @@ def main(arguments: argparse.Namespace) -> None:
     for line in plan.left_out:
         print(line)
     # The default animator's folder has no suffix, so that it does not move with the config.
-    folder = arguments.split + (f"-{name}" if arguments.animator else "")
+    folder = arguments.split
+    if arguments.data_root is not None:  # these are not the results of the run's own clips
+        folder += f"-{Path(arguments.data_root).resolve().name}"
+    if arguments.animator is not None:
+        folder += f"-{name}"
     default_output = checkpoint.run_folder(path) / "reconstruction" / folder
     output = Path(arguments.output or default_output)
     if output.exists() and not output.is_dir():
@@ -101,6 +106,7 @@ def main(arguments: argparse.Namespace) -> None:
         about = {
             "checkpoint": str(path),
             "step": saved.step,
+            "age": saved.age,
             "data": data.root if data.kind == "clips" else data.kind,
             "split": arguments.split,
             "animator": name,
@@ -149,7 +155,11 @@ def measure_clip(
     batch_size: int,
     save_frames: bool,
 ) -> MeasuredClip:
-    """Reconstruct a clip, measure it, write it side by side and, if wanted, frame by frame."""
+    """Reconstruct a clip, measure it, write it side by side and, if wanted, frame by frame.
+
+    Raises:
+        UserError: a prediction is not finite.
+    """
     name, frame_rate = clips.clips[index].name, clips.frame_rate(index)
     source = clips.read(index, [0])[0]
     collected: list[FrameMetrics] = []
@@ -165,6 +175,7 @@ def measure_clip(
         for batch in reconstruct_clip(
             mover, clips, index, batch_size=batch_size, measures=measures
         ):
+            _check_finite(batch.prediction, name, sum(len(found["l1"]) for found in collected))
             for driving, prediction in zip(batch.driving, to_uint8(batch.prediction), strict=True):
                 video.write(side_by_side(source, driving, prediction))
                 for kind, writer in folders.items():
@@ -175,6 +186,17 @@ def measure_clip(
         for metric in collected[0]
     }
     return MeasuredClip(name, len(metrics["l1"]), metrics)
+
+
+def _check_finite(prediction: Tensor, clip: str, first: int) -> None:
+    """Raises UserError for B x 3 x H x W, the first of which is frame `first` of the clip."""
+    is_finite = prediction.isfinite().flatten(1).all(dim=1)
+    if not is_finite.all():
+        frame = first + int(is_finite.logical_not().nonzero()[0])
+        raise UserError(
+            f"{clip}: frame {frame} of the prediction is not finite; the checkpoint is damaged or "
+            "its training diverged"
+        )
 
 
 def side_by_side(source: Frame, driving: Frame, prediction: Frame) -> Frame:
@@ -231,7 +253,13 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--save-frames", action="store_true", help="also write lossless PNG frames to frames/"
     )
-    parser.add_argument("--output", metavar="DIR", help="default: in the run's folder")
+    parser.add_argument(
+        "--output",
+        metavar="DIR",
+        help="default: in the run's folder, reconstruction/SPLIT, then with --data-root the name "
+        "of its last folder (test-heads), then --animator where it is given; an earlier "
+        "evaluation there is replaced, that of another checkpoint too",
+    )
     parser.add_argument("--batch-size", type=positive_int, default=8, help="frames at a time")
     add_device_argument(parser)
     return parser

@@ -125,18 +125,6 @@ class Animator:
         notes: list[str] = []
         picture, source_frame, box = self._fit_source(source, settings.crop_source, notes)
         driving = frames if isinstance(frames, Driving) else open_driving(frames)
-        driving = self._fit_driving(driving, settings.crop_driving, notes)
-        mover = build_mover(
-            self.model,
-            self.device,
-            name,
-            motion=settings.motion or "relative",
-            adapt_scale=settings.adapt_scale,
-            smoothing=Smoothing(driving.frame_rate) if settings.smooth else None,
-        )
-        reference = None
-        if isinstance(mover, MotionMover) and mover.motion == "relative":
-            reference, driving = find_reference(mover, source_frame, driving, settings, notes)
         backgrounds = None
         if background is not None:
             backgrounds, more = open_backgrounds(
@@ -147,6 +135,19 @@ class Animator:
                 settings.background_end,
             )
             notes += more
+        mover = build_mover(
+            self.model,
+            self.device,
+            name,
+            motion=settings.motion or "relative",
+            adapt_scale=settings.adapt_scale,
+            smoothing=Smoothing(driving.frame_rate) if settings.smooth else None,
+        )
+        # What reads the clip comes last, when nothing else can be refused.
+        driving = self._fit_driving(driving, settings.crop_driving, notes)
+        reference = None
+        if isinstance(mover, MotionMover) and mover.motion == "relative":
+            reference, driving = find_reference(mover, source_frame, driving, settings, notes)
         return Animation(
             mover,
             source_frame,
@@ -204,7 +205,7 @@ class Animator:
             box, how = self.cropper.figure_box(picture)
             notes.append(f"{name}: {how}")
         else:
-            require_overlap(crop, (picture.shape[0], picture.shape[1]), "--crop-source")
+            require_overlap(crop, (picture.shape[0], picture.shape[1]), "--crop, --crop-source")
             box = with_aspect(crop, self.size)
         return picture, cut_out(picture, box, self.size), box
 
@@ -221,7 +222,7 @@ class Animator:
             notes.append(f"{driving.name}: {how}")
             return driving.fitted(lambda index, frame: cut_out(frame, boxes[index], self.size))
         first, driving = driving.first()
-        require_overlap(crop, (first.shape[0], first.shape[1]), "--crop-driving")
+        require_overlap(crop, (first.shape[0], first.shape[1]), "--crop, --crop-driving")
         box = with_aspect(crop, self.size)
         return driving.fitted(lambda _, frame: cut_out(frame, box, self.size))
 
@@ -248,11 +249,12 @@ def find_reference(
     else:
         driving.require_repeatable("--reference-frame")
         index = wanted
-        after = next(islice(driving.frames, index, None), None)
+        num_frames = driving.num_frames or 0
+        # A damaged clip may end before.
+        after = next(islice(driving.frames, index, None), None) if index < num_frames else None
         if after is None:
             raise UserError(
-                f"--reference-frame {index}: {driving.name} has {driving.num_frames} frames, "
-                "counted from 0"
+                f"--reference-frame {index}: {driving.name} has {num_frames} frames, counted from 0"
             )
         frame = after
     distance = nearest_frame(mover, source, [frame], 1).distance

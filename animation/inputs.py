@@ -69,18 +69,27 @@ def open_driving(frames: DrivingFrames) -> Driving:
     if isinstance(frames, VideoReader):
         return Driving(frames, frames.frame_rate, frames.num_frames, str(frames.path))
     num_frames = len(frames) if isinstance(frames, list | tuple | np.ndarray) else None
-    return Driving(frames, DEFAULT_FRAME_RATE, num_frames, "driving frames")
+    name = "driving frames"
+    return Driving(frames, DEFAULT_FRAME_RATE, num_frames, name).fitted(
+        lambda _, frame: require_picture(frame, name)
+    )
 
 
 def open_source(source: Picture) -> tuple[Frame, str]:
     """The picture, uint8 H x W x 3, and its name for messages."""
     if isinstance(source, str | Path):
         return read_image(source), str(source)
-    if source.dtype != np.uint8 or source.ndim != 3 or source.shape[2] != 3:
+    return require_picture(source, "source"), "source"
+
+
+def require_picture(array: Frame, name: str) -> Frame:
+    """Raise UserError where `array`, the `name` of an API call, is no uint8 H x W x 3."""
+    if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
+        shape = " x ".join(map(str, array.shape))
         raise UserError(
-            f"source: an array of {source.dtype} {source.shape}; give uint8 height x width x 3"
+            f"{name}: an array of {array.dtype}, {shape}; give uint8, height x width x 3"
         )
-    return source, "source"
+    return array
 
 
 def open_backgrounds(
@@ -104,7 +113,8 @@ def open_backgrounds(
     notes: list[str] = []
     is_clip = False
     if isinstance(background, np.ndarray):
-        frames = still_background(background, data.size, data.fit, frame_rate)
+        picture = require_picture(background, "background")
+        frames = still_background(picture, data.size, data.fit, frame_rate)
     elif str(background) == TRANSPARENT:
         frames = None
     elif str(background) == SOURCE:

@@ -8,12 +8,14 @@ from typing import NamedTuple
 
 from animation.animation import Animation, ReferenceChoice
 from animation.animator import Animator
-from animation.inputs import open_test_clips
+from animation.inputs import Picture, open_test_clips
 from animation.layouts import AnimatedBatch, LayoutName
-from animation.settings import Settings
+from animation.settings import Settings, is_transparent
 from animation.writing import Output, choose_sound, write_animation
 from datasets.excerpt import Excerpt
+from datasets.sound import Sound
 from datasets.video import open_clip
+from datasets.video_writer import VideoWriter
 from errors import UserError
 from evaluation.cross_identity import CrossIdentity
 from metrics.detectors.detector import Detector
@@ -72,10 +74,9 @@ def run_job(
         UserError: names the option or the file; an earlier result stays.
     """
     began = time.perf_counter()
-    animation, layout, start = _prepare(animator, job, wanted)
+    animation, layout, sound = _prepare(animator, job, wanted)
     for note in animation.notes:
         announce(note)
-    sound = choose_sound(wanted.audio, job.driving, start, job.output)
     output = Output(job.output, layout, wanted.show_masks, wanted.save_masks, sound)
     figures = None
     if wanted.detector is not None:
@@ -100,11 +101,11 @@ def run_job(
 
 
 class _Prepared(NamedTuple):
-    """layout: as asked for, else what fits. start: of the driving frames in their clip, seconds."""
+    """layout: as asked for, else what fits."""
 
     animation: Animation
     layout: LayoutName | None
-    start: Fraction
+    sound: Sound | None
 
 
 def _prepare(animator: Animator, job: Job, wanted: Wanted) -> _Prepared:
@@ -115,24 +116,42 @@ def _prepare(animator: Animator, job: Job, wanted: Wanted) -> _Prepared:
             f"{option}: the checkpoint was trained without the mask branch; leave it out, or train "
             "with the section masks"
         )
-    is_excerpt = wanted.start is not None or wanted.end is not None
-    if job.source is not None and job.driving is not None:
-        clip, start = open_clip(job.driving), Fraction(0)
-        if is_excerpt:
-            clip = excerpt = Excerpt(clip, wanted.start or start, wanted.end)
-            start = excerpt.start
-        animation = animator.prepare(
-            job.source, clip, job.background, wanted.settings, with_masks=with_masks
+    if wanted.save_masks and wanted.settings.paste_back:
+        raise UserError(
+            "--save-masks writes masks of the model's size, --paste-back frames of the source's; "
+            "leave one of them out"
         )
-        return _Prepared(animation, wanted.layout, start)
+    is_excerpt = wanted.start is not None or wanted.end is not None
+    if job.source is None or job.driving is None:
+        if is_excerpt:
+            raise UserError("--start, --end are for a --driving clip; give one, or leave them out")
+        return _prepare_test_clips(animator, job, wanted, with_masks)
+    clip, start = open_clip(job.driving), Fraction(0)
     if is_excerpt:
-        raise UserError("--start, --end are for a --driving clip; give one, or leave them out")
+        clip = excerpt = Excerpt(clip, wanted.start or start, wanted.end)
+        start = excerpt.start
+    sound = choose_sound(wanted.audio, job.driving, start, job.output)
+    # Refuses what cannot be written before the clip is searched for crops and reference frame.
+    transparent = is_transparent(job.background)
+    VideoWriter(job.output, clip.frame_rate, transparent=transparent, sound=sound)
+    animation = animator.prepare(
+        job.source, clip, job.background, wanted.settings, with_masks=with_masks
+    )
+    return _Prepared(animation, wanted.layout, sound)
+
+
+def _prepare_test_clips(
+    animator: Animator, job: Job, wanted: Wanted, with_masks: bool
+) -> _Prepared:
     clips = open_test_clips(animator.saved)
-    background = clips.background if job.background is None else job.background
+    background: Picture | None = job.background
+    if background is None and not wanted.settings.paste_back:
+        background = clips.background
     animation = animator.prepare(
         clips.source, clips.driving, background, wanted.settings, with_masks=with_masks
     )
     layout = wanted.layout
-    if layout is None and not animation.is_transparent:
+    if layout is None and not (animation.is_transparent or wanted.settings.paste_back):
         layout = "demo" if animation.has_networks else "side-by-side"
-    return _Prepared(animation, layout, Fraction(0))
+    sound = choose_sound(wanted.audio, None, Fraction(0), job.output)
+    return _Prepared(animation, layout, sound)

@@ -1,16 +1,19 @@
 """Which animations to make: every source with every clip, or the pairs of a table."""
 
 import csv
+import os
 from collections import Counter
 from collections.abc import Sequence
 from itertools import product
 from pathlib import Path
 
+from animation.inputs import is_file_name
 from animation.jobs import Job
 from datasets.images import IMAGE_SUFFIXES
 from datasets.video import is_clip, natural_order
 from errors import UserError
 
+_LONGEST_NAME = 200  # bytes; file systems take 255, and while it is written a name is longer
 _COLUMNS = ("source", "driving", "background", "output")  # of a table; two are required
 
 
@@ -69,8 +72,8 @@ def read_pairs(path: Path, background: str | None, output: Path, suffix: str) ->
         image, clip = path.parent / line["source"], path.parent / line["driving"]
         name = line.get("output") or _name(image, clip, suffix)
         behind = line.get("background") or ""
-        if behind and (path.parent / behind).exists():
-            behind = str(path.parent / behind)
+        if behind and is_file_name(behind):
+            behind = os.path.join(path.parent, behind)  # keeps the ./ of ./source
         jobs.append(Job(str(image), str(clip), behind or background, output / name))
     if not jobs:
         raise UserError(f"--pairs {path}: there is no line below the names of the columns")
@@ -89,6 +92,12 @@ def _check_names(jobs: Sequence[Job]) -> list[Job]:
             f"{output}: {count} animations would have this name; give their pairs with --pairs, "
             "with a column output"
         )
+    for job in jobs:
+        if len(os.fsencode(job.output.name)) > _LONGEST_NAME:
+            raise UserError(
+                f"{job.output}: too long a name; give it a shorter one with --pairs, in a column "
+                "output"
+            )
     return list(jobs)
 
 
@@ -108,8 +117,14 @@ def _holds_clips(path: Path) -> bool:
     if not path.is_dir():
         return False
     entries = _visible(path)
-    has_frames = any(entry.suffix.lower() in IMAGE_SUFFIXES for entry in entries)
-    return not has_frames and any(is_clip(entry) for entry in entries)
+    frames = [entry for entry in entries if entry.suffix.lower() in IMAGE_SUFFIXES]
+    clips = [entry for entry in entries if is_clip(entry) and entry not in frames]
+    if frames and clips:
+        raise UserError(
+            f"--driving {path}: holds images ({frames[0].name}) and clips ({clips[0].name}); keep "
+            "the frames of a clip, or the clips, in a folder of their own"
+        )
+    return bool(clips)
 
 
 def _visible(folder: Path) -> list[Path]:

@@ -3,7 +3,10 @@
 import csv
 from pathlib import Path
 
+from errors import UserError
 from files import replacing
+
+_KEY = "output"
 
 Row = dict[str, str]
 
@@ -11,32 +14,49 @@ Row = dict[str, str]
 class Results:
     """results.csv in the folder `output`, written anew after every job.
 
-    Rows of an earlier run stay for outputs that this run skips.
+    Rows of an earlier run stay until this one has made their output again.
+
+    Raises:
+        UserError: there is a results.csv that no earlier run wrote.
     """
 
     def __init__(self, output: Path) -> None:
         self.path = output / "results.csv"
-        self.rows: list[Row] = []
-        self._earlier = {row.get("output", ""): row for row in _read_rows(self.path)}
+        self._rows = {row[_KEY]: row for row in _read_rows(self.path)}
 
     def add(self, row: Row) -> None:
-        self.rows.append(row)
+        """The row of one output."""
+        self._rows[row[_KEY]] = row
         self._write()
 
     def keep(self, row: Row) -> None:
-        """Add the earlier row of the same output, `row` where there is none."""
-        self.add(self._earlier.get(row["output"], row))
+        """Leave the row of an output that is there already; `row` where none tells of it."""
+        earlier = self._rows.get(row[_KEY], row)
+        # It may tell of a later attempt, which failed and left the output as it was.
+        self.add(row if earlier.get("error") else earlier)
 
     def _write(self) -> None:
-        columns = dict.fromkeys(column for row in self.rows for column in row)
-        with replacing(self.path) as temporary, temporary.open("w", newline="") as file:
+        columns = dict.fromkeys(column for row in self._rows.values() for column in row)
+        # File names may be no text; they come back as they were.
+        with (
+            replacing(self.path) as temporary,
+            temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
+        ):
             writer = csv.DictWriter(file, fieldnames=list(columns), restval="")
             writer.writeheader()
-            writer.writerows(self.rows)
+            writer.writerows(self._rows.values())
 
 
 def _read_rows(path: Path) -> list[Row]:
     if not path.exists():
         return []
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
+    try:
+        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+            reader = csv.DictReader(file)
+            is_ours = {_KEY, "status"} <= set(reader.fieldnames or ())
+            rows = list(reader)
+    except (OSError, csv.Error):
+        is_ours = False
+    if not is_ours:
+        raise UserError(f"{path}: no earlier run wrote this; choose another --output")
+    return rows

@@ -1,7 +1,10 @@
 """How to animate: the options of animate.py and of the Python API, and the rules between them."""
 
-from dataclasses import dataclass
-from typing import Literal
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, PositiveInt
+from pydantic.dataclasses import dataclass
 
 from animation.background_swap import BackgroundType, Compose
 from animation.inputs import TRANSPARENT, Picture
@@ -11,7 +14,7 @@ from datasets.crops import Box
 from errors import UserError
 
 Motion = Literal["relative", "absolute"]
-ReferenceFrame = int | Literal["first", "auto"]
+ReferenceFrame = Annotated[int, Field(ge=0)] | Literal["first", "auto"]
 Crop = Box | Literal["auto", "none"]
 
 
@@ -21,6 +24,9 @@ class Settings:
 
     reference_frame: counts from 0, in the driving frames as they are given.
     crop_source, crop_driving: `none` fits the whole picture as `data.fit` of the config says.
+
+    Raises:
+        ValueError: a field has a value that its type does not know.
     """
 
     animator: AnimatorName | None = None
@@ -34,7 +40,7 @@ class Settings:
     background_type: BackgroundType | None = None
     background_end: BackgroundEnd | None = None
     compose: Compose | None = None
-    batch_size: int = 8
+    batch_size: PositiveInt = 8
 
 
 def check_motion(settings: Settings, animator: AnimatorName) -> None:
@@ -51,11 +57,16 @@ def check_motion(settings: Settings, animator: AnimatorName) -> None:
                     f"{option} belongs to the animator motion; leave it out, or use "
                     "--animator motion"
                 )
-    if settings.motion == "absolute" and settings.reference_frame != "first":
-        raise UserError(
-            "--reference-frame is for relative motion: absolute motion refers to no frame; leave "
-            "one of them out"
-        )
+    if settings.motion == "absolute":
+        for option, is_given in (
+            ("--reference-frame", settings.reference_frame != "first"),
+            ("--adapt-scale", settings.adapt_scale),
+        ):
+            if is_given:
+                raise UserError(
+                    f"{option} is for relative motion: absolute motion refers to no frame; leave "
+                    "one of them out"
+                )
 
 
 def check_background(settings: Settings, has_background: bool) -> None:
@@ -96,7 +107,7 @@ def choose_swap(background: Picture, settings: Settings) -> tuple[BackgroundType
 
 
 def is_transparent(background: Picture | None) -> bool:
-    return isinstance(background, str) and background == TRANSPARENT
+    return isinstance(background, str | Path) and str(background) == TRANSPARENT
 
 
 def as_typed(option: str) -> str:

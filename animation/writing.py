@@ -91,7 +91,10 @@ def choose_sound(audio: str, driving: str | None, start: Fraction, output: Path)
     if audio == "copy":
         sound = None
         if driving is not None and takes_sound(output):
-            sound = open_sound(driving)
+            try:
+                sound = open_sound(driving)
+            except UserError as error:
+                raise UserError(f"{error}; use --audio none") from None
         return None if sound is None else sound.cut(start)
     if not takes_sound(output):
         raise UserError(

@@ -8,11 +8,12 @@ import numpy as np
 
 from errors import UserError
 from evaluation.names import BASELINE, METRICS, Metric
-from evaluation.report import SUMMARY_FILE, MeasuredClip, bounds, number, read_frames
+from evaluation.report import FRAMES_FILE, SUMMARY_FILE, MeasuredClip, bounds, number, read_frames
 from metrics.intervals import Interval, over_clips, over_frames
 
 _SAME_TRUTH = 1e-4  # L1 of the source repeated: how far two devices may be apart
 _NUM_NAMED = 3
+_NEEDED = ("checkpoint", "step", "animator", "image_size", "measured_with")  # of metrics.json
 
 
 class Evaluation(NamedTuple):
@@ -62,7 +63,7 @@ def compare_runs(a: Path, b: Path) -> str:
 def read_evaluation(folder: Path) -> Evaluation:
     """Raises UserError where there is none."""
     try:
-        about = json.loads((folder / SUMMARY_FILE).read_text())
+        about = json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))
         metrics = frozenset(about["metrics"])
         clips = {clip.name: clip for clip in read_frames(folder)}
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -70,6 +71,20 @@ def read_evaluation(folder: Path) -> Evaluation:
             f"--compare {folder}: no metrics.json and frames.csv of an evaluation in it; give two "
             "folders that reconstruct.py wrote"
         ) from error
+    missing = [name for name in _NEEDED if name not in about]
+    if missing:
+        raise UserError(
+            f"--compare {folder}: {SUMMARY_FILE} lacks {', '.join(missing)}; evaluate once more"
+        )
+    if not clips:
+        raise UserError(f"--compare {folder}: {FRAMES_FILE} has no frame in it; evaluate once more")
+    for clip in clips.values():
+        lost = sorted((metrics | {f"{BASELINE}l1"}) - clip.metrics.keys())
+        if lost:
+            raise UserError(
+                f"--compare {folder}: {FRAMES_FILE} lacks {', '.join(lost[:_NUM_NAMED])}; "
+                "evaluate once more"
+            )
     return Evaluation(folder, about, metrics, clips)
 
 
@@ -133,7 +148,7 @@ def _title(label: str, run: Evaluation) -> str:
     about = run.about
     num_frames = sum(clip.num_frames for clip in run.clips.values())
     return (
-        f"{label}: {run.folder}: {about['checkpoint']} (step {about['step']}), "
+        f"{label}: {run.folder}: {about['checkpoint']} ({about['age']}), "
         f"{about['animator']}; {len(run.clips)} clips, {num_frames} frames"
     )
 

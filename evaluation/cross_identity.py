@@ -12,11 +12,14 @@ from metrics.detectors.detector import Detector, IdentityEncoder, LandmarkDetect
 class CrossIdentity:
     """Figures of one animation, frame by frame; `figures` takes the mean.
 
-    identity_distance: Euclidean distance of the embeddings of result and source: who it is.
+    They are about the animated source, before another background is put behind it.
+
+    identity_distance: Euclidean distance of the embeddings of the moved source and the source:
+        who it is.
     pose_distance: mean distance in pixels of the landmarks of result and driving frame, once place
         and size of the figure are taken out: what it does. The published AKD compares pictures of
         one person, so it is another number.
-    found: share of the results in which the detector found the figure.
+    found: share of the frames in which the detector found the figure.
 
     Beside them `driving_identity_distance` and `source_pose_distance`: what copying the driving
     frame and repeating the source would get. A figure is left out that the detector cannot tell.
@@ -28,16 +31,17 @@ class CrossIdentity:
         self._source_embedding = self._embedding(source)
         self._collected: list[dict[str, float]] = []
 
-    def add(self, driving: Frames, result: Frames) -> None:
-        """B frames of each, uint8 B x H x W x 3."""
-        for driving_frame, frame in zip(driving, result, strict=True):
+    def add(self, driving: Frames, animated: Frames) -> None:
+        """B driving frames and the source moved by them, uint8 B x H x W x 3."""
+        for driving_frame, frame in zip(driving, animated, strict=True):
             figures: dict[str, float] = {}
-            points, wanted = self._landmarks(frame), self._landmarks(driving_frame)
+            # Both of one frame at once: a detector that searches for a face does so once.
+            points, embedding = self._landmarks(frame), self._embedding(frame)
+            wanted, other = self._landmarks(driving_frame), self._embedding(driving_frame)
             if points is not None and wanted is not None and self._source_points is not None:
                 figures["pose_distance"] = pose_distance(points, wanted)
                 figures["source_pose_distance"] = pose_distance(self._source_points, wanted)
                 figures["found"] = float(not np.isnan(points).all())
-            embedding, other = self._embedding(frame), self._embedding(driving_frame)
             if embedding is not None and other is not None and self._source_embedding is not None:
                 figures["identity_distance"] = _distance(embedding, self._source_embedding)
                 figures["driving_identity_distance"] = _distance(other, self._source_embedding)

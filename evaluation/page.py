@@ -8,7 +8,7 @@ from urllib.parse import quote
 
 from evaluation.names import BASELINE, METRICS, Metric
 from evaluation.published_tables import LEFT_OUT, PublishedTable, own_figures
-from evaluation.report import MeasuredClip, Summaries, bounds, mean_and_bounds, number
+from evaluation.report import PSNR_NOTE, MeasuredClip, Summaries, bounds, mean_and_bounds, number
 from evaluation.results_folder import clip_path
 from files import replacing
 from metrics.intervals import clip_means
@@ -35,7 +35,7 @@ def write_page(
     height, width = about["image_size"]
     subject = escape(f"{about['data']}, {about['split']}")
     amount = f"{about['num_clips']} clips, {about['num_frames']} frames"
-    origin = escape(f"{about['checkpoint']}, step {about['step']}, animator {about['animator']}")
+    origin = escape(f"{about['checkpoint']}, {about['age']}, animator {about['animator']}")
     whole, regions = _split_by_region(summaries)
     cards = [_card(clip, columns, (height, width * len(columns))) for clip in clips]
     page = f"""<!doctype html>
@@ -45,7 +45,7 @@ def write_page(
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>Reconstruction: {subject}</title>
 <style>
-{_STYLE.read_text()}</style>
+{_STYLE.read_text(encoding="utf-8")}</style>
 </head>
 <body>
 <header>
@@ -59,7 +59,7 @@ def write_page(
 </div>
 {_by_region(_summary_table(summaries, regions), regions, kind="panel")}
 <ul class="notes">
-{_lines("li", _notes(about))}
+{_lines("li", _notes(about, summaries))}
 </ul>
 {_published(published, summaries)}
 <h2>Clips</h2>
@@ -69,7 +69,7 @@ def write_page(
 </html>
 """
     with replacing(path) as temporary:
-        temporary.write_text(page, encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
 def _split_by_region(found: Iterable[str]) -> tuple[list[str], list[str]]:
@@ -110,12 +110,14 @@ def _summary_table(summaries: Summaries, names: Sequence[str]) -> str:
     return _table(("", *heads), rows, kind="wide")
 
 
-def _notes(about: Mapping[str, Any]) -> Iterable[str]:
+def _notes(about: Mapping[str, Any], summaries: Summaries) -> Iterable[str]:
     yield (
         "The first frame of each clip is the source, every frame a driving frame. Means are over "
         "frames; frames where a metric is not defined are left out, and not counted under frames. "
         "An interval over frames takes them for independent and is too narrow."
     )
+    if "psnr" in summaries:
+        yield PSNR_NOTE
     for kind, description in about["measured_with"].items():
         yield (
             f"{kind}: {description['name']}; {description['weights']}; "

@@ -1,5 +1,6 @@
 """Where the salient region of a real frame is: found by a network, or given as masks."""
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
@@ -21,6 +22,8 @@ from visualization import to_uint8
 
 BACKGROUND_WEIGHT = 0.5  # of dense motion; below it, the keypoints move a pixel: the figure
 WHITE = 127  # of 255; masks are brighter where they mean the salient region
+
+logger = logging.getLogger(__name__)
 
 
 class Regions(Protocol):
@@ -114,6 +117,7 @@ class MaskRegions:
 class GivenRegions:
     """Masks that lie beside the clips: `folder/<clip>/00000.png` or `folder/<clip>.mp4`, a mask for
     each frame of the clip, bright where it is salient, and fitted to the image size as the frames.
+    Warns of a clip whose masks are the same in every pixel.
 
     Raises:
         UserError: a clip has no masks, or fewer than it has frames.
@@ -133,6 +137,7 @@ class GivenRegions:
         )
         self._size = clips.image_size
         self._fit: Fit = fit
+        self._num_frames: dict[str, int] = {}
         self._masks = {clip.name: _open_masks(folder, clip.name) for clip in clips.clips}
         for index, clip in enumerate(clips.clips):
             masks, num_frames = self._masks[clip.name], clips.num_frames(index)
@@ -141,15 +146,26 @@ class GivenRegions:
                     f"--salient: {masks.path} has {masks.num_frames} masks, its clip {num_frames} "
                     "frames; give one for each"
                 )
+            self._num_frames[clip.name] = num_frames
 
     def start(self, name: str, source: Tensor) -> Callable[[Tensor], Tensor]:
         """See `Regions.start`."""
         masks: Iterator[Frame] = iter(self._masks[name])
+        shares: list[float] = []  # of each frame, how much is salient
 
         def find(driving: Tensor) -> Tensor:
             frames = np.stack([next(masks) for _ in driving])
             grey = fit_frames(frames, self._size, self._fit).mean(axis=-1, keepdims=True)
-            return torch.from_numpy(grey > WHITE).movedim(-1, 1).to(driving.device)
+            regions = grey > WHITE
+            shares.extend(regions.mean(axis=(1, 2, 3)))
+            if len(shares) == self._num_frames[name] and set(shares) in ({0.0}, {1.0}):
+                logger.warning(
+                    "--salient: the masks of %s are %s in every pixel; white is salient, black "
+                    "the rest",
+                    self._masks[name].path,
+                    "salient" if shares[0] else "not salient",
+                )
+            return torch.from_numpy(regions).movedim(-1, 1).to(driving.device)
 
         return find
 

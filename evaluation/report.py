@@ -17,6 +17,10 @@ from metrics.intervals import Interval, clip_means, over_clips, over_frames
 SUMMARY_FILE = "metrics.json"
 CLIPS_FILE = "metrics.csv"
 FRAMES_FILE = "frames.csv"
+PSNR_NOTE = (
+    "the source is among the driving frames: repeating it is perfect there, which lifts its mean "
+    "PSNR"
+)
 _PRECISION = ".7g"  # in the files: what float32 holds
 
 
@@ -68,7 +72,7 @@ def write_report(
     }
     with replacing(folder / SUMMARY_FILE) as temporary:
         text = json.dumps({**about, "metrics": metrics}, indent=2, allow_nan=False)
-        temporary.write_text(text + "\n")
+        temporary.write_text(text + "\n", encoding="utf-8")
     _write_rows(
         folder / CLIPS_FILE,
         ["clip", "num_frames", *summaries],
@@ -89,7 +93,7 @@ def write_report(
 
 
 def _write_rows(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
-    with replacing(path) as temporary, temporary.open("w", newline="") as file:
+    with replacing(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(header)
         for row in rows:
@@ -113,7 +117,7 @@ def _short(interval: Interval) -> dict[str, float | int | None]:
 def read_frames(folder: Path) -> list[MeasuredClip]:
     """The clips of an evaluation from its frames.csv."""
     rows: dict[str, list[dict[str, str]]] = {}
-    with (folder / FRAMES_FILE).open(newline="") as file:
+    with (folder / FRAMES_FILE).open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
             rows.setdefault(row["clip"], []).append(row)
     return [
@@ -132,7 +136,7 @@ def read_frames(folder: Path) -> list[MeasuredClip]:
 
 def console_table(summaries: Summaries) -> str:
     """Each metric over all frames, with its mean and interval over clips, beside that of repeating
-    the source.
+    the source; a note below.
     """
     lines = [
         f"{'':24}{'model':>10}  {'over clips, 95%':29}{'repeat source':>14}{'frames':>9}",
@@ -146,6 +150,8 @@ def console_table(summaries: Summaries) -> str:
                 f"{number(baseline.over_frames.mean, metric.digits):>14}"
                 f"{model.over_frames.num_values:9}"
             )
+    if "psnr" in summaries:
+        lines.append(PSNR_NOTE)
     return "\n".join(lines)
 
 

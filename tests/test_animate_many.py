@@ -1,4 +1,4 @@
-"""animate.py: many animations in one go, and the figures of a detector."""
+"""animate.py: many animations in one go."""
 
 import csv
 import shutil
@@ -101,7 +101,7 @@ def test_skip_existing_keeps_files_and_their_rows(place, run):
     after = rows()
     assert after[0] == before[0]
     assert after[1]["status"] == "done"
-    assert float(after[1]["seconds"]) != float(before[1]["seconds"])
+    assert (place / "out" / "b--one.mp4").exists()
 
 
 def test_skipped_without_an_earlier_table(place, run):
@@ -110,6 +110,52 @@ def test_skipped_without_an_earlier_table(place, run):
     (place / "out" / "results.csv").unlink()
     assert run(*inputs, "--skip-existing") == 0
     assert [row["status"] for row in rows()] == ["skipped", "skipped"]
+
+
+def test_rows_of_an_earlier_run_survive_an_interruption(place, run, monkeypatch):
+    """Ctrl-C at the first job that is still to do."""
+    inputs = ("--source", "sources", "--driving", "clips/one.mp4", "--output", "out")
+    assert run(*inputs) == 0
+    before = rows()
+    (place / "out" / "a--one.mp4").unlink()
+
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(animate, "run_job", interrupted)
+        assert run(*inputs, "--skip-existing") == 130
+    assert rows() == before
+
+
+def test_a_row_that_failed_does_not_stand_for_an_output_that_is_there(place, run):
+    inputs = ("--source", "sources", "--driving", "clips/one.mp4", "--output", "out")
+    assert run(*inputs) == 0
+    picture = (place / "sources" / "a.png").read_bytes()
+    (place / "sources" / "a.png").write_text("no image")
+    assert run(*inputs) == 1
+    assert rows()[0]["status"] == "failed"
+    (place / "sources" / "a.png").write_bytes(picture)
+    assert run(*inputs, "--skip-existing") == 0
+    assert rows()[0]["status"] == "skipped"
+
+
+def test_backgrounds_of_pairs(place, run):
+    """A keyword stays one, whatever lies there; a name is relative to the table."""
+    (place / "tables" / "source").mkdir(parents=True)
+    Image.fromarray(numbered_frame(9, (SIDE, SIDE))).save(place / "tables" / "third.png")
+    shutil.copy(place / "tables" / "third.png", place / "tables" / "source" / "0.png")
+    table = place / "tables" / "pairs.csv"
+    pair = "../sources/a.png,../clips/two"
+    backgrounds = ["source", "./source", "third.png", ""]
+    lines = [f"{pair},{name},{number}.gif" for number, name in enumerate(backgrounds)]
+    table.write_text("\n".join(["source,driving,background,output", *lines]))
+    assert run("--pairs", table, "--output", "out", "--background", "#0000ff") == 0
+    found = [row["background"] for row in rows()]
+    assert found == ["source", f"{place}/tables/./source", f"{place}/tables/third.png", "#0000ff"]
+    frames = [open_clip(f"out/{number}.gif").read([0]) for number in range(4)]
+    assert (frames[0] != frames[1]).any()
+    assert abs(frames[1].astype(int) - frames[2]).max() <= 8  # the same picture
 
 
 def test_pairs(place, run):
@@ -148,14 +194,43 @@ def test_folders_of_frames(place, run):
         ("--pairs twice.csv --output out", "out/a--one.mp4: 2 animations would have this name"),
         ("--pairs twice.csv --source a.png --driving b", "--pairs names sources and driving clips"),
         ("--source empty --driving clips --output out", "--source empty: no images (png, jpg) in"),
+        (
+            "--source sources --driving mixed --output out",
+            "--driving mixed: holds images (0.png)",
+        ),
+        (
+            "--source sources --driving clips --output clips",
+            "--output clips: is the folder of --",
+        ),
+        ("--pairs self.csv --output .", "--output one.mp4 would replace --driving one.mp4; choose"),
+        (
+            "--pairs masks.csv --output out --save-masks",
+            "--output out/a-masks.mp4 would replace",
+        ),
+        ("--pairs long.csv --output out", "too long a name; give it a shorter one with --pairs"),
+        (
+            "--source sources --driving clips --output foreign",
+            "foreign/results.csv: no earlier",
+        ),
     ],
 )
 def test_bad_input(place, run, capsys, arguments, expected):
     (place / "empty").mkdir()
+    (place / "foreign").mkdir()
+    (place / "foreign" / "results.csv").write_bytes(b"caf\xe9;1\n")
+    write_frame_folder(place / "mixed", 1, (SIDE, SIDE))
+    (place / "mixed" / "frame0.png").rename(place / "mixed" / "0.png")
+    for name in ("one.mp4", "mixed/one.mp4"):
+        shutil.copy(place / "clips" / "one.mp4", place / name)
     tables = {
         "head": "source,driving\n",
         "names": "source,drive\na,b\n",
         "hole": "source,driving\na.png,one.mp4\na.png,\n",
+        "self": "source,driving,output\nsources/a.png,clips/one.mp4,one.mp4\n"
+        "sources/a.png,one.mp4,b.mp4\n",
+        "masks": "source,driving,output\nsources/a.png,clips/one.mp4,a.mp4\n"
+        "sources/a.png,clips/one.mp4,a-masks.mp4\n",
+        "long": f"source,driving,output\nsources/a.png,clips/one.mp4,{'n' * 250}.mp4\n",
         "twice": "source,driving\na.png,clips/one.mp4\na.png,clips/one.mp4\n",
     }
     for name, text in tables.items():

@@ -73,7 +73,8 @@ def test_report_names_what_is_unused_and_nothing_else(tmp_path):
     config = motion_config()
     saved = load(write(tmp_path / "f.pth.tar", fomm_content(config)), config)
     assert saved.report is not None
-    assert "unused" not in str(saved.report)  # neither blur kernels nor the discriminator
+    judges = list(saved.networks["discriminator"])  # it only trains
+    assert saved.report.unused == [f"discriminator.{name}" for name in judges]
 
 
 def test_without_epoch_discriminator_and_blur(tmp_path):

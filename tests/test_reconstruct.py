@@ -10,13 +10,17 @@ from fractions import Fraction
 import av
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import reconstruct
 from datasets.build import build_source
 from datasets.video import open_clip
+from errors import UserError
+from evaluation.measures import Pixels
+from evaluation.reconstruction import EightBit
 from model import Model
-from tests.factories import tiny_config
+from tests.factories import MemoryClips, tiny_config
 from tests.media import numbered_frame, truncate, write_clip, write_frame_folder
 from tests.runs import call, error_line, step_file, write_clips
 
@@ -189,8 +193,12 @@ def test_default_output_again_and_other_batch_size(tiny_run, tmp_path):
 @pytest.fixture(scope="module")
 def masks_alone(tmp_path_factory):
     """A checkpoint of a model with the mask branch only."""
-    path = tmp_path_factory.mktemp("masks") / "mine.pt"
     config = tiny_config("motion=null", "discriminator=null", "background=null")
+    return save_untrained(tmp_path_factory.mktemp("masks") / "mine.pt", config)
+
+
+def save_untrained(path, config):
+    """A checkpoint of a model as it starts."""
     reconstruct.checkpoint.save(
         path,
         config,
@@ -203,6 +211,60 @@ def masks_alone(tmp_path_factory):
         metrics={},
     )
     return path
+
+
+def test_other_data_have_a_folder_of_their_own(tiny_run, tmp_path):
+    """So that the results of the run's own test split stay."""
+    run, heads = shutil.copytree(tiny_run, tmp_path / "run"), tmp_path / "heads"
+    write_clip(heads / "test" / "a.mp4", 2, (32, 32))
+    arguments = ("--checkpoint", step_file(run, 8), "--data-root", f"{heads}/")
+    assert call(reconstruct, *arguments) == 0
+    assert call(reconstruct, *arguments, "--animator", "masks") == 0
+    folders = run / "reconstruction"
+    assert {folder.name for folder in folders.iterdir()} == {"test-heads", "test-heads-masks"}
+
+
+def test_every_clip_counts_though_training_sampled_identities(tmp_path, capsys):
+    """Clips of other data need no identity in their names."""
+    config = tiny_config("motion=null", "discriminator=null", "background=null")
+    data = config.data.model_copy(update={"kind": "clips", "root": "gone", "id_sampling": True})
+    path = save_untrained(tmp_path / "mine.pt", config.model_copy(update={"data": data}))
+    for name in ("a", "b"):
+        write_clip(tmp_path / "data" / "train" / f"{name}.mp4", 2, (32, 32))
+    arguments = ("--checkpoint", path, "--data-root", tmp_path / "data", "--split", "train")
+    assert call(reconstruct, *arguments, "--output", tmp_path / "out") == 0
+    assert [row["clip"] for row in rows_of(tmp_path / "out" / "metrics.csv")] == ["a", "b"]
+    note = "repeating it is perfect there, which lifts its mean PSNR"
+    assert note in capsys.readouterr().out.splitlines()[-2]
+
+
+class FailsOnFrame:
+    """A mover that repeats the driving frame; one pixel of frame `number` is NaN."""
+
+    device = torch.device("cpu")
+
+    def __init__(self, number):
+        self.number = number
+
+    def start(self, source, reference=None):
+        def move(driving):
+            prediction = driving.clone()
+            here = driving[:, 1, 0, 0].mul(255).round() == self.number  # see MemoryClips
+            prediction[here, 0, 5, 5] = torch.nan
+            return prediction
+
+        return move
+
+
+@pytest.mark.parametrize("number", [0, 3])
+def test_a_prediction_that_is_not_finite_is_an_error(tmp_path, number):
+    """It must not pass for frames where a metric is not defined."""
+    mover, clips = EightBit(FailsOnFrame(number)), MemoryClips(["a"])
+    with pytest.raises(UserError, match=f"^a: frame {number} of the prediction is not finite; the"):
+        reconstruct.measure_clip(
+            mover, clips, 0, [Pixels()], tmp_path, batch_size=2, save_frames=False
+        )
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 def test_named_animator(tiny_run, tmp_path, puppets):
@@ -384,7 +446,7 @@ def test_the_models_own_region(tiny_run, tmp_path, animator, name):
 @pytest.mark.parametrize(
     ("options", "module", "line"),
     [
-        (("--lpips", "alex"), "lpips", "no lpips: --lpips: lpips is not installed: pip install"),
+        (("--lpips", "alex"), "lpips", "no lpips: --lpips: lpips cannot be imported"),
         (("--detector", "dlib"), "dlib", "no akd, mkr, aed: --detector dlib: dlib cannot be impo"),
         (("--salient", "saliency"), "onnxruntime", "no salient metrics: --salient saliency: "),
     ],

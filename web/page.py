@@ -238,7 +238,8 @@ class Page:
         is_relative = is_motion and motion == "relative"
         return [gr.update(visible=visible) for visible in (is_motion, is_relative, is_relative)]
 
-    def _begin(self) -> Changes:
+    def _begin(self, request: gr.Request) -> Changes:
+        self._stopped.discard(request.session_hash)  # of a click that came too late
         return {
             self._animate: gr.update(visible=False),
             self._stop: gr.update(value="Stop", interactive=True, visible=True),

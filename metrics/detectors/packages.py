@@ -1,5 +1,6 @@
 """Optional packages of the detectors: looked for when one is built, never before."""
 
+import sys
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -38,4 +39,6 @@ def weight_file(package: str, path: str) -> Path:
         file = Path(folder) / path
         if file.is_file():
             return file
-    raise UserError(f"no file {path} of the package {package}: {_INSTALL_WEIGHTS}")
+    # Some of them have no release for later ones, and the command passes over them.
+    python = " (mostly for Python below 3.13)" if sys.version_info >= (3, 13) else ""
+    raise UserError(f"no file {path} of the package {package}{python}: {_INSTALL_WEIGHTS}")

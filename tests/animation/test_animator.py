@@ -1,6 +1,7 @@
 """The Python API: what users of `Animator` see."""
 
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -114,8 +115,14 @@ def test_an_iterator_is_read_once(animator, source, driving, settings, message):
 
 
 def test_mistakes_are_reported_before_the_first_frame(animator, source, driving):
-    with pytest.raises(UserError, match=r"source: an array of float64 \(32, 32, 3\); give uint8"):
+    with pytest.raises(UserError, match="source: an array of float64, 32 x 32 x 3; give uint8"):
         animator.animate(source / 255, driving)
+    with pytest.raises(UserError, match="driving frames: an array of float64, 32 x 32 x 3; give"):
+        animator.animate(source, driving / 255)
+    with pytest.raises(UserError, match="driving frames: an array of uint8, 32 x 32; give uint8"):
+        animator.animate(source, driving[..., 0])
+    with pytest.raises(UserError, match="background: an array of float64, 32 x 32 x 3; give"):
+        animator.animate(source, driving, source / 255)
     with pytest.raises(UserError, match="there are no driving frames"):
         animator.animate(source, [])
     with pytest.raises(UserError, match=r"--background missing.png: no such file"):
@@ -127,3 +134,24 @@ def test_frame_rate_and_number(animator, media, source, driving):
     assert (animation.frame_rate, animation.num_frames) == (30, 5)
     assert animator.prepare(source, driving).num_frames == 5
     assert animator.prepare(source, iter(driving)).num_frames is None
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"motion": "absolut"},
+        {"compose": "bogus"},
+        {"batch_size": 0},
+        {"reference_frame": -1},
+        {"reference_frame": "last"},
+        {"crop_source": "face"},
+    ],
+)
+def test_settings_know_their_values(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        Settings(**wrong)
+
+
+def test_transparent_as_a_path(animator, source, driving):
+    frames = list(animator.animate(source, driving, Path("transparent")))
+    assert frames[0].shape == (SIDE, SIDE, 4)

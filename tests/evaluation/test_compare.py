@@ -25,6 +25,7 @@ def write_run(folder, l1, akd=None, size=64, baseline=0.3, names="abc", detector
     about = {
         "checkpoint": "c.pt",
         "step": 8,
+        "age": "step 8",
         "animator": "motion",
         "image_size": [size, size],
         "measured_with": {} if akd is None else {"detector": detector},
@@ -114,6 +115,25 @@ def test_what_does_not_compare(tmp_path, capsys, other, expected):
     argv = ["--compare", str(a), str(b)]
     assert reconstruct.run_entry_point(reconstruct.main, reconstruct.build_parser(), argv) == 2
     assert re.search(expected, error_line(capsys, "reconstruct.py"))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "expected"),
+    [
+        ({"metrics.json": '{"metrics": {"l1": {}}, "step": 8}'}, "lacks checkpoint, animator, im"),
+        ({"frames.csv": "clip,frame,l1,baseline_l1\n"}, "frames.csv has no frame in it"),
+        ({"frames.csv": "clip,frame,l1\na,0,0.1\n"}, "frames.csv lacks baseline_l1"),
+    ],
+)
+def test_an_evaluation_with_parts_missing(tmp_path, capsys, spoil, expected):
+    a, b = write_run(tmp_path / "a", [[0.1]]), write_run(tmp_path / "b", [[0.1]])
+    for name, content in spoil.items():
+        (b / name).write_text(content)
+    argv = ["--compare", str(a), str(b)]
+    assert reconstruct.run_entry_point(reconstruct.main, reconstruct.build_parser(), argv) == 2
+    line = error_line(capsys, "reconstruct.py")
+    assert f"--compare {b}: " in line
+    assert expected in line
 
 
 def test_no_evaluation_there(tmp_path, capsys):

@@ -19,6 +19,7 @@ NAMES = ("id1#a", "b & <c>")
 ABOUT = {
     "checkpoint": "runs/<i>demo</i>/best.pt",
     "step": 8,
+    "age": "step 8",
     "data": "puppets",
     "split": "test",
     "animator": "motion",
@@ -38,11 +39,13 @@ ABOUT = {
 
 
 class Reader(HTMLParser):
-    """Text, links and rows of a page; fails where a tag is not closed."""
+    """Text, links and rows of a page, and (row, figure) of what is bold; fails where a tag is not
+    closed.
+    """
 
     def __init__(self, page):
         super().__init__()
-        self.text, self.links, self.rows, self._open = [], [], [], []
+        self.text, self.links, self.rows, self.bold, self._open = [], [], [], [], []
         self.feed(page)
         assert self._open == []
 
@@ -62,6 +65,8 @@ class Reader(HTMLParser):
         self.text.append(data.strip())
         if "tr" in self._open:
             self.rows[-1].append(data.strip())
+        if "strong" in self._open:
+            self.bold.append((self.rows[-1][0], data.strip()))
 
 
 @pytest.fixture
@@ -107,6 +112,16 @@ def test_numbers(folder):
     assert rows["this model"][0] == "0.2500"
 
 
+def test_the_better_side_is_bold(folder):
+    """0.25 against 0.3 is better where lower is, worse where higher is; equal ones are not set off.
+    Then the clips: 0.15 and 0.35 against 0.3.
+    """
+    assert Reader((folder / "index.html").read_text()).bold == [
+        *(("l1 ↓", "0.2500"), ("psnr ↑", "0.30"), ("ssim ↑", "0.3000")),
+        *(("l1 ↓", "0.1500"), ("l1 ↓", "0.3000")),
+    ]
+
+
 def test_what_is_said(folder):
     text = "\n".join(Reader((folder / "index.html").read_text()).text)
     assert "runs/<i>demo</i>/best.pt, step 8, animator motion" in text  # as text, not as markup
@@ -114,6 +129,7 @@ def test_what_is_said(folder):
     assert "detector: dlib; dlib 20; 68 landmarks; licence: non-commercial" in text
     assert "no lpips: pip install lpips" in text
     assert "they come from other detectors" in text
+    assert "repeating it is perfect there, which lifts its mean PSNR" in text
     assert "b & <c>" in text
 
 

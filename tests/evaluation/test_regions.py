@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from branches.masks import MaskBranch
 from branches.motion import MotionBranch
-from evaluation.regions import FoundRegions, MaskRegions, MotionRegions
+from evaluation.regions import FoundRegions, GivenRegions, MaskRegions, MotionRegions
 from metrics.detectors.detector import Description
 from model import Model
-from tests.factories import noise_frames, tiny_config
+from tests.factories import MemoryClips, noise_frames, tiny_config
 
 FRAMES = noise_frames(3, (32, 32))
 
@@ -54,3 +55,59 @@ def test_a_finder_sees_the_frames_as_pictures():
 
     region = FoundRegions(Bright()).start("clip", FRAMES[:1])(FRAMES)
     assert torch.equal(region, FRAMES[:, :1].mul(255).round() > 127)
+
+
+def given(folder, masks, fit="crop"):
+    """Regions of the one clip `a`, 16 x 16, from masks (H x W, 0 to 255), one for each frame."""
+    (folder / "a").mkdir()
+    for number, mask in enumerate(masks):
+        Image.fromarray(np.asarray(mask, np.uint8)).save(folder / "a" / f"{number:05}.png")
+    clips = MemoryClips(["a"], num_frames=len(masks))
+    return GivenRegions(folder, clips, fit).start("a", torch.zeros(1, 3, 16, 16))
+
+
+def column(number, width=16):
+    """A mask of one white column."""
+    mask = np.zeros((16, width))
+    mask[:, number] = 255
+    return mask
+
+
+def test_given_masks_go_on_from_batch_to_batch(tmp_path):
+    find = given(tmp_path, [column(number) for number in range(5)])
+    found = torch.cat([find(torch.zeros(count, 3, 16, 16)) for count in (2, 2, 1)])
+    assert found.shape == (5, 1, 16, 16)
+    assert torch.equal(found[:, 0, 0].nonzero(), torch.arange(5)[:, None].expand(5, 2))
+
+
+@pytest.mark.parametrize(
+    ("fit", "salient"),
+    [("crop", (slice(None), slice(0, 8))), ("pad", (slice(4, 12), slice(4, 8)))],
+)
+def test_given_masks_are_fitted_as_the_frames(tmp_path, fit, salient):
+    """Masks of 32 x 16, white in columns 8 to 15: cut to the middle 16, or halved with borders."""
+    mask = np.zeros((16, 32))
+    mask[:, 8:16] = 255
+    expected = torch.zeros(16, 16, dtype=torch.bool)
+    expected[salient] = True
+    assert torch.equal(given(tmp_path, [mask], fit)(torch.zeros(1, 3, 16, 16))[0, 0], expected)
+
+
+@pytest.mark.parametrize(
+    ("masks", "warned"),
+    [
+        ([column(0) / 255] * 3, "a are not salient in every pixel; white is salient, black the"),
+        ([np.full((16, 16), 255)] * 3, "a are salient in every pixel"),
+        ([np.zeros((16, 16)), np.full((16, 16), 255), np.zeros((16, 16))], None),
+        ([np.zeros((16, 16)), np.zeros((16, 16)), column(0)], None),
+    ],
+)
+def test_given_masks_that_say_nothing_are_warned_of(tmp_path, caplog, masks, warned):
+    find = given(tmp_path, masks)
+    for count in (2, 1):
+        find(torch.zeros(count, 3, 16, 16))
+    if warned is None:
+        assert not caplog.messages
+    else:
+        (message,) = caplog.messages
+        assert warned in message

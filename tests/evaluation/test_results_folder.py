@@ -1,14 +1,19 @@
 """A folder of results: a second run replaces the first as a whole, and touches nothing else."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 
 from errors import UserError
 from evaluation.report import MeasuredClip, write_report
 from evaluation.results_folder import clip_path, replacing_results
+from tests.runs import REPOSITORY
 
 
-def run(output, names, content="x", *, saves_frames=False, fails=False):
-    """Write results as an evaluation does."""
+def run(output, names, content="x", *, saves_frames=False, fails=False, obstacle=None):
+    """Write results as an evaluation does; `obstacle` is a file that appears meanwhile."""
     with replacing_results(output, names, saves_frames=saves_frames) as folder:
         for name in names:
             write(folder / clip_path(name), content)
@@ -20,6 +25,8 @@ def run(output, names, content="x", *, saves_frames=False, fails=False):
         clips = [MeasuredClip(name, 1, {}) for name in names]
         write_report(folder, {"content": content, "saved_frames": saves_frames}, {}, clips)
         write(folder / "index.html", content)
+        if obstacle is not None:
+            write(obstacle, "mine")
 
 
 def write(path, content):
@@ -73,11 +80,117 @@ def test_a_first_run_that_fails_leaves_nothing(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def unfinished_of(process, output):
+    """A file in the unfinished folder of a run of that process id."""
+    path = output / f".unfinished-{process}-abc" / "results" / "clips" / "old.mp4"
+    write(path, "old")
+    return path
+
+
 def test_what_a_killed_run_left_goes(tmp_path):
-    write(tmp_path / ".unfinished" / "clips" / "old.mp4", "old")
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    left = unfinished_of(ended.pid, tmp_path)
     run(tmp_path, ["a"])
-    assert "old" not in contents(tmp_path).values()
-    assert not (tmp_path / ".unfinished").exists()
+    assert not left.exists()
+    assert not list(tmp_path.glob(".unfinished*"))
+
+
+def test_what_another_run_is_writing_stays(tmp_path):
+    busy = unfinished_of(os.getppid(), tmp_path)
+    run(tmp_path, ["a"])
+    assert busy.read_text() == "old"
+
+
+def test_two_runs_at_once(tmp_path):
+    """The one that ends last replaces the other, though it began before that was there."""
+    with replacing_results(tmp_path, ["a"], saves_frames=False) as folder:
+        write(folder / clip_path("a"), "first")
+        write_report(folder, {"saved_frames": False}, {}, [MeasuredClip("a", 1, {})])
+        code = (
+            "import sys; from pathlib import Path;"
+            "from tests.evaluation.test_results_folder import run;"
+            "run(Path(sys.argv[1]), ['b'])"
+        )
+        subprocess.run([sys.executable, "-c", code, tmp_path], check=True, cwd=REPOSITORY)
+        assert (tmp_path / clip_path("b")).exists()
+    found = contents(tmp_path)
+    assert found.keys() == {"metrics.json", "metrics.csv", "frames.csv", "clips/a.mp4"}
+
+
+@pytest.mark.parametrize("has_earlier", [True, False])
+def test_interrupted_in_the_exchange(tmp_path, has_earlier):
+    """A folder in the way of c stops it: nothing that was not replaced is gone, and the next run
+    clears up, for which it must know the clips of both.
+    """
+    if has_earlier:
+        run(tmp_path, ["a", "b", "old"], "1", saves_frames=True)
+    obstacle = tmp_path / "clips" / "c.mp4" / "file"
+    with pytest.raises(UserError, match="cannot be written"):
+        run(tmp_path, ["b", "c"], "2", obstacle=obstacle)
+    found = contents(tmp_path)
+    (rest,) = (name for name in found if name.endswith("results/clips/c.mp4"))
+    assert rest.startswith(".unfinished-")
+    assert (found[rest], found["clips/b.mp4"]) == ("2", "2")
+    if has_earlier:
+        assert found["clips/a.mp4"] == found["clips/old.mp4"] == "1"
+        assert found["frames/driving/b/00000.png"] == "1"
+    obstacle.unlink()
+    obstacle.parent.rmdir()
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path, ["b"], "3", fails=True)
+    run(tmp_path, ["a"], "4")
+    found = contents(tmp_path)
+    assert found.keys() == {
+        *("metrics.json", "metrics.csv", "frames.csv", "index.html", "clips/a.mp4"),
+    }
+    assert found["clips/a.mp4"] == "4"
+    assert not list(tmp_path.glob(".unfinished*"))
+
+
+def test_interrupted_before_both_tables_are_there(tmp_path):
+    """The files of a first run that no table tells of are still known as a run's."""
+    obstacle = tmp_path / "metrics.json" / "file"
+    with pytest.raises(UserError, match="cannot be written"):
+        run(tmp_path, ["a"], "1", obstacle=obstacle)
+    assert (tmp_path / "metrics.csv").exists()
+    obstacle.unlink()
+    obstacle.parent.rmdir()
+    run(tmp_path, ["b"], "2")
+    assert set(contents(tmp_path)) == {
+        *("metrics.json", "metrics.csv", "frames.csv", "index.html", "clips/b.mp4"),
+    }
+
+
+def test_frames_of_a_longer_earlier_run_go(tmp_path):
+    run(tmp_path, ["a"], "1", saves_frames=True)
+    write(tmp_path / "frames/driving/a/00001.png", "1")
+    run(tmp_path, ["a"], "2", saves_frames=True)
+    found = contents(tmp_path)
+    assert found["frames/driving/a/00000.png"] == "2"
+    assert "frames/driving/a/00001.png" not in found
+
+
+@pytest.mark.parametrize("name", ["../../../victim", "..", "/victim", ""])
+def test_names_that_lead_out_of_the_folder_are_ignored(tmp_path, name):
+    output = tmp_path / "one" / "two"
+    run(output, ["a"], saves_frames=True)
+    for folder in (tmp_path, output.parent, output, output / "frames"):
+        write(folder / "victim.mp4", "mine")
+        write(folder / "00000.png", "mine")
+    (output / "metrics.csv").write_text(f"clip,num_frames\n{name},1\na,1\n")
+    run(output, ["b"])
+    assert list(contents(tmp_path).values()).count("mine") == 8
+    assert not (output / clip_path("a")).exists()
+
+
+def test_a_name_that_is_not_utf8_is_refused_at_once(tmp_path):
+    name = os.fsdecode(b"caf\xe9")
+    with pytest.raises(
+        UserError, match=r"^clip caf\\udce9: its file name is not UTF-8; rename it$"
+    ):
+        run(tmp_path / "out", [name])
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("name", ["index.html", "metrics.json", "clips/a.mp4"])

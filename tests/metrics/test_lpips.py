@@ -13,6 +13,7 @@ from torch.testing import assert_close
 from torchvision.models import AlexNet_Weights
 
 from errors import UserError
+from metrics.detectors import packages
 from metrics.image import l1
 from metrics.lpips import Lpips
 
@@ -122,16 +123,19 @@ def test_frozen_and_described(metric, net):
 
 def without(monkeypatch, package):
     """As if `package` were not installed."""
-    found = importlib.util.find_spec
+    found = packages.find_spec
     monkeypatch.setattr(
-        importlib.util, "find_spec", lambda name: None if name == package else found(name)
+        packages, "find_spec", lambda name: None if name == package else found(name)
     )
 
 
 class TestWithoutPackages:
     def test_no_lpips(self, monkeypatch):
         monkeypatch.setitem(sys.modules, "lpips", None)
-        with pytest.raises(UserError, match="--lpips: lpips is not installed: pip install lpips"):
+        with pytest.raises(
+            UserError,
+            match=r"--lpips: lpips cannot be imported .*: pip install -r requirements-eval\.txt",
+        ):
             Lpips("alex")
 
     def test_no_weights_and_no_network(self, monkeypatch):
