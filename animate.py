@@ -24,7 +24,13 @@ from animation.results import Results, Row
 from animation.settings import Crop, ReferenceFrame, Settings
 from animation.writing import Output
 from checkpoint import Checkpoint
-from cli import add_device_argument, newest_checkpoint, positive_int, run_entry_point
+from cli import (
+    add_device_argument,
+    end_on_sigterm,
+    newest_checkpoint,
+    positive_int,
+    run_entry_point,
+)
 from datasets.crops import parse_box
 from datasets.excerpt import parse_time
 from errors import UserError
@@ -394,4 +400,5 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    end_on_sigterm()
     sys.exit(run_entry_point(main, build_parser()))

@@ -41,6 +41,11 @@ def run_entry_point(
         return 128 + signal.SIGINT
 
 
+def end_on_sigterm() -> None:
+    """Let SIGTERM unwind the program as Ctrl-C does, so that nothing half written is left."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+
 def add_device_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
 

@@ -16,7 +16,13 @@ from tqdm import tqdm
 
 import checkpoint
 from animation.movers import ANIMATORS, Mover, load_model, reconstruction_movers
-from cli import add_device_argument, pick_device, positive_int, run_entry_point
+from cli import (
+    add_device_argument,
+    end_on_sigterm,
+    pick_device,
+    positive_int,
+    run_entry_point,
+)
 from config import DataConfig
 from config_file import load_config
 from datasets.build import build_puppets, build_source, preflight
@@ -266,4 +272,5 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 if __name__ == "__main__":
+    end_on_sigterm()
     sys.exit(run_entry_point(main, build_parser()))

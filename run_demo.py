@@ -49,7 +49,7 @@ def main() -> None:
         f"the old one; the figure: {summary['swap_figure_gain_db']:.1f} dB better than none\n"
         f"animation       {animation}\n"
         f"contact sheet   {sheet}\n"
-        f"reconstruction  {RUN / 'reconstruction/test/clips'}\n"
+        f"reconstruction  {RUN / 'reconstruction/test/index.html'}\n"
         f"while training  {RUN / 'pictures'}\n"
         f"figures         {RUN / 'summary.json'}, {TRUTH}\n"
         f"curves          tensorboard --logdir {RUN}"

@@ -86,8 +86,8 @@ def draw_salient(model: Model, clips: Puppets) -> Figure:
         for axis, picture in zip(axes[row], (*pictures, *salient), strict=True):
             show(axis, to_uint8(picture)[0])
         found = salient_metrics(prediction, driving, region)
-        pixels, whole = found["psnr_salient_pixels"].item(), found["psnr_salient"].item()
-        axes[row][1].set_xlabel(f"psnr {psnr(prediction, driving).item():.1f}")
+        pixels, whole = float(found["psnr_salient_pixels"]), float(found["psnr_salient"])
+        axes[row][1].set_xlabel(f"psnr {float(psnr(prediction, driving)):.1f}")
         axes[row][2].set_xlabel(f"psnr_salient_pixels {pixels:.1f}")
         axes[row][4].set_xlabel(f"psnr_salient {whole:.1f}")
     return figure

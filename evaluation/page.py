@@ -88,7 +88,7 @@ def _by_region(table: str, regions: Sequence[str], kind: str = "") -> str:
 
 
 def _summary_table(summaries: Summaries, names: Sequence[str]) -> str:
-    heads = ("model", "over clips, 95%", "95% over frames", "repeat source", "frames")
+    heads = ("model", "over clips, 95%", "over frames, 95%", "repeat source", "frames")
     rows = []
     for name in names:
         metric = METRICS[name]

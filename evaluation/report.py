@@ -18,7 +18,7 @@ SUMMARY_FILE = "metrics.json"
 CLIPS_FILE = "metrics.csv"
 FRAMES_FILE = "frames.csv"
 PSNR_NOTE = (
-    "the source is among the driving frames: repeating it is perfect there, which lifts its mean "
+    "The source is among the driving frames: repeating it is perfect there, which lifts its mean "
     "PSNR"
 )
 _PRECISION = ".7g"  # in the files: what float32 holds

@@ -5,6 +5,7 @@ Backgrounds and masks: see test_animate_background.py and test_layouts.py.
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from fractions import Fraction
 
@@ -21,7 +22,7 @@ from checkpoint import load
 from datasets.video import open_clip
 from tests.animations import CPU, pngs
 from tests.media import numbered_frame, write_clip, write_frame_folder
-from tests.runs import call, error_line, step_file
+from tests.runs import call, error_line, finish, start, step_file, wait_until
 
 RATE = Fraction(30000, 1001)
 
@@ -303,3 +304,15 @@ def test_failure_midway_leaves_the_earlier_result(run_animate, tmp_path, capsys,
     assert "frame2.png: not an image: the file holds text" in error_line(capsys, "animate.py")
     assert (tmp_path / "out.mp4").read_bytes() == b"earlier"
     assert {path.name for path in tmp_path.iterdir()} == {"frames", "out.mp4"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_leaves_nothing_half_written(tiny_run, tmp_path, media, number):
+    driving = write_clip(tmp_path / "in" / "long.mp4", 2000, (32, 32))
+    output = tmp_path / "new" / "out.mp4"
+    files = ("--source", media / "source.png", "--driving", driving, "--output", output)
+    process = start("animate.py", "--checkpoint", step_file(tiny_run, 8), *files)
+    wait_until(lambda: output.parent.is_dir() and any(output.parent.iterdir()), process)
+    process.send_signal(number)
+    assert finish(process).code == 128 + number
+    assert list(output.parent.iterdir()) == []
