@@ -50,7 +50,7 @@ def main(arguments: argparse.Namespace) -> None:
         return
     path = Path(arguments.checkpoint)
     device = pick_device(arguments.device)
-    config = None if arguments.config is None else load_config(arguments.config, [])
+    config = None if arguments.config is None else load_config(arguments.config)
     saved = checkpoint.load(path, config)
     if saved.report is not None:
         print(f"{path}: {saved.report}")

@@ -77,7 +77,7 @@ class Animator:
         Raises:
             UserError: no checkpoint, one that does not fit its config, or no such device.
         """
-        parsed = None if config is None else load_config(config, [])
+        parsed = None if config is None else load_config(config)
         return cls(checkpoint.load(Path(path), parsed), pick_device(device))
 
     def animate(
@@ -240,9 +240,7 @@ def find_reference(
             f"to the source (the first frame: {found.first_distance:.3f})"
             + (", still far: the figures are unlike" if is_far(found.distance) else "")
         )
-        index, distance = found.index, found.distance
-        (frame,) = islice(driving.frames, index, index + 1)
-        return ReferenceChoice(index, frame, distance), driving
+        return ReferenceChoice(found.index, found.frame, found.distance), driving
     if wanted == "first":
         frame, driving = driving.first()
         index = 0

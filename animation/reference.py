@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ from animation.movers import MotionMover, frames_to_tensor, in_batches
 from datasets.source import Frame
 from modules.keypoint_transfer import hull_area
 
-# Between frames of one clip 98 of 100 distances are smaller (puppets and real heads alike).
+# Between frames of one clip 95 of 100 distances are smaller (puppets and real heads alike).
 # Between frames of different puppets they have two peaks, 0.1 for figures of one kind and 0.3 for
 # unlike ones; this is the valley between.
 FAR = 0.2
@@ -19,12 +19,14 @@ FAR = 0.2
 
 @dataclass(frozen=True)
 class Nearest:
-    """index: of the driving frame nearest to the source, from 0. distance: its distance.
+    """index: of the driving frame nearest to the source, from 0. frame: itself. distance: its
+    distance.
 
     first_distance: of the first driving frame. num_frames: how many there were.
     """
 
     index: int
+    frame: Frame
     distance: float
     first_distance: float
     num_frames: int
@@ -51,18 +53,19 @@ def nearest_frame(
     detector = mover.branch.keypoint_detector
     with torch.inference_mode():
         points = detector(frames_to_tensor(source[None], mover.device)).value[0].cpu()
-    index, distance, first_distance, num_frames = 0, math.inf, math.inf, 0
-    for _, keypoints in in_batches(detector, driving, batch_size, mover.device):
-        for driving_points in keypoints.value.cpu():
-            found = keypoint_distance(points, driving_points)
-            if num_frames == 0:
-                first_distance = found
-            if found < distance:
-                index, distance = num_frames, found
+    nearest: Nearest | None = None
+    num_frames = 0
+    for frames, keypoints in in_batches(detector, driving, batch_size, mover.device):
+        for frame, driving_points in zip(frames, keypoints.value.cpu(), strict=True):
+            distance = keypoint_distance(points, driving_points)
+            if nearest is None or distance < nearest.distance:
+                first_distance = distance if nearest is None else nearest.first_distance
+                # A copy, or the whole batch would stay in memory.
+                nearest = Nearest(num_frames, frame.copy(), distance, first_distance, 0)
             num_frames += 1
-    if num_frames == 0:
+    if nearest is None:
         raise ValueError("nearest_frame: there are no driving frames")
-    return Nearest(index, distance, first_distance, num_frames)
+    return replace(nearest, num_frames=num_frames)
 
 
 def keypoint_distance(first: Tensor, second: Tensor) -> float:

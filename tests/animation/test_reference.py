@@ -9,7 +9,7 @@ import torch
 from torch.testing import assert_close
 
 from animation.movers import MotionMover, animate, frames_to_tensor
-from animation.reference import Nearest, is_far, keypoint_distance, nearest_frame
+from animation.reference import is_far, keypoint_distance, nearest_frame
 from branches.motion import MotionBranch
 from model import Model
 from tests.factories import noise_inputs, tiny_config
@@ -95,7 +95,8 @@ def test_nearest_of_others(mover, frames):
 def test_no_hull_anywhere_leaves_the_first(frames):
     mover = build("motion.keypoint_detector.num_keypoints=2")
     found = nearest_frame(mover, frames[0], iter(frames[1:]), 4)
-    assert found == Nearest(0, math.inf, math.inf, 6)
+    assert (found.index, found.num_frames) == (0, 6)
+    assert (found.distance, found.first_distance) == (math.inf, math.inf)
     assert is_far(found.first_distance)
 
 

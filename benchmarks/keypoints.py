@@ -1,0 +1,130 @@
+"""The keypoints of driving clips: how far they lie from those of other frames, and how they jitter.
+
+Distances as `--reference-frame` takes them (animation/reference.py), by quantile: between frames of
+one clip, and of two. Jitter is the mean absolute second difference over time in pixels of 256, as
+detected and as a share of that after `--smooth`; `late` is the shift, in frames, at which the
+detected path meets the smoothed one best.
+"""
+
+import argparse
+import sys
+from itertools import combinations, product
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+import checkpoint
+from animation.movers import in_batches, load_model
+from animation.reference import keypoint_distance
+from animation.smoothing import Smoothing, smooth_keypoints
+from benchmarks.tables import markdown_table
+from branches.motion import MotionBranch
+from cli import add_device_argument, pick_device, positive_int, run_entry_point
+from datasets.build import build_source
+from errors import UserError
+from evaluation.reconstruction import spread
+from modules.keypoint_detector import Keypoints
+
+QUANTILES = (0.05, 0.5, 0.95, 0.99)
+PIXELS = 128  # of 256, for a unit of the coordinates
+LATEST, STEP = (
+    6.0,
+    0.1,
+)  # frames: how late the smoothed path may be, and how finely that is searched
+
+
+def main(arguments: argparse.Namespace) -> None:
+    device = pick_device(arguments.device)
+    saved = checkpoint.load(Path(arguments.checkpoint))
+    branch = load_model(saved, device).branches.get("motion")
+    if not isinstance(branch, MotionBranch):
+        raise UserError(f"{saved.path}: was trained without the motion branch, which has keypoints")
+    data = saved.config.data.model_copy(update={"id_sampling": False})
+    if arguments.data_root is not None:
+        data = data.model_copy(update={"kind": "clips", "root": arguments.data_root})
+    clips = build_source(data, arguments.split)
+    paths, smoothed = [], []
+    for index in range(len(clips.clips)):
+        batches = [
+            keypoints
+            for _, keypoints in in_batches(
+                branch.keypoint_detector, clips.stream(index), 32, device
+            )
+        ]
+        path = Keypoints(torch.cat([found.value for found in batches]).cpu(), None)
+        smoothing = Smoothing(clips.frame_rate(index))
+        paths.append(path.value)
+        smoothed.append(smooth_keypoints(path, smoothing, None)[0].value)
+    frames = [path[spread(len(path), arguments.num_frames)] for path in paths]
+    distances = {"one clip": within(frames), "two clips": between(frames)}
+    print(
+        markdown_table(
+            [
+                {"frames of": name, **{f"{q:.0%}": float(np.quantile(found, q)) for q in QUANTILES}}
+                for name, found in distances.items()
+                if len(found)
+            ]
+        )
+    )
+    if min(map(len, paths)) <= LATEST:
+        raise UserError(f"{data.root or data.kind}: a clip has no more than {LATEST:g} frames")
+    detected = np.mean([jitter(path) for path in paths])
+    share = np.mean([jitter(path) for path in smoothed]) / detected
+    late = np.mean([lateness(*pair) for pair in zip(paths, smoothed, strict=True)])
+    print(f"\njitter {detected:.2f} pixels of 256, smoothed x {share:.2f}, {late:.2f} frames late")
+
+
+def within(clips: list[Tensor]) -> NDArray[np.float64]:
+    """Distances of all pairs of frames of each clip, N x K x 2."""
+    pairs = [pair for clip in clips for pair in combinations(clip, 2)]
+    return np.array([keypoint_distance(*pair) for pair in pairs])
+
+
+def between(clips: list[Tensor]) -> NDArray[np.float64]:
+    """Distances of the frames of each clip to those of each other one."""
+    pairs = [pair for two in combinations(clips, 2) for pair in product(*two)]
+    return np.array([keypoint_distance(*pair) for pair in pairs])
+
+
+def jitter(path: Tensor) -> float:
+    """Of T x K x 2, in pixels of 256."""
+    return PIXELS * float(path.diff(n=2, dim=0).abs().mean())
+
+
+def lateness(path: Tensor, smoothed: Tensor) -> float:
+    """Frames by which `path`, T x K x 2 with T above 6, must be delayed to be nearest to
+    `smoothed`.
+    """
+    times = np.arange(int(LATEST), len(path))
+    errors = {}
+    for delay in np.arange(0, LATEST, STEP):
+        before = np.floor(times - delay).astype(int)
+        share = torch.from_numpy(times - delay - before).to(path)[:, None, None]
+        delayed = path[before].lerp(path[np.minimum(before + 1, len(path) - 1)], share)
+        errors[float(delay)] = float((delayed - smoothed[times]).square().sum())
+    return min(errors, key=lambda delay: errors[delay])
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.keypoints",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--checkpoint", required=True, metavar="PATH")
+    parser.add_argument(
+        "--data-root", metavar="DIR", help="folder of clips; default: the data of the training"
+    )
+    parser.add_argument("--split", default="test", help="train or test (default)")
+    parser.add_argument(
+        "--num-frames", type=positive_int, default=8, help="of a clip, for distances (8)"
+    )
+    add_device_argument(parser)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(run_entry_point(main, build_parser()))

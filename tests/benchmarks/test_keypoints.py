@@ -1,0 +1,58 @@
+"""Distances, jitter and lateness by hand, and the tables of a tiny run."""
+
+import pytest
+import torch
+
+from benchmarks import keypoints
+from benchmarks.keypoints import between, jitter, lateness, within
+from cli import run_entry_point
+from tests.animations import without
+from tests.media import write_clip
+from tests.runs import error_line, step_file
+
+
+def run(*arguments):
+    argv = [*map(str, arguments), "--device", "cpu"]
+    return run_entry_point(keypoints.main, keypoints.build_parser(), argv)
+
+
+def test_jitter_by_hand():
+    """Steps of 1, 1 and -2: second differences 0 and 3, in one of two coordinates."""
+    path = torch.tensor([0.0, 1.0, 2.0, 0.0])[:, None, None] * torch.tensor([1.0, 0.0])
+    assert jitter(path) == pytest.approx(128 * (0 + 3) / 4)
+
+
+@pytest.mark.parametrize("delay", [0, 1, 3])
+def test_lateness_of_a_delayed_path(delay):
+    times = torch.arange(40.0)
+    path = torch.sin(times / 5)[:, None, None].expand(-1, 3, 2)
+    late = torch.sin((times - delay) / 5)[:, None, None].expand(-1, 3, 2)
+    assert lateness(path, late) == pytest.approx(delay, abs=1e-6)
+
+
+def test_pairs():
+    square = torch.tensor([[0.0, 0.0], [1.0, 0.0], [1.0, 1.0], [0.0, 1.0]])
+    clips = [torch.stack([square, 3 * square, square + 1]), torch.stack([square, square])]
+    assert within(clips) == pytest.approx([0.0] * 4, abs=1e-6)  # place and size do not matter
+    assert len(between(clips)) == 6
+
+
+def test_tables(tiny_run, capsys, tmp_path):
+    for name in ("a", "b"):
+        write_clip(tmp_path / "data" / "test" / f"{name}.mp4", 9, (32, 32))
+    assert run("--checkpoint", step_file(tiny_run, 8), "--data-root", tmp_path / "data") == 0
+    lines = capsys.readouterr().out.splitlines()
+    one, two = ([float(cell) for cell in line.split("|")[2:-1]] for line in lines if "clip" in line)
+    assert one == sorted(one)  # quantiles
+    assert len(one) == len(two) == 4
+    assert lines[-1].startswith("jitter ")
+
+
+def test_bad_input(tiny_run, capsys, tmp_path):
+    assert run("--checkpoint", step_file(tiny_run, 8)) == 2
+    assert "a clip has no more than 6 frames" in error_line(
+        capsys, "python -m benchmarks.keypoints"
+    )
+    torch.save(without(step_file(tiny_run, 8), "motion"), tmp_path / "masks.pt")
+    assert run("--checkpoint", tmp_path / "masks.pt") == 2
+    assert "without the motion branch" in error_line(capsys, "python -m benchmarks.keypoints")
