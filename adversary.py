@@ -1,6 +1,6 @@
 """The adversary: a discriminator that judges the motion branch's prediction, for training alone."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NamedTuple
 
@@ -23,7 +23,6 @@ from modules.cut_masks import (
     foreground_occlusion,
     mix,
     priority_cut,
-    random_fraction,
     rectangle_cut,
     resize_cut,
 )
@@ -31,13 +30,6 @@ from modules.discriminator import Discrimination, PatchDiscriminator, UNetDiscri
 from modules.geometry import gaussian_heatmaps, resize
 from seeding import torch_seed
 from visualization import grey_to_rgb
-
-
-class Verdict(NamedTuple):
-    """What the discriminator's step found: the terms it minimizes and scalars to be logged."""
-
-    terms: dict[str, LossTerm]
-    statistics: dict[str, Tensor]
 
 
 class Cut(NamedTuple):
@@ -54,21 +46,43 @@ class Cut(NamedTuple):
     share: Tensor
 
 
+class Judgement(NamedTuple):
+    """What the discriminator says of the driving frame, of the prediction, and of the two mixed.
+
+    Every graph is whole: each player takes the gradient for its own parameters from it.
+
+    cut, mixed: None in a step that does not mix.
+    """
+
+    real: Discrimination
+    generated: Discrimination
+    cut: Cut | None
+    mixed: Discrimination | None
+
+
+class Verdict(NamedTuple):
+    """What the discriminator's step found: the terms it minimizes and scalars to be logged."""
+
+    terms: dict[str, LossTerm]
+    statistics: dict[str, Tensor]
+
+
 @contextmanager
-def frozen(network: nn.Module) -> Iterator[None]:
-    """Within it `network` passes gradients on and keeps none."""
-    network.requires_grad_(False)
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Within it `network` is in evaluation mode."""
+    mode = network.training
+    network.eval()
     try:
         yield
     finally:
-        network.requires_grad_(True)
+        network.train(mode)
 
 
 class Adversary(nn.Module):
     """The discriminator with what both players minimize.
 
-    In the generator's step (`generator_terms`) the discriminator is frozen; in its own
-    (`discriminator_terms`) it sees the prediction detached: no gradient of one reaches the other.
+    Both are taken from one `judge`, which keeps no gradient back: that each player learns from its
+    own loss alone, by its own parameters alone, is up to `Optimizer.backward`.
     """
 
     def __init__(self, config: DiscriminatorConfig, num_keypoints: int, variance: float) -> None:
@@ -85,86 +99,86 @@ class Adversary(nn.Module):
         """By name, as a checkpoint stores them."""
         return {"discriminator": self.discriminator}
 
-    def generator_terms(self, inputs: StepInputs) -> dict[str, LossTerm]:
-        """What the generator minimizes: to pass as real, with features like those of the target."""
-        weights = self.config.generator_losses
+    def judge(self, inputs: StepInputs) -> Judgement:
+        """One look at the images of a step, for both players.
+
+        Spectral norm refines its estimate at the first image alone: all are judged by the same
+        weights, with one power iteration in a step (Miyato et al., 2018, section 2.1).
+        """
         motion: MotionOutput = inputs.outputs["motion"]
         heatmaps = self._heatmaps(inputs)
+        # Apart, not in one batch: the generator's gradient then passes through its image alone.
+        real = self._look(inputs.driving, heatmaps)
+        cut = mixed = None
+        with evaluating(self.discriminator):
+            generated = self._look(motion.prediction, heatmaps)
+            if self._mixes(inputs):
+                a, b = self.config.cut.beta
+                cut = self.cut(inputs, inputs.moment.draws.beta(a, b, len(inputs.driving)))
+                mixed = self._look(cut.mixed, heatmaps)
+        return Judgement(real, generated, cut, mixed)
+
+    def generator_terms(self, judgement: Judgement) -> dict[str, LossTerm]:
+        """What the generator minimizes: to pass as real, with features like those of the target."""
+        weights = self.config.generator_losses
+        real, generated = judgement.real, judgement.generated
         terms = {}
-        with frozen(self.discriminator):
-            generated = self._judge(motion.prediction, heatmaps)
         if weights.encoder:
             terms["encoder"] = weigh(self.loss.fool(generated.logits).mean(), weights.encoder)
         if weights.decoder and generated.pixel_logits is not None:
             value = self.loss.fool(generated.pixel_logits).mean()
             terms["decoder"] = weigh(value, weights.decoder)
-        if weights.encoder_features or weights.decoder_features:
-            with torch.no_grad():  # the target is what it is
-                real = self._judge(inputs.driving, heatmaps)
-            if weights.encoder_features:
-                value = feature_matching_loss(generated.encoder_features, real.encoder_features)
-                terms["encoder_features"] = weigh(value, weights.encoder_features)
-            if weights.decoder_features and generated.decoder_features:
-                value = feature_matching_loss(generated.decoder_features, real.decoder_features)
-                terms["decoder_features"] = weigh(value, weights.decoder_features)
+        if weights.encoder_features:
+            value = feature_matching_loss(generated.encoder_features, real.encoder_features)
+            terms["encoder_features"] = weigh(value, weights.encoder_features)
+        if weights.decoder_features and generated.decoder_features:
+            value = feature_matching_loss(generated.decoder_features, real.decoder_features)
+            terms["decoder_features"] = weigh(value, weights.decoder_features)
         return terms
 
-    def discriminator_terms(self, inputs: StepInputs) -> Verdict:
+    def discriminator_terms(self, judgement: Judgement) -> Verdict:
         """What the discriminator minimizes: to tell real from generated, of the whole and of every
         pixel, and to judge a mixed image as it judges its parts.
         """
-        motion: MotionOutput = inputs.outputs["motion"]
-        images = [inputs.driving, motion.prediction.detach()]
-        cut = None
-        if self._mixes(inputs):
-            beta = (self.config.cut.beta[0], self.config.cut.beta[1])
-            fraction = random_fraction(len(inputs.driving), beta, inputs.moment.generator)
-            cut = self.cut(inputs, fraction)
-            images.append(cut.mixed)
-        heatmaps = self._heatmaps(inputs)
-        if heatmaps is not None:
-            heatmaps = heatmaps.repeat(len(images), 1, 1, 1)
-        # In one pass: no layer looks beyond its sample.
-        judged = self._judge(torch.cat(images), heatmaps)
-        logits = judged.logits.chunk(len(images))
-        verdict = self._judge_images(logits, cut)
-        if judged.pixel_logits is not None:
-            of_pixels = self._judge_pixels(judged.pixel_logits.chunk(len(images)), cut)
-            verdict = Verdict(
-                verdict.terms | of_pixels.terms, verdict.statistics | of_pixels.statistics
-            )
-        return verdict
+        verdict = self._judge_images(judgement)
+        if judgement.real.pixel_logits is None:
+            return verdict
+        of_pixels = self._judge_pixels(judgement)
+        return Verdict(verdict.terms | of_pixels.terms, verdict.statistics | of_pixels.statistics)
 
-    def _judge_images(self, logits: Sequence[Tensor], cut: Cut | None) -> Verdict:
-        """Of the encoder's logits: of real, generated and, where there is a `cut`, mixed images."""
-        real, generated = logits[:2]
+    def _judge_images(self, judgement: Judgement) -> Verdict:
+        """Of the encoder's logits: of real, generated and, where there are any, mixed images."""
+        real, generated = judgement.real.logits, judgement.generated.logits
         value = self.loss.real(real).mean() + self.loss.generated(generated).mean()
         statistics = {
             "real_logits": real.mean(),
             "generated_logits": generated.mean(),
             "gap": real.mean() - generated.mean(),
         }
-        if cut is not None:
-            statistics["cut_share"] = cut.share
+        if judgement.cut is not None and judgement.mixed is not None:
+            statistics["cut_share"] = judgement.cut.share
             if self.config.cut.as_sample:
-                value = value + self.loss.generated(logits[2]).mean()
+                value = value + self.loss.generated(judgement.mixed.logits).mean()
         weight = self.config.losses.encoder
         return Verdict({"encoder": weigh(value, weight)} if weight else {}, statistics)
 
-    def _judge_pixels(self, logits: Sequence[Tensor], cut: Cut | None) -> Verdict:
+    def _judge_pixels(self, judgement: Judgement) -> Verdict:
         """The same of the decoder's logits, with the consistency of the mixed ones."""
         weights = self.config.losses
-        real, generated = logits[:2]
+        real, generated = judgement.real.pixel_logits, judgement.generated.pixel_logits
+        assert real is not None
+        assert generated is not None
         value = self.loss.real(real).mean() + self.loss.generated(generated).mean()
         statistics = {"pixel_gap": real.mean() - generated.mean()}
         terms = {}
-        if cut is not None:
-            mixed = logits[2]
+        if judgement.cut is not None and judgement.mixed is not None:
+            cut_mask, mixed = judgement.cut.cut_mask, judgement.mixed.pixel_logits
+            assert mixed is not None
             if self.config.cut.as_sample:
-                parts = mix(cut.cut_mask, self.loss.real(mixed), self.loss.generated(mixed))
+                parts = mix(cut_mask, self.loss.real(mixed), self.loss.generated(mixed))
                 value = value + parts.mean()
             if weights.consistency:
-                consistency = consistency_loss(mixed, mix(cut.cut_mask, real, generated))
+                consistency = consistency_loss(mixed, mix(cut_mask, real, generated))
                 terms["consistency"] = weigh(consistency, weights.consistency)
         if weights.decoder:
             terms["decoder"] = weigh(value, weights.decoder)
@@ -193,7 +207,7 @@ class Adversary(nn.Module):
             background_weight = 1 - resize(masks.driving_mask.to(occlusion_map.dtype), small)
         maps = (background_weight, occlusion_map, fraction)
         if settings.kind == "rectangle":
-            cut_mask = rectangle_cut(*maps, generator=inputs.moment.generator)
+            cut_mask = rectangle_cut(*maps, draws=inputs.moment.draws)
         else:
             cut_mask = priority_cut(*maps, threshold=settings.background_threshold)
         background = certain_background(background_weight, settings.background_threshold)
@@ -220,12 +234,12 @@ class Adversary(nn.Module):
         heatmaps = self._heatmaps(inputs)
         pictures = {"driving": inputs.driving, "prediction": motion.prediction}
         for title, image in (("real", inputs.driving), ("generated", motion.prediction)):
-            pictures[f"D({title})"] = self._realness(self._judge(image, heatmaps), size)
+            pictures[f"D({title})"] = self._realness(self._look(image, heatmaps), size)
         if self.config.cut.kind == "none":
             return pictures
         row = torch.arange(len(inputs.driving), device=inputs.driving.device) % num_rows
         cut = self.cut(inputs, (row + 1) / (num_rows + 1))
-        pictures["D(mixed)"] = self._realness(self._judge(cut.mixed, heatmaps), size)
+        pictures["D(mixed)"] = self._realness(self._look(cut.mixed, heatmaps), size)
         assert motion.motion.occlusion_map is not None
         maps = {
             "occlusion map": motion.motion.occlusion_map,
@@ -248,7 +262,7 @@ class Adversary(nn.Module):
         points = motion.driving_keypoints.value.detach()
         return gaussian_heatmaps(points, height, width, self.variance)
 
-    def _judge(self, image: Tensor, heatmaps: Tensor | None) -> Discrimination:
+    def _look(self, image: Tensor, heatmaps: Tensor | None) -> Discrimination:
         judged: Discrimination = self.discriminator(
             image if heatmaps is None else torch.cat((image, heatmaps), dim=1)
         )

@@ -18,6 +18,18 @@ from modules.vgg import VGGFeatures
 PyramidFeatures = list[dict[str, Tensor]]
 
 
+class LossTerm(NamedTuple):
+    """One term of a loss, as it is and times its weight from the config."""
+
+    value: Tensor
+    weighted: Tensor
+
+
+def weigh(value: Tensor, weight: float) -> LossTerm:
+    """A term with one weight."""
+    return LossTerm(value, weight * value)
+
+
 class Perceptual(nn.Module):
     """VGG features over an image pyramid, shared by all branches.
 
@@ -35,6 +47,12 @@ class Perceptual(nn.Module):
     ) -> PyramidFeatures:
         """Features of `image`, B x 3 x H x W in [0, 1], at every scale: all layers, or `layers`."""
         return [self.vgg(down(image), layers) for down in self.pyramid]
+
+    def loss(
+        self, prediction: Tensor, target: PyramidFeatures, weights: Mapping[ReluLayer, float]
+    ) -> LossTerm:
+        """`perceptual_loss` of `prediction`, B x 3 x H x W in [0, 1], to features of its target."""
+        return perceptual_loss(self.forward(prediction, used_layers(weights)), target, weights)
 
 
 def used_layers(weights: Mapping[ReluLayer, float]) -> list[ReluLayer]:
@@ -68,18 +86,6 @@ def build_perceptual(
     else:
         vgg.convs.load_state_dict({name: state_dict[name] for name in vgg.convs.state_dict()})
     return Perceptual(vgg, config.scales)
-
-
-class LossTerm(NamedTuple):
-    """One term of a loss, as it is and times its weight from the config."""
-
-    value: Tensor
-    weighted: Tensor
-
-
-def weigh(value: Tensor, weight: float) -> LossTerm:
-    """A term with one weight."""
-    return LossTerm(value, weight * value)
 
 
 def perceptual_loss(
@@ -199,8 +205,12 @@ ADVERSARIAL_LOSSES: Final[dict[str, AdversarialLoss]] = {
 
 
 def feature_matching_loss(generated: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
-    """Sum over layers of mean|difference of features| (pix2pixHD, Eq. 4)."""
-    return torch.stack([pixel_loss(a, b) for a, b in zip(generated, real, strict=True)]).sum()
+    """Sum over layers of mean|difference of features| (pix2pixHD, Eq. 4); `real` is what it is: no
+    gradient reaches it.
+    """
+    return torch.stack(
+        [pixel_loss(a, b.detach()) for a, b in zip(generated, real, strict=True)]
+    ).sum()
 
 
 def consistency_loss(mixed: Tensor, mix_of_logits: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """Adam as published, the learning rate's schedule, skipping of bad steps, moving average."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,12 +13,12 @@ from adversary import Adversary
 from config import Config, TrainConfig
 from model import Model
 
-_AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
     """The autocast context of `train.precision`; switched off for float32."""
-    dtype = _AUTOCAST_DTYPES.get(precision)
+    dtype = AUTOCAST_DTYPES.get(precision)
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 
@@ -122,9 +122,18 @@ class Optimizer:
         for statistics, old in zip(self.statistics, before, strict=True):
             statistics.copy_(torch.where(self.last_step_bad, old, statistics))
 
-    def backward(self, loss: Tensor) -> None:
-        """Accumulate gradients of `loss`, scaled for fp16."""
-        self.scaler.scale(loss).backward()
+    def backward(self, losses: Mapping[str, Tensor]) -> None:
+        """Accumulate the gradient of each player's loss, scaled for fp16, in that player's
+        parameters; nothing is computed for those of the other.
+        """
+        # The model's comes last, and frees the graph through the discriminator that both share.
+        players = sorted(losses, key=lambda player: player == "model")
+        for player in players:
+            torch.autograd.backward(
+                self.scaler.scale(losses[player]),
+                inputs=self.players[player],
+                retain_graph=player != players[-1],
+            )
 
     def step(self, loss: Tensor) -> dict[str, Tensor]:
         """Clip, update unless `loss`, the sum of the players', or a gradient is not finite, and

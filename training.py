@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 import checkpoint
+from acceleration import compile_networks, prepare_networks, uncompiled
 from adversary import Adversary
 from animation.movers import reconstruction_movers
 from branches.branch import Moment, StepInputs
@@ -26,6 +27,7 @@ from evaluation.reconstruction import evaluate, evaluate_masks, spread
 from logger import Logger, RunningMeans
 from losses import Perceptual
 from model import Model
+from modules.draws import Draws
 from optimization import MovingAverage, Optimizer
 from seeding import numpy_rng, torch_seed
 from training_step import train_step
@@ -49,17 +51,17 @@ class Trainer:
         self.config = config
         self.device = device
         self.output_dir = output_dir
-        layout = torch.channels_last if config.train.channels_last else torch.contiguous_format
-        self.model = model.to(device).to(memory_format=layout).train()
-        if adversary is not None:
-            adversary = adversary.to(device).to(memory_format=layout).train()
-        self.adversary = adversary
-        self.perceptual = perceptual.to(device).to(memory_format=layout).eval()
+        self.model = model.to(device).train()
+        self.adversary = adversary if adversary is None else adversary.to(device).train()
+        self.perceptual = perceptual.to(device).eval()
+        prepare_networks(self.model, self.adversary, self.perceptual, config.train)
         self.pairs = pairs
         self.test_clips = test_clips
         self.optimizer = Optimizer(self.model, self.adversary, config, device)
         decay = config.train.ema_decay
         self.average = MovingAverage(self.model, decay) if decay is not None else None
+        # Last: copies of compiled networks would still run the original ones.
+        compile_networks(self.model, self.adversary, self.perceptual, config.train)
         self.failures = FailureBudget(len(pairs.clips.clips))
         self.batches_per_epoch = len(pairs) // config.train.batch_size
         self.last_step = self.batches_per_epoch * config.train.epochs
@@ -156,7 +158,8 @@ class Trainer:
             if self.saved_at != self.step:
                 self.save()
             if self.validated_at != self.step:
-                self._validate(logger)
+                with uncompiled(self.config.train):
+                    self._validate(logger)
                 self.save()  # again, with the metrics
             return None
         finally:
@@ -192,10 +195,11 @@ class Trainer:
             if self._is_due(config.log.scalars_every):
                 self._log(logger, means)
                 logged_at = self.step
-            if self._is_due(config.log.images_every):
-                self._draw(logger, "train", result.inputs)
-            if self._is_due(config.log.validate_every):
-                self._validate(logger)
+            with uncompiled(config.train):
+                if self._is_due(config.log.images_every):
+                    self._draw(logger, "train", result.inputs)
+                if self._is_due(config.log.validate_every):
+                    self._validate(logger)
             if (
                 self._is_due(config.train.checkpoint_every)
                 and self.saved_at != self.step
@@ -211,7 +215,7 @@ class Trainer:
         place = (self.config.seed, self.step)
         return Moment(
             self.epoch + self.batch / self.batches_per_epoch,
-            generator.manual_seed(torch_seed("step", *place)),
+            Draws(generator.manual_seed(torch_seed("step", *place))),
             numpy_rng("coin", *place).random(),
         )
 

@@ -51,13 +51,11 @@ def train_step(
     parts = batch.split(config.train.micro_batch)
     with optimizer.guarded_buffers():
         scalars = []  # of each part; of what else it made only the last is kept
-        for part in parts:
+        for part, draws in zip(parts, moment.draws.split(len(parts)), strict=True):
             frames = prepare_frames(part, config.train.channels_last)
-            result, loss = forward(model, adversary, perceptual, frames, moment, config)
-            optimizer.backward(loss / len(parts))
-            if adversary is not None:
-                result, loss = judge(adversary, result, config)
-                optimizer.backward(loss / len(parts))
+            now = moment._replace(draws=draws)
+            result, losses = forward(model, adversary, perceptual, frames, now, config)
+            optimizer.backward({name: loss / len(parts) for name, loss in losses.items()})
             scalars.append(result.scalars)
         means = mean_scalars(scalars)
         loss = means["loss/total"]
@@ -77,9 +75,12 @@ def forward(
     frames: PreparedFrames,
     moment: Moment,
     config: Config,
-) -> tuple[StepResult, Tensor]:
-    """Outputs, loss terms and statistics of all branches, and the sum to minimize."""
+) -> tuple[StepResult, dict[str, Tensor]]:
+    """Outputs, loss terms and statistics of all branches, and for each player the sum that it
+    minimizes.
+    """
     scalars: dict[str, Tensor] = {}
+    losses = {}
     with autocast(config.train.precision, frames.source.device):
         with torch.no_grad():  # a constant of this step, shared by all branches
             target_features = perceptual(frames.driving)
@@ -93,30 +94,23 @@ def forward(
             for name, value in branch.statistics(outputs[branch_name]).items():
                 scalars[f"{branch_name}/{name}"] = value.detach()
         if adversary is not None:
-            for name, term in adversary.generator_terms(inputs).items():
+            judgement = adversary.judge(inputs)
+            for name, term in adversary.generator_terms(judgement).items():
                 terms[f"adversarial/{name}"] = term
+            verdict = adversary.discriminator_terms(judgement)
+            for name, term in verdict.terms.items():
+                scalars[f"discriminator_loss/{name}"] = term.weighted.detach()
+            for name, value in verdict.statistics.items():
+                scalars[f"discriminator/{name}"] = value.detach()
+            losses["discriminator"] = total(verdict.terms)
+            scalars["discriminator_loss/total"] = losses["discriminator"].detach()
     for name, term in terms.items():
         scalars[f"loss/{name}"] = term.weighted.detach()
         scalars[f"unweighted/{name}"] = term.value.detach()
-    loss = total(terms)
-    scalars["loss/total"] = loss.detach()
+    losses["model"] = total(terms)
+    scalars["loss/total"] = losses["model"].detach()
     # The features are large, and no picture needs them.
-    return StepResult(scalars, inputs._replace(target_features=[])), loss
-
-
-def judge(adversary: Adversary, result: StepResult, config: Config) -> tuple[StepResult, Tensor]:
-    """`result` with the scalars of the discriminator's step, and the sum that it minimizes."""
-    inputs = result.inputs
-    with autocast(config.train.precision, inputs.source.device):
-        verdict = adversary.discriminator_terms(inputs)
-    scalars = dict(result.scalars)
-    for name, term in verdict.terms.items():
-        scalars[f"discriminator_loss/{name}"] = term.weighted.detach()
-    for name, value in verdict.statistics.items():
-        scalars[f"discriminator/{name}"] = value.detach()
-    loss = total(verdict.terms)
-    scalars["discriminator_loss/total"] = loss.detach()
-    return result._replace(scalars=scalars), loss
+    return StepResult(scalars, inputs._replace(target_features=[])), losses
 
 
 def total(terms: Mapping[str, LossTerm]) -> Tensor:

@@ -46,6 +46,7 @@ from errors import UserError
 from files import replacing
 from model import Model
 from modules.cut_masks import priority_cut, rectangle_cut
+from modules.draws import Draws
 from perceptual_weights import load_perceptual
 from training import Trainer
 from training_step import StepResult, train_step
@@ -77,7 +78,7 @@ class Contestant(NamedTuple):
             trainer.optimizer,
             trainer.perceptual,
             batch,
-            Moment(math.inf, generator, coin),
+            Moment(math.inf, Draws(generator), coin),
             trainer.config,
         )
 
@@ -208,7 +209,7 @@ def time_cut_masks(config: Config, device: torch.device, num_rounds: int) -> dic
     cuts: dict[str, Callable[[], object]] = {
         "priority_cut": lambda: priority_cut(background, occlusion, fraction),
         "rectangle_cut": lambda: rectangle_cut(
-            background, occlusion, fraction, generator=generator
+            background, occlusion, fraction, draws=Draws(generator)
         ),
     }
     found: dict[str, list[float]] = {name: [] for name in cuts}

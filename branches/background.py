@@ -111,14 +111,7 @@ class BackgroundBranch(Branch[BackgroundOutput]):
         background, background_mask = inputs.source, masks.source_mask.detach()
         target, own_target = inputs.driving, self.training and self.foreign_probability > 0
         if own_target:
-            chosen = torch.rand(
-                len(background),
-                1,
-                1,
-                1,
-                device=background.device,
-                generator=inputs.moment.generator,
-            )
+            chosen = inputs.moment.draws.uniform(len(background), 1, 1, 1)
             foreign = chosen < self.foreign_probability
             background = torch.where(foreign, background.roll(1, dims=0), background)
             background_mask = torch.where(foreign, 0.0, background_mask)

@@ -4,7 +4,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
-import torch
 from torch import Tensor, nn
 
 from config import ReluLayer
@@ -12,23 +11,23 @@ from losses import (
     LossTerm,
     Perceptual,
     PyramidFeatures,
-    perceptual_loss,
     pixel_loss,
     used_layers,
     weigh,
 )
+from modules.draws import Draws
 
 Output = TypeVar("Output")
 
 
 class Moment(NamedTuple):
     """epoch: passed so far, the begun one as a fraction; for what starts or grows later.
-    generator: for everything that is drawn at random in this step; on the device.
+    draws: for everything that is drawn at random in this step; on the device.
     coin: a draw from [0, 1), one for the step, for choices that the host has to know.
     """
 
     epoch: float
-    generator: torch.Generator
+    draws: Draws
     coin: float
 
 
@@ -93,11 +92,10 @@ def reconstruction_terms(
     its name in `predictions` is put before the term's.
     """
     terms: dict[str, LossTerm] = {}
-    layers = used_layers(weights.perceptual)
     for prefix, prediction in predictions.items():
-        if layers:
-            terms[f"{prefix}perceptual"] = perceptual_loss(
-                perceptual(prediction, layers), target_features, weights.perceptual
+        if used_layers(weights.perceptual):
+            terms[f"{prefix}perceptual"] = perceptual.loss(
+                prediction, target_features, weights.perceptual
             )
         if weights.pixel:
             terms[f"{prefix}pixel"] = weigh(pixel_loss(prediction, target), weights.pixel)

@@ -5,12 +5,12 @@ Animation with Perturbed Masks, Shalev and Wolf, CVPR 2022).
 import math
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from branches.branch import Branch, StepInputs, reconstruction_terms
 from config import MasksConfig
 from losses import LossTerm, mask_prior_loss, picture_change, pixel_loss, weigh
+from modules.draws import Draws
 from modules.geometry import resize
 from modules.high_resolution_generator import HighResolutionGenerator
 from modules.low_resolution_generator import LowResolutionGenerator
@@ -87,7 +87,7 @@ class MaskBranch(Branch[MaskOutput]):
         low, high = self.generate(inputs.source, source_mask, driving_mask)
         perturbed = refined = None
         if inputs.moment.epoch >= self.refinement_start:
-            perturbed = self.perturbed_mask(driving_mask, inputs.moment.generator)
+            perturbed = self.perturbed_mask(driving_mask, inputs.moment.draws)
             # Detached: R must restore the masks as they are, not bend them to its liking.
             refined = self.refine(inputs.source, source_mask.detach(), perturbed)
         return MaskOutput(
@@ -111,7 +111,7 @@ class MaskBranch(Branch[MaskOutput]):
         """R: `perturbed_mask` in the shape of the source's figure, B x 1 x h x w in [0, 1]."""
         return self.refinement(self.downsample(source, source_mask), source_mask, perturbed_mask)
 
-    def perturbed_mask(self, foreground_mask: Tensor, generator: torch.Generator) -> Tensor:
+    def perturbed_mask(self, foreground_mask: Tensor, draws: Draws) -> Tensor:
         """P, as in training: `foreground_mask`, B x 1 x h x w, as if of another figure."""
         settings = self.perturbation
         return perturb(
@@ -121,7 +121,7 @@ class MaskBranch(Branch[MaskOutput]):
             scales=(settings.scales[0], settings.scales[1]),
             threshold=settings.threshold,
             noise=settings.noise,
-            generator=generator,
+            draws=draws,
         )
 
     def shrunk_mask(self, foreground_mask: Tensor) -> Tensor:

@@ -92,7 +92,7 @@ class MotionBranch(Branch[MotionOutput]):
                 self.transform.affine_std,
                 self.transform.thin_plate_std,
                 self.transform.grid_size,
-                inputs.moment.generator,
+                inputs.moment.draws,
             )
             transformed = self.keypoint_detector(transform.frame(inputs.driving))
             pair = (output.driving_keypoints, transformed, transform)

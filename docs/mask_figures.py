@@ -9,6 +9,7 @@ from branches.masks import MaskBranch
 from datasets.puppets import Puppets
 from docs.drawing import DEVICE, NUM_EXAMPLES, cells, show, show_mask
 from losses import picture_change
+from modules.draws import Draws
 from visualization import to_uint8
 
 NUM_DRAWS = 2  # perturbations of one mask
@@ -52,11 +53,11 @@ def draw_perturbation(branch: MaskBranch, clips: Puppets) -> Figure:
     """Driving masks, perturbed as in training and as in animation, each with its refinement."""
     titles = ["D", "m(D)", *["P(m(D))", "refined"] * NUM_DRAWS, "shrunk", "refined"]
     figure, axes = cells(NUM_EXAMPLES, len(titles), titles)
-    generator = torch.Generator().manual_seed(0)
+    draws = Draws(torch.Generator().manual_seed(0))
     for row, scene in enumerate(scenes(clips, "own")):
         source_mask = branch.mask_generator(scene.source)
         driving_mask = branch.mask_generator(scene.driving)
-        perturbed = [branch.perturbed_mask(driving_mask, generator) for _ in range(NUM_DRAWS)]
+        perturbed = [branch.perturbed_mask(driving_mask, draws) for _ in range(NUM_DRAWS)]
         perturbed.append(branch.shrunk_mask(driving_mask))
         show(axes[row][0], to_uint8(scene.driving)[0])
         show_mask(axes[row][1], driving_mask)

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from modules.geometry import full_precision
 
+MIN_FUSED_AREA = 32 * 32  # pixels; on smaller maps building the kernel costs more than it saves
+
 
 class AntiAliasDownsample(nn.Module):
     """Gaussian blur, then every (1/scale)-th pixel: B x C x H x W -> B x C x H*scale x W*scale.
@@ -49,6 +51,38 @@ class AntiAliasDownsample(nn.Module):
             )
 
 
+class UpConv2d(nn.Conv2d):
+    """Nearest x2 - conv3x3: B x C x H x W -> B x C' x 2H x 2W.
+
+    Each output pixel sees 2 x 2 input pixels, some of them more than once. Summed up, the taps of
+    the 3 x 3 kernel make one transposed convolution with 4 x 4 taps and stride 2, which takes 4
+    products where the definition takes 9. The parameters are those of the convolution.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int) -> None:
+        super().__init__(in_channels, out_channels, kernel_size=3, padding=1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if x.shape[-2] * x.shape[-1] < MIN_FUSED_AREA:
+            # Autocast on the CPU would have `interpolate` turn everything into float32.
+            with torch.autocast(x.device.type, enabled=False):
+                x = F.interpolate(x, scale_factor=2, mode="nearest")
+            return super().forward(x)
+        kernel = upsampling_kernel(self.weight)
+        return F.conv_transpose2d(x, kernel, self.bias, stride=2, padding=1)
+
+
+def upsampling_kernel(weight: Tensor) -> Tensor:
+    """C' x C x 3 x 3 of a convolution -> C x C' x 4 x 4 of the transposed one that is the same as
+    nearest x2 before it.
+    """
+    # A transposed convolution is correlation with the kernel turned around. Nearest x2 is one with
+    # 2 x 2 ones, and the two kernels convolved are the sum of the four shifts of the first.
+    turned = F.pad(weight.transpose(0, 1).flip(2, 3), (1, 1, 1, 1))
+    rows = turned[:, :, 1:] + turned[:, :, :-1]
+    return rows[..., 1:] + rows[..., :-1]
+
+
 class DownBlock(nn.Module):
     """conv3x3 - BatchNorm - ReLU - average pool by 2."""
 
@@ -66,11 +100,10 @@ class UpBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int) -> None:
         super().__init__()
-        self.conv = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1)
+        self.conv = UpConv2d(in_channels, out_channels)
         self.norm = nn.BatchNorm2d(out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = F.interpolate(x, scale_factor=2, mode="nearest")
         return F.relu(self.norm(self.conv(x)))
 
 

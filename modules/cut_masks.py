@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from modules.draws import Draws
 from modules.geometry import full_precision
 
 
@@ -54,7 +55,7 @@ def rectangle_cut(
     occlusion_map: Tensor,
     fraction: Tensor,
     *,
-    generator: torch.Generator,
+    draws: Draws,
 ) -> Tensor:
     """Vanilla CutMix: one rectangle of zeros in ones (Yun et al., 2019, section 3.1).
 
@@ -65,11 +66,11 @@ def rectangle_cut(
     Args:
         background_weight, occlusion_map: B x 1 x h x w.
         fraction: of shape B in [0, 1].
-        generator: draws the place; on the device.
+        draws: of the place; on the device of the maps.
     """
     batch, _, height, width = occlusion_map.shape
     sides = fraction.sqrt()
-    place = torch.rand(2, batch, device=fraction.device, generator=generator)
+    place = draws.uniform(batch, 2)
 
     def inside(size: int, place: Tensor) -> Tensor:
         """Whether each of `size` rows or columns is in the rectangle, B x size."""
@@ -78,7 +79,7 @@ def rectangle_cut(
         positions = torch.arange(size, device=fraction.device)
         return (positions >= start[:, None]) & (positions < (start + length)[:, None])
 
-    rows, columns = inside(height, place[0]), inside(width, place[1])
+    rows, columns = inside(height, place[:, 0]), inside(width, place[:, 1])
     cut = rows[:, None, :, None] & columns[:, None, None, :]
     return (~cut).to(occlusion_map.dtype)
 
@@ -91,13 +92,3 @@ def resize_cut(cut_mask: Tensor, size: tuple[int, int]) -> Tensor:
 def mix(cut_mask: Tensor, real: Tensor, generated: Tensor) -> Tensor:
     """M * real + (1 - M) * generated, of images or of logits (PriorityCut, Eq. 2)."""
     return cut_mask * real + (1 - cut_mask) * generated
-
-
-def random_fraction(batch: int, beta: tuple[float, float], generator: torch.Generator) -> Tensor:
-    """Shares to cut, of shape batch: a draw from Beta(a, b) for each sample."""
-    # Filled in on the device: a tensor of Python numbers would have the host wait for its copy.
-    parameters = torch.stack(
-        [torch.full((batch,), parameter, device=generator.device) for parameter in beta], dim=1
-    )
-    # What torch.distributions.Beta draws with, which takes no generator.
-    return torch._sample_dirichlet(parameters, generator=generator)[:, 0]

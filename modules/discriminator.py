@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import spectral_norm
 
+from modules.blocks import UpConv2d
 from modules.geometry import full_precision
 
 _PUBLISHED_AREA = 4 * 4  # pixels of the U-Net's deepest map, for 256 x 256 and six blocks
@@ -128,7 +129,7 @@ class ResUpBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, *, use_spectral_norm: bool) -> None:
         super().__init__()
-        conv1 = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1)
+        conv1 = UpConv2d(in_channels, out_channels)
         conv2 = nn.Conv2d(out_channels, out_channels, kernel_size=3, padding=1)
         shortcut = nn.Conv2d(in_channels, out_channels, kernel_size=1)
         self.conv1 = _normalized(conv1, use_spectral_norm)
@@ -136,8 +137,7 @@ class ResUpBlock(nn.Module):
         self.shortcut = _normalized(shortcut, use_spectral_norm)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.interpolate(F.relu(x), scale_factor=2, mode="nearest")
-        y = self.conv2(F.relu(self.conv1(y)))
+        y = self.conv2(F.relu(self.conv1(F.relu(x))))
         return y + F.interpolate(self.shortcut(x), scale_factor=2, mode="nearest")
 
 

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from modules.draws import Draws
+
 _LEVELS = 255  # of an 8-bit mask; the published threshold and noise count in them
 
 
@@ -26,7 +28,7 @@ class _AxisDraws(NamedTuple):
     scale: Tensor
 
 
-class _Draws(NamedTuple):
+class _Perturbation(NamedTuple):
     """What is drawn for a perturbation.
 
     columns: along the width: vertical strips scaled horizontally.
@@ -48,7 +50,7 @@ def perturb(
     scales: tuple[float, float],
     threshold: float,
     noise: float,
-    generator: torch.Generator,
+    draws: Draws,
 ) -> Tensor:
     """P of a mask, B x 1 x h x w in [0, 1] -> the same in float32 (Perturbed Masks).
 
@@ -64,10 +66,10 @@ def perturb(
         scales: range of the scales of a strip and of the whole, 1 = unchanged.
         threshold: values up to this many levels of 255 become 0.
         noise: mean of the Poisson count of levels that is added or subtracted, with equal chance.
-        generator: on the device of the mask.
+        draws: on the device of the mask.
     """
-    draws = _draw(foreground_mask, num_strips, pivots, scales, noise, generator)
-    return _apply(foreground_mask, draws, threshold)
+    drawn = _draw(foreground_mask, num_strips, pivots, scales, noise, draws)
+    return _apply(foreground_mask, drawn, threshold)
 
 
 @torch.no_grad()
@@ -92,19 +94,16 @@ def _draw(
     pivots: tuple[float, float],
     scales: tuple[float, float],
     noise: float,
-    generator: torch.Generator,
-) -> _Draws:
+    draws: Draws,
+) -> _Perturbation:
     """The random numbers of `perturb`, on the device of the mask."""
     batch, _, height, width = foreground_mask.shape
-    device = foreground_mask.device
     columns, rows = (
-        _draw_axis(batch, size, num_strips, pivots, scales, generator, device)
-        for size in (width, height)
+        _draw_axis(batch, size, num_strips, pivots, scales, draws) for size in (width, height)
     )
-    mean = torch.full(foreground_mask.shape, noise, dtype=torch.float32, device=device)
-    counts = torch.poisson(mean, generator=generator)
-    coins = torch.rand(foreground_mask.shape, device=device, generator=generator)
-    return _Draws(columns, rows, counts.copysign_(coins - 0.5) / _LEVELS)
+    counts = draws.poisson(noise, *foreground_mask.shape)
+    coins = draws.uniform(*foreground_mask.shape)
+    return _Perturbation(columns, rows, counts.copysign_(coins - 0.5) / _LEVELS)
 
 
 def _draw_axis(
@@ -113,34 +112,33 @@ def _draw_axis(
     num_strips: int,
     pivots: tuple[float, float],
     scales: tuple[float, float],
-    generator: torch.Generator,
-    device: torch.device,
+    draws: Draws,
 ) -> _AxisDraws:
     """The draws for an axis of `size` pixels."""
     first = math.ceil(pivots[0] * size)
     num_pixels = math.floor(pivots[1] * size) - first + 1
     # The first entries of a random permutation: distinct, and never more than there are pixels.
-    order = torch.rand(batch, num_pixels, device=device, generator=generator).argsort(dim=1)
+    order = draws.uniform(batch, num_pixels).argsort(dim=1)
     cuts = first + order[:, : num_strips - 1].sort(dim=1).values
-    drawn = torch.rand(batch, num_strips + 1, device=device, generator=generator)
+    drawn = draws.uniform(batch, num_strips + 1)
     drawn = scales[0] + (scales[1] - scales[0]) * drawn
     return _AxisDraws(cuts, drawn[:, :-1], drawn[:, -1:])
 
 
-def _apply(foreground_mask: Tensor, draws: _Draws, threshold: float) -> Tensor:
-    """The mask perturbed by `draws`."""
+def _apply(foreground_mask: Tensor, drawn: _Perturbation, threshold: float) -> Tensor:
+    """The mask perturbed as `drawn`."""
     height, width = foreground_mask.shape[-2:]
     # The first pass scales the strips of columns and all rows, the second the strips of rows and
     # all columns: along the width the strips come first, along the height the whole.
     with torch.autocast(foreground_mask.device.type, enabled=False):
-        columns = _scaling(width, draws.columns.scale) @ _strip_scaling(
-            width, draws.columns.strip_scales, draws.columns.cuts
+        columns = _scaling(width, drawn.columns.scale) @ _strip_scaling(
+            width, drawn.columns.strip_scales, drawn.columns.cuts
         )
-        rows = _strip_scaling(height, draws.rows.strip_scales, draws.rows.cuts) @ _scaling(
-            height, draws.rows.scale
+        rows = _strip_scaling(height, drawn.rows.strip_scales, drawn.rows.cuts) @ _scaling(
+            height, drawn.rows.scale
         )
     mask = _threshold(_resample(foreground_mask.float(), rows, columns), threshold)
-    return (mask + draws.noise).clamp(0, 1)
+    return (mask + drawn.noise).clamp(0, 1)
 
 
 def _threshold(mask: Tensor, threshold: float) -> Tensor:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from modules.draws import Draws
 from modules.geometry import coordinate_grid, full_precision, warp
 
 _EPS = 1e-6  # keeps d^2 log d finite at a control point
@@ -24,7 +25,7 @@ class ThinPlateTransform(NamedTuple):
     control_points: Tensor
 
     def points(self, points: Tensor) -> Tensor:
-        """T at `points`, B x P x 2 -> B x P x 2."""
+        """T at `points`, B x P x 2 or, the same for all samples, 1 x P x 2 -> B x P x 2."""
         # Autocast would round the products to bf16, whose step near 1 is half a pixel of 256.
         with torch.autocast(points.device.type, enabled=False):
             linear = points @ self.affine[:, :, :2].mT + self.affine[:, None, :, 2]
@@ -48,8 +49,9 @@ class ThinPlateTransform(NamedTuple):
     def frame(self, frame: Tensor) -> Tensor:
         """`frame` (B x C x H x W) sampled at T(grid), reflected at the border."""
         height, width = frame.shape[-2:]
+        # Once for all samples: distances to the control points are the larger part of the work.
         grid = coordinate_grid(height, width, full_precision(frame)).view(1, -1, 2)
-        moved = self.points(grid.expand(len(frame), -1, -1)).view(-1, height, width, 2)
+        moved = self.points(grid).view(-1, height, width, 2)
         return warp(frame, moved, padding_mode="reflection")
 
 
@@ -59,13 +61,12 @@ def control_grid(size: int, like: Tensor) -> Tensor:
 
 
 def random_thin_plate(
-    batch: int, affine_std: float, thin_plate_std: float, grid_size: int, generator: torch.Generator
+    batch: int, affine_std: float, thin_plate_std: float, grid_size: int, draws: Draws
 ) -> ThinPlateTransform:
-    """Draw a transform near the identity for every sample, on the device of `generator`."""
-    device = generator.device
-    identity = torch.eye(2, 3, device=device)
-    noise = torch.randn(batch, 2, 3, device=device, generator=generator)
-    weights = torch.randn(batch, grid_size**2, device=device, generator=generator)
+    """Draw a transform near the identity for every sample, on the device of `draws`."""
+    identity = torch.eye(2, 3, device=draws.device)
+    noise = draws.normal(batch, 2, 3)
+    weights = draws.normal(batch, grid_size**2)
     return ThinPlateTransform(
         identity + affine_std * noise, thin_plate_std * weights, control_grid(grid_size, identity)
     )

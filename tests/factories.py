@@ -18,6 +18,7 @@ from datasets.source import Clip, Frames
 from datasets.video import VideoError
 from losses import LossTerm, Perceptual, build_perceptual, perceptual_layers
 from model import Model
+from modules.draws import Draws
 
 # Every key that shapes numbers or running time; a section is a dict, a value set as a whole is not.
 _TINY: dict[str, Any] = {
@@ -211,7 +212,7 @@ def noise_inputs(config: Config, batch: int = 2) -> StepInputs:
         target_features = perceptual(driving)
     generator = torch.Generator().manual_seed(0)
     recolored = driving.flip(1)
-    moment = Moment(0.0, generator, coin=0.0)
+    moment = Moment(0.0, Draws(generator), coin=0.0)
     return StepInputs(source, driving, recolored, perceptual, target_features, moment, outputs={})
 
 

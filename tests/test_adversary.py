@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from torch.testing import assert_close
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from adversary import build_adversary
 from model import Model
@@ -14,6 +15,19 @@ from training_step import total
 
 CPU = torch.device("cpu")
 ALONE = ("masks=null", "background=null")
+
+
+class ConvolutionGradients(TorchDispatchMode):
+    """For which of input, weight and bias each convolution's gradient is computed."""
+
+    def __init__(self):
+        super().__init__()
+        self.masks = []
+
+    def __torch_dispatch__(self, operation, types, args=(), kwargs=None):
+        if operation is torch.ops.aten.convolution_backward.default:
+            self.masks.append(args[-1])
+        return operation(*args, **(kwargs or {}))
 
 
 class Players:
@@ -34,6 +48,13 @@ class Players:
     def coin(self, coin):
         return self.inputs._replace(moment=self.inputs.moment._replace(coin=coin))
 
+    def generator_terms(self):
+        return self.adversary.generator_terms(self.adversary.judge(self.inputs))
+
+    def discriminator_terms(self, inputs=None):
+        judgement = self.adversary.judge(self.inputs if inputs is None else inputs)
+        return self.adversary.discriminator_terms(judgement)
+
 
 def reached(loss, network):
     gradients = torch.autograd.grad(
@@ -49,23 +70,76 @@ def reached(loss, network):
 def test_no_gradient_of_one_player_reaches_the_other(kind):
     cut = "none" if kind == "patch" else "priority"
     players = Players(*ALONE, f"discriminator.kind={kind}", f"discriminator.cut.kind={cut}")
-    total(players.adversary.generator_terms(players.inputs)).backward()
-    assert all(p.grad is None for p in players.adversary.parameters())
-    assert all(p.requires_grad for p in players.adversary.parameters())  # only for that step
+    optimizer = Optimizer(players.model, players.adversary, players.config, CPU)
+    judgement = players.adversary.judge(players.inputs)
+    losses = {
+        "model": total(players.adversary.generator_terms(judgement)),
+        "discriminator": total(players.adversary.discriminator_terms(judgement).terms),
+    }
+    expected = {
+        player: torch.autograd.grad(
+            losses[player], parameters, retain_graph=True, allow_unused=True
+        )
+        for player, parameters in optimizer.players.items()
+    }
+    optimizer.backward(losses)
+    for player, parameters in optimizer.players.items():
+        for parameter, gradient in zip(parameters, expected[player], strict=True):
+            assert_close(parameter.grad, gradient, atol=1e-7, rtol=1e-4)
     motion = players.model.branches["motion"]
     for network in (motion.generator, motion.dense_motion, motion.keypoint_detector):
         assert any(p.grad is not None and p.grad.any() for p in network.parameters())
-
-    players.model.zero_grad(set_to_none=True)
-    total(players.adversary.discriminator_terms(players.inputs).terms).backward()
-    assert all(p.grad is None for p in players.model.parameters())
     assert all(p.grad is not None for p in players.adversary.parameters())
+
+
+@pytest.mark.parametrize("kind", ["patch", "unet"])
+def test_nothing_is_computed_for_the_parameters_of_the_other(kind):
+    """Convolutions of the discriminator: forward once for each image; backward for weights in its
+    own pass, for the prediction in the model's.
+    """
+    cut = "none" if kind == "patch" else "priority"
+    players = Players(*ALONE, f"discriminator.kind={kind}", f"discriminator.cut.kind={cut}")
+    optimizer = Optimizer(players.model, players.adversary, players.config, CPU)
+    players.inputs.outputs["motion"] = players.motion._replace(
+        prediction=players.motion.prediction.detach().requires_grad_()
+    )
+    optimizer.players["model"] = [players.motion.prediction]
+    judgement = players.adversary.judge(players.inputs)
+    losses = {
+        "model": total(players.adversary.generator_terms(judgement)),
+        "discriminator": total(players.adversary.discriminator_terms(judgement).terms),
+    }
+    with ConvolutionGradients() as found:
+        optimizer.backward(losses)
+    layers = [m for m in players.adversary.modules() if isinstance(m, torch.nn.Conv2d)]
+    images = 2 if kind == "patch" else 3
+    of_weights = [mask for mask in found.masks if mask[1]]
+    for_the_prediction = [mask for mask in found.masks if not mask[1]]
+    assert len(of_weights) == images * len(layers)
+    assert len(for_the_prediction) == len(layers)
+    assert all(mask[0] for mask in for_the_prediction)
+    # Nobody asks for the gradient of the images in the discriminator's own pass.
+    first = 1 if kind == "patch" else 2  # the first convolution, and the shortcut beside it
+    assert [mask[0] for mask in of_weights].count(False) == first * images
+
+
+def test_all_images_are_judged_by_the_same_weights():
+    players = Players(*ALONE)
+    layer = players.adversary.discriminator.down_blocks[0].conv1
+    before, seen = layer.weight_u.clone(), []
+    layer.register_forward_hook(lambda *_: seen.append(layer.weight.detach().clone()))
+    players.adversary.judge(players.inputs)
+    assert len(seen) == 3
+    assert torch.equal(seen[0], seen[1])
+    assert torch.equal(seen[0], seen[2])
+    assert not torch.equal(layer.weight_u, before)  # one power iteration, with the first
+    assert players.adversary.discriminator.training
 
 
 def test_every_term_reaches_the_whole_of_what_it_judges():
     players = Players(*ALONE)
     discriminator = players.adversary.discriminator
-    terms = players.adversary.discriminator_terms(players.inputs).terms
+    terms = players.discriminator_terms().terms
     assert list(terms) == ["encoder", "consistency", "decoder"]
     encoder_alone = reached(terms["encoder"].value, discriminator.up_blocks)
     assert not any(encoder_alone)
@@ -77,7 +151,7 @@ def test_every_term_reaches_the_whole_of_what_it_judges():
 
 def test_the_adversary_leaves_masks_and_background_alone():
     players = Players()
-    terms = players.adversary.generator_terms(players.inputs)
+    terms = players.generator_terms()
     for name, term in terms.items():
         for branch in ("masks", "background"):
             assert not any(reached(term.value, players.model.branches[branch])), name
@@ -102,7 +176,7 @@ def test_keypoints_that_are_shown_get_no_gradient_from_being_shown():
 
 def test_generator_terms_by_hand():
     players = Players(*ALONE, "discriminator.spectral_norm=false")
-    terms = players.adversary.generator_terms(players.inputs)
+    terms = players.generator_terms()
     with torch.no_grad():
         real = players.adversary.discriminator(players.inputs.driving)
         generated = players.adversary.discriminator(players.motion.prediction)
@@ -121,22 +195,19 @@ def test_generator_terms_by_hand():
 def test_terms_without_weight_are_left_out():
     losses = "discriminator.generator_losses"
     players = Players(*ALONE, f"{losses}.encoder=0", f"{losses}.decoder_features=0")
-    terms = players.adversary.generator_terms(players.inputs)
+    terms = players.generator_terms()
     assert list(terms) == ["decoder", "encoder_features"]
-    seen = []
     players = Players(*ALONE, f"{losses}.encoder_features=0", f"{losses}.decoder_features=0")
-    players.adversary.discriminator.register_forward_hook(lambda *_: seen.append(1))
-    assert list(players.adversary.generator_terms(players.inputs)) == ["encoder", "decoder"]
-    assert len(seen) == 1  # the target is judged for its features alone
+    assert list(players.generator_terms()) == ["encoder", "decoder"]
     patch = Players(*ALONE, "discriminator.kind=patch", "discriminator.cut.kind=none")
-    assert list(patch.adversary.generator_terms(patch.inputs)) == ["encoder", "encoder_features"]
+    assert list(patch.generator_terms()) == ["encoder", "encoder_features"]
 
 
 def test_a_prediction_that_is_the_target_has_the_same_features():
     players = Players(*ALONE)
     players.adversary.eval()
     players.inputs.outputs["motion"] = players.motion._replace(prediction=players.inputs.driving)
-    terms = players.adversary.generator_terms(players.inputs)
+    terms = players.generator_terms()
     assert terms["encoder_features"].value == 0
     assert terms["decoder_features"].value == 0
 
@@ -152,9 +223,9 @@ def test_discriminator_terms_by_hand(as_sample):
         "discriminator.losses={encoder: 0.5, decoder: 2, consistency: 3}",
         f"discriminator.cut.as_sample={as_sample}".lower(),
     )
-    generator = players.inputs.moment.generator
+    generator = players.inputs.moment.draws.generator
     generator.manual_seed(3)
-    verdict = players.adversary.discriminator_terms(players.inputs)
+    verdict = players.discriminator_terms()
     generator.manual_seed(3)
     fraction = torch._sample_dirichlet(torch.ones(3, 2), generator=generator)[:, 0]
     cut = players.adversary.cut(players.inputs, fraction)
@@ -196,12 +267,12 @@ def test_consistency_gets_gradients_through_both_of_its_terms():
         seen.append(output.pixel_logits)
 
     judge.register_forward_hook(keep)
-    terms = players.adversary.discriminator_terms(players.inputs).terms
+    terms = players.discriminator_terms().terms
     terms["consistency"].value.backward()
-    (logits,) = seen
-    for part in logits.grad.chunk(3):  # real, generated, mixed
-        assert part.any()
-    assert_close(logits.grad.sum(), torch.tensor(0.0), atol=1e-6, rtol=0)
+    assert len(seen) == 3  # real, generated, mixed
+    assert all(logits.grad.any() for logits in seen)
+    whole = sum(logits.grad.sum() for logits in seen)
+    assert_close(whole, torch.tensor(0.0), atol=1e-6, rtol=0)
 
 
 # When images are mixed
@@ -220,16 +291,16 @@ def test_the_probability_of_mixing_rises_in_the_warm_up():
 @pytest.mark.parametrize(("epoch", "coin", "mixes"), [(2, 0.24, True), (2, 0.26, False), (0, 0, 0)])
 def test_the_coin_decides(epoch, coin, mixes):
     players = Players(*ALONE, "discriminator.cut.warm_up_epochs=4")  # probability .25 after 2
-    verdict = players.adversary.discriminator_terms(at_epoch(players.coin(coin), epoch))
+    verdict = players.discriminator_terms(at_epoch(players.coin(coin), epoch))
     assert ("consistency" in verdict.terms) == bool(mixes)
     assert ("cut_share" in verdict.statistics) == bool(mixes)
 
 
 def test_without_a_cut_nothing_is_drawn():
     players = Players(*ALONE, "discriminator.cut.kind=none")
-    before = players.inputs.moment.generator.get_state()
-    assert "consistency" not in players.adversary.discriminator_terms(players.inputs).terms
-    assert torch.equal(players.inputs.moment.generator.get_state(), before)
+    before = players.inputs.moment.draws.generator.get_state()
+    assert "consistency" not in players.discriminator_terms().terms
+    assert torch.equal(players.inputs.moment.draws.generator.get_state(), before)
 
 
 # The cut
@@ -318,10 +389,10 @@ def test_a_bad_step_of_the_discriminator_leaves_both_players_as_they_were():
         inputs = players.inputs
         with optimizer.guarded_buffers():
             inputs.outputs["motion"] = players.model.branches["motion"](inputs)
-            loss = total(players.adversary.generator_terms(inputs))
-            optimizer.backward(loss)
-            own = factor * total(players.adversary.discriminator_terms(inputs).terms)
-            optimizer.backward(own)
+            judgement = players.adversary.judge(inputs)
+            loss = total(players.adversary.generator_terms(judgement))
+            own = factor * total(players.adversary.discriminator_terms(judgement).terms)
+            optimizer.backward({"model": loss, "discriminator": own})
             return optimizer.step(loss + own)
 
     def snapshot():
@@ -358,10 +429,10 @@ def test_each_player_is_clipped_by_its_own_norm():
             for name, own in optimizer.players.items()
         )
     )
-    loss = total(players.adversary.generator_terms(players.inputs))
-    own = total(players.adversary.discriminator_terms(players.inputs).terms)
-    optimizer.backward(loss)
-    optimizer.backward(own)
+    judgement = players.adversary.judge(players.inputs)
+    loss = total(players.adversary.generator_terms(judgement))
+    own = total(players.adversary.discriminator_terms(judgement).terms)
+    optimizer.backward({"model": loss, "discriminator": own})
     norms = optimizer.step(loss + own)
     assert min(norms.values()) > 0.01
     assert {name: norm.item() for name, norm in clipped.items()} == pytest.approx(
@@ -374,10 +445,10 @@ def test_bf16_terms_stay_near_float32():
     found = []
     for enabled in (False, True):
         players.adversary.eval()
-        players.inputs.moment.generator.manual_seed(0)
+        players.inputs.moment.draws.generator.manual_seed(0)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
-            terms = players.adversary.generator_terms(players.inputs)
-            terms |= players.adversary.discriminator_terms(players.inputs).terms
+            terms = players.generator_terms()
+            terms |= players.discriminator_terms().terms
         found.append(total(terms))
     assert found[1].dtype == torch.float32
     assert_close(found[1], found[0], rtol=0.05, atol=0)

@@ -10,6 +10,7 @@ from adversary import build_adversary
 from branches.branch import Moment
 from config_file import CONFIG_FOLDER, dump_config, load_config, parse_config
 from model import Model
+from modules.draws import Draws
 from optimization import Optimizer, base_learning_rates
 from tests.factories import noise_batch, tiny_overrides, tiny_perceptual
 from training_step import train_step
@@ -337,7 +338,7 @@ def test_one_step(name):
         optimizer,
         tiny_perceptual(config),
         noise_batch(config),
-        Moment(20.0, torch.Generator().manual_seed(0), coin=0.0),
+        Moment(20.0, Draws(torch.Generator().manual_seed(0)), coin=0.0),
         config,
     ).scalars
     assert all(torch.isfinite(value) for value in scalars.values())

@@ -32,7 +32,7 @@ class Run:
         inputs = self.inputs if source is None else self.inputs._replace(source=source)
         with self.optimizer.guarded_buffers():
             loss = factor * total(joint_terms(self.model, inputs))
-            self.optimizer.backward(loss)
+            self.optimizer.backward({"model": loss})
             return self.optimizer.step(loss)["model"]
 
     def snapshot(self):
@@ -80,7 +80,7 @@ def test_gradient_that_overflows_under_a_finite_loss_is_bad():
     weight = run.model.branches["motion"].generator.final.weight
     with run.optimizer.guarded_buffers():
         loss = (weight * 0).sqrt().sum()  # 0, with an infinite slope
-        run.optimizer.backward(loss)
+        run.optimizer.backward({"model": loss})
         norm = run.optimizer.step(loss)["model"]
     assert loss.item() == 0
     assert not torch.isfinite(norm)
@@ -122,7 +122,7 @@ def test_infinite_loss_with_finite_gradients_is_a_bad_step(precision):
     before = run.snapshot()
     loss = sum(p.sum() for p in run.model.parameters())
     with run.optimizer.guarded_buffers():
-        run.optimizer.backward(loss)
+        run.optimizer.backward({"model": loss})
         assert torch.isfinite(run.optimizer.step(loss.detach() + math.inf)["model"])
     assert equal(run.snapshot(), before)
     assert run.optimizer.bad_steps.item() == 1
@@ -210,14 +210,14 @@ def test_continued_run_equals_an_uninterrupted_one():
     networks = {n: {k: t.clone() for k, t in state.items()} for n, state in networks.items()}
     adam = {i: {k: t.clone() for k, t in s.items()} for i, s in saved["adam"]["state"].items()}
     saved = {**saved, "adam": {**saved["adam"], "state": adam}}
-    generator = whole.inputs.moment.generator.get_state()
+    generator = whole.inputs.moment.draws.generator.get_state()
     whole.step()
 
     resumed = Run("seed=1")
     for name, network in resumed.model.networks.items():
         network.load_state_dict(networks[name])
     resumed.optimizer.load_state(saved)
-    resumed.inputs.moment.generator.set_state(generator)
+    resumed.inputs.moment.draws.generator.set_state(generator)
     resumed.step()
     assert equal(resumed.snapshot(), whole.snapshot())
 

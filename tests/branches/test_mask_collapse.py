@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from branches.branch import Moment, StepInputs
 from metrics.masks import mask_iou
 from model import Model
+from modules.draws import Draws
 from modules.geometry import resize
 from optimization import Optimizer
 from tests.factories import tiny_config, tiny_perceptual
@@ -66,13 +67,13 @@ class Masks:
     def train(self, num_steps):
         for _ in range(num_steps):
             source, driving = moving_squares(8, self.generator)[0].unbind(1)
-            moment = Moment(0, self.generator, coin=0)
+            moment = Moment(0, Draws(self.generator), coin=0)
             inputs = StepInputs(source, driving, driving, self.perceptual, [], moment, {})
             self.update(total(self.branch.loss_terms(inputs, self.branch(inputs))))
         return self
 
     def update(self, loss):
-        self.optimizer.backward(loss)
+        self.optimizer.backward({"model": loss})
         self.optimizer.step(loss)
 
     @torch.no_grad()

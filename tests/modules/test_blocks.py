@@ -1,11 +1,14 @@
 """Anti-aliased downsampling against its formula; shapes and skips of the hourglass."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch.testing import assert_close
 
-from modules.blocks import AntiAliasDownsample, Hourglass
+from modules import blocks
+from modules.blocks import AntiAliasDownsample, Hourglass, UpConv2d
 
 
 @pytest.mark.parametrize("stride", [2, 4, 8])
@@ -95,3 +98,47 @@ def test_what_bypasses_the_deepest_map(skips):
     others = hourglass.encoder(torch.rand(1, 3, 8, 8))
     swapped = hourglass.decoder([*others[:-1], maps[-1]])
     assert torch.equal(swapped, hourglass.decoder(maps)) == (not skips)
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 5), (8, 4)])
+def test_upsampling_convolution_is_nearest_and_convolution(height, width, monkeypatch):
+    """Values, and gradients of input, weight and bias, in float64."""
+    layer = UpConv2d(3, 4).double()
+    x = torch.randn(2, 3, height, width, dtype=torch.float64, requires_grad=True)
+    cotangent = torch.randn(2, 4, 2 * height, 2 * width, dtype=torch.float64)
+
+    def gradients(output):
+        inputs = (x, layer.weight, layer.bias)
+        return torch.autograd.grad(output, inputs, cotangent, retain_graph=True)
+
+    larger = F.interpolate(x, scale_factor=2, mode="nearest")
+    expected = F.conv2d(larger, layer.weight, layer.bias, padding=1)
+    for least_area in (0, math.inf):  # as one transposed convolution, and as defined
+        monkeypatch.setattr(blocks, "MIN_FUSED_AREA", least_area)
+        output = layer(x)
+        assert_close(output, expected, atol=1e-12, rtol=0)
+        for found, gradient in zip(gradients(output), gradients(expected), strict=True):
+            assert_close(found, gradient, atol=1e-12, rtol=0)
+
+
+def test_upsampling_kernel_by_hand():
+    """Of one row and one column of weights: neighbours are summed where they see one pixel."""
+    weight = torch.zeros(1, 1, 3, 3)
+    weight[0, 0, 1] = torch.tensor([1.0, 2.0, 4.0])  # the middle row
+    kernel = blocks.upsampling_kernel(weight)
+    assert kernel[0, 0].tolist() == [
+        [0, 0, 0, 0],
+        [4, 6, 3, 1],
+        [4, 6, 3, 1],
+        [0, 0, 0, 0],
+    ]
+
+
+@pytest.mark.parametrize("least_area", [0, math.inf])
+def test_upsampling_convolution_keeps_half_precision(least_area, monkeypatch):
+    monkeypatch.setattr(blocks, "MIN_FUSED_AREA", least_area)
+    x = torch.rand(1, 3, 4, 4).contiguous(memory_format=torch.channels_last)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = UpConv2d(3, 8)(x)
+    assert output.dtype == torch.bfloat16
+    assert output.is_contiguous(memory_format=torch.channels_last)

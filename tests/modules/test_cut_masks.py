@@ -2,7 +2,6 @@
 
 import math
 from fractions import Fraction
-from itertools import pairwise
 
 import pytest
 import torch
@@ -13,10 +12,10 @@ from modules.cut_masks import (
     foreground_occlusion,
     mix,
     priority_cut,
-    random_fraction,
     rectangle_cut,
     resize_cut,
 )
+from modules.draws import Draws
 from tests.factories import WaitsForTheDevice
 
 
@@ -178,7 +177,7 @@ def test_cut_masks_have_the_dtype_of_the_maps_and_no_gradient(dtype):
     assert not found.requires_grad
     assert torch.equal(found.float(), expected)
     rectangle = rectangle_cut(
-        weights, occlusion_map.to(dtype), fraction, generator=torch.Generator()
+        weights, occlusion_map.to(dtype), fraction, draws=Draws(torch.Generator())
     )
     assert rectangle.dtype == dtype
 
@@ -198,12 +197,12 @@ def test_maps_that_are_not_finite_still_give_a_mask():
 
 def test_cut_masks_do_not_wait_for_the_device():
     weights, occlusion_map = torch.rand(2, 2, 1, 8, 8)
-    generator = torch.Generator()
+    draws = Draws(torch.Generator())
     with WaitsForTheDevice() as waits:
-        fraction = random_fraction(2, (1.0, 1.0), generator)
+        fraction = draws.beta(1.0, 1.0, 2)
         for cut_mask in (
             priority_cut(weights, occlusion_map, fraction),
-            rectangle_cut(weights, occlusion_map, fraction, generator=generator),
+            rectangle_cut(weights, occlusion_map, fraction, draws=draws),
         ):
             mix(resize_cut(cut_mask, (16, 16)), torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 16))
     assert waits.found == []
@@ -221,7 +220,7 @@ def rectangles(height, width, fraction, batch=500, seed=0):
         shape,
         shape,
         torch.as_tensor(fraction).expand(batch),
-        generator=torch.Generator().manual_seed(seed),
+        draws=Draws(torch.Generator().manual_seed(seed)),
     )
 
 
@@ -300,26 +299,3 @@ def test_resized_mask_has_only_zeros_and_ones(size, dtype):
     assert resized.shape == (2, 1, *size)
     assert resized.dtype == dtype
     assert set(resized.unique().tolist()) == {0.0, 1.0}
-
-
-@pytest.mark.parametrize("beta", [(1.0, 1.0), (2.0, 5.0), (0.5, 0.5)])
-def test_random_fraction_is_of_the_beta_distribution(beta):
-    a, b = beta
-    fraction = random_fraction(100_000, beta, torch.Generator().manual_seed(0))
-    assert fraction.shape == (100_000,)
-    assert 0 <= fraction.min() <= fraction.max() <= 1
-    variance = a * b / ((a + b) ** 2 * (a + b + 1))
-    error = math.sqrt(variance / 100_000)
-    assert fraction.mean().item() == pytest.approx(a / (a + b), abs=5 * error)
-    assert fraction.var().item() == pytest.approx(variance, rel=0.03)
-    if beta == (1.0, 1.0):  # uniform: each tenth of the range as often
-        assert_close(fraction.histc(10, 0, 1) / 100_000, torch.full((10,), 0.1), atol=5e-3, rtol=0)
-
-
-def test_random_fraction_follows_from_the_generator():
-    def draw(seed, batch=8):
-        return random_fraction(batch, (1.0, 1.0), torch.Generator().manual_seed(seed))
-
-    assert torch.equal(draw(0), draw(0))
-    assert not torch.equal(draw(0), draw(1))
-    assert all(a != b for a, b in pairwise(draw(0).sort().values.tolist()))  # one for each sample

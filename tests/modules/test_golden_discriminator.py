@@ -56,13 +56,13 @@ def inputs(golden):
 def test_generator_losses_logits_and_features(golden, adversary, inputs):
     seen = []
     hook = adversary.discriminator.register_forward_hook(lambda *call: seen.append(call[-1]))
-    terms = adversary.generator_terms(inputs)
+    terms = adversary.generator_terms(adversary.judge(inputs))
     hook.remove()
     assert terms.keys() == {"encoder", "encoder_features"}
     # The stored losses carry their published weights of 1 and 10, which are the config's defaults.
     close(terms["encoder"].weighted, golden["loss_generator_gan"])
     close(terms["encoder_features"].weighted, golden["loss_feature_matching"])
-    generated, real = seen
+    real, generated = seen
     close(generated.logits, golden["disc_generated_1"])
     close(real.logits, golden["disc_real_1"])
     assert len(generated.encoder_features) == 3
@@ -71,7 +71,7 @@ def test_generator_losses_logits_and_features(golden, adversary, inputs):
 
 
 def test_discriminator_loss(golden, adversary, inputs):
-    verdict = adversary.discriminator_terms(inputs)
+    verdict = adversary.discriminator_terms(adversary.judge(inputs))
     assert verdict.terms.keys() == {"encoder"}
     close(verdict.terms["encoder"].weighted, golden["loss_discriminator_gan"])
     real, generated = golden["disc_real_1"].mean(), golden["disc_generated_1"].mean()

@@ -7,7 +7,16 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from modules.perturbation import _apply, _AxisDraws, _draw, _Draws, _strip_scaling, perturb, shrink
+from modules.draws import Draws
+from modules.perturbation import (
+    _apply,
+    _AxisDraws,
+    _draw,
+    _Perturbation,
+    _strip_scaling,
+    perturb,
+    shrink,
+)
 
 PUBLISHED = {
     "num_strips": 6,
@@ -20,14 +29,14 @@ PUBLISHED = {
 
 def published(foreground_mask, seed=0, **changes):
     generator = torch.Generator().manual_seed(seed)
-    return perturb(foreground_mask, **PUBLISHED | changes, generator=generator)
+    return perturb(foreground_mask, **PUBLISHED | changes, draws=Draws(generator))
 
 
 def drawn(foreground_mask, seed=0, **changes):
     options = PUBLISHED | changes
     del options["threshold"]
     generator = torch.Generator().manual_seed(seed)
-    return _draw(foreground_mask, **options, generator=generator)
+    return _draw(foreground_mask, **options, draws=Draws(generator))
 
 
 def sample_strip(line, start, end, scale):
@@ -134,7 +143,7 @@ def test_strips_keep_to_themselves():
         torch.tensor([[4, 8]]), torch.tensor([[1.25, 1.25, 1.0]]), torch.ones(1, 1)
     )
     rows = _AxisDraws(torch.tensor([[3, 5]]), torch.ones(1, 3), torch.ones(1, 1))
-    assert_close(_apply(mask, _Draws(columns, rows, torch.zeros_like(mask)), 0), mask)
+    assert_close(_apply(mask, _Perturbation(columns, rows, torch.zeros_like(mask)), 0), mask)
 
 
 def test_strips_of_rows_are_scaled_vertically():
@@ -143,7 +152,7 @@ def test_strips_of_rows_are_scaled_vertically():
     still = _AxisDraws(torch.tensor([[2, 4]]), torch.ones(1, 3), torch.ones(1, 1))
     # The strip of the rows 2 to 6, centre 4: rows 2, 3, 5 and 6 take the input at 0, 2, 6 and 8.
     rows = _AxisDraws(torch.tensor([[2, 7]]), torch.tensor([[1.0, 0.5, 1.0]]), torch.ones(1, 1))
-    perturbed = _apply(mask, _Draws(still, rows, torch.zeros_like(mask)), 0)
+    perturbed = _apply(mask, _Perturbation(still, rows, torch.zeros_like(mask)), 0)
     assert perturbed[0, 0].sum(dim=1).tolist() == [0, 0, 0, 6, 6, 6, 0, 0, 0, 0]
 
 
@@ -236,8 +245,8 @@ def test_generator_decides():
     assert torch.equal(published(mask, seed=3), first)
     assert not torch.equal(published(mask, seed=4), first)
     generator = torch.Generator().manual_seed(3)
-    assert torch.equal(perturb(mask, **PUBLISHED, generator=generator), first)
-    assert not torch.equal(perturb(mask, **PUBLISHED, generator=generator), first)
+    assert torch.equal(perturb(mask, **PUBLISHED, draws=Draws(generator)), first)
+    assert not torch.equal(perturb(mask, **PUBLISHED, draws=Draws(generator)), first)
 
 
 def test_input_stays_and_no_gradient_passes():

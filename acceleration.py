@@ -1,0 +1,81 @@
+"""What makes a step fast without changing what it computes: each lever a key of `train`.
+
+    precision      autocast (`optimization.autocast`), and frozen weights stored as it casts them
+    channels_last  memory layout of images, maps and weights
+    tf32           CUDA's fast float32 convolutions
+    compile        fused kernels
+
+What is fast whatever the config says stands where it is computed: `modules.blocks.UpConv2d`,
+`losses.Perceptual`, `adversary.Adversary.judge`, `optimization.Optimizer.backward`.
+"""
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+
+import torch
+from torch import nn
+
+from adversary import Adversary
+from config import TrainConfig
+from losses import Perceptual
+from model import Model
+from modules.mask_generator import MaskGenerator
+from optimization import AUTOCAST_DTYPES
+
+
+def prepare_networks(
+    model: Model, adversary: Adversary | None, perceptual: Perceptual, train: TrainConfig
+) -> None:
+    """Lay the networks, on their device, out for a run; state dicts stay as they are."""
+    layout = torch.channels_last if train.channels_last else torch.contiguous_format
+    for network in (model, adversary, perceptual):
+        if network is not None:
+            network.to(memory_format=layout)
+    # Of convolutions alone: the float32 islands, keypoints above all, are matrix products.
+    torch.backends.cudnn.allow_tf32 = train.tf32
+    torch.backends.cuda.matmul.allow_tf32 = False
+    if train.precision in AUTOCAST_DTYPES:
+        # Autocast would cast weights that need no gradient anew in every call.
+        perceptual.vgg.convs.to(AUTOCAST_DTYPES[train.precision])
+
+
+def compile_networks(
+    model: Model, adversary: Adversary | None, perceptual: Perceptual, train: TrainConfig
+) -> None:
+    """Let every network, and the perceptual loss, run as one graph each, compiled at its first use.
+
+    What lies between them draws random numbers or is small. Another batch size, or evaluation mode,
+    would be compiled anew: all but the step should run within `uncompiled`.
+    """
+    if train.compile == "none":
+        return
+    # The players' backward passes share the graph through the discriminator, so the first must not
+    # overwrite what the second needs.
+    torch._functorch.config.donated_buffer = adversary is None
+    for owner, name in _entry_points(model, adversary, perceptual):
+        compiled = torch.compile(
+            getattr(owner, name),
+            mode=None if train.compile == "default" else train.compile,
+            dynamic=False,
+            fullgraph=True,
+        )
+        setattr(owner, name, compiled)
+
+
+def uncompiled(train: TrainConfig) -> AbstractContextManager[object]:
+    """Within it compiled networks run as they are written."""
+    if train.compile == "none":
+        return nullcontext()  # the compiler takes a second to import
+    return torch.compiler.set_stance("force_eager")
+
+
+def _entry_points(
+    model: Model, adversary: Adversary | None, perceptual: Perceptual
+) -> Iterator[tuple[nn.Module, str]]:
+    """What a step calls, as a module and the name of its method."""
+    for network in model.networks.values():
+        yield network, "logits" if isinstance(network, MaskGenerator) else "forward"
+    if adversary is not None:
+        yield adversary.discriminator, "forward"
+    yield perceptual, "forward"
+    yield perceptual, "loss"
