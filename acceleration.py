@@ -5,22 +5,29 @@
     tf32           CUDA's fast float32 convolutions
     compile        fused kernels
 
+What to do where memory does not suffice is said here too (`memory_advice`).
+
 What is fast whatever the config says stands where it is computed: `modules.blocks.UpConv2d`,
 `losses.Perceptual`, `adversary.Adversary.judge`, `optimization.Optimizer.backward`.
 """
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import nn
 
+import distributed
 from adversary import Adversary
-from config import TrainConfig
+from config import Config, TrainConfig
+from errors import UserError
 from losses import Perceptual
 from model import Model
 from modules.mask_generator import MaskGenerator
+from modules.sync_batch_norm import SyncBatchNorm
 from optimization import AUTOCAST_DTYPES
+
+_NO_CPU_MEMORY = "DefaultCPUAllocator"  # names itself where there is no memory
 
 
 def prepare_networks(
@@ -42,7 +49,8 @@ def prepare_networks(
 def compile_networks(
     model: Model, adversary: Adversary | None, perceptual: Perceptual, train: TrainConfig
 ) -> None:
-    """Let every network, and the perceptual loss, run as one graph each, compiled at its first use.
+    """Let every network, and the perceptual loss, run as one graph each, compiled at its first use;
+    with several processes as the pieces between batch normalizations, which exchange sums.
 
     What lies between them draws random numbers or is small. Another batch size, or evaluation mode,
     would be compiled anew: all but the step should run within `uncompiled`.
@@ -52,12 +60,15 @@ def compile_networks(
     # The players' backward passes share the graph through the discriminator, so the first must not
     # overwrite what the second needs.
     torch._functorch.config.donated_buffer = adversary is None
+    for module in model.modules():
+        if isinstance(module, (nn.SyncBatchNorm, SyncBatchNorm)):
+            module.forward = torch.compiler.disable(module.forward)  # type: ignore[method-assign]
     for owner, name in _entry_points(model, adversary, perceptual):
         compiled = torch.compile(
             getattr(owner, name),
             mode=None if train.compile == "default" else train.compile,
             dynamic=False,
-            fullgraph=True,
+            fullgraph=distributed.world_size() == 1,
         )
         setattr(owner, name, compiled)
 
@@ -67,6 +78,40 @@ def uncompiled(train: TrainConfig) -> AbstractContextManager[object]:
     if train.compile == "none":
         return nullcontext()  # the compiler takes a second to import
     return torch.compiler.set_stance("force_eager")
+
+
+@contextmanager
+def memory_advice(config: Config, num_samples: int) -> Iterator[None]:
+    """Within it running out of memory ends in one line that says what to set.
+
+    Args:
+        num_samples: of the batch, in this process.
+
+    Raises:
+        UserError: there was not enough memory.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # torch.OutOfMemoryError is one, and all that the CPU has
+        if not isinstance(error, torch.OutOfMemoryError) and _NO_CPU_MEMORY not in str(error):
+            raise
+        raise UserError(_how_to_save_memory(config, num_samples)) from error
+
+
+def _how_to_save_memory(config: Config, num_samples: int) -> str:
+    train = config.train
+    at_once = train.micro_batch or num_samples
+    height, width = config.data.size
+    cures = []
+    if at_once > 1:
+        half = max(n for n in range(1, at_once // 2 + 1) if num_samples % n == 0)
+        cures.append(f"train.micro_batch={half}")
+    if train.precision not in AUTOCAST_DTYPES:
+        cures.append("train.precision=bf16")
+    if at_once == 1:
+        cures.append(f"data.image_size smaller than {height} x {width}")
+    found = f"out of memory with {at_once} sample{'s' * (at_once > 1)} at a time; set "
+    return found + ", or ".join(cures)
 
 
 def _entry_points(

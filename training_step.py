@@ -50,14 +50,14 @@ def train_step(
     """
     parts = batch.split(config.train.micro_batch)
     with optimizer.guarded_buffers():
-        scalars = []  # of each part; of what else it made only the last is kept
+        rows = []  # scalars of each part; of what else it made only the last is kept
         for part, draws in zip(parts, moment.draws.split(len(parts)), strict=True):
             frames = prepare_frames(part, config.train.channels_last)
             now = moment._replace(draws=draws)
             result, losses = forward(model, adversary, perceptual, frames, now, config)
             optimizer.backward({name: loss / len(parts) for name, loss in losses.items()})
-            scalars.append(result.scalars)
-        means = mean_scalars(scalars)
+            rows.append(torch.stack([value.float() for value in result.scalars.values()]))
+        means = dict(zip(result.scalars, torch.stack(rows).mean(dim=0).unbind(), strict=True))
         loss = means["loss/total"]
         if adversary is not None:
             loss = loss + means["discriminator_loss/total"]
@@ -116,12 +116,6 @@ def forward(
 def total(terms: Mapping[str, LossTerm]) -> Tensor:
     """What a player minimizes."""
     return torch.stack([term.weighted for term in terms.values()]).sum()
-
-
-def mean_scalars(parts: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Mean of each scalar over the parts of a batch, all in one operation."""
-    rows = torch.stack([torch.stack([value.float() for value in part.values()]) for part in parts])
-    return dict(zip(parts[0], rows.mean(dim=0).unbind(), strict=True))
 
 
 def prepare_frames(batch: PairBatch, channels_last: bool) -> PreparedFrames:

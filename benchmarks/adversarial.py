@@ -19,37 +19,35 @@ The time of making the cut mask alone, which is part of a mixing step, stands be
 
 import argparse
 import json
-import math
 import statistics
 import sys
-import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
 from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import torch
 from tqdm import tqdm
 
-from adversary import build_adversary
 from benchmarks.ablation import row_overrides
+from benchmarks.steps import (
+    build_trainer,
+    first_batch,
+    in_fresh_process,
+    peak_memory,
+    seconds,
+    take_step,
+)
 from benchmarks.tables import markdown_table
-from branches.branch import Moment
 from cli import add_device_argument, pick_device, positive_int, run_entry_point
 from config import Config
 from config_file import load_config
-from datasets.build import build_pairs, build_source
-from datasets.pairs import PairBatch, Place, collate
+from datasets.pairs import PairBatch
 from errors import UserError
 from files import replacing
-from model import Model
 from modules.cut_masks import priority_cut, rectangle_cut
 from modules.draws import Draws
-from perceptual_weights import load_perceptual
 from training import Trainer
-from training_step import StepResult, train_step
 
 MEASURED: Final = ("fomm", "fomm-adv", "unet", "cutmix", "prioritycut")
 MIXES, PLAIN = 0.0, 1.0  # the coin of a step, which mixes where it is below the probability
@@ -67,20 +65,6 @@ class Contestant(NamedTuple):
         """Of the discriminator."""
         adversary = self.trainer.adversary
         return 0 if adversary is None else sum(p.numel() for p in adversary.parameters())
-
-    def step(self, batch: PairBatch, coin: float) -> StepResult:
-        """One update, when everything has started and every warm-up is over."""
-        trainer = self.trainer
-        generator = torch.Generator(trainer.device).manual_seed(0)
-        return train_step(
-            trainer.model,
-            trainer.adversary,
-            trainer.optimizer,
-            trainer.perceptual,
-            batch,
-            Moment(math.inf, Draws(generator), coin),
-            trainer.config,
-        )
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -107,8 +91,8 @@ def main(arguments: argparse.Namespace) -> None:
     }
     contestants = {row: build_contestant(config, device) for row, config in configs.items()}
     batch = first_batch(configs[MEASURED[0]]).to(device)
-    seconds = time_steps(contestants, batch, arguments.rounds)
-    rows = cost_rows(configs, contestants, seconds, memory)
+    medians = time_steps(contestants, batch, arguments.rounds)
+    rows = cost_rows(configs, contestants, medians, memory)
     report = {
         "config": arguments.config,
         "overrides": arguments.overrides,
@@ -129,24 +113,9 @@ def main(arguments: argparse.Namespace) -> None:
 
 def build_contestant(config: Config, device: torch.device) -> Contestant:
     """The networks, the optimizer and the losses of a run, as train.py builds them."""
-    trainer = Trainer(
-        config,
-        Model(config),
-        build_adversary(config),
-        load_perceptual(config),
-        build_pairs(config),
-        build_source(config.data, "test"),
-        device,
-        Path(),  # a trainer that does not run writes nothing
-    )
+    trainer = build_trainer(config, device)
     mixes = config.discriminator is not None and config.discriminator.cut.kind != "none"
     return Contestant(trainer, {"plain": PLAIN} | ({"mixing": MIXES} if mixes else {}))
-
-
-def first_batch(config: Config) -> PairBatch:
-    """The first samples of the first epoch, on the CPU."""
-    pairs = build_pairs(config)
-    return collate([pairs[Place(0, sample)] for sample in range(config.train.batch_size)])
 
 
 def time_steps(
@@ -158,22 +127,22 @@ def time_steps(
     for index in tqdm(range(_WARM_UP + num_rounds), unit="round", disable=None):
         for row, contestant in contestants.items():
             for kind, coin in contestant.kinds.items():
-                seconds = _seconds(partial(contestant.step, batch, coin), device)
+                taken = seconds(partial(take_step, contestant.trainer, batch, coin), device)
                 if index >= _WARM_UP:
-                    found.setdefault((row, kind), []).append(seconds)
+                    found.setdefault((row, kind), []).append(taken)
     return {case: statistics.median(times) for case, times in found.items()}
 
 
 def cost_rows(
     configs: dict[str, Config],
     contestants: dict[str, Contestant],
-    seconds: dict[tuple[str, str], float],
+    medians: dict[tuple[str, str], float],
     memory: dict[str, int | None],
 ) -> list[dict[str, Any]]:
     """See the file's docstring; PriorityCut twice: by its probability, and in every step."""
     rows = []
     for row, contestant in contestants.items():
-        plain, mixing = seconds[row, "plain"], seconds.get((row, "mixing"))
+        plain, mixing = medians[row, "plain"], medians.get((row, "mixing"))
         discriminator = configs[row].discriminator
         probability = discriminator.cut.probability if mixing is not None and discriminator else 0.0
         for name, share in {row: probability, f"{row} every step": 1.0}.items():
@@ -189,7 +158,7 @@ def cost_rows(
                     "mixing_ms": None if mixing is None else 1000 * mixing,
                     "probability": share,
                     "step_ms": 1000 * step,
-                    "ratio": step / seconds[next(iter(contestants)), "plain"],
+                    "ratio": step / medians[next(iter(contestants)), "plain"],
                     "memory_mib": None if peak is None else peak / 2**20,
                 }
             )
@@ -215,54 +184,30 @@ def time_cut_masks(config: Config, device: torch.device, num_rounds: int) -> dic
     found: dict[str, list[float]] = {name: [] for name in cuts}
     for index in range(_WARM_UP + num_rounds):
         for name, cut in cuts.items():
-            seconds = _seconds(cut, device)
+            taken = seconds(cut, device)
             if index >= _WARM_UP:
-                found[name].append(1000 * seconds)
+                found[name].append(1000 * taken)
     return {name: statistics.median(times) for name, times in found.items()}
 
 
 def fresh_peak_memory(config: Config, device: str) -> int | None:
-    """`peak_memory` in a process that has done nothing before."""
-    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
-        return executor.submit(peak_memory, config, device, torch.get_num_threads()).result()
+    """`memory_of_steps` in a process that has done nothing before."""
+    return in_fresh_process(partial(memory_of_steps, config, device))
 
 
-def peak_memory(config: Config, device_name: str, num_threads: int) -> int | None:
+def memory_of_steps(config: Config, device_name: str) -> int | None:
     """Bytes that a few steps need above what is there before the networks are built; None where
     the system does not tell.
     """
-    torch.set_num_threads(num_threads)
     device = pick_device(device_name)
     batch = first_batch(config).to(device)
-    before = _peak(device)
+    before = peak_memory(device)
     contestant = build_contestant(config, device)
     for _ in range(3):
         for coin in contestant.kinds.values():
-            contestant.step(batch, coin)
-    after = _peak(device)
+            take_step(contestant.trainer, batch, coin)
+    after = peak_memory(device)
     return None if before is None or after is None else after - before
-
-
-def _peak(device: torch.device) -> int | None:
-    """Bytes. Not getrusage: on Linux a new process begins with the peak of its parent."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return None
-    (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
-    return 1024 * int(line.split()[1])
-
-
-def _seconds(call: Callable[[], object], device: torch.device) -> float:
-    """Time of `call`, what it leaves to the device included."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    started = time.perf_counter()
-    call()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - started
 
 
 def _text(name: str, value: str | float | None) -> str:

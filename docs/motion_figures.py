@@ -15,6 +15,7 @@ from docs.drawing import DEVICE, NUM_EXAMPLES, cells, draw_grid, mark, show
 from evaluation.reconstruction import spread
 from modules.blocks import AntiAliasDownsample
 from modules.dense_motion import DenseMotion, sparse_motions
+from modules.draws import Draws
 from modules.geometry import coordinate_grid, gaussian_heatmaps, resize_grid, warp
 from modules.keypoint_detector import Keypoints
 from modules.thin_plate import random_thin_plate
@@ -97,7 +98,7 @@ def draw_thin_plate(motion: MotionBranch, example: Example) -> Figure:
         motion.transform.affine_std,
         motion.transform.thin_plate_std,
         motion.transform.grid_size,
-        torch.Generator().manual_seed(0),
+        Draws(torch.Generator().manual_seed(0)),
     )
     transformed = transform.frame(example.driving)
     keypoints = motion.keypoint_detector(transformed)

@@ -9,7 +9,8 @@ import torch
 from adversary import build_adversary
 from benchmarks import adversarial
 from benchmarks.ablation import ROWS
-from benchmarks.adversarial import build_contestant, cost_rows, first_batch, fresh_peak_memory
+from benchmarks.adversarial import build_contestant, cost_rows, fresh_peak_memory
+from benchmarks.steps import first_batch, take_step
 from cli import run_entry_point
 from tests.factories import tiny_config, tiny_overrides
 from tests.runs import call, error_line
@@ -88,7 +89,7 @@ def test_kinds_of_steps(warm_up):
     contestant = build_contestant(config, CPU)
     assert list(contestant.kinds) == ["plain", "mixing"]
     batch = first_batch(config)
-    found = {kind: contestant.step(batch, coin) for kind, coin in contestant.kinds.items()}
+    found = {kind: take_step(contestant.trainer, batch, coin) for kind, coin in contestant.kinds.items()}
     name = "discriminator_loss/consistency"
     assert [name in result.scalars for result in found.values()] == [False, True]
     assert all(torch.isfinite(result.scalars["loss/total"]) for result in found.values())

@@ -1,0 +1,255 @@
+"""The training step as the published programs compute it: what each lever has changed, undone.
+
+All of it computes the same numbers, up to rounding and to the power iterations of spectral norm.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any, Final, NamedTuple
+from unittest.mock import patch
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+import adversary
+from acceleration import prepare_networks
+from adversary import Adversary, Judgement
+from branches import background, masks, motion
+from branches.branch import ReconstructionLosses, StepInputs
+from branches.motion import MotionOutput
+from config import Config
+from losses import (
+    LossTerm,
+    Perceptual,
+    PyramidFeatures,
+    build_perceptual,
+    perceptual_layers,
+    pixel_loss,
+    used_layers,
+    weigh,
+)
+from modules import blocks, dense_motion
+from modules.blocks import AntiAliasDownsample
+from modules.geometry import coordinate_grid, full_precision, warp
+from modules.thin_plate import ThinPlateTransform
+from modules.vgg import VGGFeatures
+from optimization import AUTOCAST_DTYPES, Optimizer
+from perceptual_weights import load_vgg
+from training import Trainer
+
+DEEPEST: Final = "relu5_1"  # of the published perceptual networks, whatever the loss uses
+
+
+class Patch(NamedTuple):
+    """`plain` in the place of `owner.name`."""
+
+    owner: Any
+    name: str
+    plain: Any
+
+
+class Lever(NamedTuple):
+    """What makes a step faster, and how to do without.
+
+    off: overrides of the config. patches: while a step is taken. prepare: once, after building.
+    applies: whether the step of a config has it at all.
+    """
+
+    name: str
+    off: tuple[str, ...] = ()
+    patches: tuple[Patch, ...] = ()
+    prepare: Callable[[Trainer], None] | None = None
+    applies: Callable[[Config], bool] = lambda _config: True
+
+
+@contextmanager
+def without(levers: list[Lever]) -> Iterator[None]:
+    """Within it steps do without `levers`, as far as patches do it."""
+    with ExitStack() as stack:
+        for lever in levers:
+            for owner, name, plain in lever.patches:
+                stack.enter_context(patch.object(owner, name, plain))
+        yield
+
+
+def plain_downsample(self: AntiAliasDownsample, image: Tensor) -> Tensor:
+    """The whole picture blurred by a kernel of two dimensions, then every n-th pixel."""
+    if self.stride == 1:
+        return image
+    with torch.autocast(image.device.type, enabled=False):
+        image = full_precision(image)
+        kernel = (self.kernel[:, None] * self.kernel).expand(image.shape[1], 1, -1, -1)
+        radius = self.kernel.numel() // 2
+        blurred = F.conv2d(image, kernel, padding=radius, groups=image.shape[1])
+        return blurred[..., :: self.stride, :: self.stride]
+
+
+def plain_heatmaps(points: Tensor, height: int, width: int, variance: float) -> Tensor:
+    """The exponential at every pixel."""
+    offset = coordinate_grid(height, width, points) - points[:, :, None, None]
+    return torch.exp(-offset.square().sum(dim=-1) / (2 * variance))
+
+
+def plain_thin_plate(self: ThinPlateTransform, frame: Tensor) -> Tensor:
+    """Distances to the control points for each sample anew."""
+    height, width = frame.shape[-2:]
+    grid = coordinate_grid(height, width, full_precision(frame)).view(1, -1, 2)
+    moved = self.points(grid.repeat(len(frame), 1, 1)).view(-1, height, width, 2)
+    return warp(frame, moved, padding_mode="reflection")
+
+
+def whole_vgg(self: VGGFeatures, image: Tensor, layers: Any = None) -> dict[str, Tensor]:
+    """Every layer, whichever the loss wants."""
+    x = (image - self.mean) / self.std
+    features = {}
+    for conv, name, pool in self.plan:
+        x = F.relu(self.convs[conv](F.max_pool2d(x, 2) if pool else x))
+        features[name] = x
+    return features
+
+
+def own_target_features(
+    predictions: Mapping[str, Tensor],
+    target: Tensor,
+    target_features: PyramidFeatures,
+    perceptual: Perceptual,
+    weights: ReconstructionLosses,
+) -> dict[str, LossTerm]:
+    """`reconstruction_terms` with features of the target for each prediction anew; those that the
+    step has made stand for the first one of the branch.
+    """
+    terms: dict[str, LossTerm] = {}
+    for index, (prefix, prediction) in enumerate(predictions.items()):
+        features = target_features
+        if index > 0:
+            with torch.no_grad():
+                features = perceptual(target)
+        if used_layers(weights.perceptual):
+            terms[f"{prefix}perceptual"] = perceptual.loss(prediction, features, weights.perceptual)
+        if weights.pixel:
+            terms[f"{prefix}pixel"] = weigh(pixel_loss(prediction, target), weights.pixel)
+    return terms
+
+
+class TwoJudgements(NamedTuple):
+    """One for each player."""
+
+    for_generator: Judgement
+    for_discriminator: Judgement
+
+
+def judge_twice(self: Adversary, inputs: StepInputs) -> TwoJudgements:
+    """A pass for each player; the discriminator sees the prediction detached in its own."""
+    output: MotionOutput = inputs.outputs["motion"]
+    detached = {**inputs.outputs, "motion": output._replace(prediction=output.prediction.detach())}
+    heatmaps = self._heatmaps(inputs)
+    for_generator = Judgement(
+        self._look(inputs.driving, heatmaps), self._look(output.prediction, heatmaps), None, None
+    )
+    return TwoJudgements(for_generator, _JUDGE(self, inputs._replace(outputs=detached)))
+
+
+def backward_everywhere(self: Optimizer, losses: Mapping[str, Tensor]) -> None:
+    """The model's loss sends gradients into the discriminator, too, which are thrown away."""
+    self.scaler.scale(losses["model"]).backward()
+    if "discriminator" in losses:
+        for parameter in self.players["discriminator"]:
+            parameter.grad = None
+        self.scaler.scale(losses["discriminator"]).backward()
+
+
+def plain_feature_matching(generated: list[Tensor], real: list[Tensor]) -> Tensor:
+    """With gradients through the real features."""
+    return torch.stack([pixel_loss(a, b) for a, b in zip(generated, real, strict=True)]).sum()
+
+
+def _one_by_one(trainer: Trainer) -> None:
+    adam = trainer.optimizer.adam
+    for group in adam.param_groups:
+        group["fused"] = group["foreach"] = False
+    # Only the fused one knows how to skip a bad step.
+    adam.register_step_pre_hook(lambda adam, *_: setattr(adam, "found_inf", None))
+
+
+def _to_the_deepest(trainer: Trainer) -> None:
+    config = trainer.config
+    trainer.perceptual = build_perceptual(
+        config.perceptual,
+        perceptual_layers(config) | {DEEPEST},
+        load_vgg(config.perceptual.network, config.perceptual.weights),
+    ).to(trainer.device)
+    prepare_networks(trainer.model, trainer.adversary, trainer.perceptual, config.train)
+
+
+def _stored_in_float32(trainer: Trainer) -> None:
+    trainer.perceptual.vgg.convs.float()
+
+
+def _has_adversary(config: Config) -> bool:
+    return config.discriminator is not None
+
+
+def _has_masks(config: Config) -> bool:
+    return config.masks is not None
+
+
+_JUDGE = Adversary.judge
+_GENERATOR_TERMS = Adversary.generator_terms
+_DISCRIMINATOR_TERMS = Adversary.discriminator_terms
+
+LEVERS: Final = (
+    Lever(
+        "VGG no deeper than needed",
+        patches=(Patch(VGGFeatures, "forward", whole_vgg),),
+        prepare=_to_the_deepest,
+        applies=lambda config: DEEPEST not in perceptual_layers(config),
+    ),
+    Lever(
+        "target features once",
+        patches=tuple(
+            Patch(branch, "reconstruction_terms", own_target_features)
+            for branch in (motion, masks, background)
+        ),
+        applies=_has_masks,
+    ),
+    Lever(
+        "one judgement for both players",
+        patches=(
+            Patch(Adversary, "judge", judge_twice),
+            Patch(
+                Adversary,
+                "generator_terms",
+                lambda self, both: _GENERATOR_TERMS(self, both.for_generator),
+            ),
+            Patch(
+                Adversary,
+                "discriminator_terms",
+                lambda self, both: _DISCRIMINATOR_TERMS(self, both.for_discriminator),
+            ),
+            Patch(adversary, "feature_matching_loss", plain_feature_matching),
+            Patch(Optimizer, "backward", backward_everywhere),
+        ),
+        applies=_has_adversary,
+    ),
+    Lever(
+        "separable blur, heatmaps, thin plate",
+        patches=(
+            Patch(AntiAliasDownsample, "forward", plain_downsample),
+            Patch(dense_motion, "gaussian_heatmaps", plain_heatmaps),
+            Patch(adversary, "gaussian_heatmaps", plain_heatmaps),
+            Patch(ThinPlateTransform, "frame", plain_thin_plate),
+        ),
+    ),
+    Lever("upsampling in the convolution", patches=(Patch(blocks, "MIN_FUSED_AREA", math.inf),)),
+    Lever("fused Adam", prepare=_one_by_one),
+    Lever("channels_last", off=("train.channels_last=false",)),
+    Lever("half precision", off=("train.precision=float32",)),
+    Lever(
+        "VGG stored in half precision",
+        prepare=_stored_in_float32,
+        applies=lambda config: config.train.precision in AUTOCAST_DTYPES,
+    ),
+    Lever("compile", off=("train.compile=none",)),
+)

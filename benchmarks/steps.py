@@ -1,0 +1,96 @@
+"""Training steps outside of a run, for benchmarks: built as train.py builds them, and timed."""
+
+import math
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+
+from adversary import build_adversary
+from branches.branch import Moment
+from config import Config
+from datasets.build import build_pairs, build_source
+from datasets.pairs import PairBatch, Place, collate
+from model import Model
+from modules.draws import Draws
+from perceptual_weights import load_perceptual
+from training import Trainer
+from training_step import StepResult, train_step
+
+
+def build_trainer(config: Config, device: torch.device) -> Trainer:
+    """The networks, the optimizer and the losses of a run; it is not to run, and writes nothing."""
+    return Trainer(
+        config,
+        Model(config),
+        build_adversary(config),
+        load_perceptual(config),
+        build_pairs(config),
+        build_source(config.data, "test"),
+        device,
+        Path(),
+    )
+
+
+def first_batch(config: Config) -> PairBatch:
+    """The first samples of the first epoch, on the CPU."""
+    pairs = build_pairs(config)
+    return collate([pairs[Place(0, sample)] for sample in range(config.train.batch_size)])
+
+
+def take_step(trainer: Trainer, batch: PairBatch, coin: float) -> StepResult:
+    """One update, when everything has started and every warm-up is over; the same draws each time.
+
+    Args:
+        coin: see `Moment`.
+    """
+    return train_step(
+        trainer.model,
+        trainer.adversary,
+        trainer.optimizer,
+        trainer.perceptual,
+        batch,
+        Moment(math.inf, Draws(torch.Generator(trainer.device).manual_seed(0)), coin),
+        trainer.config,
+    )
+
+
+def seconds(call: Callable[[], object], device: torch.device) -> float:
+    """Time of `call`, what it leaves to the device included."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    started = time.perf_counter()
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - started
+
+
+def in_fresh_process(measure: Callable[[], int | None]) -> int | None:
+    """`measure`, which must be a function or a partial of one, in a process that has done nothing
+    before: memory is not given back to the system.
+    """
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
+        return executor.submit(_with_threads, torch.get_num_threads(), measure).result()
+
+
+def _with_threads(num_threads: int, measure: Callable[[], int | None]) -> int | None:
+    torch.set_num_threads(num_threads)
+    return measure()
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """Bytes, of this process so far; None where the system does not tell.
+
+    Not getrusage: on Linux a new process begins with the peak of its parent.
+    """
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return None
+    (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
+    return 1024 * int(line.split()[1])

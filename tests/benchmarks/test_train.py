@@ -1,0 +1,102 @@
+"""benchmarks/train.py on tiny networks: the ladder, what a plain step computes, the table."""
+
+import json
+
+import pytest
+import torch
+from torch.testing import assert_close
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks import train
+from benchmarks.plain_step import LEVERS
+from benchmarks.steps import first_batch
+from benchmarks.train import build_contestant, ladder
+from cli import run_entry_point
+from tests.factories import tiny_config, tiny_overrides
+from tests.runs import call, error_line
+
+CPU = torch.device("cpu")
+ALL = ("train.precision=bf16", "discriminator.spectral_norm=false")
+
+
+def test_ladder_begins_plain_and_ends_with_the_config():
+    rows = ladder(tiny_config(*ALL))
+    assert next(iter(rows)) == "plain"
+    assert [len(missing) for missing in rows.values()] == list(range(len(rows) - 1, -1, -1))
+    names = [lever.name for lever in LEVERS]
+    assert [lever.name for lever in rows["plain"]] == [n for n in names if n != "compile"]
+
+
+def test_levers_that_a_config_lacks_have_no_row():
+    rows = ladder(tiny_config("masks=null", "background=null", "discriminator=null"))
+    missing = {lever.name for lever in rows["plain"]}
+    assert not missing & {
+        "one judgement for both players",
+        "target features once",
+        "half precision",
+        "VGG stored in half precision",
+    }
+    assert {"fused Adam", "channels_last", "upsampling in the convolution"} <= missing
+
+
+def test_every_lever_keeps_the_losses_and_none_adds_arithmetic():
+    """In float64, so that nothing but the order of operations can differ."""
+    config = tiny_config("discriminator.spectral_norm=false")
+    batch, found = first_batch(config), {}
+    for name, missing in ladder(config).items():
+        contestant = build_contestant(config, missing, CPU)
+        with FlopCounterMode(display=False) as counter:
+            scalars = contestant.step(batch)
+        found[name] = (scalars, contestant.step(batch), counter.get_total_flops())
+    plain, again, most = found["plain"]
+    for name, (scalars, second, flops) in found.items():
+        for key in ("loss/total", "discriminator_loss/total", "gradient_norm"):
+            assert_close(scalars[key], plain[key], rtol=1e-4, atol=0, msg=f"{name} {key}")
+        assert_close(second["loss/total"], again["loss/total"], rtol=1e-3, atol=0)
+        assert flops <= most
+        most = flops
+    counts = [flops for _, _, flops in found.values()]
+    saving = {
+        name: before - after
+        for name, before, after in zip(list(found)[1:], counts, counts[1:], strict=False)
+    }
+    for name in (
+        "+ VGG no deeper than needed",
+        "+ target features once",
+        "+ one judgement for both players",
+    ):
+        assert saving[name] > 0, name
+
+
+def test_report_and_table(tmp_path, capsys):
+    output = tmp_path / "train.json"
+    overrides = (*tiny_overrides(), "masks=null", "background=null", "train.precision=bf16")
+    arguments = ("--config", "demo.yaml", *overrides, "--rounds", 1, "--no-memory")
+    assert call(train, *arguments, "--loaded-steps", 1, "--output", output) == 0
+    report = json.loads(output.read_text())
+    rows = report["rows"]
+    assert rows[0]["row"] == "plain"
+    assert rows[0]["ratio"] == 1
+    assert set(report["peak_tflops"]) == {"float32", "bf16"}
+    for row in rows:
+        assert row["samples/s"] == pytest.approx(4000 / row["ms"])
+        assert row["ratio"] == pytest.approx(rows[0]["ms"] / row["ms"])
+        assert row["TFLOP/s"] == pytest.approx(row["GFLOP"] * row["samples/s"] / 1000)
+        assert row["memory_gib"] is None
+    assert 0 < report["waiting_for_data"] < 1
+    printed = capsys.readouterr().out
+    assert f"| {rows[-1]['row']} " in printed
+    assert "waiting for data" in printed
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        ((), "--config is missing"),
+        (("--config", "demo.yaml", "--output", "."), "--output .: is a folder"),
+    ],
+)
+def test_bad_input_is_one_line(capsys, arguments, expected):
+    argv = [*arguments, "--device", "cpu"]
+    assert run_entry_point(train.main, train.build_parser(), argv) == 2
+    assert expected in error_line(capsys, "python -m benchmarks.train")

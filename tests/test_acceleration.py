@@ -1,0 +1,137 @@
+"""Levers change no result by more than rounding; compiled networks are whole graphs, made once."""
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+import acceleration
+from acceleration import compile_networks, memory_advice, prepare_networks, uncompiled
+from errors import UserError
+from tests.factories import tiny_config
+from tests.test_training_step import Run
+
+
+def prepared(*overrides):
+    run = Run(*overrides)
+    prepare_networks(run.model, run.adversary, run.perceptual, run.config.train)
+    return run
+
+
+def test_layout_follows_the_config():
+    for channels_last in (True, False):
+        run = prepared(f"train.channels_last={channels_last}".lower())
+        weight = run.model.branches["motion"].generator.up_blocks[0].conv.weight
+        assert weight.is_contiguous(memory_format=torch.channels_last) == channels_last
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"),
+    [("float32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)],
+)
+def test_frozen_weights_are_stored_as_autocast_casts_them(precision, dtype):
+    run = prepared(f"train.precision={precision}")
+    assert {p.dtype for p in run.perceptual.vgg.convs.parameters()} == {dtype}
+    assert {p.dtype for p in run.model.parameters()} == {torch.float32}  # these are trained
+    assert run.perceptual.vgg.mean.dtype == torch.float32
+
+
+def test_storing_them_so_changes_no_number():
+    cast, stored = Run("train.precision=bf16"), prepared("train.precision=bf16")
+    a, b = cast.step().scalars, stored.step().scalars
+    assert torch.equal(a["loss/motion/perceptual"], b["loss/motion/perceptual"])
+
+
+def test_tf32_is_for_convolutions_alone():
+    before = torch.backends.cudnn.allow_tf32
+    try:
+        for tf32 in (False, True):
+            prepared(f"train.tf32={tf32}".lower())
+            assert torch.backends.cudnn.allow_tf32 == tf32
+            assert not torch.backends.cuda.matmul.allow_tf32
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+@pytest.fixture
+def compilations(monkeypatch):
+    """Graphs that were compiled, by a compiler that takes no time to make anything fast."""
+    graphs = []
+
+    def compile(function, *, mode, dynamic, fullgraph):
+        assert mode is None  # of `default`
+
+        def backend(graph, inputs):
+            graphs.append(graph)
+            return torch._dynamo.backends.debugging.aot_eager(graph, inputs)
+
+        return original(function, backend=backend, dynamic=dynamic, fullgraph=fullgraph)
+
+    original = torch.compile
+    monkeypatch.setattr(acceleration.torch, "compile", compile)
+    torch._dynamo.reset()
+    yield graphs
+    torch._dynamo.reset()
+    torch._functorch.config.donated_buffer = True
+
+
+def test_compiled_steps_give_the_same_numbers_from_graphs_made_once(compilations):
+    """All branches, with a discriminator and without mixing in turns."""
+    plain, compiled = Run(), Run("train.compile=default")
+    names = set(compiled.model.state_dict())
+    compile_networks(compiled.model, compiled.adversary, compiled.perceptual, compiled.config.train)
+    assert set(compiled.model.state_dict()) == names
+    known = []
+    for coin in (0.0, 0.99, 0.0, 0.99):
+        expected, found = plain.step(coin=coin).scalars, compiled.step(coin=coin).scalars
+        assert found.keys() == expected.keys()
+        for name in ("loss/total", "discriminator_loss/total"):
+            assert_close(found[name], expected[name], rtol=1e-4, atol=0)
+        known.append(len(compilations))
+    assert known[0] > len(compiled.model.networks)
+    assert known[-1] == known[1]  # nothing is compiled after the first two steps
+
+
+def test_what_is_no_step_runs_uncompiled(compilations):
+    run = Run("train.compile=default")
+    train = run.config.train
+    compile_networks(run.model, run.adversary, run.perceptual, train)
+    detector = run.model.branches["motion"].keypoint_detector.eval()
+    frames = torch.rand(3, 3, 32, 32)
+    with uncompiled(train):
+        detector(frames)
+    assert not compilations
+    detector(frames)
+    assert len(compilations) == 1
+
+
+@pytest.mark.parametrize(
+    ("overrides", "num_samples", "advice"),
+    [
+        (["train.batch_size=36"], 36, "36 samples at a time; set train.micro_batch=18, or"),
+        (["train.batch_size=15"], 15, "15 samples at a time; set train.micro_batch=5, or"),
+        (
+            ["train.batch_size=12", "train.micro_batch=4", "train.precision=bf16"],
+            12,
+            "4 samples at a time; set train.micro_batch=2",
+        ),
+        (
+            ["train.batch_size=4", "train.micro_batch=1", "train.precision=bf16"],
+            4,
+            "1 sample at a time; set data.image_size smaller than 32 x 32",
+        ),
+    ],
+)
+def test_running_out_of_memory_says_what_to_set(overrides, num_samples, advice):
+    with pytest.raises(UserError) as caught, memory_advice(tiny_config(*overrides), num_samples):
+        raise torch.OutOfMemoryError
+    assert str(caught.value).startswith(f"out of memory with {advice}")
+    assert ("train.precision=bf16" in str(caught.value)) == (
+        "train.precision=bf16" not in overrides
+    )
+
+
+def test_running_out_of_memory_on_the_cpu():
+    with pytest.raises(UserError, match="out of memory"), memory_advice(tiny_config(), 4):
+        torch.empty(2**60, dtype=torch.uint8)
+    with pytest.raises(RuntimeError, match="shape"), memory_advice(tiny_config(), 4):
+        torch.ones(2) @ torch.ones(3, 3)
