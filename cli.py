@@ -5,8 +5,10 @@ import logging
 import re
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 
 import torch
 
@@ -46,29 +48,62 @@ def end_on_sigterm() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
+@contextmanager
+def caught_signals() -> Iterator[list[int]]:
+    """Collect SIGINT and SIGTERM in a list; a second one acts at once, as usual."""
+    caught: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in numbers}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def catch(number: int, _frame: FrameType | None) -> None:
+        caught.append(number)
+        restore()
+
+    for number in numbers:
+        signal.signal(number, catch)
+    try:
+        yield caught
+    finally:
+        restore()
+
+
 def add_device_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
 
 
-def pick_device(name: str) -> torch.device:
+def pick_device(name: str, local_rank: int | None = None) -> torch.device:
     """The device called `name`; `auto` takes CUDA where there is one, else the CPU.
+
+    Args:
+        local_rank: of this process among several on this machine: its GPU is the one of that
+            number.
 
     Raises:
         UserError: the name is unknown or this machine has no such device.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     match = re.fullmatch(r"cpu|mps|cuda(?::(\d+))?", name)
     if match is None:
         raise UserError(f"--device {name}: unknown; use auto, cpu, cuda, cuda:N or mps")
     if name == "mps" and not torch.backends.mps.is_available():
         raise UserError("--device mps: not available here; use --device cpu")
-    if name.startswith("cuda"):
+    if local_rank is not None and (name == "mps" or match[1]):
+        raise UserError(f"--device {name}: one device for several processes; use cuda or cpu")
+    device = torch.device(name)
+    if device.type == "cuda":
+        if local_rank is not None:
+            device = torch.device("cuda", local_rank)
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if int(match[1] or 0) >= count:
-            raise UserError(f"--device {name}: {count} CUDA devices here; use --device cpu or auto")
-        torch.cuda.set_device(int(match[1] or 0))  # also for what asks for "the" device
-    return torch.device(name)
+        if (device.index or 0) >= count:
+            instead = "use --device cpu or auto" if local_rank is None else "start fewer processes"
+            raise UserError(f"--device {device}: {count} CUDA devices here; {instead}")
+        torch.cuda.set_device(device.index or 0)  # also for what asks for "the" device
+    return device
 
 
 def newest_checkpoint() -> Path:

@@ -78,7 +78,7 @@ class DataConfig(Section):
     fit: Literal["crop", "pad"] = "crop"  # frames of another shape
     id_sampling: bool = False  # an epoch passes over the ids of `id#name.mp4`, not over the clips
     repeats: PositiveInt = 1  # passes over the clips (or ids) in one epoch
-    num_workers: Annotated[int, Field(ge=0)] = 4
+    num_workers: Annotated[int, Field(ge=0)] = 4  # of each process
     augmentation: AugmentationConfig = AugmentationConfig()
     puppets: PuppetsConfig = PuppetsConfig()
 
@@ -194,7 +194,7 @@ class PerturbationConfig(Section):
 class MaskPriorConfig(Section):
     """Masks must explain where the picture changed between two frames; ours, not in the papers.
 
-    Averages are taken over what `train.micro_batch` lets through at a time.
+    Averages are taken over what a process, or `train.micro_batch`, lets through at a time.
     """
 
     weight: Weight = 0.0  # 0 switches it off
@@ -308,8 +308,8 @@ class TrainConfig(Section):
     max_steps: PositiveInt | None = None  # end earlier, after so many steps
     max_minutes: Annotated[float, Field(gt=0)] | None = None  # end earlier, after so much time;
     # one last validation comes on top
-    batch_size: PositiveInt = 16
-    micro_batch: PositiveInt | None = None  # accumulate gradients over parts of this size
+    batch_size: PositiveInt = 16  # of all processes together
+    micro_batch: PositiveInt | None = None  # accumulate gradients over parts of a process's share
     learning_rate: Weight = 2.0e-4
     betas: Annotated[list[Beta], Field(min_length=2, max_length=2)] = [0.5, 0.999]  # of Adam
     milestones: list[PositiveInt] = []  # epochs after which the learning rate is multiplied

@@ -2,9 +2,11 @@
 
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +15,16 @@ from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+import distributed
+from config import DataConfig
 from datasets.images import write_image
 from errors import UserError
 from files import replacing
 
 METRICS_FILE = "metrics.jsonl"
+WARM_UP_STEPS = 20  # in which workers start and kernels are chosen; they say nothing about data
+JUDGED_STEPS = 200  # after so many, once, whether data is the bottleneck:
+MAX_DATA_SHARE = 0.1  # more of the time spent waiting for data
 
 
 class RunningMeans:
@@ -41,20 +48,100 @@ class RunningMeans:
         self.sums[names] = self.sums[names] + row if names in self.sums else row
 
     def read(self) -> tuple[dict[str, float], list[str]]:
-        """Means by name (NaN where no value was finite) and the names that had non-finite values.
+        """Means by name (NaN where no value was finite) and the names that had non-finite values,
+        over all processes.
 
         This is where the host waits for the device. Starts afresh.
         """
+        if not self.sums:
+            return {}, []
+        joined = torch.cat(list(self.sums.values()), dim=1)
+        distributed.add_up(joined)
         totals: dict[str, tuple[float, float, float]] = {}
-        for names, rows in self.sums.items():
-            for name, *row in zip(names, *rows.tolist(), strict=True):
-                total, finite, count = totals.get(name, (0.0, 0.0, 0.0))
-                totals[name] = (total + row[0], finite + row[1], count + row[2])
+        names = [name for together in self.sums for name in together]
+        for name, *row in zip(names, *joined.tolist(), strict=True):
+            total, finite, count = totals.get(name, (0.0, 0.0, 0.0))
+            totals[name] = (total + row[0], finite + row[1], count + row[2])
         self.sums = {}
         means = {
             n: total / finite if finite else math.nan for n, (total, finite, _) in totals.items()
         }
         return means, [n for n, (_, finite, count) in totals.items() if finite < count]
+
+
+@dataclass
+class Spell:
+    """Some steps: how long they took, in seconds, and what of it they waited for data."""
+
+    num_steps: int = 0
+    seconds: float = 0.0
+    waiting: float = 0.0
+
+    def add(self, seconds: float, waiting: float) -> None:
+        """Add one step."""
+        self.num_steps += 1
+        self.seconds += seconds
+        self.waiting += waiting
+
+
+class StepClock:
+    """Speed of the steps, and whether data is their bottleneck. Processes take equally many steps,
+    and each waits for the slowest: the longest wait for data counts.
+    """
+
+    def __init__(self) -> None:
+        self.num_steps = 0
+        self.since_log, self.since_warm_up = Spell(), Spell()
+        self.is_judged = False
+        self.restart()
+
+    def restart(self) -> None:
+        """The next step begins now: leave out what came since the last (validation, pictures)."""
+        self.begun = time.perf_counter()
+
+    def step_done(self, waiting: float) -> None:
+        """A step has ended, of which `waiting` seconds went by waiting for its data."""
+        seconds = time.perf_counter() - self.begun
+        self.restart()
+        self.num_steps += 1
+        self.since_log.add(seconds, waiting)
+        if self.num_steps > WARM_UP_STEPS:
+            self.since_warm_up.add(seconds, waiting)
+
+    def speed(self, batch_size: int) -> dict[str, float]:
+        """Throughput and share of time spent waiting for data since the last call, peak memory of
+        this process so far; nothing where no step was timed.
+        """
+        spell, self.since_log = self.since_log, Spell()
+        if spell.num_steps == 0:
+            return {}
+        (data_share,) = distributed.largest(spell.waiting / spell.seconds)
+        return {
+            "speed/steps_per_second": spell.num_steps / spell.seconds,
+            "speed/samples_per_second": spell.num_steps * batch_size / spell.seconds,
+            "speed/data_share": data_share,
+            "speed/memory_gib": _peak_memory() / 2**30,
+        }
+
+    def bottleneck(self) -> float | None:
+        """Once, after `JUDGED_STEPS`: the share of time spent waiting for data, if it is large."""
+        if self.is_judged or self.num_steps < JUDGED_STEPS:
+            return None
+        self.is_judged = True
+        spell = self.since_warm_up
+        (share,) = distributed.largest(spell.waiting / spell.seconds)
+        return share if share > MAX_DATA_SHARE else None
+
+
+def data_warning(share: float, data: DataConfig, packed: bool) -> str:
+    """What to do where `share` of the time is spent waiting for data."""
+    cure = f"raise data.num_workers (now {data.num_workers}; {os.cpu_count()} cores here)"
+    if data.kind == "clips" and not packed:
+        cure += (
+            f", or pack the clips once (python -m datasets.prepare --input {data.root} --output "
+            "FOLDER) and set data.root=FOLDER"
+        )
+    return f"data is the bottleneck, {share:.0%} of the time is spent waiting for it: {cure}"
 
 
 class Logger:
@@ -74,33 +161,10 @@ class Logger:
         self.bar = tqdm(
             total=last_step, initial=first_step, unit="step", dynamic_ncols=True, disable=None
         )
-        self.restart_clock()
 
-    def step_done(self, seconds_waiting: float) -> None:
-        """Advance the progress bar; `seconds_waiting` is the time this step waited for data."""
-        self.num_steps += 1
-        self.waiting += seconds_waiting
+    def step_done(self) -> None:
+        """Advance the progress bar."""
         self.bar.update(1)
-
-    def speed(self, batch_size: int) -> dict[str, float]:
-        """Throughput and share of time spent waiting for data since the last call, peak memory so
-        far; nothing where no step was timed.
-        """
-        if self.num_steps == 0:
-            return {}
-        elapsed = time.perf_counter() - self.started
-        values = {
-            "speed/steps_per_second": self.num_steps / elapsed,
-            "speed/samples_per_second": self.num_steps * batch_size / elapsed,
-            "speed/data_share": self.waiting / elapsed,
-            "speed/memory_gib": _peak_memory() / 2**30,
-        }
-        self.restart_clock()
-        return values
-
-    def restart_clock(self) -> None:
-        """Leave what came before (validation, pictures) out of the next speed."""
-        self.started, self.waiting, self.num_steps = time.perf_counter(), 0.0, 0
 
     def scalars(self, step: int, values: Mapping[str, float], kind: str = "train") -> None:
         """Write scalars everywhere; `kind` is `train` or `validation`."""

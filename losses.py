@@ -1,15 +1,16 @@
 """Every loss term, by name. Weights come from the config; each function returns the bare term."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from config import Config, PerceptualConfig, ReluLayer
 from modules.blocks import AntiAliasDownsample
-from modules.geometry import full_precision, inverse_2x2, resize
+from modules.geometry import inverse_2x2, resize
 from modules.keypoint_detector import Keypoints
 from modules.thin_plate import ThinPlateTransform
 from modules.vgg import VGGFeatures
@@ -106,8 +107,33 @@ def perceptual_loss(
 
 
 def pixel_loss(prediction: Tensor, target: Tensor) -> Tensor:
-    """mean|prediction - target|, in float32."""
-    return (full_precision(prediction) - full_precision(target)).abs().mean()
+    """mean|prediction - target|; a sum in float32 of differences in the precision of the two."""
+    mean: Tensor = _MeanAbsoluteDifference.apply(prediction, target)
+    return mean
+
+
+class _MeanAbsoluteDifference(torch.autograd.Function):
+    """Of half precision no float32 copies are made, of which autograd would keep three: features
+    at full size are among the largest tensors of a step. What is kept is the sign.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
+        difference = a - b
+        # Rounded to half precision one by one, which a mean over thousands does not show.
+        mean = difference.abs().mean(dtype=torch.promote_types(difference.dtype, torch.float32))
+        ctx.save_for_backward(difference.sgn_())
+        ctx.dtypes = (a.dtype, b.dtype)
+        return mean
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        (sign,) = ctx.saved_tensors
+        slope = sign * (gradient / sign.numel()).to(sign.dtype)
+        wanted_a, wanted_b = ctx.needs_input_grad
+        dtype_a, dtype_b = ctx.dtypes
+        return slope.to(dtype_a) if wanted_a else None, -slope.to(dtype_b) if wanted_b else None
 
 
 def equivariance_value_loss(

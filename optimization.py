@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+import distributed
 from adversary import Adversary
 from config import Config, TrainConfig
 from model import Model
@@ -118,7 +119,12 @@ class Optimizer:
         moves its vectors in every forward pass.
         """
         before = [statistics.clone() for statistics in self.statistics]
-        yield
+        try:
+            yield
+        except BaseException:  # out of memory: what is saved now must be as it was before the step
+            for statistics, old in zip(self.statistics, before, strict=True):
+                statistics.copy_(old)
+            raise
         for statistics, old in zip(self.statistics, before, strict=True):
             statistics.copy_(torch.where(self.last_step_bad, old, statistics))
 
@@ -136,12 +142,16 @@ class Optimizer:
             )
 
     def step(self, loss: Tensor) -> dict[str, Tensor]:
-        """Clip, update unless `loss`, the sum of the players', or a gradient is not finite, and
-        clear the gradients.
+        """Average over all processes, clip, update unless `loss`, the sum of the players', or a
+        gradient is not finite, and clear the gradients.
 
         Returns:
             For each player the norm of all its gradients together, before clipping.
         """
+        if distributed.world_size() > 1:
+            loss = loss.clone()
+            # Together, and before anything is concluded from them: all processes conclude the same.
+            distributed.average([*self._gradients(), loss])
         self.scaler.unscale_(self.adam)
         norms = {
             player: nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
@@ -168,6 +178,11 @@ class Optimizer:
         self.scaler.update()
         self.adam.zero_grad(set_to_none=True)
         return norms
+
+    def _gradients(self) -> list[Tensor]:
+        """Of both players; what has not started has none, in any process."""
+        parameters = [p for player in self.players.values() for p in player]
+        return [p.grad for p in parameters if p.grad is not None]
 
     def state(self) -> dict[str, Any]:
         """Everything a resumed run needs."""

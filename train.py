@@ -1,4 +1,7 @@
-"""Train a model: python train.py --config vox.yaml [key.sub=value ...]"""
+"""Train a model: python train.py --config vox.yaml [key.sub=value ...]
+
+On several GPUs: torchrun --nproc-per-node 4 train.py --config vox.yaml ...
+"""
 
 import argparse
 import json
@@ -7,17 +10,25 @@ import re
 import shlex
 import sys
 import time
+import zlib
 from importlib.metadata import version
 from pathlib import Path
+from typing import NamedTuple
+
+import torch
 
 import checkpoint
-from adversary import build_adversary
-from cli import add_device_argument, pick_device, run_entry_point
+import distributed
+from adversary import Adversary, build_adversary
+from cli import add_device_argument, pick_device, positive_int, run_entry_point
 from config import Config
 from config_file import dump_config, load_config, override_config
 from datasets.build import build_pairs, build_source, preflight
+from datasets.pairs import FramePairs
+from datasets.source import ClipSource
 from errors import UserError
 from files import replacing
+from losses import Perceptual
 from model import Model
 from perceptual_weights import load_perceptual
 from training import Trainer
@@ -25,7 +36,36 @@ from training import Trainer
 _LIBRARIES = ("torch", "torchvision", "av", "numpy", "pydantic")
 
 
+class Inputs(NamedTuple):
+    """What a run is made of, as read from files; `saved` is the checkpoint that it continues."""
+
+    config: Config
+    saved: checkpoint.Checkpoint | None
+    model: Model
+    adversary: Adversary | None
+    perceptual: Perceptual
+    pairs: FramePairs
+    test_clips: ClipSource
+    device: torch.device
+    output_dir: Path
+
+
 def main(arguments: argparse.Namespace) -> int | None:
+    with distributed.process_group(arguments.join_timeout):
+        with distributed.shared_errors():
+            inputs = read_inputs(arguments)
+        if inputs is None:
+            return None
+        distributed.check_agreement(facts(inputs))
+        with distributed.shared_errors():
+            trainer = build_trainer(inputs)
+        del inputs  # the tensors of the checkpoint have been copied
+        signal_number = trainer.run()
+    return None if signal_number is None else 128 + signal_number
+
+
+def read_inputs(arguments: argparse.Namespace) -> Inputs | None:
+    """Everything that the options name, checked; None if that was all there was to do."""
     resume, overrides = _part_resume(arguments.resume, arguments.overrides)
     saved = None if resume in (None, "auto") else checkpoint.load_to_resume(Path(resume))
     if arguments.config is not None:
@@ -35,7 +75,7 @@ def main(arguments: argparse.Namespace) -> int | None:
     else:
         raise UserError("--config is missing: give a file, or a name such as vox.yaml")
     if arguments.print_config:
-        print(dump_config(config), end="")
+        _say(dump_config(config).removesuffix("\n"))
         return None
     if config.run.output_dir is None:
         raise UserError("run.output_dir: found null; give a folder")
@@ -48,33 +88,94 @@ def main(arguments: argparse.Namespace) -> int | None:
             f"({later[0].name}); continue with --resume, or choose another folder with "
             "run.output_dir=..."
         )
+    check_division(config)
 
-    device = pick_device(arguments.device)
+    device = pick_device(arguments.device, distributed.local_rank())
     pairs = build_pairs(config)
     test_clips = build_source(config.data, "test")
-    print(preflight(pairs.clips))
-    print(preflight(test_clips, max_unreadable=0))  # metrics over fewer clips are others
+    if distributed.is_main():
+        print(preflight(pairs.clips))
+        print(preflight(test_clips, max_unreadable=0))  # metrics over fewer clips are others
     perceptual = load_perceptual(config)
     model, adversary = Model(config), build_adversary(config)
     if saved is not None and arguments.init_from is not None:
-        print(f"--init-from {arguments.init_from}: left out, since the run continues from its own")
+        _say(f"--init-from {arguments.init_from}: left out, since the run continues from its own")
     elif arguments.init_from is not None:
         networks = model.networks | (adversary.networks if adversary is not None else {})
-        print(f"{arguments.init_from}: {checkpoint.init_from(networks, Path(arguments.init_from))}")
+        _say(f"{arguments.init_from}: {checkpoint.init_from(networks, Path(arguments.init_from))}")
+    return Inputs(
+        config, saved, model, adversary, perceptual, pairs, test_clips, device, output_dir
+    )
 
-    trainer = Trainer(config, model, adversary, perceptual, pairs, test_clips, device, output_dir)
+
+def check_division(config: Config) -> None:
+    """Make sure that every process can take an equal share of the batch.
+
+    Raises:
+        UserError: names the key.
+    """
+    size, num_processes = config.train.batch_size, distributed.world_size()
+    share, rest = divmod(size, num_processes)
+    if rest:
+        raise UserError(
+            f"train.batch_size: {size} samples cannot be divided among {num_processes} processes; "
+            "it counts those of all processes together: set it to a multiple of their number"
+        )
+    at_once = config.train.micro_batch or share
+    if share % at_once:
+        raise UserError(
+            f"train.micro_batch: found {at_once}; must divide the {share} samples that each of "
+            f"{num_processes} processes takes of train.batch_size, {size}"
+        )
+    background = config.background
+    if num_processes > 1 and background and background.foreign_probability > 0 and at_once == 1:
+        raise UserError(
+            f"background.foreign_probability: found {background.foreign_probability:g} with one "
+            "sample of a batch in each process; the background of another sample comes from the "
+            f"same process: set train.batch_size to at least {2 * num_processes}"
+        )
+
+
+def facts(inputs: Inputs) -> dict[str, object]:
+    """What all processes of a run must agree on."""
+    names = "\n".join(clip.name for clip in inputs.pairs.clips.clips)
+    return {
+        "step to continue from": inputs.saved.step if inputs.saved is not None else 0,
+        "checksum of the config": zlib.crc32(dump_config(inputs.config).encode()),
+        "number of clips": len(inputs.pairs.clips.clips),
+        "checksum of their names": zlib.crc32(names.encode()),
+        "device": inputs.device.type,
+        "torch": version("torch"),
+    }
+
+
+def build_trainer(inputs: Inputs) -> Trainer:
+    """The run at its first step or, of a resumed one, the next; says what it will be."""
+    config, saved, output_dir = inputs.config, inputs.saved, inputs.output_dir
+    trainer = Trainer(
+        config,
+        inputs.model,
+        inputs.adversary,
+        inputs.perceptual,
+        inputs.pairs,
+        inputs.test_clips,
+        inputs.device,
+        output_dir,
+    )
     if saved is not None:
         trainer.restore(saved)
-        print(f"continuing {saved.path} at step {trainer.step}")
-        del saved  # its tensors have been copied
-    print(
-        f"{output_dir}: at most {trainer.last_step} steps of {config.train.batch_size} samples on "
-        f"{device}, {config.train.precision}; curves: tensorboard --logdir {output_dir}"
+        _say(f"continuing {saved.path} at step {trainer.step}")
+    num_processes = distributed.world_size()
+    division = f" ({trainer.num_own_samples} on each of {num_processes} processes)"
+    _say(
+        f"{output_dir}: at most {trainer.last_step} steps of {config.train.batch_size} samples"
+        f"{division if num_processes > 1 else ''} on {inputs.device}, {config.train.precision}; "
+        f"curves: tensorboard --logdir {output_dir}"
     )
-    record_run(output_dir, config)
-    checkpoint.remove_leftovers(output_dir)
-    signal_number = trainer.run()
-    return None if signal_number is None else 128 + signal_number
+    if distributed.is_main():
+        record_run(output_dir, config)
+        checkpoint.remove_leftovers(output_dir)
+    return trainer
 
 
 def record_run(output_dir: Path, config: Config) -> None:
@@ -82,6 +183,7 @@ def record_run(output_dir: Path, config: Config) -> None:
     entry = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": shlex.join([sys.executable, *sys.argv]),
+        "num_processes": distributed.world_size(),
         "python": platform.python_version(),
     } | {name: version(name) for name in _LIBRARIES}
     with replacing(output_dir / "config.yaml") as temporary:
@@ -99,11 +201,18 @@ def _part_resume(resume: str | None, overrides: list[str]) -> tuple[str | None, 
 
 def _newest_checkpoint(output_dir: Path) -> checkpoint.Checkpoint | None:
     saved, skipped = checkpoint.load_newest(output_dir)
-    for message in skipped:
-        print(message, file=sys.stderr)
+    if distributed.is_main():
+        for message in skipped:
+            print(message, file=sys.stderr)
     if saved is None:
-        print(f"{output_dir}: no checkpoint to resume, starting at step 0")
+        _say(f"{output_dir}: no checkpoint to resume, starting at step 0")
     return saved
+
+
+def _say(line: str) -> None:
+    """Once, of several processes."""
+    if distributed.is_main():
+        print(line)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -125,6 +234,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="start from the weights of a checkpoint, a published one too (fine-tuning)",
     )
     parser.add_argument("--print-config", action="store_true", help="show the config and stop")
+    parser.add_argument(
+        "--join-timeout",
+        type=positive_int,
+        default=300,
+        metavar="SECONDS",
+        help="with torchrun: how long to wait at the start for all processes (default 300)",
+    )
     add_device_argument(parser)
     return parser
 

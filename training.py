@@ -1,33 +1,45 @@
-"""The loop around the training step: a run from its first step to its last."""
+"""The loop around the training step: a run from its first step to its last.
+
+With several processes every one of them has a Trainer and takes every step; what is there once,
+the log, validation and checkpoints, is up to rank 0. The others meet it again in the next step.
+"""
 
 import math
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 
 import torch
 from torch import nn
 
 import checkpoint
-from acceleration import compile_networks, prepare_networks, uncompiled
+import distributed
+from acceleration import (
+    compile_networks,
+    keep_freed_memory,
+    memory_advice,
+    prepare_networks,
+    uncompiled,
+)
 from adversary import Adversary
 from animation.movers import reconstruction_movers
 from branches.branch import Moment, StepInputs
 from branches.masks import MaskBranch
 from checkpoint import Checkpoint
+from cli import caught_signals
 from config import Config
 from datasets.loading import loaded_batches
+from datasets.packed import PackedClips
 from datasets.pairs import BatchSchedule, FailureBudget, FramePairs, PairBatch
 from datasets.source import ClipSource
 from errors import UserError
 from evaluation.reconstruction import evaluate, evaluate_masks, spread
-from logger import Logger, RunningMeans
+from logger import Logger, RunningMeans, StepClock, data_warning
 from losses import Perceptual
 from model import Model
 from modules.draws import Draws
+from modules.sync_batch_norm import synchronize_batch_norm
 from optimization import MovingAverage, Optimizer
 from seeding import numpy_rng, torch_seed
 from training_step import train_step
@@ -54,12 +66,20 @@ class Trainer:
         self.model = model.to(device).train()
         self.adversary = adversary if adversary is None else adversary.to(device).train()
         self.perceptual = perceptual.to(device).eval()
+        self.num_own_samples = config.train.batch_size // distributed.world_size()
+        if distributed.world_size() > 1:
+            synchronize_batch_norm(self.model, device)
+            self._copy_from_main()
         prepare_networks(self.model, self.adversary, self.perceptual, config.train)
+        if device.type == "cpu":
+            keep_freed_memory()
         self.pairs = pairs
         self.test_clips = test_clips
         self.optimizer = Optimizer(self.model, self.adversary, config, device)
         decay = config.train.ema_decay
-        self.average = MovingAverage(self.model, decay) if decay is not None else None
+        self.average = None  # it is for validation and checkpoints
+        if decay is not None and distributed.is_main():
+            self.average = MovingAverage(self.model, decay)
         # Last: copies of compiled networks would still run the original ones.
         compile_networks(self.model, self.adversary, self.perceptual, config.train)
         self.failures = FailureBudget(len(pairs.clips.clips))
@@ -77,6 +97,12 @@ class Trainer:
     def networks(self) -> dict[str, nn.Module]:
         """Everything that is trained, by name."""
         return self.model.networks | (self.adversary.networks if self.adversary is not None else {})
+
+    def _copy_from_main(self) -> None:
+        """Begin with the weights of rank 0: what another machine draws may differ in rounding."""
+        networks = [n for n in (self.model, self.adversary, self.perceptual) if n is not None]
+        tensors = [t for n in networks for t in (*n.parameters(), *n.buffers())]
+        distributed.copy_from_main([t for t in tensors if t.is_floating_point()])
 
     def restore(self, saved: Checkpoint) -> None:
         """Continue exactly where `saved` was written."""
@@ -124,13 +150,10 @@ class Trainer:
         Raises:
             UserError: too many bad steps or unreadable clips.
         """
-        logger = Logger(self.output_dir, self.step, self.last_step)
-        for key, epoch in self.config.start_epochs.items():
-            if self.last_step <= epoch * self.batches_per_epoch:
-                logger.message(
-                    f"{key}: {epoch}, which this run, of {self.last_step} steps and "
-                    f"{self.batches_per_epoch} in an epoch, does not reach"
-                )
+        logger = None
+        if distributed.is_main():
+            logger = Logger(self.output_dir, self.step, self.last_step)
+            self._tell_late_starts(logger)
         try:
             schedule = BatchSchedule(
                 len(self.pairs),
@@ -138,6 +161,8 @@ class Trainer:
                 self.config.seed,
                 self.epoch,
                 self.batch,
+                distributed.rank(),
+                distributed.world_size(),
             )
             num_workers, pin_memory = self.config.data.num_workers, self.device.type == "cuda"
             with (
@@ -146,76 +171,109 @@ class Trainer:
             ):
                 try:
                     self._run_steps(logger, batches, caught)
+                except distributed.PeerLost:  # in the middle of a step
+                    raise
                 except UserError:
-                    if self.step > 0 and self.saved_at != self.step and not self._is_bad():
+                    is_new = self.step > 0 and self.saved_at != self.step
+                    if distributed.is_main() and is_new and not self._is_bad():
                         self.save()
                     raise
-            if caught:
-                self.save()
-                name = signal.Signals(caught[0]).name
-                logger.message(f"{name}: saved step {self.step}; continue with --resume")
-                return caught[0]
-            if self.saved_at != self.step:
-                self.save()
-            if self.validated_at != self.step:
-                with uncompiled(self.config.train):
-                    self._validate(logger)
-                self.save()  # again, with the metrics
-            return None
+            if logger is not None:
+                self._finish(logger, caught)
+            return caught[0] if caught else None
         finally:
-            logger.close()
+            if logger is not None:
+                logger.close()
 
-    def _run_steps(self, logger: Logger, batches: Iterator[PairBatch], caught: list[int]) -> None:
-        config, means = self.config, RunningMeans()
+    def _tell_late_starts(self, logger: Logger) -> None:
+        for key, epoch in self.config.start_epochs.items():
+            if self.last_step <= epoch * self.batches_per_epoch:
+                logger.message(
+                    f"{key}: {epoch}, which this run, of {self.last_step} steps and "
+                    f"{self.batches_per_epoch} in an epoch, does not reach"
+                )
+
+    def _finish(self, logger: Logger, caught: list[int]) -> None:
+        """Leave a checkpoint and, unless a signal ended the run, a validation of the last step."""
+        if caught:
+            self.save()
+            name = signal.Signals(caught[0]).name
+            logger.message(f"{name}: saved step {self.step}; continue with --resume")
+            return
+        if self.saved_at != self.step:
+            self.save()
+        if self.validated_at != self.step:
+            with uncompiled(self.config.train):
+                self._validate(logger)
+            self.save()  # again, with the metrics
+
+    def _run_steps(
+        self, logger: Logger | None, batches: Iterator[PairBatch], caught: list[int]
+    ) -> None:
+        config, means, clock = self.config, RunningMeans(), StepClock()
+        draws_part = (distributed.rank(), distributed.world_size())
         generator = torch.Generator(self.device)
         logged_at = self.step
         begun = time.perf_counter() - self.seconds
-        while self.step < self.last_step and not caught and not self._time_is_up():
+        while self.step < self.last_step and not self._is_ended(caught):
             started = time.perf_counter()
             batch = next(batches)
             waited = time.perf_counter() - started
             for line in self.failures.note(batch.unreadable):
-                logger.message(line)
+                distributed.report(line)
             self.optimizer.set_epoch(self.epoch)
-            result = train_step(
-                self.model,
-                self.adversary,
-                self.optimizer,
-                self.perceptual,
-                batch.to(self.device),
-                self._moment(generator),
-                config,
-            )
+            with memory_advice(config, self.num_own_samples):
+                result = train_step(
+                    self.model,
+                    self.adversary,
+                    self.optimizer,
+                    self.perceptual,
+                    batch.to(self.device),
+                    self._moment(generator, *draws_part),
+                    config,
+                )
             if self.average is not None:
                 self.average.update(self.model)
             means.add(result.scalars)
             self._advance()
-            logger.step_done(waited)
+            clock.step_done(waited)
+            if logger is not None:
+                logger.step_done()
 
             if self._is_due(config.log.scalars_every):
-                self._log(logger, means)
+                self._log(logger, means, clock)
                 logged_at = self.step
-            with uncompiled(config.train):
-                if self._is_due(config.log.images_every):
-                    self._draw(logger, "train", result.inputs)
-                if self._is_due(config.log.validate_every):
-                    self._validate(logger)
-            if (
-                self._is_due(config.train.checkpoint_every)
-                and self.saved_at != self.step
-                and not self._is_bad()
-            ):
-                self.save()
+            if logger is not None:
+                self._look_and_save(logger, result.inputs, clock)
             self.seconds = time.perf_counter() - begun
         if self.step > logged_at:  # a last, shorter window
-            self._log(logger, means)
+            self._log(logger, means, clock)
 
-    def _moment(self, generator: torch.Generator) -> Moment:
-        """This step's, with `generator` seeded for it."""
+    def _look_and_save(self, logger: Logger, inputs: StepInputs, clock: StepClock) -> None:
+        """Pictures, validation and checkpoint, where they are due after this step."""
+        draws, validates = map(
+            self._is_due, (self.config.log.images_every, self.config.log.validate_every)
+        )
+        if draws or validates:
+            with uncompiled(self.config.train):
+                if draws:
+                    self._draw(logger, "train", inputs)
+                if validates:
+                    self._validate(logger)
+            clock.restart()
+        if (
+            self._is_due(self.config.train.checkpoint_every)
+            and self.saved_at != self.step
+            and not self._is_bad()
+        ):
+            self.save()
+
+    def _moment(self, generator: torch.Generator, part: int = 0, num_parts: int = 1) -> Moment:
+        """This step's, with `generator` seeded for it; of part `part` of the batch."""
         place = (self.config.seed, self.step)
         return Moment(
             self.epoch + self.batch / self.batches_per_epoch,
-            Draws(generator.manual_seed(torch_seed("step", *place))),
+            Draws(generator.manual_seed(torch_seed("step", *place)), part, num_parts),
             numpy_rng("coin", *place).random(),
         )
 
@@ -232,22 +290,35 @@ class Trainer:
     def _is_due(self, every: int) -> bool:
         return self.step % every == 0
 
+    def _is_ended(self, caught: list[int]) -> bool:
+        """Whether a signal that any process has caught, or the time limit, ends the run here."""
+        time_is_up = distributed.is_main() and self._time_is_up()
+        signals, ends = distributed.largest(caught[0] if caught else 0, time_is_up)
+        if signals and not caught:
+            caught.append(int(signals))
+        return bool(signals or ends)
+
     def _time_is_up(self) -> bool:
         limit = self.config.train.max_minutes
         return limit is not None and self.seconds >= 60 * limit
 
-    def _log(self, logger: Logger, means: RunningMeans) -> None:
+    def _log(self, logger: Logger | None, means: RunningMeans, clock: StepClock) -> None:
         values, not_finite = means.read()
         values |= {f"learning_rate/{n}": rate for n, rate in self.optimizer.current_rates().items()}
         values["epoch"] = self.epoch + self.batch / self.batches_per_epoch
         values["bad_steps"] = float(self.optimizer.bad_steps)
         num_bad = int(self.optimizer.bad_in_a_row)
-        values |= logger.speed(self.config.train.batch_size)
-        logger.scalars(self.step, values)
-        logger.status(self.step, values)
+        values |= clock.speed(self.config.train.batch_size)
+        data_share = clock.bottleneck()
+        if logger is not None:
+            logger.scalars(self.step, values)
+            logger.status(self.step, values)
+            if data_share is not None:
+                packed = isinstance(self.pairs.clips, PackedClips)
+                logger.message(data_warning(data_share, self.config.data, packed))
         if num_bad > self.config.train.max_bad_steps:
             saved = checkpoint.list_steps(self.output_dir)
-            raise UserError(
+            raise distributed.common_error(
                 f"{num_bad} steps in a row were skipped for a loss or gradient that is not finite "
                 f"(train.max_bad_steps: {self.config.train.max_bad_steps}); not finite at the end: "
                 f"{', '.join(not_finite) or 'nothing'}; last good checkpoint: "
@@ -269,7 +340,6 @@ class Trainer:
             self.adversary.train()
             grid = titled_grid({title: images[:rows] for title, images in columns.items()})
             logger.picture(self.step, f"{name}-adversarial", grid)
-        logger.restart_clock()
 
     def _validate(self, logger: Logger) -> None:
         """Reconstruction metrics and pictures on the test split, with the averaged weights."""
@@ -280,7 +350,7 @@ class Trainer:
             self.test_clips,
             num_clips=log.num_validation_clips,
             num_frames=log.num_validation_frames,
-            batch_size=self.config.train.batch_size,
+            batch_size=self.num_own_samples,
         )
         masks = model.branches.get("masks")
         if isinstance(masks, MaskBranch):
@@ -321,26 +391,3 @@ class Trainer:
         source, driving = pairs.unbind(1)
         moment = self._moment(torch.Generator(self.device))
         return StepInputs(source, driving, driving, self.perceptual, [], moment, outputs={})
-
-
-@contextmanager
-def caught_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM in a list; a second one acts at once, as usual."""
-    caught: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM)
-    before = {number: signal.getsignal(number) for number in numbers}
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def catch(number: int, _frame: FrameType | None) -> None:
-        caught.append(number)
-        restore()
-
-    for number in numbers:
-        signal.signal(number, catch)
-    try:
-        yield caught
-    finally:
-        restore()

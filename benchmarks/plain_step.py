@@ -5,7 +5,7 @@ All of it computes the same numbers, up to rounding and to the power iterations 
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, Final, NamedTuple
 from unittest.mock import patch
 
@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import adversary
-from acceleration import prepare_networks
+import losses
+from acceleration import keep_freed_memory, prepare_networks
 from adversary import Adversary, Judgement
 from branches import background, masks, motion
 from branches.branch import ReconstructionLosses, StepInputs
@@ -53,7 +54,8 @@ class Patch(NamedTuple):
 class Lever(NamedTuple):
     """What makes a step faster, and how to do without.
 
-    off: overrides of the config. patches: while a step is taken. prepare: once, after building.
+    off: overrides of the config. patches, within: while a step is taken. prepare: once, after
+        building.
     applies: whether the step of a config has it at all.
     """
 
@@ -61,6 +63,7 @@ class Lever(NamedTuple):
     off: tuple[str, ...] = ()
     patches: tuple[Patch, ...] = ()
     prepare: Callable[[Trainer], None] | None = None
+    within: Callable[[], AbstractContextManager[None]] = nullcontext
     applies: Callable[[Config], bool] = lambda _config: True
 
 
@@ -69,6 +72,7 @@ def without(levers: list[Lever]) -> Iterator[None]:
     """Within it steps do without `levers`, as far as patches do it."""
     with ExitStack() as stack:
         for lever in levers:
+            stack.enter_context(lever.within())
             for owner, name, plain in lever.patches:
                 stack.enter_context(patch.object(owner, name, plain))
         yield
@@ -162,7 +166,23 @@ def backward_everywhere(self: Optimizer, losses: Mapping[str, Tensor]) -> None:
 
 def plain_feature_matching(generated: list[Tensor], real: list[Tensor]) -> Tensor:
     """With gradients through the real features."""
-    return torch.stack([pixel_loss(a, b) for a, b in zip(generated, real, strict=True)]).sum()
+    pairs = zip(generated, real, strict=True)
+    return torch.stack([losses.pixel_loss(a, b) for a, b in pairs]).sum()
+
+
+def plain_pixel_loss(prediction: Tensor, target: Tensor) -> Tensor:
+    """In float32 from the beginning."""
+    return (full_precision(prediction) - full_precision(target)).abs().mean()
+
+
+@contextmanager
+def giving_memory_back() -> Iterator[None]:
+    """What tensors on the CPU have freed goes back to the system, as by default."""
+    keep_freed_memory(False)
+    try:
+        yield
+    finally:
+        keep_freed_memory()
 
 
 def _one_by_one(trainer: Trainer) -> None:
@@ -251,5 +271,10 @@ LEVERS: Final = (
         prepare=_stored_in_float32,
         applies=lambda config: config.train.precision in AUTOCAST_DTYPES,
     ),
+    Lever(
+        "L1 without float32 copies",
+        patches=(Patch(losses, "pixel_loss", plain_pixel_loss),),
+    ),
+    Lever("freed memory is kept", within=giving_memory_back),
     Lever("compile", off=("train.compile=none",)),
 )

@@ -4,6 +4,8 @@ from pathlib import Path
 
 from config import Config, DataConfig
 from datasets.clips import ClipFolder, inspect_clips
+from datasets.pack_writer import is_pack
+from datasets.packed import PackedClips
 from datasets.pairs import MAX_UNREADABLE_SHARE, FramePairs
 from datasets.puppets import Puppets
 from datasets.source import ClipSource
@@ -16,7 +18,7 @@ def build_source(data: DataConfig, split: str) -> ClipSource:
     """The clips of one split.
 
     Raises:
-        UserError: the folder or the split is missing or empty.
+        UserError: the folder or the split is missing, empty, or packed and damaged.
     """
     if data.kind == "puppets":
         num_clips = {"train": data.puppets.num_train_clips, "test": data.puppets.num_test_clips}
@@ -25,6 +27,9 @@ def build_source(data: DataConfig, split: str) -> ClipSource:
         return build_puppets(data, split, num_clips[split])
     assert data.root is not None  # the config's rules require it for clips
     id_sampling = data.id_sampling and split == "train"  # evaluation takes every clip
+    folder = Path(data.root) / split
+    if is_pack(folder):
+        return PackedClips(folder, data.size, data.fit, id_sampling)
     return ClipFolder(Path(data.root), split, data.size, data.fit, id_sampling)
 
 
@@ -54,7 +59,7 @@ def build_pairs(config: Config) -> FramePairs:
 
 
 def preflight(clips: ClipSource, max_unreadable: float = MAX_UNREADABLE_SHARE) -> str:
-    """A few lines on what there is to train or evaluate on; every clip is opened.
+    """A few lines on what there is to train or evaluate on; every clip is opened, if not packed.
 
     Raises:
         UserError: more than the share `max_unreadable` of the clips cannot be read; names them.
@@ -65,6 +70,8 @@ def preflight(clips: ClipSource, max_unreadable: float = MAX_UNREADABLE_SHARE) -
             f"{clips.split}: {len(clips.clips)} puppets, {clips.num_frames(0)} frames each, "
             f"{width} x {height} pixels"
         )
+    if isinstance(clips, PackedClips):
+        return clips.inspect().summary()
     assert isinstance(clips, ClipFolder)
     report = inspect_clips(clips)
     if len(report.unreadable) > max_unreadable * report.num_clips:

@@ -46,14 +46,7 @@ class ClipFolder:
         self.image_size = image_size
         self._fit: Fit = fit
         self.paths = _list_clips(Path(root), split)
-        if id_sampling and not any("#" in path.name for path in self.paths):
-            raise UserError(
-                f"{self.folder}: no clip is named id#name, as data.id_sampling needs "
-                f"({self.paths[0].name}); set data.id_sampling: false"
-            )
-        names = _unique_names(self.paths)
-        identities = [name.split("#")[0] if id_sampling else name for name in names]
-        self.clips: Sequence[Clip] = [*map(Clip, names, identities)]
+        self.clips = with_identities(_unique_names(self.paths), id_sampling, self.folder)
         self._num_frames: dict[int, int] = {}  # known so far; worker processes inherit it
         self._reported: set[int] = set()
 
@@ -103,6 +96,20 @@ class ClipFolder:
                     logger.warning("%s; earlier frames stand in for such ones", error)
                     self._reported.add(index)
                 frames = [error.earlier if frame == error.frame else frame for frame in frames]
+
+
+def with_identities(names: Sequence[str], id_sampling: bool, folder: Path) -> Sequence[Clip]:
+    """Clips of these names; with `id_sampling` the identity is what stands before the `#`.
+
+    Raises:
+        UserError: `id_sampling`, and no name has a `#`; names `folder`.
+    """
+    if id_sampling and not any("#" in name for name in names):
+        raise UserError(
+            f"{folder}: no clip is named id#name, as data.id_sampling needs ({names[0]}); set "
+            "data.id_sampling: false"
+        )
+    return [Clip(name, name.split("#")[0] if id_sampling else name) for name in names]
 
 
 def _list_clips(root: Path, split: str) -> list[Path]:

@@ -143,6 +143,8 @@ class BatchSchedule(Sampler[list[Place]]):
     """Every batch of a run, from (start_epoch, start_batch) on; endless.
 
     Each epoch is a permutation seeded by (seed, epoch); its last, incomplete batch is dropped.
+
+    part, num_parts: which part of each batch, of how many of the same size; as in `Draws`.
     """
 
     def __init__(
@@ -152,12 +154,16 @@ class BatchSchedule(Sampler[list[Place]]):
         seed: int,
         start_epoch: int = 0,
         start_batch: int = 0,
+        part: int = 0,
+        num_parts: int = 1,
     ) -> None:
         self.num_samples = num_samples
         self.batch_size = batch_size
         self.seed = seed
         self.start = (start_epoch, start_batch)
         self.batches_per_epoch = num_samples // batch_size
+        share = batch_size // num_parts
+        self.rows = slice(part * share, (part + 1) * share)
 
     def __iter__(self) -> Iterator[list[Place]]:
         epoch, first = self.start
@@ -165,7 +171,7 @@ class BatchSchedule(Sampler[list[Place]]):
             order = numpy_rng("order", self.seed, epoch).permutation(self.num_samples)
             for batch in range(first, self.batches_per_epoch):
                 chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-                yield [Place(epoch, int(sample)) for sample in chosen]
+                yield [Place(epoch, int(sample)) for sample in chosen[self.rows]]
             epoch, first = epoch + 1, 0
 
 

@@ -94,7 +94,7 @@ def test_device(machine, num_cuda, mps, name, device):
     chosen = machine(num_cuda, mps)
     assert pick_device(name) == torch.device(device)
     # What asks for the current device, such as the peak memory, gets this one.
-    assert chosen == ([torch.device(device).index or 0] if name.startswith("cuda") else [])
+    assert chosen == ([torch.device(device).index or 0] if device.startswith("cuda") else [])
 
 
 @pytest.mark.parametrize(
@@ -117,3 +117,27 @@ def test_cuda_index_beyond_the_last(machine):
     machine(2, False)
     with pytest.raises(UserError, match="--device cuda:2: 2 CUDA devices here"):
         pick_device("cuda:2")
+
+
+@pytest.mark.parametrize(
+    ("num_cuda", "name", "device"),
+    [(4, "auto", "cuda:2"), (4, "cuda", "cuda:2"), (4, "cpu", "cpu"), (0, "auto", "cpu")],
+)
+def test_several_processes_take_a_gpu_each(machine, num_cuda, name, device):
+    chosen = machine(num_cuda, False)
+    assert pick_device(name, local_rank=2) == torch.device(device)
+    assert chosen == ([2] if device == "cuda:2" else [])
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("auto", "cuda:2: 2 CUDA devices here; start fewer processes"),
+        ("cuda:1", "cuda:1: one device for several processes; use cuda or cpu"),
+        ("mps", "mps: one device for several processes"),
+    ],
+)
+def test_too_few_gpus_for_the_processes(machine, name, reason):
+    machine(2, True)
+    with pytest.raises(UserError, match=f"--device {reason}"):
+        pick_device(name, local_rank=2)

@@ -8,8 +8,9 @@ import pytest
 import torch
 from PIL import Image
 
+from config import DataConfig
 from errors import UserError
-from logger import Logger, RunningMeans
+from logger import Logger, RunningMeans, StepClock, data_warning
 
 
 def test_means_leave_bad_steps_out_and_name_them():
@@ -78,17 +79,87 @@ def test_picture_is_a_png_in_the_run_folder(tmp_path, open_logger):
 def test_without_a_terminal_a_line_is_printed(capsys, open_logger):
     logger = open_logger(0)
     logger.bar.disable = True
-    logger.step_done(seconds_waiting=0.0)
-    speed = logger.speed(batch_size=4)
-    assert speed["speed/samples_per_second"] == pytest.approx(4 * speed["speed/steps_per_second"])
-    logger.restart_clock()  # what came before, its steps included, is out of the next speed
-    assert logger.speed(batch_size=4) == {}
-    assert 0 <= speed["speed/data_share"] <= 1
+    clock = StepClock()
+    clock.step_done(waiting=0.0)
+    logger.step_done()
+    speed = clock.speed(batch_size=4)
     terms = {"loss/motion/pixel": 1, "loss/adversarial/encoder": 2, "discriminator/gap": 0.25}
     logger.status(5, {**terms, "loss/total": 1.5, "discriminator/cut_share": 0.5, **speed})
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert line.startswith("step 5/10 ")
     assert line.endswith(" pixel 1 adversarial_encoder 2 discriminator_gap 0.25 total 1.5")
+
+
+class Time:
+    """A clock for `time.perf_counter` that the test sets."""
+
+    def __init__(self):
+        self.now = 100.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def hours(monkeypatch):
+    hours = Time()
+    monkeypatch.setattr("time.perf_counter", hours)
+    return hours
+
+
+def test_speed_by_hand(hours):
+    clock = StepClock()
+    for waiting in (0.5, 0.1):
+        hours.now += 2.0
+        clock.step_done(waiting)
+        hours.now += 5.0  # validation
+        clock.restart()
+    speed = clock.speed(batch_size=6)
+    assert speed["speed/steps_per_second"] == pytest.approx(0.5)
+    assert speed["speed/samples_per_second"] == pytest.approx(3.0)
+    assert speed["speed/data_share"] == pytest.approx(0.15)
+    assert clock.speed(batch_size=6) == {}  # no step since
+
+
+@pytest.mark.parametrize(("waiting", "share"), [(0.12, 0.12), (0.08, None)])
+def test_data_is_called_the_bottleneck_once(hours, waiting, share):
+    """A step of one second each; the first twenty wait for the workers to start."""
+    clock, found = StepClock(), {}
+    for step in range(1, 401):
+        hours.now += 1.0
+        clock.step_done(1.0 if step <= 20 else waiting)
+        if (judged := clock.bottleneck()) is not None:
+            found[step] = judged
+    assert found == ({} if share is None else {200: pytest.approx(share)})
+
+
+def test_waiting_at_the_start_is_no_bottleneck(hours):
+    """A log that is due late judges at once, and by all steps since the warm-up."""
+    clock = StepClock()
+    for step in range(1, 1001):
+        hours.now += 1.0
+        clock.step_done(0.9 if step <= 110 else 0.0)
+    assert clock.bottleneck() is None  # 81 of 980 seconds
+
+
+@pytest.mark.parametrize(
+    ("data", "packed", "cures"),
+    [
+        ({"kind": "puppets"}, False, ["data.num_workers"]),
+        ({"root": "vox"}, True, ["data.num_workers"]),
+        (
+            {"root": "vox"},
+            False,
+            ["data.num_workers", "python -m datasets.prepare --input vox --output FOLDER"],
+        ),
+    ],
+)
+def test_warning_names_the_cure(data, packed, cures):
+    line = data_warning(0.345, DataConfig(num_workers=3, **data), packed)
+    assert line.startswith("data is the bottleneck, 34% of the time is spent waiting for it: raise")
+    assert "(now 3; " in line
+    assert all(cure in line for cure in cures)
+    assert ("datasets.prepare" in line) == (len(cures) == 2)
 
 
 def test_folder_that_cannot_be_written(tmp_path):

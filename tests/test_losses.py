@@ -330,3 +330,29 @@ def test_consistency_by_hand():
     loss.backward()  # both are judgements of the discriminator, and learn
     assert mixed.grad.tolist() == [1, -2]
     assert mix_of_logits.grad.tolist() == [-1, 2]
+
+
+@pytest.mark.parametrize("wanted", [(True, False), (False, True), (True, True)])
+def test_gradient_of_the_pixel_loss(wanted):
+    a, b = (
+        torch.randn(2, 3, 4, dtype=torch.float64, requires_grad=requires) for requires in wanted
+    )
+    assert torch.autograd.gradcheck(pixel_loss, (a, b))
+    equal = torch.zeros(3, requires_grad=True)
+    pixel_loss(equal, torch.zeros(3)).backward()
+    assert not equal.grad.any()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_pixel_loss_of_half_precision_is_that_of_float32(dtype):
+    torch.manual_seed(0)
+    a, b = torch.randn(2, 8, 3, 64, 64).to(dtype)
+    half, full = a.clone().requires_grad_(), a.float().requires_grad_()
+    found, expected = pixel_loss(half, b), pixel_loss(full, b.float())
+    assert found.dtype == torch.float32
+    assert_close(found, expected, rtol=1e-4, atol=0)
+    assert_close(expected, (a.float() - b.float()).abs().mean())
+    found.backward()
+    expected.backward()
+    assert half.grad.dtype == dtype
+    assert_close(half.grad.float(), full.grad, rtol=1e-2, atol=0)

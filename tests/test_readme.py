@@ -1,10 +1,15 @@
 """Every command of the README does what it says: run as it stands, only smaller."""
 
+import contextlib
+import os
 import re
 import shlex
 import shutil
+import subprocess
+import sys
 import zlib
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -12,6 +17,9 @@ import torch
 import yaml
 
 import animate
+import benchmarks.train
+import datasets.prepare.__main__
+import datasets.unpack
 import export
 import reconstruct
 import train
@@ -32,6 +40,9 @@ SCRIPTS = {
     "reconstruct.py": reconstruct,
     "animate.py": animate,
     "benchmarks.puppets": puppets,
+    "benchmarks.train": benchmarks.train,
+    "datasets.prepare": datasets.prepare.__main__,
+    "datasets.unpack": datasets.unpack,
 }
 
 # Installing is what this test stands on, the demo has a run of its own, and servers do not end; the
@@ -48,6 +59,8 @@ ELSEWHERE = (
     "pip install -r requirements-demo.txt",
     "python demo.py --checkpoint runs/demo/checkpoints/best.pt",
     "tensorboard --logdir runs/demo",
+    # The same for two processes is tried.
+    "torchrun --nproc-per-node 4 train.py --config vox.yaml data.root=data/vox",
 )
 
 
@@ -61,8 +74,11 @@ def readme_commands() -> list[str]:
 def workplace(tmp_path_factory, tiny_run) -> Path:
     """A folder with everything that the README's commands name."""
     folder = tmp_path_factory.mktemp("readme")
-    for split, name in (("train", "anna#a"), ("train", "ben#b"), ("test", "carla#c")):
+    for split, name in (("train", "anna#walk"), ("train", "ben#b"), ("test", "carla#c")):
         write_clip(folder / "data/vox" / split / f"{name}.mp4", 4, (36, 32))
+    packed = ["--input", "data/vox", "--output", "data/vox-packed", "--workers", "1"]
+    with contextlib.chdir(folder):
+        assert run_without_device(datasets.prepare.__main__, packed) == 0
     for seed, name in enumerate(("source.png", "third.png")):
         noise = np.random.default_rng(seed).integers(256, size=(40, 32, 3), dtype=np.uint8)
         write_image(folder / name, noise)
@@ -127,18 +143,42 @@ def test_the_readme_has_commands():
 def test_readme_command(command, workplace, monkeypatch):
     monkeypatch.chdir(workplace)
     python, script, *arguments = shlex.split(command)
+    if python == "torchrun":
+        torchrun(script, arguments, run=f"run-{zlib.crc32(command.encode())}")
+        return
     assert python == "python"
     if script == "-m":
         script, *arguments = arguments
     if script == "benchmarks.puppets":
         arguments += ["--num-clips", "3"]
-    if script == "train.py":
+    if script == "benchmarks.train":
+        arguments += ["--rounds", "1", "--loaded-steps", "1", "--no-memory"]
+    if script in ("train.py", "benchmarks.train"):
         arguments += smaller(arguments, run=f"run-{zlib.crc32(command.encode())}")
     module = SCRIPTS[script]
-    if script == "checkpoint":  # which runs on the CPU anyway
-        assert run_entry_point(export.main, export.build_parser(), arguments) == 0
+    if script in ("checkpoint", "datasets.prepare", "datasets.unpack"):
+        assert run_without_device(module, arguments) == 0
     else:
         assert call(module, *arguments) == 0
+
+
+def run_without_device(module: ModuleType, arguments: list[str]) -> int:
+    """Of a program that knows no --device."""
+    return run_entry_point(module.main, module.build_parser(), arguments)
+
+
+def torchrun(script: str, arguments: list[str], run: str) -> None:
+    """As the command does it, with its processes; `arguments` are torchrun's and the script's."""
+    options = [script, *arguments]
+    place = options.index("train.py")
+    launcher = [sys.executable, "-m", "torch.distributed.run", *options[:place]]
+    arguments = [*options[place + 1 :], *smaller(options, run), "--device", "cpu"]
+    subprocess.run(
+        [*launcher, str(REPOSITORY / "train.py"), *arguments],
+        check=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        timeout=300,
+    )
 
 
 def test_readme_python(workplace, monkeypatch, capsys):

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ import train
 from config import BRANCHES
 from config_file import load_config
 from datasets.clips import ClipFolder
+from datasets.puppets import Puppets
 from datasets.video import VideoError
 from tests.runs import (
     call,
@@ -327,6 +329,25 @@ def test_one_bad_step_is_skipped_and_counted(tmp_path, monkeypatch):
     content = contents(step_file(folder, 4))
     flat = [t for network in content["networks"].values() for t in network.values()]
     assert all(bool(tensor.isfinite().all()) for tensor in flat)
+
+
+def test_data_that_comes_too_slowly_is_named_once(tmp_path, monkeypatch, capsys):
+    original = Puppets.read
+
+    def read_slowly(self, index, frames):
+        time.sleep(0.05)
+        return original(self, index, frames)
+
+    monkeypatch.setattr(Puppets, "read", read_slowly)
+    monkeypatch.setattr("logger.WARM_UP_STEPS", 1)
+    monkeypatch.setattr("logger.JUDGED_STEPS", 3)
+    alone = ("masks=null", "background=null", "discriminator=null", "log.validate_every=1000")
+    assert call(train, *tiny(tmp_path / "run", *alone)) == 0
+    lines = capsys.readouterr().err.splitlines()
+    warnings = [i for i, line in enumerate(lines) if line.startswith("data is the bottleneck, ")]
+    assert len(warnings) == 1
+    assert lines[warnings[0] - 1].startswith("step 3/8 ")
+    assert "raise data.num_workers (now 0; " in lines[warnings[0]]
 
 
 def break_clips(monkeypatch, *names: str) -> None:

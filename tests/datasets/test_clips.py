@@ -89,7 +89,7 @@ def test_split_without_clips_says_what_is_there(root):
 
 def test_id_sampling_without_ids(tmp_path):
     write_clip(tmp_path / "train" / "a.mp4", 3)
-    with pytest.raises(UserError, match=r"no clip is named id#name.*a\.mp4.*id_sampling: false"):
+    with pytest.raises(UserError, match=r"no clip is named id#name.*\(a\).*id_sampling: false"):
         ClipFolder(tmp_path, "train", (48, 64), id_sampling=True)
 
 

@@ -183,6 +183,19 @@ def test_resumed_schedule_yields_exactly_the_rest(epoch, batch):
     assert rest == whole[3 * epoch + batch :]
 
 
+@pytest.mark.parametrize("num_parts", [2, 3])
+def test_processes_share_every_batch_without_duplicates(num_parts):
+    whole = take(BatchSchedule(20, 6, seed=5), 7)
+    parts = [
+        take(BatchSchedule(20, 6, seed=5, part=part, num_parts=num_parts), 7)
+        for part in range(num_parts)
+    ]
+    assert [
+        [place for part in batch for place in part] for batch in zip(*parts, strict=True)
+    ] == whole
+    assert {len(part) for part in parts[0]} == {6 // num_parts}
+
+
 def test_split_batch_keeps_every_sample():
     pairs = make_pairs()
     batch = collate([pairs[Place(0, index)] for index in range(6)])

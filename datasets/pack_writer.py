@@ -1,0 +1,243 @@
+"""A folder of packed clips: what lies in it, and how it is written.
+
+    pack.json      format and image size; the bytes of each shard once the pack is finished
+    clips.jsonl    a line for each clip: name, number of frames, frame rate, shard, source
+    frames.bin     16 bytes for each frame, clip after clip: see FRAME
+    00000.tar ...  shards: frames as JPEG files name/00000.jpg, which any tar lists and unpacks
+
+Shards, frames.bin and clips.jsonl only ever grow, in this order: a clip counts once its line is
+there. What an interrupted writer left behind the last such line is cut off by the next one.
+"""
+
+import json
+import os
+import shutil
+import tarfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from fractions import Fraction
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO, NamedTuple, Self
+from zlib import crc32
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from datasets.container import os_reason
+from datasets.source import Frame
+from errors import UserError
+from files import replacing
+
+FORMAT = 1
+PACK, CLIPS, FRAMES = "pack.json", "clips.jsonl", "frames.bin"
+SHARD_BYTES = 2**32  # few files for many clips, none too large to be copied
+PACK_AGAIN = "copy the folder again, or remove it and prepare the clips again"
+
+# Where the JPEG file of a frame begins in its shard, its bytes, and their CRC-32.
+FRAME = np.dtype([("offset", "<u8"), ("size", "<u4"), ("crc", "<u4")])
+FrameTable = NDArray[np.void]  # of FRAME
+
+
+class PackedClip(NamedTuple):
+    """A line of clips.jsonl."""
+
+    name: str
+    num_frames: int
+    frame_rate: Fraction
+    shard: str
+    end: int  # of the clip in its shard, in bytes
+    source: str  # what it was made from, for people
+
+
+class Pack(NamedTuple):
+    """What is known of a pack without its shards; `shards` is None until it is finished."""
+
+    image_size: tuple[int, int]
+    shards: dict[str, int] | None
+    clips: list[PackedClip]
+
+
+def is_pack(folder: Path) -> bool:
+    """Whether `folder` holds packed clips, finished or not."""
+    return (folder / PACK).is_file()
+
+
+def read_pack(folder: Path) -> Pack:
+    """The header and the clips of a pack; a last line that was not written to its end is left out.
+
+    Raises:
+        UserError: a file is missing or damaged, or of another format.
+    """
+    path = folder / PACK
+    try:
+        header = json.loads(path.read_text())
+        if header["format"] != FORMAT:
+            raise UserError(
+                f"{path}: format {header['format']}, this version reads {FORMAT}; {PACK_AGAIN}"
+            )
+        height, width = header["image_size"]
+        shards = header.get("shards")
+        path = folder / CLIPS
+        lines = path.read_text().split("\n")[:-1]
+        clips = [_parse(line) for line in lines]
+    except OSError as error:
+        raise UserError(f"{path}: {os_reason(error)}; {PACK_AGAIN}") from None
+    except UserError:
+        raise
+    except (ValueError, TypeError, KeyError, ZeroDivisionError):
+        raise UserError(f"{path}: damaged; {PACK_AGAIN}") from None
+    return Pack((height, width), shards, clips)
+
+
+def _parse(line: str) -> PackedClip:
+    clip = PackedClip(**json.loads(line))
+    return clip._replace(frame_rate=Fraction(clip.frame_rate))
+
+
+def write_fragment(path: Path, name: str, frames: Iterable[Frame], quality: int) -> FrameTable:
+    """Write `frames`, uint8 H x W x 3, as a part of a shard; offsets are those in the part.
+
+    JPEG with colour at full resolution, and Huffman tables of each frame's own: 5% smaller.
+    """
+    table = []
+    with path.open("wb") as file:
+        for number, frame in enumerate(frames):
+            buffer = BytesIO()
+            Image.fromarray(frame).save(
+                buffer, "jpeg", quality=quality, subsampling="4:4:4", optimize=True
+            )
+            jpeg = buffer.getvalue()
+            member = tarfile.TarInfo(f"{name}/{number:05d}.jpg")
+            member.size = len(jpeg)
+            file.write(member.tobuf(tarfile.GNU_FORMAT))
+            table.append((file.tell(), len(jpeg), crc32(jpeg)))
+            file.write(jpeg)
+            file.write(bytes(-len(jpeg) % tarfile.BLOCKSIZE))
+    return np.array(table, FRAME)
+
+
+class PackWriter:
+    """Adds clips to the pack in `folder`, which is made, or continued where it ended.
+
+        with PackWriter(folder, (256, 256)) as writer:
+            table = write_fragment(part, name, frames, quality)
+            writer.append(name, frame_rate, source, part, table)
+            writer.finish()
+
+    Nothing is touched until a clip is added or finishing is due. One writer at a time.
+
+    Raises:
+        UserError: what is there is damaged or has another image size; later, a full disk.
+    """
+
+    def __init__(
+        self, folder: Path, image_size: tuple[int, int], shard_bytes: int = SHARD_BYTES
+    ) -> None:
+        self.folder = folder
+        self.image_size = image_size
+        self._shard_bytes = shard_bytes
+        pack = read_pack(folder) if is_pack(folder) else Pack(image_size, None, [])
+        if pack.image_size != image_size:
+            raise UserError(
+                f"{folder}: holds frames of {pack.image_size[0]} x {pack.image_size[1]}, not "
+                f"{image_size[0]} x {image_size[1]} (height x width); choose another folder"
+            )
+        self.clips = pack.clips
+        self._is_finished = pack.shards is not None
+        self._is_open = False
+        self._files = ExitStack()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._files.close()
+
+    def append(
+        self, name: str, frame_rate: Fraction, source: str, part: Path, table: FrameTable
+    ) -> None:
+        """Add a clip from `part`, which `write_fragment` wrote."""
+        with self._failures_named():
+            self._open()
+            shard, begin = self._clips_end()
+            if begin >= self._shard_bytes:
+                self._end_shard(shard)
+                shard, begin = f"{int(shard.removesuffix('.tar')) + 1:05d}.tar", 0
+            with part.open("rb") as file, _cut(self.folder / shard, begin) as shard_file:
+                shutil.copyfileobj(file, shard_file, 2**20)
+                end = shard_file.tell()
+            placed = table.copy()
+            placed["offset"] += np.uint64(begin)
+            self._frames.write(placed.tobytes())
+            self._frames.flush()
+            clip = PackedClip(name, len(table), frame_rate, shard, end, source)
+            line = json.dumps(clip._asdict() | {"frame_rate": str(frame_rate)}, ensure_ascii=False)
+            self._lines.write(f"{line}\n".encode())
+            self._lines.flush()
+        self.clips.append(clip)
+
+    def finish(self) -> None:
+        """End the last shard and mark the pack as complete: from now on it can be read."""
+        if self._is_finished or not self.clips:
+            return
+        with self._failures_named():
+            self._open()
+            self._end_shard(self._clips_end()[0])
+            names = sorted({clip.shard for clip in self.clips})
+            sizes = {name: (self.folder / name).stat().st_size for name in names}
+        self._write_header({"shards": sizes})
+        self._is_finished = True
+
+    def _open(self) -> None:
+        """Open the files that grow, cut to what the clips so far take."""
+        if self._is_open:
+            return
+        self._write_header({})
+        self._is_finished = False
+        num_frames = sum(clip.num_frames for clip in self.clips)
+        lines = self.folder / CLIPS
+        num_bytes = lines.read_bytes().rfind(b"\n") + 1 if self.clips else 0
+        self._lines = self._files.enter_context(_cut(lines, num_bytes))
+        self._frames = self._files.enter_context(
+            _cut(self.folder / FRAMES, num_frames * FRAME.itemsize)
+        )
+        shard, end = self._clips_end()
+        _cut(self.folder / shard, end).close()
+        self._is_open = True
+
+    def _clips_end(self) -> tuple[str, int]:
+        """The shard of the last clip, and where in it that clip ends."""
+        return (self.clips[-1].shard, self.clips[-1].end) if self.clips else ("00000.tar", 0)
+
+    def _end_shard(self, name: str) -> None:
+        with (self.folder / name).open("ab") as shard:
+            shard.write(bytes(2 * tarfile.BLOCKSIZE))  # the mark at the end of an archive
+
+    def _write_header(self, more: Mapping[str, object]) -> None:
+        header = {"format": FORMAT, "image_size": list(self.image_size), **more}
+        with replacing(self.folder / PACK) as path:
+            path.write_text(json.dumps(header, indent=1) + "\n")
+
+    @contextmanager
+    def _failures_named(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UserError(f"{self.folder}: cannot be written: {os_reason(error)}") from error
+
+
+def _cut(path: Path, num_bytes: int) -> BinaryIO:
+    """Open `path`, made if `num_bytes` is 0, behind its first `num_bytes`; drop what follows.
+
+    Raises:
+        UserError: it has fewer.
+    """
+    file = path.open("r+b" if num_bytes else "wb")
+    if file.seek(0, os.SEEK_END) < num_bytes:
+        file.close()
+        raise UserError(f"{path}: shorter than {CLIPS} says; {PACK_AGAIN}")
+    file.seek(num_bytes)
+    file.truncate()
+    return file

@@ -1,0 +1,138 @@
+"""Reading packed clips: an index that is read once, and a decoder of single JPEG files."""
+
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO
+from zlib import crc32
+
+import numpy as np
+from PIL import Image
+
+from datasets.clips import ClipReport, with_identities
+from datasets.container import os_reason
+from datasets.images import Fit, fit_frames
+from datasets.pack_writer import FRAME, FRAMES, PACK_AGAIN, FrameTable, read_pack
+from datasets.source import Frame, Frames
+from datasets.video import VideoError, natural_order
+from errors import UserError
+
+
+class PackedClips:
+    """The clips of a folder that `python -m datasets.prepare` packed: a ClipSource.
+
+    In natural order of their names; identities as in `clips.ClipFolder`. Frames of another size
+    than `image_size` are fitted. No directory is listed, and a frame costs one read of its bytes.
+
+    Raises:
+        UserError: the pack is not finished, or a file of it is missing, cut off or damaged;
+            `id_sampling` is on where no name has an identity.
+    """
+
+    def __init__(
+        self,
+        folder: Path | str,
+        image_size: tuple[int, int],
+        fit: Fit = "crop",
+        id_sampling: bool = False,
+    ) -> None:
+        self.folder = Path(folder)
+        self.image_size = image_size
+        self._fit: Fit = fit
+        pack = read_pack(self.folder)
+        if pack.shards is None:
+            raise UserError(
+                f"{self.folder}: packing ended early, after {len(pack.clips)} clips; start the "
+                "same `python -m datasets.prepare` again, it continues"
+            )
+        begins = np.cumsum([0, *(clip.num_frames for clip in pack.clips)]).tolist()
+        _check_sizes(self.folder, {**pack.shards, FRAMES: begins[-1] * FRAME.itemsize})
+        order = sorted(range(len(pack.clips)), key=lambda i: natural_order(pack.clips[i].name))
+        self.packed_size = pack.image_size
+        self.packed = [pack.clips[i] for i in order]
+        self.clips = with_identities([clip.name for clip in self.packed], id_sampling, self.folder)
+        self._begins = [begins[i] for i in order]  # of each clip's frames in the table
+        self._table: FrameTable | None = None
+        self._shards: dict[str, BinaryIO] = {}
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without open files; another process opens its own."""
+        return self.__dict__ | {"_table": None, "_shards": {}}
+
+    def num_frames(self, index: int) -> int:
+        """Number of frames of clip `index`."""
+        return self.packed[index].num_frames
+
+    def frame_rate(self, index: int) -> Fraction:
+        """Frames per second of clip `index`, exact."""
+        return self.packed[index].frame_rate
+
+    def stream(self, index: int) -> Iterator[Frame]:
+        """The frames of clip `index` in order, fitted to the image size: uint8, H x W x 3."""
+        for frame in range(self.num_frames(index)):
+            yield self.read(index, [frame])[0]
+
+    def read(self, index: int, frames: Sequence[int]) -> Frames:
+        """Frames of clip `index`, fitted to the image size: uint8, N x H x W x 3.
+
+        Raises:
+            VideoError: there is no such frame, or its bytes are not those that were written.
+        """
+        images = np.stack([self._decode(index, frame) for frame in frames])
+        return fit_frames(images, self.image_size, self._fit)
+
+    def jpeg(self, index: int, frame: int) -> bytes:
+        """The JPEG file of one frame.
+
+        Raises:
+            VideoError: as `read`.
+        """
+        clip = self.packed[index]
+        if not 0 <= frame < clip.num_frames:
+            raise VideoError(
+                f"{self.folder}: {clip.name} has no frame {frame}, only {clip.num_frames}"
+            )
+        if self._table is None:
+            self._table = np.memmap(self.folder / FRAMES, FRAME, mode="r")
+        offset, size, checksum = self._table[self._begins[index] + frame].item()
+        path = self.folder / clip.shard
+        try:
+            if clip.shard not in self._shards:
+                self._shards[clip.shard] = path.open("rb", buffering=0)
+            # With its own offset: processes that were forked share the file's position.
+            data = os.pread(self._shards[clip.shard].fileno(), size, offset)
+        except OSError as error:
+            raise VideoError(f"{path}: cannot be read: {os_reason(error)}") from None
+        if crc32(data) != checksum:
+            raise VideoError(f"{path}: frame {frame} of {clip.name} is damaged; {PACK_AGAIN}")
+        return data
+
+    def inspect(self) -> ClipReport:
+        """What there is, from the index alone."""
+        return ClipReport(
+            folder=self.folder,
+            num_clips=len(self.clips),
+            num_identities=len({clip.identity for clip in self.clips}),
+            num_frames=sum(clip.num_frames for clip in self.packed),
+            sizes=Counter({self.packed_size: len(self.clips)}),
+            unreadable={},
+            too_short=[clip.name for clip in self.packed if clip.num_frames < 2],
+        )
+
+    def _decode(self, index: int, frame: int) -> Frame:
+        # A tenth slower than torchvision's decoder, which is on its way out; the same pixels.
+        return np.asarray(Image.open(BytesIO(self.jpeg(index, frame)), formats=("JPEG",)))
+
+
+def _check_sizes(folder: Path, expected: Mapping[str, int]) -> None:
+    for name, num_bytes in expected.items():
+        path = folder / name
+        try:
+            found = path.stat().st_size
+        except OSError as error:
+            raise UserError(f"{path}: {os_reason(error)}; {PACK_AGAIN}") from None
+        if found != num_bytes:
+            raise UserError(f"{path}: has {found} bytes instead of {num_bytes}; {PACK_AGAIN}")

@@ -1,0 +1,163 @@
+"""Prepare clips for training: python -m datasets.prepare --input DIR --output DIR
+
+Checks, crops, resizes and packs every clip of a folder: videos, folders of frames, strips, and
+TFRecord files (BAIR). Packed clips are read many times as fast as videos: `data.root=OUTPUT` trains
+on them, `python -m datasets.unpack` lists them and takes them out again. `train/` and `test/` of
+the input are kept; without them --test-share splits the identities, what stands before the # of a
+name.
+
+Started again, it continues where it ended. What was rejected, and why, is in OUTPUT/report.csv.
+"""
+
+import argparse
+import os
+import re
+import sys
+from pathlib import Path
+
+from cli import end_on_sigterm, positive_int, run_entry_point
+from datasets.prepare.candidates import find_candidates
+from datasets.prepare.convert import Settings
+from datasets.prepare.folder import claimed, known_splits, prepare
+from errors import UserError
+
+_MIN_SIDE = 16
+
+
+def main(arguments: argparse.Namespace) -> None:
+    end_on_sigterm()
+    source, output = Path(arguments.input), Path(arguments.output)
+    metadata = None if arguments.metadata is None else Path(arguments.metadata)
+    if output.resolve().is_relative_to(source.resolve()):
+        raise UserError(f"--output {output}: lies in --input {source}; choose a folder outside")
+    if arguments.max_frames is not None and arguments.max_frames < arguments.min_frames:
+        raise UserError(
+            f"--max-frames {arguments.max_frames}: below --min-frames {arguments.min_frames}; no "
+            "clip would be left"
+        )
+    settings = Settings(
+        arguments.format,
+        arguments.image_size,
+        arguments.fit,
+        arguments.quality,
+        arguments.frame_step,
+        arguments.min_frames,
+        arguments.max_frames,
+        arguments.min_size,
+    )
+    every_choice = settings._asdict() | {
+        "image_size": "x".join(map(str, settings.image_size)),
+        "input": str(source.resolve()),
+        "metadata": metadata and str(metadata.resolve()),
+        "test_share": arguments.test_share,
+        "seed": arguments.seed,
+    }
+    with claimed(output, every_choice):
+        candidates = find_candidates(
+            source, metadata, arguments.test_share, arguments.seed, known_splits(output)
+        )
+        print(f"{source}: {len(candidates)} clips found")
+        summary = prepare(candidates, settings, output, arguments.workers)
+    print(f"{output}: {summary.text()}")
+
+
+def image_size(text: str) -> tuple[int, int]:
+    """(height, width) of `256` or `256x128`, for argparse."""
+    match = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
+    if match is None:
+        raise argparse.ArgumentTypeError(f"{text}: write 256, or 256x128 (height x width)")
+    height = int(match[1])
+    width = int(match[2] or height)
+    if min(height, width) < _MIN_SIDE:
+        raise argparse.ArgumentTypeError(f"{text}: must be at least {_MIN_SIDE}")
+    return height, width
+
+
+def quality(text: str) -> int:
+    """1 to 100, for argparse."""
+    number = int(text)
+    if not 1 <= number <= 100:
+        raise argparse.ArgumentTypeError(f"{text}: must be from 1 to 100")
+    return number
+
+
+def share(text: str) -> float:
+    """From 0 up to 1, for argparse."""
+    number = float(text)
+    if not 0 <= number < 1:
+        raise argparse.ArgumentTypeError(f"{text}: must be at least 0 and below 1")
+    return number
+
+
+def _num_cores() -> int:
+    """That this process may use, where the system tells."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m datasets.prepare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--input", required=True, metavar="DIR", help="clips, or videos of a list")
+    parser.add_argument("--output", required=True, metavar="DIR", help="new, or to be continued")
+    parser.add_argument(
+        "--metadata",
+        metavar="PATH",
+        help="parts of the videos to take, with crop boxes: a CSV table (vox-metadata.csv, "
+        "taichi-metadata.csv), or a folder of txt files (VoxCeleb)",
+    )
+    parser.add_argument(
+        "--image-size",
+        type=image_size,
+        default=(256, 256),
+        help="256 (default), or 256x128: height x width",
+    )
+    parser.add_argument(
+        "--fit", choices=("crop", "pad"), default="crop", help="frames of another shape (crop)"
+    )
+    parser.add_argument(
+        "--format",
+        choices=("packed", "frames"),
+        default="packed",
+        help="packed JPEG (default), or a folder of PNG files for each clip: lossless, slower to "
+        "read, 5 times as large",
+    )
+    parser.add_argument("--quality", type=quality, default=95, help="of JPEG, 1 to 100 (95)")
+    parser.add_argument(
+        "--frame-step", type=positive_int, default=1, metavar="N", help="keep every Nth frame (1)"
+    )
+    parser.add_argument(
+        "--min-frames", type=positive_int, default=2, help="reject clips with fewer (2)"
+    )
+    parser.add_argument(
+        "--max-frames", type=positive_int, help="leave out what follows (default: no limit)"
+    )
+    parser.add_argument(
+        "--min-size",
+        type=positive_int,
+        default=1,
+        metavar="PIXELS",
+        help="reject clips whose picture, or box, has a shorter side than this (1)",
+    )
+    parser.add_argument(
+        "--test-share",
+        type=share,
+        default=0.05,
+        help="of the identities, where the input does not say (0.05)",
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of that choice (0)")
+    parser.add_argument(
+        "--workers",
+        type=positive_int,
+        default=_num_cores(),
+        help="processes (default: one for each core)",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(run_entry_point(main, build_parser()))

@@ -1,0 +1,166 @@
+"""Lists of parts of videos with crop boxes, over video files that lie here.
+
+Two layouts are read:
+
+A CSV table as the video-preprocessing scripts of FOMM have it (vox-metadata.csv,
+taichi-metadata.csv): a row for each clip with `video_id` (its file is VIDEO.mp4 or another video,
+in any subfolder; what stands behind a `#` in the id is no part of the file's name), `start` and
+`end` (frame numbers, the end left out), `bbox` (left-top-right-bot in pixels). `person_id`
+(the identity, first in the clip's name), `fps` (that `start` and `end` count at), `width` and
+`height` (of the picture that the boxes are for) and `partition` (train or test) may be missing:
+then the file's own rate and size count, and identities are split. The clip becomes
+`person#video#start#end`, the numbers with six digits, as there.
+
+A folder of text files as VoxCeleb comes with them (txt/ID/VIDEO/00001.txt): a head that is left
+out, a line of titles `FRAME X Y W H`, and a line for each frame, at 25 frames per second, in
+pixels (VoxCeleb1) or in shares of the picture (VoxCeleb2). The clip is cut out along the box around
+all of its boxes, widened by a tenth on each side, as published.
+
+Boxes of another shape than the image are widened to it, never squashed; what lies outside of the
+picture repeats its edge.
+"""
+
+import csv
+from collections.abc import Iterator, Mapping
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from datasets.crops import Box
+from datasets.prepare.footage import BoxedClip, Footage, Region, Unreadable
+from datasets.video import CONTAINER_SUFFIXES
+from errors import UserError
+
+PARTITIONS = {"train": "train", "dev": "train", "test": "test", "val": "test"}
+REQUIRED = ("video_id", "start", "end", "bbox")
+TRACK_RATE = Fraction(25)
+TITLES = ["FRAME", "X", "Y", "W", "H"]
+INCREASE = 0.1  # of a track's box, on each side
+MAX_SHARE = (
+    2.0  # coordinates above it are pixels: shares pass 1 only where a box leaves the picture
+)
+
+
+class Listed(NamedTuple):
+    """A clip of a list; `split` is None where the list does not say."""
+
+    name: str
+    split: str | None
+    footage: Footage
+
+
+def read_boxes(metadata: Path, videos: Path) -> list[Listed]:
+    """The clips that `metadata`, a CSV file or a folder of text files, lists over `videos`.
+
+    Raises:
+        UserError: a file is missing or has another layout, or not one of its videos is there.
+    """
+    if not metadata.exists():
+        raise UserError(f"{metadata}: no such file or folder; give a CSV file, or a folder of txt")
+    files = {path.stem: path for path in _videos_in(videos)}
+    if metadata.is_dir():
+        listed = [*_read_tracks(metadata, files)]
+    else:
+        listed = [*_read_table(metadata, files)]
+    if not listed:
+        raise UserError(f"{metadata}: lists no clips")
+    if all(isinstance(clip.footage, Unreadable) for clip in listed):
+        raise UserError(
+            f"{videos}: has none of the videos of {metadata}; the first would be "
+            f"{listed[0].footage.source}"
+        )
+    return listed
+
+
+def _videos_in(folder: Path) -> Iterator[Path]:
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder; it should hold the videos of the list")
+    for path in sorted(folder.rglob("*")):
+        if path.suffix.lower() in CONTAINER_SUFFIXES and not path.name.startswith("."):
+            yield path
+
+
+def _footage(
+    files: Mapping[str, Path],
+    video: str,
+    span: tuple[int, int],
+    rate: Fraction | None,
+    region: Region,
+) -> Footage:
+    if video not in files:
+        return Unreadable(f"{video}.mp4", f"{video}.mp4: no video of this name")
+    return BoxedClip(files[video], *span, rate, region)
+
+
+def _read_table(path: Path, files: Mapping[str, Path]) -> Iterator[Listed]:
+    try:
+        with path.open(newline="") as file:
+            reader = csv.DictReader(file)
+            titles = reader.fieldnames or []
+            missing = [title for title in REQUIRED if title not in titles]
+            if missing:
+                raise UserError(
+                    f"{path}: has no column {', '.join(missing)}, but {', '.join(titles)}"
+                )
+            for number, row in enumerate(reader, 2):
+                try:
+                    yield _parse_row(row, files)
+                except (ValueError, TypeError, AttributeError, ZeroDivisionError) as error:
+                    raise UserError(f"{path}: line {number} cannot be read: {error}") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise UserError(f"{path}: cannot be read as a CSV table: {error}") from None
+
+
+def _parse_row(row: Mapping[str, str | None], files: Mapping[str, Path]) -> Listed:
+    video_id = row["video_id"] or ""
+    start, end = (round(float(row[title] or "")) for title in ("start", "end"))
+    left, top, right, bottom = (float(edge) for edge in (row["bbox"] or "").split("-"))
+    if end <= start or right <= left or bottom <= top:
+        raise ValueError(f"frames {start} to {end}, box {row['bbox']} hold nothing")
+    partition = row.get("partition")
+    if partition and partition not in PARTITIONS:
+        raise ValueError(f"partition {partition} is neither train nor test")
+    size = None
+    if row.get("width") and row.get("height"):
+        size = (float(row["height"] or ""), float(row["width"] or ""))
+    rate = Fraction(row["fps"] or "").limit_denominator(1001) if row.get("fps") else None
+    if (rate is not None and rate <= 0) or (size is not None and min(size) <= 0):
+        raise ValueError("fps, width and height must be above 0")
+    video, *rest = video_id.split("#")
+    parts = [row.get("person_id") or "", *reversed(rest), video, f"{start:06d}", f"{end:06d}"]
+    name = "#".join(part for part in parts if part)
+    region = Region(Box(left, top, right - left, bottom - top), size)
+    footage = _footage(files, video, (start, end), rate, region)
+    return Listed(name, PARTITIONS[partition] if partition else None, footage)
+
+
+def _read_tracks(folder: Path, files: Mapping[str, Path]) -> Iterator[Listed]:
+    for path in sorted(folder.rglob("*.txt")):
+        if len(path.relative_to(folder).parts) < 3:
+            raise UserError(f"{path}: expected ID/VIDEO/{path.name} in {folder}")
+        person, video = path.parts[-3:-1]
+        (start, end), region = _read_track(path)
+        name = f"{person}#{video}#{start:06d}#{end:06d}"
+        yield Listed(name, None, _footage(files, video, (start, end), TRACK_RATE, region))
+
+
+def _read_track(path: Path) -> tuple[tuple[int, int], Region]:
+    """The first frame and the one behind the last, and the widened box around all boxes."""
+    try:
+        lines = [line.split() for line in path.read_text().splitlines()]
+        if TITLES not in lines:
+            raise ValueError(f"no line {' '.join(TITLES)}")
+        rows = np.array([row for row in lines[lines.index(TITLES) + 1 :] if row], np.float64)
+        if rows.ndim != 2 or rows.shape[1] != len(TITLES) or rows[:, 3:].min() <= 0:
+            raise ValueError(f"expected lines {' '.join(TITLES)}, widths and heights above 0")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: not a list of boxes: {error}") from None
+    numbers, corners, sizes = rows[:, 0], rows[:, 1:3], rows[:, 3:]
+    first, last = corners.min(axis=0), (corners + sizes).max(axis=0)
+    left, top = first - INCREASE * (last - first)
+    width, height = (1 + 2 * INCREASE) * (last - first)
+    in_shares = rows[:, 1:].max() <= MAX_SHARE
+    region = Region(Box(left, top, width, height), (1, 1) if in_shares else None)
+    return (int(numbers.min()), int(numbers.max()) + 1), region

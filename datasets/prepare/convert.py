@@ -1,0 +1,154 @@
+"""One clip: read, checked, cropped, resized and written; what a worker process does."""
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from fractions import Fraction
+from itertools import chain, islice
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from datasets.container import os_reason
+from datasets.crops import cut_out, with_aspect
+from datasets.images import Fit, fit_frames
+from datasets.pack_writer import FrameTable, write_fragment
+from datasets.prepare.candidates import Candidate
+from datasets.prepare.footage import Region
+from datasets.source import Frame
+from datasets.video import open_clip
+from datasets.video_writer import VideoWriter
+from errors import UserError
+
+Format = Literal["packed", "frames"]
+Reason = Literal["cannot be read", "too few frames", "too small", "damaged"]
+
+
+class Settings(NamedTuple):
+    """What decides how prepared clips look; the same for all clips of a folder."""
+
+    format: Format
+    image_size: tuple[int, int]
+    fit: Fit
+    quality: int  # of JPEG; frames in folders are PNG
+    frame_step: int  # of so many frames one is kept
+    min_frames: int  # that are kept; a clip with fewer is rejected
+    max_frames: int | None  # what follows them is left out
+    min_size: int  # pixels of the shorter side of what is cut out of the picture
+
+
+class Remark(NamedTuple):
+    """A row of the report: a clip that is missing, or lacks its end."""
+
+    split: str
+    clip: str
+    outcome: Literal["rejected", "shortened"]
+    reason: Reason
+    detail: str
+    source: str
+
+
+class Converted(NamedTuple):
+    """A clip that was written. `table`: see `write_fragment`; None for a folder of frames."""
+
+    num_frames: int
+    frame_rate: Fraction
+    table: FrameTable | None
+
+
+class Outcome(NamedTuple):
+    """`converted` is None for a rejected clip."""
+
+    converted: Converted | None
+    remark: Remark | None
+
+
+def convert(candidate: Candidate, settings: Settings, target: Path) -> Outcome:
+    """Write a clip to `target`: a part of a shard, or a folder of frames.
+
+    A damaged clip is used as far as it goes.
+
+    Raises:
+        UserError: `target` cannot be written.
+    """
+    split, name, footage = candidate
+
+    def rejected(reason: Reason, detail: str) -> Outcome:
+        return Outcome(None, Remark(split, name, "rejected", reason, detail, footage.source))
+
+    with _warnings() as problems:
+        try:
+            frame_rate, frames, region = footage.open()
+            problems.clear()  # of other parts of the same video
+            first = next(frames)
+        except UserError as error:
+            return rejected("cannot be read", str(error))
+        height, width = first.shape[:2]
+        if region is not None:
+            width, height = (round(side) for side in region.within((height, width))[2:])
+        if min(height, width) < settings.min_size:
+            return rejected("too small", f"{width} x {height} pixels")
+        kept = islice(chain([first], frames), 0, None, settings.frame_step)
+        fitted = _up_to_damage((_fit(frame, region, settings) for frame in kept), problems)
+        pictures = islice(fitted, settings.max_frames)
+        start = [*islice(pictures, settings.min_frames)]
+        if not start:
+            return rejected("cannot be read", problems[0])
+        if len(start) < settings.min_frames:
+            detail = "; ".join([f"{len(start)} frames", *problems[:1]])
+            return rejected("too few frames", detail)
+        converted = _write(
+            name, chain(start, pictures), frame_rate / settings.frame_step, settings, target
+        )
+    if not problems:
+        return Outcome(converted, None)
+    remark = Remark(split, name, "shortened", "damaged", problems[0], footage.source)
+    return Outcome(converted, remark)
+
+
+def _write(
+    name: str, pictures: Iterator[Frame], frame_rate: Fraction, settings: Settings, target: Path
+) -> Converted:
+    if settings.format == "packed":
+        try:
+            table = write_fragment(target, name, pictures, settings.quality)
+        except OSError as error:
+            raise UserError(f"{target}: cannot be written: {os_reason(error)}") from None
+        return Converted(len(table), frame_rate, table)
+    num_frames = 0
+    with VideoWriter(target, frame_rate, as_folder=True) as writer:
+        for picture in pictures:
+            writer.write(picture)
+            num_frames += 1
+    return Converted(num_frames, frame_rate, None)
+
+
+def _fit(frame: Frame, region: Region | None, settings: Settings) -> Frame:
+    height, width = frame.shape[:2]
+    if region is None:
+        return fit_frames(frame[None], settings.image_size, settings.fit)[0]
+    box = with_aspect(region.within((height, width)), settings.image_size)
+    return cut_out(frame, box, settings.image_size)
+
+
+def _up_to_damage(frames: Iterator[Frame], problems: list[str]) -> Iterator[Frame]:
+    """The frames before the first that cannot be had; why it cannot goes to `problems`."""
+    try:
+        yield from frames
+    except UserError as error:
+        problems.append(str(error))
+
+
+@contextmanager
+def _warnings() -> Iterator[list[str]]:
+    """What the readers of videos would print, for the report instead."""
+    messages: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
+    readers = logging.getLogger(open_clip.__module__)
+    readers.addHandler(handler)
+    readers.propagate = False
+    try:
+        yield messages
+    finally:
+        readers.removeHandler(handler)
+        readers.propagate = True

@@ -1,0 +1,267 @@
+"""From candidates to a prepared folder: all cores, one order, nothing done twice."""
+
+import csv
+import fcntl
+import json
+import multiprocessing
+import shutil
+import signal
+from collections import Counter, deque
+from collections.abc import Generator, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, closing, contextmanager
+from pathlib import Path
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from datasets.container import os_reason
+from datasets.pack_writer import PackWriter, is_pack, read_pack
+from datasets.prepare.candidates import SPLITS, Candidate
+from datasets.prepare.convert import Outcome, Remark, Settings, convert
+from errors import UserError
+from files import replacing
+
+PREPARED, REPORT = "prepared.json", "report.csv"
+AHEAD = 2  # clips waiting for each process, so that none waits for a clip
+
+
+class Summary(NamedTuple):
+    """What one run did."""
+
+    num_earlier: int  # clips that an earlier run had finished
+    num_clips: int
+    num_frames: int
+    num_bytes: int
+    remarks: list[Remark]  # earlier ones of finished clips included
+
+    def text(self) -> str:
+        """A line on the clips, and one for each reason why some are missing or shortened."""
+        lines = [
+            f"{self.num_clips} clips prepared, {self.num_frames} frames, "
+            f"{self.num_bytes / 1e9:.2f} GB; {self.num_earlier} were there before"
+        ]
+        counts = Counter((remark.outcome, remark.reason) for remark in self.remarks)
+        lines += [f"{count} {outcome}: {reason}" for (outcome, reason), count in counts.items()]
+        return "\n".join(lines)
+
+
+@contextmanager
+def claimed(output: Path, settings: Mapping[str, object]) -> Iterator[None]:
+    """Claim `output`, which is made where it is missing, for one run with these settings.
+
+    Raises:
+        UserError: another run is at work there, it was prepared with other settings, or it holds
+            something else.
+    """
+    path = output / PREPARED
+    try:
+        output.mkdir(parents=True, exist_ok=True)
+        strangers = [entry.name for entry in output.iterdir() if not entry.name.startswith(".")]
+        if strangers and not path.exists():
+            raise UserError(
+                f"{output}: holds {min(strangers)}, which no earlier run wrote; choose another "
+                "--output, or an empty folder"
+            )
+        lock = (output / ".lock").open("w")
+    except OSError as error:
+        raise UserError(f"{output}: cannot be written: {os_reason(error)}") from None
+    with lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(f"{output}: another run is preparing clips into it") from None
+        except OSError:  # a file system without locks
+            pass
+        _check_settings(path, settings)
+        yield
+
+
+def _check_settings(path: Path, settings: Mapping[str, object]) -> None:
+    if not path.exists():
+        with replacing(path) as temporary:
+            temporary.write_text(json.dumps(settings, indent=1) + "\n")
+        return
+    try:
+        earlier = json.loads(path.read_text())
+        changed = [name for name in settings if settings[name] != earlier[name]]
+    except (ValueError, KeyError, TypeError):
+        raise UserError(f"{path}: damaged; remove the folder {path.parent}") from None
+    if changed:
+        was, now = (_option(changed[0], found[changed[0]]) for found in (earlier, settings))
+        raise UserError(
+            f"{path.parent}: was prepared with {was}, not {now}; choose another --output, or the "
+            "settings as they were"
+        )
+
+
+def _option(name: str, value: object) -> str:
+    option = f"--{name.replace('_', '-')}"
+    return f"no {option}" if value is None else f"{option} {value}"
+
+
+def known_splits(output: Path) -> dict[str, str]:
+    """The split of every identity that has a clip in `output`."""
+    return {name.split("#")[0]: split for split, name in _finished(output)}
+
+
+def prepare(
+    candidates: list[Candidate], settings: Settings, output: Path, num_workers: int
+) -> Summary:
+    """Write all candidates that are not there yet to `output`/train and /test; see `claimed`.
+
+    The clips of a pack stand in the order of the candidates, whatever the number of processes.
+    What was rejected is tried again in every run. The report is written at the end, be it an
+    interruption.
+
+    Raises:
+        UserError: the disk is full, a process died, or what is there is damaged.
+    """
+    finished = _finished(output)
+    missing = [clip for clip in candidates if (clip.split, clip.name) not in finished]
+    remarks = [row for row in _read_report(output / REPORT) if (row.split, row.clip) in finished]
+    num_clips = num_frames = num_bytes = 0
+    with ExitStack() as stack:
+        stack.callback(_write_report, output / REPORT, remarks)
+        writers = {}
+        for split in sorted({clip.split for clip in candidates}):
+            folder = output / split
+            folder.mkdir(exist_ok=True)
+            _remove_leftovers(folder)
+            stack.callback(_remove_leftovers, folder)
+            if settings.format == "packed":
+                writers[split] = stack.enter_context(PackWriter(folder, settings.image_size))
+        bar = stack.enter_context(tqdm(total=len(candidates), unit="clip", disable=None))
+        bar.update(len(candidates) - len(missing))
+        results = stack.enter_context(closing(_convert_all(missing, settings, output, num_workers)))
+        for candidate, target, (converted, remark) in results:
+            if remark is not None:
+                remarks.append(remark)
+            if converted is not None:
+                num_clips += 1
+                num_frames += converted.num_frames
+                num_bytes += _num_bytes(target)
+                if converted.table is not None:
+                    writers[candidate.split].append(
+                        candidate.name,
+                        converted.frame_rate,
+                        candidate.footage.source,
+                        target,
+                        converted.table,
+                    )
+                    target.unlink()
+            bar.update()
+        for writer in writers.values():
+            writer.finish()
+    if num_clips == 0 and not finished:
+        raise UserError(
+            f"{output}: none of {len(candidates)} clips could be used, see {output / REPORT}; "
+            f"the first: {remarks[0].detail}"
+        )
+    return Summary(len(candidates) - len(missing), num_clips, num_frames, num_bytes, remarks)
+
+
+def _convert_all(
+    candidates: Iterable[Candidate], settings: Settings, output: Path, num_workers: int
+) -> Generator[tuple[Candidate, Path, Outcome], None, None]:
+    """Outcomes in the order of the candidates; a few are at work ahead of the one that is due."""
+    jobs = (
+        (candidate, _target(candidate, settings, output, number))
+        for number, candidate in enumerate(candidates)
+    )
+    if num_workers == 1:
+        for candidate, target in jobs:
+            yield candidate, target, convert(candidate, settings, target)
+        return
+    pending: deque[tuple[Candidate, Path, Future[Outcome]]] = deque()
+    with _workers(num_workers) as executor:
+        for candidate, target in jobs:
+            pending.append(
+                (candidate, target, executor.submit(convert, candidate, settings, target))
+            )
+            if len(pending) > AHEAD * num_workers:
+                yield _due(pending)
+        while pending:
+            yield _due(pending)
+
+
+def _target(candidate: Candidate, settings: Settings, output: Path, number: int) -> Path:
+    """Where a worker writes: the place of a folder of frames, or a file that a shard takes in."""
+    name = candidate.name if settings.format == "frames" else f".{number}.tmp"
+    return output / candidate.split / name
+
+
+def _due(
+    pending: deque[tuple[Candidate, Path, Future[Outcome]]],
+) -> tuple[Candidate, Path, Outcome]:
+    candidate, target, future = pending.popleft()
+    try:
+        return candidate, target, future.result()
+    except BrokenProcessPool:
+        raise UserError(
+            f"{candidate.footage.source}: a process died about here, perhaps for want of memory; "
+            "start again, with fewer --workers: it continues"
+        ) from None
+
+
+@contextmanager
+def _workers(count: int) -> Iterator[ProcessPoolExecutor]:
+    """Processes that end at once where the block is left by an exception."""
+    others = set(multiprocessing.active_children())
+    context = multiprocessing.get_context("spawn")  # nothing of this process's threads and files
+    with ProcessPoolExecutor(count, context, initializer=_leave_ctrl_c_to_the_main_process) as pool:
+        try:
+            yield pool
+        except BaseException:
+            for process in set(multiprocessing.active_children()) - others:
+                process.terminate()
+            raise
+
+
+def _leave_ctrl_c_to_the_main_process() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _finished(output: Path) -> set[tuple[str, str]]:
+    """Split and name of every clip that is in `output` as a whole."""
+    found = set()
+    for split in SPLITS:
+        folder = output / split
+        if is_pack(folder):
+            found |= {(split, clip.name) for clip in read_pack(folder).clips}
+        elif folder.is_dir():  # folders of frames come into being when they are complete
+            names = (entry.name for entry in folder.iterdir())
+            found |= {(split, name) for name in names if not name.startswith(".")}
+    return found
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """What an interrupted run, or a worker of this one, did not finish."""
+    for entry in folder.glob(".*.tmp*"):
+        if entry.is_dir():
+            shutil.rmtree(entry)
+        else:
+            entry.unlink()
+
+
+def _num_bytes(path: Path) -> int:
+    files = path.iterdir() if path.is_dir() else [path]
+    return sum(file.stat().st_size for file in files)
+
+
+def _read_report(path: Path) -> list[Remark]:
+    if not path.exists():
+        return []
+    try:
+        with path.open(newline="") as file:
+            return [Remark(**row) for row in csv.DictReader(file)]  # type: ignore[arg-type]
+    except (TypeError, UnicodeDecodeError, csv.Error):
+        raise UserError(f"{path}: no longer as it was written; remove it") from None
+
+
+def _write_report(path: Path, remarks: Iterable[Remark]) -> None:
+    with replacing(path) as temporary, temporary.open("w", newline="") as file:
+        table = csv.writer(file)
+        table.writerow(Remark._fields)
+        table.writerows(remarks)

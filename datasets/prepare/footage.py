@@ -1,0 +1,118 @@
+"""What a clip is made from: a clip as it is, a part of a video cut out along a box, a record."""
+
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+from datasets.container import DEFAULT_FRAME_RATE
+from datasets.crops import Box
+from datasets.excerpt import Excerpt
+from datasets.prepare.records import read_record
+from datasets.source import Frame
+from datasets.video import VideoError, VideoReader, open_clip
+
+
+class Opened(NamedTuple):
+    """Frames, uint8 H x W x 3, decoded as they are asked for, and what to keep of each."""
+
+    frame_rate: Fraction
+    frames: Iterator[Frame]
+    region: "Region | None"  # None: the whole picture, fitted
+
+
+class Region(NamedTuple):
+    """A box of a picture of another size than the frames may have.
+
+    box: in pixels of `size`, which is (height, width); (1, 1) where it is in shares of the picture.
+    None: in pixels of the frames.
+    """
+
+    box: Box
+    size: tuple[float, float] | None
+
+    def within(self, image_size: tuple[int, int]) -> Box:
+        """The same box in pixels of a picture of `image_size` (height, width)."""
+        if self.size is None:
+            return self.box
+        x, y = image_size[1] / self.size[1], image_size[0] / self.size[0]
+        left, top, width, height = self.box
+        return Box(left * x, top * y, width * x, height * y)
+
+
+class Footage(Protocol):
+    """Where a clip's frames come from. Opened by another process than the one that found it."""
+
+    @property
+    def source(self) -> str:
+        """For people: the file, and the part of it."""
+        ...
+
+    def open(self) -> Opened:
+        """Raises VideoError: it cannot be read."""
+        ...
+
+
+class WholeClip(NamedTuple):
+    """Anything that `open_clip` reads, from its first frame to its last."""
+
+    path: Path
+
+    @property
+    def source(self) -> str:
+        return str(self.path)
+
+    def open(self) -> Opened:
+        clip = open_clip(self.path)
+        return Opened(clip.frame_rate, iter(clip), None)
+
+
+class BoxedClip(NamedTuple):
+    """The frames from `start` up to `end`, which is left out, of a video, cut out along a box.
+
+    Frame numbers count at `frame_rate`, which need not be the file's: what is shown at the same
+    time is taken. None: they are those of the file.
+    """
+
+    path: Path
+    start: int
+    end: int
+    frame_rate: Fraction | None
+    region: Region
+
+    @property
+    def source(self) -> str:
+        return f"{self.path} frames {self.start} to {self.end}"
+
+    def open(self) -> Opened:
+        clip: VideoReader = open_clip(self.path)
+        rate = self.frame_rate or clip.frame_rate
+        part = Excerpt(clip, self.start / rate, self.end / rate)
+        return Opened(part.frame_rate, iter(part), self.region)
+
+
+class RecordClip(NamedTuple):
+    """The frames in one record of a TFRecord file; it states no frame rate."""
+
+    path: Path
+    number: int
+    offset: int
+    num_bytes: int
+
+    @property
+    def source(self) -> str:
+        return f"{self.path} record {self.number}"
+
+    def open(self) -> Opened:
+        frames = read_record(self.path, self.offset, self.num_bytes)
+        return Opened(DEFAULT_FRAME_RATE, iter(frames), None)
+
+
+class Unreadable(NamedTuple):
+    """What a list names and cannot be had, for the report."""
+
+    source: str
+    reason: str
+
+    def open(self) -> Opened:
+        raise VideoError(self.reason)

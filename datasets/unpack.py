@@ -1,0 +1,67 @@
+"""See what is in packed clips: python -m datasets.unpack FOLDER [--clip NAME --output FILE]
+
+FOLDER is the train/ or test/ of a prepared folder. Without --clip its clips are listed. Every frame
+that is written is checked first.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from cli import end_on_sigterm, run_entry_point
+from datasets.clips import NUM_LISTED
+from datasets.pack_writer import PACK, is_pack, read_pack
+from datasets.packed import PackedClips
+from datasets.video_writer import VideoWriter
+from errors import UserError
+
+
+def main(arguments: argparse.Namespace) -> None:
+    folder = Path(arguments.folder)
+    if not is_pack(folder):
+        raise UserError(f"{folder}: no packed clips (no {PACK}); give the train/ of a prepared one")
+    clips = PackedClips(folder, read_pack(folder).image_size)
+    if (arguments.clip is None) != (arguments.output is None):
+        raise UserError("--clip and --output: give both, or neither to list the clips")
+    if arguments.clip is None:
+        for clip in clips.packed:
+            seconds = float(clip.num_frames / clip.frame_rate)
+            print(f"{clip.name}  {clip.num_frames} frames  {seconds:.1f} s  {clip.source}")
+        print(clips.inspect().summary())
+        return
+    names = [clip.name for clip in clips.packed]
+    if arguments.clip not in names:
+        raise UserError(
+            f"--clip {arguments.clip}: not in {folder}, which has {', '.join(names[:NUM_LISTED])}"
+            f"{' ...' if len(names) > NUM_LISTED else ''}"
+        )
+    end_on_sigterm()
+    index = names.index(arguments.clip)
+    with VideoWriter(arguments.output, clips.frame_rate(index)) as writer:
+        for frame in tqdm(
+            clips.stream(index), total=clips.num_frames(index), unit="frame", disable=None
+        ):
+            writer.write(frame)
+    print(f"{arguments.output}: {clips.num_frames(index)} frames of {arguments.clip}")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m datasets.unpack",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("folder", metavar="FOLDER")
+    parser.add_argument("--clip", metavar="NAME", help="take this one out")
+    parser.add_argument(
+        "--output",
+        metavar="PATH",
+        help="to .mp4, .webm or .gif; a name without suffix is a folder of png frames",
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(run_entry_point(main, build_parser()))

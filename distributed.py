@@ -1,0 +1,310 @@
+"""Several processes that train as one, each on its share of every batch: `torchrun train.py ...`.
+
+torchrun, or whatever else starts them, tells each process its place by the environment variables in
+`_PLACE`. Without them a process is alone, rank 0 of 1: there is no process group, and the functions
+below have nothing to do. Tensors on the CPU go over gloo, those on a GPU over NCCL.
+"""
+
+import os
+import socket
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from tqdm import tqdm
+
+from errors import UserError
+
+T = TypeVar("T")
+
+_PLACE = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
+_LONGEST_SILENCE = timedelta(minutes=30)  # the others wait that long while rank 0 validates
+_BUCKET = 2**24  # numbers that are exchanged at a time
+_POLL = 0.05  # seconds
+
+
+class PeerLost(UserError):
+    """Another process is gone, and what was being computed with it is half done."""
+
+
+def rank() -> int:
+    """Of this process among all."""
+    return dist.get_rank() if _is_group() else 0
+
+
+def world_size() -> int:
+    """The number of processes."""
+    return dist.get_world_size() if _is_group() else 1
+
+
+def local_rank() -> int | None:
+    """Of this process among those of its machine, each of which takes a GPU; None: it is alone."""
+    return int(os.environ["LOCAL_RANK"]) if _is_group() else None
+
+
+def is_main() -> bool:
+    """Whether this is the one process that writes, logs and validates."""
+    return rank() == 0
+
+
+def report(line: str) -> None:
+    """A line of this process for the person at the terminal."""
+    tqdm.write(f"rank {rank()}: {line}" if rank() > 0 else line, file=sys.stderr)
+
+
+def _is_group() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+# Beginning and end
+
+
+@contextmanager
+def process_group(patience: float) -> Iterator[None]:
+    """Within it the processes that were started together form a group.
+
+    Args:
+        patience: seconds to wait for all of them.
+
+    Raises:
+        UserError: not all came, or cannot be reached; that of the body, with the rank.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield
+        return
+    own_rank = _join(patience)
+    try:
+        yield
+    except UserError as error:
+        if own_rank == 0:
+            raise
+        raise UserError(f"rank {own_rank}: {error}") from error
+    largest(0.0)  # nobody leaves while another still needs it
+    dist.destroy_process_group()
+
+
+def _join(patience: float) -> int:
+    """Join the process group; returns the rank."""
+    absent = [name for name in _PLACE if name not in os.environ]
+    if absent:
+        raise UserError(
+            f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but {', '.join(absent)} not set; start "
+            "several processes with torchrun, or unset WORLD_SIZE for one"
+        )
+    own_rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    store = _meet(own_rank, size, patience)
+    has_nccl = torch.cuda.is_available() and dist.is_nccl_available()
+    try:
+        dist.init_process_group(
+            "cpu:gloo,cuda:nccl" if has_nccl else "gloo",
+            store=store,
+            rank=own_rank,
+            world_size=size,
+            timeout=_LONGEST_SILENCE,
+        )
+    except RuntimeError as error:
+        raise UserError(
+            f"rank {own_rank}: all {size} processes came, but they cannot connect "
+            f"({_in_short(error)}); name the network to use in GLOO_SOCKET_IFNAME and "
+            "NCCL_SOCKET_IFNAME"
+        ) from error
+    return own_rank
+
+
+def _meet(own_rank: int, size: int, patience: float) -> dist.Store:
+    """A store for this group alone, once all its processes have come.
+
+    torchrun's own store outlives a restart, with what processes that are gone have left in it. So
+    rank 0 calls the others by names that are new with each start, and those who answer have come.
+    """
+    deadline = time.monotonic() + patience
+    name = uuid.uuid4().hex
+    group, missing = (name, list(range(1, size))) if own_rank == 0 else ("", [0])
+    try:
+        store = _open_store(own_rank, deadline)
+        store.set(f"name/{own_rank}", name)
+        while missing and time.monotonic() < deadline:
+            if own_rank == 0:
+                for other in missing:
+                    if store.check([f"name/{other}"]):
+                        store.set(f"call/{store.get(f'name/{other}').decode()}", group)
+            elif not group and store.check([f"call/{name}"]):
+                group = store.get(f"call/{name}").decode()
+                store.set(f"{group}/{own_rank}", "")
+            if group:
+                missing = [r for r in range(1, size) if not store.check([f"{group}/{r}"])]
+            time.sleep(_POLL)
+    except (RuntimeError, TimeoutError) as error:  # no answer from rank 0, or none any more
+        raise _incomplete(own_rank, size, [0], patience) from error
+    if missing:
+        raise _incomplete(own_rank, size, missing, patience)
+    return dist.PrefixStore(group, store)
+
+
+def _open_store(own_rank: int, deadline: float) -> dist.Store:
+    """The key-value store at MASTER_ADDR, of torchrun or else of rank 0."""
+    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    is_host = own_rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
+    while not is_host:  # torch's own attempts fill the terminal
+        try:
+            socket.create_connection((address, port), timeout=1).close()
+            break
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise TimeoutError from error
+        time.sleep(_POLL)
+    try:
+        return dist.TCPStore(address, port, is_master=is_host, wait_for_workers=False)
+    except RuntimeError as error:
+        if not is_host:
+            raise
+        raise UserError(
+            f"MASTER_PORT: {port} cannot be opened ({_in_short(error)}); choose another"
+        ) from error
+
+
+def _incomplete(own_rank: int, size: int, missing: Sequence[int], patience: float) -> UserError:
+    place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
+    return UserError(
+        f"rank {own_rank}: after {patience:g} s no sign of rank {', '.join(map(str, missing))}, of "
+        f"{size} processes (MASTER_ADDR and MASTER_PORT: {place}); start all of them, "
+        "or wait longer with --join-timeout"
+    )
+
+
+# Errors
+
+
+@contextmanager
+def shared_errors() -> Iterator[None]:
+    """A UserError that any process meets within it ends all of them, with one line from rank 0."""
+    if not _is_group():
+        yield
+        return
+    own = None
+    try:
+        yield
+    except UserError as error:
+        own = str(error)
+    found = {i: message for i, message in enumerate(gather(own)) if message is not None}
+    if not found:
+        return
+    if len(found) == world_size() and len(set(found.values())) == 1:
+        raise common_error(found[0])
+    raise common_error("; ".join(f"rank {i}: {message}" for i, message in found.items()))
+
+
+def common_error(message: str) -> BaseException:
+    """For an error that all processes meet at once: rank 0 alone says so."""
+    return UserError(message) if is_main() else SystemExit(2)
+
+
+def check_agreement(facts: Mapping[str, object]) -> None:
+    """Make sure that all processes have found the same.
+
+    Raises:
+        UserError: one has not; names the first fact that differs.
+    """
+    by_rank = gather(facts)
+    for name, expected in by_rank[0].items():
+        for other, found in enumerate(by_rank):
+            if found[name] != expected:
+                raise common_error(
+                    f"{name}: {expected} on rank 0, {found[name]} on rank {other}; give all "
+                    "processes the same arguments, and all machines the same files"
+                )
+
+
+@contextmanager
+def _peers() -> Iterator[None]:
+    """Around every exchange: one that fails means that another process is gone."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise PeerLost(
+            f"another process has ended or cannot be reached ({_in_short(error)}); its own message "
+            "says why; continue with --resume"
+        ) from error
+
+
+def _in_short(error: RuntimeError) -> str:
+    """The reason, without the place in the code where it was found."""
+    return str(error).splitlines()[0].split("] ", 1)[-1].split(". ")[0].rstrip(".")
+
+
+# Exchange
+
+
+def gather(value: T) -> list[T]:
+    """The `value` of every process, by rank; anything that can be pickled, on the host."""
+    if not _is_group():
+        return [value]
+    values: list[T] = [value] * world_size()
+    with _peers():
+        dist.all_gather_object(values, value)
+    return values
+
+
+def largest(*values: float) -> list[float]:
+    """The largest of each over all processes, on the host."""
+    if not _is_group():
+        return list(values)
+    joined = torch.tensor(values, dtype=torch.float64)
+    with _peers():
+        dist.all_reduce(joined, dist.ReduceOp.MAX)
+    return joined.tolist()
+
+
+def add_up(tensor: Tensor) -> None:
+    """Replace `tensor`, which must be contiguous, by its sum over all processes."""
+    if _is_group():
+        with _peers():
+            dist.all_reduce(tensor)
+
+
+def average(tensors: Sequence[Tensor]) -> None:
+    """Replace each tensor by its mean over all processes."""
+
+    def mean(flat: Tensor) -> None:
+        add_up(flat)
+        flat.div_(world_size())
+
+    if _is_group():
+        _in_buckets(tensors, mean)
+
+
+def copy_from_main(tensors: Sequence[Tensor]) -> None:
+    """Replace each tensor by that of rank 0."""
+
+    def copy(flat: Tensor) -> None:
+        with _peers():
+            dist.broadcast(flat, src=0)
+
+    if _is_group():
+        _in_buckets(tensors, copy)
+
+
+@torch.no_grad()
+def _in_buckets(tensors: Sequence[Tensor], exchange: Callable[[Tensor], None]) -> None:
+    """Let `exchange` change the tensors, many at a time as one long vector: few large messages."""
+    buckets: list[list[Tensor]] = []
+    room = 0
+    for tensor in tensors:
+        if tensor.numel() > room:
+            buckets.append([])
+            room = _BUCKET
+        buckets[-1].append(tensor)
+        room -= tensor.numel()
+    for bucket in buckets:
+        flat = torch.cat([tensor.flatten() for tensor in bucket])
+        exchange(flat)
+        parts = flat.split([tensor.numel() for tensor in bucket])
+        views = [part.view_as(tensor) for part, tensor in zip(parts, bucket, strict=True)]
+        torch._foreach_copy_(bucket, views)

@@ -1,0 +1,82 @@
+"""Listing packed clips and taking them out again."""
+
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from cli import run_entry_point
+from datasets import unpack
+from datasets.pack_writer import PackWriter, write_fragment
+from datasets.packed import PackedClips
+from datasets.video import open_clip
+from tests.media import frame_numbers, numbered_frame
+from tests.runs import error_line
+
+PROG = "python -m datasets.unpack"
+
+
+def run(*arguments):
+    return run_entry_point(unpack.main, unpack.build_parser(), [*map(str, arguments)])
+
+
+@pytest.fixture
+def packed(tmp_path):
+    with PackWriter(tmp_path / "train", (48, 64)) as writer:
+        for name, num_frames in (("id1#a", 10), ("id2#b", 5)):
+            part = tmp_path / "part"
+            frames = [numbered_frame(number) for number in range(num_frames)]
+            table = write_fragment(part, name, frames, 95)
+            writer.append(name, Fraction(25, 2), f"from/{name}.mp4", part, table)
+        writer.finish()
+    return tmp_path / "train"
+
+
+def test_list(packed, capsys):
+    assert run(packed) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "id1#a  10 frames  0.8 s  from/id1#a.mp4"
+    assert lines[1] == "id2#b  5 frames  0.4 s  from/id2#b.mp4"
+    assert lines[2] == f"{packed}: 2 clips, 2 ids, 15 frames; height x width: 48 x 64 (2)"
+
+
+def test_take_out(packed, tmp_path, capsys):
+    source = PackedClips(packed, (48, 64))
+    assert run(packed, "--clip", "id2#b", "--output", tmp_path / "frames") == 0
+    clip = open_clip(tmp_path / "frames")
+    assert clip.frame_rate == Fraction(25, 2)
+    np.testing.assert_array_equal(clip.read(range(5)), source.read(1, range(5)))
+    assert run(packed, "--clip", "id1#a", "--output", tmp_path / "a.mp4") == 0
+    assert frame_numbers(np.stack([*open_clip(tmp_path / "a.mp4")])) == [*range(10)]
+    assert "10 frames of id1#a" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--clip", "id1", "--output", "x"), "--clip id1: not in .*, which has id1#a, id2#b"),
+        (("--clip", "id1#a"), "--clip and --output: give both, or neither"),
+        (("--output", "x"), "--clip and --output: give both, or neither"),
+    ],
+)
+def test_bad_input(packed, capsys, arguments, expected):
+    assert run(packed, *arguments) == 2
+    with pytest.raises(ValueError, match=expected):
+        raise ValueError(error_line(capsys, PROG))
+
+
+def test_not_a_pack(packed, capsys):
+    assert run(packed.parent) == 2
+    assert "no packed clips (no pack.json); give the train/" in error_line(capsys, PROG)
+
+
+def test_a_damaged_clip_leaves_nothing(packed, tmp_path, capsys):
+    shard = packed / "00000.tar"
+    content = bytearray(shard.read_bytes())
+    content[content.index(b"\xff\xd8\xff", 8000) + 500] ^= 1
+    shard.write_bytes(content)
+    failed = [
+        run(packed, "--clip", name, "--output", tmp_path / "out.mp4") for name in ("id1#a", "id2#b")
+    ]
+    assert sorted(failed) == [0, 2]
+    assert "is damaged; copy the folder again" in error_line(capsys, PROG)

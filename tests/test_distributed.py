@@ -1,0 +1,403 @@
+"""Several processes: they train as one does, end together, and say what is missing."""
+
+import math
+import os
+import signal
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from torch.distributed import TCPStore
+from torch.testing import assert_close
+
+import distributed
+import train
+import training_step
+from adversary import build_adversary
+from branches.branch import Moment
+from errors import UserError
+from logger import RunningMeans
+from model import Model
+from modules.draws import Draws
+from modules.sync_batch_norm import synchronize_batch_norm
+from optimization import Optimizer
+from tests.factories import noise_batch, tiny_config, tiny_perceptual
+from tests.processes import finish_together, free_port, place, start_function, start_together
+from tests.runs import (
+    call,
+    command,
+    error_line,
+    metrics,
+    step_file,
+    steps,
+    tiny,
+    wait_until,
+)
+
+CPU = torch.device("cpu")
+
+
+class DrawsInDouble(Draws):
+    """The same numbers, as float64 where the dtype of the result follows from them."""
+
+    def normal(self, batch, *shape):
+        return super().normal(batch, *shape).double()
+
+
+def trained_in_double():
+    """State of all networks, and the gradient norms, after three steps with everything on.
+
+    In float64, where rounding stays far below the epsilon of Adam: in float32 parameters with no
+    gradient but rounding, biases before a batch normalization, walk at random.
+    """
+    config = tiny_config("masks.prior.weight=0.0", "train.clip_norm=50.0")  # see the docs of both
+    torch.manual_seed(0)
+    model, adversary = Model(config).double().train(), build_adversary(config).double().train()
+    perceptual = tiny_perceptual(config).double()
+    if distributed.world_size() > 1:
+        synchronize_batch_norm(model, CPU)
+    optimizer = Optimizer(model, adversary, config, CPU)
+    part, num_parts = distributed.rank(), distributed.world_size()
+    batch = noise_batch(config).split(config.train.batch_size // num_parts)[part]
+    prepare_frames = training_step.prepare_frames
+
+    def prepare_in_double(*arguments):
+        frames = prepare_frames(*arguments)
+        return frames._replace(**{name: x.double() for name, x in frames._asdict().items()})
+
+    norms = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training_step, "prepare_frames", prepare_in_double)
+        for step in range(3):
+            draws = DrawsInDouble(torch.Generator().manual_seed(step), part, num_parts)
+            result = training_step.train_step(
+                model, adversary, optimizer, perceptual, batch, Moment(0, draws, 0.0), config
+            )
+            norms.append(result.scalars["gradient_norm"])
+    networks = model.networks | adversary.networks
+    state = {f"{n}.{k}": t for n in networks for k, t in networks[n].state_dict().items()}
+    return state | {"gradient_norm": torch.stack(norms)}
+
+
+def skipped_step():
+    """Whether the weights stay, and what is counted, where the loss of rank 1 alone is NaN."""
+    config = tiny_config("masks=null", "background=null", "discriminator=null")
+    model = Model(config)
+    optimizer = Optimizer(model, None, config, CPU)
+    before = [parameter.clone() for parameter in model.parameters()]
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step(torch.tensor(math.nan if distributed.rank() == 1 else 1.0))
+    same = all(map(torch.equal, before, model.parameters()))
+    return [same, optimizer.bad_steps.item()]
+
+
+def logged_means():
+    """Of two steps; rank 1 finds one value infinite."""
+    means = RunningMeans()
+    means.add({"a": torch.tensor(1.0 + distributed.rank()), "b": torch.tensor(5.0)})
+    wrong = math.inf if distributed.rank() == 1 else 6.0
+    means.add({"a": torch.tensor(3.0), "b": torch.tensor(wrong)})
+    return list(means.read())
+
+
+def exchanged():
+    """Tensors of several shapes, in buckets of at most eight numbers."""
+    rank = distributed.rank()
+    shapes = [(2, 3), (5,), (), (20,), (1, 2, 2, 2)]
+    tensors = [torch.full(shape, 1.0 + rank) for shape in shapes]
+    tensors[-1] = tensors[-1].to(memory_format=torch.channels_last)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(distributed, "_BUCKET", 8)
+        distributed.average(tensors)
+        averaged = [tensor.clone() for tensor in tensors]
+        tensors[3] += torch.arange(20) + rank
+        distributed.copy_from_main(tensors)
+    return {
+        "averaged": averaged,
+        "copied": tensors,
+        "gathered": distributed.gather({"rank": rank}),
+        "largest": distributed.largest(rank, -rank),
+    }
+
+
+def ending_of(function):
+    """How `function` would end the process."""
+    try:
+        function()
+    except (UserError, SystemExit) as error:
+        return f"{type(error).__name__}: {error}"
+    return "no error"
+
+
+def shared(*messages):
+    """What becomes of one error of each process, by rank."""
+
+    def fail():
+        message = messages[distributed.rank()]
+        with distributed.shared_errors():
+            if message is not None:
+                raise UserError(message)
+
+    return ending_of(fail)
+
+
+DIVISIONS = {
+    (): "no error",
+    ("train.micro_batch=2",): "no error",
+    ("train.batch_size=5",): "UserError: train.batch_size: 5 samples cannot be divided among 2 "
+    "processes; it counts those of all processes together: set it to a multiple of their number",
+    ("train.micro_batch=4",): "UserError: train.micro_batch: found 4; must divide the 2 samples "
+    "that each of 2 processes takes of train.batch_size, 4",
+    ("background.foreign_probability=0.5", "train.batch_size=2"): "UserError: "
+    "background.foreign_probability: found 0.5 with one sample of a batch in each process; the "
+    "background of another sample comes from the same process: set train.batch_size to at least 4",
+}
+
+
+def endings():
+    def disagree(name, value):
+        return ending_of(lambda: distributed.check_agreement({"clips": 2, name: value}))
+
+    def divide(overrides):
+        return ending_of(lambda: train.check_division(tiny_config(*overrides)))
+
+    return {
+        "same": shared("no config", "no config"),
+        "one": shared(None, "no file"),
+        "two": shared("a", "b"),
+        "none": shared(None, None),
+        "agreed": disagree("step", 4),
+        "differing": disagree("step", distributed.rank()),
+    } | {str(overrides): divide(overrides) for overrides in DIVISIONS}
+
+
+def save_findings_and_kill_one(folder):
+    """All in one group, since starting one takes long."""
+    functions = (trained_in_double, skipped_step, logged_means, exchanged, endings)
+    findings = {function.__name__: function() for function in functions}
+    torch.save(findings, folder / f"{distributed.rank()}.pt")
+    distributed.largest(0)
+    if distributed.rank() == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    distributed.largest(0)
+
+
+@pytest.fixture(scope="module")
+def group(tmp_path_factory):
+    """What each of two processes found, and how they ended."""
+    folder = tmp_path_factory.mktemp("two")
+    ended = finish_together(start_function(save_findings_and_kill_one, folder))
+    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)], ended
+
+
+@pytest.fixture(scope="module")
+def two(group):
+    return group[0]
+
+
+def test_killed_process_ends_the_other_with_a_message(group):
+    first, second = group[1]
+    assert second.code == -signal.SIGKILL
+    assert first.code == 2
+    line = first.stderr.splitlines()[-1]
+    assert line.startswith("processes: error: another process has ended or cannot be reached (")
+    assert line.endswith("; its own message says why; continue with --resume")
+    assert "Traceback" not in first.stderr
+
+
+def test_two_processes_train_as_one(two):
+    """With every branch, the U-Net and PriorityCut: weights and running statistics."""
+    expected = trained_in_double()
+    for found in two:
+        assert_close(found["trained_in_double"], expected, rtol=1e-7, atol=1e-8)
+    initial = {
+        f"{name}.{key}": tensor
+        for name, state in Model(tiny_config()).double().state().items()
+        for key, tensor in state.items()
+    }
+    # By three steps of 2e-4, and the statistics: four orders above the tolerance. Not the biases.
+    moved = [name for name, t in initial.items() if (expected[name] - t).abs().max() > 1e-4]
+    assert len(moved) > 0.8 * len(initial)
+
+
+def test_both_skip_the_step_that_is_bad_for_one(two):
+    assert [found["skipped_step"] for found in two] == [[True, 1.0]] * 2
+
+
+def test_logged_means_are_of_both(two):
+    for found in two:
+        values, not_finite = found["logged_means"]
+        assert values == {"a": (1 + 2 + 3 + 3) / 4, "b": pytest.approx((5 + 5 + 6) / 3)}
+        assert not_finite == ["b"]
+
+
+def test_exchange(two):
+    for found in (process["exchanged"] for process in two):
+        assert all(tensor.eq(1.5).all() for tensor in found["averaged"])
+        assert [tensor.shape for tensor in found["averaged"]] == [
+            (2, 3),
+            (5,),
+            (),
+            (20,),
+            (1, 2, 2, 2),
+        ]
+        assert torch.equal(found["copied"][3], torch.arange(20) + 1.5)
+        assert found["gathered"] == [{"rank": 0}, {"rank": 1}]
+        assert found["largest"] == [1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("case", "of_rank_0", "of_rank_1"),
+    [
+        ("same", "UserError: no config", "SystemExit: 2"),
+        ("one", "UserError: rank 1: no file", "SystemExit: 2"),
+        ("two", "UserError: rank 0: a; rank 1: b", "SystemExit: 2"),
+        ("none", "no error", "no error"),
+        ("agreed", "no error", "no error"),
+        (
+            "differing",
+            "UserError: step: 0 on rank 0, 1 on rank 1; give all processes the same arguments, and "
+            "all machines the same files",
+            "SystemExit: 2",
+        ),
+        *((str(overrides), ending, ending) for overrides, ending in DIVISIONS.items()),
+    ],
+)
+def test_errors_end_all_processes_and_are_told_once(two, case, of_rank_0, of_rank_1):
+    assert [found["endings"][case] for found in two] == [of_rank_0, of_rank_1]
+
+
+# Runs, without the prior of the masks: it takes averages over what one process sees.
+
+ARGUMENTS = (
+    "masks.prior.weight=0",
+    "train.epochs=3",
+    "train.checkpoint_every=100000",
+    "log.validate_every=100000",
+    "log.images_every=100000",
+)
+
+
+def losses(run_dir):
+    """Of the motion and the mask branch, by step."""
+    rows = metrics(run_dir)
+    names = [name for name in rows[0] if name.startswith(("unweighted/motion", "unweighted/masks"))]
+    return {row["step"]: [row[name] for name in names] for row in rows}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """A run of twelve steps in one process, with a checkpoint at the fourth."""
+    folder = tmp_path_factory.mktemp("alone") / "run"
+    overrides = (*ARGUMENTS, "train.checkpoint_every=4", "train.keep_checkpoints=3")
+    assert call(train, *tiny(folder, *overrides)) == 0
+    return folder
+
+
+def test_two_continue_one_and_one_continues_two(tmp_path, alone):
+    """From step 4 on, until a signal reaches one of them: both end at the same step. The samples
+    and the random numbers are those of one process all the while.
+    """
+    folder = tmp_path / "run"
+    arguments = tiny(folder, *ARGUMENTS)
+    resumed = [*arguments, "--resume", step_file(alone, 4)]
+    processes = start_together(command("train.py", resumed))
+    log = folder / "metrics.jsonl"
+    wait_until(lambda: log.exists() and log.read_text().count("\n") >= 2, processes[0])
+    os.kill(processes[1].pid, signal.SIGTERM)
+    first, second = finish_together(processes)
+    (saved,) = steps(folder)
+    assert (first.code, second.code) == (128 + signal.SIGTERM,) * 2
+    assert first.stderr.splitlines()[-1] == f"SIGTERM: saved step {saved}; continue with --resume"
+    assert "of 4 samples (2 on each of 2 processes) on cpu" in first.stdout
+    assert (second.stdout, second.stderr) == ("", "")
+    assert list(losses(folder)) == [*range(5, saved + 1)]
+
+    assert saved < 12
+    assert call(train, *arguments, "--resume") == 0
+    found, expected = losses(folder), losses(alone)
+    assert list(found) == [*range(5, 13)]
+    for step, values in found.items():  # rounding grows; other samples would be far off
+        assert values == pytest.approx(expected[step], rel=0.01), step
+
+
+# The beginning
+
+
+@pytest.fixture
+def one_of_two(monkeypatch):
+    """This process as one of two, of which the other never comes."""
+
+    def become(rank):
+        port = free_port()
+        for name, value in place(rank, 2, port).items():
+            monkeypatch.setenv(name, value)
+        return port
+
+    return become
+
+
+@pytest.mark.parametrize(("rank", "missing"), [(0, 1), (1, 0)])
+def test_missing_process(tmp_path, capfd, one_of_two, rank, missing):
+    port = one_of_two(rank)
+    begun = time.monotonic()
+    assert call(train, *tiny(tmp_path / "run"), "--join-timeout", 1) == 2
+    assert time.monotonic() - begun < 10
+    assert error_line(capfd, "train.py") == (
+        f"train.py: error: rank {rank}: after 1 s no sign of rank {missing}, of 2 processes "
+        f"(MASTER_ADDR and MASTER_PORT: 127.0.0.1:{port}); start all of them, or wait longer with "
+        "--join-timeout"
+    )
+    assert not (tmp_path / "run").exists()
+
+
+def test_port_that_is_taken(tmp_path, capsys, one_of_two):
+    port = one_of_two(0)
+    with socket.create_server(("127.0.0.1", port)):
+        assert call(train, *tiny(tmp_path / "run")) == 2
+    line = error_line(capsys, "train.py")
+    assert line.startswith(f"train.py: error: MASTER_PORT: {port} cannot be opened (")
+    assert line.endswith("; choose another")
+
+
+def test_what_an_earlier_start_has_left_is_not_taken_for_a_process(one_of_two, monkeypatch):
+    """As after a restart by torchrun, whose store keeps the names of processes that are gone."""
+    port = one_of_two(0)
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    left = TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False)
+    for rank in (0, 1):
+        left.set(f"name/{rank}", f"gone{rank}")
+    with ThreadPoolExecutor() as pool:
+        first = pool.submit(distributed._meet, 0, 2, 10.0)
+        time.sleep(0.3)
+        assert not first.done()
+        second = pool.submit(distributed._meet, 1, 2, 10.0)
+        first.result().set("question", "answer")
+        assert second.result().get("question") == b"answer"
+
+
+def test_several_processes_without_their_places(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.delenv("RANK", raising=False)
+    assert call(train, *tiny(tmp_path / "run")) == 2
+    line = error_line(capsys, "train.py")
+    assert "WORLD_SIZE is 2, but RANK, " in line
+    assert line.endswith("start several processes with torchrun, or unset WORLD_SIZE for one")
+
+
+def test_one_process_forms_no_group(monkeypatch):
+    """Of torchrun --nproc-per-node 1 too."""
+    for name, value in place(0, 1, port=1).items():  # where nobody could listen
+        monkeypatch.setenv(name, value)
+    with distributed.process_group(patience=0):
+        assert (distributed.rank(), distributed.world_size()) == (0, 1)
+        assert distributed.local_rank() is None
+        tensor = torch.ones(2)
+        distributed.average([tensor])
+        distributed.add_up(tensor)
+        assert tensor.tolist() == [1, 1]
+        assert distributed.gather("a") == ["a"]
+        assert distributed.largest(1, 2.5) == [1, 2.5]
