@@ -18,6 +18,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import nn
+from torch._functorch import config as functorch_config
 
 import distributed
 from adversary import Adversary
@@ -41,7 +42,8 @@ def prepare_networks(
     for network in (model, adversary, perceptual):
         if network is not None:
             network.to(memory_format=layout)
-    # Of convolutions alone: the float32 islands, keypoints above all, are matrix products.
+    # Of convolutions alone, since keypoints, grids and inverses are matrix products. (The blur is a
+    # convolution too; in float32 one of each channel by itself does not run on tensor cores.)
     torch.backends.cudnn.allow_tf32 = train.tf32
     torch.backends.cuda.matmul.allow_tf32 = False
     if train.precision in AUTOCAST_DTYPES:
@@ -75,7 +77,11 @@ def compile_networks(
         return
     # The players' backward passes share the graph through the discriminator, so the first must not
     # overwrite what the second needs.
-    torch._functorch.config.donated_buffer = adversary is None
+    functorch_config.donated_buffer = adversary is None
+    if distributed.world_size() > 1:
+        # Each block between two batch normalizations is a graph of its own, of one and the same
+        # function: with the usual limit of 8 most would run uncompiled.
+        torch._dynamo.config.recompile_limit = sum(1 for _ in model.modules())
     for module in model.modules():
         if isinstance(module, (nn.SyncBatchNorm, SyncBatchNorm)):
             module.forward = torch.compiler.disable(module.forward)  # type: ignore[method-assign]
@@ -87,6 +93,12 @@ def compile_networks(
             fullgraph=distributed.world_size() == 1,
         )
         setattr(owner, name, compiled)
+
+
+def begin_step(train: TrainConfig) -> None:
+    """With CUDA graphs: what the last step has left in their memory may be overwritten."""
+    if train.compile in ("reduce-overhead", "max-autotune"):
+        torch.compiler.cudagraph_mark_step_begin()
 
 
 def uncompiled(train: TrainConfig) -> AbstractContextManager[object]:
@@ -120,11 +132,12 @@ def _how_to_save_memory(config: Config, num_samples: int) -> str:
     height, width = config.data.size
     cures = []
     if at_once > 1:
-        half = max(n for n in range(1, at_once // 2 + 1) if num_samples % n == 0)
-        cures.append(f"train.micro_batch={half}")
+        needs_another = config.background is not None and config.background.foreign_probability > 0
+        sizes = range(2 if needs_another else 1, at_once // 2 + 1)
+        cures += [f"train.micro_batch={n}" for n in sizes if num_samples % n == 0][-1:]
     if train.precision not in AUTOCAST_DTYPES:
         cures.append("train.precision=bf16")
-    if at_once == 1:
+    if not cures or at_once == 1:
         cures.append(f"data.image_size smaller than {height} x {width}")
     found = f"out of memory with {at_once} sample{'s' * (at_once > 1)} at a time; set "
     return found + ", or ".join(cures)

@@ -1,7 +1,7 @@
 """Adam as published, the learning rate's schedule, skipping of bad steps, moving average."""
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -128,17 +128,22 @@ class Optimizer:
         for statistics, old in zip(self.statistics, before, strict=True):
             statistics.copy_(torch.where(self.last_step_bad, old, statistics))
 
-    def backward(self, losses: Mapping[str, Tensor]) -> None:
+    def backward(self, losses: dict[str, Tensor], num_parts: int = 1) -> None:
         """Accumulate the gradient of each player's loss, scaled for fp16, in that player's
-        parameters; nothing is computed for those of the other.
+        parameters; nothing is computed for those of the other, but in compiled networks, whose
+        backward passes are whole.
+
+        Args:
+            losses: by player. They are taken out: with the last of them goes the graph of what the
+                discriminator alone has judged, which the model's backward pass does not visit.
+            num_parts: of the batch; the losses are those of one of them.
         """
-        # The model's comes last, and frees the graph through the discriminator that both share.
-        players = sorted(losses, key=lambda player: player == "model")
-        for player in players:
+        while losses:
+            # The model's comes last, and frees the graph through the discriminator that both share.
+            player = next((name for name in losses if name != "model"), "model")
+            loss = losses.pop(player) / num_parts
             torch.autograd.backward(
-                self.scaler.scale(losses[player]),
-                inputs=self.players[player],
-                retain_graph=player != players[-1],
+                self.scaler.scale(loss), inputs=self.players[player], retain_graph=bool(losses)
             )
 
     def step(self, loss: Tensor) -> dict[str, Tensor]:

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from acceleration import begin_step
 from adversary import Adversary
 from branches.branch import Moment, StepInputs
 from config import Config
@@ -43,11 +44,12 @@ def train_step(
     config: Config,
 ) -> StepResult:
     """One update of all branches, and of the discriminator, from one batch; nothing here waits for
-    the device.
+    the device, but for torch's SyncBatchNorm where several processes train on CUDA.
 
     Both players move at once: the discriminator learns from the very pictures that the generator's
     loss judged. Gradients of `train.micro_batch` samples at a time are accumulated.
     """
+    begin_step(config.train)
     parts = batch.split(config.train.micro_batch)
     with optimizer.guarded_buffers():
         rows = []  # scalars of each part; of what else it made only the last is kept
@@ -55,7 +57,7 @@ def train_step(
             frames = prepare_frames(part, config.train.channels_last)
             now = moment._replace(draws=draws)
             result, losses = forward(model, adversary, perceptual, frames, now, config)
-            optimizer.backward({name: loss / len(parts) for name, loss in losses.items()})
+            optimizer.backward(losses, len(parts))
             rows.append(torch.stack([value.float() for value in result.scalars.values()]))
         means = dict(zip(result.scalars, torch.stack(rows).mean(dim=0).unbind(), strict=True))
         loss = means["loss/total"]

@@ -155,8 +155,9 @@ def judge_twice(self: Adversary, inputs: StepInputs) -> TwoJudgements:
     return TwoJudgements(for_generator, _JUDGE(self, inputs._replace(outputs=detached)))
 
 
-def backward_everywhere(self: Optimizer, losses: Mapping[str, Tensor]) -> None:
+def backward_everywhere(self: Optimizer, losses: dict[str, Tensor], num_parts: int = 1) -> None:
     """The model's loss sends gradients into the discriminator, too, which are thrown away."""
+    assert num_parts == 1, "with those of earlier parts"
     self.scaler.scale(losses["model"]).backward()
     if "discriminator" in losses:
         for parameter in self.players["discriminator"]:

@@ -57,6 +57,7 @@ from training import Trainer
 MIXES = 0.0  # the coin of a step, which mixes where it is below the probability
 _WARM_UP = 2  # rounds, in which libraries choose their kernels and memory is allocated
 _PEAK_SIZE = 4096  # rows of the matrices of the peak
+_PREFETCHED = 2  # batches that each worker of the loader has ready
 
 
 class Contestant(NamedTuple):
@@ -179,8 +180,9 @@ def measure(contestants: dict[str, Contestant], batch: PairBatch, num_rounds: in
             train = contestant.trainer.config.train
             if index == 0:  # also counts
                 with FlopCounterMode(display=False) as counter, uncompiled(train):
-                    losses[name] = _show_losses(contestant.step(batch))
+                    first = _show_losses(contestant.step(batch))
                 flops[name] = counter.get_total_flops()
+                losses[name] = first if train.compile == "none" else ""  # it was no compiled one
                 continue
             taken = seconds(partial(contestant.step, batch), device)
             if index > _WARM_UP:
@@ -201,10 +203,17 @@ def _show_losses(scalars: dict[str, torch.Tensor]) -> str:
 
 
 def _peak(precision: str, device: torch.device) -> float:
-    """FLOP/s of one matrix product."""
+    """FLOP/s of matrix products; in float32 as fast as convolutions may be."""
     dtype = AUTOCAST_DTYPES.get(precision, torch.float32)
+    num_products = 1 if device.type == "cpu" else 20  # so that starting them counts for nothing
     a, b = torch.randn(2, _PEAK_SIZE, _PEAK_SIZE, device=device).to(dtype)
-    return 2 * _PEAK_SIZE**3 / seconds(lambda: a @ b, device)
+    before = torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
+    try:
+        taken = seconds(lambda: [a @ b for _ in range(num_products)], device)
+    finally:
+        torch.backends.cuda.matmul.allow_tf32 = before
+    return num_products * 2 * _PEAK_SIZE**3 / taken
 
 
 def row_of_table(
@@ -238,7 +247,8 @@ def time_waiting(contestant: Contestant, num_steps: int) -> float:
     with loaded_batches(
         trainer.pairs, schedule, data.num_workers, trainer.device.type == "cuda"
     ) as batches:
-        next(batches)  # the workers start
+        for _ in range(_PREFETCHED * data.num_workers + 1):  # made while the workers started
+            next(batches)
         begun = time.perf_counter()
         for _ in range(num_steps):
             started = time.perf_counter()
@@ -274,8 +284,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--loaded-steps",
         type=positive_int,
-        default=10,
-        help="steps with the real loader, in which waiting is timed (default: 10)",
+        default=100,
+        help="steps with the real loader, in which waiting is timed (default: 100)",
     )
     parser.add_argument(
         "--memory",

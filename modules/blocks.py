@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from modules.geometry import full_precision
 
-MIN_FUSED_AREA = 32 * 32  # pixels; on smaller maps building the kernel costs more than it saves
+MIN_FUSED_AREA: float = 32 * 32  # pixels; below, building the kernel costs more than it saves
 
 
 class AntiAliasDownsample(nn.Module):

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from modules import blocks
+
 SHARED = Path(__file__).parents[1].parent / "shared"
 
 
@@ -15,6 +17,12 @@ SHARED = Path(__file__).parents[1].parent / "shared"
 def few_threads():
     """Tiny networks run faster without a thread pool, and the numbers repeat exactly."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def large_maps():
+    """Tiny networks upsample as those of full size do; both ways are compared in test_blocks.py."""
+    blocks.MIN_FUSED_AREA = 0
 
 
 @pytest.fixture(scope="session")

@@ -1,5 +1,7 @@
 """Golden losses of a short run, gradients of parts and of branches, later starts, the jitter."""
 
+import weakref
+
 import pytest
 import torch
 from torch.testing import assert_close
@@ -103,8 +105,8 @@ def test_same_run_twice_gives_the_same_numbers():
         assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-# What is random in a step would differ between parts of a batch, and between other branches beside
-# this one; so there is nothing of it.
+# What is random in a step would differ with other branches beside this one; so there is nothing of
+# it.
 CERTAIN = (
     "motion.losses.equivariance_value=0",
     "motion.losses.equivariance_jacobian=0",
@@ -129,8 +131,8 @@ def gradients(run):
 @pytest.mark.parametrize("size", [1, 2])
 def test_micro_batches_give_the_gradient_of_the_whole(size):
     # The prior weighs each changed pixel by their number in the part, and spectral norm moves with
-    # every pass.
-    overrides = (*CERTAIN, "masks.prior.weight=0", "discriminator.spectral_norm=false")
+    # every part. What is drawn at random is the same.
+    overrides = ("masks.prior.weight=0", "discriminator.spectral_norm=false")
     runs = Run(*overrides), Run(*overrides, f"train.micro_batch={size}")
     for run in runs:
         run.model.eval()  # BatchNorm too, so that samples are alone
@@ -200,6 +202,54 @@ def test_a_step_does_not_wait_for_the_device(overrides):
     with WaitsForTheDevice() as waits:  # it would notice
         torch.ones(2)[torch.ones(2).bool()].sum().item()
     assert len(waits.found) >= 2
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+def test_a_step_on_cuda_does_not_wait_for_the_device():
+    device = torch.device("cuda")
+    config = tiny_config("train.precision=bf16")
+    model, adversary = Model(config).train().to(device), build_adversary(config).to(device)
+    perceptual, batch = tiny_perceptual(config).to(device), noise_batch(config).to(device)
+    optimizer = Optimizer(model, adversary, config, device)
+    moment = Moment(0, Draws(torch.Generator(device).manual_seed(0)), 0.0)
+    train_step(model, adversary, optimizer, perceptual, batch, moment, config)  # fills caches
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        train_step(model, adversary, optimizer, perceptual, batch, moment, config)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+class _Sentinel(torch.autograd.Function):
+    """The identity; what it keeps for the backward pass can be watched."""
+
+    @staticmethod
+    def forward(ctx, x, alive):
+        ctx.kept = _Kept()
+        alive.add(ctx.kept)
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient, None
+
+
+class _Kept:
+    """Lives as long as its graph."""
+
+
+def test_no_graph_outlives_its_part():
+    run = Run("train.micro_batch=1")
+    alive, seen = weakref.WeakSet(), []
+    run.adversary.discriminator.register_forward_pre_hook(
+        lambda _module, inputs: (_Sentinel.apply(inputs[0].requires_grad_(), alive),)
+    )
+    run.model.branches["motion"].keypoint_detector.register_forward_pre_hook(
+        lambda *_: seen.append(len(alive))
+    )
+    run.step()
+    assert not alive
+    assert max(seen) == 0  # when the next part begins
 
 
 # What starts later
