@@ -318,7 +318,7 @@ class TrainConfig(Section):
     max_bad_steps: PositiveInt = 100  # in a row skipped as not finite; more stop the run
     precision: Literal["float32", "bf16", "fp16"] = "float32"  # of autocast
     channels_last: bool = True
-    tf32: bool = True  # CUDA: convolutions in float32 keep 10 bits of the mantissa; twice as fast
+    tf32: bool = True  # CUDA: convolutions in float32 keep 10 bits of the mantissa, for speed
     compile: Literal["none", "default", "reduce-overhead", "max-autotune"] = "none"  # torch's modes
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None  # none: no moving average
     checkpoint_every: PositiveInt = 1000  # steps
