@@ -5,7 +5,7 @@
     tf32           CUDA's fast float32 convolutions
     compile        fused kernels
 
-What to do where memory does not suffice is said here too (`memory_advice`).
+What to do where memory does not suffice, or the compiler fails, is said here too (`advice`).
 
 What is fast whatever the config says stands where it is computed: `modules.blocks.UpConv2d`,
 `losses.Perceptual`, `adversary.Adversary.judge`, `optimization.Optimizer.backward`.
@@ -27,11 +27,12 @@ from errors import UserError
 from losses import Perceptual
 from model import Model
 from modules.mask_generator import MaskGenerator
-from modules.sync_batch_norm import SyncBatchNorm
 from optimization import AUTOCAST_DTYPES
+from sync_batch_norm import SyncBatchNorm
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # of mallopt(3)
-_NO_CPU_MEMORY = "DefaultCPUAllocator"  # names itself where there is no memory
+# The allocator for the CPU names itself where there is no memory; CUDA without torch's allocator.
+_NO_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory")
 
 
 def prepare_networks(
@@ -121,9 +122,36 @@ def memory_advice(config: Config, num_samples: int) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # torch.OutOfMemoryError is one, and all that the CPU has
-        if not isinstance(error, torch.OutOfMemoryError) and _NO_CPU_MEMORY not in str(error):
+        is_known = any(text in str(error) for text in _NO_MEMORY)
+        if not isinstance(error, torch.OutOfMemoryError) and not is_known:
             raise
         raise UserError(_how_to_save_memory(config, num_samples)) from error
+
+
+@contextmanager
+def compile_advice(train: TrainConfig) -> Iterator[None]:
+    """Within it a compiler that fails, or is not there, ends in one line.
+
+    Raises:
+        UserError: from the function that could not be compiled.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        # Looked up only where it was used: the compiler takes a second to import.
+        if train.compile == "none" or not isinstance(
+            error, torch._dynamo.exc.BackendCompilerFailed
+        ):
+            raise
+        reason = str(error).split("\n", 1)[0]
+        raise UserError(f"train.compile: {reason}; mend it, or set train.compile=none") from error
+
+
+@contextmanager
+def advice(config: Config, num_samples: int) -> Iterator[None]:
+    """Both of the above."""
+    with memory_advice(config, num_samples), compile_advice(config.train):
+        yield
 
 
 def _how_to_save_memory(config: Config, num_samples: int) -> str:

@@ -15,14 +15,13 @@ from tqdm import tqdm
 
 import checkpoint
 from animation.animator import Animator
-from animation.inputs import is_file_name
-from animation.jobs import Done, Job, Wanted, run_job
+from animation.inference import PRECISIONS
+from animation.jobs import Done, Job, Wanted, check_outputs, run_job
 from animation.layouts import LAYOUTS
 from animation.movers import ANIMATORS
 from animation.pairs import is_many, list_jobs, read_pairs
 from animation.results import Results, Row
 from animation.settings import Crop, ReferenceFrame, Settings
-from animation.writing import Output
 from checkpoint import Checkpoint
 from cli import (
     add_device_argument,
@@ -42,9 +41,11 @@ FORMATS = {"mp4": ".mp4", "webm": ".webm", "gif": ".gif", "png": ""}
 def main(arguments: argparse.Namespace) -> int:
     path = Path(arguments.checkpoint) if arguments.checkpoint else newest_checkpoint()
     jobs, results = choose_jobs(arguments, path)
-    check_outputs(jobs, arguments)
+    check_outputs(jobs, arguments.audio, save_masks=arguments.save_masks)
     wanted = read_wishes(arguments)
-    animator = Animator.load(path, arguments.config, arguments.device)
+    animator = Animator.load(
+        path, arguments.config, arguments.device, arguments.precision, arguments.compile
+    )
     if animator.saved.report is not None:
         print(f"{path}: {animator.saved.report}")
     if results is not None:
@@ -96,43 +97,6 @@ def choose_jobs(arguments: argparse.Namespace, path: Path) -> tuple[list[Job], R
             raise UserError("--output is missing: out.mp4, or a folder for lossless png frames")
         output = checkpoint.run_folder(path) / "animation.mp4"
     return [Job(source, driving, background, output)], None
-
-
-def check_outputs(jobs: Sequence[Job], arguments: argparse.Namespace) -> None:
-    """Raise UserError where a result would take the place of an input of any job, or of a folder
-    around it, or of another result.
-    """
-    inputs: dict[Path, str] = {}  # resolved, with the option and the path as it was given
-    for job in jobs:
-        background = job.background if job.background and is_file_name(job.background) else None
-        audio = None if arguments.audio in ("copy", "none") else arguments.audio
-        given = {
-            "--source": job.source,
-            "--driving": job.driving,
-            "--background": background,
-            "--audio": audio,
-        }
-        for option, path in given.items():
-            if path is not None:
-                resolved = Path(path).resolve()
-                inputs |= dict.fromkeys((resolved, *resolved.parents), f"{option} {path}")
-    outputs: set[Path] = set()
-    for job in jobs:
-        written = {"--output": job.output}
-        masks_path = Output(job.output, save_masks=arguments.save_masks).masks_path
-        if masks_path is not None:
-            written["--save-masks"] = masks_path
-        for origin, path in written.items():
-            if path.resolve() in inputs:
-                raise UserError(
-                    f"{origin} {path} would replace {inputs[path.resolve()]}; choose another path"
-                )
-            if path.resolve() in outputs:
-                raise UserError(
-                    f"{origin} {path} would replace another result; give the names with --pairs, "
-                    "in a column output"
-                )
-            outputs.add(path.resolve())
 
 
 def run_jobs(
@@ -291,6 +255,18 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", metavar="PATH", help="out.mp4, .webm, .gif, or a folder (png)")
     parser.add_argument("--batch-size", type=positive_int, default=8, help="frames at a time")
     add_device_argument(parser)
+    parser.add_argument(
+        "--precision",
+        choices=PRECISIONS,
+        default="auto",
+        help="of the networks; auto (default): fp16 on CUDA, else float32. On CPUs with "
+        "AVX512-BF16 or AMX, bf16 takes about half the time",
+    )
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile the networks, a minute or more at the start; for long clips on CUDA",
+    )
 
     many = parser.add_argument_group("many at once: folders of sources or clips, or pairs")
     many.add_argument(

@@ -9,10 +9,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-
-import torch
+from typing import TYPE_CHECKING
 
 from errors import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 RUNS = Path("runs")
 
@@ -75,7 +77,7 @@ def add_device_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
 
 
-def pick_device(name: str, local_rank: int | None = None) -> torch.device:
+def pick_device(name: str, local_rank: int | None = None) -> "torch.device":
     """The device called `name`; `auto` takes CUDA where there is one, else the CPU.
 
     Args:
@@ -85,6 +87,8 @@ def pick_device(name: str, local_rank: int | None = None) -> torch.device:
     Raises:
         UserError: the name is unknown or this machine has no such device.
     """
+    import torch  # takes seconds and memory; not every command needs it
+
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     match = re.fullmatch(r"cpu|mps|cuda(?::(\d+))?", name)
@@ -100,7 +104,11 @@ def pick_device(name: str, local_rank: int | None = None) -> torch.device:
             device = torch.device("cuda", local_rank)
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
-            instead = "use --device cpu or auto" if local_rank is None else "start fewer processes"
+            instead = "use --device cpu or auto"
+            if local_rank is not None:
+                instead = "start fewer processes"
+                if count == 1:  # some schedulers show each process its own
+                    instead += ", or set LOCAL_RANK=0 if each process sees a GPU of its own"
             raise UserError(f"--device {device}: {count} CUDA devices here; {instead}")
         torch.cuda.set_device(device.index or 0)  # also for what asks for "the" device
     return device

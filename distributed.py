@@ -2,10 +2,12 @@
 
 torchrun, or whatever else starts them, tells each process its place by the environment variables in
 `_PLACE`. Without them a process is alone, rank 0 of 1: there is no process group, and the functions
-below have nothing to do. Tensors on the CPU go over gloo, those on a GPU over NCCL.
+below have nothing to do. Tensors on the CPU go over gloo, those on a GPU over NCCL; what is on the
+host anyway (`gather`, `largest`) has a group of its own over gloo, which is more patient.
 """
 
 import os
+import re
 import socket
 import sys
 import time
@@ -25,13 +27,19 @@ from errors import UserError
 T = TypeVar("T")
 
 _PLACE = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-_LONGEST_SILENCE = timedelta(minutes=30)  # the others wait that long while rank 0 validates
+# The others wait for rank 0 while it looks at all clips, or validates. A connection that breaks is
+# noticed at once; only a process that hangs, or a machine that vanishes, is waited for so long.
+_LONGEST_SILENCE = timedelta(hours=2)
+_LONGEST_STEP = timedelta(minutes=10)  # between two exchanges of tensors; also of NCCL's watchdog
 _BUCKET = 2**24  # numbers that are exchanged at a time
 _POLL = 0.05  # seconds
 
 
+_host_group: dist.ProcessGroup | None = None  # of gloo alone
+
+
 class PeerLost(UserError):
-    """Another process is gone, and what was being computed with it is half done."""
+    """Another process is gone; if it went within a step, that step is half done."""
 
 
 def rank() -> int:
@@ -76,14 +84,16 @@ def process_group(patience: float) -> Iterator[None]:
     Raises:
         UserError: not all came, or cannot be reached; that of the body, with the rank.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    if "WORLD_SIZE" not in os.environ or _number("WORLD_SIZE") == 1:
         yield
         return
     own_rank = _join(patience)
     try:
         yield
-    except UserError as error:
-        if own_rank == 0:
+    except BaseException as error:
+        if dist.group.WORLD is not None:
+            dist.group.WORLD.abort()  # a kernel of NCCL would wait on the GPU for who does not come
+        if own_rank == 0 or not isinstance(error, UserError):
             raise
         raise UserError(f"rank {own_rank}: {error}") from error
     largest(0.0)  # nobody leaves while another still needs it
@@ -92,13 +102,14 @@ def process_group(patience: float) -> Iterator[None]:
 
 def _join(patience: float) -> int:
     """Join the process group; returns the rank."""
+    global _host_group
     absent = [name for name in _PLACE if name not in os.environ]
     if absent:
         raise UserError(
             f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but {', '.join(absent)} not set; start "
             "several processes with torchrun, or unset WORLD_SIZE for one"
         )
-    own_rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    own_rank, size, _, _ = map(_number, ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT"))
     store = _meet(own_rank, size, patience)
     has_nccl = torch.cuda.is_available() and dist.is_nccl_available()
     try:
@@ -107,15 +118,33 @@ def _join(patience: float) -> int:
             store=store,
             rank=own_rank,
             world_size=size,
-            timeout=_LONGEST_SILENCE,
+            timeout=_LONGEST_STEP,
         )
+        own_group = dist.new_group(backend="gloo", timeout=_LONGEST_SILENCE)
     except RuntimeError as error:
         raise UserError(
             f"rank {own_rank}: all {size} processes came, but they cannot connect "
             f"({_in_short(error)}); name the network to use in GLOO_SOCKET_IFNAME and "
             "NCCL_SOCKET_IFNAME"
         ) from error
+    assert isinstance(own_group, dist.ProcessGroup)
+    _host_group = own_group
     return own_rank
+
+
+def _number(name: str) -> int:
+    """What the environment variable `name` holds.
+
+    Raises:
+        UserError: no whole number.
+    """
+    text = os.environ[name]
+    if not re.fullmatch(r"\d+", text):
+        raise UserError(
+            f"{name}: found {text!r} in the environment; must be a whole number, as torchrun sets "
+            "it; unset WORLD_SIZE for one process"
+        )
+    return int(text)
 
 
 def _meet(own_rank: int, size: int, patience: float) -> dist.Store:
@@ -150,7 +179,7 @@ def _meet(own_rank: int, size: int, patience: float) -> dist.Store:
 
 def _open_store(own_rank: int, deadline: float) -> dist.Store:
     """The key-value store at MASTER_ADDR, of torchrun or else of rank 0."""
-    address, port = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    address, port = os.environ["MASTER_ADDR"], _number("MASTER_PORT")
     is_host = own_rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     while not is_host:  # torch's own attempts fill the terminal
         try:
@@ -191,14 +220,17 @@ def shared_errors() -> Iterator[None]:
     own = None
     try:
         yield
+    except PeerLost:  # there is nobody to tell
+        raise
     except UserError as error:
-        own = str(error)
-    found = {i: message for i, message in enumerate(gather(own)) if message is not None}
-    if not found:
+        own = error
+    if not any(largest(own is not None)):  # much faster than `gather`, and in every step
         return
+    messages = gather(None if own is None else str(own))
+    found = {i: message for i, message in enumerate(messages) if message is not None}
     if len(found) == world_size() and len(set(found.values())) == 1:
-        raise common_error(found[0])
-    raise common_error("; ".join(f"rank {i}: {message}" for i, message in found.items()))
+        raise common_error(found[0]) from own
+    raise common_error("; ".join(f"rank {i}: {text}" for i, text in found.items())) from own
 
 
 def common_error(message: str) -> BaseException:
@@ -224,13 +256,20 @@ def check_agreement(facts: Mapping[str, object]) -> None:
 
 @contextmanager
 def _peers() -> Iterator[None]:
-    """Around every exchange: one that fails means that another process is gone."""
+    """Around every exchange: one that fails on its way means that another process is gone.
+
+    gloo has no errors of its own: what it raises names the place in its sources.
+    """
     try:
         yield
     except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "gloo/" not in str(error):
+            raise  # a bug of ours
+        is_late = re.search("timed? ?out", str(error), re.IGNORECASE)
+        found = "does not answer" if is_late else "has ended or cannot be reached"
         raise PeerLost(
-            f"another process has ended or cannot be reached ({_in_short(error)}); its own message "
-            "says why; continue with --resume"
+            f"another process {found} ({_in_short(error)}); its own message says why; continue "
+            "with --resume"
         ) from error
 
 
@@ -248,7 +287,7 @@ def gather(value: T) -> list[T]:
         return [value]
     values: list[T] = [value] * world_size()
     with _peers():
-        dist.all_gather_object(values, value)
+        dist.all_gather_object(values, value, group=_host_group)
     return values
 
 
@@ -258,7 +297,7 @@ def largest(*values: float) -> list[float]:
         return list(values)
     joined = torch.tensor(values, dtype=torch.float64)
     with _peers():
-        dist.all_reduce(joined, dist.ReduceOp.MAX)
+        dist.all_reduce(joined, dist.ReduceOp.MAX, group=_host_group)
     return joined.tolist()
 
 

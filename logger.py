@@ -86,7 +86,8 @@ class Spell:
 
 class StepClock:
     """Speed of the steps, and whether data is their bottleneck. Processes take equally many steps,
-    and each waits for the slowest: the longest wait for data counts.
+    and each waits for the slowest: the longest wait for data counts, and rank 0's own time, which
+    alone leaves its validation out.
     """
 
     def __init__(self) -> None:
@@ -115,11 +116,11 @@ class StepClock:
         spell, self.since_log = self.since_log, Spell()
         if spell.num_steps == 0:
             return {}
-        (data_share,) = distributed.largest(spell.waiting / spell.seconds)
+        (waiting,) = distributed.largest(spell.waiting)
         return {
             "speed/steps_per_second": spell.num_steps / spell.seconds,
             "speed/samples_per_second": spell.num_steps * batch_size / spell.seconds,
-            "speed/data_share": data_share,
+            "speed/data_share": waiting / spell.seconds,
             "speed/memory_gib": _peak_memory() / 2**30,
         }
 
@@ -129,19 +130,29 @@ class StepClock:
             return None
         self.is_judged = True
         spell = self.since_warm_up
-        (share,) = distributed.largest(spell.waiting / spell.seconds)
+        (waiting,) = distributed.largest(spell.waiting)
+        share = waiting / spell.seconds
         return share if share > MAX_DATA_SHARE else None
 
 
 def data_warning(share: float, data: DataConfig, packed: bool) -> str:
     """What to do where `share` of the time is spent waiting for data."""
-    cure = f"raise data.num_workers (now {data.num_workers}; {os.cpu_count()} cores here)"
+    each = " in each process" if distributed.world_size() > 1 else ""
+    cores = f"{_num_cores()} cores here"
+    cure = f"raise data.num_workers (now {data.num_workers}{each}; {cores})"
     if data.kind == "clips" and not packed:
         cure += (
             f", or pack the clips once (python -m datasets.prepare --input {data.root} --output "
             "FOLDER) and set data.root=FOLDER"
         )
     return f"data is the bottleneck, {share:.0%} of the time is spent waiting for it: {cure}"
+
+
+def _num_cores() -> int:
+    """That this process may use; a scheduler or a container may leave it few of the machine's."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 class Logger:

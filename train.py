@@ -19,11 +19,13 @@ import torch
 
 import checkpoint
 import distributed
+from acceleration import memory_advice
 from adversary import Adversary, build_adversary
 from cli import add_device_argument, pick_device, positive_int, run_entry_point
 from config import Config
 from config_file import dump_config, load_config, override_config
 from datasets.build import build_pairs, build_source, preflight
+from datasets.clips import ClipFolder
 from datasets.pairs import FramePairs
 from datasets.source import ClipSource
 from errors import UserError
@@ -52,16 +54,21 @@ class Inputs(NamedTuple):
 
 def main(arguments: argparse.Namespace) -> int | None:
     with distributed.process_group(arguments.join_timeout):
-        with distributed.shared_errors():
-            inputs = read_inputs(arguments)
-        if inputs is None:
-            return None
-        distributed.check_agreement(facts(inputs))
-        with distributed.shared_errors():
-            trainer = build_trainer(inputs)
-        del inputs  # the tensors of the checkpoint have been copied
-        signal_number = trainer.run()
+        trainer = set_up(arguments)
+        signal_number = None if trainer is None else trainer.run()
     return None if signal_number is None else 128 + signal_number
+
+
+def set_up(arguments: argparse.Namespace) -> Trainer | None:
+    """The run that the options describe, in all processes the same; None if there is none."""
+    with distributed.shared_errors():
+        inputs = read_inputs(arguments)
+    if inputs is None:
+        return None
+    distributed.check_agreement(facts(inputs))
+    share_num_frames(inputs.pairs.clips)
+    with distributed.shared_errors():
+        return build_trainer(inputs)
 
 
 def read_inputs(arguments: argparse.Namespace) -> Inputs | None:
@@ -136,6 +143,12 @@ def check_division(config: Config) -> None:
         )
 
 
+def share_num_frames(clips: ClipSource) -> None:
+    """Let all processes know what rank 0 has counted before training: it takes opening a clip."""
+    if isinstance(clips, ClipFolder):
+        clips.known_num_frames = distributed.gather(clips.known_num_frames)[0]
+
+
 def facts(inputs: Inputs) -> dict[str, object]:
     """What all processes of a run must agree on."""
     names = "\n".join(clip.name for clip in inputs.pairs.clips.clips)
@@ -152,16 +165,17 @@ def facts(inputs: Inputs) -> dict[str, object]:
 def build_trainer(inputs: Inputs) -> Trainer:
     """The run at its first step or, of a resumed one, the next; says what it will be."""
     config, saved, output_dir = inputs.config, inputs.saved, inputs.output_dir
-    trainer = Trainer(
-        config,
-        inputs.model,
-        inputs.adversary,
-        inputs.perceptual,
-        inputs.pairs,
-        inputs.test_clips,
-        inputs.device,
-        output_dir,
-    )
+    with memory_advice(config, config.train.batch_size // distributed.world_size()):
+        trainer = Trainer(
+            config,
+            inputs.model,
+            inputs.adversary,
+            inputs.perceptual,
+            inputs.pairs,
+            inputs.test_clips,
+            inputs.device,
+            output_dir,
+        )
     if saved is not None:
         trainer.restore(saved)
         _say(f"continuing {saved.path} at step {trainer.step}")

@@ -16,9 +16,9 @@ from torch import nn
 import checkpoint
 import distributed
 from acceleration import (
+    advice,
     compile_networks,
     keep_freed_memory,
-    memory_advice,
     prepare_networks,
     uncompiled,
 )
@@ -39,9 +39,9 @@ from logger import Logger, RunningMeans, StepClock, data_warning
 from losses import Perceptual
 from model import Model
 from modules.draws import Draws
-from modules.sync_batch_norm import synchronize_batch_norm
 from optimization import MovingAverage, Optimizer
 from seeding import numpy_rng, torch_seed
+from sync_batch_norm import synchronize_batch_norm
 from training_step import train_step
 from visualization import titled_grid
 
@@ -170,8 +170,9 @@ class Trainer:
                 loaded_batches(self.pairs, schedule, num_workers, pin_memory) as batches,
             ):
                 try:
-                    self._run_steps(logger, batches, caught)
-                except distributed.PeerLost:  # in the middle of a step
+                    with advice(self.config, self.num_own_samples):
+                        self._run_steps(logger, batches, caught)
+                except distributed.PeerLost:  # perhaps in the middle of a step
                     raise
                 except UserError:
                     is_new = self.step > 0 and self.saved_at != self.step
@@ -179,7 +180,8 @@ class Trainer:
                         self.save()
                     raise
             if logger is not None:
-                self._finish(logger, caught)
+                with advice(self.config, self.num_own_samples):
+                    self._finish(logger, caught)
             return caught[0] if caught else None
         finally:
             if logger is not None:
@@ -216,22 +218,22 @@ class Trainer:
         logged_at = self.step
         begun = time.perf_counter() - self.seconds
         while self.step < self.last_step and not self._is_ended(caught):
-            started = time.perf_counter()
-            batch = next(batches)
-            waited = time.perf_counter() - started
+            with distributed.shared_errors():
+                started = time.perf_counter()
+                batch = next(batches)
+                waited = time.perf_counter() - started
             for line in self.failures.note(batch.unreadable):
                 distributed.report(line)
             self.optimizer.set_epoch(self.epoch)
-            with memory_advice(config, self.num_own_samples):
-                result = train_step(
-                    self.model,
-                    self.adversary,
-                    self.optimizer,
-                    self.perceptual,
-                    batch.to(self.device),
-                    self._moment(generator, *draws_part),
-                    config,
-                )
+            result = train_step(
+                self.model,
+                self.adversary,
+                self.optimizer,
+                self.perceptual,
+                batch.to(self.device),
+                self._moment(generator, *draws_part),
+                config,
+            )
             if self.average is not None:
                 self.average.update(self.model)
             means.add(result.scalars)
@@ -316,6 +318,9 @@ class Trainer:
             if data_share is not None:
                 packed = isinstance(self.pairs.clips, PackedClips)
                 logger.message(data_warning(data_share, self.config.data, packed))
+        self.failures.failed.update(*distributed.gather(self.failures.failed))
+        if message := self.failures.excess():
+            raise distributed.common_error(message)
         if num_bad > self.config.train.max_bad_steps:
             saved = checkpoint.list_steps(self.output_dir)
             raise distributed.common_error(
@@ -350,7 +355,7 @@ class Trainer:
             self.test_clips,
             num_clips=log.num_validation_clips,
             num_frames=log.num_validation_frames,
-            batch_size=self.num_own_samples,
+            batch_size=self.config.train.micro_batch or self.num_own_samples,
         )
         masks = model.branches.get("masks")
         if isinstance(masks, MaskBranch):

@@ -1,15 +1,18 @@
 """One animation, checked and ready to run."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import ExitStack, closing
 from itertools import islice
 from typing import NamedTuple
 
 import numpy as np
+import torch
 
 from animation.background_swap import BackgroundSwapper
 from animation.inputs import Driving
 from animation.layouts import AnimatedBatch, Layout, LayoutName
 from animation.movers import Mover, animate, frames_to_tensor
+from animation.overlap import made_ahead
 from datasets.crops import Paster
 from datasets.source import Frame
 from errors import UserError
@@ -71,13 +74,33 @@ class Animation:
         for batch in self.batches():
             yield from layout.arrange(batch)
 
-    def batches(self) -> Iterator[AnimatedBatch]:
-        """Animate and swap batch by batch; memory does not grow with the number of frames."""
-        backgrounds = None if self._backgrounds is None else iter(self._backgrounds)
+    def batches(self, *, read_ahead: bool = False) -> Generator[AnimatedBatch, None, None]:
+        """Animate and swap batch by batch; memory does not grow with the number of frames.
+
+        Args:
+            read_ahead: threads of their own read the next two batches of driving frames and
+                backgrounds, and end when this generator is closed.
+        """
+        if not read_ahead:
+            yield from self._animated(self._driving, self._backgrounds)
+            return
+        num_ahead = 2 * self._batch_size
+        with ExitStack() as opened:
+            driving = opened.enter_context(closing(made_ahead(self._driving, num_ahead)))
+            backgrounds = None
+            if self._backgrounds is not None:
+                ahead = made_ahead(self._backgrounds, num_ahead)
+                backgrounds = opened.enter_context(closing(ahead))
+            yield from self._animated(driving, backgrounds)
+
+    def _animated(
+        self, driving_frames: Iterable[Frame], background_frames: Iterable[Frame] | None
+    ) -> Iterator[AnimatedBatch]:
+        backgrounds = None if background_frames is None else iter(background_frames)
         moved = animate(
             self._mover,
             self.source,
-            self._driving,
+            driving_frames,
             self._batch_size,
             reference=None if self.reference is None else self.reference.frame,
         )
@@ -134,6 +157,11 @@ class Animation:
             source = frames_to_tensor(self.source[None], self._mover.device)
             source_mask = self._swapper.cut_out(source).foreground_mask
         return Layout(name, source_mask=source_mask)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks run."""
+        return self._mover.device
 
     @property
     def has_networks(self) -> bool:

@@ -12,6 +12,12 @@ import checkpoint
 from animation.animation import Animation, ReferenceChoice
 from animation.background_swap import BackgroundSwapper
 from animation.cropping import Cropper, installed_face_detector
+from animation.inference import (
+    Precision,
+    choose_dtype,
+    compile_networks,
+    optimize_for_inference,
+)
 from animation.inputs import (
     Driving,
     DrivingFrames,
@@ -51,14 +57,27 @@ class Animator:
         for frame in animator.animate("source.png", "driving.mp4", background="third.png"):
             ...  # uint8 H x W x 3
 
+    Args:
+        precision: of the networks; see `animation.inference`.
+        compiled: let torch.compile fuse the kernels of each network when the first frames come.
+
     Attributes:
         saved: the checkpoint. size: (height, width) that the model works at.
     """
 
-    def __init__(self, saved: Checkpoint, device: torch.device) -> None:
+    def __init__(
+        self,
+        saved: Checkpoint,
+        device: torch.device,
+        precision: Precision = "auto",
+        compiled: bool = False,
+    ) -> None:
         self.saved = saved
         self.device = device
-        self.model = load_model(saved, device)
+        dtype = choose_dtype(precision, device)
+        self.model = optimize_for_inference(load_model(saved, device), dtype)
+        if compiled:
+            compile_networks(self.model)
         self.size = saved.config.data.size
 
     @cached_property
@@ -67,18 +86,27 @@ class Animator:
         return Cropper(self.model, self.size, self.device, installed_face_detector())
 
     @classmethod
-    def load(cls, path: Path | str, config: str | None = None, device: str = "auto") -> Self:
+    def load(
+        cls,
+        path: Path | str,
+        config: str | None = None,
+        device: str = "auto",
+        precision: Precision = "auto",
+        compiled: bool = False,
+    ) -> Self:
         """Read a checkpoint.
 
         Args:
             config: of a published file, which has none in it: a path, or a name in configs/.
             device: auto, cpu, cuda, cuda:1, mps.
+            precision, compiled: see the class.
 
         Raises:
             UserError: no checkpoint, one that does not fit its config, or no such device.
         """
         parsed = None if config is None else load_config(config)
-        return cls(checkpoint.load(Path(path), parsed), pick_device(device))
+        saved = checkpoint.load(Path(path), parsed)
+        return cls(saved, pick_device(device), precision, compiled)
 
     def animate(
         self,

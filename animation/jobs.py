@@ -1,14 +1,14 @@
 """One animation from the files that a user named to the file that was asked for."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
 from animation.animation import Animation, ReferenceChoice
 from animation.animator import Animator
-from animation.inputs import Picture, open_test_clips
+from animation.inputs import Picture, is_file_name, open_test_clips
 from animation.layouts import AnimatedBatch, LayoutName
 from animation.settings import Settings, is_transparent
 from animation.writing import Output, choose_sound, write_animation
@@ -55,6 +55,44 @@ class Done(NamedTuple):
     seconds: float
     reference: ReferenceChoice | None
     figures: Mapping[str, float]
+
+
+def check_outputs(jobs: Sequence[Job], audio: str, *, save_masks: bool) -> None:
+    """Raise UserError where a result would take the place of an input of any job, or of a folder
+    around it, or of another result.
+    """
+    inputs: dict[Path, str] = {}  # resolved, with the option and the path as it was given
+    for job in jobs:
+        background = job.background if job.background and is_file_name(job.background) else None
+        sound = None if audio in ("copy", "none") else audio
+        given = {
+            "--source": job.source,
+            "--driving": job.driving,
+            "--background": background,
+            "--audio": sound,
+        }
+        for option, path in given.items():
+            if path is not None:
+                resolved = Path(path).resolve()
+                inputs |= dict.fromkeys((resolved, *resolved.parents), f"{option} {path}")
+    outputs: set[Path] = set()
+    for job in jobs:
+        written = {"--output": job.output}
+        masks_path = Output(job.output, save_masks=save_masks).masks_path
+        if masks_path is not None:
+            written["--save-masks"] = masks_path
+        for origin, target in written.items():
+            resolved = target.resolve()
+            if resolved in inputs:
+                raise UserError(
+                    f"{origin} {target} would replace {inputs[resolved]}; choose another path"
+                )
+            if resolved in outputs:
+                raise UserError(
+                    f"{origin} {target} would replace another result; give the names with --pairs, "
+                    "in a column output"
+                )
+            outputs.add(resolved)
 
 
 def run_job(

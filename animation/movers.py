@@ -236,8 +236,10 @@ def reconstruction_movers(model: Model, device: torch.device) -> dict[AnimatorNa
 
 def frames_to_tensor(frames: Frames, device: torch.device) -> Tensor:
     """uint8 N x H x W x 3 -> float N x 3 x H x W in [0, 1] on the device."""
-    # A copy, since images from Pillow are read-only.
-    return torch.tensor(frames).to(device).movedim(-1, 1).float() / 255
+    pixels = torch.tensor(frames)  # a copy, since images from Pillow are read-only
+    if device.type == "cuda":
+        pixels = pixels.pin_memory()  # otherwise the copy waits for all that the device is doing
+    return pixels.to(device, non_blocking=True).movedim(-1, 1).float() / 255
 
 
 @torch.inference_mode()

@@ -1,14 +1,16 @@
 """From an animation to a file: frames, their masks beside them, and sound."""
 
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import closing, nullcontext
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
 from animation.animation import Animation
-from animation.layouts import AnimatedBatch, LayoutName, grey_frames
+from animation.layouts import AnimatedBatch, Layout, LayoutName, grey_frames
+from animation.overlap import made_ahead
 from datasets.sound import Sound, open_sound
+from datasets.source import Frames
 from datasets.video_writer import VideoWriter, takes_sound
 from errors import UserError
 
@@ -36,9 +38,17 @@ class Output(NamedTuple):
 
 
 def write_animation(
-    animation: Animation, output: Output, on_batch: Callable[[AnimatedBatch], object]
+    animation: Animation,
+    output: Output,
+    on_batch: Callable[[AnimatedBatch], object],
+    overlapped: bool | None = None,
 ) -> int:
     """Make and write all frames, and call `on_batch` with each batch that is written.
+
+    Args:
+        overlapped: reading, networks and writing work at the same time, in a thread each, this one
+            writing; else in turns. None: overlapped, unless the networks run on the CPU, of which
+            they use every core themselves (2 cores: overlapped is 1 to 10% slower).
 
     Returns:
         The number of frames.
@@ -57,18 +67,42 @@ def write_animation(
     if output.masks_path is not None:
         as_folder = output.path.is_dir()
         masks = _open_masks(output.masks_path, animation.frame_rate, as_folder)
+    if overlapped is None:
+        overlapped = animation.device.type != "cpu"
     num_frames = 0
-    # The video ends first: if it fails there, no new masks appear beside an earlier one.
-    with masks or nullcontext(), video:
-        for batch in animation.batches():
-            for frame in layout.arrange(batch):
+    # Ended in the reverse order. The video before its masks: if it fails there, no new ones appear
+    # beside an earlier one.
+    with (
+        masks or nullcontext(),
+        video,
+        closing(animation.batches(read_ahead=overlapped)) as batches,
+        closing(_draw(batch, layout, masks) for batch in batches) as drawn,
+        closing(made_ahead(drawn, 1) if overlapped else drawn) as ready,
+    ):
+        for batch, frames, mask_frames in ready:
+            for frame in frames:
                 video.write(frame)
-            if masks is not None and batch.swapped is not None:
-                for frame in grey_frames(batch.swapped.alpha, batch.driving):
+            if masks is not None and mask_frames is not None:
+                for frame in mask_frames:
                     masks.write(frame)
             num_frames += len(batch.driving)
             on_batch(batch)
     return num_frames
+
+
+class _Drawn(NamedTuple):
+    """What is written of a batch, on the CPU; mask_frames: None where nobody asked for them."""
+
+    batch: AnimatedBatch
+    frames: Frames
+    mask_frames: Frames | None
+
+
+def _draw(batch: AnimatedBatch, layout: Layout, masks: VideoWriter | None) -> _Drawn:
+    mask_frames = None
+    if masks is not None and batch.swapped is not None:
+        mask_frames = grey_frames(batch.swapped.alpha, batch.driving)
+    return _Drawn(batch, layout.arrange(batch), mask_frames)
 
 
 def _open_masks(path: Path, frame_rate: Fraction, as_folder: bool) -> VideoWriter:

@@ -47,7 +47,7 @@ class ClipFolder:
         self._fit: Fit = fit
         self.paths = _list_clips(Path(root), split)
         self.clips = with_identities(_unique_names(self.paths), id_sampling, self.folder)
-        self._num_frames: dict[int, int] = {}  # known so far; worker processes inherit it
+        self.known_num_frames: dict[int, int] = {}  # of clips so far; worker processes inherit it
         self._reported: set[int] = set()
 
     def num_frames(self, index: int) -> int:
@@ -55,9 +55,9 @@ class ClipFolder:
 
         The first time it takes the decoding of the last frame.
         """
-        if index not in self._num_frames:
-            self._num_frames[index] = open_clip(self.paths[index]).num_frames
-        return self._num_frames[index]
+        if index not in self.known_num_frames:
+            self.known_num_frames[index] = open_clip(self.paths[index]).num_frames
+        return self.known_num_frames[index]
 
     def frame_rate(self, index: int) -> Fraction:
         """Frames per second of clip `index`, exact."""

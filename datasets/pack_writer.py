@@ -72,7 +72,7 @@ def read_pack(folder: Path) -> Pack:
     """
     path = folder / PACK
     try:
-        header = json.loads(path.read_text())
+        header = json.loads(path.read_text(encoding="utf-8"))
         if header["format"] != FORMAT:
             raise UserError(
                 f"{path}: format {header['format']}, this version reads {FORMAT}; {PACK_AGAIN}"
@@ -80,8 +80,8 @@ def read_pack(folder: Path) -> Pack:
         height, width = header["image_size"]
         shards = header.get("shards")
         path = folder / CLIPS
-        lines = path.read_text().split("\n")[:-1]
-        clips = [_parse(line) for line in lines]
+        content = b"" if shards is None and not path.exists() else path.read_bytes()
+        clips = [_parse(line) for line in content.split(b"\n")[:-1]]
     except OSError as error:
         raise UserError(f"{path}: {os_reason(error)}; {PACK_AGAIN}") from None
     except UserError:
@@ -91,23 +91,22 @@ def read_pack(folder: Path) -> Pack:
     return Pack((height, width), shards, clips)
 
 
-def _parse(line: str) -> PackedClip:
-    clip = PackedClip(**json.loads(line))
+def _parse(line: bytes) -> PackedClip:
+    clip = PackedClip(**json.loads(line.decode("utf-8")))
     return clip._replace(frame_rate=Fraction(clip.frame_rate))
 
 
 def write_fragment(path: Path, name: str, frames: Iterable[Frame], quality: int) -> FrameTable:
     """Write `frames`, uint8 H x W x 3, as a part of a shard; offsets are those in the part.
 
-    JPEG with colour at full resolution, and Huffman tables of each frame's own: 5% smaller.
+    JPEG with colour at full resolution. Huffman tables of each frame's own would save 5%, but
+    Pillow fails to make them where a frame has many details.
     """
     table = []
     with path.open("wb") as file:
         for number, frame in enumerate(frames):
             buffer = BytesIO()
-            Image.fromarray(frame).save(
-                buffer, "jpeg", quality=quality, subsampling="4:4:4", optimize=True
-            )
+            Image.fromarray(frame).save(buffer, "jpeg", quality=quality, subsampling="4:4:4")
             jpeg = buffer.getvalue()
             member = tarfile.TarInfo(f"{name}/{number:05d}.jpg")
             member.size = len(jpeg)
@@ -139,7 +138,7 @@ class PackWriter:
         self.image_size = image_size
         self._shard_bytes = shard_bytes
         pack = read_pack(folder) if is_pack(folder) else Pack(image_size, None, [])
-        if pack.image_size != image_size:
+        if pack.clips and pack.image_size != image_size:
             raise UserError(
                 f"{folder}: holds frames of {pack.image_size[0]} x {pack.image_size[1]}, not "
                 f"{image_size[0]} x {image_size[1]} (height x width); choose another folder"
@@ -153,13 +152,24 @@ class PackWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._files.close()
+        with self._failures_named():  # closing may write what is left
+            self._files.close()
 
     def append(
         self, name: str, frame_rate: Fraction, source: str, part: Path, table: FrameTable
     ) -> None:
-        """Add a clip from `part`, which `write_fragment` wrote."""
+        """Add a clip from `part`, which `write_fragment` wrote.
+
+        Raises:
+            UserError: `part` is not the file that `table` describes, or the disk is full.
+        """
         with self._failures_named():
+            found, expected = part.stat().st_size, _num_bytes(table)
+            if found != expected:
+                raise UserError(
+                    f"{part}: has {found} bytes instead of {expected}; another program writes to "
+                    f"{self.folder}, end it and start again"
+                )
             self._open()
             shard, begin = self._clips_end()
             if begin >= self._shard_bytes:
@@ -218,7 +228,7 @@ class PackWriter:
     def _write_header(self, more: Mapping[str, object]) -> None:
         header = {"format": FORMAT, "image_size": list(self.image_size), **more}
         with replacing(self.folder / PACK) as path:
-            path.write_text(json.dumps(header, indent=1) + "\n")
+            path.write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")
 
     @contextmanager
     def _failures_named(self) -> Iterator[None]:
@@ -226,6 +236,12 @@ class PackWriter:
             yield
         except OSError as error:
             raise UserError(f"{self.folder}: cannot be written: {os_reason(error)}") from error
+
+
+def _num_bytes(table: FrameTable) -> int:
+    """Of the part of a shard that holds these frames."""
+    end = int(table["offset"][-1]) + int(table["size"][-1])
+    return end + -end % tarfile.BLOCKSIZE
 
 
 def _cut(path: Path, num_bytes: int) -> BinaryIO:

@@ -100,10 +100,11 @@ class PackedClips:
         offset, size, checksum = self._table[self._begins[index] + frame].item()
         path = self.folder / clip.shard
         try:
-            if clip.shard not in self._shards:
-                self._shards[clip.shard] = path.open("rb", buffering=0)
+            shard = self._shards.get(clip.shard)
+            if shard is None:  # of threads that come here together, the first one's file is kept
+                shard = self._shards.setdefault(clip.shard, path.open("rb", buffering=0))
             # With its own offset: processes that were forked share the file's position.
-            data = os.pread(self._shards[clip.shard].fileno(), size, offset)
+            data = os.pread(shard.fileno(), size, offset)
         except OSError as error:
             raise VideoError(f"{path}: cannot be read: {os_reason(error)}") from None
         if crc32(data) != checksum:
@@ -123,7 +124,6 @@ class PackedClips:
         )
 
     def _decode(self, index: int, frame: int) -> Frame:
-        # A tenth slower than torchvision's decoder, which is on its way out; the same pixels.
         return np.asarray(Image.open(BytesIO(self.jpeg(index, frame)), formats=("JPEG",)))
 
 

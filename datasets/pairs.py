@@ -11,7 +11,6 @@ from torch.utils.data import Dataset, Sampler
 from config import AugmentationConfig
 from datasets.source import ClipSource
 from datasets.video import VideoError
-from errors import UserError
 from seeding import numpy_rng
 
 MAX_UNREADABLE_SHARE = 0.01  # of the clips; more end the run
@@ -186,27 +185,29 @@ def collate(samples: Sequence[Pair]) -> PairBatch:
 
 
 class FailureBudget:
-    """Reports each clip that turns out unreadable once, and ends the run past 1% of the clips."""
+    """Reports each clip that turns out unreadable once, and knows when it is more than 1% of them.
+
+    With several processes each notes its own; `failed` is then to be joined before `excess`.
+    """
 
     def __init__(self, num_clips: int) -> None:
         self.num_clips = num_clips
-        self.failed: set[str] = set()
+        self.failed: set[str] = set()  # names
 
     def note(self, unreadable: Sequence[UnreadableClip]) -> list[str]:
-        """One line for each clip not reported before.
-
-        Raises:
-            UserError: more than 1% of the clips have failed.
-        """
+        """One line for each clip not reported before."""
         lines = []
         for name, reason in unreadable:
             if name not in self.failed:
                 self.failed.add(name)
                 lines.append(f"skipped: {reason}")
-        if lines and len(self.failed) > MAX_UNREADABLE_SHARE * self.num_clips:
-            raise UserError(
-                f"data.root: {len(self.failed)} of {self.num_clips} clips cannot be read, more "
-                f"than {MAX_UNREADABLE_SHARE:.0%}; remove or repair "
-                f"{', '.join(sorted(self.failed))}"
-            )
         return lines
+
+    def excess(self) -> str | None:
+        """What to tell the user where more than 1% of the clips have failed."""
+        if len(self.failed) <= MAX_UNREADABLE_SHARE * self.num_clips:
+            return None
+        return (
+            f"data.root: {len(self.failed)} of {self.num_clips} clips cannot be read, more "
+            f"than {MAX_UNREADABLE_SHARE:.0%}; remove or repair {', '.join(sorted(self.failed))}"
+        )

@@ -5,7 +5,9 @@ that is written is checked first.
 """
 
 import argparse
+import os
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 from tqdm import tqdm
@@ -14,6 +16,7 @@ from cli import end_on_sigterm, run_entry_point
 from datasets.clips import NUM_LISTED
 from datasets.pack_writer import PACK, is_pack, read_pack
 from datasets.packed import PackedClips
+from datasets.video import natural_order
 from datasets.video_writer import VideoWriter
 from errors import UserError
 
@@ -22,15 +25,15 @@ def main(arguments: argparse.Namespace) -> None:
     folder = Path(arguments.folder)
     if not is_pack(folder):
         raise UserError(f"{folder}: no packed clips (no {PACK}); give the train/ of a prepared one")
-    clips = PackedClips(folder, read_pack(folder).image_size)
     if (arguments.clip is None) != (arguments.output is None):
         raise UserError("--clip and --output: give both, or neither to list the clips")
     if arguments.clip is None:
-        for clip in clips.packed:
-            seconds = float(clip.num_frames / clip.frame_rate)
-            print(f"{clip.name}  {clip.num_frames} frames  {seconds:.1f} s  {clip.source}")
-        print(clips.inspect().summary())
+        try:
+            print("\n".join(_list(folder)), flush=True)
+        except BrokenPipeError:  # `| head` has seen enough; nothing more is to be said at the end
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
+    clips = PackedClips(folder, read_pack(folder).image_size)
     names = [clip.name for clip in clips.packed]
     if arguments.clip not in names:
         raise UserError(
@@ -45,6 +48,18 @@ def main(arguments: argparse.Namespace) -> None:
         ):
             writer.write(frame)
     print(f"{arguments.output}: {clips.num_frames(index)} frames of {arguments.clip}")
+
+
+def _list(folder: Path) -> Iterator[str]:
+    """A line for each clip, and one on all of them; of a pack that is not finished too."""
+    pack = read_pack(folder)
+    for clip in sorted(pack.clips, key=lambda clip: natural_order(clip.name)):
+        seconds = float(clip.num_frames / clip.frame_rate)
+        yield f"{clip.name}  {clip.num_frames} frames  {seconds:.1f} s  {clip.source}"
+    if pack.shards is None:
+        yield f"{folder}: {len(pack.clips)} clips so far; packing has not finished"
+    else:
+        yield PackedClips(folder, pack.image_size).inspect().summary()
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -141,3 +141,10 @@ def test_too_few_gpus_for_the_processes(machine, name, reason):
     machine(2, True)
     with pytest.raises(UserError, match=f"--device {reason}"):
         pick_device(name, local_rank=2)
+
+
+def test_one_gpu_may_be_shown_to_each_process(machine):
+    machine(1, False)
+    advice = "start fewer processes, or set LOCAL_RANK=0 if each process sees a GPU of its own"
+    with pytest.raises(UserError, match=f"cuda:2: 1 CUDA devices here; {advice}"):
+        pick_device("cuda", local_rank=2)

@@ -6,37 +6,53 @@ import signal
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import pytest
 import torch
+import torch.distributed as dist
 from torch.distributed import TCPStore
 from torch.testing import assert_close
 
 import distributed
 import train
+import training
 import training_step
 from adversary import build_adversary
 from branches.branch import Moment
+from datasets.clips import ClipFolder
+from datasets.video import VideoError
 from errors import UserError
-from logger import RunningMeans
+from logger import JUDGED_STEPS, RunningMeans, StepClock
 from model import Model
 from modules.draws import Draws
-from modules.sync_batch_norm import synchronize_batch_norm
 from optimization import Optimizer
+from sync_batch_norm import synchronize_batch_norm
 from tests.factories import noise_batch, tiny_config, tiny_perceptual
 from tests.processes import finish_together, free_port, place, start_function, start_together
 from tests.runs import (
+    Ended,
     call,
     command,
+    contents,
     error_line,
     metrics,
     step_file,
     steps,
     tiny,
     wait_until,
+    write_clips,
 )
 
 CPU = torch.device("cpu")
+SELDOM = (
+    "train.checkpoint_every=100000",
+    "log.validate_every=100000",
+    "log.images_every=100000",
+)
+FOREVER = (*SELDOM, "train.epochs=100000", "train.ema_decay=0.5")
 
 
 class DrawsInDouble(Draws):
@@ -124,11 +140,12 @@ def exchanged():
 
 
 def ending_of(function):
-    """How `function` would end the process."""
+    """How `function` would end the process, and the error behind that, where there is one."""
     try:
         function()
     except (UserError, SystemExit) as error:
-        return f"{type(error).__name__}: {error}"
+        cause = f" from {error.__cause__}" if type(error.__cause__) is UserError else ""
+        return f"{type(error).__name__}: {error}{cause}"
     return "no error"
 
 
@@ -157,6 +174,31 @@ DIVISIONS = {
 }
 
 
+def data_share():
+    """Of ten seconds of rank 0; rank 1 has 30 more, in which rank 0 validated, and waits for 4."""
+    clock = StepClock()
+    seconds, waiting = ((10.0, 1.0), (40.0, 4.0))[distributed.rank()]
+    clock.since_log.add(seconds, waiting)
+    clock.since_warm_up.add(seconds, waiting)
+    clock.num_steps = JUDGED_STEPS
+    return [clock.speed(batch_size=4)["speed/data_share"], clock.bottleneck()]
+
+
+def no_answer():
+    """What rank 0 is told where rank 1 does not come in time, and what a bug of ours becomes."""
+    found = []
+    group = dist.new_group(backend="gloo", timeout=timedelta(seconds=0.3))
+    if distributed.rank() == 0:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(distributed, "_host_group", group)
+            found.append(ending_of(lambda: distributed.largest(0)))
+    distributed.largest(0)
+    with pytest.raises((RuntimeError, UserError)) as error:
+        distributed.add_up(torch.zeros(2, dtype=torch.uint16))  # gloo has no sum of these
+    found.append(type(error.value).__name__)
+    return found
+
+
 def endings():
     def disagree(name, value):
         return ending_of(lambda: distributed.check_agreement({"clips": 2, name: value}))
@@ -174,38 +216,137 @@ def endings():
     } | {str(overrides): divide(overrides) for overrides in DIVISIONS}
 
 
+def set_up(folder, name, *overrides):
+    """A run of both processes on the clips of `folder`."""
+    data = ("data.kind=clips", f"data.root={folder / 'data'}", "masks.prior.weight=0")
+    arguments = tiny(folder / name, *FOREVER, *data, *overrides)
+    return train.set_up(train.build_parser().parse_intermixed_args([*arguments, "--device", "cpu"]))
+
+
+def run_for_a_second(folder):
+    """The counts of frames before it, and its end: steps, a checksum of the weights."""
+    trainer = set_up(folder, "second", "train.micro_batch=1", "train.max_minutes=0.015")
+    counts = dict(trainer.pairs.clips.known_num_frames)
+    ended = trainer.run()
+    weights = sum(p.double().abs().sum() for n in trainer.networks.values() for p in n.parameters())
+    return [counts, ended, trainer.step, weights.item(), trainer.average is not None]
+
+
+def run_with_unreadable_clips(folder, *names):
+    """How it ends where rank 1 cannot read those clips; logs every second step."""
+    original = ClipFolder.read
+
+    def read(self, index, frames):
+        if distributed.rank() == 1 and self.clips[index].name in names:
+            raise VideoError(f"{self.clips[index].name}: gone")
+        return original(self, index, frames)
+
+    trainer = set_up(folder, f"without{len(names)}", "log.scalars_every=2")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ClipFolder, "read", read)
+        return ending_of(trainer.run)
+
+
 def save_findings_and_kill_one(folder):
-    """All in one group, since starting one takes long."""
-    functions = (trained_in_double, skipped_step, logged_means, exchanged, endings)
+    """All in one group, since starting one takes long; the last run loses rank 1 in a step."""
+    functions = (
+        trained_in_double,
+        skipped_step,
+        logged_means,
+        exchanged,
+        data_share,
+        no_answer,
+        endings,
+    )
     findings = {function.__name__: function() for function in functions}
+    findings["second"] = run_for_a_second(folder)
+    findings["unreadable"] = [
+        run_with_unreadable_clips(folder, "clip0"),
+        run_with_unreadable_clips(folder, "clip0", "clip1", "folder", "tall"),
+    ]
     torch.save(findings, folder / f"{distributed.rank()}.pt")
-    distributed.largest(0)
-    if distributed.rank() == 1:
-        os.kill(os.getpid(), signal.SIGKILL)
-    distributed.largest(0)
+    original = training.train_step
+
+    def train_step(*arguments):
+        if distributed.rank() == 1 and trainer.step == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*arguments)
+
+    trainer = set_up(folder, "killed")
+    training.train_step = train_step
+    trainer.run()
+
+
+class Group(NamedTuple):
+    """Two processes: the folder of their runs, what each has found, and how it ended."""
+
+    folder: Path
+    found: list[dict[str, Any]]
+    first: Ended
+    second: Ended
 
 
 @pytest.fixture(scope="module")
 def group(tmp_path_factory):
     """What each of two processes found, and how they ended."""
     folder = tmp_path_factory.mktemp("two")
+    write_clips(folder / "data")
     ended = finish_together(start_function(save_findings_and_kill_one, folder))
-    return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(2)], ended
+    files = [folder / f"{rank}.pt" for rank in range(2)]
+    assert all(file.exists() for file in files), ended
+    return Group(folder, [torch.load(file, weights_only=True) for file in files], *ended)
 
 
 @pytest.fixture(scope="module")
 def two(group):
-    return group[0]
+    return group.found
 
 
 def test_killed_process_ends_the_other_with_a_message(group):
-    first, second = group[1]
-    assert second.code == -signal.SIGKILL
-    assert first.code == 2
-    line = first.stderr.splitlines()[-1]
+    """The step that both had begun is half done: nothing is saved."""
+    assert group.second.code == -signal.SIGKILL
+    assert group.first.code == 2
+    assert [row["step"] for row in metrics(group.folder / "killed")] == [1, 2]
+    assert steps(group.folder / "killed") == []
+    line = group.first.stderr.splitlines()[-1]
     assert line.startswith("processes: error: another process has ended or cannot be reached (")
     assert line.endswith("; its own message says why; continue with --resume")
-    assert "Traceback" not in first.stderr
+    assert "Traceback" not in group.first.stderr
+
+
+def test_process_that_does_not_answer(two):
+    (told, bug), (other_bug,) = (found["no_answer"] for found in two)
+    assert told.startswith("PeerLost: another process does not answer (")
+    assert bug == other_bug == "RuntimeError"
+
+
+def test_run_of_two_with_small_parts_an_average_and_a_time_limit(group):
+    """Both end at the same step, with the same weights; rank 1 knows what rank 0 has counted."""
+    (counts, ended, step, weights, averages), other = (found["second"] for found in group.found)
+    assert counts == {0: 6, 1: 6, 2: 5, 3: 6}
+    assert (ended, averages, step > 0) == (None, True, True)
+    assert other == [counts, None, step, weights, False]
+    assert steps(group.folder / "second") == [step]
+    assert contents(step_file(group.folder / "second", step))["average"] is not None
+
+
+def test_clips_that_one_process_cannot_read_end_both(group):
+    """After the step, saved, in which a log was due; at once where it finds no other clip."""
+    of_rank_0, of_rank_1 = (found["unreadable"] for found in group.found)
+    assert of_rank_0[0] == (
+        "UserError: data.root: 1 of 4 clips cannot be read, more than 1%; remove or repair clip0"
+    )
+    assert of_rank_0[1].startswith("UserError: rank 1: 16 clips in a row cannot be read; ")
+    assert of_rank_1[0] == "SystemExit: 2"
+    assert of_rank_1[1].startswith("SystemExit: 2 from 16 clips in a row cannot be read; ")
+    (saved,) = steps(group.folder / "without1")
+    assert saved % 2 == 0
+    assert steps(group.folder / "without4") == []
+    assert group.second.stderr.count("rank 1: skipped: clip0: gone") == 1
+
+
+def test_data_share_is_of_the_longest_wait_and_the_time_without_validation(two):
+    assert two[0]["data_share"] == [0.4, 0.4]
 
 
 def test_two_processes_train_as_one(two):
@@ -252,9 +393,9 @@ def test_exchange(two):
 @pytest.mark.parametrize(
     ("case", "of_rank_0", "of_rank_1"),
     [
-        ("same", "UserError: no config", "SystemExit: 2"),
-        ("one", "UserError: rank 1: no file", "SystemExit: 2"),
-        ("two", "UserError: rank 0: a; rank 1: b", "SystemExit: 2"),
+        ("same", "UserError: no config from no config", "SystemExit: 2 from no config"),
+        ("one", "UserError: rank 1: no file", "SystemExit: 2 from no file"),
+        ("two", "UserError: rank 0: a; rank 1: b from a", "SystemExit: 2 from b"),
         ("none", "no error", "no error"),
         ("agreed", "no error", "no error"),
         (
@@ -272,13 +413,7 @@ def test_errors_end_all_processes_and_are_told_once(two, case, of_rank_0, of_ran
 
 # Runs, without the prior of the masks: it takes averages over what one process sees.
 
-ARGUMENTS = (
-    "masks.prior.weight=0",
-    "train.epochs=3",
-    "train.checkpoint_every=100000",
-    "log.validate_every=100000",
-    "log.images_every=100000",
-)
+ARGUMENTS = (*SELDOM, "masks.prior.weight=0", "train.epochs=3")
 
 
 def losses(run_dir):
@@ -303,7 +438,7 @@ def test_two_continue_one_and_one_continues_two(tmp_path, alone):
     """
     folder = tmp_path / "run"
     arguments = tiny(folder, *ARGUMENTS)
-    resumed = [*arguments, "--resume", step_file(alone, 4)]
+    resumed = [*arguments, "train.epochs=100000", "--resume", step_file(alone, 4)]
     processes = start_together(command("train.py", resumed))
     log = folder / "metrics.jsonl"
     wait_until(lambda: log.exists() and log.read_text().count("\n") >= 2, processes[0])
@@ -316,12 +451,12 @@ def test_two_continue_one_and_one_continues_two(tmp_path, alone):
     assert (second.stdout, second.stderr) == ("", "")
     assert list(losses(folder)) == [*range(5, saved + 1)]
 
-    assert saved < 12
-    assert call(train, *arguments, "--resume") == 0
+    last = max(saved + 1, 12)
+    assert call(train, *resumed[:-2], f"train.max_steps={last}", "--resume") == 0
     found, expected = losses(folder), losses(alone)
-    assert list(found) == [*range(5, 13)]
-    for step, values in found.items():  # rounding grows; other samples would be far off
-        assert values == pytest.approx(expected[step], rel=0.01), step
+    assert list(found) == [*range(5, last + 1)]
+    for step in range(5, 13):  # rounding grows; other samples would be far off
+        assert found[step] == pytest.approx(expected[step], rel=0.01), step
 
 
 # The beginning
@@ -386,6 +521,16 @@ def test_several_processes_without_their_places(tmp_path, capsys, monkeypatch):
     line = error_line(capsys, "train.py")
     assert "WORLD_SIZE is 2, but RANK, " in line
     assert line.endswith("start several processes with torchrun, or unset WORLD_SIZE for one")
+
+
+@pytest.mark.parametrize("name", ["WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_PORT"])
+def test_place_that_is_no_number(tmp_path, capsys, one_of_two, monkeypatch, name):
+    one_of_two(0)
+    monkeypatch.setenv(name, "two")
+    assert call(train, *tiny(tmp_path / "run")) == 2
+    assert error_line(capsys, "train.py").startswith(
+        f"train.py: error: {name}: found 'two' in the environment; must be a whole number"
+    )
 
 
 def test_one_process_forms_no_group(monkeypatch):

@@ -162,6 +162,13 @@ def test_warning_names_the_cure(data, packed, cures):
     assert ("datasets.prepare" in line) == (len(cures) == 2)
 
 
+def test_warning_counts_workers_and_cores_of_a_process(monkeypatch):
+    monkeypatch.setattr("os.sched_getaffinity", lambda _process: {4, 5, 6}, raising=False)
+    monkeypatch.setattr("distributed.world_size", lambda: 2)
+    line = data_warning(0.5, DataConfig(num_workers=1, kind="puppets"), packed=False)
+    assert line.endswith("raise data.num_workers (now 1 in each process; 3 cores here)")
+
+
 def test_folder_that_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(UserError, match=r"run\.output_dir: .*file.* cannot be written"):

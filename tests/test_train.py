@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -329,6 +331,32 @@ def test_one_bad_step_is_skipped_and_counted(tmp_path, monkeypatch):
     content = contents(step_file(folder, 4))
     flat = [t for network in content["networks"].values() for t in network.values()]
     assert all(bool(tensor.isfinite().all()) for tensor in flat)
+
+
+@pytest.mark.parametrize("place", ["evaluate", "MovingAverage.update", "Optimizer"])
+def test_memory_that_does_not_suffice_outside_of_a_step(tmp_path, monkeypatch, capsys, place):
+    """In one line too; CUDA's own words where torch's allocator is not involved."""
+
+    def allocate(*_, **__):
+        raise RuntimeError("CUDA error: out of memory")
+
+    monkeypatch.setattr(f"training.{place}", allocate)
+    overrides = ("train.ema_decay=0.5", "log.validate_every=2", "log.images_every=1000")
+    assert call(train, *tiny(tmp_path / "run", *overrides)) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert last.startswith("train.py: error: out of memory with 4 samples at a time; set ")
+
+
+def test_training_without_a_compiler(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "no-such-compiler"))
+    monkeypatch.setattr("torch._inductor.config.force_disable_caches", True)
+    torch._dynamo.reset()
+    alone = ("masks=null", "background=null", "discriminator=null", "train.compile=default")
+    assert call(train, *tiny(tmp_path / "run", *alone)) == 2
+    last = capsys.readouterr().err.splitlines()[-1]
+    assert re.fullmatch(
+        r"train\.py: error: train\.compile: .*compiler.*; mend it, or set train\.compile=none", last
+    )
 
 
 def test_data_that_comes_too_slowly_is_named_once(tmp_path, monkeypatch, capsys):

@@ -6,22 +6,29 @@ on them, `python -m datasets.unpack` lists them and takes them out again. `train
 the input are kept; without them --test-share splits the identities, what stands before the # of a
 name.
 
-Started again, it continues where it ended. What was rejected, and why, is in OUTPUT/report.csv.
+Started again, it continues where it ended, and takes clips with new names; those it has by name are
+not looked at again. What was rejected or shortened, and why, is in OUTPUT/report.csv.
 """
 
 import argparse
+import logging
 import os
 import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from cli import end_on_sigterm, positive_int, run_entry_point
-from datasets.prepare.candidates import find_candidates
+from datasets.container import os_reason
+from datasets.prepare.candidates import Candidate, find_clips, in_splits
 from datasets.prepare.convert import Settings
-from datasets.prepare.folder import claimed, known_splits, prepare
+from datasets.prepare.folder import claimed, finished_clips, note_settings, prepare
+from datasets.prepare.splits import assign_splits, note_drawn, read_drawn, shared_identities
 from errors import UserError
 
 _MIN_SIDE = 16
+
+logger = logging.getLogger(__name__)
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -35,15 +42,17 @@ def main(arguments: argparse.Namespace) -> None:
             f"--max-frames {arguments.max_frames}: below --min-frames {arguments.min_frames}; no "
             "clip would be left"
         )
+    if metadata is not None and arguments.fit == "pad":
+        raise UserError("--fit pad: boxes of --metadata are widened, never padded; leave it out")
     settings = Settings(
-        arguments.format,
-        arguments.image_size,
-        arguments.fit,
-        arguments.quality,
-        arguments.frame_step,
-        arguments.min_frames,
-        arguments.max_frames,
-        arguments.min_size,
+        format=arguments.format,
+        image_size=arguments.image_size,
+        fit=arguments.fit,
+        quality=arguments.quality,
+        frame_step=arguments.frame_step,
+        min_frames=arguments.min_frames,
+        max_frames=arguments.max_frames,
+        min_size=arguments.min_size,
     )
     every_choice = settings._asdict() | {
         "image_size": "x".join(map(str, settings.image_size)),
@@ -52,13 +61,31 @@ def main(arguments: argparse.Namespace) -> None:
         "test_share": arguments.test_share,
         "seed": arguments.seed,
     }
-    with claimed(output, every_choice):
-        candidates = find_candidates(
-            source, metadata, arguments.test_share, arguments.seed, known_splits(output)
-        )
-        print(f"{source}: {len(candidates)} clips found")
-        summary = prepare(candidates, settings, output, arguments.workers)
+    try:
+        with claimed(output, every_choice):
+            listed = find_clips(source, metadata)
+            finished = finished_clips(output)
+            drawn = read_drawn(output) if finished else {}
+            splits = assign_splits(listed, arguments.test_share, arguments.seed, finished, drawn)
+            candidates = in_splits(listed, splits)
+            note_settings(output, every_choice)
+            note_drawn(output, drawn | splits)
+            print(f"{source}: {len(candidates)} clips found")
+            _warn_of_shared_identities(source, candidates)
+            summary = prepare(candidates, settings, output, arguments.workers)
+    except OSError as error:  # a folder that may not be read, a disk that is full
+        raise UserError(f"{error.filename or output}: {os_reason(error)}") from error
     print(f"{output}: {summary.text()}")
+
+
+def _warn_of_shared_identities(source: Path, candidates: Sequence[Candidate]) -> None:
+    shared = shared_identities({(clip.split, clip.name) for clip in candidates})
+    if shared:
+        logger.warning(
+            "%s: %d identities are in train/ and in test/, the first is %s; a test should show "
+            "others than those trained on",
+            *(source, len(shared), shared[0]),
+        )
 
 
 def image_size(text: str) -> tuple[int, int]:

@@ -13,16 +13,24 @@ then the file's own rate and size count, and identities are split. The clip beco
 
 A folder of text files as VoxCeleb comes with them (txt/ID/VIDEO/00001.txt): a head that is left
 out, a line of titles `FRAME X Y W H`, and a line for each frame, at 25 frames per second, in
-pixels (VoxCeleb1) or in shares of the picture (VoxCeleb2). The clip is cut out along the box around
-all of its boxes, widened by a tenth on each side, as published.
+shares of the picture (VoxCeleb2) or in pixels (VoxCeleb1), assumed to be those of a video 360 high,
+as FOMM's crop_vox.py does. The clip is cut out along the box around all of its boxes, widened by a
+tenth on each side, as there; that script also cuts a track into chunks where the face moves, while
+here a track is one clip.
+
+Rows of the same part of a video are numbered from the second on: `person#video#start#end#2`; those
+that are equal are taken once.
 
 Boxes of another shape than the image are widened to it, never squashed; what lies outside of the
 picture repeats its edge.
 """
 
 import csv
-from collections.abc import Iterator, Mapping
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
+from math import isfinite
 from pathlib import Path
 from typing import NamedTuple
 
@@ -38,9 +46,9 @@ REQUIRED = ("video_id", "start", "end", "bbox")
 TRACK_RATE = Fraction(25)
 TITLES = ["FRAME", "X", "Y", "W", "H"]
 INCREASE = 0.1  # of a track's box, on each side
-MAX_SHARE = (
-    2.0  # coordinates above it are pixels: shares pass 1 only where a box leaves the picture
-)
+TRACK_HEIGHT = 360  # of the video that a track's pixels belong to
+# Coordinates above it are pixels: shares pass 1 only where a box leaves the picture.
+MAX_SHARE = 2.0
 
 
 class Listed(NamedTuple):
@@ -51,6 +59,18 @@ class Listed(NamedTuple):
     footage: Footage
 
 
+Files = dict[str, list[Path]]  # videos by their names without suffix
+
+
+def check_name(name: str) -> None:
+    """Raises ValueError where `name` cannot be that of a file in any folder."""
+    if not name or name.startswith(".") or re.search(r"[/\\\x00-\x1f\x7f\ud800-\udfff]", name):
+        raise ValueError(
+            f"{name!a} cannot be the name of a clip: it begins with a dot, or has a slash, a "
+            "control character, or bytes that are not UTF-8"
+        )
+
+
 def read_boxes(metadata: Path, videos: Path) -> list[Listed]:
     """The clips that `metadata`, a CSV file or a folder of text files, lists over `videos`.
 
@@ -59,11 +79,13 @@ def read_boxes(metadata: Path, videos: Path) -> list[Listed]:
     """
     if not metadata.exists():
         raise UserError(f"{metadata}: no such file or folder; give a CSV file, or a folder of txt")
-    files = {path.stem: path for path in _videos_in(videos)}
+    files: Files = defaultdict(list)
+    for path in _videos_in(videos):
+        files[path.stem].append(path)
     if metadata.is_dir():
         listed = [*_read_tracks(metadata, files)]
     else:
-        listed = [*_read_table(metadata, files)]
+        listed = [*_numbered(_read_table(metadata, files))]
     if not listed:
         raise UserError(f"{metadata}: lists no clips")
     if all(isinstance(clip.footage, Unreadable) for clip in listed):
@@ -83,7 +105,7 @@ def _videos_in(folder: Path) -> Iterator[Path]:
 
 
 def _footage(
-    files: Mapping[str, Path],
+    files: Files,
     video: str,
     span: tuple[int, int],
     rate: Fraction | None,
@@ -91,12 +113,24 @@ def _footage(
 ) -> Footage:
     if video not in files:
         return Unreadable(f"{video}.mp4", f"{video}.mp4: no video of this name")
-    return BoxedClip(files[video], *span, rate, region)
+    if len(files[video]) > 1:
+        first, second = files[video][:2]
+        raise UserError(f"{first} and {second}: two videos of one name; keep one of them")
+    return BoxedClip(files[video][0], *span, rate, region)
 
 
-def _read_table(path: Path, files: Mapping[str, Path]) -> Iterator[Listed]:
+def _numbered(listed: Iterable[Listed]) -> Iterator[Listed]:
+    """Equal clips once, and others of the same name with a number behind it."""
+    counts: Counter[str] = Counter()
+    for clip in dict.fromkeys(listed):
+        counts[clip.name] += 1
+        number = counts[clip.name]
+        yield clip if number == 1 else clip._replace(name=f"{clip.name}#{number}")
+
+
+def _read_table(path: Path, files: Files) -> Iterator[Listed]:
     try:
-        with path.open(newline="") as file:
+        with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
             titles = reader.fieldnames or []
             missing = [title for title in REQUIRED if title not in titles]
@@ -113,33 +147,43 @@ def _read_table(path: Path, files: Mapping[str, Path]) -> Iterator[Listed]:
         raise UserError(f"{path}: cannot be read as a CSV table: {error}") from None
 
 
-def _parse_row(row: Mapping[str, str | None], files: Mapping[str, Path]) -> Listed:
+def _number(text: str | None) -> float:
+    number = float(text or "")
+    if not isfinite(number):
+        raise ValueError(f"{text} is no finite number")
+    return number
+
+
+def _parse_row(row: Mapping[str, str | None], files: Files) -> Listed:
     video_id = row["video_id"] or ""
-    start, end = (round(float(row[title] or "")) for title in ("start", "end"))
-    left, top, right, bottom = (float(edge) for edge in (row["bbox"] or "").split("-"))
-    if end <= start or right <= left or bottom <= top:
+    start, end = (round(_number(row[title])) for title in ("start", "end"))
+    left, top, right, bottom = (_number(edge) for edge in (row["bbox"] or "").split("-"))
+    if start < 0 or end <= start or right <= left or bottom <= top:
         raise ValueError(f"frames {start} to {end}, box {row['bbox']} hold nothing")
     partition = row.get("partition")
     if partition and partition not in PARTITIONS:
         raise ValueError(f"partition {partition} is neither train nor test")
     size = None
     if row.get("width") and row.get("height"):
-        size = (float(row["height"] or ""), float(row["width"] or ""))
-    rate = Fraction(row["fps"] or "").limit_denominator(1001) if row.get("fps") else None
+        size = (_number(row["height"]), _number(row["width"]))
+    rate = Fraction(_number(row["fps"])) if row.get("fps") else None
     if (rate is not None and rate <= 0) or (size is not None and min(size) <= 0):
         raise ValueError("fps, width and height must be above 0")
     video, *rest = video_id.split("#")
     parts = [row.get("person_id") or "", *reversed(rest), video, f"{start:06d}", f"{end:06d}"]
     name = "#".join(part for part in parts if part)
+    check_name(name)
     region = Region(Box(left, top, right - left, bottom - top), size)
     footage = _footage(files, video, (start, end), rate, region)
     return Listed(name, PARTITIONS[partition] if partition else None, footage)
 
 
-def _read_tracks(folder: Path, files: Mapping[str, Path]) -> Iterator[Listed]:
-    for path in sorted(folder.rglob("*.txt")):
-        if len(path.relative_to(folder).parts) < 3:
-            raise UserError(f"{path}: expected ID/VIDEO/{path.name} in {folder}")
+def _read_tracks(folder: Path, files: Files) -> Iterator[Listed]:
+    paths = sorted(folder.rglob("*.txt"))
+    tracks = [path for path in paths if len(path.relative_to(folder).parts) >= 3]
+    if paths and not tracks:  # others beside the tracks may be notes
+        raise UserError(f"{paths[0]}: expected ID/VIDEO/{paths[0].name} in {folder}")
+    for path in tracks:
         person, video = path.parts[-3:-1]
         (start, end), region = _read_track(path)
         name = f"{person}#{video}#{start:06d}#{end:06d}"
@@ -149,12 +193,15 @@ def _read_tracks(folder: Path, files: Mapping[str, Path]) -> Iterator[Listed]:
 def _read_track(path: Path) -> tuple[tuple[int, int], Region]:
     """The first frame and the one behind the last, and the widened box around all boxes."""
     try:
-        lines = [line.split() for line in path.read_text().splitlines()]
+        text = path.read_text(encoding="utf-8-sig")
+        lines = [line.split() for line in text.splitlines()]
         if TITLES not in lines:
             raise ValueError(f"no line {' '.join(TITLES)}")
         rows = np.array([row for row in lines[lines.index(TITLES) + 1 :] if row], np.float64)
         if rows.ndim != 2 or rows.shape[1] != len(TITLES) or rows[:, 3:].min() <= 0:
             raise ValueError(f"expected lines {' '.join(TITLES)}, widths and heights above 0")
+        if not np.isfinite(rows).all() or rows[:, 0].min() < 0:
+            raise ValueError("expected finite numbers, and frames from 0 on")
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not a list of boxes: {error}") from None
     numbers, corners, sizes = rows[:, 0], rows[:, 1:3], rows[:, 3:]
@@ -162,5 +209,6 @@ def _read_track(path: Path) -> tuple[tuple[int, int], Region]:
     left, top = first - INCREASE * (last - first)
     width, height = (1 + 2 * INCREASE) * (last - first)
     in_shares = rows[:, 1:].max() <= MAX_SHARE
-    region = Region(Box(left, top, width, height), (1, 1) if in_shares else None)
+    size = (1, 1) if in_shares else (TRACK_HEIGHT, None)
+    region = Region(Box(left, top, width, height), size)
     return (int(numbers.min()), int(numbers.max()) + 1), region

@@ -4,7 +4,9 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
+from functools import partial
 from itertools import chain, islice
+from math import ceil
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -20,7 +22,10 @@ from datasets.video_writer import VideoWriter
 from errors import UserError
 
 Format = Literal["packed", "frames"]
-Reason = Literal["cannot be read", "too few frames", "too small", "damaged"]
+Reason = Literal[
+    "cannot be read", "too few frames", "too small", "name too long", "damaged", "ends early"
+]
+MAX_NAME = 255  # bytes of a folder's name
 
 
 class Settings(NamedTuple):
@@ -65,19 +70,32 @@ class Outcome(NamedTuple):
 def convert(candidate: Candidate, settings: Settings, target: Path) -> Outcome:
     """Write a clip to `target`: a part of a shard, or a folder of frames.
 
-    A damaged clip is used as far as it goes.
+    A damaged clip is used as far as it goes; one that fails in any other way is rejected.
 
     Raises:
         UserError: `target` cannot be written.
     """
+    try:
+        return _convert(candidate, settings, target)
+    except UserError:
+        raise
+    except Exception as error:  # of a decoder, say: one odd file must not end a run of days
+        return _rejected(candidate, "cannot be read", f"{type(error).__name__}: {error}")
+
+
+def _rejected(candidate: Candidate, reason: Reason, detail: str) -> Outcome:
     split, name, footage = candidate
+    return Outcome(None, Remark(split, name, "rejected", reason, detail, footage.source))
 
-    def rejected(reason: Reason, detail: str) -> Outcome:
-        return Outcome(None, Remark(split, name, "rejected", reason, detail, footage.source))
 
+def _convert(candidate: Candidate, settings: Settings, target: Path) -> Outcome:
+    split, name, footage = candidate
+    rejected = partial(_rejected, candidate)
+    if settings.format == "frames" and len(name.encode()) > MAX_NAME:
+        return rejected("name too long", f"a folder's name has at most {MAX_NAME} bytes")
     with _warnings() as problems:
         try:
-            frame_rate, frames, region = footage.open()
+            frame_rate, frames, region, num_asked = footage.open()
             problems.clear()  # of other parts of the same video
             first = next(frames)
         except UserError as error:
@@ -99,10 +117,17 @@ def convert(candidate: Candidate, settings: Settings, target: Path) -> Outcome:
         converted = _write(
             name, chain(start, pictures), frame_rate / settings.frame_step, settings, target
         )
-    if not problems:
-        return Outcome(converted, None)
-    remark = Remark(split, name, "shortened", "damaged", problems[0], footage.source)
-    return Outcome(converted, remark)
+    shortened = partial(Remark, split, name, "shortened", source=footage.source)
+    if problems:
+        return Outcome(converted, shortened(reason="damaged", detail=problems[0]))
+    # Also where the damage was reported before, for another part of the same video.
+    num_wanted = None if num_asked is None else ceil(num_asked / settings.frame_step)
+    if num_wanted is not None and settings.max_frames is not None:
+        num_wanted = min(num_wanted, settings.max_frames)
+    if num_wanted is not None and converted.num_frames < num_wanted:
+        detail = f"{converted.num_frames} of {num_wanted} frames; the video has no more"
+        return Outcome(converted, shortened(reason="ends early", detail=detail))
+    return Outcome(converted, None)
 
 
 def _write(

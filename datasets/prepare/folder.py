@@ -4,10 +4,12 @@ import csv
 import fcntl
 import json
 import multiprocessing
+import os
 import shutil
 import signal
+import threading
 from collections import Counter, deque
-from collections.abc import Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, closing, contextmanager
@@ -18,8 +20,9 @@ from tqdm import tqdm
 
 from datasets.container import os_reason
 from datasets.pack_writer import PackWriter, is_pack, read_pack
-from datasets.prepare.candidates import SPLITS, Candidate
+from datasets.prepare.candidates import Candidate
 from datasets.prepare.convert import Outcome, Remark, Settings, convert
+from datasets.prepare.splits import SPLITS
 from errors import UserError
 from files import replacing
 
@@ -35,6 +38,7 @@ class Summary(NamedTuple):
     num_frames: int
     num_bytes: int
     remarks: list[Remark]  # earlier ones of finished clips included
+    empty: list[str]  # splits of which every clip was rejected
 
     def text(self) -> str:
         """A line on the clips, and one for each reason why some are missing or shortened."""
@@ -44,6 +48,7 @@ class Summary(NamedTuple):
         ]
         counts = Counter((remark.outcome, remark.reason) for remark in self.remarks)
         lines += [f"{count} {outcome}: {reason}" for (outcome, reason), count in counts.items()]
+        lines += [f"{split}/ is empty: each of its clips was rejected" for split in self.empty]
         return "\n".join(lines)
 
 
@@ -74,19 +79,22 @@ def claimed(output: Path, settings: Mapping[str, object]) -> Iterator[None]:
             raise UserError(f"{output}: another run is preparing clips into it") from None
         except OSError:  # a file system without locks
             pass
-        _check_settings(path, settings)
+        if path.exists() and finished_clips(output):
+            _check_settings(path, settings)
         yield
 
 
+def note_settings(output: Path, settings: Mapping[str, object]) -> None:
+    """From now on `output` is continued with these settings alone; see `claimed`."""
+    with replacing(output / PREPARED) as path:
+        path.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
+
+
 def _check_settings(path: Path, settings: Mapping[str, object]) -> None:
-    if not path.exists():
-        with replacing(path) as temporary:
-            temporary.write_text(json.dumps(settings, indent=1) + "\n")
-        return
     try:
-        earlier = json.loads(path.read_text())
-        changed = [name for name in settings if settings[name] != earlier[name]]
-    except (ValueError, KeyError, TypeError):
+        earlier = json.loads(path.read_text(encoding="utf-8"))
+        changed = [name for name in settings if settings[name] != earlier.get(name, settings[name])]
+    except (ValueError, AttributeError):
         raise UserError(f"{path}: damaged; remove the folder {path.parent}") from None
     if changed:
         was, now = (_option(changed[0], found[changed[0]]) for found in (earlier, settings))
@@ -101,29 +109,24 @@ def _option(name: str, value: object) -> str:
     return f"no {option}" if value is None else f"{option} {value}"
 
 
-def known_splits(output: Path) -> dict[str, str]:
-    """The split of every identity that has a clip in `output`."""
-    return {name.split("#")[0]: split for split, name in _finished(output)}
-
-
 def prepare(
     candidates: list[Candidate], settings: Settings, output: Path, num_workers: int
 ) -> Summary:
     """Write all candidates that are not there yet to `output`/train and /test; see `claimed`.
 
     The clips of a pack stand in the order of the candidates, whatever the number of processes.
-    What was rejected is tried again in every run. The report is written at the end, be it an
-    interruption.
+    What was rejected is tried again in every run. A remark is in the report before its clip counts
+    as finished, whatever ends the run.
 
     Raises:
         UserError: the disk is full, a process died, or what is there is damaged.
     """
-    finished = _finished(output)
+    finished = finished_clips(output)
     missing = [clip for clip in candidates if (clip.split, clip.name) not in finished]
     remarks = [row for row in _read_report(output / REPORT) if (row.split, row.clip) in finished]
     num_clips = num_frames = num_bytes = 0
     with ExitStack() as stack:
-        stack.callback(_write_report, output / REPORT, remarks)
+        write_remark = stack.enter_context(_report(output / REPORT, remarks))
         writers = {}
         for split in sorted({clip.split for clip in candidates}):
             folder = output / split
@@ -138,11 +141,14 @@ def prepare(
         for candidate, target, (converted, remark) in results:
             if remark is not None:
                 remarks.append(remark)
+                write_remark(remark)
             if converted is not None:
                 num_clips += 1
                 num_frames += converted.num_frames
                 num_bytes += _num_bytes(target)
-                if converted.table is not None:
+                if converted.table is None:
+                    target.rename(target.with_name(candidate.name))
+                else:
                     writers[candidate.split].append(
                         candidate.name,
                         converted.frame_rate,
@@ -159,7 +165,15 @@ def prepare(
             f"{output}: none of {len(candidates)} clips could be used, see {output / REPORT}; "
             f"the first: {remarks[0].detail}"
         )
-    return Summary(len(candidates) - len(missing), num_clips, num_frames, num_bytes, remarks)
+    empty = {clip.split for clip in candidates} - {split for split, _ in finished_clips(output)}
+    return Summary(
+        num_earlier=len(candidates) - len(missing),
+        num_clips=num_clips,
+        num_frames=num_frames,
+        num_bytes=num_bytes,
+        remarks=remarks,
+        empty=sorted(empty),
+    )
 
 
 def _convert_all(
@@ -167,7 +181,8 @@ def _convert_all(
 ) -> Generator[tuple[Candidate, Path, Outcome], None, None]:
     """Outcomes in the order of the candidates; a few are at work ahead of the one that is due."""
     jobs = (
-        (candidate, _target(candidate, settings, output, number))
+        # The number of this process: nobody else writes there, not even a worker left by another.
+        (candidate, output / candidate.split / f".{os.getpid()}-{number}.tmp")
         for number, candidate in enumerate(candidates)
     )
     if num_workers == 1:
@@ -175,33 +190,21 @@ def _convert_all(
             yield candidate, target, convert(candidate, settings, target)
         return
     pending: deque[tuple[Candidate, Path, Future[Outcome]]] = deque()
-    with _workers(num_workers) as executor:
-        for candidate, target in jobs:
-            pending.append(
-                (candidate, target, executor.submit(convert, candidate, settings, target))
-            )
-            if len(pending) > AHEAD * num_workers:
-                yield _due(pending)
-        while pending:
-            yield _due(pending)
-
-
-def _target(candidate: Candidate, settings: Settings, output: Path, number: int) -> Path:
-    """Where a worker writes: the place of a folder of frames, or a file that a shard takes in."""
-    name = candidate.name if settings.format == "frames" else f".{number}.tmp"
-    return output / candidate.split / name
-
-
-def _due(
-    pending: deque[tuple[Candidate, Path, Future[Outcome]]],
-) -> tuple[Candidate, Path, Outcome]:
-    candidate, target, future = pending.popleft()
+    last: Candidate | None = None
     try:
-        return candidate, target, future.result()
+        with _workers(num_workers) as executor:
+            for job in [*jobs, None]:
+                if job is not None:
+                    pending.append((*job, executor.submit(convert, job[0], settings, job[1])))
+                while len(pending) > (AHEAD * num_workers if job is not None else 0):
+                    candidate, target, future = pending.popleft()
+                    last = candidate
+                    yield candidate, target, future.result()
     except BrokenProcessPool:
+        place = output if last is None else last.footage.source
         raise UserError(
-            f"{candidate.footage.source}: a process died about here, perhaps for want of memory; "
-            "start again, with fewer --workers: it continues"
+            f"{place}: a process died about here, perhaps for want of memory; start again, with "
+            "fewer --workers: it continues"
         ) from None
 
 
@@ -210,7 +213,7 @@ def _workers(count: int) -> Iterator[ProcessPoolExecutor]:
     """Processes that end at once where the block is left by an exception."""
     others = set(multiprocessing.active_children())
     context = multiprocessing.get_context("spawn")  # nothing of this process's threads and files
-    with ProcessPoolExecutor(count, context, initializer=_leave_ctrl_c_to_the_main_process) as pool:
+    with ProcessPoolExecutor(count, context, initializer=_follow_the_main_process) as pool:
         try:
             yield pool
         except BaseException:
@@ -219,11 +222,20 @@ def _workers(count: int) -> Iterator[ProcessPoolExecutor]:
             raise
 
 
-def _leave_ctrl_c_to_the_main_process() -> None:
+def _follow_the_main_process() -> None:
+    """Leave Ctrl-C to it, and end when it ends, even if it was killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_the_main_process, daemon=True).start()
 
 
-def _finished(output: Path) -> set[tuple[str, str]]:
+def _end_with_the_main_process() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def finished_clips(output: Path) -> set[tuple[str, str]]:
     """Split and name of every clip that is in `output` as a whole."""
     found = set()
     for split in SPLITS:
@@ -254,14 +266,25 @@ def _read_report(path: Path) -> list[Remark]:
     if not path.exists():
         return []
     try:
-        with path.open(newline="") as file:
-            return [Remark(**row) for row in csv.DictReader(file)]  # type: ignore[arg-type]
-    except (TypeError, UnicodeDecodeError, csv.Error):
+        with path.open(newline="", encoding="utf-8", errors="replace") as file:
+            rows = [row for row in csv.DictReader(file) if None not in row.values()]  # torn off
+            return [Remark(**row) for row in rows]  # type: ignore[arg-type]
+    except (TypeError, csv.Error):
         raise UserError(f"{path}: no longer as it was written; remove it") from None
 
 
-def _write_report(path: Path, remarks: Iterable[Remark]) -> None:
-    with replacing(path) as temporary, temporary.open("w", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(Remark._fields)
-        table.writerows(remarks)
+@contextmanager
+def _report(path: Path, remarks: Iterable[Remark]) -> Iterator[Callable[[Remark], None]]:
+    """A report of these remarks, and a function that adds one to it."""
+    with (
+        replacing(path) as temporary,
+        temporary.open("w", newline="", encoding="utf-8") as file,
+    ):
+        csv.writer(file).writerows([Remark._fields, *remarks])
+    with path.open("a", newline="", encoding="utf-8") as file:
+
+        def write(remark: Remark) -> None:
+            csv.writer(file).writerow(remark)
+            file.flush()
+
+        yield write

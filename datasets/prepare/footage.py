@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from fractions import Fraction
+from math import ceil
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
@@ -12,30 +13,35 @@ from datasets.prepare.records import read_record
 from datasets.source import Frame
 from datasets.video import VideoError, VideoReader, open_clip
 
+SAME_RATE = Fraction(1, 1000)  # of a rate
+
 
 class Opened(NamedTuple):
     """Frames, uint8 H x W x 3, decoded as they are asked for, and what to keep of each."""
 
     frame_rate: Fraction
     frames: Iterator[Frame]
-    region: "Region | None"  # None: the whole picture, fitted
+    region: "Region | None" = None  # None: the whole picture, fitted
+    num_frames: int | None = None  # that a list asks for; None: as many as there are
 
 
 class Region(NamedTuple):
     """A box of a picture of another size than the frames may have.
 
     box: in pixels of `size`, which is (height, width); (1, 1) where it is in shares of the picture.
-    None: in pixels of the frames.
+    A width of None is in proportion to the frames. None: in pixels of the frames.
     """
 
     box: Box
-    size: tuple[float, float] | None
+    size: tuple[float, float | None] | None
 
     def within(self, image_size: tuple[int, int]) -> Box:
         """The same box in pixels of a picture of `image_size` (height, width)."""
         if self.size is None:
             return self.box
-        x, y = image_size[1] / self.size[1], image_size[0] / self.size[0]
+        height, width = self.size
+        y = image_size[0] / height
+        x = y if width is None else image_size[1] / width
         left, top, width, height = self.box
         return Box(left * x, top * y, width * x, height * y)
 
@@ -64,14 +70,15 @@ class WholeClip(NamedTuple):
 
     def open(self) -> Opened:
         clip = open_clip(self.path)
-        return Opened(clip.frame_rate, iter(clip), None)
+        return Opened(clip.frame_rate, iter(clip))
 
 
 class BoxedClip(NamedTuple):
     """The frames from `start` up to `end`, which is left out, of a video, cut out along a box.
 
     Frame numbers count at `frame_rate`, which need not be the file's: what is shown at the same
-    time is taken. None: they are those of the file.
+    time is taken. None: they are those of the file, and so they are where the two rates differ by
+    less than SAME_RATE: lists round 30000/1001 to 29.97, or to 30.
     """
 
     path: Path
@@ -86,9 +93,13 @@ class BoxedClip(NamedTuple):
 
     def open(self) -> Opened:
         clip: VideoReader = open_clip(self.path)
-        rate = self.frame_rate or clip.frame_rate
-        part = Excerpt(clip, self.start / rate, self.end / rate)
-        return Opened(part.frame_rate, iter(part), self.region)
+        rate = self.frame_rate
+        if rate is None or abs(rate / clip.frame_rate - 1) < SAME_RATE:
+            rate = clip.frame_rate
+        start, end = self.start / rate, self.end / rate
+        part = Excerpt(clip, start, end)
+        num_frames = ceil(end * clip.frame_rate) - ceil(start * clip.frame_rate)
+        return Opened(part.frame_rate, iter(part), self.region, num_frames)
 
 
 class RecordClip(NamedTuple):
@@ -105,7 +116,7 @@ class RecordClip(NamedTuple):
 
     def open(self) -> Opened:
         frames = read_record(self.path, self.offset, self.num_bytes)
-        return Opened(DEFAULT_FRAME_RATE, iter(frames), None)
+        return Opened(DEFAULT_FRAME_RATE, iter(frames))
 
 
 class Unreadable(NamedTuple):

@@ -75,7 +75,7 @@ def model():
     optimizer = torch.optim.Adam([*generator.parameters(), *detector.parameters()], lr=1e-2)
     rng = np.random.default_rng(0)
     corners = torch.tensor([[-0.2, -0.2], [0.2, -0.2], [-0.2, 0.2], [0.2, 0.2]])
-    for _ in range(120):
+    for _ in range(200):
         squares = [(*rng.integers(4, 61 - side, 2), side) for side in rng.integers(14, 50, 4)]
         frames = torch.tensor(np.stack([picture(*square, SIZE) for square in squares]))
         frames = frames.movedim(-1, 1) / 255

@@ -89,7 +89,9 @@ def test_kinds_of_steps(warm_up):
     contestant = build_contestant(config, CPU)
     assert list(contestant.kinds) == ["plain", "mixing"]
     batch = first_batch(config)
-    found = {kind: take_step(contestant.trainer, batch, coin) for kind, coin in contestant.kinds.items()}
+    found = {
+        kind: take_step(contestant.trainer, batch, coin) for kind, coin in contestant.kinds.items()
+    }
     name = "discriminator_loss/consistency"
     assert [name in result.scalars for result in found.values()] == [False, True]
     assert all(torch.isfinite(result.scalars["loss/total"]) for result in found.values())

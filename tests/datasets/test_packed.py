@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pickle
 import tarfile
 from concurrent.futures import ThreadPoolExecutor
@@ -263,3 +264,60 @@ def test_id_sampling_needs_ids(tmp_path):
         writer.finish()
     with pytest.raises(UserError, match=r"no clip is named id#name.*\(plain\)"):
         PackedClips(tmp_path, SIZE, id_sampling=True)
+
+
+@pytest.mark.parametrize("quality", [50, 90, 95, 100])
+def test_noise(tmp_path, quality):
+    """Frames with as many details as there can be, for which JPEG needs the most bytes."""
+    noise = np.random.default_rng(0).integers(256, size=(256, 256, 3), dtype=np.uint8)
+    with PackWriter(tmp_path, (256, 256)) as writer:
+        table = write_fragment(tmp_path / ".part", "a", [noise], quality)
+        writer.append("a", Fraction(25), "", tmp_path / ".part", table)
+        writer.finish()
+    (found,) = PackedClips(tmp_path, (256, 256)).read(0, [0])
+    error = abs(found.astype(int) - noise).mean()
+    assert error < {50: 40, 90: 12, 95: 7, 100: 2}[quality]
+
+
+@pytest.mark.parametrize("change", [lambda data: data[:-512], lambda data: data + bytes(512)])
+def test_a_part_that_another_program_changed(tmp_path, change):
+    with PackWriter(tmp_path / "train", SIZE) as writer:
+        add(writer, "a", 3)
+        part = tmp_path / "part"
+        table = write_fragment(part, "b", [numbered_frame(0, SIZE)], 95)
+        part.write_bytes(change(part.read_bytes()))
+        with pytest.raises(UserError, match=r"part: has \d+ bytes instead of \d+; another program"):
+            writer.append("b", Fraction(25), "", part, table)
+        writer.finish()
+    source = PackedClips(tmp_path / "train", SIZE)
+    assert frame_numbers(np.stack([*source.stream(0)])) == [0, 1, 2]
+
+
+def test_interrupted_within_a_character(tmp_path):
+    with PackWriter(tmp_path, SIZE) as writer:
+        add(writer, "日本", 2)
+    lines = tmp_path / CLIPS
+    lines.write_bytes(2 * lines.read_bytes())
+    content = lines.read_bytes()
+    lines.write_bytes(content[: content.rindex("本".encode()) + 1])
+    with PackWriter(tmp_path, SIZE) as writer:
+        assert [clip.name for clip in writer.clips] == ["日本"]
+        writer.finish()
+    assert PackedClips(tmp_path, SIZE).clips[0].name == "日本"
+
+
+def test_interrupted_before_the_first_clip(tmp_path):
+    """Such a pack is nothing yet, whatever size it was meant to have."""
+    (tmp_path / PACK).write_text(json.dumps({"format": 1, "image_size": [32, 32]}))
+    with PackWriter(tmp_path, SIZE) as writer:
+        add(writer, "a", 2)
+        writer.finish()
+    assert PackedClips(tmp_path, SIZE).num_frames(0) == 2
+
+
+def test_a_disk_that_fails_at_the_end(tmp_path):
+    writer = PackWriter(tmp_path / "train", SIZE)
+    add(writer, "a", 2)
+    os.close(writer._lines.fileno())
+    with pytest.raises(UserError, match="train: cannot be written: bad file descriptor"):
+        writer.__exit__()

@@ -1,5 +1,9 @@
 """Listing packed clips and taking them out again."""
 
+import json
+import os
+import subprocess
+import sys
 from fractions import Fraction
 
 import numpy as np
@@ -11,7 +15,7 @@ from datasets.pack_writer import PackWriter, write_fragment
 from datasets.packed import PackedClips
 from datasets.video import open_clip
 from tests.media import frame_numbers, numbered_frame
-from tests.runs import error_line
+from tests.runs import REPOSITORY, environment, error_line
 
 PROG = "python -m datasets.unpack"
 
@@ -80,3 +84,26 @@ def test_a_damaged_clip_leaves_nothing(packed, tmp_path, capsys):
     ]
     assert sorted(failed) == [0, 2]
     assert "is damaged; copy the folder again" in error_line(capsys, PROG)
+
+
+def test_list_of_an_unfinished_pack(packed, capsys):
+    header = packed / "pack.json"
+    header.write_text(json.dumps({"format": 1, "image_size": [48, 64]}))
+    assert run(packed) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[:2]] == ["id1#a", "id2#b"]
+    assert lines[2] == f"{packed}: 2 clips so far; packing has not finished"
+    assert run(packed, "--clip", "id1#a", "--output", packed.parent / "a.mp4") == 2
+    assert "packing ended early, after 2 clips" in error_line(capsys, PROG)
+
+
+def test_a_reader_that_has_seen_enough(packed):
+    """`| head` closes the pipe."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    command = [sys.executable, "-m", "datasets.unpack", str(packed)]
+    ended = subprocess.run(
+        command, cwd=REPOSITORY, env=environment(), stdout=writer, stderr=subprocess.PIPE
+    )
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (0, b"")

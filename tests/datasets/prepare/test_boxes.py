@@ -99,12 +99,16 @@ def track(path, lines, titles="FRAME \tX \tY \tW \tH "):
 
 
 def test_tracks_in_shares_and_in_pixels(tmp_path, videos):
+    """Pixels are those of a video 360 high, 7.5 times as high as this one."""
     folder = tmp_path / "txt"
+    write(folder / "README.txt", "how these were made")
     track(
         folder / "id00012" / "abc" / "00001.txt",
         [("000003", 0.25, 0.25, 0.25, 0.5), ("000004", 0.375, 0.25, 0.375, 0.25)],
     )
-    track(folder / "id00012" / "abc" / "00002.txt", [(20, 16, 12, 32, 24), (22, 16, 12, 32, 24)])
+    track(
+        folder / "id00012" / "abc" / "00002.txt", [(20, 120, 90, 240, 180), (22, 120, 90, 240, 180)]
+    )
     shares, pixels = read_boxes(folder, videos)
     assert shares.name == "id00012#abc#000003#000005"
     assert pixels.name == "id00012#abc#000020#000023"

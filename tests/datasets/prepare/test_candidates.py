@@ -1,16 +1,20 @@
 """Which clips are found, under which names, and in which split."""
 
+import os
+
 import pytest
 
-from datasets.prepare.candidates import find_candidates, split_identities
+from datasets.prepare.candidates import find_clips, in_splits
 from datasets.prepare.footage import RecordClip, Unreadable
+from datasets.prepare.splits import assign_splits
 from errors import UserError
 from tests.datasets.prepare.files import robot_record, write_records
 from tests.media import truncate, write_clip, write_frame_folder, write_strip
 
 
-def find(folder, test_share=0.0, seed=0, known=None):
-    return find_candidates(folder, None, test_share, seed, known or {})
+def find(folder, test_share=0.0, seed=0):
+    listed = find_clips(folder, None)
+    return in_splits(listed, assign_splits(listed, test_share, seed, set(), {}))
 
 
 def names(candidates):
@@ -25,7 +29,7 @@ def test_splits_kinds_and_subfolders(tmp_path):
     (tmp_path / "train" / "notes.txt").touch()
     (tmp_path / "train" / ".hidden.mp4").touch()
     (tmp_path / "other").mkdir()
-    write_clip(tmp_path / "other" / "no.mp4", 2)
+    (tmp_path / "other" / "list.csv").touch()
     assert names(find(tmp_path)) == [
         "test/strip",
         "train/id3#walk",
@@ -34,18 +38,63 @@ def test_splits_kinds_and_subfolders(tmp_path):
     ]
 
 
-def test_names_that_differ_in_the_suffix_alone_keep_it(tmp_path):
-    for name in ("a.mp4", "a.gif", "b.mp4"):
-        write_clip(tmp_path / "train" / name, 2)
-    assert names(find(tmp_path)) == ["train/a.gif", "train/a.mp4", "train/b"]
+def test_trees_of_voxceleb2(tmp_path):
+    """dev/ is for training; mp4/ is no identity."""
+    write_clip(tmp_path / "dev" / "mp4" / "id1" / "video" / "00001.mp4", 2)
+    write_clip(tmp_path / "test" / "mp4" / "id8" / "video" / "00001.mp4", 2)
+    (tmp_path / "test" / "notes.txt").touch()
+    assert names(find(tmp_path)) == ["test/id8#video#00001", "train/id1#video#00001"]
 
 
-def test_the_same_name_twice_is_refused(tmp_path):
-    write_clip(tmp_path / "train" / "a#b.mp4", 2)
-    write_clip(tmp_path / "train" / "a" / "b.mp4", 2)
-    write_clip(tmp_path / "train" / "a#b.gif", 2)
-    with pytest.raises(UserError, match=r"2 clips would be train/a#b\.mp4; rename them"):
+def test_all_splits_are_taken(tmp_path):
+    for number, split in enumerate(("train", "val", "test")):
+        write_clip(tmp_path / split / f"{number}.mp4", 2)
+    assert names(find(tmp_path)) == ["test/1", "test/2", "train/0"]
+
+
+@pytest.mark.parametrize("stranger", ["extra/a.mp4", "clip.mp4", "validation/id/a.mp4"])
+def test_clips_beside_the_splits_are_refused(tmp_path, stranger):
+    write_clip(tmp_path / "train" / "a.mp4", 2)
+    write_clip(tmp_path / stranger, 2)
+    name = stranger.split("/")[0]
+    with pytest.raises(UserError, match=f"{name}: has clips, but lies beside train/; move it"):
         find(tmp_path)
+
+
+@pytest.mark.parametrize("other", ["a#b.gif", "a/b.mp4"])
+def test_the_same_name_twice_is_refused(tmp_path, other):
+    """With a suffix to tell them, the first would have another name once the second joins."""
+    write_clip(tmp_path / "train" / "a#b.mp4", 2)
+    write_clip(tmp_path / "train" / other, 2)
+    with pytest.raises(UserError, match=r"2 clips would be train/a#b; rename"):
+        find(tmp_path)
+
+
+@pytest.mark.parametrize("other", ["video.mp4", "inner/a.png", "traj.tfrecords"])
+def test_pictures_beside_clips_are_refused(tmp_path, other):
+    write_frame_folder(tmp_path / "train" / "id1", 2)
+    (tmp_path / "train" / "id1" / other).parent.mkdir(exist_ok=True)
+    (tmp_path / "train" / "id1" / other).touch()
+    name = other.split("/")[0]
+    with pytest.raises(UserError, match=f"id1: holds pictures, .* and {name}, as a folder of"):
+        find(tmp_path)
+
+
+def test_a_loop_of_links(tmp_path):
+    write_clip(tmp_path / "train" / "id1" / "a.mp4", 2)
+    (tmp_path / "train" / "id1" / "up").symlink_to(tmp_path / "train")
+    with pytest.raises(UserError, match="up: a link to a folder that it lies in"):
+        find(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a\nb.mp4", "a\\b.mp4", b"caf\xe9.mp4"])
+def test_names_that_no_folder_can_have(tmp_path, name):
+    path = tmp_path / "train" / os.fsdecode(name)
+    path.parent.mkdir()
+    path.touch()
+    with pytest.raises(UserError, match="cannot be the name of a clip") as caught:
+        find(tmp_path)
+    assert str(caught.value).isprintable()
 
 
 def test_records_are_clips(tmp_path):
@@ -84,27 +133,3 @@ def test_identities_are_kept_apart(tmp_path):
     assert (len(splits["train"]), len(splits["test"])) == (4, 2)
     assert not splits["train"] & splits["test"]
     assert len(found) == 12
-
-
-def test_split_follows_from_the_seed_alone():
-    identities = {f"id{n}" for n in range(40)}
-    first = split_identities(identities, 0.25, 0, {})
-    assert [*first.values()].count("test") == 10
-    assert split_identities({f"id{n}" for n in range(39, -1, -1)}, 0.25, 0, {}) == first
-    assert split_identities(identities, 0.25, 1, {}) != first
-    assert set(split_identities(identities, 0, 0, {}).values()) == {"train"}
-    assert [*split_identities(identities, 0.001, 0, {}).values()].count("test") == 1
-
-
-def test_who_has_a_split_stays_there():
-    """New identities join; nobody changes sides."""
-    before = split_identities({f"id{n}" for n in range(20)}, 0.2, 0, {})
-    after = split_identities({f"id{n}" for n in range(40)}, 0.2, 0, before)
-    assert {name: after[name] for name in before} == before
-    assert [*after.values()].count("test") == 8
-
-
-def test_one_identity_cannot_be_split():
-    with pytest.raises(UserError, match=r"--test-share 0\.05: there is one identity, anna"):
-        split_identities({"anna"}, 0.05, 0, {})
-    assert split_identities({"anna"}, 0, 0, {}) == {"anna": "train"}

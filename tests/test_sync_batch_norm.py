@@ -10,7 +10,7 @@ from torch.testing import assert_close
 
 import distributed
 from model import Model
-from modules.sync_batch_norm import SyncBatchNorm, synchronize_batch_norm
+from sync_batch_norm import SyncBatchNorm, synchronize_batch_norm
 from tests.factories import tiny_config
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")

@@ -1,0 +1,129 @@
+"""Animation from file to file: time and memory of its parts, in turns and overlapped."""
+
+import statistics
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+from tqdm import tqdm
+
+from animation.animation import Animation
+from animation.inputs import DrivingFrames, open_driving
+from animation.layouts import AnimatedBatch
+from animation.movers import Mover
+from animation.writing import Output, write_animation
+from datasets.container import DEFAULT_FRAME_RATE
+from datasets.source import Frame, Frames
+from datasets.video import open_clip
+from datasets.video_writer import VideoWriter
+
+_WARM_UP = 1  # rounds, in which libraries choose their kernels and networks are compiled
+
+
+def in_turns(runs: dict[str, Callable[[], object]], num_rounds: int) -> dict[str, float]:
+    """Median seconds of each; whatever else the machine does reaches all of them."""
+    found: dict[str, list[float]] = {name: [] for name in runs}
+    for index in tqdm(range(_WARM_UP + num_rounds), unit="round", disable=None):
+        for name, run in runs.items():
+            started = time.perf_counter()
+            run()
+            if index >= _WARM_UP:
+                found[name].append(time.perf_counter() - started)
+    return {name: statistics.median(times) for name, times in found.items()}
+
+
+class WholeClips:
+    """Animates .mp4 files into .mp4 files.
+
+    Args:
+        driving: the frames of the clip, uint8 N x H x W x 3.
+    """
+
+    def __init__(self, mover: Mover, source: Frame, driving: Frames, batch_size: int) -> None:
+        self.mover = mover
+        self.source = source
+        self.driving = driving
+        self.batch_size = batch_size
+
+    def measure(self, num_rounds: int) -> list[dict[str, Any]]:
+        """Frames/s of reading, networks and writing alone, of all in turns, and overlapped."""
+        with self._clip(len(self.driving)) as clip:
+            output = clip.with_name("output.mp4")
+            runs: dict[str, Callable[[], object]] = {
+                "reading": lambda: list(open_clip(clip)),
+                "networks": lambda: list(self._animation(self.driving).frames()),
+                "writing": partial(_write, self.driving, output),
+                "in turns": lambda: self._animate(clip, output, overlapped=False),
+                "overlapped": lambda: self._animate(clip, output, overlapped=True),
+            }
+            seconds = in_turns(runs, num_rounds)
+        rates = {name: len(self.driving) / found for name, found in seconds.items()}
+        rows: list[dict[str, Any]] = [
+            {"clip": name, "frames_per_second": rate, "ratio": None} for name, rate in rates.items()
+        ]
+        rows[-1]["ratio"] = rates["overlapped"] / rates["in turns"]
+        return rows
+
+    def memory(self, num_frames: int) -> dict[int, float]:
+        """Resident MiB after a tenth of `num_frames` and after all of them (Linux)."""
+        found: dict[int, float] = {}
+        num_done = 0
+
+        def note(batch: AnimatedBatch) -> None:
+            nonlocal num_done
+            num_done += len(batch.driving)
+            for wanted in (num_frames // 10, num_frames):
+                if num_done >= wanted:
+                    found.setdefault(wanted, _resident_mib())
+
+        with self._clip(num_frames) as clip:
+            self._animate(clip, clip.with_name("output.mp4"), note, overlapped=True)
+        return found
+
+    @contextmanager
+    def _clip(self, num_frames: int) -> Iterator[Path]:
+        """A file of `num_frames`, the driving ones again and again, in a folder that then goes."""
+        with TemporaryDirectory() as folder:
+            clip = Path(folder) / "driving.mp4"
+            _write((self.driving[i % len(self.driving)] for i in range(num_frames)), clip)
+            yield clip
+
+    def _animation(self, driving: DrivingFrames) -> Animation:
+        return Animation(
+            self.mover,
+            self.source,
+            open_driving(driving),
+            reference=None,
+            swapper=None,
+            backgrounds=None,
+            paster=None,
+            is_transparent=False,
+            batch_size=self.batch_size,
+            notes=[],
+        )
+
+    def _animate(
+        self,
+        clip: Path,
+        output: Path,
+        on_batch: Callable[[AnimatedBatch], object] = lambda _: None,
+        *,
+        overlapped: bool,
+    ) -> None:
+        write_animation(self._animation(clip), Output(output), on_batch, overlapped)
+
+
+def _write(frames: Iterable[Frame], path: Path) -> None:
+    with VideoWriter(path, DEFAULT_FRAME_RATE) as video:
+        for frame in frames:
+            video.write(frame)
+
+
+def _resident_mib() -> float:
+    status = Path("/proc/self/status").read_text().splitlines()
+    (line,) = [line for line in status if line.startswith("VmRSS:")]
+    return int(line.split()[1]) / 1024

@@ -1,0 +1,92 @@
+"""benchmarks/animate.py on tiny networks: its rows, and that they paint the same."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from benchmarks import animate, whole_clips
+from benchmarks.animate import plain_loop, stage_rows
+from cli import run_entry_point
+from model import Model
+from tests.factories import noise_inputs, tiny_config, tiny_overrides
+from tests.runs import call, error_line
+
+SMALL = (*tiny_overrides(), "masks=null", "background=null", "discriminator=null")
+SHORT = ("--rounds", 1, "--frames", 3, "--clip-frames", 5, "--batch-size", 2)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
+def test_report_and_tables(tmp_path, capsys):
+    output = tmp_path / "animate.json"
+    arguments = ("--config", "demo.yaml", *SMALL, *SHORT, "--memory-frames", 20)
+    assert call(animate, *arguments, "--output", output) == 0
+    report = json.loads(output.read_text())
+    stages = {row["stage"]: row for row in report["stages"]}
+    assert list(stages) == [
+        "plain loop", "fewer products", "source once", "batches", "folded norms",
+        "regrouped outputs", "channels last", "bf16",
+    ]  # fmt: skip
+    assert stages["plain loop"]["ratio"] == 1
+    assert stages["plain loop"]["max_error"] == 0
+    *exact, half = stages.values()
+    assert all(row["max_error"] < 1e-4 for row in exact)
+    assert half["max_error"] > 0
+    assert half["psnr"] > 40
+    assert all(row["frames_per_second"] > 0 for row in report["stages"] + report["clips"])
+    assert [row["clip"] for row in report["clips"]] == [
+        "reading", "networks", "writing", "in turns", "overlapped",
+    ]  # fmt: skip
+    assert list(report["resident_mib"]) == ["2", "20"]
+    printed = capsys.readouterr().out
+    assert f"| {stages['bf16']['frames_per_second']:.2f}" in printed
+    assert "after 20 frames" in printed
+
+
+def test_a_checkpoint(tiny_run, tmp_path):
+    arguments = ("--checkpoint", tiny_run / "checkpoints" / "best.pt", *SHORT)
+    assert call(animate, *arguments, "--output", tmp_path / "animate.json") == 0
+    report = json.loads((tmp_path / "animate.json").read_text())
+    assert report["stages"][-2]["max_error"] < 1e-4
+
+
+@pytest.mark.parametrize("levers", [(), (animate.AS_PUBLISHED,)])
+def test_the_plain_loop_is_the_branch(levers):
+    """Absolute and relative motion agree where the reference has the source's keypoints."""
+    config = tiny_config("masks=null", "background=null", "discriminator=null")
+    model = Model(config).eval()
+    inputs = noise_inputs(config, batch=1)
+    with torch.no_grad():
+        expected = model.branches["motion"](inputs).prediction
+        found = plain_loop(model, inputs.source, inputs.source, levers)(inputs.driving)
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+def test_rows_by_hand():
+    rows = stage_rows({"plain": 8.0, "fast": 2.0}, {"plain": (0.0, None), "fast": (0.5, 6.0)}, 4)
+    assert [row["frames_per_second"] for row in rows] == [0.5, 2]
+    assert [row["ratio"] for row in rows] == [1, 4]
+    assert [row["psnr"] for row in rows] == [None, 6]
+
+
+def test_rounds_are_taken_in_turns():
+    order = []
+    runs = {name: lambda name=name: order.append(name) for name in "ab"}
+    seconds = whole_clips.in_turns(runs, 2)
+    assert order == ["a", "b"] * 3  # the first round warms up
+    assert list(seconds) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("--output", "."), "--output .: is a folder"),
+        (("--config", "vox-masks.yaml"), "motion is null"),
+        (("--checkpoint", "x.pt", "seed=1"), "seed=1: a checkpoint has its own config"),
+    ],
+)
+def test_bad_input_is_one_line(capsys, arguments, expected):
+    argv = [*arguments, "--device", "cpu"]
+    assert run_entry_point(animate.main, animate.build_parser(), argv) == 2
+    assert expected in error_line(capsys, "python -m benchmarks.animate")

@@ -1,0 +1,214 @@
+"""What ends a run, and what does not: kills, odd clips, odd folders; and what later runs keep."""
+
+import csv
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from datasets.packed import PackedClips
+from datasets.prepare import folder as prepare_folder
+from datasets.prepare.candidates import Candidate
+from datasets.prepare.convert import Remark, Settings, convert
+from datasets.prepare.footage import WholeClip
+from errors import UserError
+from tests.datasets.prepare import dying
+from tests.datasets.prepare.files import run
+from tests.media import damage, frame_numbers, write_clip, write_strip
+from tests.runs import REPOSITORY, environment, error_line, wait_until
+
+PROG = "python -m datasets.prepare"
+SETTINGS = Settings("packed", (48, 64), "crop", 95, 1, 2, None, 1)
+
+
+def names(output, split):
+    return {clip.name for clip in PackedClips(output / split, (48, 64)).clips}
+
+
+def report(output):
+    with (output / "report.csv").open(newline="") as file:
+        return {row["clip"]: row for row in csv.DictReader(file)}
+
+
+def is_alive(process_id):
+    try:
+        return Path(f"/proc/{process_id}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="lists processes as Linux does")
+@pytest.mark.parametrize("form", ["packed", "frames"])
+def test_killed_without_a_warning(tmp_path, form):
+    """SIGKILL of the command alone: its processes end too, remarks and clips so far are kept."""
+    clips, out = tmp_path / "clips" / "train", tmp_path / "out"
+    short = write_clip(clips / "00.mp4", 60, (96, 128), gop=12, codec_options={"bf": "0"})
+    damage(short, 30, 59)
+    first = write_clip(clips / "01.mp4", 60, (96, 128))
+    for number in range(2, 24):
+        shutil.copy(first, clips / f"{number:02d}.mp4")
+    options = ["--image-size", "96x128", "--workers", "2", "--format", form]
+    command = [sys.executable, "-m", "datasets.prepare", *options]
+    command += ["--input", str(clips.parent), "--output", str(out)]
+    process = subprocess.Popen(command, cwd=REPOSITORY, env=environment())
+    found = partial(prepare_folder.finished_clips, out)
+    wait_until(lambda: len(found()) >= 1, process)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    process.kill()
+    process.wait()
+    assert len(children) >= 2
+    assert 1 <= len(found()) < 24
+    assert report(out)["00"]["outcome"] == "shortened"
+    deadline = time.monotonic() + 10
+    while any(map(is_alive, children)) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not any(map(is_alive, children))
+
+    assert run(clips.parent, out, *options) == 0
+    assert len(found()) == 24
+    assert [*report(out)] == ["00"]
+    assert not [*(out / "train").glob(".*")]
+    if form == "packed":
+        packed = PackedClips(out / "train", (96, 128))
+        for index in range(1, 24):
+            assert frame_numbers(packed.read(index, [0, 59])) == [0, 59]
+
+
+def test_a_report_that_was_torn_off(tmp_path):
+    """Its last row is of a clip that was not finished."""
+    clips = tmp_path / "clips" / "train"
+    for name in ("a", "ab"):
+        damage(write_clip(clips / f"{name}.mp4", 60, gop=12, codec_options={"bf": "0"}), 30, 59)
+    assert run(tmp_path / "clips", tmp_path / "out") == 0
+    rows = report(tmp_path / "out")
+    path = tmp_path / "out" / "report.csv"
+    path.write_bytes(path.read_bytes() + b"train,a,shortened\xe6")
+    assert run(tmp_path / "clips", tmp_path / "out") == 0
+    assert report(tmp_path / "out") == rows
+
+
+def test_a_process_that_dies_while_others_are_sent_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(prepare_folder, "convert", dying.die_at_the_second)
+    clips = [Candidate("train", str(n), WholeClip(tmp_path / str(n))) for n in range(20)]
+    results = prepare_folder._convert_all(clips, SETTINGS, tmp_path, 2)
+    next(results)
+    time.sleep(1)  # now the second is dead
+    with pytest.raises(UserError, match="0: a process died about here"):
+        next(results)
+
+
+class Odd:
+    source = "odd.mp4"
+
+    def open(self):
+        raise ZeroDivisionError("division by zero")
+
+
+def test_a_clip_that_fails_in_an_unknown_way(tmp_path):
+    outcome = convert(Candidate("train", "a", Odd()), SETTINGS, tmp_path / "part")
+    detail = "ZeroDivisionError: division by zero"
+    remark = Remark("train", "a", "rejected", "cannot be read", detail, "odd.mp4")
+    assert outcome == (None, remark)
+
+
+def test_long_names(tmp_path):
+    write_clip(tmp_path / "clips" / "train" / ("x" * 150) / ("y" * 150 + ".mp4"), 2)
+    write_clip(tmp_path / "clips" / "train" / "short.mp4", 2)
+    long = "x" * 150 + "#" + "y" * 150
+    assert run(tmp_path / "clips", tmp_path / "packed") == 0
+    assert names(tmp_path / "packed", "train") == {long, "short"}
+    assert run(tmp_path / "clips", tmp_path / "frames", "--format", "frames") == 0
+    assert [path.name for path in (tmp_path / "frames" / "train").iterdir()] == ["short"]
+    assert report(tmp_path / "frames")[long]["reason"] == "name too long"
+
+
+def test_settings_count_once_a_clip_is_finished(tmp_path, capsys):
+    """A first run that came to nothing does not bind the next."""
+    write_strip(tmp_path / "clips" / "anna#a.png", 3)
+    out = tmp_path / "out"
+    assert run(tmp_path / "clips", out) == 2
+    assert "there is one identity, anna" in error_line(capsys, PROG)
+    assert run(tmp_path / "clips", out, "--test-share", 0, "--min-frames", 9) == 2
+    assert "none of 1 clips could be used" in error_line(capsys, PROG)
+    assert run(tmp_path / "clips", out, "--test-share", 0) == 0
+    capsys.readouterr()
+    assert run(tmp_path / "clips", out, "--test-share", 0, "--min-frames", 2, "--seed", 1) == 2
+    assert "was prepared with --seed 0, not --seed 1" in error_line(capsys, PROG)
+    (tmp_path / "clips").rename(tmp_path / "moved")
+    assert run(tmp_path / "moved", out, "--test-share", 0) == 2
+    assert f"was prepared with --input {tmp_path / 'clips'}, not" in error_line(capsys, PROG)
+
+
+def test_a_note_without_a_setting_that_came_later(tmp_path):
+    write_strip(tmp_path / "clips" / "train" / "a.png", 3)
+    assert run(tmp_path / "clips", tmp_path / "out") == 0
+    path = tmp_path / "out" / "prepared.json"
+    note = json.loads(path.read_text())
+    del note["min_size"]
+    path.write_text(json.dumps(note))
+    assert run(tmp_path / "clips", tmp_path / "out") == 0
+
+
+def test_a_draw_is_kept_when_clips_join_an_interrupted_run(tmp_path, monkeypatch):
+    for number in range(8):
+        write_strip(tmp_path / "clips" / f"{number}.png", 2)
+
+    def interrupted(candidate, settings, target):
+        if candidate.split == "train":
+            raise KeyboardInterrupt
+        return convert(candidate, settings, target)
+
+    out = tmp_path / "out"
+    with monkeypatch.context() as patch:
+        patch.setattr(prepare_folder, "convert", interrupted)
+        assert run(tmp_path / "clips", out, "--test-share", 0.25) == 130
+    drawn = json.loads((out / "splits.json").read_text())
+    for number in range(8, 24):
+        write_strip(tmp_path / "clips" / f"{number}.png", 2)
+    assert run(tmp_path / "clips", out, "--test-share", 0.25) == 0
+    assert len(names(out, "test")) == 6
+    assert {name: "test" if name in names(out, "test") else "train" for name in drawn} == drawn
+
+
+def test_who_is_in_both_splits_is_named(tmp_path, caplog):
+    for place in ("train/id1#a", "train/id2#b", "test/id1#c"):
+        write_strip(tmp_path / "clips" / f"{place}.png", 2)
+    for _ in range(2):
+        caplog.clear()
+        assert run(tmp_path / "clips", tmp_path / "out") == 0
+        assert "1 identities are in train/ and in test/, the first is id1" in caplog.text
+
+
+def test_a_split_that_has_nothing_left(tmp_path, capsys):
+    write_strip(tmp_path / "clips" / "train" / "a.png", 3)
+    write_clip(tmp_path / "clips" / "test" / "b.mp4", 1)
+    assert run(tmp_path / "clips", tmp_path / "out") == 0
+    assert "test/ is empty: each of its clips was rejected" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="who may read everything")
+def test_a_folder_that_may_not_be_read(tmp_path, capsys):
+    write_strip(tmp_path / "clips" / "train" / "a.png", 3)
+    (tmp_path / "clips" / "train" / "id1").mkdir(mode=0)
+    assert run(tmp_path / "clips", tmp_path / "out") == 2
+    assert "id1: permission denied" in error_line(capsys, PROG)
+
+
+def test_quality(tmp_path):
+    write_clip(tmp_path / "clips" / "train" / "a.mp4", 4)
+    for quality in (60, 95):
+        assert run(tmp_path / "clips", tmp_path / f"{quality}", "--quality", quality) == 0
+    small, large = (PackedClips(tmp_path / name / "train", (48, 64)) for name in ("60", "95"))
+    assert len(small.jpeg(0, 0)) < 0.8 * len(large.jpeg(0, 0))
+
+
+def test_processes_do_without_torch():
+    """It takes 300 MB in each of them."""
+    code = "import sys, datasets.prepare.__main__; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, env=environment(), check=True)
