@@ -34,6 +34,9 @@ from tests.media import write_clip, write_tone
 from tests.published_files import fomm_content, motion_config, write
 from tests.runs import REPOSITORY, call
 
+# Some commands read what others wrote: one process runs them all, in their order.
+pytestmark = pytest.mark.xdist_group("readme")
+
 SCRIPTS = {
     "checkpoint": export,
     "train.py": train,

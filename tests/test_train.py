@@ -348,8 +348,10 @@ def test_memory_that_does_not_suffice_outside_of_a_step(tmp_path, monkeypatch, c
 
 
 def test_training_without_a_compiler(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "no-such-compiler"))
-    monkeypatch.setattr("torch._inductor.config.force_disable_caches", True)
+    from torch._inductor import config  # takes a second
+
+    monkeypatch.setattr(config.cpp, "cxx", (None, "no-such-compiler"))
+    monkeypatch.setattr(config, "force_disable_caches", True)
     torch._dynamo.reset()
     alone = ("masks=null", "background=null", "discriminator=null", "train.compile=default")
     assert call(train, *tiny(tmp_path / "run", *alone)) == 2
