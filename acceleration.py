@@ -1,11 +1,9 @@
-"""What makes a step fast without changing what it computes: each lever a key of `train`.
+"""What makes a step fast and changes its numbers by rounding alone: each lever a key of `train`.
 
     precision      autocast (`optimization.autocast`), and frozen weights stored as it casts them
     channels_last  memory layout of images, maps and weights
     tf32           CUDA's fast float32 convolutions
     compile        fused kernels
-
-What to do where memory does not suffice, or the compiler fails, is said here too (`advice`).
 
 What is fast whatever the config says stands where it is computed: `modules.blocks.UpConv2d`,
 `losses.Perceptual`, `adversary.Adversary.judge`, `optimization.Optimizer.backward`.
@@ -14,7 +12,7 @@ What is fast whatever the config says stands where it is computed: `modules.bloc
 import ctypes
 import platform
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import nn
@@ -22,8 +20,7 @@ from torch._functorch import config as functorch_config
 
 import distributed
 from adversary import Adversary
-from config import Config, TrainConfig
-from errors import UserError
+from config import TrainConfig
 from losses import Perceptual
 from model import Model
 from modules.mask_generator import MaskGenerator
@@ -31,8 +28,6 @@ from optimization import AUTOCAST_DTYPES
 from sync_batch_norm import SyncBatchNorm
 
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # of mallopt(3)
-# The allocator for the CPU names itself where there is no memory; CUDA without torch's allocator.
-_NO_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory")
 
 
 def prepare_networks(
@@ -107,68 +102,6 @@ def uncompiled(train: TrainConfig) -> AbstractContextManager[object]:
     if train.compile == "none":
         return nullcontext()  # the compiler takes a second to import
     return torch.compiler.set_stance("force_eager")
-
-
-@contextmanager
-def memory_advice(config: Config, num_samples: int) -> Iterator[None]:
-    """Within it running out of memory ends in one line that says what to set.
-
-    Args:
-        num_samples: of the batch, in this process.
-
-    Raises:
-        UserError: there was not enough memory.
-    """
-    try:
-        yield
-    except RuntimeError as error:  # torch.OutOfMemoryError is one, and all that the CPU has
-        is_known = any(text in str(error) for text in _NO_MEMORY)
-        if not isinstance(error, torch.OutOfMemoryError) and not is_known:
-            raise
-        raise UserError(_how_to_save_memory(config, num_samples)) from error
-
-
-@contextmanager
-def compile_advice(train: TrainConfig) -> Iterator[None]:
-    """Within it a compiler that fails, or is not there, ends in one line.
-
-    Raises:
-        UserError: from the function that could not be compiled.
-    """
-    try:
-        yield
-    except RuntimeError as error:
-        # Looked up only where it was used: the compiler takes a second to import.
-        if train.compile == "none" or not isinstance(
-            error, torch._dynamo.exc.BackendCompilerFailed
-        ):
-            raise
-        reason = str(error).split("\n", 1)[0]
-        raise UserError(f"train.compile: {reason}; mend it, or set train.compile=none") from error
-
-
-@contextmanager
-def advice(config: Config, num_samples: int) -> Iterator[None]:
-    """Both of the above."""
-    with memory_advice(config, num_samples), compile_advice(config.train):
-        yield
-
-
-def _how_to_save_memory(config: Config, num_samples: int) -> str:
-    train = config.train
-    at_once = train.micro_batch or num_samples
-    height, width = config.data.size
-    cures = []
-    if at_once > 1:
-        needs_another = config.background is not None and config.background.foreign_probability > 0
-        sizes = range(2 if needs_another else 1, at_once // 2 + 1)
-        cures += [f"train.micro_batch={n}" for n in sizes if num_samples % n == 0][-1:]
-    if train.precision not in AUTOCAST_DTYPES:
-        cures.append("train.precision=bf16")
-    if not cures or at_once == 1:
-        cures.append(f"data.image_size smaller than {height} x {width}")
-    found = f"out of memory with {at_once} sample{'s' * (at_once > 1)} at a time; set "
-    return found + ", or ".join(cures)
 
 
 def _entry_points(

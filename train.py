@@ -19,8 +19,8 @@ import torch
 
 import checkpoint
 import distributed
-from acceleration import memory_advice
 from adversary import Adversary, build_adversary
+from advice import memory_advice
 from cli import add_device_argument, pick_device, positive_int, run_entry_point
 from config import Config
 from config_file import dump_config, load_config, override_config

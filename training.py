@@ -15,14 +15,9 @@ from torch import nn
 
 import checkpoint
 import distributed
-from acceleration import (
-    advice,
-    compile_networks,
-    keep_freed_memory,
-    prepare_networks,
-    uncompiled,
-)
-from adversary import Adversary
+from acceleration import compile_networks, keep_freed_memory, prepare_networks, uncompiled
+from adversary import Adversary, evaluating
+from advice import advice
 from animation.movers import reconstruction_movers
 from branches.branch import Moment, StepInputs
 from branches.masks import MaskBranch
@@ -340,9 +335,8 @@ class Trainer:
             grid = titled_grid({title: images[:rows] for title, images in columns.items()})
             logger.picture(self.step, f"{name}-{branch_name}", grid)
         if self.adversary is not None:
-            self.adversary.eval()  # spectral norm moves its vectors in training mode
-            columns = self.adversary.pictures(inputs, rows)
-            self.adversary.train()
+            with evaluating(self.adversary):  # spectral norm moves its vectors in training mode
+                columns = self.adversary.pictures(inputs, rows)
             grid = titled_grid({title: images[:rows] for title, images in columns.items()})
             logger.picture(self.step, f"{name}-adversarial", grid)
 

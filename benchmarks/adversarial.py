@@ -36,10 +36,11 @@ from benchmarks.steps import (
     in_fresh_process,
     peak_memory,
     seconds,
+    step_parser,
     take_step,
 )
 from benchmarks.tables import markdown_table
-from cli import add_device_argument, pick_device, positive_int, run_entry_point
+from cli import pick_device, run_entry_point
 from config import Config
 from config_file import load_config
 from datasets.pairs import PairBatch
@@ -219,32 +220,7 @@ def _text(name: str, value: str | float | None) -> str:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.adversarial",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--config", help="a YAML file, or the name of one in configs/")
-    parser.add_argument(
-        "overrides", nargs="*", metavar="key.sub=value", help="change keys of the config"
-    )
-    parser.add_argument(
-        "--rounds", type=positive_int, default=15, help="timed steps of every kind (default: 15)"
-    )
-    parser.add_argument(
-        "--memory",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="measure memory, a new process for each row (default)",
-    )
-    parser.add_argument(
-        "--output",
-        metavar="FILE.json",
-        default="runs/adversarial.json",
-        help="default: runs/adversarial.json",
-    )
-    add_device_argument(parser)
-    return parser
+    return step_parser("benchmarks.adversarial", __doc__, rounds=15, output="runs/adversarial.json")
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import math
 import time
+from argparse import ArgumentParser, BooleanOptionalAction, RawDescriptionHelpFormatter
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
@@ -11,6 +12,7 @@ import torch
 
 from adversary import build_adversary
 from branches.branch import Moment
+from cli import add_device_argument, positive_int
 from config import Config
 from datasets.build import build_pairs, build_source
 from datasets.pairs import PairBatch, Place, collate
@@ -94,3 +96,35 @@ def peak_memory(device: torch.device) -> int | None:
         return None
     (line,) = [line for line in status.read_text().splitlines() if line.startswith("VmHWM:")]
     return 1024 * int(line.split()[1])
+
+
+def step_parser(program: str, description: str, rounds: int, output: str) -> ArgumentParser:
+    """The options that every benchmark of the training step has.
+
+    Args:
+        rounds, output: the defaults of --rounds and --output.
+    """
+    parser = ArgumentParser(
+        prog=f"python -m {program}",
+        description=description,
+        formatter_class=RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--config", help="a YAML file, or the name of one in configs/")
+    parser.add_argument(
+        "overrides", nargs="*", metavar="key.sub=value", help="change keys of the config"
+    )
+    parser.add_argument(
+        "--rounds",
+        type=positive_int,
+        default=rounds,
+        help=f"timed steps of every row, or kind (default: {rounds})",
+    )
+    parser.add_argument(
+        "--memory",
+        action=BooleanOptionalAction,
+        default=True,
+        help="measure memory, a new process for each row (default)",
+    )
+    parser.add_argument("--output", metavar="FILE.json", default=output, help=f"default: {output}")
+    add_device_argument(parser)
+    return parser

@@ -41,10 +41,11 @@ from benchmarks.steps import (
     in_fresh_process,
     peak_memory,
     seconds,
+    step_parser,
     take_step,
 )
 from benchmarks.tables import markdown_table
-from cli import add_device_argument, pick_device, positive_int, run_entry_point
+from cli import pick_device, positive_int, run_entry_point
 from config import Config
 from config_file import load_config, override_config
 from datasets.loading import loaded_batches
@@ -269,37 +270,13 @@ def _text(name: str, cell: str | float | None) -> str:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.train",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--config", help="a YAML file, or the name of one in configs/")
-    parser.add_argument(
-        "overrides", nargs="*", metavar="key.sub=value", help="change keys of the config"
-    )
-    parser.add_argument(
-        "--rounds", type=positive_int, default=10, help="timed steps of every row (default: 10)"
-    )
+    parser = step_parser("benchmarks.train", __doc__, rounds=10, output="runs/train.json")
     parser.add_argument(
         "--loaded-steps",
         type=positive_int,
         default=100,
         help="steps with the real loader, in which waiting is timed (default: 100)",
     )
-    parser.add_argument(
-        "--memory",
-        action=argparse.BooleanOptionalAction,
-        default=True,
-        help="measure memory, a new process for each row (default)",
-    )
-    parser.add_argument(
-        "--output",
-        metavar="FILE.json",
-        default="runs/train.json",
-        help="default: runs/train.json",
-    )
-    add_device_argument(parser)
     return parser
 
 

@@ -11,12 +11,9 @@ from torch.testing import assert_close
 import acceleration
 from acceleration import (
     compile_networks,
-    memory_advice,
     prepare_networks,
     uncompiled,
 )
-from errors import UserError
-from tests.factories import tiny_config
 from tests.runs import REPOSITORY
 from tests.test_training_step import Run
 
@@ -113,39 +110,6 @@ def test_what_is_no_step_runs_uncompiled(compilations):
     assert not compilations
     detector(frames)
     assert len(compilations) == 1
-
-
-@pytest.mark.parametrize(
-    ("overrides", "num_samples", "advice"),
-    [
-        (["train.batch_size=36"], 36, "36 samples at a time; set train.micro_batch=18, or"),
-        (["train.batch_size=15"], 15, "15 samples at a time; set train.micro_batch=5, or"),
-        (
-            ["train.batch_size=12", "train.micro_batch=4", "train.precision=bf16"],
-            12,
-            "4 samples at a time; set train.micro_batch=2",
-        ),
-        (
-            ["train.batch_size=4", "train.micro_batch=1", "train.precision=bf16"],
-            4,
-            "1 sample at a time; set data.image_size smaller than 32 x 32",
-        ),
-    ],
-)
-def test_running_out_of_memory_says_what_to_set(overrides, num_samples, advice):
-    with pytest.raises(UserError) as caught, memory_advice(tiny_config(*overrides), num_samples):
-        raise torch.OutOfMemoryError
-    assert str(caught.value).startswith(f"out of memory with {advice}")
-    assert ("train.precision=bf16" in str(caught.value)) == (
-        "train.precision=bf16" not in overrides
-    )
-
-
-def test_running_out_of_memory_on_the_cpu():
-    with pytest.raises(UserError, match="out of memory"), memory_advice(tiny_config(), 4):
-        torch.empty(2**60, dtype=torch.uint8)
-    with pytest.raises(RuntimeError, match="shape"), memory_advice(tiny_config(), 4):
-        torch.ones(2) @ torch.ones(3, 3)
 
 
 NEW_PAGES = """
