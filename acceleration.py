@@ -9,8 +9,6 @@ What is fast whatever the config says stands where it is computed: `modules.bloc
 `losses.Perceptual`, `adversary.Adversary.judge`, `optimization.Optimizer.backward`.
 """
 
-import ctypes
-import platform
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 
@@ -26,8 +24,6 @@ from model import Model
 from modules.mask_generator import MaskGenerator
 from optimization import AUTOCAST_DTYPES
 from sync_batch_norm import SyncBatchNorm
-
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # of mallopt(3)
 
 
 def prepare_networks(
@@ -45,19 +41,6 @@ def prepare_networks(
     if train.precision in AUTOCAST_DTYPES:
         # Autocast would cast weights that need no gradient anew in every call.
         perceptual.vgg.convs.to(AUTOCAST_DTYPES[train.precision])
-
-
-def keep_freed_memory(keep: bool = True) -> None:
-    """Let this process keep what tensors on the CPU have freed: glibc would give large blocks back
-    to the system at once, and get them anew, page by page, in every operation.
-
-    Does nothing with another C library. `keep` False: as by default.
-    """
-    if platform.libc_ver()[0] == "glibc":
-        library = ctypes.CDLL(None)
-        library.mallopt(_M_MMAP_MAX, 0 if keep else 2**16)
-        library.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1 if keep else 2**17)
-        library.mallopt(_M_TOP_PAD, 2**28 if keep else 2**17)
 
 
 def compile_networks(

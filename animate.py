@@ -33,6 +33,7 @@ from cli import (
 from datasets.crops import parse_box
 from datasets.excerpt import parse_time
 from errors import UserError
+from memory import keep_freed_memory
 from metrics.detectors.build import DETECTORS, build_detector
 
 FORMATS = {"mp4": ".mp4", "webm": ".webm", "gif": ".gif", "png": ""}
@@ -46,6 +47,8 @@ def main(arguments: argparse.Namespace) -> int:
     animator = Animator.load(
         path, arguments.config, arguments.device, arguments.precision, arguments.compile
     )
+    if animator.device.type == "cpu":
+        keep_freed_memory()
     if animator.saved.report is not None:
         print(f"{path}: {animator.saved.report}")
     if results is not None:

@@ -1,17 +1,13 @@
 """Several processes that train as one, each on its share of every batch: `torchrun train.py ...`.
 
-torchrun, or whatever else starts them, tells each process its place by the environment variables in
-`_PLACE`. Without them a process is alone, rank 0 of 1: there is no process group, and the functions
-below have nothing to do. Tensors on the CPU go over gloo, those on a GPU over NCCL; what is on the
-host anyway (`gather`, `largest`) has a group of its own over gloo, which is more patient.
+A process that was started alone is rank 0 of 1: there is no process group, and the functions below
+have nothing to do. Tensors on the CPU go over gloo, those on a GPU over NCCL; what is on the host
+anyway (`gather`, `largest`) has a group of its own over gloo, which is more patient.
 """
 
 import os
 import re
-import socket
 import sys
-import time
-import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -23,16 +19,15 @@ from torch import Tensor
 from tqdm import tqdm
 
 from errors import UserError
+from rendezvous import Place, first_reason, meet, read_place
 
 T = TypeVar("T")
 
-_PLACE = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 # The others wait for rank 0 while it looks at all clips, or validates. A connection that breaks is
 # noticed at once; only a process that hangs, or a machine that vanishes, is waited for so long.
 _LONGEST_SILENCE = timedelta(hours=2)
 _LONGEST_STEP = timedelta(minutes=10)  # between two exchanges of tensors; also of NCCL's watchdog
 _BUCKET = 2**24  # numbers that are exchanged at a time
-_POLL = 0.05  # seconds
 
 
 _host_group: dist.ProcessGroup | None = None  # of gloo alone
@@ -84,128 +79,44 @@ def process_group(patience: float) -> Iterator[None]:
     Raises:
         UserError: not all came, or cannot be reached; that of the body, with the rank.
     """
-    if "WORLD_SIZE" not in os.environ or _number("WORLD_SIZE") == 1:
+    place = read_place()
+    if place is None:
         yield
         return
-    own_rank = _join(patience)
+    _join(place, patience)
     try:
         yield
     except BaseException as error:
         if dist.group.WORLD is not None:
             dist.group.WORLD.abort()  # a kernel of NCCL would wait on the GPU for who does not come
-        if own_rank == 0 or not isinstance(error, UserError):
+        if place.rank == 0 or not isinstance(error, UserError):
             raise
-        raise UserError(f"rank {own_rank}: {error}") from error
+        raise UserError(f"rank {place.rank}: {error}") from error
     largest(0.0)  # nobody leaves while another still needs it
     dist.destroy_process_group()
 
 
-def _join(patience: float) -> int:
-    """Join the process group; returns the rank."""
+def _join(place: Place, patience: float) -> None:
     global _host_group
-    absent = [name for name in _PLACE if name not in os.environ]
-    if absent:
-        raise UserError(
-            f"WORLD_SIZE is {os.environ['WORLD_SIZE']}, but {', '.join(absent)} not set; start "
-            "several processes with torchrun, or unset WORLD_SIZE for one"
-        )
-    own_rank, size, _, _ = map(_number, ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT"))
-    store = _meet(own_rank, size, patience)
+    store = meet(place, patience)
     has_nccl = torch.cuda.is_available() and dist.is_nccl_available()
     try:
         dist.init_process_group(
             "cpu:gloo,cuda:nccl" if has_nccl else "gloo",
             store=store,
-            rank=own_rank,
-            world_size=size,
+            rank=place.rank,
+            world_size=place.size,
             timeout=_LONGEST_STEP,
         )
         own_group = dist.new_group(backend="gloo", timeout=_LONGEST_SILENCE)
     except RuntimeError as error:
         raise UserError(
-            f"rank {own_rank}: all {size} processes came, but they cannot connect "
-            f"({_in_short(error)}); name the network to use in GLOO_SOCKET_IFNAME and "
+            f"rank {place.rank}: all {place.size} processes came, but they cannot connect "
+            f"({first_reason(error)}); name the network to use in GLOO_SOCKET_IFNAME and "
             "NCCL_SOCKET_IFNAME"
         ) from error
     assert isinstance(own_group, dist.ProcessGroup)
     _host_group = own_group
-    return own_rank
-
-
-def _number(name: str) -> int:
-    """What the environment variable `name` holds.
-
-    Raises:
-        UserError: no whole number.
-    """
-    text = os.environ[name]
-    if not re.fullmatch(r"\d+", text):
-        raise UserError(
-            f"{name}: found {text!r} in the environment; must be a whole number, as torchrun sets "
-            "it; unset WORLD_SIZE for one process"
-        )
-    return int(text)
-
-
-def _meet(own_rank: int, size: int, patience: float) -> dist.Store:
-    """A store for this group alone, once all its processes have come.
-
-    torchrun's own store outlives a restart, with what processes that are gone have left in it. So
-    rank 0 calls the others by names that are new with each start, and those who answer have come.
-    """
-    deadline = time.monotonic() + patience
-    name = uuid.uuid4().hex
-    group, missing = (name, list(range(1, size))) if own_rank == 0 else ("", [0])
-    try:
-        store = _open_store(own_rank, deadline)
-        store.set(f"name/{own_rank}", name)
-        while missing and time.monotonic() < deadline:
-            if own_rank == 0:
-                for other in missing:
-                    if store.check([f"name/{other}"]):
-                        store.set(f"call/{store.get(f'name/{other}').decode()}", group)
-            elif not group and store.check([f"call/{name}"]):
-                group = store.get(f"call/{name}").decode()
-                store.set(f"{group}/{own_rank}", "")
-            if group:
-                missing = [r for r in range(1, size) if not store.check([f"{group}/{r}"])]
-            time.sleep(_POLL)
-    except (RuntimeError, TimeoutError) as error:  # no answer from rank 0, or none any more
-        raise _incomplete(own_rank, size, [0], patience) from error
-    if missing:
-        raise _incomplete(own_rank, size, missing, patience)
-    return dist.PrefixStore(group, store)
-
-
-def _open_store(own_rank: int, deadline: float) -> dist.Store:
-    """The key-value store at MASTER_ADDR, of torchrun or else of rank 0."""
-    address, port = os.environ["MASTER_ADDR"], _number("MASTER_PORT")
-    is_host = own_rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-    while not is_host:  # torch's own attempts fill the terminal
-        try:
-            socket.create_connection((address, port), timeout=1).close()
-            break
-        except OSError as error:
-            if time.monotonic() > deadline:
-                raise TimeoutError from error
-        time.sleep(_POLL)
-    try:
-        return dist.TCPStore(address, port, is_master=is_host, wait_for_workers=False)
-    except RuntimeError as error:
-        if not is_host:
-            raise
-        raise UserError(
-            f"MASTER_PORT: {port} cannot be opened ({_in_short(error)}); choose another"
-        ) from error
-
-
-def _incomplete(own_rank: int, size: int, missing: Sequence[int], patience: float) -> UserError:
-    place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
-    return UserError(
-        f"rank {own_rank}: after {patience:g} s no sign of rank {', '.join(map(str, missing))}, of "
-        f"{size} processes (MASTER_ADDR and MASTER_PORT: {place}); start all of them, "
-        "or wait longer with --join-timeout"
-    )
 
 
 # Errors
@@ -268,14 +179,9 @@ def _peers() -> Iterator[None]:
         is_late = re.search("timed? ?out", str(error), re.IGNORECASE)
         found = "does not answer" if is_late else "has ended or cannot be reached"
         raise PeerLost(
-            f"another process {found} ({_in_short(error)}); its own message says why; continue "
+            f"another process {found} ({first_reason(error)}); its own message says why; continue "
             "with --resume"
         ) from error
-
-
-def _in_short(error: RuntimeError) -> str:
-    """The reason, without the place in the code where it was found."""
-    return str(error).splitlines()[0].split("] ", 1)[-1].split(". ")[0].rstrip(".")
 
 
 # Exchange

@@ -15,12 +15,10 @@ from torch import nn
 
 import checkpoint
 import distributed
-from acceleration import compile_networks, keep_freed_memory, prepare_networks, uncompiled
-from adversary import Adversary, evaluating
+from acceleration import compile_networks, prepare_networks, uncompiled
+from adversary import Adversary
 from advice import advice
-from animation.movers import reconstruction_movers
 from branches.branch import Moment, StepInputs
-from branches.masks import MaskBranch
 from checkpoint import Checkpoint
 from cli import caught_signals
 from config import Config
@@ -29,16 +27,16 @@ from datasets.packed import PackedClips
 from datasets.pairs import BatchSchedule, FailureBudget, FramePairs, PairBatch
 from datasets.source import ClipSource
 from errors import UserError
-from evaluation.reconstruction import evaluate, evaluate_masks, spread
 from logger import Logger, RunningMeans, StepClock, data_warning
 from losses import Perceptual
+from memory import keep_freed_memory
 from model import Model
 from modules.draws import Draws
 from optimization import MovingAverage, Optimizer
 from seeding import numpy_rng, torch_seed
 from sync_batch_norm import synchronize_batch_norm
 from training_step import train_step
-from visualization import titled_grid
+from validation import draw_grids, judge_model, run_branches
 
 
 class Trainer:
@@ -325,52 +323,26 @@ class Trainer:
                 f"{saved[0] if saved else 'none'}; lower the learning rates or set train.clip_norm"
             )
 
-    @torch.no_grad()
     def _draw(self, logger: Logger, name: str, inputs: StepInputs) -> None:
-        rows = self.config.log.num_images
-        for branch_name, branch in self.model.branches.items():
-            columns = branch.pictures(inputs, inputs.outputs[branch_name])
-            if not columns:  # a branch that has not started
-                continue
-            grid = titled_grid({title: images[:rows] for title, images in columns.items()})
-            logger.picture(self.step, f"{name}-{branch_name}", grid)
-        if self.adversary is not None:
-            with evaluating(self.adversary):  # spectral norm moves its vectors in training mode
-                columns = self.adversary.pictures(inputs, rows)
-            grid = titled_grid({title: images[:rows] for title, images in columns.items()})
-            logger.picture(self.step, f"{name}-adversarial", grid)
+        grids = draw_grids(self.model, self.adversary, inputs, self.config.log.num_images)
+        for part, grid in grids:
+            logger.picture(self.step, f"{name}-{part}", grid)
 
     def _validate(self, logger: Logger) -> None:
-        """Reconstruction metrics and pictures on the test split, with the averaged weights."""
+        """Metrics and pictures on the test split, with the averaged weights."""
         model = (self.average.model if self.average is not None else self.model).eval()
-        log = self.config.log
-        self.metrics = evaluate(
-            reconstruction_movers(model, self.device),
-            self.test_clips,
-            num_clips=log.num_validation_clips,
-            num_frames=log.num_validation_frames,
-            batch_size=self.config.train.micro_batch or self.num_own_samples,
-        )
-        masks = model.branches.get("masks")
-        if isinstance(masks, MaskBranch):
-            self.metrics |= evaluate_masks(
-                masks,
-                self.test_clips,
-                self.device,
-                threshold=model.mask_threshold,
-                num_clips=log.num_validation_clips,
-                num_frames=log.num_validation_frames,
-            )
+        log, batch_size = self.config.log, self.config.train.micro_batch or self.num_own_samples
+        self.metrics = judge_model(model, self.test_clips, log, self.device, batch_size)
         self.validated_at = self.step
         logger.scalars(self.step, self.metrics, kind="validation")
         logger.message(
             f"step {self.step} validation: "
             + " ".join(f"{name} {value:.4g}" for name, value in self.metrics.items())
         )
-        with torch.no_grad():
-            inputs = self._validation_inputs()
-            for name, branch in model.branches.items():
-                inputs.outputs[name] = branch(inputs)
+        moment = self._moment(torch.Generator(self.device))
+        inputs = run_branches(
+            model, self.test_clips, log.num_images, self.device, self.perceptual, moment
+        )
         self._draw(logger, "validation", inputs)
         self.model.train()
         # The best of a time when a part of the model had not started would be of no use.
@@ -379,14 +351,3 @@ class Trainer:
         if has_started and self.metrics["l1"] < self.best_l1:
             self.best_l1 = self.metrics["l1"]
             checkpoint.keep_best(self.output_dir, self.save())
-
-    def _validation_inputs(self) -> StepInputs:
-        """First and middle frame of some test clips."""
-        frames = []
-        for clip in spread(len(self.test_clips.clips), self.config.log.num_images):
-            middle = self.test_clips.num_frames(clip) // 2
-            frames.append(torch.from_numpy(self.test_clips.read(clip, [0, middle])))
-        pairs = torch.stack(frames).movedim(-1, 2).to(self.device).float() / 255
-        source, driving = pairs.unbind(1)
-        moment = self._moment(torch.Generator(self.device))
-        return StepInputs(source, driving, driving, self.perceptual, [], moment, outputs={})

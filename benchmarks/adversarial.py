@@ -220,7 +220,16 @@ def _text(name: str, value: str | float | None) -> str:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    return step_parser("benchmarks.adversarial", __doc__, rounds=15, output="runs/adversarial.json")
+    parser = step_parser(
+        "benchmarks.adversarial", __doc__, rounds=15, output="runs/adversarial.json"
+    )
+    parser.add_argument(
+        "--memory",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="measure memory, a new process for each row (default)",
+    )
+    return parser
 
 
 if __name__ == "__main__":

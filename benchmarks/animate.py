@@ -3,8 +3,10 @@
     python -m benchmarks.animate [--config vox-fomm.yaml | --checkpoint PATH] [key.sub=value ...]
 
 The first table is the networks alone: the motion branch with relative motion, uint8 frames in and
-out. Every row adds one lever to the row above; all take the same frames and weights in turns, in
-one process. Encoding the source is left out where it is done once for a clip.
+out. Every row adds one lever to the row above; all take the same frames and weights. Every round
+starts a process for each row in turn, so that whatever else the machine does reaches all of them,
+and none profits from memory that another has left. Encoding the source is left out where it is done
+once for a clip.
 
     plain loop          as published scripts animate: one frame at a time, float32, the source
                         encoded for each; blur, heatmaps and upsampling as they are defined
@@ -14,6 +16,8 @@ one process. Encoding the source is left out where it is done once for a clip.
     folded norms, regrouped outputs, channels last, bf16, fp16, compiled
                         animation/inference.py; fp16, in the place of bf16, on CUDA only;
                         compiled, of the row above, with --compile
+    freed memory is kept
+                        memory.py; on the CPU only
 
     ratio               frames/s, to those of the plain loop
     max_error, psnr     of the predictions in [0, 1], to the plain loop's; the PSNR of all frames
@@ -30,6 +34,7 @@ import argparse
 import copy
 import json
 import math
+import statistics
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -38,13 +43,15 @@ from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from tqdm import tqdm
 
 import checkpoint
 from animation.inference import DTYPES, compile_networks, fold_norms, lay_out, regroup_outputs
 from animation.movers import MotionMover, Move, frames_to_tensor, load_model
 from benchmarks.plain_step import Lever, Patch, plain_downsample, plain_heatmaps, without
+from benchmarks.steps import in_fresh_process, seconds
 from benchmarks.tables import markdown_table
-from benchmarks.whole_clips import WholeClips, in_turns
+from benchmarks.whole_clips import WholeClips
 from branches.motion import MotionBranch
 from cli import add_device_argument, pick_device, positive_int, run_entry_point
 from config import Config
@@ -53,6 +60,7 @@ from datasets.puppets import Puppets
 from datasets.source import Frame, Frames
 from errors import UserError
 from files import replacing
+from memory import keep_freed_memory
 from model import Model
 from modules import blocks, dense_motion
 from modules.blocks import AntiAliasDownsample
@@ -91,26 +99,18 @@ def main(arguments: argparse.Namespace) -> None:
     output = Path(arguments.output)
     if output.is_dir():
         raise UserError(f"--output {output}: is a folder; give a file")
-    device = pick_device(arguments.device)
-    model, config = build_model(arguments, device)
-    clips = Puppets("test", 2, max(arguments.frames, arguments.clip_frames), config.data.size, 0)
-    source = clips.read(0, [0])[0]
-    driving = clips.read(1, range(arguments.frames))
-    if arguments.checkpoint is None:
-        calibrate(model, frames_to_tensor(driving, device))
+    scene = build_scene(arguments)
     with torch.inference_mode():
-        contestants = build_contestants(
-            model, source, driving[0], arguments.batch_size, device, compiled=arguments.compile
-        )
-        errors = measure_errors(contestants, driving, device)
-        seconds = in_turns(
-            {name: partial(c.run, driving, device) for name, c in contestants.items()},
-            arguments.rounds,
-        )
-    rows = stage_rows(seconds, errors, len(driving))
-    fastest = MotionMover(_motion(list(contestants.values())[-1].model), device)
+        contestants = {name: build() for name, build in scene.contestants(arguments).items()}
+        errors = measure_errors(contestants, scene.driving, scene.device)
+    times = time_rows(arguments, list(contestants))
+    rows = stage_rows(times, errors, len(scene.driving))
+    fastest = MotionMover(_motion(list(contestants.values())[-1].model), scene.device)
     whole = WholeClips(
-        fastest, source, clips.read(1, range(arguments.clip_frames)), arguments.batch_size
+        fastest,
+        scene.source,
+        scene.clips.read(1, range(arguments.clip_frames)),
+        arguments.batch_size,
     )
     clip_rows = whole.measure(arguments.rounds)
     memory = None
@@ -120,9 +120,9 @@ def main(arguments: argparse.Namespace) -> None:
         "config": None if arguments.checkpoint else arguments.config,
         "checkpoint": arguments.checkpoint,
         "overrides": arguments.overrides,
-        "device": str(device),
+        "device": str(scene.device),
         "threads": torch.get_num_threads(),
-        "image_size": config.data.size,
+        "image_size": scene.clips.image_size,
         "batch_size": arguments.batch_size,
         "rounds": arguments.rounds,
         "stages": rows,
@@ -136,6 +136,86 @@ def main(arguments: argparse.Namespace) -> None:
     if memory is not None:
         print(", ".join(f"after {n} frames {mib:.0f} MiB" for n, mib in memory.items()) + "\n")
     print(output)
+
+
+class Scene(NamedTuple):
+    """What all rows animate."""
+
+    model: Model
+    clips: Puppets
+    source: Frame
+    driving: Frames
+    device: torch.device
+
+    def contestants(self, arguments: argparse.Namespace) -> dict[str, Callable[[], Contestant]]:
+        """What makes each row; see the file's docstring."""
+        first = frames_to_tensor(self.source[None], self.device)
+        origin = frames_to_tensor(self.driving[:1], self.device)
+        size = arguments.batch_size
+
+        def plain(*levers: Lever) -> Contestant:
+            return Contestant(self.model, plain_loop(self.model, first, origin, levers), 1)
+
+        def fast(batch_size: int, *pulls: Callable[[Model], None]) -> Contestant:
+            model = copy.deepcopy(self.model)
+            for pull in pulls:
+                pull(model)
+            move = MotionMover(_motion(model), self.device).start(first, origin)
+            return Contestant(model, move, batch_size)
+
+        exact: list[Callable[[Model], None]] = [fold_norms, regroup_outputs]
+        rows: dict[str, Callable[[], Contestant]] = {
+            "plain loop": partial(plain, AS_PUBLISHED),
+            "fewer products": plain,
+            "source once": partial(fast, 1),
+            "batches": partial(fast, size),
+            "folded norms": partial(fast, size, fold_norms),
+            "regrouped outputs": partial(fast, size, *exact),
+            "channels last": partial(fast, size, *exact, partial(lay_out, dtype=torch.float32)),
+        }
+        pulls = exact
+        for name in ("bf16", "fp16") if self.device.type == "cuda" else ("bf16",):
+            pulls = [*exact, partial(lay_out, dtype=DTYPES[name])]
+            rows[name] = partial(fast, size, *pulls)
+        if self.device.type == "cpu":
+            pulls = [_keep_freed_memory, *pulls]
+            rows["freed memory is kept"] = partial(fast, size, *pulls)
+        if arguments.compile:
+            rows["compiled"] = partial(fast, size, *pulls, compile_networks)
+        return rows
+
+
+def _keep_freed_memory(_: Model) -> None:
+    keep_freed_memory()
+
+
+def build_scene(arguments: argparse.Namespace) -> Scene:
+    """The same in every process."""
+    device = pick_device(arguments.device)
+    model, config = build_model(arguments, device)
+    clips = Puppets("test", 2, max(arguments.frames, arguments.clip_frames), config.data.size, 0)
+    source, driving = clips.read(0, [0])[0], clips.read(1, range(arguments.frames))
+    if arguments.checkpoint is None:
+        calibrate(model, frames_to_tensor(driving, device))
+    return Scene(model, clips, source, driving, device)
+
+
+def time_rows(arguments: argparse.Namespace, names: Sequence[str]) -> dict[str, float]:
+    """Median seconds of every row."""
+    found: dict[str, list[float]] = {name: [] for name in names}
+    turns = [name for _ in range(arguments.rounds) for name in names]
+    for name in tqdm(turns, unit="row", disable=None):
+        found[name].append(in_fresh_process(partial(time_row, arguments, name)))
+    return {name: statistics.median(times) for name, times in found.items()}
+
+
+def time_row(arguments: argparse.Namespace, name: str) -> float:
+    """Seconds, once libraries have chosen their kernels and networks are compiled."""
+    scene = build_scene(arguments)
+    with torch.inference_mode():
+        contestant = scene.contestants(arguments)[name]()
+        contestant.run(scene.driving, scene.device)
+        return seconds(partial(contestant.run, scene.driving, scene.device), scene.device)
 
 
 def build_model(arguments: argparse.Namespace, device: torch.device) -> tuple[Model, Config]:
@@ -194,42 +274,6 @@ def plain_loop(
     return move
 
 
-def build_contestants(
-    model: Model,
-    source: Frame,
-    reference: Frame,
-    batch_size: int,
-    device: torch.device,
-    *,
-    compiled: bool,
-) -> dict[str, Contestant]:
-    """See the file's docstring."""
-    first = frames_to_tensor(source[None], device)
-    origin = frames_to_tensor(reference[None], device)
-    rows = {
-        "plain loop": Contestant(model, plain_loop(model, first, origin), 1),
-        "fewer products": Contestant(model, plain_loop(model, first, origin, levers=()), 1),
-    }
-
-    def add(name: str, model: Model, batch_size: int) -> None:
-        move = MotionMover(_motion(model), device).start(first, origin)
-        rows[name] = Contestant(model, move, batch_size)
-
-    add("source once", model, 1)
-    add("batches", model, batch_size)
-    folded = _copy(model, fold_norms)
-    add("folded norms", folded, batch_size)
-    regrouped = _copy(folded, regroup_outputs)
-    add("regrouped outputs", regrouped, batch_size)
-    add("channels last", _copy(regrouped, partial(lay_out, dtype=torch.float32)), batch_size)
-    for name in ("bf16", "fp16") if device.type == "cuda" else ("bf16",):
-        halved = _copy(regrouped, partial(lay_out, dtype=DTYPES[name]))
-        add(name, halved, batch_size)
-    if compiled:
-        add("compiled", _copy(halved, compile_networks), batch_size)
-    return rows
-
-
 def measure_errors(
     contestants: dict[str, Contestant], driving: Frames, device: torch.device
 ) -> dict[str, tuple[float, float | None]]:
@@ -250,10 +294,10 @@ def measure_errors(
 
 
 def stage_rows(
-    seconds: dict[str, float], errors: dict[str, tuple[float, float | None]], num_frames: int
+    times: dict[str, float], errors: dict[str, tuple[float, float | None]], num_frames: int
 ) -> list[dict[str, Any]]:
     """Of the first table."""
-    slowest = next(iter(seconds.values()))
+    slowest = next(iter(times.values()))
     return [
         {
             "stage": name,
@@ -262,15 +306,8 @@ def stage_rows(
             "max_error": errors[name][0],
             "psnr": errors[name][1],
         }
-        for name, found in seconds.items()
+        for name, found in times.items()
     ]
-
-
-def _copy(model: Model, pull: Callable[[Model], None]) -> Model:
-    """With one more lever."""
-    model = copy.deepcopy(model)
-    pull(model)
-    return model
 
 
 def _motion(model: Model) -> MotionBranch:

@@ -5,7 +5,7 @@ All of it computes the same numbers, up to rounding and to the power iterations 
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from typing import Any, Final, NamedTuple
 from unittest.mock import patch
 
@@ -15,7 +15,8 @@ from torch import Tensor
 
 import adversary
 import losses
-from acceleration import keep_freed_memory, prepare_networks
+import training
+from acceleration import prepare_networks
 from adversary import Adversary, Judgement
 from branches import background, masks, motion
 from branches.branch import ReconstructionLosses, StepInputs
@@ -54,8 +55,8 @@ class Patch(NamedTuple):
 class Lever(NamedTuple):
     """What makes a step faster, and how to do without.
 
-    off: overrides of the config. patches, within: while a step is taken. prepare: once, after
-        building.
+    off: overrides of the config. patches: while the trainer is built, and while a step is taken.
+        prepare: once, after building.
     applies: whether the step of a config has it at all.
     """
 
@@ -63,7 +64,6 @@ class Lever(NamedTuple):
     off: tuple[str, ...] = ()
     patches: tuple[Patch, ...] = ()
     prepare: Callable[[Trainer], None] | None = None
-    within: Callable[[], AbstractContextManager[None]] = nullcontext
     applies: Callable[[Config], bool] = lambda _config: True
 
 
@@ -72,7 +72,6 @@ def without(levers: list[Lever]) -> Iterator[None]:
     """Within it steps do without `levers`, as far as patches do it."""
     with ExitStack() as stack:
         for lever in levers:
-            stack.enter_context(lever.within())
             for owner, name, plain in lever.patches:
                 stack.enter_context(patch.object(owner, name, plain))
         yield
@@ -176,16 +175,6 @@ def plain_pixel_loss(prediction: Tensor, target: Tensor) -> Tensor:
     return (full_precision(prediction) - full_precision(target)).abs().mean()
 
 
-@contextmanager
-def giving_memory_back() -> Iterator[None]:
-    """What tensors on the CPU have freed goes back to the system, as by default."""
-    keep_freed_memory(False)
-    try:
-        yield
-    finally:
-        keep_freed_memory()
-
-
 def _one_by_one(trainer: Trainer) -> None:
     adam = trainer.optimizer.adam
     for group in adam.param_groups:
@@ -276,6 +265,9 @@ LEVERS: Final = (
         "L1 without float32 copies",
         patches=(Patch(losses, "pixel_loss", plain_pixel_loss),),
     ),
-    Lever("freed memory is kept", within=giving_memory_back),
+    Lever(
+        "freed memory is kept",
+        patches=(Patch(training, "keep_freed_memory", lambda: None),),
+    ),
     Lever("compile", off=("train.compile=none",)),
 )

@@ -2,11 +2,13 @@
 
 import math
 import time
-from argparse import ArgumentParser, BooleanOptionalAction, RawDescriptionHelpFormatter
+from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
@@ -16,11 +18,14 @@ from cli import add_device_argument, positive_int
 from config import Config
 from datasets.build import build_pairs, build_source
 from datasets.pairs import PairBatch, Place, collate
+from errors import UserError
 from model import Model
 from modules.draws import Draws
 from perceptual_weights import load_perceptual
 from training import Trainer
 from training_step import StepResult, train_step
+
+Result = TypeVar("Result")
 
 
 def build_trainer(config: Config, device: torch.device) -> Trainer:
@@ -71,15 +76,24 @@ def seconds(call: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - started
 
 
-def in_fresh_process(measure: Callable[[], int | None]) -> int | None:
+def in_fresh_process(measure: Callable[[], Result]) -> Result:
     """`measure`, which must be a function or a partial of one, in a process that has done nothing
     before: memory is not given back to the system.
+
+    Raises:
+        UserError: the system has ended that process.
     """
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
-        return executor.submit(_with_threads, torch.get_num_threads(), measure).result()
+        try:
+            return executor.submit(_with_threads, torch.get_num_threads(), measure).result()
+        except BrokenProcessPool as error:
+            raise UserError(
+                "the system has ended a process of the benchmark, most likely for its memory; "
+                "lower train.batch_size, or set train.micro_batch"
+            ) from error
 
 
-def _with_threads(num_threads: int, measure: Callable[[], int | None]) -> int | None:
+def _with_threads(num_threads: int, measure: Callable[[], Result]) -> Result:
     torch.set_num_threads(num_threads)
     return measure()
 
@@ -117,13 +131,7 @@ def step_parser(program: str, description: str, rounds: int, output: str) -> Arg
         "--rounds",
         type=positive_int,
         default=rounds,
-        help=f"timed steps of every row, or kind (default: {rounds})",
-    )
-    parser.add_argument(
-        "--memory",
-        action=BooleanOptionalAction,
-        default=True,
-        help="measure memory, a new process for each row (default)",
+        help=f"in which every row, or kind, has its turn (default: {rounds})",
     )
     parser.add_argument("--output", metavar="FILE.json", default=output, help=f"default: {output}")
     add_device_argument(parser)

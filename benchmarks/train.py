@@ -5,16 +5,17 @@
 
 The first row is the plain step in float32, as the published programs compute it
 (benchmarks/plain_step.py); each row adds a lever to the one above, and the last is the step of the
-config. All have the same weights and take the same batch in one process, in turns, so that whatever
-else the machine does reaches all of them; the first rounds are left out.
+config. All have the same weights and take the same batch. Every round starts a process for each row
+in turn, so that whatever else the machine does reaches all of them, and none profits from memory
+that another has left; its first steps are left out.
 
     ms, samples/s  of the median step
     ratio          samples/s, to those of the plain step
     GFLOP          of convolutions and matrix products, of one sample, forward and backward
     TFLOP/s        those, by the time
     peak           that, to the speed of one large matrix product in the same precision (MFU)
-    memory         peak of a process of its own that takes a few steps, above what it held before
-                   the networks were built: of the CUDA device where there is one, else resident
+    memory         peak of the process, above what it held before the networks were built: of the
+                   CUDA device where there is one, else resident
     loss           of the first step: what the branches minimize, and the discriminator
 
 Below stands how much of its time the last row waits for data, over steps with the real loader.
@@ -25,7 +26,9 @@ import json
 import statistics
 import sys
 import time
+from collections.abc import Mapping
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -56,7 +59,7 @@ from optimization import AUTOCAST_DTYPES
 from training import Trainer
 
 MIXES = 0.0  # the coin of a step, which mixes where it is below the probability
-_WARM_UP = 2  # rounds, in which libraries choose their kernels and memory is allocated
+_WARM_UP = 3  # steps of a GPU or of compiled networks, besides the first, that are left out
 _PEAK_SIZE = 4096  # rows of the matrices of the peak
 _PREFETCHED = 2  # batches that each worker of the loader has ready
 
@@ -73,6 +76,19 @@ class Contestant(NamedTuple):
             return take_step(self.trainer, batch, MIXES).scalars
 
 
+class Reading(NamedTuple):
+    """What a process has found of a row: seconds of its steps; FLOP of the first, and its losses;
+    FLOP/s of a matrix product in the precision of the row; bytes at the peak.
+    """
+
+    seconds: list[float]
+    flops: int
+    losses: str
+    precision: str
+    peak: float
+    memory: int | None
+
+
 def main(arguments: argparse.Namespace) -> None:
     if arguments.config is None:
         raise UserError("--config is missing: give a file, or a name such as vox-fomm.yaml")
@@ -82,23 +98,23 @@ def main(arguments: argparse.Namespace) -> None:
     device = pick_device(arguments.device)
     config = load_config(arguments.config, arguments.overrides)
     rows = ladder(config)
-    memory = {
-        name: in_fresh_process(partial(memory_of_steps, config, name, arguments.device))
-        if arguments.memory
-        else None
-        for name in rows
-    }
-    contestants = {
-        name: build_contestant(config, missing, device) for name, missing in rows.items()
-    }
-    batch = first_batch(config).to(device)
-    measured = measure(contestants, batch, arguments.rounds)
+    readings: dict[str, list[Reading]] = {name: [] for name in rows}
+    turns = [name for _ in range(arguments.rounds) for name in rows]
+    for name in tqdm(turns, unit="row", disable=None):
+        read = partial(read_row, config, name, arguments.device, arguments.steps)
+        readings[name].append(in_fresh_process(read))
+    peaks: dict[str, float] = {}
+    for reading in chain.from_iterable(readings.values()):
+        peaks[reading.precision] = max(reading.peak, peaks.get(reading.precision, 0.0))
     table = [
-        row_of_table(name, contestant, measured, memory[name], batch)
-        for name, contestant in contestants.items()
+        row_of_table(name, found, peaks, config.train.batch_size)
+        for name, found in readings.items()
     ]
     for row in table:
         row["ratio"] = table[0]["ms"] / row["ms"]
+    waiting = in_fresh_process(
+        partial(time_waiting, config, arguments.device, arguments.loaded_steps)
+    )
     report = {
         "config": arguments.config,
         "overrides": arguments.overrides,
@@ -106,18 +122,19 @@ def main(arguments: argparse.Namespace) -> None:
         "threads": torch.get_num_threads(),
         "batch_size": config.train.batch_size,
         "rounds": arguments.rounds,
-        "peak_tflops": {name: flops / 1e12 for name, flops in measured.peaks.items()},
+        "steps": arguments.steps,
+        "peak_tflops": {name: flops / 1e12 for name, flops in peaks.items()},
         "rows": table,
-        "waiting_for_data": time_waiting(contestants[table[-1]["row"]], arguments.loaded_steps),
+        "waiting_for_data": waiting,
     }
     with replacing(output) as temporary:
         temporary.write_text(json.dumps(report, indent=2) + "\n")
     print(
         markdown_table([{name: _text(name, cell) for name, cell in row.items()} for row in table])
     )
-    peaks = ", ".join(f"{name} {value:.3g}" for name, value in report["peak_tflops"].items())
+    shown = ", ".join(f"{name} {value:.3g}" for name, value in report["peak_tflops"].items())
     print(
-        f"\npeak, TFLOP/s: {peaks}\nwaiting for data: {report['waiting_for_data']:.1%} of "
+        f"\npeak, TFLOP/s: {shown}\nwaiting for data: {waiting:.1%} of "
         f"{arguments.loaded_steps} steps\n{output}"
     )
 
@@ -136,65 +153,39 @@ def _is_off(lever: Lever, config: Config) -> bool:
 
 def build_contestant(config: Config, missing: list[Lever], device: torch.device) -> Contestant:
     """The step of `config` without some levers."""
-    trainer = build_trainer(
-        override_config(config, [override for lever in missing for override in lever.off]), device
-    )
+    with without(missing):
+        trainer = build_trainer(
+            override_config(config, [override for lever in missing for override in lever.off]),
+            device,
+        )
     for lever in missing:
         if lever.prepare is not None:
             lever.prepare(trainer)
     return Contestant(trainer, missing)
 
 
-def memory_of_steps(config: Config, row: str, device_name: str) -> int | None:
-    """Bytes that a few steps need above what is there before the networks are built; None where
-    the system does not tell.
-    """
+def read_row(config: Config, row: str, device_name: str, num_steps: int) -> Reading:
+    """Time `num_steps` steps of a row, after some that are not timed."""
     device = pick_device(device_name)
     batch = first_batch(config).to(device)
     before = peak_memory(device)
     contestant = build_contestant(config, ladder(config)[row], device)
-    for _ in range(2):
-        contestant.step(batch)
+    train = contestant.trainer.config.train
+    with FlopCounterMode(display=False) as counter, uncompiled(train):
+        losses = _show_losses(contestant.step(batch))
+    is_compiled = train.compile != "none"
+    if is_compiled or device.type != "cpu":
+        for _ in range(_WARM_UP):
+            contestant.step(batch)
+    taken = [seconds(partial(contestant.step, batch), device) for _ in range(num_steps)]
     after = peak_memory(device)
-    return None if before is None or after is None else after - before
-
-
-class Measured(NamedTuple):
-    """Median seconds of a step, FLOP of a step, and the losses of the first, by row; FLOP/s of a
-    matrix product, by precision.
-    """
-
-    seconds: dict[str, float]
-    flops: dict[str, int]
-    losses: dict[str, str]
-    peaks: dict[str, float]
-
-
-def measure(contestants: dict[str, Contestant], batch: PairBatch, num_rounds: int) -> Measured:
-    """All in turns."""
-    device = batch.frames.device
-    losses, flops = {}, {}
-    times: dict[str, list[float]] = {name: [] for name in contestants}
-    peaks: dict[str, list[float]] = {}
-    for index in tqdm(range(1 + _WARM_UP + num_rounds), unit="round", disable=None):
-        for name, contestant in contestants.items():
-            train = contestant.trainer.config.train
-            if index == 0:  # also counts
-                with FlopCounterMode(display=False) as counter, uncompiled(train):
-                    first = _show_losses(contestant.step(batch))
-                flops[name] = counter.get_total_flops()
-                losses[name] = first if train.compile == "none" else ""  # it was no compiled one
-                continue
-            taken = seconds(partial(contestant.step, batch), device)
-            if index > _WARM_UP:
-                times[name].append(taken)
-        for precision in {c.trainer.config.train.precision for c in contestants.values()}:
-            peaks.setdefault(precision, []).append(_peak(precision, device))
-    return Measured(
-        {name: statistics.median(found) for name, found in times.items()},
-        flops,
-        losses,
-        {name: max(found) for name, found in sorted(peaks.items())},
+    return Reading(
+        taken,
+        counter.get_total_flops(),
+        "" if is_compiled else losses,  # the first was no compiled one
+        train.precision,
+        _peak(train.precision, device),
+        None if before is None or after is None else after - before,
     )
 
 
@@ -218,29 +209,28 @@ def _peak(precision: str, device: torch.device) -> float:
 
 
 def row_of_table(
-    name: str,
-    contestant: Contestant,
-    measured: Measured,
-    memory: int | None,
-    batch: PairBatch,
+    name: str, readings: list[Reading], peaks: Mapping[str, float], batch_size: int
 ) -> dict[str, Any]:
     """See the file's docstring."""
-    taken, speed = measured.seconds[name], measured.flops[name] / measured.seconds[name]
+    taken = statistics.median(chain.from_iterable(reading.seconds for reading in readings))
+    first = readings[0]
+    memory = [reading.memory for reading in readings if reading.memory is not None]
     return {
         "row": name,
         "ms": 1000 * taken,
-        "samples/s": len(batch.frames) / taken,
+        "samples/s": batch_size / taken,
         "ratio": 1.0,
-        "GFLOP": measured.flops[name] / len(batch.frames) / 1e9,
-        "TFLOP/s": speed / 1e12,
-        "peak": speed / measured.peaks[contestant.trainer.config.train.precision],
-        "memory_gib": None if memory is None else memory / 2**30,
-        "loss": measured.losses[name],
+        "GFLOP": first.flops / batch_size / 1e9,
+        "TFLOP/s": first.flops / taken / 1e12,
+        "peak": first.flops / taken / peaks[first.precision],
+        "memory_gib": max(memory) / 2**30 if memory else None,
+        "loss": first.losses,
     }
 
 
-def time_waiting(contestant: Contestant, num_steps: int) -> float:
+def time_waiting(config: Config, device_name: str, num_steps: int) -> float:
     """Share of the time of `num_steps` steps in which there was no batch yet."""
+    contestant = build_contestant(config, [], pick_device(device_name))
     trainer = contestant.trainer
     train, data = trainer.config.train, trainer.config.data
     schedule = BatchSchedule(len(trainer.pairs), train.batch_size, trainer.config.seed)
@@ -270,7 +260,13 @@ def _text(name: str, cell: str | float | None) -> str:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = step_parser("benchmarks.train", __doc__, rounds=10, output="runs/train.json")
+    parser = step_parser("benchmarks.train", __doc__, rounds=3, output="runs/train.json")
+    parser.add_argument(
+        "--steps",
+        type=positive_int,
+        default=5,
+        help="that are timed of every row in every round (default: 5)",
+    )
     parser.add_argument(
         "--loaded-steps",
         type=positive_int,

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,12 @@ SHARED = Path(__file__).parents[1].parent / "shared"
 def few_threads():
     """Tiny networks run faster without a thread pool, and the numbers repeat exactly."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def interruptible():
+    """Shells start what runs in the background with SIGINT ignored, and its children inherit it."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -1,9 +1,5 @@
 """Levers change no result by more than rounding; compiled networks are whole graphs, made once."""
 
-import platform
-import subprocess
-import sys
-
 import pytest
 import torch
 from torch.testing import assert_close
@@ -14,7 +10,6 @@ from acceleration import (
     prepare_networks,
     uncompiled,
 )
-from tests.runs import REPOSITORY
 from tests.test_training_step import Run
 
 
@@ -110,33 +105,3 @@ def test_what_is_no_step_runs_uncompiled(compilations):
     assert not compilations
     detector(frames)
     assert len(compilations) == 1
-
-
-NEW_PAGES = """
-import resource, torch
-from acceleration import keep_freed_memory
-
-def new_pages():
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-    for _ in range(5):
-        torch.empty(2**24).fill_(1)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
-
-new_pages()
-print(new_pages())
-keep_freed_memory()
-for _ in range(3):  # in which the heap finds its size
-    new_pages()
-print(new_pages())
-"""
-
-
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's")
-def test_freed_memory_is_kept():
-    """A block that is freed and made anew needs no new pages."""
-    done = subprocess.run(
-        [sys.executable, "-c", NEW_PAGES], cwd=REPOSITORY, capture_output=True, check=True
-    )
-    by_default, kept = map(int, done.stdout.split())
-    assert by_default > 10_000
-    assert kept < 100

@@ -3,9 +3,6 @@
 import math
 import os
 import signal
-import socket
-import time
-from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,7 +10,6 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 import torch.distributed as dist
-from torch.distributed import TCPStore
 from torch.testing import assert_close
 
 import distributed
@@ -31,13 +27,12 @@ from modules.draws import Draws
 from optimization import Optimizer
 from sync_batch_norm import synchronize_batch_norm
 from tests.factories import noise_batch, tiny_config, tiny_perceptual
-from tests.processes import finish_together, free_port, place, start_function, start_together
+from tests.processes import finish_together, place, start_function, start_together
 from tests.runs import (
     Ended,
     call,
     command,
     contents,
-    error_line,
     metrics,
     step_file,
     steps,
@@ -457,80 +452,6 @@ def test_two_continue_one_and_one_continues_two(tmp_path, alone):
     assert list(found) == [*range(5, last + 1)]
     for step in range(5, 13):  # rounding grows; other samples would be far off
         assert found[step] == pytest.approx(expected[step], rel=0.01), step
-
-
-# The beginning
-
-
-@pytest.fixture
-def one_of_two(monkeypatch):
-    """This process as one of two, of which the other never comes."""
-
-    def become(rank):
-        port = free_port()
-        for name, value in place(rank, 2, port).items():
-            monkeypatch.setenv(name, value)
-        return port
-
-    return become
-
-
-@pytest.mark.parametrize(("rank", "missing"), [(0, 1), (1, 0)])
-def test_missing_process(tmp_path, capfd, one_of_two, rank, missing):
-    port = one_of_two(rank)
-    begun = time.monotonic()
-    assert call(train, *tiny(tmp_path / "run"), "--join-timeout", 1) == 2
-    assert time.monotonic() - begun < 10
-    assert error_line(capfd, "train.py") == (
-        f"train.py: error: rank {rank}: after 1 s no sign of rank {missing}, of 2 processes "
-        f"(MASTER_ADDR and MASTER_PORT: 127.0.0.1:{port}); start all of them, or wait longer with "
-        "--join-timeout"
-    )
-    assert not (tmp_path / "run").exists()
-
-
-def test_port_that_is_taken(tmp_path, capsys, one_of_two):
-    port = one_of_two(0)
-    with socket.create_server(("127.0.0.1", port)):
-        assert call(train, *tiny(tmp_path / "run")) == 2
-    line = error_line(capsys, "train.py")
-    assert line.startswith(f"train.py: error: MASTER_PORT: {port} cannot be opened (")
-    assert line.endswith("; choose another")
-
-
-def test_what_an_earlier_start_has_left_is_not_taken_for_a_process(one_of_two, monkeypatch):
-    """As after a restart by torchrun, whose store keeps the names of processes that are gone."""
-    port = one_of_two(0)
-    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
-    left = TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False)
-    for rank in (0, 1):
-        left.set(f"name/{rank}", f"gone{rank}")
-    with ThreadPoolExecutor() as pool:
-        first = pool.submit(distributed._meet, 0, 2, 10.0)
-        time.sleep(0.3)
-        assert not first.done()
-        second = pool.submit(distributed._meet, 1, 2, 10.0)
-        first.result().set("question", "answer")
-        assert second.result().get("question") == b"answer"
-
-
-def test_several_processes_without_their_places(tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("WORLD_SIZE", "2")
-    monkeypatch.delenv("RANK", raising=False)
-    assert call(train, *tiny(tmp_path / "run")) == 2
-    line = error_line(capsys, "train.py")
-    assert "WORLD_SIZE is 2, but RANK, " in line
-    assert line.endswith("start several processes with torchrun, or unset WORLD_SIZE for one")
-
-
-@pytest.mark.parametrize("name", ["WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_PORT"])
-def test_place_that_is_no_number(tmp_path, capsys, one_of_two, monkeypatch, name):
-    one_of_two(0)
-    monkeypatch.setenv(name, "two")
-    assert call(train, *tiny(tmp_path / "run")) == 2
-    assert error_line(capsys, "train.py").startswith(
-        f"train.py: error: {name}: found 'two' in the environment; must be a whole number"
-    )
 
 
 def test_one_process_forms_no_group(monkeypatch):

@@ -17,6 +17,8 @@ import torch
 import yaml
 
 import animate
+import benchmarks.animate
+import benchmarks.data
 import benchmarks.train
 import datasets.prepare.__main__
 import datasets.unpack
@@ -43,6 +45,8 @@ SCRIPTS = {
     "reconstruct.py": reconstruct,
     "animate.py": animate,
     "benchmarks.puppets": puppets,
+    "benchmarks.animate": benchmarks.animate,
+    "benchmarks.data": benchmarks.data,
     "benchmarks.train": benchmarks.train,
     "datasets.prepare": datasets.prepare.__main__,
     "datasets.unpack": datasets.unpack,
@@ -65,6 +69,13 @@ ELSEWHERE = (
     # The same for two processes is tried.
     "torchrun --nproc-per-node 4 train.py --config vox.yaml data.root=data/vox",
 )
+
+# Of what a benchmark repeats.
+FEWER = {
+    "benchmarks.animate": ("--frames", "2", "--clip-frames", "2"),
+    "benchmarks.data": ("--num-frames", "9"),
+    "benchmarks.train": ("--steps", "1", "--loaded-steps", "1"),
+}
 
 
 def readme_commands() -> list[str]:
@@ -154,12 +165,15 @@ def test_readme_command(command, workplace, monkeypatch):
         script, *arguments = arguments
     if script == "benchmarks.puppets":
         arguments += ["--num-clips", "3"]
-    if script == "benchmarks.train":
-        arguments += ["--rounds", "1", "--loaded-steps", "1", "--no-memory"]
+    if script in FEWER:
+        arguments += ["--rounds", "1", *FEWER[script]]
+        monkeypatch.setattr(benchmarks.data, "SECONDS", 0.001)
+        for benchmark in (benchmarks.train, benchmarks.animate):
+            monkeypatch.setattr(benchmark, "in_fresh_process", lambda measure: measure())
     if script in ("train.py", "benchmarks.train"):
         arguments += smaller(arguments, run=f"run-{zlib.crc32(command.encode())}")
     module = SCRIPTS[script]
-    if script in ("checkpoint", "datasets.prepare", "datasets.unpack"):
+    if script in ("checkpoint", "benchmarks.data", "datasets.prepare", "datasets.unpack"):
         assert run_without_device(module, arguments) == 0
     else:
         assert call(module, *arguments) == 0

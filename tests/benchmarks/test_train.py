@@ -71,7 +71,7 @@ def test_every_lever_keeps_the_losses_and_none_adds_arithmetic():
 def test_report_and_table(tmp_path, capsys):
     output = tmp_path / "train.json"
     overrides = (*tiny_overrides(), "masks=null", "background=null", "train.precision=bf16")
-    arguments = ("--config", "demo.yaml", *overrides, "--rounds", 1, "--no-memory")
+    arguments = ("--config", "demo.yaml", *overrides, "--rounds", 1, "--steps", 2)
     assert call(train, *arguments, "--loaded-steps", 1, "--output", output) == 0
     report = json.loads(output.read_text())
     rows = report["rows"]
@@ -82,7 +82,7 @@ def test_report_and_table(tmp_path, capsys):
         assert row["samples/s"] == pytest.approx(4000 / row["ms"])
         assert row["ratio"] == pytest.approx(rows[0]["ms"] / row["ms"])
         assert row["TFLOP/s"] == pytest.approx(row["GFLOP"] * row["samples/s"] / 1000)
-        assert row["memory_gib"] is None
+        assert row["memory_gib"] is None or row["memory_gib"] > 0
     assert 0 < report["waiting_for_data"] < 1
     printed = capsys.readouterr().out
     assert f"| {rows[-1]['row']} " in printed
