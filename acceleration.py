@@ -6,7 +6,7 @@
     compile        fused kernels
 
 What is fast whatever the config says stands where it is computed: `modules.blocks.UpConv2d`,
-`losses.Perceptual`, `adversary.Adversary.judge`, `optimization.Optimizer.backward`.
+`losses.Perceptual`, `adversary.Adversary.judge`, `optimization.Optimizer.backward`, `memory`.
 """
 
 from collections.abc import Iterator

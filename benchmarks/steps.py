@@ -89,7 +89,7 @@ def in_fresh_process(measure: Callable[[], Result]) -> Result:
         except BrokenProcessPool as error:
             raise UserError(
                 "the system has ended a process of the benchmark, most likely for its memory; "
-                "lower train.batch_size, or set train.micro_batch"
+                "make the batches smaller"
             ) from error
 
 

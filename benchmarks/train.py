@@ -231,10 +231,9 @@ def row_of_table(
 def time_waiting(config: Config, device_name: str, num_steps: int) -> float:
     """Share of the time of `num_steps` steps in which there was no batch yet."""
     contestant = build_contestant(config, [], pick_device(device_name))
-    trainer = contestant.trainer
-    train, data = trainer.config.train, trainer.config.data
-    schedule = BatchSchedule(len(trainer.pairs), train.batch_size, trainer.config.seed)
-    waited, begun = 0.0, 0.0
+    trainer, data = contestant.trainer, config.data
+    schedule = BatchSchedule(len(trainer.pairs), config.train.batch_size, config.seed)
+    waited = 0.0
     with loaded_batches(
         trainer.pairs, schedule, data.num_workers, trainer.device.type == "cuda"
     ) as batches:

@@ -96,14 +96,14 @@ def expected_swap(
     return driving, animated, BackgroundSwapper(model, kind, compose).swap(animated, other)
 
 
-def swapped_batches(
+def build_animation(
     model: Model,
-    swapper: BackgroundSwapper,
     driving: Iterable[Frame],
-    backgrounds: Iterable[Frame],
-    batch_size: int,
-) -> Iterator[AnimatedBatch]:
-    """Frame 0 moved by `driving` before `backgrounds`, batch by batch."""
+    swapper: BackgroundSwapper | None = None,
+    backgrounds: Iterable[Frame] | None = None,
+    batch_size: int = 2,
+) -> Animation:
+    """Frame 0 moved by `driving`, before `backgrounds` if there are any."""
     return Animation(
         build_mover(model, CPU, "motion"),
         numbered_frame(0, (32, 32)),
@@ -115,7 +115,18 @@ def swapped_batches(
         is_transparent=False,
         batch_size=batch_size,
         notes=[],
-    ).batches()
+    )
+
+
+def swapped_batches(
+    model: Model,
+    swapper: BackgroundSwapper,
+    driving: Iterable[Frame],
+    backgrounds: Iterable[Frame],
+    batch_size: int,
+) -> Iterator[AnimatedBatch]:
+    """Frame 0 moved by `driving` before `backgrounds`, batch by batch."""
+    return build_animation(model, driving, swapper, backgrounds, batch_size).batches()
 
 
 def pngs(folder: Path) -> Frames:

@@ -1,21 +1,17 @@
 """Reading, networks and writing, in turns and at the same time: the same frames, clean ends."""
 
 import threading
-from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from animation.animation import Animation
 from animation.background_swap import BackgroundSwapper
-from animation.inputs import Driving
-from animation.movers import build_mover
 from animation.writing import Output, write_animation
 from errors import UserError
 from model import Model
-from tests.animations import pngs
+from tests.animations import build_animation, pngs
 from tests.factories import tiny_config
 from tests.media import numbered_frame
 
@@ -51,18 +47,7 @@ def numbered(count=NUM_FRAMES, error=None):
 
 def animation(model, driving, backgrounds=None):
     swapper = None if backgrounds is None else BackgroundSwapper(model, "other", "alpha")
-    return Animation(
-        build_mover(model, CPU, "motion"),
-        numbered_frame(3, (SIDE, SIDE)),
-        Driving(driving, Fraction(25), None, "driving"),
-        reference=None,
-        swapper=swapper,
-        backgrounds=backgrounds,
-        paster=None,
-        is_transparent=False,
-        batch_size=2,
-        notes=[],
-    )
+    return build_animation(model, driving, swapper, backgrounds)
 
 
 def nothing(_):

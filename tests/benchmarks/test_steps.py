@@ -1,0 +1,18 @@
+"""What benchmarks of speed have in common."""
+
+import os
+from functools import partial
+
+import pytest
+
+from benchmarks.steps import in_fresh_process
+from errors import UserError
+
+
+def test_a_process_has_its_own_memory_and_answers():
+    assert in_fresh_process(os.getpid) != os.getpid()
+
+
+def test_a_process_that_the_system_ends_is_one_line():
+    with pytest.raises(UserError, match="most likely for its memory; make the batches smaller"):
+        in_fresh_process(partial(os._exit, 1))
