@@ -6,7 +6,7 @@
     compile        fused kernels
 
 What is fast whatever the config says stands where it is computed: `modules.blocks.UpConv2d`,
-`losses.Perceptual`, `adversary.Adversary.judge`, `optimization.Optimizer.backward`, `memory`.
+`losses.Perceptual`, `adversary.Adversary.judge`, `optimization.Optimizer.backward`, `machine`.
 """
 
 from collections.abc import Iterator
@@ -22,14 +22,19 @@ from config import TrainConfig
 from losses import Perceptual
 from model import Model
 from modules.mask_generator import MaskGenerator
-from optimization import AUTOCAST_DTYPES
+from speed_trial import HALF_DTYPES
 from sync_batch_norm import SyncBatchNorm
 
 
 def prepare_networks(
     model: Model, adversary: Adversary | None, perceptual: Perceptual, train: TrainConfig
 ) -> None:
-    """Lay the networks, on their device, out for a run; state dicts stay as they are."""
+    """Lay the networks, on their device, out for a run; state dicts stay as they are.
+
+    Args:
+        train: without `auto`.
+    """
+    assert "auto" not in (train.precision, train.channels_last), "resolve was not called"
     layout = torch.channels_last if train.channels_last else torch.contiguous_format
     for network in (model, adversary, perceptual):
         if network is not None:
@@ -38,9 +43,9 @@ def prepare_networks(
     # convolution too; in float32 one of each channel by itself does not run on tensor cores.)
     torch.backends.cudnn.allow_tf32 = train.tf32
     torch.backends.cuda.matmul.allow_tf32 = False
-    if train.precision in AUTOCAST_DTYPES:
+    if train.precision in HALF_DTYPES:
         # Autocast would cast weights that need no gradient anew in every call.
-        perceptual.vgg.convs.to(AUTOCAST_DTYPES[train.precision])
+        perceptual.vgg.convs.to(HALF_DTYPES[train.precision])
 
 
 def compile_networks(

@@ -10,12 +10,13 @@ from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
+import openmp  # noqa: F401
+
 import torch
 from tqdm import tqdm
 
 import checkpoint
 from animation.animator import Animator
-from animation.inference import PRECISIONS
 from animation.jobs import Done, Job, Wanted, check_outputs, run_job
 from animation.layouts import LAYOUTS
 from animation.movers import ANIMATORS
@@ -25,6 +26,7 @@ from animation.settings import Crop, ReferenceFrame, Settings
 from checkpoint import Checkpoint
 from cli import (
     add_device_argument,
+    add_precision_argument,
     end_on_sigterm,
     newest_checkpoint,
     positive_int,
@@ -33,7 +35,7 @@ from cli import (
 from datasets.crops import parse_box
 from datasets.excerpt import parse_time
 from errors import UserError
-from memory import keep_freed_memory
+from machine import keep_freed_memory
 from metrics.detectors.build import DETECTORS, build_detector
 
 FORMATS = {"mp4": ".mp4", "webm": ".webm", "gif": ".gif", "png": ""}
@@ -51,6 +53,7 @@ def main(arguments: argparse.Namespace) -> int:
         keep_freed_memory()
     if animator.saved.report is not None:
         print(f"{path}: {animator.saved.report}")
+    print(f"networks in {animator.precision} on {animator.device}")
     if results is not None:
         return run_jobs(
             animator,
@@ -258,13 +261,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--output", metavar="PATH", help="out.mp4, .webm, .gif, or a folder (png)")
     parser.add_argument("--batch-size", type=positive_int, default=8, help="frames at a time")
     add_device_argument(parser)
-    parser.add_argument(
-        "--precision",
-        choices=PRECISIONS,
-        default="auto",
-        help="of the networks; auto (default): fp16 on CUDA, else float32. On CPUs with "
-        "AVX512-BF16 or AMX, bf16 takes about half the time",
-    )
+    add_precision_argument(parser)
     parser.add_argument(
         "--compile",
         action="store_true",

@@ -6,6 +6,7 @@ A checkpoint is one dict of tensors and plain containers, so it loads without un
     format      version of this layout
     config      the resolved config, plain containers
     step, epoch, batch   steps done; epoch and batch of the next one
+    planned_steps        of the whole run, where that was known
     networks    state dict of each network, by name; in a slim one those that animate
     average     the same for the moving average, without the discriminator, or None
     training    optimizer, scaler and counters; what only a resumed run needs. A slim one has none
@@ -28,7 +29,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from config import Config
+from config import Config, Start
 from config_file import parse_config
 from errors import UserError
 from files import GIT_LFS_POINTER, replacing
@@ -62,6 +63,7 @@ class Checkpoint(NamedTuple):
     training: dict[str, Any]
     metrics: dict[str, float]
     provenance: dict[str, Any]
+    planned_steps: int | None = None
     report: LoadReport | None = None
 
     @property
@@ -73,6 +75,15 @@ class Checkpoint(NamedTuple):
         return self.provenance["published"] + ("" if epoch is None else f", epoch {epoch}")
 
     @property
+    def numerics(self) -> dict[str, Any]:
+        """The precision and the memory layout in which it was trained; of older files as their
+        config says.
+        """
+        train = self.config.train
+        by_config = {"precision": train.precision, "channels_last": train.channels_last}
+        return self.training.get("numerics", by_config)
+
+    @property
     def evaluation_networks(self) -> dict[str, dict[str, Tensor]]:
         """The weights to use for evaluation: the moving average where there is one; without the
         discriminator, which only trains.
@@ -82,10 +93,11 @@ class Checkpoint(NamedTuple):
         return {name: state for name, state in self.networks.items() if name != "discriminator"}
 
     @property
-    def untrained(self) -> dict[str, int]:
-        """What of `config.start_epochs` has not seen a step: its networks are as they began."""
-        starts = self.config.start_epochs.items()
-        return {key: start for key, start in starts if (self.epoch, self.batch) <= (start, 0)}
+    def untrained(self) -> dict[str, Start]:
+        """What of `config.starts` has not seen a step: its networks are as they began."""
+        place = (self.step, self.epoch, self.batch, self.planned_steps)
+        starts = self.config.starts.items()
+        return {section: start for section, start in starts if not start.has_learned(*place)}
 
 
 def save(
@@ -96,6 +108,7 @@ def save(
     step: int,
     epoch: int,
     batch: int,
+    planned_steps: int | None = None,
     average: dict[str, Any] | None,
     training: dict[str, Any],
     metrics: Mapping[str, float],
@@ -108,6 +121,7 @@ def save(
             "step": step,
             "epoch": epoch,
             "batch": batch,
+            "planned_steps": planned_steps,
             "networks": state_dicts(networks),
             "average": average,
             "training": training,
@@ -118,7 +132,7 @@ def save(
 
 def save_slim(path: Path, slim: Checkpoint) -> None:
     """Write what `export.slim` left of a checkpoint, as `save` does."""
-    content = {key: getattr(slim, key) for key in (*_CONTENT, "provenance")}
+    content = {key: getattr(slim, key) for key in (*_CONTENT, "planned_steps", "provenance")}
     _write(path, slim.config, content)
 
 
@@ -188,6 +202,7 @@ def _parse(path: Path, content: Any) -> Checkpoint:
         path,
         parse_config(content["config"], origin=str(path)),
         provenance=content.get("provenance", {}),
+        planned_steps=content.get("planned_steps"),
         **{key: content[key] for key in _CONTENT},
     )
 

@@ -12,6 +12,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from errors import UserError
+from machine import divide_cores
 
 if TYPE_CHECKING:
     import torch
@@ -77,6 +78,16 @@ def add_device_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
 
 
+def add_precision_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--precision",
+        choices=("auto", "float32", "bf16", "fp16"),
+        default="auto",
+        help="of the networks; auto (default): fp16 on CUDA, on a CPU bf16 where a short trial "
+        "finds it fast, else float32",
+    )
+
+
 def pick_device(name: str, local_rank: int | None = None) -> "torch.device":
     """The device called `name`; `auto` takes CUDA where there is one, else the CPU.
 
@@ -111,6 +122,8 @@ def pick_device(name: str, local_rank: int | None = None) -> "torch.device":
                     instead += ", or set LOCAL_RANK=0 if each process sees a GPU of its own"
             raise UserError(f"--device {device}: {count} CUDA devices here; {instead}")
         torch.cuda.set_device(device.index or 0)  # also for what asks for "the" device
+    elif device.type == "cpu":
+        torch.set_num_threads(divide_cores(0, is_cpu=True).num_threads)
     return device
 
 

@@ -6,7 +6,7 @@ section switches the branch off. Every key has a default.
 """
 
 import math
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, NamedTuple
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
@@ -30,18 +30,59 @@ def _check_image_size(size: Any) -> Any:
     return size
 
 
+def _check_switch(value: Any) -> Any:
+    if value is not True and value is not False and value != "auto":
+        raise ValueError("true, false or auto")
+    return value
+
+
 Probability = Annotated[float, Field(ge=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
 Weight = Annotated[float, Field(ge=0)]
 PositiveInt = Annotated[int, Field(ge=1)]
 NumBlocks = Annotated[int, Field(ge=1, le=10)]  # each halves the picture
 Scale = Annotated[float, Field(gt=0, le=1), AfterValidator(_check_scale)]  # 1 / 2^n
 ImageSize = Annotated[int | list[int], BeforeValidator(_check_image_size)]  # or [height, width]
 
+Switch = Annotated[bool | Literal["auto"], BeforeValidator(_check_switch)]
+
 ReluLayer = Literal[
     "relu1_1", "relu1_2", "relu2_1", "relu2_2", "relu3_1", "relu3_2", "relu3_3", "relu3_4",
     "relu4_1", "relu4_2", "relu4_3", "relu4_4", "relu5_1", "relu5_2", "relu5_3", "relu5_4",
 ]  # fmt: skip
+
+
+class Start(NamedTuple):
+    """When a part of the model starts to learn: after `epoch` epochs or, where a `share` is given,
+    after that share of the steps that the run is planned to take.
+    """
+
+    section: str
+    epoch: int
+    share: float | None
+
+    def __str__(self) -> str:
+        """The setting, for messages."""
+        if self.share is None:
+            return f"{self.section}.start_epoch: {self.epoch}"
+        return f"{self.section}.start_share: {self.share:g}"
+
+    def has_learned(self, step: int, epoch: int, batch: int, planned_steps: int | None) -> bool:
+        """Whether any of the first `step` steps has trained the part.
+
+        Args:
+            epoch, batch: place of the next step.
+            planned_steps: of the run; None before there is a plan.
+        """
+        if self.share is None:
+            return (epoch, batch) > (self.epoch, 0)
+        return planned_steps is not None and step > self.first_step(planned_steps)
+
+    def first_step(self, planned_steps: int) -> int:
+        """Steps before the first that trains the part; where a share is given."""
+        assert self.share is not None
+        return round(self.share * planned_steps)
 
 
 class Section(BaseModel):
@@ -78,7 +119,7 @@ class DataConfig(Section):
     fit: Literal["crop", "pad"] = "crop"  # frames of another shape
     id_sampling: bool = False  # an epoch passes over the ids of `id#name.mp4`, not over the clips
     repeats: PositiveInt = 1  # passes over the clips (or ids) in one epoch
-    num_workers: Annotated[int, Field(ge=0)] = 4  # of each process
+    num_workers: Annotated[int, Field(ge=0)] = 4  # of each process; fewer where cores are few
     augmentation: AugmentationConfig = AugmentationConfig()
     puppets: PuppetsConfig = PuppetsConfig()
 
@@ -157,6 +198,7 @@ class MaskRefinementConfig(Section):
     num_blocks: NumBlocks = 5
     temperature: Annotated[float, Field(gt=0)] = 0.1  # of the sigmoid
     start_epoch: Annotated[int, Field(ge=0)] = 1  # the masks say nothing before
+    start_share: Share | None = None  # of the planned steps, instead of start_epoch
     learning_rate: Weight | None = None  # default: train.learning_rate
 
 
@@ -232,6 +274,7 @@ class BackgroundLosses(Section):
 class BackgroundConfig(Section):
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5  # of the masks; above is foreground
     start_epoch: Annotated[int, Field(ge=0)] = 2  # the masks say nothing before
+    start_share: Share | None = None  # of the planned steps, instead of start_epoch
     foreign_probability: Probability = 0.0  # ours: that X is the source of another sample of the
     # batch, with no mask
     bg_base: LowResolutionConfig = LowResolutionConfig()
@@ -308,6 +351,8 @@ class TrainConfig(Section):
     max_steps: PositiveInt | None = None  # end earlier, after so many steps
     max_minutes: Annotated[float, Field(gt=0)] | None = None  # end earlier, after so much time;
     # one last validation comes on top
+    min_steps: PositiveInt | None = None  # go on past max_minutes until so many steps are done;
+    min_steps_minutes: Annotated[float, Field(gt=0)] | None = None  # the time limit until then
     batch_size: PositiveInt = 16  # of all processes together
     micro_batch: PositiveInt | None = None  # accumulate gradients over parts of a process's share
     learning_rate: Weight = 2.0e-4
@@ -316,8 +361,9 @@ class TrainConfig(Section):
     gamma: Annotated[float, Field(gt=0, le=1)] = 0.1  # by this
     clip_norm: Annotated[float, Field(gt=0)] | None = None  # of all gradients of a player together
     max_bad_steps: PositiveInt = 100  # in a row skipped as not finite; more stop the run
-    precision: Literal["float32", "bf16", "fp16"] = "float32"  # of autocast
-    channels_last: bool = True
+    precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"  # of autocast; auto: what the
+    # device computes fast, by a timed trial: bf16, else float32 (CUDA before Ampere: fp16)
+    channels_last: Switch = "auto"  # memory layout; auto: the faster by a trial
     tf32: bool = True  # CUDA: convolutions in float32 keep 10 bits of the mantissa, for speed
     compile: Literal["none", "default", "reduce-overhead", "max-autotune"] = "none"  # torch's modes
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None  # none: no moving average
@@ -359,11 +405,16 @@ class Config(Section):
         return {name: section for name, section in sections.items() if section is not None}
 
     @property
-    def start_epochs(self) -> dict[str, int]:
-        """The epoch, from 0, in which a part of the model starts to learn, by its dotted key."""
+    def starts(self) -> dict[str, Start]:
+        """When the parts of the model that wait for others start to learn, by their sections."""
         starts = {}
         if self.masks is not None:
-            starts["masks.refinement.start_epoch"] = self.masks.refinement.start_epoch
+            refinement = self.masks.refinement
+            starts["masks.refinement"] = Start(
+                "masks.refinement", refinement.start_epoch, refinement.start_share
+            )
         if self.background is not None:
-            starts["background.start_epoch"] = self.background.start_epoch
+            starts["background"] = Start(
+                "background", self.background.start_epoch, self.background.start_share
+            )
         return starts

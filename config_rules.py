@@ -87,12 +87,12 @@ def _mask_sizes(config: Config) -> Iterator[Violation]:
 
 
 def _starts(config: Config) -> Iterator[Violation]:
-    for key, start in config.start_epochs.items():
-        if start >= config.train.epochs:
+    for section, start in config.starts.items():
+        if start.share is None and start.epoch >= config.train.epochs:
             yield Violation(
-                (key, "train.epochs"),
-                f"found {start} with train.epochs {config.train.epochs}; what starts there would "
-                "stay untrained",
+                (f"{section}.start_epoch", "train.epochs"),
+                f"found {start.epoch} with train.epochs {config.train.epochs}; what starts there "
+                "would stay untrained",
             )
 
 

@@ -8,8 +8,16 @@ import tempfile
 import threading
 from pathlib import Path
 
+import openmp  # noqa: F401
+
 from animation.animator import Animator
-from cli import add_device_argument, newest_checkpoint, positive_int, run_entry_point
+from cli import (
+    add_device_argument,
+    add_precision_argument,
+    newest_checkpoint,
+    positive_int,
+    run_entry_point,
+)
 from errors import UserError
 from metrics.detectors.packages import import_package
 
@@ -24,7 +32,8 @@ def main(arguments: argparse.Namespace) -> None:
         os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"  # it calls nobody but itself
         import_package("gradio", INSTALL)
         path = Path(arguments.checkpoint) if arguments.checkpoint else newest_checkpoint()
-        animator = Animator.load(path, arguments.config, arguments.device)
+        animator = Animator.load(path, arguments.config, arguments.device, arguments.precision)
+        print(f"networks in {animator.precision} on {animator.device}")
         serve(animator, arguments.host, arguments.port)
 
 
@@ -71,6 +80,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--host", default="127.0.0.1", help="127.0.0.1: this machine alone; 0.0.0.0: its network"
     )
     add_device_argument(parser)
+    add_precision_argument(parser)
     return parser
 
 

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import sys
 import time
 from collections.abc import Mapping
@@ -20,6 +19,7 @@ from config import DataConfig
 from datasets.images import write_image
 from errors import UserError
 from files import replacing
+from machine import num_cores
 
 METRICS_FILE = "metrics.jsonl"
 WARM_UP_STEPS = 20  # in which workers start and kernels are chosen; they say nothing about data
@@ -138,7 +138,7 @@ class StepClock:
 def data_warning(share: float, data: DataConfig, packed: bool) -> str:
     """What to do where `share` of the time is spent waiting for data."""
     each = " in each process" if distributed.world_size() > 1 else ""
-    cores = f"{_num_cores()} cores here"
+    cores = f"{num_cores()} cores here"
     cure = f"raise data.num_workers (now {data.num_workers}{each}; {cores})"
     if data.kind == "clips" and not packed:
         cure += (
@@ -146,13 +146,6 @@ def data_warning(share: float, data: DataConfig, packed: bool) -> str:
             "FOLDER) and set data.root=FOLDER"
         )
     return f"data is the bottleneck, {share:.0%} of the time is spent waiting for it: {cure}"
-
-
-def _num_cores() -> int:
-    """That this process may use; a scheduler or a container may leave it few of the machine's."""
-    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class Logger:
@@ -176,6 +169,11 @@ class Logger:
     def step_done(self) -> None:
         """Advance the progress bar."""
         self.bar.update(1)
+
+    def expect(self, last_step: int) -> None:
+        """Correct the number of steps that the run will take."""
+        self.bar.total = last_step
+        self.bar.refresh()
 
     def scalars(self, step: int, values: Mapping[str, float], kind: str = "train") -> None:
         """Write scalars everywhere; `kind` is `train` or `validation`."""

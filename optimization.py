@@ -13,13 +13,13 @@ import distributed
 from adversary import Adversary
 from config import Config, TrainConfig
 from model import Model
-
-AUTOCAST_DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+from speed_trial import HALF_DTYPES
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """The autocast context of `train.precision`; switched off for float32."""
-    dtype = AUTOCAST_DTYPES.get(precision)
+    """The autocast context of `train.precision`, not `auto`; switched off for float32."""
+    assert precision != "auto", "auto_settings.resolve was not called"
+    dtype = HALF_DTYPES.get(precision)
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 

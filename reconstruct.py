@@ -9,15 +9,19 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
+import openmp  # noqa: F401
+
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 import checkpoint
+from animation.inference import DTYPES, choose_precision, optimize_for_inference
 from animation.movers import ANIMATORS, Mover, load_model, reconstruction_movers
 from cli import (
     add_device_argument,
+    add_precision_argument,
     end_on_sigterm,
     pick_device,
     positive_int,
@@ -54,7 +58,11 @@ def main(arguments: argparse.Namespace) -> None:
     saved = checkpoint.load(path, config)
     if saved.report is not None:
         print(f"{path}: {saved.report}")
+    precision = choose_precision(arguments.precision, device)
+    print(f"networks in {precision} on {device}")
     model = load_model(saved, device)
+    if precision.precision != "float32":
+        model = optimize_for_inference(model, DTYPES[precision.precision])
     movers = reconstruction_movers(model, device)
     name = arguments.animator or next(iter(movers))
     if name not in movers:
@@ -117,6 +125,7 @@ def main(arguments: argparse.Namespace) -> None:
             "split": arguments.split,
             "animator": name,
             "image_size": list(data.size),
+            "precision": precision.precision,
             "num_clips": len(measured),
             "num_frames": sum(clip.num_frames for clip in measured),
             "saved_frames": arguments.save_frames,
@@ -268,6 +277,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--batch-size", type=positive_int, default=8, help="frames at a time")
     add_device_argument(parser)
+    add_precision_argument(parser)
     return parser
 
 

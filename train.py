@@ -11,9 +11,12 @@ import shlex
 import sys
 import time
 import zlib
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+import openmp  # noqa: F401
 
 import torch
 
@@ -21,6 +24,7 @@ import checkpoint
 import distributed
 from adversary import Adversary, build_adversary
 from advice import memory_advice
+from auto_settings import resolve
 from cli import add_device_argument, pick_device, positive_int, run_entry_point
 from config import Config
 from config_file import dump_config, load_config, override_config
@@ -164,7 +168,11 @@ def facts(inputs: Inputs) -> dict[str, object]:
 
 def build_trainer(inputs: Inputs) -> Trainer:
     """The run at its first step or, of a resumed one, the next; says what it will be."""
-    config, saved, output_dir = inputs.config, inputs.saved, inputs.output_dir
+    saved, output_dir = inputs.saved, inputs.output_dir
+    resolved = resolve(inputs.config, inputs.device, None if saved is None else saved.numerics)
+    config = resolved.config
+    for line in (*resolved.warnings, resolved.line):
+        _say(line)
     with memory_advice(config, config.train.batch_size // distributed.world_size()):
         trainer = Trainer(
             config,
@@ -175,6 +183,7 @@ def build_trainer(inputs: Inputs) -> Trainer:
             inputs.test_clips,
             inputs.device,
             output_dir,
+            inputs.config,
         )
     if saved is not None:
         trainer.restore(saved)
@@ -183,23 +192,27 @@ def build_trainer(inputs: Inputs) -> Trainer:
     division = f" ({trainer.num_own_samples} on each of {num_processes} processes)"
     _say(
         f"{output_dir}: at most {trainer.last_step} steps of {config.train.batch_size} samples"
-        f"{division if num_processes > 1 else ''} on {inputs.device}, {config.train.precision}; "
+        f"{division if num_processes > 1 else ''} on {inputs.device}; "
         f"curves: tensorboard --logdir {output_dir}"
     )
     if distributed.is_main():
-        record_run(output_dir, config)
+        record_run(output_dir, inputs.config, resolved.record)
         checkpoint.remove_leftovers(output_dir)
     return trainer
 
 
-def record_run(output_dir: Path, config: Config) -> None:
-    """Keep the resolved config, the command and the versions in the run folder."""
+def record_run(output_dir: Path, config: Config, computing: Mapping[str, Any]) -> None:
+    """Keep the config, the command, the versions and `auto_settings.Resolved.record` in the run
+    folder.
+    """
     entry = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
         "command": shlex.join([sys.executable, *sys.argv]),
         "num_processes": distributed.world_size(),
         "python": platform.python_version(),
-    } | {name: version(name) for name in _LIBRARIES}
+        **{name: version(name) for name in _LIBRARIES},
+        "computing": dict(computing),
+    }
     with replacing(output_dir / "config.yaml") as temporary:
         temporary.write_text(dump_config(config))
     with (output_dir / "commands.jsonl").open("a") as file:  # a resumed run adds a line

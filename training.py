@@ -18,6 +18,7 @@ import distributed
 from acceleration import compile_networks, prepare_networks, uncompiled
 from adversary import Adversary
 from advice import advice
+from auto_settings import numerics
 from branches.branch import Moment, StepInputs
 from checkpoint import Checkpoint
 from cli import caught_signals
@@ -29,18 +30,26 @@ from datasets.source import ClipSource
 from errors import UserError
 from logger import Logger, RunningMeans, StepClock, data_warning
 from losses import Perceptual
-from memory import keep_freed_memory
+from machine import keep_freed_memory
 from model import Model
 from modules.draws import Draws
 from optimization import MovingAverage, Optimizer
 from seeding import numpy_rng, torch_seed
 from sync_batch_norm import synchronize_batch_norm
+from time_plan import Pace, describe_plan, make_plan, time_is_up
 from training_step import train_step
 from validation import draw_grids, judge_model, run_branches
 
+_NEWS = 0.05  # a change of the expected number of steps that is worth a line
+
 
 class Trainer:
-    """A run: model, optimizer, data and log, from a first step to the last."""
+    """A run: model, optimizer, data and log, from a first step to the last.
+
+    Args:
+        config: without `auto`; see `auto_settings.resolve`.
+        stated_config: what checkpoints keep: the config as it was given, for other machines too.
+    """
 
     def __init__(
         self,
@@ -52,8 +61,10 @@ class Trainer:
         test_clips: ClipSource,
         device: torch.device,
         output_dir: Path,
+        stated_config: Config | None = None,
     ) -> None:
         self.config = config
+        self.stated_config = config if stated_config is None else stated_config
         self.device = device
         self.output_dir = output_dir
         self.model = model.to(device).train()
@@ -81,6 +92,10 @@ class Trainer:
         if config.train.max_steps is not None:
             self.last_step = min(self.last_step, config.train.max_steps)
         self.step = self.epoch = self.batch = 0  # steps done; place of the next one
+        # Where time is limited they follow from the speed of the first steps.
+        self.planned_steps = self.last_step if config.train.max_minutes is None else None
+        self.planned_with: frozenset[str] | None = None  # what had not started when it was planned
+        self.expected_steps = 0
         self.seconds = 0.0  # by the clock so far, earlier parts of a resumed run included
         self.best_l1 = math.inf
         self.validated_at = self.saved_at = -1  # steps
@@ -106,27 +121,35 @@ class Trainer:
         self.step, self.epoch, self.batch = saved.step, saved.epoch, saved.batch
         if self.batch >= self.batches_per_epoch:  # the data or the batch size has changed
             self.epoch, self.batch = self.epoch + 1, 0
+        if (
+            saved.planned_steps is not None
+        ):  # what has started stays so, whatever the limits are now
+            self.planned_steps = saved.planned_steps
         self.seconds = saved.training["seconds"]
         if checkpoint.best_path(self.output_dir).exists():  # else the best lies in another run
             self.best_l1 = saved.training["best_l1"]
         if saved.metrics:
             self.metrics, self.validated_at = saved.metrics, saved.step
+        if saved.path == checkpoint.step_path(self.output_dir, saved.step):
+            self.saved_at = saved.step
 
     def save(self) -> Path:
         """Write a checkpoint of this step and drop the ones that are too old."""
         path = checkpoint.step_path(self.output_dir, self.step)
         checkpoint.save(
             path,
-            self.config,
+            self.stated_config,
             self.networks,
             step=self.step,
             epoch=self.epoch,
             batch=self.batch,
+            planned_steps=self.planned_steps,
             average=self.average.state() if self.average is not None else None,
             training={
                 "optimizer": self.optimizer.state(),
                 "seconds": self.seconds,
                 "best_l1": self.best_l1,
+                "numerics": numerics(self.config),
             },
             metrics=self.metrics if self.validated_at == self.step else {},
         )
@@ -181,10 +204,10 @@ class Trainer:
                 logger.close()
 
     def _tell_late_starts(self, logger: Logger) -> None:
-        for key, epoch in self.config.start_epochs.items():
-            if self.last_step <= epoch * self.batches_per_epoch:
+        for start in self.config.starts.values():
+            if start.share is None and self.last_step <= start.epoch * self.batches_per_epoch:
                 logger.message(
-                    f"{key}: {epoch}, which this run, of {self.last_step} steps and "
+                    f"{start}, which this run, of {self.last_step} steps and "
                     f"{self.batches_per_epoch} in an epoch, does not reach"
                 )
 
@@ -205,7 +228,7 @@ class Trainer:
     def _run_steps(
         self, logger: Logger | None, batches: Iterator[PairBatch], caught: list[int]
     ) -> None:
-        config, means, clock = self.config, RunningMeans(), StepClock()
+        config, means, clock, pace = self.config, RunningMeans(), StepClock(), Pace()
         draws_part = (distributed.rank(), distributed.world_size())
         generator = torch.Generator(self.device)
         logged_at = self.step
@@ -234,6 +257,8 @@ class Trainer:
             clock.step_done(waited)
             if logger is not None:
                 logger.step_done()
+            pace.step_done(time.perf_counter() - started, self._waiting(self.step))
+            self._plan(logger, pace, begun)
 
             if self._is_due(config.log.scalars_every):
                 self._log(logger, means, clock)
@@ -243,6 +268,37 @@ class Trainer:
             self.seconds = time.perf_counter() - begun
         if self.step > logged_at:  # a last, shorter window
             self._log(logger, means, clock)
+
+    def _plan(self, logger: Logger | None, pace: Pace, begun: float) -> None:
+        """Where time is limited: plan the run after its first steps and say so. When all parts of
+        the model, which take their time too, have started, say so again if fewer steps fit.
+        """
+        train, waiting = self.config.train, pace.waiting
+        if train.max_minutes is None or not pace.is_known or self.planned_with == waiting:
+            return
+        if self.planned_with is not None and waiting:
+            return
+        before, self.planned_with = self.expected_steps, waiting
+        seconds = time.perf_counter() - begun
+        plan = make_plan(train, self.last_step, self.step, seconds, pace.seconds_per_step)
+        starts = []
+        if self.planned_steps is None:
+            (num_steps,) = distributed.largest(plan.num_steps if distributed.is_main() else 0)
+            self.planned_steps = int(num_steps)
+            starts = [start for start in self.config.starts.values() if start.share is not None]
+        self.expected_steps = plan.num_steps
+        if logger is not None and abs(before - plan.num_steps) > _NEWS * before:
+            logger.expect(plan.num_steps)
+            line = describe_plan(plan, train, pace.seconds_per_step, self.step, starts)
+            logger.message(line)
+
+    def _waiting(self, step: int) -> frozenset[str]:
+        """Sections of the config whose part has not learned from the first `step` steps; `step` is
+        the number of those done, or one more.
+        """
+        place = (self.epoch, self.batch + step - self.step, self.planned_steps)
+        starts = self.config.starts.items()
+        return frozenset(name for name, start in starts if not start.has_learned(step, *place))
 
     def _look_and_save(self, logger: Logger, inputs: StepInputs, clock: StepClock) -> None:
         """Pictures, validation and checkpoint, where they are due after this step."""
@@ -270,6 +326,7 @@ class Trainer:
             self.epoch + self.batch / self.batches_per_epoch,
             Draws(generator.manual_seed(torch_seed("step", *place)), part, num_parts),
             numpy_rng("coin", *place).random(),
+            self._waiting(self.step + 1),
         )
 
     def _advance(self) -> None:
@@ -294,8 +351,7 @@ class Trainer:
         return bool(signals or ends)
 
     def _time_is_up(self) -> bool:
-        limit = self.config.train.max_minutes
-        return limit is not None and self.seconds >= 60 * limit
+        return time_is_up(self.config.train, self.step, self.seconds)
 
     def _log(self, logger: Logger | None, means: RunningMeans, clock: StepClock) -> None:
         values, not_finite = means.read()
@@ -346,8 +402,6 @@ class Trainer:
         self._draw(logger, "validation", inputs)
         self.model.train()
         # The best of a time when a part of the model had not started would be of no use.
-        last_start = max(self.config.start_epochs.values(), default=0)
-        has_started = (self.epoch, self.batch) > (last_start, 0)
-        if has_started and self.metrics["l1"] < self.best_l1:
+        if not self._waiting(self.step) and self.metrics["l1"] < self.best_l1:
             self.best_l1 = self.metrics["l1"]
             checkpoint.keep_best(self.output_dir, self.save())

@@ -54,7 +54,7 @@ def train_step(
     with optimizer.guarded_buffers():
         rows = []  # scalars of each part; of what else it made only the last is kept
         for part, draws in zip(parts, moment.draws.split(len(parts)), strict=True):
-            frames = prepare_frames(part, config.train.channels_last)
+            frames = prepare_frames(part, config.train.channels_last is True)
             now = moment._replace(draws=draws)
             result, losses = forward(model, adversary, perceptual, frames, now, config)
             optimizer.backward(losses, len(parts))

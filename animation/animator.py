@@ -13,8 +13,9 @@ from animation.animation import Animation, ReferenceChoice
 from animation.background_swap import BackgroundSwapper
 from animation.cropping import Cropper, installed_face_detector
 from animation.inference import (
+    DTYPES,
     Precision,
-    choose_dtype,
+    choose_precision,
     compile_networks,
     optimize_for_inference,
 )
@@ -63,6 +64,7 @@ class Animator:
 
     Attributes:
         saved: the checkpoint. size: (height, width) that the model works at.
+        precision: of the networks, and why.
     """
 
     def __init__(
@@ -74,7 +76,8 @@ class Animator:
     ) -> None:
         self.saved = saved
         self.device = device
-        dtype = choose_dtype(precision, device)
+        self.precision = choose_precision(precision, device)
+        dtype = DTYPES[self.precision.precision]
         self.model = optimize_for_inference(load_model(saved, device), dtype)
         if compiled:
             compile_networks(self.model)
@@ -194,12 +197,12 @@ class Animator:
         branches = self.model.branches
         name = settings.animator or ("motion" if "motion" in branches else "masks")
         check_motion(settings, name)
-        start = self.saved.untrained.get("masks.refinement.start_epoch")
+        start = self.saved.untrained.get("masks.refinement")
         if name == "masks" and "masks" in branches and start is not None:
             remedy = ", or use --animator motion" if "motion" in branches else ""
             raise UserError(
                 f"--animator masks: at step {self.saved.step} the refinement has not started "
-                f"(masks.refinement.start_epoch: {start}); train on{remedy}"
+                f"({start}); train on{remedy}"
             )
         return name
 
@@ -211,11 +214,11 @@ class Animator:
             # Where there is only something to cut out, nothing is composed.
             return BackgroundSwapper(self.model, "other", "alpha") if with_masks else None
         swapper = BackgroundSwapper(self.model, *choose_swap(background, settings))
-        start = self.saved.untrained.get("background.start_epoch")
+        start = self.saved.untrained.get("background")
         if swapper.networks is not None and start is not None:
             raise UserError(
                 f"--background: at step {self.saved.step} the background branch has not started "
-                f"(background.start_epoch: {start}); train on, or use --compose alpha "
+                f"({start}); train on, or use --compose alpha "
                 "--background-type other"
             )
         return swapper

@@ -9,6 +9,7 @@
 """
 
 import copy
+import logging
 from collections.abc import Callable
 from typing import Literal, TypeVar, cast
 
@@ -17,14 +18,17 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+import speed_trial
 from errors import UserError
 from model import Model
 from modules.blocks import DownBlock, Hourglass, ResBlock, SameBlock, UpBlock
 from modules.generator import Generator
+from speed_trial import Choice
+
+logger = logging.getLogger(__name__)
 
 Precision = Literal["auto", "float32", "bf16", "fp16"]
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-PRECISIONS: tuple[Precision, ...] = ("auto", "float32", "bf16", "fp16")
 
 # Coordinates, and masks that are cut at a threshold: in bf16 their networks, which are small, would
 # cost trained models 10 dB of the animation and 5 dB of a changed background.
@@ -33,15 +37,20 @@ FULL_PRECISION = ("keypoint_detector", "mask_generator")
 Result = TypeVar("Result")
 
 
-def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """`auto`: fp16 on CUDA, float32 elsewhere.
+def choose_precision(precision: Precision, device: torch.device) -> Choice:
+    """`auto`: fp16 on CUDA; on a CPU bf16 where a timed trial finds it fast; float32 elsewhere.
 
-    fp16 has 3 bits more than bf16, and what BatchNorm keeps in bounds does not need bf16's range.
-    CPUs compute in bf16 at best, and few of them: there it has to be asked for.
+    fp16 has 3 bits more than bf16, and what BatchNorm keeps in bounds does not need bf16's range;
+    but no common CPU computes in it. A precision that is asked for and emulated gives a warning.
     """
-    if precision == "auto":
-        precision = "fp16" if device.type == "cuda" else "float32"
-    return DTYPES[precision]
+    if precision != "auto":
+        warning = speed_trial.emulation_warning("--precision", precision, device)
+        if warning is not None:
+            logger.warning(warning)
+        return Choice(precision, "as --precision says")
+    if device.type == "cuda":
+        return Choice("fp16", "the fastest on CUDA")
+    return speed_trial.choose_precision(device)
 
 
 def optimize_for_inference(model: Model, dtype: torch.dtype) -> Model:

@@ -145,7 +145,7 @@ def open_test_clips(saved: Checkpoint) -> TestClips:
     """Of the data that the checkpoint was trained on."""
     clips = build_source(saved.config.data, "test")
     source, third = (clips.read(index % len(clips.clips), [0])[0] for index in (1, 2))
-    swaps = saved.config.background is not None and "background.start_epoch" not in saved.untrained
+    swaps = saved.config.background is not None and "background" not in saved.untrained
     driving = Driving(
         _Streamed(clips, 0), clips.frame_rate(0), clips.num_frames(0), clips.clips[0].name
     )

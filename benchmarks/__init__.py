@@ -1,0 +1,1 @@
+import openmp  # noqa: F401

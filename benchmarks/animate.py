@@ -14,10 +14,11 @@ once for a clip.
     source once         encoded once
     batches             --batch-size frames at a time
     folded norms, regrouped outputs, channels last, bf16, fp16, compiled
-                        animation/inference.py; fp16, in the place of bf16, on CUDA only;
+                        animation/inference.py; bf16 not where it is emulated; fp16, in the place
+                        of bf16, on CUDA only;
                         compiled, of the row above, with --compile
     freed memory is kept
-                        memory.py; on the CPU only
+                        machine.py; on the CPU only
 
     ratio               frames/s, to those of the plain loop
     max_error, psnr     of the predictions in [0, 1], to the plain loop's; the PSNR of all frames
@@ -60,11 +61,12 @@ from datasets.puppets import Puppets
 from datasets.source import Frame, Frames
 from errors import UserError
 from files import replacing
-from memory import keep_freed_memory
+from machine import keep_freed_memory
 from model import Model
 from modules import blocks, dense_motion
 from modules.blocks import AntiAliasDownsample
 from modules.keypoint_transfer import first_keypoints, relative_keypoints
+from speed_trial import is_emulated
 from visualization import to_uint8
 
 AS_PUBLISHED: Final = Lever(
@@ -100,6 +102,9 @@ def main(arguments: argparse.Namespace) -> None:
     if output.is_dir():
         raise UserError(f"--output {output}: is a folder; give a file")
     scene = build_scene(arguments)
+    arguments.half_precisions = half_precisions(scene.device)  # for the processes of all rows
+    if not arguments.half_precisions:
+        print("left out: the row bf16, which is emulated on this device")
     with torch.inference_mode():
         contestants = {name: build() for name, build in scene.contestants(arguments).items()}
         errors = measure_errors(contestants, scene.driving, scene.device)
@@ -173,8 +178,8 @@ class Scene(NamedTuple):
             "regrouped outputs": partial(fast, size, *exact),
             "channels last": partial(fast, size, *exact, partial(lay_out, dtype=torch.float32)),
         }
-        pulls = exact
-        for name in ("bf16", "fp16") if self.device.type == "cuda" else ("bf16",):
+        pulls: list[Callable[[Model], None]] = [*exact, partial(lay_out, dtype=torch.float32)]
+        for name in arguments.half_precisions:
             pulls = [*exact, partial(lay_out, dtype=DTYPES[name])]
             rows[name] = partial(fast, size, *pulls)
         if self.device.type == "cpu":
@@ -183,6 +188,12 @@ class Scene(NamedTuple):
         if arguments.compile:
             rows["compiled"] = partial(fast, size, *pulls, compile_networks)
         return rows
+
+
+def half_precisions(device: torch.device) -> list[str]:
+    """Those of the rows: of bf16 and, on CUDA, fp16 what the device does not emulate."""
+    names = ["bf16", "fp16"] if device.type == "cuda" else ["bf16"]
+    return [name for name in names if not is_emulated(name, device)]
 
 
 def _keep_freed_memory(_: Model) -> None:

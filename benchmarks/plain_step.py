@@ -37,8 +37,9 @@ from modules.blocks import AntiAliasDownsample
 from modules.geometry import coordinate_grid, full_precision, warp
 from modules.thin_plate import ThinPlateTransform
 from modules.vgg import VGGFeatures
-from optimization import AUTOCAST_DTYPES, Optimizer
+from optimization import Optimizer
 from perceptual_weights import load_vgg
+from speed_trial import HALF_DTYPES
 from training import Trainer
 
 DEEPEST: Final = "relu5_1"  # of the published perceptual networks, whatever the loss uses
@@ -259,7 +260,7 @@ LEVERS: Final = (
     Lever(
         "VGG stored in half precision",
         prepare=_stored_in_float32,
-        applies=lambda config: config.train.precision in AUTOCAST_DTYPES,
+        applies=lambda config: config.train.precision in HALF_DTYPES,
     ),
     Lever(
         "L1 without float32 copies",

@@ -40,7 +40,7 @@ import argparse
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -122,12 +122,8 @@ def main(arguments: argparse.Namespace) -> None:
             f"{path}: trained on data.kind {data.kind}; the truth can be rendered of puppets "
             "only: give a checkpoint trained on them (demo.yaml)"
         )
-    if saved.untrained:
-        starts = ", ".join(f"{key}: {start}" for key, start in saved.untrained.items())
-        raise UserError(
-            f"{path}: at step {saved.step} a part of the model has not started ({starts}); train "
-            "on, or give a later checkpoint"
-        )
+    for start in saved.untrained.values():
+        print(f"left out: {start.section}, which at step {saved.step} has not started ({start})")
     model = load_model(saved, device)
     train, test = (
         build_puppets(data, split, num_clips)
@@ -136,7 +132,7 @@ def main(arguments: argparse.Namespace) -> None:
             ("test", arguments.num_clips),
         )
     )
-    networks = build_networks(model, device)
+    networks = build_networks(model, device, saved.untrained)
     default_animator = next(iter(networks.movers["own"]))
     masks = measure_masks(model, train, test, arguments.num_frames, device)
     animation, swap = measure(networks, test, arguments.num_frames)
@@ -148,9 +144,14 @@ def main(arguments: argparse.Namespace) -> None:
         "num_clips": len(test.clips),
         "num_frames": len(driving_frames(test, arguments.num_frames)),
         "animator": default_animator,
+        "left_out": [str(start) for start in saved.untrained.values()],
         **masks,
         **headline_gains(swap, default_animator),
-        **sweep_swaps(model, networks, train, arguments.num_frames),
+        **(
+            {}
+            if "background" in saved.untrained
+            else sweep_swaps(model, networks, train, arguments.num_frames)
+        ),
         "animation": records(animation),
         "background_swap": records(swap),
     }
@@ -162,12 +163,20 @@ def main(arguments: argparse.Namespace) -> None:
     print(f"\n{output}")
 
 
-def build_networks(model: Model, device: torch.device) -> Networks:
-    """The animators of `model` for both kinds of driving clip, and the ways it can swap."""
-    own = reconstruction_movers(model, device)
-    another = {name: build_mover(model, device, name, motion="absolute") for name in own}
+def build_networks(model: Model, device: torch.device, untrained: Collection[str]) -> Networks:
+    """The animators of `model` for both kinds of driving clip, and the ways it can swap.
+
+    Args:
+        untrained: sections of its config whose networks have not learned; they are left out.
+    """
+    own = reconstruction_movers(model, device)  # from a driving frame's own mask, not refined
+    another = {
+        name: build_mover(model, device, name, motion="absolute")
+        for name in own
+        if name != "masks" or "masks.refinement" not in untrained
+    }
     ways: list[tuple[BackgroundType, Compose]] = []
-    if "background" in model.branches:
+    if "background" in model.branches and "background" not in untrained:
         # Alpha with `same` gives the pictures of both networks too.
         ways = [("same", "alpha"), ("other", "network"), ("other", "alpha")]
     elif "masks" in model.branches:

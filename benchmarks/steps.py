@@ -13,15 +13,18 @@ from typing import TypeVar
 import torch
 
 from adversary import build_adversary
+from auto_settings import resolve
 from branches.branch import Moment
 from cli import add_device_argument, positive_int
 from config import Config
+from config_file import override_config
 from datasets.build import build_pairs, build_source
 from datasets.pairs import PairBatch, Place, collate
 from errors import UserError
 from model import Model
 from modules.draws import Draws
 from perceptual_weights import load_perceptual
+from speed_trial import is_emulated
 from training import Trainer
 from training_step import StepResult, train_step
 
@@ -30,6 +33,7 @@ Result = TypeVar("Result")
 
 def build_trainer(config: Config, device: torch.device) -> Trainer:
     """The networks, the optimizer and the losses of a run; it is not to run, and writes nothing."""
+    config = resolve(config, device, None).config
     return Trainer(
         config,
         Model(config),
@@ -40,6 +44,20 @@ def build_trainer(config: Config, device: torch.device) -> Trainer:
         device,
         Path(),
     )
+
+
+def without_auto(config: Config, device: torch.device) -> Config:
+    """What `config` means on this device; says what was chosen. What the device emulates is left
+    out, since it would take hours and tell nothing.
+    """
+    if is_emulated(config.train.precision, device):
+        print(
+            f"left out: train.precision {config.train.precision}, which is emulated on this device"
+        )
+        config = override_config(config, ["train.precision=float32"])
+    resolved = resolve(config, device, None)
+    print(resolved.line)
+    return resolved.config
 
 
 def first_batch(config: Config) -> PairBatch:

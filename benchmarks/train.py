@@ -46,6 +46,7 @@ from benchmarks.steps import (
     seconds,
     step_parser,
     take_step,
+    without_auto,
 )
 from benchmarks.tables import markdown_table
 from cli import pick_device, positive_int, run_entry_point
@@ -55,12 +56,11 @@ from datasets.loading import loaded_batches
 from datasets.pairs import BatchSchedule, PairBatch
 from errors import UserError
 from files import replacing
-from optimization import AUTOCAST_DTYPES
+from speed_trial import HALF_DTYPES
 from training import Trainer
 
 MIXES = 0.0  # the coin of a step, which mixes where it is below the probability
 _WARM_UP = 3  # steps of a GPU or of compiled networks, besides the first, that are left out
-_PEAK_SIZE = 4096  # rows of the matrices of the peak
 _PREFETCHED = 2  # batches that each worker of the loader has ready
 
 
@@ -96,7 +96,7 @@ def main(arguments: argparse.Namespace) -> None:
     if output.is_dir():
         raise UserError(f"--output {output}: is a folder; give a file")
     device = pick_device(arguments.device)
-    config = load_config(arguments.config, arguments.overrides)
+    config = without_auto(load_config(arguments.config, arguments.overrides), device)
     rows = ladder(config)
     readings: dict[str, list[Reading]] = {name: [] for name in rows}
     turns = [name for _ in range(arguments.rounds) for name in rows]
@@ -196,16 +196,17 @@ def _show_losses(scalars: dict[str, torch.Tensor]) -> str:
 
 def _peak(precision: str, device: torch.device) -> float:
     """FLOP/s of matrix products; in float32 as fast as convolutions may be."""
-    dtype = AUTOCAST_DTYPES.get(precision, torch.float32)
-    num_products = 1 if device.type == "cpu" else 20  # so that starting them counts for nothing
-    a, b = torch.randn(2, _PEAK_SIZE, _PEAK_SIZE, device=device).to(dtype)
+    dtype = HALF_DTYPES.get(precision, torch.float32)
+    # Large enough that starting them counts for nothing.
+    size, num_products = (2048, 1) if device.type == "cpu" else (4096, 20)
+    a, b = torch.randn(2, size, size, device=device).to(dtype)
     before = torch.backends.cuda.matmul.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32
     try:
         taken = seconds(lambda: [a @ b for _ in range(num_products)], device)
     finally:
         torch.backends.cuda.matmul.allow_tf32 = before
-    return num_products * 2 * _PEAK_SIZE**3 / taken
+    return num_products * 2 * size**3 / taken
 
 
 def row_of_table(

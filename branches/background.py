@@ -50,7 +50,6 @@ class BackgroundBranch(Branch[BackgroundOutput]):
         super().__init__()
         base, refine = config.bg_base, config.bg_refine
         self.threshold = config.threshold
-        self.start_epoch = config.start_epoch
         self.foreign_probability = config.foreign_probability
         self.losses = config.losses
         self.bg_base = LowResolutionGenerator(
@@ -106,7 +105,7 @@ class BackgroundBranch(Branch[BackgroundOutput]):
         masks: MaskOutput = inputs.outputs["masks"]
         driving_mask = masks.driving_mask.detach()
         share = self.binarize(driving_mask).mean()
-        if inputs.moment.epoch < self.start_epoch:
+        if "background" in inputs.moment.waiting:
             return BackgroundOutput(None, inputs.driving, False, share)
         background, background_mask = inputs.source, masks.source_mask.detach()
         target, own_target = inputs.driving, self.training and self.foreign_probability > 0

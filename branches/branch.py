@@ -21,14 +21,16 @@ Output = TypeVar("Output")
 
 
 class Moment(NamedTuple):
-    """epoch: passed so far, the begun one as a fraction; for what starts or grows later.
+    """epoch: passed so far, the begun one as a fraction; for what grows with time.
     draws: for everything that is drawn at random in this step; on the device.
     coin: a draw from [0, 1), one for the step, for choices that the host has to know.
+    waiting: sections of the config whose part of the model has not started to learn.
     """
 
     epoch: float
     draws: Draws
     coin: float
+    waiting: frozenset[str] = frozenset()
 
 
 class StepInputs(NamedTuple):

@@ -50,7 +50,6 @@ class MaskBranch(Branch[MaskOutput]):
         self.losses = config.losses
         self.prior = config.prior
         self.perturbation = config.perturbation
-        self.refinement_start = refinement.start_epoch
         self.mask_generator = MaskGenerator(
             width=generator.width,
             max_width=generator.max_width,
@@ -86,7 +85,7 @@ class MaskBranch(Branch[MaskOutput]):
         driving_mask = mask_from_logits(driving_logits)
         low, high = self.generate(inputs.source, source_mask, driving_mask)
         perturbed = refined = None
-        if inputs.moment.epoch >= self.refinement_start:
+        if "masks.refinement" not in inputs.moment.waiting:
             perturbed = self.perturbed_mask(driving_mask, inputs.moment.draws)
             # Detached: R must restore the masks as they are, not bend them to its liking.
             refined = self.refine(inputs.source, source_mask.detach(), perturbed)

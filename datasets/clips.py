@@ -1,7 +1,6 @@
 """Clips on disk: a root with `train/` and `test/`, each holding one entry for every clip."""
 
 import logging
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,6 +13,7 @@ from datasets.images import Fit, fit_frames
 from datasets.source import Clip, Frame, Frames
 from datasets.video import MissingFrame, VideoError, is_clip, natural_order, open_clip
 from errors import UserError
+from machine import num_cores
 
 LAYOUT = "a clip is a video file, a folder of frames (png, jpg), or a strip of frames in one png"
 NUM_LISTED = 5  # clips that a summary names
@@ -184,7 +184,7 @@ def inspect_clips(source: ClipFolder) -> ClipReport:
     The source remembers the counts. It takes some milliseconds a clip, more where key frames are
     rare, and a clip whose end is damaged is decoded once in full.
     """
-    with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
+    with ThreadPoolExecutor(max_workers=num_cores()) as pool:
         found = [*pool.map(partial(_inspect, source), range(len(source.clips)))]
     named = [*zip((clip.name for clip in source.clips), found, strict=True)]
     readable = [(name, clip) for name, clip in named if isinstance(clip, _Inspected)]

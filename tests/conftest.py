@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import signal
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+import speed_trial
 from modules import blocks
 
 SHARED = Path(__file__).parents[1].parent / "shared"
@@ -17,7 +19,14 @@ SHARED = Path(__file__).parents[1].parent / "shared"
 @pytest.fixture(autouse=True, scope="session")
 def few_threads():
     """Tiny networks run faster without a thread pool, and the numbers repeat exactly."""
+    os.environ["OMP_NUM_THREADS"] = "1"  # which entry points keep to
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def slow_half_precision(monkeypatch):
+    """`auto` means float32 on whatever machine the tests run."""
+    monkeypatch.setattr(speed_trial, "half_precision_ratio", lambda *_: 20.0)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -55,6 +55,7 @@ _TINY: dict[str, Any] = {
     "masks.refinement.max_width": 16,
     "masks.refinement.num_blocks": 2,
     "masks.refinement.start_epoch": 0,  # everything from the first step on
+    "masks.refinement.start_share": None,
     "masks.refinement.learning_rate": None,
     "masks.low_resolution.width": 4,
     "masks.low_resolution.max_width": 8,
@@ -71,6 +72,7 @@ _TINY: dict[str, Any] = {
     "masks.losses.perceptual": {"relu1_1": 10.0, "relu2_1": 10.0},
     "masks.losses.pixel": 0.0,
     "background.start_epoch": 0,
+    "background.start_share": None,
     "background.threshold": 0.4,
     "background.foreign_probability": 0.0,
     "background.bg_base.width": 4,
@@ -103,10 +105,13 @@ _TINY: dict[str, Any] = {
     "train.epochs": 2,
     "train.max_steps": None,
     "train.max_minutes": None,
+    "train.min_steps": None,
+    "train.min_steps_minutes": None,
     "train.batch_size": 4,
     "train.learning_rate": 2e-4,
     "train.milestones": [],
     "train.precision": "float32",
+    "train.channels_last": True,
     "train.ema_decay": None,
     "train.clip_norm": None,
     "train.checkpoint_every": 4,
@@ -219,6 +224,11 @@ def noise_inputs(config: Config, batch: int = 2) -> StepInputs:
 def at_epoch(inputs: StepInputs, epoch: float) -> StepInputs:
     """The same step later in the run."""
     return inputs._replace(moment=inputs.moment._replace(epoch=epoch))
+
+
+def before_start(inputs: StepInputs, section: str) -> StepInputs:
+    """The same step before the part of the model of this section learns."""
+    return inputs._replace(moment=inputs.moment._replace(waiting=frozenset({section})))
 
 
 def joint_terms(model: Model, inputs: StepInputs) -> dict[str, LossTerm]:

@@ -193,12 +193,12 @@ def test_a_still_clip_is_like_a_picture(run, tmp_path, files):
 @pytest.mark.parametrize(
     ("place", "starts", "expected"),
     [
-        ((0, 0), (0, 0), {"masks.refinement.start_epoch": 0, "background.start_epoch": 0}),
-        ((0, 1), (0, 0), {}),
-        ((0, 3), (1, 2), {"masks.refinement.start_epoch": 1, "background.start_epoch": 2}),
-        ((1, 0), (1, 2), {"masks.refinement.start_epoch": 1, "background.start_epoch": 2}),
-        ((1, 1), (1, 2), {"background.start_epoch": 2}),
-        ((2, 1), (1, 2), {}),
+        ((0, 0), (0, 0), ["masks.refinement.start_epoch: 0", "background.start_epoch: 0"]),
+        ((0, 1), (0, 0), []),
+        ((0, 3), (1, 2), ["masks.refinement.start_epoch: 1", "background.start_epoch: 2"]),
+        ((1, 0), (1, 2), ["masks.refinement.start_epoch: 1", "background.start_epoch: 2"]),
+        ((1, 1), (1, 2), ["background.start_epoch: 2"]),
+        ((2, 1), (1, 2), []),
     ],
 )
 def test_what_has_not_seen_a_step(files, place, starts, expected):
@@ -206,7 +206,19 @@ def test_what_has_not_seen_a_step(files, place, starts, expected):
     keys = ("masks.refinement.start_epoch", "background.start_epoch")
     overrides = [f"{key}={start}" for key, start in zip(keys, starts, strict=True)]
     saved = load(files / "all.pt")._replace(config=tiny_config("train.epochs=3", *overrides))
-    assert saved._replace(epoch=place[0], batch=place[1]).untrained == expected
+    untrained = saved._replace(epoch=place[0], batch=place[1]).untrained
+    assert list(map(str, untrained.values())) == expected
+
+
+@pytest.mark.parametrize(
+    ("step", "planned", "expected"),
+    [(0, None, 2), (40, None, 2), (2, 40, 2), (3, 40, 1), (4, 40, 1), (5, 40, 0)],
+)
+def test_what_has_not_reached_its_share_of_the_steps(files, step, planned, expected):
+    """Of 40 steps refinement learns from the third on, background from the fifth."""
+    shares = ("masks.refinement.start_share=0.05", "background.start_share=0.1")
+    saved = load(files / "all.pt")._replace(config=tiny_config(*shares), epoch=9)
+    assert len(saved._replace(step=step, planned_steps=planned).untrained) == expected
 
 
 @pytest.mark.parametrize(

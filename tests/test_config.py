@@ -70,7 +70,7 @@ def test_unknown_key_like_no_other_lists_the_keys():
         ("train.betas=[0.5]", "train.betas: found [0.5]; must be a list of at least 2"),
         ("train.betas=[0,0,0]", "train.betas: found [0, 0, 0]; must be a list of at most 2"),
         ("train.milestones=3", "train.milestones: found 3; must be a list"),
-        ("train.channels_last=1", "train.channels_last: found 1; must be true or false"),
+        ("train.channels_last=1", "train.channels_last: found 1; must be true, false or auto"),
         ("data.augmentation.hue=0.6", "data.augmentation.hue: found 0.6; must be at most 0.5"),
         ("data.kind=clip", "data.kind: found \"clip\"; must be 'clips' or 'puppets'"),
         (

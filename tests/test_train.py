@@ -16,6 +16,7 @@ from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import losses
+import speed_trial
 import train
 from config import BRANCHES
 from config_file import load_config
@@ -272,6 +273,82 @@ def test_branches_that_start_later(tmp_path):
     assert names == {
         f"train-{branch}-{step:08d}.png" for branch in steps_drawn for step in steps_drawn[branch]
     }
+
+
+SHARES = ("masks.refinement.start_share=0.5", "background.start_share=0.7")
+
+
+def first_steps(folder):
+    """In which the parts that wait for others have learned."""
+    terms = ("loss/masks/refinement", "loss/background/base_perceptual")
+    rows = metrics(folder)
+    return [next((row["step"] for row in rows if term in row), None) for term in terms]
+
+
+def test_branches_that_start_after_a_share_of_the_steps(tmp_path):
+    folder = tmp_path / "run"
+    assert call(train, *tiny(folder, *SHARES)) == 0
+    assert first_steps(folder) == [5, 7]  # 4 and 5.6 of 8 steps were without
+    assert contents(step_file(folder, 8))["planned_steps"] == 8
+
+
+def test_a_time_limit_plans_the_steps_and_the_starts(tmp_path, capsys):
+    """After 15 steps, of which more fit into the time than there are; stopped, the plan stays."""
+    folder = tmp_path / "run"
+    limits = ("train.epochs=20", "train.max_minutes=60", *SHARES)
+    assert call(train, *tiny(folder, *limits, "train.max_steps=30")) == 0
+    assert "s a step: about 30 steps; done at about" in capsys.readouterr().err
+    assert first_steps(folder) == [16, 22]
+    assert contents(step_file(folder, 30))["planned_steps"] == 30
+    again = tiny(folder, *limits, "train.max_steps=50")
+    assert call(train, *again, "--resume") == 0
+    assert first_steps(folder) == [16, 22]  # what has started stays so
+    assert contents(step_file(folder, 50))["planned_steps"] == 30
+
+
+def test_a_minimum_of_steps_takes_longer_than_the_limit(tmp_path, capsys):
+    folder = tmp_path / "run"
+    limits = ("train.epochs=20", "train.max_minutes=0.0001", "train.min_steps=18", *SHARES)
+    assert call(train, *tiny(folder, *limits)) == 0
+    assert steps(folder)[-1] == 18
+    told = capsys.readouterr().err
+    assert "steps fit into train.max_minutes, 0.0001; training goes on to about 18;" in told
+    assert "masks.refinement starts now; background starts now" in told
+    assert first_steps(folder) == [16, 16]  # planned after 15
+    saved = step_file(folder, 18)
+    before = saved.stat().st_mtime_ns
+    assert call(train, *tiny(folder, *limits), "--resume") == 0  # nothing is left to do
+    assert saved.stat().st_mtime_ns == before
+
+
+def test_a_minimum_of_steps_has_a_limit_too(tmp_path):
+    folder = tmp_path / "run"
+    limits = ("train.max_minutes=0.0001", "train.min_steps=18", "train.min_steps_minutes=0.0002")
+    assert call(train, *tiny(folder, "train.epochs=20", *limits)) == 0
+    assert steps(folder)[-1] < 18
+
+
+def test_auto_is_resolved_told_and_kept(tmp_path, capsys, monkeypatch):
+    """A checkpoint keeps `auto`, for the next machine, and beside it what this one has chosen."""
+    folder = tmp_path / "run"
+    auto = ("train.precision=auto", "train.channels_last=auto", "train.max_steps=2")
+    monkeypatch.setattr(speed_trial, "layout_ratio", lambda *_: 1.5)
+    assert call(train, *tiny(folder, *auto)) == 0
+    told = "float32 (bf16 takes 20 times as long here), planar memory (channels_last takes 1.5"
+    assert told in capsys.readouterr().out
+    content = contents(step_file(folder, 2))
+    assert content["config"]["train"]["precision"] == "auto"
+    numerics = {"precision": "float32", "channels_last": False}
+    assert content["training"]["numerics"] == numerics
+    (entry,) = map(json.loads, (folder / "commands.jsonl").read_text().splitlines())
+    assert entry["computing"].items() >= numerics.items()
+    assert entry["computing"]["precision_reason"] == "bf16 takes 20 times as long here"
+    # Resumed on a machine that would choose otherwise.
+    monkeypatch.setattr(speed_trial, "half_precision_ratio", lambda *_: 0.5)
+    monkeypatch.setattr(speed_trial, "layout_ratio", lambda *_: 0.5)
+    assert call(train, *tiny(folder, *auto, "train.max_steps=4"), "--resume") == 0
+    assert "float32 (as before), planar memory (as before)" in capsys.readouterr().out
+    assert contents(step_file(folder, 4))["training"]["numerics"] == numerics
 
 
 def test_clips_of_unlike_shapes(tmp_path, capsys):

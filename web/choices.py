@@ -1,7 +1,7 @@
 """From the controls of the page to what `run_job` takes; what its model can do."""
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from fractions import Fraction
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -63,7 +63,7 @@ class Choices(NamedTuple):
     layout: LayoutName
 
 
-def find_offer(branches: Collection[str], untrained: Mapping[str, int], age: str) -> Offer:
+def find_offer(branches: Collection[str], untrained: Collection[str], age: str) -> Offer:
     """What a model with these branches can do.
 
     Args:
@@ -76,8 +76,8 @@ def find_offer(branches: Collection[str], untrained: Mapping[str, int], age: str
     notes = []
     animators: list[AnimatorName] = ["motion"] if "motion" in branches else []
     has_cutting = "masks" in branches
-    has_painting = "background" in branches and "background.start_epoch" not in untrained
-    if has_cutting and "masks.refinement.start_epoch" not in untrained:
+    has_painting = "background" in branches and "background" not in untrained
+    if has_cutting and "masks.refinement" not in untrained:
         animators.append("masks")
     elif has_cutting:
         notes.append(f"No animator masks: at {age} the refinement has not started.")

@@ -12,7 +12,6 @@ not looked at again. What was rejected or shortened, and why, is in OUTPUT/repor
 
 import argparse
 import logging
-import os
 import re
 import sys
 from collections.abc import Sequence
@@ -25,6 +24,7 @@ from datasets.prepare.convert import Settings
 from datasets.prepare.folder import claimed, finished_clips, note_settings, prepare
 from datasets.prepare.splits import assign_splits, note_drawn, read_drawn, shared_identities
 from errors import UserError
+from machine import num_cores
 
 _MIN_SIDE = 16
 
@@ -116,13 +116,6 @@ def share(text: str) -> float:
     return number
 
 
-def _num_cores() -> int:
-    """That this process may use, where the system tells."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m datasets.prepare",
@@ -180,7 +173,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--workers",
         type=positive_int,
-        default=_num_cores(),
+        default=num_cores(),
         help="processes (default: one for each core)",
     )
     return parser

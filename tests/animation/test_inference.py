@@ -8,10 +8,11 @@ import torch
 from torch import nn
 from torch.testing import assert_close
 
+import speed_trial
 from animation.background_swap import BackgroundSwapper
 from animation.inference import (
     RegroupedConv2d,
-    choose_dtype,
+    choose_precision,
     compile_networks,
     compile_whole_batches,
     optimize_for_inference,
@@ -141,12 +142,21 @@ def test_regrouped_outputs_are_the_convolution(side):
     assert_close(RegroupedConv2d(conv)(image), conv(image))
 
 
-def test_chosen_precision():
-    """A CPU's own choice is what every other CPU computes."""
-    assert choose_dtype("auto", CPU) == torch.float32
-    assert choose_dtype("auto", torch.device("cuda", 1)) == torch.float16
-    assert choose_dtype("bf16", CPU) == torch.bfloat16
-    assert choose_dtype("float32", torch.device("cuda")) == torch.float32
+@pytest.mark.parametrize(("ratio", "chosen"), [(0.5, "bf16"), (0.95, "float32"), (9, "float32")])
+def test_precision_of_a_cpu_is_what_it_computes_fast(monkeypatch, ratio, chosen):
+    monkeypatch.setattr(speed_trial, "half_precision_ratio", lambda *_: ratio)
+    assert choose_precision("auto", CPU).precision == chosen
+
+
+def test_precision_that_is_asked_for(caplog):
+    assert choose_precision("auto", torch.device("cuda", 1)).precision == "fp16"
+    assert choose_precision("float32", CPU).precision == "float32"
+    assert not caplog.messages
+    assert choose_precision("bf16", CPU).precision == "bf16"
+    assert caplog.messages == [
+        "warning: --precision: bf16 is emulated on this device, convolutions take 20.0 times as "
+        "long as in float32; use auto or float32"
+    ]
 
 
 def test_only_whole_batches_are_compiled(model, frames, monkeypatch):

@@ -162,6 +162,32 @@ def test_model_with_masks_alone(tmp_path):
     assert ways == {("other", "alpha"), (None, "animated"), (None, "background")}
 
 
+@pytest.mark.parametrize(
+    ("waiting", "left_out"),
+    [
+        (
+            ("masks.refinement.start_epoch=1", "background.start_epoch=1"),
+            ["masks.refinement.start_epoch: 1", "background.start_epoch: 1"],
+        ),
+        (("background.start_share=0.5",), ["background.start_share: 0.5"]),
+    ],
+)
+def test_what_has_not_started_is_left_out_with_a_line(tmp_path, capsys, waiting, left_out):
+    report = measure(untrained(tmp_path / "mine.pt", *waiting), tmp_path / "out.json")
+    assert report["left_out"] == left_out
+    printed = capsys.readouterr().out
+    for setting in left_out:
+        section = setting.split(".start_")[0]
+        assert f"left out: {section}, which at step 1 has not started ({setting})" in printed
+    results = {(record["driver"], record["result"]) for record in report["animation"]}
+    assert {("own", "motion"), ("own", "masks"), ("another", "motion")} <= results
+    assert (("another", "masks") in results) == (len(left_out) == 1)  # it needs the refinement
+    ways = {(record["background_type"], record["result"]) for record in report["background_swap"]}
+    assert ways == {("other", "alpha"), (None, "animated"), (None, "background")}
+    assert report.keys().isdisjoint({"swap_gain_db", "swap_psnr_train"})
+    assert "mask_iou" in report
+
+
 def test_default_output_and_tables(tmp_path, capsys):
     path = untrained(tmp_path / "checkpoints" / "mine.pt", "motion=null", "discriminator=null")
     assert call(puppets, "--checkpoint", path, "--markdown", *SMALL) == 0
@@ -205,12 +231,6 @@ def test_markdown_table():
             ("data.kind=clips", "data.root=data/vox"),
             (),
             "trained on data.kind clips; the truth can be rendered of puppets only",
-        ),
-        (
-            ("masks.refinement.start_epoch=1", "background.start_epoch=1"),
-            (),
-            "at step 1 a part of the model has not started (masks.refinement.start_epoch: 1, "
-            "background.start_epoch: 1); train on, or give a later checkpoint",
         ),
         ((), ("--num-clips", 2), "--num-clips 2: source, driving clip and new background"),
         ((), ("--device", "tpu"), "--device tpu: unknown"),

@@ -7,9 +7,10 @@ import torch
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
+import speed_trial
 from benchmarks import train
 from benchmarks.plain_step import LEVERS
-from benchmarks.steps import first_batch
+from benchmarks.steps import first_batch, without_auto
 from benchmarks.train import build_contestant, ladder
 from cli import run_entry_point
 from tests.factories import tiny_config, tiny_overrides
@@ -70,14 +71,14 @@ def test_every_lever_keeps_the_losses_and_none_adds_arithmetic():
 
 def test_report_and_table(tmp_path, capsys):
     output = tmp_path / "train.json"
-    overrides = (*tiny_overrides(), "masks=null", "background=null", "train.precision=bf16")
+    overrides = (*tiny_overrides(), "masks=null", "background=null")
     arguments = ("--config", "demo.yaml", *overrides, "--rounds", 1, "--steps", 2)
     assert call(train, *arguments, "--loaded-steps", 1, "--output", output) == 0
     report = json.loads(output.read_text())
     rows = report["rows"]
     assert rows[0]["row"] == "plain"
     assert rows[0]["ratio"] == 1
-    assert set(report["peak_tflops"]) == {"float32", "bf16"}
+    assert set(report["peak_tflops"]) == {"float32"}
     for row in rows:
         assert row["samples/s"] == pytest.approx(4000 / row["ms"])
         assert row["ratio"] == pytest.approx(rows[0]["ms"] / row["ms"])
@@ -87,6 +88,17 @@ def test_report_and_table(tmp_path, capsys):
     printed = capsys.readouterr().out
     assert f"| {rows[-1]['row']} " in printed
     assert "waiting for data" in printed
+
+
+def test_an_emulated_precision_is_left_out(monkeypatch, capsys):
+    """It would take hours."""
+    for ratio, expected in ((20.0, "float32"), (0.5, "bf16")):
+        monkeypatch.setattr(speed_trial, "half_precision_ratio", lambda *_, found=ratio: found)
+        config = without_auto(tiny_config("train.precision=bf16"), CPU)
+        assert config.train.precision == expected
+        printed = capsys.readouterr().out
+        assert ("left out: train.precision bf16, which is emulated" in printed) == (ratio > 1)
+        assert ("+ half precision" in ladder(config)) == (ratio < 1)
 
 
 @pytest.mark.parametrize(

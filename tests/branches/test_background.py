@@ -8,7 +8,7 @@ from branches.background import BackgroundBranch
 from losses import perceptual_loss, pixel_loss
 from model import Model
 from modules.geometry import resize
-from tests.factories import at_epoch, noise_inputs, tiny_config
+from tests.factories import before_start, noise_inputs, tiny_config
 from training_step import total
 
 FOREIGN = "background.foreign_probability=1"
@@ -177,19 +177,17 @@ def test_evaluation_has_no_foreign_backgrounds():
 
 
 @pytest.mark.parametrize("foreign", [0, 1])
-def test_branch_starts_with_its_epoch(foreign):
-    start = ("background.start_epoch=2", "train.epochs=3")
-    branch, inputs = build(*start, f"background.foreign_probability={foreign}")
+def test_branch_waits_for_its_start(foreign):
+    branch, inputs = build(f"background.foreign_probability={foreign}")
     before = inputs.moment.draws.generator.get_state()
-    early = at_epoch(inputs, 1)
+    early = before_start(inputs, "background")
     output = branch(early)
     assert output.swap is None
     assert branch.loss_terms(early, output) == {}
     assert branch.pictures(early, output) == {}
     assert branch.statistics(output)["foreground_share"].isfinite()
     assert torch.equal(inputs.moment.draws.generator.get_state(), before)
-    later = at_epoch(inputs, 2)
-    assert branch.loss_terms(later, branch(later))
+    assert branch.loss_terms(inputs, branch(inputs))
 
 
 def test_terms_follow_the_weights():

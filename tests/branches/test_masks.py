@@ -8,7 +8,7 @@ from branches.masks import MaskBranch, num_halvings
 from losses import pixel_loss
 from model import Model
 from modules.geometry import resize
-from tests.factories import at_epoch, noise_inputs, tiny_config
+from tests.factories import before_start, noise_inputs, tiny_config
 from training_step import total
 
 PIXEL = "masks.losses.pixel=1"
@@ -94,15 +94,15 @@ def test_perturbation_is_drawn_from_the_generator_anew_in_each_step():
     assert not torch.equal(first.perturbed_mask[0], first.perturbed_mask[1])
 
 
-def test_refinement_starts_with_its_epoch():
-    branch, inputs = build("masks.refinement.start_epoch=2", "train.epochs=3")
+def test_refinement_waits_for_its_start():
+    branch, inputs = build()
     before = inputs.moment.draws.generator.get_state()
-    output = branch(at_epoch(inputs, 1))
+    output = branch(before_start(inputs, "masks.refinement"))
     assert output.perturbed_mask is output.refined_mask is None
     assert torch.equal(inputs.moment.draws.generator.get_state(), before)
     assert "refinement" not in branch.loss_terms(inputs, output)
     assert {"perturbed", "refined"}.isdisjoint(branch.pictures(inputs, output))
-    output = branch(at_epoch(inputs, 2))
+    output = branch(inputs)
     assert "refinement" in branch.loss_terms(inputs, output)
     assert {"perturbed", "refined"} <= branch.pictures(inputs, output).keys()
 

@@ -167,7 +167,7 @@ def test_time_that_is_none():
         (["motion", "masks"], [], ("motion", "masks"), True, False, ["without the background"]),
         (
             ["motion", "masks", "background"],
-            ["masks.refinement.start_epoch", "background.start_epoch"],
+            ["masks.refinement", "background"],
             ("motion",),
             True,
             False,
@@ -176,7 +176,7 @@ def test_time_that_is_none():
     ],
 )
 def test_offer(branches, untrained, animators, cuts, paints, reasons):
-    offer = find_offer(branches, dict.fromkeys(untrained, 2), AGE)
+    offer = find_offer(branches, untrained, AGE)
     assert offer[:3] == (animators, cuts, paints)
     for note, reason in zip(offer.notes, reasons, strict=True):
         assert reason in note
@@ -184,7 +184,7 @@ def test_offer(branches, untrained, animators, cuts, paints, reasons):
 
 def test_nothing_to_offer():
     with pytest.raises(UserError, match="the refinement has not started"):
-        find_offer(["masks"], {"masks.refinement.start_epoch": 2}, AGE)
+        find_offer(["masks"], ["masks.refinement"], AGE)
 
 
 def test_messages_name_files_and_controls_as_the_page_does():
