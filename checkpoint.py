@@ -6,7 +6,7 @@ A checkpoint is one dict of tensors and plain containers, so it loads without un
     format      version of this layout
     config      the resolved config, plain containers
     step, epoch, batch   steps done; epoch and batch of the next one
-    planned_steps        of the whole run, where that was known
+    planned_steps        of the whole run, where the start of a part follows from it; else None
     networks    state dict of each network, by name; in a slim one those that animate
     average     the same for the moving average, without the discriminator, or None
     training    optimizer, scaler and counters; what only a resumed run needs. A slim one has none

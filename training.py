@@ -22,7 +22,7 @@ from auto_settings import numerics
 from branches.branch import Moment, StepInputs
 from checkpoint import Checkpoint
 from cli import caught_signals
-from config import Config
+from config import Config, Start
 from datasets.loading import loaded_batches
 from datasets.packed import PackedClips
 from datasets.pairs import BatchSchedule, FailureBudget, FramePairs, PairBatch
@@ -143,7 +143,7 @@ class Trainer:
             step=self.step,
             epoch=self.epoch,
             batch=self.batch,
-            planned_steps=self.planned_steps,
+            planned_steps=self.planned_steps if self._starts_by_share() else None,
             average=self.average.state() if self.average is not None else None,
             training={
                 "optimizer": self.optimizer.state(),
@@ -285,12 +285,16 @@ class Trainer:
         if self.planned_steps is None:
             (num_steps,) = distributed.largest(plan.num_steps if distributed.is_main() else 0)
             self.planned_steps = int(num_steps)
-            starts = [start for start in self.config.starts.values() if start.share is not None]
+            starts = self._starts_by_share()
         self.expected_steps = plan.num_steps
         if logger is not None and abs(before - plan.num_steps) > _NEWS * before:
             logger.expect(plan.num_steps)
             line = describe_plan(plan, train, pace.seconds_per_step, self.step, starts)
             logger.message(line)
+
+    def _starts_by_share(self) -> list[Start]:
+        """Those that follow from the plan."""
+        return [start for start in self.config.starts.values() if start.share is not None]
 
     def _waiting(self, step: int) -> frozenset[str]:
         """Sections of the config whose part has not learned from the first `step` steps; `step` is

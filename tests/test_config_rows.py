@@ -314,6 +314,9 @@ LOSSES = {
 }
 
 
+COMPUTED = ("train.precision=float32", "train.channels_last=true")  # on any machine
+
+
 def small(name: str):
     whole = load_config(name).model_dump()
     overrides = [
@@ -322,7 +325,7 @@ def small(name: str):
         if override.split("=")[0].split(".")[-1] in SIZES or override.startswith("perceptual.")
         if whole[override.split(".")[0]] is not None  # it would switch the section on
     ]
-    return load_config(name, overrides)
+    return load_config(name, [*overrides, *COMPUTED])
 
 
 @pytest.mark.parametrize("name", SHIPPED)
