@@ -135,11 +135,19 @@ class StepClock:
         return share if share > MAX_DATA_SHARE else None
 
 
-def data_warning(share: float, data: DataConfig, packed: bool) -> str:
-    """What to do where `share` of the time is spent waiting for data."""
+def data_warning(share: float, data: DataConfig, packed: bool, num_wanted: int) -> str:
+    """What to do where `share` of the time is spent waiting for data.
+
+    Args:
+        data: its workers are those that run.
+        num_wanted: workers that were asked for; where cores are few, fewer run.
+    """
     each = " in each process" if distributed.world_size() > 1 else ""
     cores = f"{num_cores()} cores here"
-    cure = f"raise data.num_workers (now {data.num_workers}{each}; {cores})"
+    if data.num_workers < num_wanted:
+        cure = f"data.num_workers: no more than {data.num_workers} fit beside the step ({cores})"
+    else:
+        cure = f"raise data.num_workers (now {data.num_workers}{each}; {cores})"
     if data.kind == "clips" and not packed:
         cure += (
             f", or pack the clips once (python -m datasets.prepare --input {data.root} --output "

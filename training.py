@@ -370,7 +370,8 @@ class Trainer:
             logger.status(self.step, values)
             if data_share is not None:
                 packed = isinstance(self.pairs.clips, PackedClips)
-                logger.message(data_warning(data_share, self.config.data, packed))
+                num_wanted = self.stated_config.data.num_workers
+                logger.message(data_warning(data_share, self.config.data, packed, num_wanted))
         self.failures.failed.update(*distributed.gather(self.failures.failed))
         if message := self.failures.excess():
             raise distributed.common_error(message)

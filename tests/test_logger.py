@@ -155,7 +155,7 @@ def test_waiting_at_the_start_is_no_bottleneck(hours):
     ],
 )
 def test_warning_names_the_cure(data, packed, cures):
-    line = data_warning(0.345, DataConfig(num_workers=3, **data), packed)
+    line = data_warning(0.345, DataConfig(num_workers=3, **data), packed, 3)
     assert line.startswith("data is the bottleneck, 34% of the time is spent waiting for it: raise")
     assert "(now 3; " in line
     assert all(cure in line for cure in cures)
@@ -165,8 +165,11 @@ def test_warning_names_the_cure(data, packed, cures):
 def test_warning_counts_workers_and_cores_of_a_process(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda _process: {4, 5, 6}, raising=False)
     monkeypatch.setattr("distributed.world_size", lambda: 2)
-    line = data_warning(0.5, DataConfig(num_workers=1, kind="puppets"), packed=False)
+    data = DataConfig(num_workers=1, kind="puppets")
+    line = data_warning(0.5, data, packed=False, num_wanted=1)
     assert line.endswith("raise data.num_workers (now 1 in each process; 3 cores here)")
+    line = data_warning(0.5, data, packed=False, num_wanted=4)
+    assert line.endswith("data.num_workers: no more than 1 fit beside the step (3 cores here)")
 
 
 def test_folder_that_cannot_be_written(tmp_path):
