@@ -33,6 +33,7 @@ def _check_image_size(size: Any) -> Any:
 Probability = Annotated[float, Field(ge=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Weight = Annotated[float, Field(ge=0)]
+ResizeRatio = Annotated[float, Field(ge=0.25, le=4)]
 PositiveInt = Annotated[int, Field(ge=1)]
 NumBlocks = Annotated[int, Field(ge=1, le=10)]  # each halves the picture
 Scale = Annotated[float, Field(gt=0, le=1), AfterValidator(_check_scale)]  # 1 / 2^n
@@ -61,6 +62,8 @@ class AugmentationConfig(Section):
     contrast: Weight = 0.1
     saturation: Weight = 0.1
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    resize: Annotated[list[ResizeRatio], Field(min_length=2, max_length=2)] = [1.0, 1.0]
+    # ^ ratio of the two frames, drawn between these, then cropped at random or padded; [1, 1]: off
 
 
 class PuppetsConfig(Section):

@@ -10,7 +10,7 @@ from acceleration import begin_step
 from adversary import Adversary
 from branches.branch import Moment, StepInputs
 from config import Config
-from datasets.augmentation import jitter_colors
+from datasets.augmentation import jitter_colors, resize_and_crop
 from datasets.pairs import PairBatch
 from losses import LossTerm, Perceptual
 from model import Model
@@ -121,8 +121,10 @@ def total(terms: Mapping[str, LossTerm]) -> Tensor:
 
 
 def prepare_frames(batch: PairBatch, channels_last: bool) -> PreparedFrames:
-    """The frames of `batch` after the colour jitter."""
+    """The frames of `batch` after resize and crop, where asked for, and the colour jitter."""
     frames = batch.frames.float() / 255
+    if batch.placement is not None:
+        frames = resize_and_crop(frames, batch.placement)
     shared, own = zip(batch.color_factors.unbind(1), batch.color_order.unbind(1), strict=True)
     source, driving = jitter_colors(frames, *shared).unbind(1)
     recolored_driving = jitter_colors(frames[:, 1:], *own).squeeze(1)

@@ -72,6 +72,14 @@ def test_unknown_key_like_no_other_lists_the_keys():
         ("train.milestones=3", "train.milestones: found 3; must be a list"),
         ("train.channels_last=1", "train.channels_last: found 1; must be true or false"),
         ("data.augmentation.hue=0.6", "data.augmentation.hue: found 0.6; must be at most 0.5"),
+        (
+            "data.augmentation.resize=[0.9]",
+            "data.augmentation.resize: found [0.9]; must be a list of at least 2",
+        ),
+        (
+            "data.augmentation.resize=[0.9,9]",
+            "data.augmentation.resize[1]: found 9; must be at most 4",
+        ),
         ("data.kind=clip", "data.kind: found \"clip\"; must be 'clips' or 'puppets'"),
         (
             "data.root=2024",
