@@ -249,7 +249,7 @@ class CutConfig(Section):
     beta: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=2, max_length=2)] = [
         1.0,
         1.0,
-    ]  # of the distribution of the share that is cut, drawn anew for each sample
+    ]  # of the distribution of the share that is cut (the area of a rectangle), for each sample
     probability: Probability = 0.5  # that a step mixes, after the warm-up
     warm_up_epochs: Annotated[float, Field(ge=0)] = 0.0  # over which it rises from 0, linearly
     foreground: Literal["dense_motion", "mask_generator"] = "dense_motion"  # says what is
