@@ -288,7 +288,7 @@ class DiscriminatorConfig(Section):
         512,
         1024,
     ]  # of the encoder's blocks, each at half the size of the one before
-    spectral_norm: bool = True
+    spectral_norm: bool = True  # of every layer, but for the last of kind unet
     keypoints: bool = False  # it also sees heatmaps of the driving keypoints
     loss: Literal["least_squares", "hinge", "bce"] = "least_squares"
     losses: DiscriminatorLosses = DiscriminatorLosses()

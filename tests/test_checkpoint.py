@@ -176,7 +176,7 @@ def test_best_is_not_the_newest_when_training_gets_worse(tmp_path):
 
 def test_checkpoint_is_plain_and_complete(tiny_run):
     content = contents(step_file(tiny_run, 8))
-    assert content["format"] == 1
+    assert content["format"] == 2
     assert (content["step"], content["epoch"], content["batch"]) == (8, 2, 0)
     assert content["config"]["motion"]["keypoint_detector"]["num_keypoints"] == 4
     assert set(content["networks"]) == {
@@ -258,7 +258,7 @@ def test_init_from_where_nothing_fits(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"format": 2}, "checkpoint format 2; this code reads 1"),
+        ({"format": 3}, "checkpoint format 3; this code reads 1 and 2"),
         ({"step": None}, "not a checkpoint of this project"),  # None: the key is missing
         ({"networks": None}, "not a checkpoint of this project"),
         ({"config": {"format": 1, "sed": 3}}, "sed: unknown key"),

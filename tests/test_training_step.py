@@ -64,13 +64,13 @@ def losses(run, names, num_steps=3):
 
 # With a discriminator, in steps that mix; the discriminator's own with their weights, of 1.
 GOLDEN_ADVERSARIAL = {
-    "unweighted/adversarial/encoder": [3.21933, 0.0569121, 0.649871],
-    "unweighted/adversarial/decoder": [0.255002, 0.610994, 0.545449],
-    "unweighted/adversarial/encoder_features": [0.355809, 0.351475, 0.340432],
-    "unweighted/adversarial/decoder_features": [0.370613, 0.351922, 0.337454],
-    "discriminator_loss/encoder": [12.3843, 4.01973, 3.82898],
-    "discriminator_loss/decoder": [0.519285, 0.463706, 0.455227],
-    "discriminator_loss/consistency": [0.0201906, 0.0161309, 0.0106014],
+    "unweighted/adversarial/encoder": [79.4745, 54.7032, 38.9119],
+    "unweighted/adversarial/decoder": [0.740278, 0.120327, 0.0908858],
+    "unweighted/adversarial/encoder_features": [0.480085, 0.450804, 0.452581],
+    "unweighted/adversarial/decoder_features": [0.533328, 0.467764, 0.460577],
+    "discriminator_loss/encoder": [140.234, 98.7648, 71.449],
+    "discriminator_loss/decoder": [3.77623, 1.64201, 0.871732],
+    "discriminator_loss/consistency": [0.0142784, 0.00767245, 0.00470579],
 }
 
 
