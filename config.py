@@ -318,6 +318,8 @@ class TrainConfig(Section):
     milestones: list[PositiveInt] = []  # epochs after which the learning rate is multiplied
     gamma: Annotated[float, Field(gt=0, le=1)] = 0.1  # by this
     clip_norm: Annotated[float, Field(gt=0)] | None = None  # of all gradients of a player together
+    clip_ratio: Annotated[float, Field(gt=1)] | None = 10.0  # clip it to so many times its median
+    clip_window: Annotated[int, Field(ge=2)] = 100  # over so many steps before, or half as many
     max_bad_steps: PositiveInt = 100  # in a row skipped as not finite; more stop the run
     precision: Literal["float32", "bf16", "fp16"] = "float32"  # of autocast
     channels_last: bool = True

@@ -443,6 +443,38 @@ def test_each_player_is_clipped_by_its_own_norm():
     )
 
 
+def test_each_player_is_clipped_by_its_own_median():
+    players = Players(*ALONE, "train.clip_ratio=4", "train.clip_window=4")
+    optimizer = Optimizer(players.model, players.adversary, players.config, CPU)
+    for parameter in players.adversary.parameters():
+        parameter.requires_grad_()
+    seen = {}
+    optimizer.adam.register_step_pre_hook(
+        lambda *_: seen.update(
+            (name, torch.nn.utils.get_total_norm([p.grad for p in own]).item())
+            for name, own in optimizer.players.items()
+        )
+    )
+
+    def step(**factors):
+        """Gradients whose norm is 2 for the model and 3 for the discriminator, times a factor."""
+        for (name, own), norm in zip(optimizer.players.items(), (2.0, 3.0), strict=True):
+            size = sum(p.numel() for p in own) ** 0.5
+            for p in own:
+                p.grad = torch.full_like(p, factors.get(name, 1.0) * norm / size)
+        optimizer.step(torch.tensor(1.0))
+        return seen
+
+    for _ in range(3):
+        assert step() == pytest.approx({"model": 2, "discriminator": 3}, rel=1e-4)
+    found = step(discriminator=1000.0)
+    assert found == pytest.approx({"model": 2, "discriminator": 12}, rel=1e-4)
+    assert step(model=3.9) == pytest.approx({"model": 7.8, "discriminator": 3}, rel=1e-4)
+    found = step(model=1000.0, discriminator=1000.0)
+    assert found == pytest.approx({"model": 8, "discriminator": 12}, rel=1e-4)
+    assert optimizer.clipped_steps.item() == 2  # steps, of either or both
+
+
 def test_bf16_terms_stay_near_float32():
     players = Players(*ALONE)
     found = []

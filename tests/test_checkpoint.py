@@ -28,7 +28,10 @@ from tests.runs import (
     wait_until,
 )
 
-EXACT = ("train.epochs=1000", "train.milestones=[3]", "train.keep_checkpoints=1000")
+EXACT = (
+    *("train.epochs=1000", "train.milestones=[3]", "train.keep_checkpoints=1000"),
+    *("train.clip_ratio=1.05", "train.clip_window=6"),  # clips some steps on both sides
+)
 
 
 @pytest.mark.parametrize(("precision", "num_workers"), [("float32", 0), ("bf16", 2)])
@@ -58,6 +61,7 @@ def test_kill_and_resume_is_bit_exact(tmp_path, monkeypatch, precision, num_work
 
     a, b = (without_time(contents(step_file(folder, 16))) for folder in (whole, killed))
     assert differences(a, b) == []
+    assert a["training"]["optimizer"]["clipped_steps"] > 0
 
     rows = [
         [{n: v for n, v in line.items() if "speed/" not in n} for line in metrics(folder)]

@@ -99,6 +99,20 @@ def test_total_is_the_sum_of_the_weighted_terms():
     assert not any(value.requires_grad for value in scalars.values())
 
 
+def test_smallest_determinant_is_that_of_all_parts():
+    whole, parts = Run(), Run("train.micro_batch=1")
+    for run in (whole, parts):
+        detector = run.model.branches["motion"].keypoint_detector
+        torch.nn.init.normal_(
+            detector.jacobian.weight, std=0.1, generator=torch.Generator().manual_seed(0)
+        )
+        run.model.eval()  # BatchNorm too, so that samples are alone
+    name = "motion/smallest_determinant"
+    expected = whole.step().scalars[name]
+    assert 0 < expected < 1
+    assert_close(parts.step().scalars[name], expected, rtol=1e-4, atol=0)
+
+
 def test_same_run_twice_gives_the_same_numbers():
     first, second = Run(), Run()
     for _ in range(2):
