@@ -206,6 +206,7 @@ def test_steps_reduce_the_losses():
         [],
         ["train.precision=bf16", "background.foreign_probability=0.5"],
         ["train.micro_batch=2", "train.clip_norm=1"],
+        ["data.augmentation.resize=[0.9, 1.1]", "train.clip_window=2", "train.clip_ratio=1.01"],
     ],
 )
 def test_a_step_does_not_wait_for_the_device(overrides):
