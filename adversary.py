@@ -226,8 +226,8 @@ class Adversary(nn.Module):
         """Columns of the picture grid by title: B x 3 x H x W in [0, 1].
 
         The discriminator's maps, white = real; then how the cut mask comes about (PriorityCut,
-        Figure 2), with more of the foreground cut from row to row of the `num_rows` that are
-        shown. In evaluation mode.
+        Figure 2), with a larger fraction from row to row of the `num_rows` that are shown. In
+        evaluation mode.
         """
         motion: MotionOutput = inputs.outputs["motion"]
         size = (inputs.driving.shape[-2], inputs.driving.shape[-1])

@@ -1,7 +1,8 @@
 """Checkpoints: the only file that calls torch.save and torch.load.
 
 A checkpoint is one dict of tensors and plain containers, so it loads without unpickling code.
-`published.py` knows those of other projects; `export.py` slims one for sharing. Ours has:
+`published.py` knows those of other projects, `older_checkpoints.py` the earlier formats of ours;
+`export.py` slims one for sharing. Ours has:
 
     format      version of this layout
     config      the resolved config, plain containers
@@ -22,13 +23,14 @@ import re
 import shutil
 import sys
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
+import older_checkpoints
 from config import Config, Start
 from config_file import parse_config
 from errors import UserError
@@ -36,7 +38,7 @@ from files import GIT_LFS_POINTER, replacing
 from load_report import LoadReport, compare, flatten, shorten, state_dicts
 from published import Published, convert, problems
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _STEP_FILE = re.compile(r"step-(\d{8})\.pt")
 _CONTENT = ("step", "epoch", "batch", "networks", "average", "training", "metrics")
 # How files of torch begin since version 1.6, and before.
@@ -51,6 +53,7 @@ class Checkpoint(NamedTuple):
     """A checkpoint in memory; see the file's docstring.
 
     report: of a published file, what of it is used for evaluation; None for ours.
+    notes: of one that an earlier version wrote, what changes for a run that continues from it.
     """
 
     path: Path
@@ -65,6 +68,7 @@ class Checkpoint(NamedTuple):
     provenance: dict[str, Any]
     planned_steps: int | None = None
     report: LoadReport | None = None
+    notes: Sequence[str] = ()
 
     @property
     def age(self) -> str:
@@ -188,21 +192,24 @@ def load_to_resume(path: Path) -> Checkpoint:
 def _parse(path: Path, content: Any) -> Checkpoint:
     """One of ours."""
     keys = content.keys() if isinstance(content, dict) else set()
-    if keys >= {"format", "config"} and content["format"] != FORMAT_VERSION:
+    readable = (*older_checkpoints.FORMATS, FORMAT_VERSION)
+    if keys >= {"format", "config"} and content["format"] not in readable:
         raise CheckpointError(
             f"{path}: checkpoint format {content['format']!r}; this code reads "
-            f"{FORMAT_VERSION}: use the code version that wrote it"
+            f"{' and '.join(map(str, readable))}: use the code version that wrote it"
         )
     if not keys >= {"format", "config", *_CONTENT}:
         raise CheckpointError(
             f"{path}: not a checkpoint of this project, nor a published one of FOMM or Perturbed "
             "Masks; choose one of train.py's"
         )
+    notes = [] if content["format"] == FORMAT_VERSION else older_checkpoints.upgrade(content)
     return Checkpoint(
         path,
         parse_config(content["config"], origin=str(path)),
         provenance=content.get("provenance", {}),
         planned_steps=content.get("planned_steps"),
+        notes=notes,
         **{key: content[key] for key in _CONTENT},
     )
 

@@ -40,6 +40,7 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Weight = Annotated[float, Field(ge=0)]
+ResizeRatio = Annotated[float, Field(ge=0.25, le=4)]
 PositiveInt = Annotated[int, Field(ge=1)]
 NumBlocks = Annotated[int, Field(ge=1, le=10)]  # each halves the picture
 Scale = Annotated[float, Field(gt=0, le=1), AfterValidator(_check_scale)]  # 1 / 2^n
@@ -102,6 +103,8 @@ class AugmentationConfig(Section):
     contrast: Weight = 0.1
     saturation: Weight = 0.1
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    resize: Annotated[list[ResizeRatio], Field(min_length=2, max_length=2)] = [1.0, 1.0]
+    # ^ ratio of the two frames, drawn between these, then cropped at random or padded; [1, 1]: off
 
 
 class PuppetsConfig(Section):
@@ -289,7 +292,7 @@ class CutConfig(Section):
     beta: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=2, max_length=2)] = [
         1.0,
         1.0,
-    ]  # of the distribution of the share that is cut, drawn anew for each sample
+    ]  # of the distribution of the share that is cut (the area of a rectangle), for each sample
     probability: Probability = 0.5  # that a step mixes, after the warm-up
     warm_up_epochs: Annotated[float, Field(ge=0)] = 0.0  # over which it rises from 0, linearly
     foreground: Literal["dense_motion", "mask_generator"] = "dense_motion"  # says what is
@@ -328,7 +331,7 @@ class DiscriminatorConfig(Section):
         512,
         1024,
     ]  # of the encoder's blocks, each at half the size of the one before
-    spectral_norm: bool = True
+    spectral_norm: bool = True  # of every layer, but for the last of kind unet
     keypoints: bool = False  # it also sees heatmaps of the driving keypoints
     loss: Literal["least_squares", "hinge", "bce"] = "least_squares"
     losses: DiscriminatorLosses = DiscriminatorLosses()
@@ -360,6 +363,8 @@ class TrainConfig(Section):
     milestones: list[PositiveInt] = []  # epochs after which the learning rate is multiplied
     gamma: Annotated[float, Field(gt=0, le=1)] = 0.1  # by this
     clip_norm: Annotated[float, Field(gt=0)] | None = None  # of all gradients of a player together
+    clip_ratio: Annotated[float, Field(gt=1)] | None = 10.0  # clip it to so many times its median
+    clip_window: Annotated[int, Field(ge=2)] = 100  # over so many steps before, or half as many
     max_bad_steps: PositiveInt = 100  # in a row skipped as not finite; more stop the run
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"  # of autocast; auto: what the
     # device computes fast, by a timed trial: bf16, else float32 (CUDA before Ampere: fp16)

@@ -96,18 +96,15 @@ def _starts(config: Config) -> Iterator[Violation]:
             )
 
 
-def _perturbation(config: Config) -> Iterator[Violation]:
-    if config.masks is None:
-        return
-    perturbation = config.masks.perturbation
-    for name, (low, high) in (
-        ("pivots", perturbation.pivots),
-        ("scales", perturbation.scales),
-    ):
+def _ranges(config: Config) -> Iterator[Violation]:
+    ranges = {"data.augmentation.resize": config.data.augmentation.resize}
+    if config.masks is not None:
+        perturbation = config.masks.perturbation
+        ranges["masks.perturbation.pivots"] = perturbation.pivots
+        ranges["masks.perturbation.scales"] = perturbation.scales
+    for key, (low, high) in ranges.items():
         if low > high:
-            yield Violation(
-                (f"masks.perturbation.{name}",), f"found [{low:g}, {high:g}]; the first is larger"
-            )
+            yield Violation((key,), f"found [{low:g}, {high:g}]; the first is larger")
 
 
 def _reconstruction_losses(config: Config) -> Iterator[Violation]:
@@ -309,7 +306,7 @@ RULES: tuple[Callable[[Config], Iterator[Violation]], ...] = (
     _motion_sizes,
     _mask_sizes,
     _starts,
-    _perturbation,
+    _ranges,
     _motion_losses,
     _reconstruction_losses,
     _discriminator_needs_motion,

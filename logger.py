@@ -15,6 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 import distributed
+from branches.branch import is_smallest
 from config import DataConfig
 from datasets.images import write_image
 from errors import UserError
@@ -28,9 +29,10 @@ MAX_DATA_SHARE = 0.1  # more of the time spent waiting for data
 
 
 class RunningMeans:
-    """Means of scalars over the steps since the last log, kept on the device.
+    """Means of scalars over the steps since the last log, kept on the device; of some, as
+    `is_smallest` says, the smallest value.
 
-    Non-finite values are left out of the mean and counted, so that one bad step does not hide
+    Non-finite values are left out and counted, so that one bad step does not hide
     the curve and the guilty loss can be named. A name need not come in every step: a loss may
     start later.
     """
@@ -38,6 +40,7 @@ class RunningMeans:
     def __init__(self) -> None:
         # One vector for each set of names that came together: few operations in a step.
         self.sums: dict[tuple[str, ...], Tensor] = {}  # 3 x names: total, finite, all
+        self.minima: dict[str, Tensor] = {}
 
     def add(self, values: Mapping[str, Tensor]) -> None:
         """Add one step's scalars."""
@@ -46,10 +49,15 @@ class RunningMeans:
         row = torch.stack((torch.where(finite, stacked, 0.0), finite, torch.ones_like(stacked)))
         names = tuple(values)
         self.sums[names] = self.sums[names] + row if names in self.sums else row
+        lowest = torch.where(finite, stacked, math.inf)
+        for i, name in enumerate(names):
+            if is_smallest(name):
+                before = self.minima.get(name)
+                self.minima[name] = lowest[i] if before is None else lowest[i].minimum(before)
 
     def read(self) -> tuple[dict[str, float], list[str]]:
-        """Means by name (NaN where no value was finite) and the names that had non-finite values,
-        over all processes.
+        """Means and smallest values by name (NaN where none was finite) and the names that had
+        non-finite values, over all processes.
 
         This is where the host waits for the device. Starts afresh.
         """
@@ -66,7 +74,16 @@ class RunningMeans:
         means = {
             n: total / finite if finite else math.nan for n, (total, finite, _) in totals.items()
         }
+        means |= self._read_minima()
         return means, [n for n, (_, finite, count) in totals.items() if finite < count]
+
+    def _read_minima(self) -> dict[str, float]:
+        if not self.minima:
+            return {}
+        lowest = torch.stack(list(self.minima.values())).tolist()
+        values = zip(self.minima, distributed.largest(*(-value for value in lowest)), strict=True)
+        self.minima = {}
+        return {name: -value if math.isfinite(value) else math.nan for name, value in values}
 
 
 @dataclass

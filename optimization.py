@@ -60,6 +60,34 @@ def _join_buffers(network: nn.Module) -> Tensor | None:
     return joined
 
 
+class RecentNorms:
+    """Norms of a player's gradient in the last steps, before clipping, and their median; on the
+    device, so that asking for it waits for nothing. Every process has the same: gradients are
+    averaged before their norm is taken.
+    """
+
+    def __init__(self, window: int, device: torch.device) -> None:
+        # The newest last. Infinite where there was no step yet, which puts them last when sorted.
+        self.norms = torch.full((window,), torch.inf, device=device)
+
+    def median(self) -> Tensor:
+        """The lower median; infinite before half of the window has passed, or where it is 0."""
+        window = len(self.norms)
+        count = torch.isfinite(self.norms).sum()
+        middle = ((count - 1) // 2).clamp(min=0)
+        median = self.norms.sort().values.gather(0, middle.view(1)).squeeze(0)
+        return torch.where((count >= window // 2) & (median > 0), median, torch.inf)
+
+    def add(self, norm: Tensor, bad: Tensor) -> None:
+        """Add a step's, and forget the oldest; nothing of a `bad` one."""
+        self.norms = torch.where(bad, self.norms, torch.cat((self.norms[1:], norm.view(1))))
+
+    def load(self, norms: Tensor) -> None:
+        """Continue from saved `norms`, of as many steps as there were and there are room for."""
+        size = min(len(norms), len(self.norms))
+        self.norms[-size:] = norms[-size:]
+
+
 class Optimizer:
     """One Adam for all networks, a parameter group each; knows how to skip a bad step.
 
@@ -99,6 +127,9 @@ class Optimizer:
         self.bad_steps = torch.zeros((), device=device)
         self.bad_in_a_row = torch.zeros((), device=device)
         self.last_step_bad = torch.zeros((), device=device, dtype=torch.bool)
+        self.clipped_steps = torch.zeros((), device=device)  # by `clip_ratio`
+        window = config.train.clip_window
+        self.recent_norms = {player: RecentNorms(window, device) for player in self.players}
 
     def set_epoch(self, epoch: int) -> None:
         """Learning rates of epoch `epoch` (from 0): times gamma for each milestone passed."""
@@ -164,10 +195,7 @@ class Optimizer:
         }
         norm = torch.stack(list(norms.values())).sum()
         self.last_step_bad = ~(torch.isfinite(norm) & torch.isfinite(loss))
-        if self.config.clip_norm is not None:
-            for player, parameters in self.players.items():
-                limit = self.config.clip_norm
-                nn.utils.clip_grads_with_norm_(parameters, limit, norms[player])
+        self._clip(norms)
         counted = self.last_step_bad
         if self.scaler.is_enabled():
             # Gradients that a smaller loss scale can mend are part of fp16, not a bad step.
@@ -184,6 +212,29 @@ class Optimizer:
         self.adam.zero_grad(set_to_none=True)
         return norms
 
+    def _clip(self, norms: dict[str, Tensor]) -> None:
+        """Shorten the gradients of each player to `clip_norm`, and to `clip_ratio` times the median
+        of their norms so far.
+
+        One step with a Jacobian near to singular has a gradient thousands of times as long as
+        others, finite all the same. Its square would stay in Adam's second moment for thousands of
+        steps, in which nothing moves.
+        """
+        config, spiked = self.config, torch.zeros_like(self.last_step_bad)
+        for player, parameters in self.players.items():
+            norm, recent = norms[player], self.recent_norms[player]
+            limit = torch.full_like(norm, torch.inf)
+            if config.clip_ratio is not None:
+                limit = config.clip_ratio * recent.median()
+                spiked = spiked | (norm > limit)
+                recent.add(norm, self.last_step_bad)
+            if config.clip_norm is not None:
+                limit = limit.clamp(max=config.clip_norm)
+            if config.clip_norm is not None or config.clip_ratio is not None:
+                # A limit that lies on the device has to come in this way: as a part of the norm.
+                nn.utils.clip_grads_with_norm_(parameters, 1.0, norm / limit)
+        self.clipped_steps += spiked & ~self.last_step_bad
+
     def _gradients(self) -> list[Tensor]:
         """Of both players; what has not started has none, in any process."""
         parameters = [p for player in self.players.values() for p in player]
@@ -196,6 +247,8 @@ class Optimizer:
             "scaler": self.scaler.state_dict(),
             "bad_steps": self.bad_steps.clone(),
             "bad_in_a_row": self.bad_in_a_row.clone(),
+            "clipped_steps": self.clipped_steps.clone(),
+            "recent_norms": {name: recent.norms for name, recent in self.recent_norms.items()},
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
@@ -207,6 +260,10 @@ class Optimizer:
             self.scaler.load_state_dict(state["scaler"])
         self.bad_steps.copy_(state["bad_steps"])
         self.bad_in_a_row.copy_(state["bad_in_a_row"])
+        if "recent_norms" in state:  # not in checkpoints of format 1
+            self.clipped_steps.copy_(state["clipped_steps"])
+            for player, norms in state["recent_norms"].items():
+                self.recent_norms[player].load(norms)
 
 
 class MovingAverage:

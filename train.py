@@ -188,6 +188,8 @@ def build_trainer(inputs: Inputs) -> Trainer:
     if saved is not None:
         trainer.restore(saved)
         _say(f"continuing {saved.path} at step {trainer.step}")
+        for note in saved.notes:
+            _say(f"{saved.path}: {note}")
     num_processes = distributed.world_size()
     division = f" ({trainer.num_own_samples} on each of {num_processes} processes)"
     _say(

@@ -362,6 +362,7 @@ class Trainer:
         values |= {f"learning_rate/{n}": rate for n, rate in self.optimizer.current_rates().items()}
         values["epoch"] = self.epoch + self.batch / self.batches_per_epoch
         values["bad_steps"] = float(self.optimizer.bad_steps)
+        values["clipped_steps"] = float(self.optimizer.clipped_steps)
         num_bad = int(self.optimizer.bad_in_a_row)
         values |= clock.speed(self.config.train.batch_size)
         data_share = clock.bottleneck()

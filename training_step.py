@@ -8,9 +8,9 @@ from torch import Tensor
 
 from acceleration import begin_step
 from adversary import Adversary
-from branches.branch import Moment, StepInputs
+from branches.branch import Moment, StepInputs, is_smallest
 from config import Config
-from datasets.augmentation import jitter_colors
+from datasets.augmentation import jitter_colors, resize_and_crop
 from datasets.pairs import PairBatch
 from losses import LossTerm, Perceptual
 from model import Model
@@ -59,15 +59,22 @@ def train_step(
             result, losses = forward(model, adversary, perceptual, frames, now, config)
             optimizer.backward(losses, len(parts))
             rows.append(torch.stack([value.float() for value in result.scalars.values()]))
-        means = dict(zip(result.scalars, torch.stack(rows).mean(dim=0).unbind(), strict=True))
-        loss = means["loss/total"]
+        scalars = join_parts(list(result.scalars), torch.stack(rows))
+        loss = scalars["loss/total"]
         if adversary is not None:
-            loss = loss + means["discriminator_loss/total"]
+            loss = loss + scalars["discriminator_loss/total"]
         norms = optimizer.step(loss)
-        means["gradient_norm"] = norms["model"]
+        scalars["gradient_norm"] = norms["model"]
         if adversary is not None:
-            means["discriminator/gradient_norm"] = norms["discriminator"]
-    return result._replace(scalars=means)
+            scalars["discriminator/gradient_norm"] = norms["discriminator"]
+    return result._replace(scalars=scalars)
+
+
+def join_parts(names: list[str], rows: Tensor) -> dict[str, Tensor]:
+    """Scalars of a batch from those of its parts, parts x names."""
+    means, minima = rows.mean(dim=0).unbind(), rows.amin(dim=0).unbind()
+    joined = zip(names, means, minima, strict=True)
+    return {name: low if is_smallest(name) else mean for name, mean, low in joined}
 
 
 def forward(
@@ -121,8 +128,10 @@ def total(terms: Mapping[str, LossTerm]) -> Tensor:
 
 
 def prepare_frames(batch: PairBatch, channels_last: bool) -> PreparedFrames:
-    """The frames of `batch` after the colour jitter."""
+    """The frames of `batch` after resize and crop, where asked for, and the colour jitter."""
     frames = batch.frames.float() / 255
+    if batch.placement is not None:
+        frames = resize_and_crop(frames, batch.placement)
     shared, own = zip(batch.color_factors.unbind(1), batch.color_order.unbind(1), strict=True)
     source, driving = jitter_colors(frames, *shared).unbind(1)
     recolored_driving = jitter_colors(frames[:, 1:], *own).squeeze(1)

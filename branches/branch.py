@@ -20,6 +20,13 @@ from modules.draws import Draws
 Output = TypeVar("Output")
 
 
+def is_smallest(name: str) -> bool:
+    """Whether a scalar is logged as the smallest over parts of a batch, steps and processes, and
+    not as the mean: `smallest_...`, after the name of its branch.
+    """
+    return name.rpartition("/")[2].startswith("smallest_")
+
+
 class Moment(NamedTuple):
     """epoch: passed so far, the begun one as a fraction; for what grows with time.
     draws: for everything that is drawn at random in this step; on the device.
@@ -66,7 +73,9 @@ class Branch(ABC, nn.Module, Generic[Output]):
 
     @abstractmethod
     def statistics(self, output: Output) -> dict[str, Tensor]:
-        """Scalars, on the device, that show early whether training goes wrong."""
+        """Scalars, on the device, that show early whether training goes wrong; see `is_smallest`
+        for how they are logged.
+        """
 
     @abstractmethod
     def pictures(self, inputs: StepInputs, output: Output) -> dict[str, Tensor]:

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from branches.branch import Branch, StepInputs, reconstruction_terms
@@ -14,7 +15,7 @@ from losses import (
 )
 from modules.dense_motion import DenseMotion, DenseMotionNetwork
 from modules.generator import Generator
-from modules.geometry import resize_grid, warp
+from modules.geometry import determinant_2x2, resize_grid, warp
 from modules.keypoint_detector import KeypointDetector, Keypoints
 from modules.thin_plate import random_thin_plate
 from visualization import colorize_weights, draw_keypoints, grey_to_rgb
@@ -106,7 +107,8 @@ class MotionBranch(Branch[MotionOutput]):
 
     def statistics(self, output: MotionOutput) -> dict[str, Tensor]:
         """Collapse shows here first: keypoints on one spot, keypoints that no longer follow the
-        frame, everything background, or everything occluded.
+        frame, everything background, or everything occluded. A Jacobian that comes near to having
+        no inverse makes gradients huge: of the two frames' the smallest |det J|.
         """
         points = output.driving_keypoints.value
         shift = (points - output.source_keypoints.value).norm(dim=-1)
@@ -117,6 +119,10 @@ class MotionBranch(Branch[MotionOutput]):
         }
         if output.motion.occlusion_map is not None:
             statistics["occlusion_mean"] = output.motion.occlusion_map.mean()
+        jacobians = (output.source_keypoints.jacobian, output.driving_keypoints.jacobian)
+        smallest = [determinant_2x2(j).abs().amin() for j in jacobians if j is not None]
+        if smallest:
+            statistics["smallest_determinant"] = torch.stack(smallest).amin()
         return statistics
 
     def pictures(self, inputs: StepInputs, output: MotionOutput) -> dict[str, Tensor]:

@@ -1,84 +1,113 @@
-"""Colour jitter on the device: one affine colour map per sample, shared by the frames of a pair."""
+"""Augmentation on the device, in batches: random resize with crop, and colour jitter.
 
-import math
-from functools import cache
+Every sample has draws of its own, made by the loader (`datasets/pairs.py`); the frames of a pair
+share them. Nothing here waits for the device.
+"""
 
 import torch
 from torch import Tensor
 
+from modules.geometry import coordinate_grid, warp
+
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
+NEUTRAL = (1.0, 1.0, 1.0, 0.0)  # factors that change nothing, in that order
 
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as in YIQ
-# Rows: Y, I, Q. The hue turns in the I-Q plane, which leaves the luma alone.
-_RGB_TO_YIQ = (_LUMA, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
-
-
-@cache
-def _yiq_matrices(device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """RGB to YIQ and back. Kept on the device: a copy in every step would wait for it."""
-    to_yiq = torch.tensor(_RGB_TO_YIQ, dtype=torch.float64)
-    return to_yiq.to(device, dtype), torch.linalg.inv(to_yiq).to(device, dtype)
+_LUMA = (0.2989, 0.587, 0.114)  # torchvision's, of ITU-R BT.601
 
 
-def color_matrices(factors: Tensor, order: Tensor, mean: Tensor) -> Tensor:
-    """Fold brightness, contrast, saturation and hue into one map `A rgb + b`: B x 3 x 4, [A b].
-
-    The four adjustments are linear in the pixel (contrast also in the mean colour), so their
-    composition is one affine map; only the end result is clipped.
+def resize_and_crop(frames: Tensor, placement: Tensor) -> Tensor:
+    """Resize every sample by its own ratio and cut out its old size, its edges repeated where it
+    became smaller; bilinear.
 
     Args:
-        factors: B x 4, in the order of the constants above; brightness, contrast and saturation
-            multiply (1 = unchanged), hue is a part of the colour circle (0 = unchanged,
-            positive from red towards green).
-        order: B x 4, the adjustment applied first, second, ...
-        mean: B x 3, mean colour before the jitter; contrast pivots about its luma.
+        frames: B x N x 3 x H x W.
+        placement: B x 4, whole numbers: height and width of the resized frame, then row and column
+            of it where the crop begins, negative where the frame is padded.
     """
-    like = factors
-    eye = torch.eye(3, device=like.device, dtype=like.dtype)
-    to_yiq, to_rgb = _yiq_matrices(like.device, like.dtype)
-    luma = to_yiq[0]
-    grey = luma.expand(3, 3)  # every channel becomes the luma
-    batch = len(factors)
-    brightness, contrast, saturation, hue = factors.view(batch, 4, 1, 1).unbind(1)
+    height, width = frames.shape[-2:]
+    placement = placement.to(frames.dtype)
 
-    cos, sin = torch.cos(2 * math.pi * hue), torch.sin(2 * math.pi * hue)
-    zero, one = torch.zeros_like(cos), torch.ones_like(cos)
-    rotation = torch.cat(
-        (
-            torch.cat((one, zero, zero), -1),
-            torch.cat((zero, cos, sin), -1),
-            torch.cat((zero, -sin, cos), -1),
-        ),
-        -2,
-    )
-    linear = torch.stack(
-        (
-            brightness * eye,
-            contrast * eye,
-            saturation * eye + (1 - saturation) * grey,
-            to_rgb @ rotation @ to_yiq,
-        ),
-        dim=1,
-    )  # B x 4 adjustments x 3 x 3
+    def axis(size: int, resized: Tensor, start: Tensor) -> Tensor:
+        """Where along a side of `size` pixels the crop's pixels come from: B x size in [-1, 1]."""
+        pixels = torch.arange(size, device=frames.device, dtype=frames.dtype)
+        # Clamped twice: padding repeats the edge of the resized frame, which has, as in every
+        # bilinear resize, that of the frame itself beyond the centres of its outermost pixels.
+        place = torch.minimum((pixels + start[:, None]).clamp(min=0), resized[:, None] - 1)
+        source = ((place + 0.5) * (size / resized[:, None]) - 0.5).clamp(0, size - 1)
+        return source * (2 / (size - 1)) - 1
 
-    matrix, offset = eye.expand(batch, 3, 3), torch.zeros_like(mean)
-    samples = torch.arange(batch, device=like.device)
-    for adjustment in order.unbind(1):
-        step = linear[samples, adjustment]
-        current_luma = (torch.einsum("bij,bj->bi", matrix, mean) + offset) @ luma
-        shift = (1 - contrast.view(batch)) * current_luma * (adjustment == CONTRAST)
-        matrix = step @ matrix
-        offset = torch.einsum("bij,bj->bi", step, offset) + shift.unsqueeze(-1)
-    return torch.cat((matrix, offset.unsqueeze(-1)), dim=-1)
+    new_height, new_width, top, left = placement.unbind(1)
+    rows, columns = axis(height, new_height, top), axis(width, new_width, left)
+    grid = coordinate_grid(height, width, frames).expand(len(frames), -1, -1, -1).clone()
+    grid[..., 0], grid[..., 1] = columns[:, None, :], rows[:, :, None]
+    return warp(frames.flatten(1, 2), grid).view_as(frames)
 
 
 def jitter_colors(frames: Tensor, factors: Tensor, order: Tensor) -> Tensor:
-    """Apply one jitter per sample to all its frames, B x N x 3 x H x W in [0, 1].
+    """One colour jitter per sample, of all its frames: torchvision's ColorJitter, to rounding.
 
-    The contrast pivot is the mean over the N frames, so that a static background keeps exactly
-    the same colours in all of them.
+    Brightness, contrast, saturation and hue change one after the other, and each result is clipped
+    to [0, 1]. Contrast pivots about the mean grey of each frame, as it is by then; hue turns in
+    HSV. The published trainers of FOMM and Perturbed Masks use this jitter.
+
+    Args:
+        frames: B x N x 3 x H x W in [0, 1].
+        factors: B x 4, in the order of the constants above; brightness, contrast and saturation
+            multiply (1 = unchanged), hue is a part of the colour circle in [-0.5, 0.5]
+            (0 = unchanged, positive from red towards green).
+        order: B x 4, the adjustment applied first, second, ...
     """
-    mean = frames.mean(dim=(1, 3, 4))
-    matrices = color_matrices(factors, order, mean)
-    jittered = torch.einsum("bij,bnjhw->bnihw", matrices[..., :3], frames)
-    return (jittered + matrices[:, None, :, 3, None, None]).clamp(0, 1)
+    # Hue, which costs most, turns once for all samples. The other three come before it in some
+    # samples and after it in others: each has a turn on both sides, with a neutral factor on one.
+    # Which is which is not known without waiting for the device.
+    is_hue = order == HUE
+    num_before = is_hue.int().argmax(dim=1)
+    others = order.gather(1, is_hue.int().argsort(dim=1, stable=True))[:, :3]  # in their order
+    ratios = factors.gather(1, others)
+    for i in range(3):
+        before = torch.where(i < num_before, ratios[:, i], 1.0)
+        frames = _blend(frames, others[:, i], before)
+    frames = _turn_hue(frames, factors[:, HUE])
+    for i in range(3):
+        after = torch.where(i < num_before, 1.0, ratios[:, i])
+        frames = _blend(frames, others[:, i], after)
+    return frames
+
+
+def _blend(frames: Tensor, adjustment: Tensor, ratio: Tensor) -> Tensor:
+    """ratio * frames + (1 - ratio) * other, clipped. `other` is black, the mean grey of the frame,
+    or its grey pixels, as `adjustment` says: BRIGHTNESS, CONTRAST or SATURATION, of shape B.
+    """
+    red, green, blue = frames.split(1, dim=2)
+    grey = _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue
+    ratio, adjustment = _per_sample(ratio), _per_sample(adjustment)
+    by_mean = (1 - ratio) * (adjustment == CONTRAST) * grey.mean(dim=(-2, -1), keepdim=True)
+    by_grey = (1 - ratio) * (adjustment == SATURATION)
+    return (frames * ratio).add_(grey.mul_(by_grey).add_(by_mean)).clamp_(0, 1)
+
+
+def _turn_hue(frames: Tensor, turn: Tensor) -> Tensor:
+    """The hue of HSV (Smith, 1978) moved by `turn`, of shape B, of the colour circle.
+
+    The largest and the smallest channel of a pixel, and so saturation and value, stay as large.
+    """
+    red, green, blue = frames.split(1, dim=2)
+    largest = torch.maximum(red, torch.maximum(green, blue))
+    smallest = torch.minimum(red, torch.minimum(green, blue))
+    chroma = largest - smallest
+    # In sixths of the circle, from red by green to blue. A grey pixel has no hue, and stays grey.
+    scale = 1 / chroma.clamp(min=1e-30)
+    by_red, by_green, by_blue = green - blue, blue - red, red - green
+    # Chosen by weights of exactly 0 and 1; on a CPU `where` takes ten times as long.
+    hue = torch.lerp(2 + by_green * scale, 4 + by_blue * scale, (largest - green).sign_())
+    hue = torch.lerp(by_red * scale, hue, (largest - red).sign_())
+    hue = hue.add_(6 * _per_sample(turn))
+    hue = hue - 6 * (hue / 6).floor_()
+    # How far each channel lies from the smallest to the largest.
+    shares = torch.cat(((hue - 3).abs_() - 1, 2 - (hue - 2).abs_(), 2 - (hue - 4).abs_()), dim=2)
+    return shares.clamp_(0, 1).mul_(chroma).add_(smallest)
+
+
+def _per_sample(x: Tensor) -> Tensor:
+    """Of shape B, as a factor of frames B x N x 3 x H x W."""
+    return x.view(-1, 1, 1, 1, 1)

@@ -1,7 +1,7 @@
 """Training samples: two frames of one clip, with every random choice seeded by its place."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import torch
@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from config import AugmentationConfig
+from datasets.augmentation import NEUTRAL
 from datasets.source import ClipSource
 from datasets.video import VideoError
 from seeding import numpy_rng
@@ -33,51 +34,49 @@ class Pair(NamedTuple):
     """One sample. frames: uint8, 2 x 3 x H x W, source then driving.
 
     color_factors, color_order: 2 x 4 each; the jitter that the two frames share, and another one
-    of the driving frame alone.
+        of the driving frame alone.
+    placement: 4, of the resize and crop that the two frames share; None without one.
     """
 
     frames: Tensor
     color_factors: Tensor
     color_order: Tensor
+    placement: Tensor | None
     unreadable: list[UnreadableClip]
 
 
 class PairBatch(NamedTuple):
-    """B samples on their way to the device; the colour jitter is applied there.
+    """B samples on their way to the device; resize, crop and colour jitter are applied there.
 
     frames: uint8, B x 2 x 3 x H x W, source then driving.
-    color_factors, color_order: B x 2 x 4 each, see `augmentation.color_matrices`; the jitter that
+    color_factors, color_order: B x 2 x 4 each, see `augmentation.jitter_colors`; the jitter that
         source and driving share, and another one of the driving frame alone, for masks.
+    placement: B x 4, see `augmentation.resize_and_crop`; None where nothing is resized.
     unreadable: clips that failed while this batch was made; others took their place.
     """
 
     frames: Tensor
     color_factors: Tensor
     color_order: Tensor
+    placement: Tensor | None
     unreadable: list[UnreadableClip]
 
     def to(self, device: torch.device) -> Self:
         """The same batch on `device`; to CUDA, which gets pinned memory, without waiting."""
         non_blocking = device.type == "cuda"
-        return self._replace(
-            frames=self.frames.to(device, non_blocking=non_blocking),
-            color_factors=self.color_factors.to(device, non_blocking=non_blocking),
-            color_order=self.color_order.to(device, non_blocking=non_blocking),
-        )
+        tensors = self._tensors().items()
+        return self._replace(**{k: x.to(device, non_blocking=non_blocking) for k, x in tensors})
 
     def split(self, size: int | None) -> list[Self]:
         """The batch in parts of `size` samples; whole for None."""
         if size is None:
             return [self]
-        return [
-            self._replace(frames=frames, color_factors=factors, color_order=order)
-            for frames, factors, order in zip(
-                self.frames.split(size),
-                self.color_factors.split(size),
-                self.color_order.split(size),
-                strict=True,
-            )
-        ]
+        tensors = self._tensors()
+        parts = zip(*(x.split(size) for x in tensors.values()), strict=True)
+        return [self._replace(**dict(zip(tensors, part, strict=True))) for part in parts]
+
+    def _tensors(self) -> dict[str, Any]:
+        return {k: x for k, x in self._asdict().items() if isinstance(x, Tensor)}
 
 
 class FramePairs(Dataset[Pair]):
@@ -112,7 +111,8 @@ class FramePairs(Dataset[Pair]):
         channels_first = np.ascontiguousarray(frames.transpose(0, 3, 1, 2))
         shared, own = self._color_jitter(rng), self._color_jitter(rng)
         factors, order = (torch.stack(both) for both in zip(shared, own, strict=True))
-        return Pair(torch.from_numpy(channels_first), factors, order, unreadable)
+        placement = self._placement(rng)
+        return Pair(torch.from_numpy(channels_first), factors, order, placement, unreadable)
 
     def _read(
         self, identity: int, rng: np.random.Generator
@@ -130,12 +130,30 @@ class FramePairs(Dataset[Pair]):
         raise VideoError(f"{_MAX_ATTEMPTS} clips in a row cannot be read; {unreadable[-1].reason}")
 
     def _color_jitter(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
+        """Factors and order of torchvision's ColorJitter: uniform about neutral, none negative."""
         a = self.augmentation
         strength = np.array((a.brightness, a.contrast, a.saturation, a.hue))
-        neutral = np.array((1.0, 1.0, 1.0, 0.0))
-        factors = np.maximum(neutral + strength * rng.uniform(-1, 1, size=4), (0, 0, 0, -0.5))
+        low = np.maximum(np.subtract(NEUTRAL, strength), (0, 0, 0, -0.5))
+        factors = rng.uniform(low, np.add(NEUTRAL, strength))
         order = rng.permutation(4)
         return torch.from_numpy(factors).float(), torch.from_numpy(order)
+
+    def _placement(self, rng: np.random.Generator) -> Tensor | None:
+        """Size of the resized frame, and where in it the crop begins; drawn last, so that runs with
+        and without it see the same frames in the same colours.
+        """
+        low, high = self.augmentation.resize
+        if low == high == 1:
+            return None
+        ratio = rng.uniform(low, high)
+        sides = self.clips.image_size
+        resized = [max(1, int(side * ratio)) for side in sides]
+        starts = [
+            # A smaller frame is padded on both sides, a larger one cut anywhere.
+            -((side - new) // 2) if new <= side else int(rng.integers(new - side, endpoint=True))
+            for side, new in zip(sides, resized, strict=True)
+        ]
+        return torch.tensor([*resized, *starts])
 
 
 class BatchSchedule(Sampler[list[Place]]):
@@ -176,10 +194,12 @@ class BatchSchedule(Sampler[list[Place]]):
 
 def collate(samples: Sequence[Pair]) -> PairBatch:
     """Stack the samples; the reports of unreadable clips are joined."""
+    placements = [sample.placement for sample in samples if sample.placement is not None]
     return PairBatch(
         torch.stack([sample.frames for sample in samples]),
         torch.stack([sample.color_factors for sample in samples]),
         torch.stack([sample.color_order for sample in samples]),
+        torch.stack(placements) if placements else None,
         [clip for sample in samples for clip in sample.unreadable],
     )
 

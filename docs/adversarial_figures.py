@@ -45,7 +45,7 @@ def load_adversary(saved: Checkpoint) -> Adversary:
 @torch.inference_mode()
 def draw_cut(adversary: Adversary, example: Example) -> Figure:
     """From the maps of the dense motion to cut masks (PriorityCut, Figure 2), with a small and a
-    large share of the foreground; and a rectangle as large as the latter.
+    large share of the foreground; and a rectangle with the area of the latter.
     """
     weight, occlusion = _maps(example)
     background = certain_background(weight, adversary.config.cut.background_threshold)

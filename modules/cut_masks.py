@@ -57,31 +57,34 @@ def rectangle_cut(
     *,
     draws: Draws,
 ) -> Tensor:
-    """Vanilla CutMix: one rectangle of zeros in ones (Yun et al., 2019, section 3.1).
+    """Vanilla CutMix as the U-Net GAN has it: one box of zeros in ones or, for half of the samples,
+    of ones in zeros (Yun et al., 2019, section 3.1; Schönfeld et al., 2020, published code).
 
-    It has the image's proportions and `fraction` of its area, up to the rounding of its sides to
-    pixels, and lies anywhere inside. Of the maps it uses the size alone: it has the signature of
-    `priority_cut` so that one can take the other's place.
+    The box has the image's proportions and `fraction` of its area. Its centre lies anywhere in the
+    image, and what of it lies outside is cut off. So every pixel is generated with probability 1/2.
+    Of the maps it uses the size alone: it has the signature of `priority_cut` so that one can take
+    the other's place.
 
     Args:
         background_weight, occlusion_map: B x 1 x h x w.
         fraction: of shape B in [0, 1].
-        draws: of the place; on the device of the maps.
+        draws: of the centre, and of what is exchanged; on the device of the maps.
     """
     batch, _, height, width = occlusion_map.shape
     sides = fraction.sqrt()
-    place = draws.uniform(batch, 2)
+    vertical, horizontal, exchange = draws.uniform(batch, 3).unbind(1)
 
     def inside(size: int, place: Tensor) -> Tensor:
-        """Whether each of `size` rows or columns is in the rectangle, B x size."""
-        length = (sides * size).round()
-        start = (place * (size - length + 1)).floor().clamp(max=size - length)
+        """Whether each of `size` rows or columns is in the box, B x size."""
+        half = (sides * size).floor().div(2).floor()  # as published: the sides are even
+        centre = (place * size).floor()
         positions = torch.arange(size, device=fraction.device)
-        return (positions >= start[:, None]) & (positions < (start + length)[:, None])
+        start, end = (centre - half)[:, None], (centre + half)[:, None]
+        return (positions >= start) & (positions < end)
 
-    rows, columns = inside(height, place[:, 0]), inside(width, place[:, 1])
-    cut = rows[:, None, :, None] & columns[:, None, None, :]
-    return (~cut).to(occlusion_map.dtype)
+    rows, columns = inside(height, vertical), inside(width, horizontal)
+    box = rows[:, None, :, None] & columns[:, None, None, :]
+    return (box == (exchange < 0.5)[:, None, None, None]).to(occlusion_map.dtype)
 
 
 def resize_cut(cut_mask: Tensor, size: tuple[int, int]) -> Tensor:

@@ -157,7 +157,8 @@ class UNetDiscriminator(nn.Module):
         in_channels: of the image and what is shown beside it.
         channels: of the encoder's blocks. The decoder has them backwards, without the deepest, and
             the first one twice: 1, 2, 4, 8, 8, 16 comes up as 8, 8, 4, 2, 1, 1.
-        use_spectral_norm: of every layer.
+        use_spectral_norm: of every layer but the last 1 x 1 convolution, which the published code
+            leaves without.
     """
 
     def __init__(self, in_channels: int, channels: list[int], use_spectral_norm: bool) -> None:
@@ -173,7 +174,9 @@ class UNetDiscriminator(nn.Module):
             ResUpBlock(a + skip, b, use_spectral_norm=use_spectral_norm)
             for (a, b), skip in zip(pairwise(widths), skips, strict=True)
         )
-        self.conv = _normalized(nn.Conv2d(widths[-1], 1, kernel_size=1), use_spectral_norm)
+        self.conv = nn.Conv2d(
+            widths[-1], 1, kernel_size=1
+        )  # never with spectral norm, as published
         for name, parameter in self.named_parameters():
             if not name.endswith("bias"):
                 nn.init.orthogonal_(parameter)

@@ -70,6 +70,11 @@ def gaussian_heatmaps(points: Tensor, height: int, width: int, variance: float) 
     return y.unsqueeze(-1) * x.unsqueeze(-2)
 
 
+def determinant_2x2(matrix: Tensor) -> Tensor:
+    """Determinants of ... x 2 x 2 matrices, of shape ..."""
+    return matrix[..., 0, 0] * matrix[..., 1, 1] - matrix[..., 0, 1] * matrix[..., 1, 0]
+
+
 def inverse_2x2(matrix: Tensor, eps: float = 1e-8) -> Tensor:
     """Inverse of ... x 2 x 2 matrices in closed form.
 

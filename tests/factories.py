@@ -193,12 +193,14 @@ def noise_frames(count: int, size: tuple[int, int]) -> torch.Tensor:
 
 
 def noise_batch(config: Config) -> PairBatch:
-    """A training batch of smooth noise, with the colour jitter that epoch 0 would get."""
+    """A training batch of smooth noise, with the augmentation that epoch 0 would get."""
     size = config.train.batch_size
     frames = noise_frames(2 * size, config.data.size).mul(255).round().byte().unflatten(0, (-1, 2))
-    clips = FramePairs(MemoryClips("abcd"), size, config.data.augmentation, config.seed)
-    jitter = collate([clips[Place(0, index)] for index in range(size)])
-    return jitter._replace(frames=frames)
+    clips = MemoryClips("abcd")
+    clips.image_size = config.data.size
+    pairs = FramePairs(clips, size, config.data.augmentation, config.seed)
+    batch = collate([pairs[Place(0, index)] for index in range(size)])
+    return batch._replace(frames=frames)
 
 
 def tiny_perceptual(config: Config) -> Perceptual:

@@ -371,7 +371,10 @@ def test_vanilla_cutmix_takes_a_rectangle_anywhere():
     players = Players(*ALONE, "discriminator.cut.kind=rectangle", batch=8)
     with_maps(players, *halves(8))
     cut = players.adversary.cut(players.inputs, torch.full((8,), 0.25))
-    assert torch.equal((1 - cut.cut_mask).mean(dim=(1, 2, 3)), torch.full((8,), 0.25))
+    areas = (1 - cut.cut_mask).mean(dim=(1, 2, 3))
+    boxes = torch.minimum(areas, 1 - areas)  # inside and outside are exchanged in some samples
+    assert (boxes > 0).all()
+    assert (boxes <= 0.25).all()
     assert (1 - cut.cut_mask)[..., 16:].any()  # it knows no foreground
     assert not torch.equal(cut.cut_mask[0], cut.cut_mask[1])
     inside = (1 - cut.cut_mask)[..., :16].mean()  # of the image's left half, the foreground
@@ -438,6 +441,38 @@ def test_each_player_is_clipped_by_its_own_norm():
     assert {name: norm.item() for name, norm in clipped.items()} == pytest.approx(
         {"model": 0.01, "discriminator": 0.01}, rel=1e-3
     )
+
+
+def test_each_player_is_clipped_by_its_own_median():
+    players = Players(*ALONE, "train.clip_ratio=4", "train.clip_window=4")
+    optimizer = Optimizer(players.model, players.adversary, players.config, CPU)
+    for parameter in players.adversary.parameters():
+        parameter.requires_grad_()
+    seen = {}
+    optimizer.adam.register_step_pre_hook(
+        lambda *_: seen.update(
+            (name, torch.nn.utils.get_total_norm([p.grad for p in own]).item())
+            for name, own in optimizer.players.items()
+        )
+    )
+
+    def step(**factors):
+        """Gradients whose norm is 2 for the model and 3 for the discriminator, times a factor."""
+        for (name, own), norm in zip(optimizer.players.items(), (2.0, 3.0), strict=True):
+            size = sum(p.numel() for p in own) ** 0.5
+            for p in own:
+                p.grad = torch.full_like(p, factors.get(name, 1.0) * norm / size)
+        optimizer.step(torch.tensor(1.0))
+        return seen
+
+    for _ in range(3):
+        assert step() == pytest.approx({"model": 2, "discriminator": 3}, rel=1e-4)
+    found = step(discriminator=1000.0)
+    assert found == pytest.approx({"model": 2, "discriminator": 12}, rel=1e-4)
+    assert step(model=3.9) == pytest.approx({"model": 7.8, "discriminator": 3}, rel=1e-4)
+    found = step(model=1000.0, discriminator=1000.0)
+    assert found == pytest.approx({"model": 8, "discriminator": 12}, rel=1e-4)
+    assert optimizer.clipped_steps.item() == 2  # steps, of either or both
 
 
 def test_bf16_terms_stay_near_float32():

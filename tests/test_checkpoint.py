@@ -28,7 +28,10 @@ from tests.runs import (
     wait_until,
 )
 
-EXACT = ("train.epochs=1000", "train.milestones=[3]", "train.keep_checkpoints=1000")
+EXACT = (
+    *("train.epochs=1000", "train.milestones=[3]", "train.keep_checkpoints=1000"),
+    *("train.clip_ratio=1.05", "train.clip_window=6"),  # clips some steps on both sides
+)
 
 
 @pytest.mark.parametrize(("precision", "num_workers"), [("float32", 0), ("bf16", 2)])
@@ -58,6 +61,7 @@ def test_kill_and_resume_is_bit_exact(tmp_path, monkeypatch, precision, num_work
 
     a, b = (without_time(contents(step_file(folder, 16))) for folder in (whole, killed))
     assert differences(a, b) == []
+    assert a["training"]["optimizer"]["clipped_steps"] > 0
 
     rows = [
         [{n: v for n, v in line.items() if "speed/" not in n} for line in metrics(folder)]
@@ -176,7 +180,7 @@ def test_best_is_not_the_newest_when_training_gets_worse(tmp_path):
 
 def test_checkpoint_is_plain_and_complete(tiny_run):
     content = contents(step_file(tiny_run, 8))
-    assert content["format"] == 1
+    assert content["format"] == 2
     assert (content["step"], content["epoch"], content["batch"]) == (8, 2, 0)
     assert content["config"]["motion"]["keypoint_detector"]["num_keypoints"] == 4
     assert set(content["networks"]) == {
@@ -258,7 +262,7 @@ def test_init_from_where_nothing_fits(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "expected"),
     [
-        ({"format": 2}, "checkpoint format 2; this code reads 1"),
+        ({"format": 3}, "checkpoint format 3; this code reads 1 and 2"),
         ({"step": None}, "not a checkpoint of this project"),  # None: the key is missing
         ({"networks": None}, "not a checkpoint of this project"),
         ({"config": {"format": 1, "sed": 3}}, "sed: unknown key"),

@@ -66,12 +66,22 @@ def test_unknown_key_like_no_other_lists_the_keys():
         ("train.learning_rate='1'", 'train.learning_rate: found "1"; must be a number'),
         ("train.clip_norm=.inf", "train.clip_norm: found Infinity; must be a finite number"),
         ("train.clip_norm=0", "train.clip_norm: found 0; must be above 0"),
+        ("train.clip_ratio=1", "train.clip_ratio: found 1; must be above 1"),
+        ("train.clip_window=1", "train.clip_window: found 1; must be at least 2"),
         ("train.betas=[0.5, 1]", "train.betas[1]: found 1; must be below 1"),
         ("train.betas=[0.5]", "train.betas: found [0.5]; must be a list of at least 2"),
         ("train.betas=[0,0,0]", "train.betas: found [0, 0, 0]; must be a list of at most 2"),
         ("train.milestones=3", "train.milestones: found 3; must be a list"),
         ("train.channels_last=1", "train.channels_last: found 1; must be true, false or auto"),
         ("data.augmentation.hue=0.6", "data.augmentation.hue: found 0.6; must be at most 0.5"),
+        (
+            "data.augmentation.resize=[0.9]",
+            "data.augmentation.resize: found [0.9]; must be a list of at least 2",
+        ),
+        (
+            "data.augmentation.resize=[0.9,9]",
+            "data.augmentation.resize[1]: found 9; must be at most 4",
+        ),
         ("data.kind=clip", "data.kind: found \"clip\"; must be 'clips' or 'puppets'"),
         (
             "data.root=2024",

@@ -20,13 +20,23 @@ OWN = ("demo", "small")  # no rows of a paper
 SETS = ("vox", "taichi", "bair")
 ROWS = ("fomm", "fomm-adv", "unet", "cutmix", "prioritycut", "masks", "")  # "": everything on
 SIGHT = {"discriminator.spectral_norm", "discriminator.keypoints"}
-# Further sets for which FOMM published a network: what their configs change of those of vox.
+SCHEDULE = {"train.epochs", "train.milestones", "train.batch_size"}
+JITTER = {f"data.augmentation.{name}" for name in ("brightness", "contrast", "saturation", "hue")}
+RESIZE = {"data.augmentation.resize"}
+JACOBIAN = {"motion.keypoint_detector.jacobian"}
+# Further sets for which FOMM published a network: the row of vox, and what they change of it.
 FURTHER = {
-    "fashion-fomm": set(),
-    "mgif-fomm": {"motion.keypoint_detector.jacobian"},
-    "mgif-fomm-adv": {"motion.keypoint_detector.jacobian", *SIGHT},
-    "nemo-fomm": set(),
-    "nemo-fomm-adv": SIGHT,
+    "fashion-fomm": (
+        "fomm-adv",
+        JITTER - {"data.augmentation.hue"} | {"discriminator.keypoints"} | SCHEDULE,
+    ),
+    "mgif-fomm": ("fomm", JITTER | RESIZE | JACOBIAN | {"train.batch_size"}),
+    "mgif-fomm-adv": (
+        "fomm-adv",
+        JITTER | RESIZE | JACOBIAN | SIGHT | SCHEDULE - {"train.batch_size"},
+    ),
+    "nemo-fomm": ("fomm", JITTER | {"train.batch_size"}),
+    "nemo-fomm-adv": ("fomm-adv", JITTER | SIGHT | SCHEDULE - {"train.batch_size"}),
 }
 LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 
@@ -108,7 +118,6 @@ def test_rows_of_other_sets_copy_nothing(name, tmp_path, monkeypatch):
     assert [key for key, value in leaves(own) if below.get(key, "") == value] == []
 
 
-SCHEDULE = {"train.epochs", "train.milestones", "train.batch_size"}
 STRUCTURE = {"discriminator.kind", "discriminator.channels"}
 HALVES = {
     f"discriminator.{losses}.{part}"
@@ -166,19 +175,41 @@ def test_the_sets_differ_in_data_and_published_settings(row):
 
 
 @pytest.mark.parametrize("name", FURTHER)
-def test_further_sets_are_those_of_vox_but_for_data_and_networks(name):
-    data_set, _, row = name.partition("-")
-    data = {"data.root", "data.id_sampling"}
-    assert changed(resolved(f"vox-{row}"), resolved(name)) == data | FURTHER[name]
+def test_further_sets_are_those_of_vox_but_for_their_published_settings(name):
+    data = {"data.root", "data.id_sampling", "data.repeats"}
+    row, differences = FURTHER[name]
+    assert changed(resolved(f"vox-{row}"), resolved(name)) == data | differences
+
+
+# repeats, batch size; brightness, contrast and saturation, hue; resize
+PUBLISHED_DATA = {
+    "fashion": (50, 27, 0.0, 0.1, [1.0, 1.0]),
+    "mgif": (25, 36, 0.0, 0.5, [0.9, 1.1]),
+    "nemo": (8, 36, 0.0, 0.0, [1.0, 1.0]),
+}
+
+
+@pytest.mark.parametrize("name", FURTHER)
+def test_published_settings_of_further_sets(name):
     config = load_config(name)
-    assert (config.data.root, config.data.id_sampling) == (f"data/{data_set}", False)
+    data_set = name.split("-")[0]
+    data, augmentation = config.data, config.data.augmentation
+    assert (data.root, data.id_sampling) == (f"data/{data_set}", False)
+    repeats, batch_size, strength, hue, resize = PUBLISHED_DATA[data_set]
+    assert (data.repeats, config.train.batch_size) == (repeats, batch_size)
+    assert (augmentation.time_flip, augmentation.horizontal_flip) == (0.5, 0.5)
+    assert {augmentation.brightness, augmentation.contrast, augmentation.saturation} == {strength}
+    assert (augmentation.hue, augmentation.resize) == (hue, resize)
+    assert (config.train.epochs, config.train.milestones, config.train.gamma) == (*LONG, 0.1)
     assert config.motion is not None
-    shared = data_set == "mgif"
-    assert (config.motion.keypoint_detector.jacobian == "shared") == shared
-    if row == "fomm-adv":
-        assert config.discriminator is not None
-        assert config.discriminator.spectral_norm
-        assert not config.discriminator.keypoints
+    assert (config.motion.keypoint_detector.jacobian == "shared") == (data_set == "mgif")
+    discriminator = config.discriminator
+    assert (discriminator is None) == (name in ("mgif-fomm", "nemo-fomm"))
+    if discriminator is not None:
+        assert discriminator.kind == "patch"
+        assert not discriminator.keypoints
+        assert discriminator.spectral_norm == (data_set != "fashion")
+        assert (discriminator.losses.encoder, discriminator.generator_losses.encoder) == (1, 1)
 
 
 # epochs, milestones, batch size
@@ -350,7 +381,7 @@ def test_one_step(name):
     learns = config.motion is not None and name != "taichi-fomm-adv"
     assert any("keypoint_detector" in key for key in moved) == learns
     if name not in OWN:
-        row = name.partition("-")[2]
+        row = FURTHER[name][0] if name in FURTHER else name.partition("-")[2]
         found = {key for key in scalars if key.startswith(("loss/", "discriminator_loss/"))}
         assert found - {"loss/total", "discriminator_loss/total"} == LOSSES[row]
         assert ("discriminator/gradient_norm" in scalars) == (adversary is not None)

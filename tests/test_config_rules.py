@@ -123,6 +123,10 @@ PATCH = (
             "masks.perturbation.pivots: found [0.7, 0.2]; the first is larger",
         ),
         (
+            ["data.augmentation.resize=[1.1, 0.9]"],
+            "data.augmentation.resize: found [1.1, 0.9]; the first is larger",
+        ),
+        (
             ["masks.perturbation.scales=[1.25, 0.75]"],
             "masks.perturbation.scales: found [1.25, 0.75]; the first is larger",
         ),

@@ -63,13 +63,20 @@ def trained_in_double():
     In float64, where rounding stays far below the epsilon of Adam: in float32 parameters with no
     gradient but rounding, biases before a batch normalization, walk at random.
     """
-    config = tiny_config("masks.prior.weight=0.0", "train.clip_norm=50.0")  # see the docs of both
+    config = tiny_config(
+        "masks.prior.weight=0.0",  # see its docs
+        "train.clip_norm=50.0",
+        "train.clip_ratio=2",
+        "train.clip_window=2",
+    )
     torch.manual_seed(0)
     model, adversary = Model(config).double().train(), build_adversary(config).double().train()
     perceptual = tiny_perceptual(config).double()
     if distributed.world_size() > 1:
         synchronize_batch_norm(model, CPU)
     optimizer = Optimizer(model, adversary, config, CPU)
+    for recent in optimizer.recent_norms.values():
+        recent.load(torch.ones(2))  # two steps are clipped by their ratio to these
     part, num_parts = distributed.rank(), distributed.world_size()
     batch = noise_batch(config).split(config.train.batch_size // num_parts)[part]
     prepare_frames = training_step.prepare_frames
@@ -89,7 +96,12 @@ def trained_in_double():
             norms.append(result.scalars["gradient_norm"])
     networks = model.networks | adversary.networks
     state = {f"{n}.{k}": t for n in networks for k, t in networks[n].state_dict().items()}
-    return state | {"gradient_norm": torch.stack(norms)}
+    assert optimizer.clipped_steps == 2
+    return state | {
+        "gradient_norm": torch.stack(norms),
+        "clipped_steps": optimizer.clipped_steps,
+        **{f"norms.{name}": recent.norms for name, recent in optimizer.recent_norms.items()},
+    }
 
 
 def skipped_step():
@@ -106,11 +118,12 @@ def skipped_step():
 
 
 def logged_means():
-    """Of two steps; rank 1 finds one value infinite."""
-    means = RunningMeans()
-    means.add({"a": torch.tensor(1.0 + distributed.rank()), "b": torch.tensor(5.0)})
-    wrong = math.inf if distributed.rank() == 1 else 6.0
-    means.add({"a": torch.tensor(3.0), "b": torch.tensor(wrong)})
+    """Of two steps; rank 1 finds one value infinite, and the smallest of another."""
+    means, rank = RunningMeans(), distributed.rank()
+    means.add({"a": torch.tensor(1.0 + rank), "b": torch.tensor(5.0)})
+    wrong = math.inf if rank == 1 else 6.0
+    smallest = {"c/smallest_d": torch.tensor(4.0 - 3 * rank)}
+    means.add({"a": torch.tensor(3.0), "b": torch.tensor(wrong)} | smallest)
     return list(means.read())
 
 
@@ -366,7 +379,11 @@ def test_both_skip_the_step_that_is_bad_for_one(two):
 def test_logged_means_are_of_both(two):
     for found in two:
         values, not_finite = found["logged_means"]
-        assert values == {"a": (1 + 2 + 3 + 3) / 4, "b": pytest.approx((5 + 5 + 6) / 3)}
+        assert values == {
+            "a": (1 + 2 + 3 + 3) / 4,
+            "b": pytest.approx((5 + 5 + 6) / 3),
+            "c/smallest_d": 1,
+        }
         assert not_finite == ["b"]
 
 

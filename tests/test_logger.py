@@ -33,6 +33,18 @@ def test_means_start_anew_after_reading():
     assert means.read() == ({"a": 5.0}, [])
 
 
+def test_smallest_values_are_not_averaged():
+    means = RunningMeans()
+    for a, b in ((3.0, 3.0), (1.0, math.nan), (2.0, 5.0)):
+        name = "motion/smallest_determinant"
+        means.add({name: torch.tensor(a), "other/smallest_": torch.tensor(b)})
+    values, bad = means.read()
+    assert values == {"motion/smallest_determinant": 1.0, "other/smallest_": 3.0}
+    assert bad == ["other/smallest_"]
+    means.add({name: torch.tensor(math.inf)})  # what came before is forgotten
+    assert math.isnan(means.read()[0][name])
+
+
 @pytest.fixture
 def open_logger(tmp_path):
     opened = []

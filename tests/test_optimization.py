@@ -1,5 +1,6 @@
 """Bad steps, learning rates, clipping, moving average, state."""
 
+import copy
 import math
 
 import pytest
@@ -7,7 +8,7 @@ import torch
 from torch.testing import assert_close
 
 from model import Model
-from optimization import MovingAverage, Optimizer, base_learning_rates
+from optimization import MovingAverage, Optimizer, RecentNorms, base_learning_rates
 from tests.factories import joint_terms, noise_inputs, tiny_config
 from training_step import total
 
@@ -160,6 +161,117 @@ def test_norm_is_that_of_all_gradients_before_clipping():
     assert_close(unclipped.step(), norm)
     assert_close(torch.stack([gradient.norm() for gradient in seen]).norm(), norm)
     assert all(p.grad is None for p in unclipped.model.parameters())
+
+
+def seen_norms(run):
+    """The norms of the gradients that Adam gets, filled in step by step."""
+    seen = []
+    parameters = list(run.model.parameters())
+    run.optimizer.adam.register_step_pre_hook(
+        lambda *_: seen.append(torch.stack([p.grad.norm() for p in parameters]).norm().item())
+    )
+    return seen
+
+
+SPIKES = ("train.clip_ratio=10", "train.clip_window=6")
+
+
+def test_median_of_recent_norms_by_hand():
+    recent, good = RecentNorms(5, CPU), torch.tensor(False)
+    medians = []
+    for norm in (7.0, 3.0, 5.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0):
+        recent.add(torch.tensor(norm), good)
+        medians.append(recent.median().item())
+    # Of 1 norm none yet; then of 2, 3, 4 and 5, of an even number the lower; of the last 5 after.
+    assert medians == [math.inf, 3, 5, 3, 3, 1, 1, 1, math.inf]
+    kept = recent.norms
+    recent.add(torch.tensor(math.nan), ~good)
+    assert torch.equal(recent.norms, kept)
+
+
+@pytest.mark.parametrize("precision", ["float32", "fp16"])
+def test_gradient_far_above_the_running_median_is_clipped_and_counted(precision):
+    # What fp16 can hold 1000 times: its scaler must not be in the norms.
+    factor = 0.01 if precision == "fp16" else 1.0
+    run = Run(*SPIKES, f"train.precision={precision}")
+    seen = seen_norms(run)
+    norms = [run.step(factor).item() for _ in range(4)]
+    assert seen == pytest.approx(norms, rel=1e-4)
+    assert run.optimizer.clipped_steps.item() == 0
+    spike = run.step(1000 * factor).item()
+    assert spike > 100 * max(norms)
+    assert seen[-1] == pytest.approx(10 * sorted(norms)[1], rel=1e-3)
+    assert run.optimizer.clipped_steps.item() == 1
+    assert run.optimizer.bad_steps.item() == 0
+    # One spike among five does not move the median far.
+    run.step(factor)
+    assert run.optimizer.clipped_steps.item() == 1
+
+
+def test_first_gradients_are_not_clipped():
+    """Half of the window has to pass first: there is nothing to compare with."""
+    run = Run(*SPIKES)
+    seen = seen_norms(run)
+    assert [run.step(1000.0**i).item() for i in range(3)] == pytest.approx(seen, rel=1e-4)
+    assert run.optimizer.clipped_steps.item() == 0
+
+
+def test_bad_step_is_neither_clipped_nor_remembered():
+    run = Run(*SPIKES)
+    for _ in range(3):
+        run.step()
+    before, kept = run.snapshot(), run.optimizer.recent_norms["model"].norms
+    for factor in (math.nan, math.inf):
+        run.step(factor)
+    assert equal(run.snapshot(), before)
+    assert torch.equal(run.optimizer.recent_norms["model"].norms, kept)
+    assert run.optimizer.clipped_steps.item() == 0
+    assert run.optimizer.bad_steps.item() == 2
+
+
+def test_training_goes_on_after_a_spike():
+    """Without clipping its square stays in Adam's second moment, and nothing moves."""
+    moved = {}
+    for ratio in ("10", "null"):
+        run = Run("train.clip_window=6", f"train.clip_ratio={ratio}", "train.betas=[0.0, 0.999]")
+        for factor in (1, 1, 1, 1, 1e5, 1):
+            before = [p.detach().clone() for p in run.model.parameters()]
+            run.step(factor)
+        parameters = run.model.parameters()
+        changes = [(p - old).abs().sum() for p, old in zip(parameters, before, strict=True)]
+        moved[ratio] = torch.stack(changes).sum().item()
+    assert moved["null"] < 0.01 * moved["10"]
+
+
+def test_continued_run_clips_as_an_uninterrupted_one():
+    whole, resumed, forgetful = Run(*SPIKES), Run(*SPIKES), Run(*SPIKES)
+    for _ in range(4):
+        whole.step()
+    resumed.optimizer.load_state(copy.deepcopy(whole.optimizer.state()))
+    older = copy.deepcopy(whole.optimizer.state())
+    del older["recent_norms"], older["clipped_steps"]
+    forgetful.optimizer.load_state(older)
+    for run in (resumed, forgetful):
+        run.model.load_state_dict(whole.model.state_dict())
+        run.inputs.moment.draws.generator.set_state(whole.inputs.moment.draws.generator.get_state())
+    for run in (whole, resumed, forgetful):
+        run.step(1000.0)
+    assert equal(resumed.snapshot(), whole.snapshot())
+    assert torch.equal(
+        resumed.optimizer.recent_norms["model"].norms, whole.optimizer.recent_norms["model"].norms
+    )
+    assert whole.optimizer.clipped_steps == resumed.optimizer.clipped_steps == 1
+    assert forgetful.optimizer.clipped_steps == 0  # a checkpoint of format 1
+
+
+@pytest.mark.parametrize(("window", "expected"), [(3, [3, 4, 5]), (7, [math.inf] * 2)])
+def test_window_of_a_continued_run_may_change(window, expected):
+    saved, recent = RecentNorms(5, CPU), RecentNorms(window, CPU)
+    for norm in range(1, 6):
+        saved.add(torch.tensor(float(norm)), torch.tensor(False))
+    recent.load(saved.norms)
+    assert recent.norms.tolist()[: len(expected)] == expected
+    assert recent.norms.tolist()[-3:] == [3, 4, 5]
 
 
 def test_loss_scale_of_fp16_is_not_in_the_norm():

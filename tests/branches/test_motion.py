@@ -132,6 +132,30 @@ def test_statistics_of_known_keypoints():
     assert_close(statistics["occlusion_mean"], output.motion.occlusion_map.mean())
 
 
+def test_smallest_determinant_of_both_frames():
+    """In size, of whatever sign; none without Jacobians."""
+    branch, inputs = build()
+    output = branch(inputs)
+    jacobians = torch.eye(2).repeat(2, 4, 1, 1)
+    nearly_singular = jacobians.clone()
+    nearly_singular[1, 2] = torch.tensor([[0.5, 0.25], [0.25, 0.12]])  # .06 - .0625
+
+    def smallest(source, driving):
+        moved = output._replace(
+            source_keypoints=output.source_keypoints._replace(jacobian=source),
+            driving_keypoints=output.driving_keypoints._replace(jacobian=driving),
+        )
+        return branch.statistics(moved)["smallest_determinant"].item()
+
+    assert smallest(jacobians, jacobians) == 1
+    assert smallest(nearly_singular, jacobians) == pytest.approx(0.0025, rel=1e-4)
+    assert smallest(jacobians, nearly_singular) == pytest.approx(0.0025, rel=1e-4)
+    branch, inputs = build(
+        "motion.keypoint_detector.jacobian=none", "motion.losses.equivariance_jacobian=0"
+    )
+    assert "smallest_determinant" not in branch.statistics(branch(inputs))
+
+
 def test_without_occlusion_nothing_speaks_of_it():
     branch, inputs = build("motion.dense_motion.occlusion=false")
     output = branch(inputs)

@@ -1,125 +1,133 @@
-"""The colour matrices against torchvision, one adjustment at a time, and the shared jitter."""
+"""The batched jitter and the batched resize against torchvision and torch, sample by sample."""
+
+import itertools
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch.testing import assert_close
 from torchvision.transforms.v2 import functional
 
-from datasets.augmentation import (
-    BRIGHTNESS,
-    CONTRAST,
-    HUE,
-    SATURATION,
-    color_matrices,
-    jitter_colors,
+from datasets.augmentation import HUE, NEUTRAL, jitter_colors, resize_and_crop
+from tests.factories import WaitsForTheDevice
+
+ADJUSTMENTS = (
+    functional.adjust_brightness,
+    functional.adjust_contrast,
+    functional.adjust_saturation,
+    functional.adjust_hue,
 )
-
-NEUTRAL = (1.0, 1.0, 1.0, 0.0)
-LUMA = torch.tensor([0.299, 0.587, 0.114])
+ORDERS = torch.tensor(list(itertools.permutations(range(4))))
 
 
-@pytest.fixture
-def image():
-    """Mild colours, so that nothing is clipped."""
-    return 0.3 + 0.3 * torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0))
+def all_colours():
+    """Two frames, 2 x 3 x 12 x 12: noise, greys, black, white, and pixels with two equal channels,
+    of which HSV makes exceptions.
+    """
+    frames = torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    frames[0, :, :2] = frames[0, :1, :2]
+    frames[:, :, 2], frames[:, :, 3] = 0, 1
+    for row, (a, b) in enumerate([(0, 1), (1, 2), (0, 2)], start=4):
+        frames[:, a, row] = frames[:, b, row]
+    frames[1] *= 0.5  # another mean, about which its contrast pivots
+    return frames
 
 
-def jitter(image, *adjustments):
-    """`image` after (adjustment, factor) pairs in this order, the others neutral."""
+def torchvision_jitter(frame, factors, order):
+    for adjustment in order.tolist():
+        frame = ADJUSTMENTS[adjustment](frame, factors[adjustment].item())
+    return frame
+
+
+def jitter(image, adjustment, factor):
     factors = torch.tensor([NEUTRAL])
-    for adjustment, factor in adjustments:
-        factors[0, adjustment] = factor
-    first = [adjustment for adjustment, _ in adjustments]
-    order = torch.tensor([first + [a for a in range(4) if a not in first]])
-    return jitter_colors(image[None, None], factors, order)[0, 0]
+    factors[0, adjustment] = factor
+    return jitter_colors(image[None, None], factors, torch.arange(4)[None])[0, 0]
 
 
-def test_neutral_factors_change_nothing(image):
-    assert_close(jitter(image), image, atol=1e-6, rtol=0)
+@pytest.mark.parametrize("strength", [0.1, 0.5, 1.0])
+def test_every_order_equals_torchvision_with_factors_of_each_sample(strength):
+    """To rounding, and clipped after each adjustment: strong ones leave [0, 1] in between."""
+    frames = all_colours().expand(len(ORDERS), -1, -1, -1, -1)
+    draws = torch.rand(len(ORDERS), 4, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    factors = torch.tensor(NEUTRAL) + strength * draws * torch.tensor([1.0, 1.0, 1.0, 0.5])
+    found = jitter_colors(frames, factors, ORDERS)
+    for sample, (factor, order) in enumerate(zip(factors, ORDERS, strict=True)):
+        for frame in range(2):
+            expected = torchvision_jitter(frames[sample, frame], factor, order)
+            assert_close(found[sample, frame], expected, atol=1e-5, rtol=0)
 
 
-@pytest.mark.parametrize("factor", [0.8, 1.2])
-@pytest.mark.parametrize(
-    ("adjustment", "reference"),
-    [
-        (BRIGHTNESS, functional.adjust_brightness),
-        (CONTRAST, functional.adjust_contrast),
-        (SATURATION, functional.adjust_saturation),
-    ],
-)
-def test_one_adjustment_equals_torchvision(image, adjustment, reference, factor):
-    # torchvision's luma is rounded to .2989.
-    assert_close(jitter(image, (adjustment, factor)), reference(image, factor), atol=2e-4, rtol=0)
+@pytest.mark.parametrize("turn", [-0.5, -1 / 3, -0.1, 0.02, 1 / 6, 0.25, 0.5])
+def test_hue_equals_torchvision(turn):
+    for frame in all_colours():
+        expected = functional.adjust_hue(frame, turn)
+        assert_close(jitter(frame, HUE, turn), expected, atol=1e-5, rtol=0)
 
 
-def test_adjustments_compose_in_their_order(image):
-    steps = ((SATURATION, 0.7), (CONTRAST, 1.1), (BRIGHTNESS, 1.2))
-    expected = functional.adjust_saturation(image, 0.7)
-    expected = functional.adjust_brightness(functional.adjust_contrast(expected, 1.1), 1.2)
-    assert_close(jitter(image, *steps), expected, atol=5e-4, rtol=0)
-    contrast_last = functional.adjust_contrast(functional.adjust_brightness(image, 1.2), 1.1)
-    assert_close(
-        jitter(image, (BRIGHTNESS, 1.2), (CONTRAST, 1.1)), contrast_last, atol=5e-4, rtol=0
-    )
+def test_hue_by_hand():
+    """A turn by a third takes red to green; by a sixth, (.6, .2, .4), of hue -1/2 in sixths, to
+    +1/2: red stays the largest, and green rises half of the way from .2 to .6.
+    """
+    colour = torch.tensor([0.6, 0.2, 0.4]).view(3, 1, 1)
+    assert_close(jitter(colour, HUE, 1 / 3), torch.tensor([0.4, 0.6, 0.2]).view(3, 1, 1))
+    assert_close(jitter(colour, HUE, 1 / 6), torch.tensor([0.6, 0.4, 0.2]).view(3, 1, 1))
 
 
-def test_hue_turns_the_colours_and_keeps_luma_and_greys(image):
-    turned = jitter(image, (HUE, 0.1))
-    assert (turned - image).abs().max() > 0.02
-    assert_close(LUMA @ turned.flatten(1), LUMA @ image.flatten(1), atol=1e-5, rtol=0)
-    grey = torch.full((3, 2, 2), 0.4)
-    assert_close(jitter(grey, (HUE, 0.3)), grey, atol=1e-5, rtol=0)
+def test_neutral_factors_change_nothing():
+    frames = all_colours().expand(len(ORDERS), -1, -1, -1, -1)
+    neutral = torch.tensor(NEUTRAL).expand(len(ORDERS), 4)
+    assert_close(jitter_colors(frames, neutral, ORDERS), frames, atol=1e-6, rtol=0)
 
 
-def test_half_a_turn_twice_is_the_identity(image):
-    assert_close(jitter(jitter(image, (HUE, 0.5)), (HUE, 0.5)), image, atol=1e-5, rtol=0)
-
-
-def test_a_third_of_the_circle_turns_red_towards_green_as_torchvision_does():
-    red = torch.tensor([0.6, 0.4, 0.4]).view(3, 1, 1)
-    assert jitter(red, (HUE, 1 / 3)).flatten().argmax() == 1
-    assert functional.adjust_hue(red, 1 / 3).flatten().argmax() == 1
-
-
-def test_static_background_keeps_the_same_colours_in_both_frames(image):
-    frames = image.expand(2, 2, 3, 8, 8).clone()
-    frames[:, 1, :, 4:] = 1.0  # a figure that appears in the second frame
-    factors = torch.tensor([[1.1, 0.9, 1.1, 0.05], [0.9, 1.1, 0.9, -0.1]])
-    order = torch.tensor([[0, 1, 2, 3], [3, 1, 0, 2]])
-    jittered = jitter_colors(frames, factors, order)
-    background = jittered[..., :4, :]
-    assert torch.equal(background[:, 0], background[:, 1])
-    assert not torch.allclose(background[0], background[1], atol=1e-2)  # one jitter per sample
-
-
-def test_samples_do_not_depend_on_each_other(image):
-    frames = torch.stack((image, image.flip(-1) * 0.5)).unsqueeze(1)
+def test_samples_and_frames_do_not_depend_on_each_other():
+    frames = torch.rand(2, 2, 3, 8, 8)
     factors = torch.tensor([[1.1, 0.9, 1.1, 0.05], [0.9, 1.1, 0.9, -0.1]])
     order = torch.tensor([[2, 1, 0, 3], [3, 1, 0, 2]])
     both = jitter_colors(frames, factors, order)
-    for i in range(2):
-        alone = jitter_colors(frames[i : i + 1], factors[i : i + 1], order[i : i + 1])
-        assert_close(both[i], alone[0])
+    for i, j in itertools.product(range(2), range(2)):
+        one = slice(i, i + 1)
+        alone = jitter_colors(frames[one, j : j + 1], factors[one], order[one])
+        assert_close(both[i, j], alone[0, 0])
 
 
-def test_result_is_clamped():
-    bright = jitter(torch.full((3, 2, 2), 0.9), (BRIGHTNESS, 1.5))
-    assert torch.equal(bright, torch.ones(3, 2, 2))
-    contrasted = jitter(torch.tensor([0.0, 1.0]).expand(3, 1, 2), (CONTRAST, 2.0))
-    assert contrasted.min() == 0
-    assert contrasted.max() == 1
+# Resize and crop
 
 
-def test_contrast_pivots_about_the_luma_of_the_mean():
-    mean = torch.tensor([[0.2, 0.4, 0.6]])
-    factors, order = torch.tensor([[1.0, 0.5, 1.0, 0.0]]), torch.arange(4)[None]
-    matrix = color_matrices(factors, order, mean)[0]
-    assert_close(matrix[:, :3], 0.5 * torch.eye(3), atol=1e-6, rtol=0)
-    luma = 0.299 * 0.2 + 0.587 * 0.4 + 0.114 * 0.6
-    assert_close(matrix[:, 3], torch.full((3,), 0.5 * luma))
+@pytest.mark.parametrize("size", [(20, 30), (17, 16)])
+def test_placement_equals_a_resize_with_crop_or_padding(size):
+    """Of every sample its own: larger and cut, smaller and padded by its edge, and as it is."""
+    height, width = size
+    frames = torch.rand(4, 2, 3, *size, dtype=torch.float64)
+    placement = torch.tensor(
+        [
+            [height + 2, width + 3, 1, 2],
+            [height + 1, width + 4, 0, 4],
+            [height - 3, width - 4, -1, -2],
+            [height, width, 0, 0],
+        ]
+    )
+    found = resize_and_crop(frames, placement)
+    assert found.shape == frames.shape
+    for i, (new_height, new_width, top, left) in enumerate(placement.tolist()):
+        expected = F.interpolate(frames[i], (new_height, new_width), mode="bilinear")
+        if i == 2:
+            expected = F.pad(expected, (2, 2, 1, 2), mode="replicate")
+        else:
+            expected = expected[..., top : top + height, left : left + width]
+        assert_close(found[i], expected)
 
 
-def test_contrast_pivot_is_the_mean_over_the_frames_of_a_pair():
-    frames = torch.tensor([0.2, 0.6]).view(1, 2, 1, 1, 1).expand(1, 2, 3, 4, 4)
-    jittered = jitter_colors(frames, torch.tensor([[1.0, 0.5, 1.0, 0.0]]), torch.arange(4)[None])
-    assert_close(jittered[0, :, 0, 0, 0], torch.tensor([0.3, 0.5]))  # towards 0.4
+def test_resize_by_hand():
+    """Four pixels from two lie at -.25, .25, .75 and 1.25 of them; cut from the second on."""
+    frames = torch.tensor([[0.0, 1.0], [0.0, 1.0]]).expand(1, 1, 3, 2, 2)
+    found = resize_and_crop(frames, torch.tensor([[4, 4, 1, 1]]))
+    assert_close(found[0, 0, 0], torch.tensor([[0.25, 0.75], [0.25, 0.75]]))
+
+
+def test_augmentation_does_not_wait_for_the_device():
+    frames, factors = torch.rand(2, 2, 3, 8, 8), torch.tensor([NEUTRAL, NEUTRAL])
+    placement = torch.tensor([[9, 9, 0, 1], [7, 7, 0, 0]])
+    with WaitsForTheDevice() as waits:
+        jitter_colors(resize_and_crop(frames, placement), factors, ORDERS[:2])
+    assert waits.found == []

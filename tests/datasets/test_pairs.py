@@ -104,7 +104,10 @@ def test_color_jitter_stays_in_its_range_and_neutral_is_neutral():
     assert 0.9 <= brightness.min() < 0.91
     assert 1.09 < brightness.max() <= 1.1
     assert (contrast == 1).all()
-    assert saturation.min() == 0  # a factor is never negative
+    # A factor is never negative, and as likely near 0 as near 4: that of torchvision's ColorJitter.
+    assert 0 <= saturation.min() < 0.05
+    assert 3.95 < saturation.max() <= 4
+    assert saturation.mean().item() == pytest.approx(2, abs=0.2)
     assert -0.2 <= hue.min() < -0.19
     for jitter in range(2):
         orders = {tuple(sample.color_order[jitter].tolist()) for sample in samples}
@@ -134,6 +137,36 @@ def test_strength_of_the_jitter_changes_no_other_draw():
         assert torch.equal(a.frames, b.frames)
         assert torch.equal(a.color_order, b.color_order)
         assert torch.equal(a.color_factors[:, 1:3], b.color_factors[:, 1:3])
+
+
+def test_resize_keeps_its_range_and_the_crop_lies_within():
+    pairs = make_pairs(repeats=100, resize=[0.5, 2.0])
+    placements = torch.stack([pairs[Place(0, index)].placement for index in range(600)])
+    height, width, *starts = placements.unbind(1)
+    assert torch.equal(height, width)  # one ratio for both sides of a square
+    assert set(height.tolist()) == set(range(8, 32))  # int(16 * ratio)
+    for start in starts:
+        smaller = height <= 16
+        assert torch.equal(start[smaller], -((16 - height[smaller]) // 2))  # padded on both sides
+        room = height[~smaller] - 16
+        assert (start[~smaller] >= 0).all()
+        assert (start[~smaller] <= room).all()
+        assert {0, 1} == set(start[height == 17].tolist())  # anywhere, both ends included
+    assert not torch.equal(*starts)
+
+
+def test_resize_is_off_by_default_and_changes_no_other_draw():
+    plain, resized = make_pairs(), make_pairs(resize=[0.9, 1.1])
+    for index in range(6):
+        a, b = plain[Place(0, index)], resized[Place(0, index)]
+        assert same(a, b)
+        assert a.placement is None
+        assert b.placement is not None
+    assert collate([plain[Place(0, 0)]]).placement is None
+    batch = collate([resized[Place(0, index)] for index in range(4)])
+    parts = batch.split(2)
+    assert torch.equal(torch.cat([part.placement for part in parts]), batch.placement)
+    assert torch.equal(batch.to(torch.device("cpu")).placement, batch.placement)
 
 
 def test_unreadable_clip_is_replaced_and_reported():

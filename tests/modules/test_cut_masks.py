@@ -214,61 +214,97 @@ def test_cut_masks_do_not_wait_for_the_device():
 # Rectangles
 
 
-def rectangles(height, width, fraction, batch=500, seed=0):
-    shape = torch.rand(batch, 1, height, width)
-    return rectangle_cut(
-        shape,
-        shape,
-        torch.as_tensor(fraction).expand(batch),
-        draws=Draws(torch.Generator().manual_seed(seed)),
-    )
+class Given:
+    """Draws of which a test says what they are: rows of (vertical, horizontal, exchange)."""
+
+    def __init__(self, *rows):
+        self.rows = torch.tensor(rows)
+
+    def uniform(self, batch, *shape):
+        assert (batch, *shape) == self.rows.shape
+        return self.rows
+
+
+def rectangles(height, width, fraction, draws):
+    fraction = torch.as_tensor(fraction)
+    shape = torch.rand(len(fraction), 1, height, width)
+    return rectangle_cut(shape, shape, fraction, draws=draws)
+
+
+def drawn(height, width, fraction, batch, seed=0):
+    draws = Draws(torch.Generator().manual_seed(seed))
+    return rectangles(height, width, torch.as_tensor(fraction).expand(batch), draws)
+
+
+# Of a quarter of 8 x 12 the sides are 4 x 6: 2 and 3 pixels to either side of the centre.
+@pytest.mark.parametrize(
+    ("vertical", "horizontal", "rows", "columns"),
+    [
+        (0.5, 0.5, (2, 6), (3, 9)),  # about pixel (4, 6)
+        (0.55, 0.55, (2, 6), (3, 9)),
+        (0.0, 0.0, (0, 2), (0, 3)),  # about the first pixel: a quarter of the box is left
+        (0.999, 0.999, (5, 8), (8, 12)),  # about the last, (7, 11)
+        (0.2, 0.9, (0, 3), (7, 12)),  # about (1, 10)
+    ],
+)
+def test_rectangle_by_hand(vertical, horizontal, rows, columns):
+    expected = torch.ones(8, 12)
+    expected[slice(*rows), slice(*columns)] = 0
+    draws = Given((vertical, horizontal, 0.7), (vertical, horizontal, 0.3))
+    inside, outside = rectangles(8, 12, [0.25, 0.25], draws)
+    assert torch.equal(inside[0], expected)
+    assert torch.equal(outside[0], 1 - expected)  # exchanged: the box is real
 
 
 @pytest.mark.parametrize(
-    ("size", "fraction", "sides"),
+    ("size", "fraction", "area"),
     [
-        ((8, 8), 0.25, (4, 4)),
-        ((6, 12), 0.25, (3, 6)),
-        ((6, 12), 1 / 9, (2, 4)),
-        ((10, 20), 0.64, (8, 16)),
-        ((10, 10), 0.5, (7, 7)),  # 7.07
-        ((8, 8), 0.0, (0, 0)),
-        ((8, 8), 0.001, (0, 0)),
-        ((8, 6), 1.0, (8, 6)),
+        ((8, 8), 0.25, 4 * 4),
+        ((6, 12), 1 / 9, 2 * 4),
+        ((10, 20), 0.65, 8 * 16),
+        ((10, 10), 0.5, 6 * 6),  # 7.07: 3 to either side
+        ((8, 8), 0.0, 0),
+        ((8, 8), 0.05, 0),  # 1.8
+        ((8, 6), 1.0, 8 * 6),
     ],
 )
-def test_sides_of_the_rectangle(size, fraction, sides):
-    cut = rectangles(*size, fraction) == 0
-    assert torch.equal(cut.sum(dim=(1, 2, 3)), torch.tensor(sides[0] * sides[1]).expand(500))
-    rows, columns = cut.any(dim=3), cut.any(dim=2)
-    assert (rows.sum(dim=2) == sides[0]).all()
-    assert (columns.sum(dim=2) == sides[1]).all()
-    assert torch.equal(cut, rows[..., None] & columns[:, :, None])  # one block of rows x columns,
-    for line in (rows, columns):  # each of them without a gap
-        edges = torch.nn.functional.pad(line.int(), (1, 1)).diff(dim=2)
-        assert ((edges == 1).sum(dim=2) == (sides[0] > 0)).all()
+def test_area_of_a_rectangle_about_the_middle(size, fraction, area):
+    (cut_mask,) = rectangles(*size, [fraction], Given((0.5, 0.5, 0.9)))
+    assert (1 - cut_mask).sum() == area
 
 
-def test_every_place_is_as_likely():
-    """5 x 3 places of a 4 x 2 rectangle in 8 x 4 pixels, borders included."""
-    batch = 15000
-    cut = rectangles(8, 4, 0.25, batch) == 0
-    top = cut.any(dim=3).int().argmax(dim=2).flatten()
-    left = cut.any(dim=2).int().argmax(dim=2).flatten()
-    counts = torch.bincount(3 * top + left, minlength=15)
-    assert len(counts) == 15
-    deviation = math.sqrt(batch * (1 / 15) * (14 / 15))
-    assert (counts - batch / 15).abs().max() < 5 * deviation
+def test_every_pixel_is_generated_half_of_the_time():
+    """At the centre, in the corners and everywhere else, for areas from Beta(1, 1)."""
+    batch = 20000
+    draws = Draws(torch.Generator().manual_seed(3))
+    generated = 1 - rectangles(16, 24, draws.beta(1.0, 1.0, batch), draws).mean(dim=(0, 1))
+    assert (generated - 0.5).abs().max() < 5 * math.sqrt(0.25 / batch)
+    # Without the exchange the centre would be in the box far more often than a corner.
+    draws = Given(*torch.cat((torch.rand(batch, 2), torch.ones(batch, 1)), dim=1).tolist())
+    boxes = 1 - rectangles(16, 24, torch.rand(batch), draws).mean(dim=(0, 1))
+    assert boxes[8, 12] > 0.4
+    assert boxes[0, 0] < 0.2
+
+
+def test_every_centre_is_as_likely():
+    """A box of 2 x 2 about each of 8 x 4 pixels: rows and columns before it and its own."""
+    batch = 16000
+    cut_mask = drawn(8, 4, 0.26, batch)  # sides of 4.08 and 2.04
+    box = torch.where(cut_mask.mean(dim=(1, 2, 3), keepdim=True) < 0.5, cut_mask, 1 - cut_mask)
+    bottom = 7 - box.flip(2).amax(dim=3).argmax(dim=2).flatten()
+    right = 3 - box.flip(3).amax(dim=2).argmax(dim=2).flatten()
+    # The last row is centre + 1, cut off at 7; the last column is the centre.
+    counts = torch.bincount(4 * bottom + right, minlength=32).view(8, 4) / batch
+    expected = torch.full((8, 4), 1 / 32)
+    expected[0], expected[7] = 0, 2 / 32
+    assert (counts - expected).abs().max() < 5 * math.sqrt(2 / 32 / batch)
 
 
 def test_rectangles_follow_from_the_generator_and_differ_between_samples():
-    first = rectangles(16, 16, 0.1)
-    assert torch.equal(first, rectangles(16, 16, 0.1))
-    assert not torch.equal(first, rectangles(16, 16, 0.1, seed=1))
+    first = drawn(16, 16, 0.1, 500)
+    assert torch.equal(first, drawn(16, 16, 0.1, 500))
+    assert not torch.equal(first, drawn(16, 16, 0.1, 500, seed=1))
     assert len(first.flatten(1).unique(dim=0)) > 50
-    fractions = torch.linspace(0, 1, 11)
-    areas = (1 - rectangles(100, 100, fractions, batch=11)).mean(dim=(1, 2, 3))
-    assert_close(areas, fractions, atol=0.01, rtol=0)  # a fraction of each sample's own
 
 
 # The rest
