@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from modules.draws import Draws
+from modules.geometry import full_precision
 
 _LEVELS = 255  # of an 8-bit mask; the published threshold and noise count in them
 
@@ -83,7 +84,7 @@ def shrink(foreground_mask: Tensor, *, threshold: float, scale: float) -> Tensor
         threshold: values up to this many levels of 255 become 0 first.
         scale: 1 = unchanged, smaller than 1 = a smaller foreground.
     """
-    mask = _threshold(foreground_mask.float(), threshold)
+    mask = _threshold(full_precision(foreground_mask), threshold)
     scales = mask.new_full((1, 1), scale)
     return _resample(mask, _scaling(mask.shape[-2], scales), _scaling(mask.shape[-1], scales))
 
@@ -137,7 +138,7 @@ def _apply(foreground_mask: Tensor, drawn: _Perturbation, threshold: float) -> T
         rows = _strip_scaling(height, drawn.rows.strip_scales, drawn.rows.cuts) @ _scaling(
             height, drawn.rows.scale
         )
-    mask = _threshold(_resample(foreground_mask.float(), rows, columns), threshold)
+    mask = _threshold(_resample(full_precision(foreground_mask), rows, columns), threshold)
     return (mask + drawn.noise).clamp(0, 1)
 
 
