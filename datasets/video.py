@@ -6,12 +6,11 @@ holds no open file, so it may be shared by threads and carried into worker proce
 
 import logging
 import re
-from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from fractions import Fraction
 from functools import cached_property, lru_cache
-from itertools import islice
+from itertools import dropwhile, islice
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -22,26 +21,33 @@ from PIL import Image
 from datasets.container import (
     DEFAULT_FRAME_RATE,
     Damaged,
-    Index,
     MissingFrame,
     VideoError,
-    average_frame_rate,
     decode,
-    decode_from,
     frame_to_rgb,
-    header_frame_rate,
     open_video,
     os_reason,
-    scan_packets,
 )
+from datasets.decoding import Decoder, Numbered
 from datasets.frame_folder import stated_frame_rate
 from datasets.images import IMAGE_SUFFIXES, describe_contents, read_image
 from datasets.source import Frame, Frames
+from datasets.video_index import (
+    Index,
+    Scan,
+    average_frame_rate,
+    header_frame_rate,
+    scan_packets,
+)
 from errors import UserError
 
 __all__ = ["MissingFrame", "VideoError", "VideoReader", "is_clip", "open_clip"]
 
-CONTAINER_SUFFIXES = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif")
+CONTAINER_SUFFIXES = (
+    *(".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif", ".m4v", ".qt", ".3gp", ".3g2", ".f4v"),
+    *(".ts", ".mts", ".m2ts", ".m2t", ".mpg", ".mpeg", ".vob", ".m2v", ".mxf", ".dv"),
+    *(".wmv", ".asf", ".flv", ".ogv", ".ogg", ".divx"),
+)
 STRIP_SUFFIX = ".png"
 
 logger = logging.getLogger(__name__)
@@ -151,31 +157,33 @@ class _ContainerReader:
         self.path = path
         with open_video(path) as (_, stream):
             self._header_rate = header_frame_rate(stream)
+        self._starts: dict[int, int] = {}  # what decoders learnt about the keys of the index
         self._reported = False
 
     @cached_property
     def frame_rate(self) -> Fraction:
-        if self._index is None:
+        if self._scan.times is None:
             return self._header_rate
-        return average_frame_rate(self._index, self._header_rate)
+        return average_frame_rate(self._scan.times, self._scan.time_base, self._header_rate)
 
     @cached_property
     def num_frames(self) -> int:
-        if self._index is not None:
-            count = len(self._index.frames)
+        if self._scan.frame_index is not None:
+            count = len(self._scan.frame_index.frames)
             # Damage is mostly an end that is missing: the last frame tells, and costs one GOP.
             with suppress(MissingFrame):
-                list(self._seek(self._index, [count - 1]))
+                list(self._find(self._scan.frame_index, [count - 1]))
                 self._report_damage(count)
                 return count
         return sum(1 for _ in self._decode_from(0))
 
     @cached_property
     def times(self) -> Sequence[Fraction]:
-        if self._index is None:
-            return regular_times(self.num_frames, self.frame_rate)
-        first, *_ = times = self._index.frames[: self.num_frames]
-        return [(time - first) * self._index.time_base for time in times]
+        known = self._scan.times or []
+        shown = [(time - known[0]) * self._scan.time_base for time in known[: self.num_frames]]
+        while len(shown) < self.num_frames:  # of frames whose times the file does not state
+            shown.append((shown[-1] + 1 / self.frame_rate) if shown else Fraction(0))
+        return shown
 
     @property
     def size(self) -> tuple[int, int]:
@@ -190,71 +198,79 @@ class _ContainerReader:
 
     def read(self, frames: Sequence[int]) -> Frames:
         wanted = sorted(set(frames))
-        if self._index is not None:
-            _check_range(self.path, frames, len(self._index.frames))
-            found = self._seek(self._index, wanted)
+        if self._scan.frame_index is not None:
+            _check_range(self.path, frames, len(self._scan.frame_index.frames))
+            found = self._find(self._scan.frame_index, wanted)
         else:
             _check_range(self.path, frames, self.num_frames)
             found = self._count_up_to(wanted)
-        images = {position: frame_to_rgb(frame) for position, frame in found}
-        return _stack(self.path, [images[position] for position in frames])
+        images = {number: frame_to_rgb(frame) for number, frame in found}
+        return _stack(self.path, [images[number] for number in frames])
 
-    def _seek(self, index: Index, wanted: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
-        times = index.frames
-        position = -1  # of the last frame that was decoded
-        decoded: Iterator[av.VideoFrame] = iter(())
-        with open_video(self.path) as (container, stream):
+    def _find(self, index: Index, wanted: Sequence[int]) -> Iterator[Numbered]:
+        """The frames of these numbers, which ascend."""
+        with Decoder(self.path, index, self._starts) as decoder:
+            number = -1  # of the last frame that was decoded
+            frames: Iterator[Numbered] = iter(())
             for target in wanted:
-                key = index.key_before(target)
-                if position < 0 or key > times[position]:
-                    decoded = decode_from(container, stream, key, key)
-                    position = bisect_left(times, key) - 1
-                while position < target:
-                    frame = _next_or_none(decoded)
-                    if frame is None or frame.pts != times[position + 1]:
+                nearest = index.keys[next(index.keys_before(target))].time
+                if number < 0 or nearest > index.frames[number]:
+                    frames = decoder.frames_near(target)
+                    number = -1
+                while number < target:
+                    following = _next_or_none(frames)
+                    if following is None:
                         message = f"{self.path}: frame {target} cannot be decoded"
-                        raise MissingFrame(message, target, position)
-                    position += 1
-                    if position == target:
-                        yield position, frame
+                        raise MissingFrame(message, target, number)
+                    number, frame = following
+                yield number, frame
 
-    def _count_up_to(self, wanted: Sequence[int]) -> Iterator[tuple[int, av.VideoFrame]]:
-        positions = set(wanted)
-        for position, frame in enumerate(islice(self._decode_from(0), wanted[-1] + 1)):
-            if position in positions:
-                yield position, frame
+    def _count_up_to(self, wanted: Sequence[int]) -> Iterator[Numbered]:
+        numbers = set(wanted)
+        for number, frame in enumerate(islice(self._decode_from(0), wanted[-1] + 1)):
+            if number in numbers:
+                yield number, frame
 
     def _decode_from(self, first: int) -> Iterator[av.VideoFrame]:
         """Every frame from `first` on, up to the end or to one that cannot be decoded."""
         count = first
-        frames: Iterator[av.VideoFrame]
-        with open_video(self.path) as (container, stream), suppress(Damaged):
-            if self._index is None:
-                frames = islice(decode(container.demux(stream)), first, None)
-            else:
-                _check_range(self.path, [first], len(self._index.frames))
-                key, begin = self._index.key_before(first), self._index.frames[first]
-                frames = decode_from(container, stream, key, begin)
-            for frame in frames:
+        # Not every packet that is counted need hold a frame.
+        is_known = self._scan.frame_index is not None or self._scan.is_cut_short
+        try:
+            for frame in (
+                self._from_index(first) if self._scan.frame_index else self._from_start(first)
+            ):
                 yield frame
                 count += 1
+        except Damaged:
+            is_known = True
         if count == 0:
             raise VideoError(f"{self.path}: none of its frames can be decoded")
         if count == first:
             raise MissingFrame(f"{self.path}: frame {first} cannot be decoded", first, first - 1)
-        self._report_damage(count)
+        if is_known:
+            self._report_damage(count)
 
-    @property
-    def _index(self) -> Index | None:
-        return self._scan[0]
+    def _from_index(self, first: int) -> Iterator[av.VideoFrame]:
+        index = self._scan.frame_index
+        assert index is not None
+        _check_range(self.path, [first], len(index.frames))
+        with Decoder(self.path, index, self._starts) as decoder:
+            for number, frame in decoder.frames_near(first):
+                if number >= first:
+                    yield frame
+
+    def _from_start(self, first: int) -> Iterator[av.VideoFrame]:
+        with open_video(self.path) as (container, stream):
+            packets = dropwhile(lambda packet: not packet.is_keyframe, container.demux(stream))
+            yield from islice(decode(packets), first, None)
 
     @cached_property
-    def _scan(self) -> tuple[Index | None, int]:
-        with open_video(self.path) as (container, stream):
-            return scan_packets(container, stream)
+    def _scan(self) -> Scan:
+        return scan_packets(self.path)
 
     def _report_damage(self, count: int) -> None:
-        _, promised = self._scan
+        promised = self._scan.num_promised
         if count < promised and not self._reported:
             logger.warning(
                 "%s: frames after %d of %d cannot be decoded; using %d",
@@ -263,7 +279,7 @@ class _ContainerReader:
             self._reported = True
 
 
-def _next_or_none(frames: Iterator[av.VideoFrame]) -> av.VideoFrame | None:
+def _next_or_none(frames: Iterator[Numbered]) -> Numbered | None:
     try:
         return next(frames, None)
     except Damaged:

@@ -18,6 +18,15 @@ DEFAULT_CODECS = {
     ".webm": ("libvpx-vp9", "yuv420p"),
     ".avi": ("mpeg4", "yuv420p"),
     ".gif": ("gif", "rgb8"),
+    ".m4v": ("libx264", "yuv420p"),
+    ".3gp": ("libx264", "yuv420p"),
+    ".flv": ("libx264", "yuv420p"),
+    ".ts": ("libx264", "yuv420p"),
+    ".mts": ("libx264", "yuv420p"),
+    ".mpg": ("mpeg2video", "yuv420p"),
+    ".vob": ("mpeg2video", "yuv420p"),
+    ".asf": ("mpeg4", "yuv420p"),
+    ".wmv": ("wmv2", "yuv420p"),
 }
 
 

@@ -8,8 +8,9 @@ import av
 import numpy as np
 import pytest
 
-from datasets.container import Index, average_frame_rate, decode
+from datasets.container import decode
 from datasets.video import MissingFrame, VideoError, open_clip
+from datasets.video_index import average_frame_rate
 from tests.media import (
     damage,
     frame_number,
@@ -24,6 +25,7 @@ from tests.media import (
 
 NTSC = Fraction(30000, 1001)
 B_FRAMES = {"bf": "3"}
+INTRA_REFRESH = {"bf": "2", "x264-params": "intra-refresh=1"}
 CONTAINERS = {
     "h264.mp4": {"codec_options": B_FRAMES},
     "open_gop.mp4": {"codec_options": {**B_FRAMES, "x264-params": "open-gop=1"}},
@@ -40,6 +42,23 @@ CONTAINERS = {
     "h264.avi": {"codec": "libx264", "codec_options": B_FRAMES},
     "mjpeg.avi": {"codec": "mjpeg", "pixel_format": "yuvj420p"},
     "animation.gif": {},
+    "phone.m4v": {"codec_options": B_FRAMES},
+    "phone.3gp": {"codec_options": B_FRAMES},
+    "h264.flv": {"codec_options": B_FRAMES},
+    "h264.ts": {"codec_options": B_FRAMES},
+    "open_gop.ts": {"codec_options": {**B_FRAMES, "x264-params": "open-gop=1"}},
+    "camcorder.mts": {"codec_options": B_FRAMES, "times": [*range(90000, 90040)]},
+    "mpeg2.ts": {"codec": "mpeg2video", "codec_options": {"bf": "2"}},
+    "mpeg2.mpg": {"codec_options": {"bf": "2"}},
+    "dvd.vob": {"codec_options": {"bf": "2"}},
+    "mpeg4.asf": {},
+    "mpeg4_b.asf": {"codec_options": {"bf": "2"}},
+    "h264.asf": {"codec": "libx264", "codec_options": B_FRAMES},
+    "wmv2.wmv": {},
+    "intra_refresh.mp4": {"codec_options": INTRA_REFRESH},
+    "intra_refresh.ts": {"codec_options": INTRA_REFRESH},
+    "hevc.mp4": {"codec": "libx265", "codec_options": {"x265-params": "log-level=none"}},
+    "hevc.ts": {"codec": "libx265", "codec_options": {"x265-params": "log-level=none"}},
 }
 
 
@@ -94,7 +113,7 @@ def test_a_rate_in_the_header_that_the_frames_do_not_keep(tmp_path):
 def test_the_average_of_times_in_ms_is_a_simple_fraction():
     """An hour; FFmpeg's fractions end at 2**31."""
     times = [round(number * 1001 / 30) for number in range(107892)]
-    assert average_frame_rate(Index(times, [0], Fraction(1, 1000)), Fraction(1000)) == NTSC
+    assert average_frame_rate(times, Fraction(1, 1000), Fraction(1000)) == NTSC
 
 
 @pytest.mark.parametrize("num_frames", [5, 90])
@@ -302,13 +321,13 @@ def test_a_few_frames_do_not_decode_the_clip(tmp_path, monkeypatch, use, num_nee
     assert reader.num_frames == 60  # counted without decoding
     num_decoded = 0
 
-    def counting_decode(packets):
+    def counting_decode(packets, begin):
         nonlocal num_decoded
-        for frame in decode(packets):
+        for frame in decode(packets, begin):
             num_decoded += 1
             yield frame
 
-    monkeypatch.setattr("datasets.container.decode", counting_decode)
+    monkeypatch.setattr("datasets.decoding.decode", counting_decode)
     use(reader)
     assert num_decoded == num_needed
 
