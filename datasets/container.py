@@ -1,4 +1,4 @@
-"""Video files through PyAV: opening, decoding, converting."""
+"""Video files through PyAV: opening and decoding."""
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -6,23 +6,12 @@ from fractions import Fraction
 from pathlib import Path
 
 import av
-import numpy as np
 from av.container import InputContainer
-from av.video.reformatter import Interpolation
 
-from datasets.images import describe_contents, over_white
-from datasets.source import Frame
+from datasets.images import describe_contents
 from errors import UserError
 
 DEFAULT_FRAME_RATE = Fraction(25)  # of what states none
-
-# swscale's quick default darkens every conversion by about 1.3 of 255; this one is unbiased.
-ACCURATE = (
-    Interpolation.BICUBIC
-    | Interpolation.ACCURATE_RND
-    | Interpolation.FULL_CHR_H_INT
-    | Interpolation.FULL_CHR_H_INP
-)
 
 
 class VideoError(UserError):
@@ -78,16 +67,6 @@ def decode(packets: Iterable[av.Packet], begin: int | None = None) -> Iterator[a
                 yield frame
     except av.FFmpegError as error:
         raise Damaged from error
-
-
-def frame_to_rgb(frame: av.VideoFrame) -> Frame:
-    """uint8 H x W x 3: upright, any depth scaled to 8 bits, transparency composited on white."""
-    has_alpha = any(component.is_alpha for component in frame.format.components)
-    samples = frame.to_ndarray(format="rgba" if has_alpha else "rgb24", interpolation=ACCURATE)
-    image: Frame = samples.astype(np.uint8, copy=False)
-    image = over_white(image) if has_alpha else image
-    quarter_turns = round(frame.rotation / 90) % 4  # counterclockwise; PyAV does not apply it
-    return np.ascontiguousarray(np.rot90(image, quarter_turns)) if quarter_turns else image
 
 
 def os_reason(error: OSError) -> str:

@@ -12,7 +12,7 @@ from fractions import Fraction
 from functools import cached_property, lru_cache
 from itertools import dropwhile, islice
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import av
 import numpy as np
@@ -24,13 +24,13 @@ from datasets.container import (
     MissingFrame,
     VideoError,
     decode,
-    frame_to_rgb,
     open_video,
     os_reason,
 )
 from datasets.decoding import Decoder, Numbered
 from datasets.frame_folder import stated_frame_rate
-from datasets.images import IMAGE_SUFFIXES, describe_contents, read_image
+from datasets.images import IMAGE_SUFFIXES, describe_contents, fit_frames, read_image
+from datasets.picture import Orientation, frame_to_rgb, orientation, pixel_aspect
 from datasets.source import Frame, Frames
 from datasets.video_index import (
     Index,
@@ -51,6 +51,7 @@ CONTAINER_SUFFIXES = (
 STRIP_SUFFIX = ".png"
 
 logger = logging.getLogger(__name__)
+remarks = logging.getLogger("datasets.remarks")  # on what is no fault of a file
 
 
 @runtime_checkable
@@ -146,6 +147,16 @@ def _open_clip(path: Path, frame_rate: Fraction, _changed: int, _num_bytes: int)
     raise VideoError(f"{path}: not a clip; expected {kinds}, a folder of frames, or a strip .png")
 
 
+class _Look(NamedTuple):
+    """How the first frame is to be seen, and so are all others; None if it cannot be decoded.
+
+    Of messages in the stream that turn the picture only key frames carry a copy.
+    """
+
+    size: tuple[int, int] | None  # height, width
+    matrix: Orientation | None
+
+
 class _ContainerReader:
     """Frames of a container, found by the time stamps of its packets.
 
@@ -157,8 +168,10 @@ class _ContainerReader:
         self.path = path
         with open_video(path) as (_, stream):
             self._header_rate = header_frame_rate(stream)
+            self._pixel_aspect = pixel_aspect(stream)
         self._starts: dict[int, int] = {}  # what decoders learnt about the keys of the index
         self._reported = False
+        self._told: set[str] = set()
 
     @cached_property
     def frame_rate(self) -> Fraction:
@@ -187,14 +200,26 @@ class _ContainerReader:
 
     @property
     def size(self) -> tuple[int, int]:
-        height, width = self.read([0]).shape[1:3]
-        return height, width
+        if self._look.size is None:
+            next(self._decode_from(0))
+            raise AssertionError("the first frame could not be decoded before")
+        return self._look.size
+
+    @cached_property
+    def _look(self) -> "_Look":
+        try:
+            first = next(self._decode_from(0))
+        except VideoError:
+            return _Look(None, None)
+        matrix = orientation(first)
+        height, width = frame_to_rgb(first, self._pixel_aspect, matrix).shape[:2]
+        return _Look((height, width), matrix)
 
     def __iter__(self) -> Iterator[Frame]:
         return self.frames_from(0)
 
     def frames_from(self, first: int) -> Iterator[Frame]:
-        return map(frame_to_rgb, self._decode_from(first))
+        return map(self._fitted, self._decode_from(first))
 
     def read(self, frames: Sequence[int]) -> Frames:
         wanted = sorted(set(frames))
@@ -204,8 +229,19 @@ class _ContainerReader:
         else:
             _check_range(self.path, frames, self.num_frames)
             found = self._count_up_to(wanted)
-        images = {number: frame_to_rgb(frame) for number, frame in found}
+        images = {number: self._fitted(frame) for number, frame in found}
         return _stack(self.path, [images[number] for number in frames])
+
+    def _fitted(self, frame: av.VideoFrame) -> Frame:
+        """As it is meant to be seen; of the size of the first, as screens show a call."""
+        picture = self._picture(frame)
+        if self._look.size is None or picture.shape[:2] == self._look.size:
+            return picture
+        self._tell("its frames change their size; all are fitted into that of the first")
+        return fit_frames(picture[None], self._look.size, "pad")[0]
+
+    def _picture(self, frame: av.VideoFrame) -> Frame:
+        return frame_to_rgb(frame, self._pixel_aspect, self._look.matrix)
 
     def _find(self, index: Index, wanted: Sequence[int]) -> Iterator[Numbered]:
         """The frames of these numbers, which ascend."""
@@ -268,6 +304,12 @@ class _ContainerReader:
     @cached_property
     def _scan(self) -> Scan:
         return scan_packets(self.path)
+
+    def _tell(self, what: str) -> None:
+        """Once for a clip."""
+        if what not in self._told:
+            self._told.add(what)
+            remarks.warning("%s: %s", self.path, what)
 
     def _report_damage(self, count: int) -> None:
         promised = self._scan.num_promised

@@ -18,8 +18,9 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 from numpy.typing import NDArray
 from PIL import Image
 
-from datasets.container import ACCURATE, os_reason
+from datasets.container import os_reason
 from datasets.frame_folder import RATE_FILE, stated_frame_rate, write_frame_rate
+from datasets.picture import ACCURATE
 from datasets.sound import FORMATS, Sound, SoundTrack
 from datasets.source import Frame
 from errors import UserError

@@ -319,6 +319,7 @@ def test_a_few_frames_do_not_decode_the_clip(tmp_path, monkeypatch, use, num_nee
     path = write_clip(tmp_path / "a.mp4", 60, gop=10)
     reader = open_clip(path)
     assert reader.num_frames == 60  # counted without decoding
+    assert reader.size == (48, 64)
     num_decoded = 0
 
     def counting_decode(packets, begin):
