@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from fractions import Fraction
 from functools import cached_property, lru_cache
-from itertools import dropwhile, islice
+from itertools import chain, dropwhile, islice
 from pathlib import Path
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -28,6 +28,7 @@ from datasets.container import (
     os_reason,
 )
 from datasets.decoding import Decoder, Numbered
+from datasets.deinterlace import deinterlaced
 from datasets.frame_folder import stated_frame_rate
 from datasets.images import IMAGE_SUFFIXES, describe_contents, fit_frames, read_image
 from datasets.picture import Orientation, frame_to_rgb, orientation, pixel_aspect
@@ -251,7 +252,7 @@ class _ContainerReader:
             for target in wanted:
                 nearest = index.keys[next(index.keys_before(target))].time
                 if number < 0 or nearest > index.frames[number]:
-                    frames = decoder.frames_near(target)
+                    frames = self._whole_frames(decoder, target)
                     number = -1
                 while number < target:
                     following = _next_or_none(frames)
@@ -292,14 +293,36 @@ class _ContainerReader:
         assert index is not None
         _check_range(self.path, [first], len(index.frames))
         with Decoder(self.path, index, self._starts) as decoder:
-            for number, frame in decoder.frames_near(first):
+            for number, frame in self._whole_frames(decoder, first):
                 if number >= first:
                     yield frame
 
     def _from_start(self, first: int) -> Iterator[av.VideoFrame]:
         with open_video(self.path) as (container, stream):
             packets = dropwhile(lambda packet: not packet.is_keyframe, container.demux(stream))
-            yield from islice(decode(packets), first, None)
+            for _, frame in islice(self._deinterlaced(enumerate(decode(packets))), first, None):
+                yield frame
+
+    def _whole_frames(self, decoder: Decoder, first: int) -> Iterator[Numbered]:
+        """Frames with their numbers from `first`, or shortly before, on; none is interlaced."""
+        frames = decoder.frames_near(first)
+        nearest = next(frames, None)
+        if nearest is None:
+            return
+        number, frame = nearest
+        if number == first > 0 and frame.interlaced_frame:
+            frames = decoder.frames_near(first - 1)  # on which it depends
+        else:
+            frames = chain([nearest], frames)
+        yield from self._deinterlaced(frames)
+
+    def _deinterlaced(self, frames: Iterator[Numbered]) -> Iterator[Numbered]:
+        return deinterlaced(map(self._seen, frames))
+
+    def _seen(self, numbered: Numbered) -> Numbered:
+        if numbered[1].interlaced_frame:
+            self._tell("interlaced; its frames are made whole (bwdif)")
+        return numbered
 
     @cached_property
     def _scan(self) -> Scan:
