@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from datasets.images import Fit, fit_frames, read_image
+from datasets.images import Fit, fit_frames, open_image, read_image
 from datasets.source import Frame
 from datasets.video import CONTAINER_SUFFIXES, open_clip
 from errors import UserError
@@ -156,7 +156,7 @@ def _is_clip(path: Path) -> bool:
         return True
     is_video = path.suffix.lower() in CONTAINER_SUFFIXES
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             form = image.format
             is_animated = form in ANIMATED_FORMATS and getattr(image, "is_animated", False)
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError):

@@ -34,11 +34,16 @@ class Damaged(Exception):
     """A frame cannot be decoded, or only with made-up content."""
 
 
+def location(path: Path) -> str:
+    """For FFmpeg, which takes what stands before a colon in a relative name for a protocol."""
+    return str(path.absolute())
+
+
 @contextmanager
 def open_video(path: Path) -> Iterator[tuple[InputContainer, av.VideoStream]]:
     """Raises VideoError where there is no video in `path`."""
     try:
-        container = av.open(str(path), "r", metadata_errors="replace")
+        container = av.open(location(path), "r", metadata_errors="replace")
     except av.FFmpegError as error:
         reason = os_reason(error) if isinstance(error, OSError) else describe_contents(path)
         raise VideoError(f"{path}: not a video: {reason}") from None

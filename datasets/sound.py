@@ -14,7 +14,7 @@ from av.container import InputContainer, OutputContainer
 from av.filter import Graph
 from av.stream import Disposition
 
-from datasets.container import os_reason
+from datasets.container import location, os_reason
 from datasets.images import describe_contents
 from datasets.video_index import scan_packets
 from errors import UserError
@@ -116,7 +116,7 @@ def _begin(packet: av.Packet) -> Fraction:
 
 def _open(path: Path) -> InputContainer:
     try:
-        return av.open(str(path), "r", metadata_errors="replace")
+        return av.open(location(path), "r", metadata_errors="replace")
     except av.FFmpegError as error:
         reason = os_reason(error) if isinstance(error, OSError) else describe_contents(path)
         raise UserError(f"{path}: cannot be read as sound or video: {reason}") from None

@@ -18,6 +18,7 @@ import av
 import numpy as np
 from PIL import Image
 
+from datasets import remarks
 from datasets.container import (
     DEFAULT_FRAME_RATE,
     Damaged,
@@ -30,8 +31,9 @@ from datasets.container import (
 from datasets.decoding import Decoder, Numbered
 from datasets.deinterlace import deinterlaced
 from datasets.frame_folder import stated_frame_rate
-from datasets.images import IMAGE_SUFFIXES, describe_contents, fit_frames, read_image
+from datasets.images import IMAGE_SUFFIXES, describe_contents, fit_frames, open_image, read_image
 from datasets.picture import Orientation, frame_to_rgb, orientation, pixel_aspect
+from datasets.remarks import remark_left_out
 from datasets.source import Frame, Frames
 from datasets.video_index import (
     Index,
@@ -47,12 +49,11 @@ __all__ = ["MissingFrame", "VideoError", "VideoReader", "is_clip", "open_clip"]
 CONTAINER_SUFFIXES = (
     *(".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif", ".m4v", ".qt", ".3gp", ".3g2", ".f4v"),
     *(".ts", ".mts", ".m2ts", ".m2t", ".mpg", ".mpeg", ".vob", ".m2v", ".mxf", ".dv"),
-    *(".wmv", ".asf", ".flv", ".ogv", ".ogg", ".divx"),
+    *(".wmv", ".asf", ".flv", ".ogv", ".divx"),
 )
 STRIP_SUFFIX = ".png"
 
 logger = logging.getLogger(__name__)
-remarks = logging.getLogger("datasets.remarks")  # on what is no fault of a file
 
 
 @runtime_checkable
@@ -332,7 +333,7 @@ class _ContainerReader:
         """Once for a clip."""
         if what not in self._told:
             self._told.add(what)
-            remarks.warning("%s: %s", self.path, what)
+            remarks.logger.warning("%s: %s", self.path, what)
 
     def _report_damage(self, count: int) -> None:
         promised = self._scan.num_promised
@@ -364,6 +365,7 @@ class _FolderReader:
                 f"{path}: no frames (png, jpg) in this folder, but {len(names)} other entries"
             )
         self._names = sorted(frames, key=natural_order)
+        remark_left_out(path, (path / name for name in names if name not in frames))
 
     @property
     def num_frames(self) -> int:
@@ -443,7 +445,7 @@ def regular_times(num_frames: int, frame_rate: Fraction) -> Sequence[Fraction]:
 def _image_size(path: Path) -> tuple[int, int]:
     """(width, height), from the header alone."""
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             return image.size
     except (OSError, Image.DecompressionBombError):
         raise VideoError(f"{path}: not an image: {describe_contents(path)}") from None

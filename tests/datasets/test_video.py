@@ -3,14 +3,18 @@ import pickle
 import tracemalloc
 from fractions import Fraction
 from itertools import islice
+from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
 from datasets.container import decode
+from datasets.sound import open_sound
 from datasets.video import MissingFrame, VideoError, open_clip
 from datasets.video_index import average_frame_rate
+from datasets.video_writer import VideoWriter
 from tests.media import (
     damage,
     frame_number,
@@ -203,6 +207,31 @@ def test_folder_in_natural_order(tmp_path):
     assert frame_numbers(reader.read([11, 2, 2])) == [11, 2, 2]
     assert frame_numbers(np.stack(list(reader.frames_from(9)))) == [9, 10, 11]
     assert (reader.num_frames, reader.size, reader.frame_rate) == (12, (48, 64), 25)
+
+
+def test_folder_of_any_pictures(tmp_path, caplog):
+    """What is left out of a clip is told once."""
+    folder = write_frame_folder(tmp_path / "clip", 3)
+    for number, name in enumerate(("frame3.webp", "frame4.bmp", "frame5.TIFF"), 3):
+        Image.fromarray(numbered_frame(number)).save(folder / name)
+    for name in ("frame6.psd", "frame7.psd", "frame_rate.json", "notes.txt"):
+        (folder / name).touch()
+    reader = open_clip(folder)
+    assert frame_numbers(np.stack(list(reader))) == [0, 1, 2, 3, 4, 5]
+    assert open_clip(folder) is reader
+    assert caplog.messages == [f"{folder}: left out 2 .psd files"]
+
+
+@pytest.mark.parametrize("name", ["12:30 talk.mp4", "file:a.mp4", "a%03d.mp4", "?.mkv", "-.webm"])
+def test_a_name_is_a_name(tmp_path, monkeypatch, name):
+    """Not a protocol, a pattern or an option."""
+    monkeypatch.chdir(tmp_path)
+    write_clip(tmp_path / f"a{Path(name).suffix}", 5).rename(tmp_path / name)
+    assert frame_numbers(np.stack(list(open_clip(name)))) == [0, 1, 2, 3, 4]
+    assert open_sound(name) is None
+    with VideoWriter(f"{name}.mp4", Fraction(25)) as writer:
+        writer.write(numbered_frame(0))
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, f"{name}.mp4"])
 
 
 @pytest.mark.parametrize(
