@@ -9,6 +9,7 @@ import numpy as np
 from av.sidedata.sidedata import SideDataContainer, Type
 from av.video.reformatter import Interpolation
 
+from datasets.hdr import hdr_kind, tone_map
 from datasets.images import over_white
 from datasets.source import Frame
 
@@ -47,16 +48,26 @@ def frame_to_rgb(
 ) -> Frame:
     """uint8 H x W x 3: upright, any depth scaled to 8 bits, transparency composited on white.
 
+    A high dynamic range becomes the standard one (`hdr.py`).
+
     Where a pixel is `aspect` times as wide as high, the shorter side is enlarged, so that pixels
     become square and none is lost.
     """
     width = round(frame.width * max(aspect, Fraction(1)))
     height = round(frame.height / min(aspect, Fraction(1)))
+    image: Frame
+    kind = hdr_kind(frame)
+    if kind is not None:
+        deep = frame.to_ndarray(
+            format="rgb48le", width=width, height=height, interpolation=ACCURATE
+        ).astype(np.uint16, copy=False)
+        image = tone_map(deep, kind, frame.color_primaries)
+        return image if matrix is None else _upright(image, matrix)
     has_alpha = any(component.is_alpha for component in frame.format.components)
     samples = frame.to_ndarray(
         format="rgba" if has_alpha else "rgb24", width=width, height=height, interpolation=ACCURATE
     )
-    image: Frame = samples.astype(np.uint8, copy=False)
+    image = samples.astype(np.uint8, copy=False)
     image = over_white(image) if has_alpha else image
     return image if matrix is None else _upright(image, matrix)
 

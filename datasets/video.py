@@ -31,6 +31,7 @@ from datasets.container import (
 from datasets.decoding import Decoder, Numbered
 from datasets.deinterlace import deinterlaced
 from datasets.frame_folder import stated_frame_rate
+from datasets.hdr import hdr_kind
 from datasets.images import IMAGE_SUFFIXES, describe_contents, fit_frames, open_image, read_image
 from datasets.picture import Orientation, frame_to_rgb, orientation, pixel_aspect
 from datasets.remarks import remark_left_out
@@ -243,6 +244,9 @@ class _ContainerReader:
         return fit_frames(picture[None], self._look.size, "pad")[0]
 
     def _picture(self, frame: av.VideoFrame) -> Frame:
+        kind = hdr_kind(frame)
+        if kind is not None:
+            self._tell(f"{kind}, a high dynamic range; tone-mapped to the standard one (BT.709)")
         return frame_to_rgb(frame, self._pixel_aspect, self._look.matrix)
 
     def _find(self, index: Index, wanted: Sequence[int]) -> Iterator[Numbered]:
