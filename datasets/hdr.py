@@ -34,7 +34,7 @@ HLG_GAMMA = 1.2  # of a display with a peak of 1000 cd/m2
 LUMA_2020 = (0.2627, 0.6780, 0.0593)
 
 WHITE = (0.3127, 0.3290)  # D65
-PRIMARIES = {  # chromaticities x, y of red, green, blue
+PRIMARIES: dict[int, tuple[tuple[float, float], ...]] = {  # chromaticities x, y of red, green, blue
     ColorPrimaries.BT709: ((0.640, 0.330), (0.300, 0.600), (0.150, 0.060)),
     ColorPrimaries.BT2020: ((0.708, 0.292), (0.170, 0.797), (0.131, 0.046)),
     ColorPrimaries.SMPTE432: ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060)),  # Display P3
@@ -43,7 +43,8 @@ PRIMARIES = {  # chromaticities x, y of red, green, blue
 
 def hdr_kind(frame: VideoFrame) -> str | None:
     """`HLG` or `PQ`; None for a frame of the standard range."""
-    return {ColorTrc.ARIB_STD_B67: "HLG", ColorTrc.SMPTE2084: "PQ"}.get(ColorTrc(frame.color_trc))
+    kinds: dict[int, str] = {ColorTrc.ARIB_STD_B67: "HLG", ColorTrc.SMPTE2084: "PQ"}
+    return kinds.get(frame.color_trc)
 
 
 def pq_to_light(signal: Array) -> Array:
@@ -85,12 +86,11 @@ def to_bt709(primaries: int) -> Array:
 
     What states none is taken for BT.2020, the primaries of BT.2100.
     """
-    kind = ColorPrimaries(primaries)
-    if kind == ColorPrimaries.UNSPECIFIED:
-        kind = ColorPrimaries.BT2020
-    if kind not in PRIMARIES:
+    if primaries == ColorPrimaries.UNSPECIFIED:
+        primaries = ColorPrimaries.BT2020
+    if primaries not in PRIMARIES:
         return np.eye(3)
-    return np.linalg.inv(_to_xyz(PRIMARIES[ColorPrimaries.BT709])) @ _to_xyz(PRIMARIES[kind])
+    return np.linalg.inv(_to_xyz(PRIMARIES[ColorPrimaries.BT709])) @ _to_xyz(PRIMARIES[primaries])
 
 
 def _to_xyz(chromaticities: tuple[tuple[float, float], ...]) -> Array:

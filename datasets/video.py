@@ -22,6 +22,7 @@ CONTAINER_SUFFIXES = (
     *(".ts", ".mts", ".m2ts", ".m2t", ".mpg", ".mpeg", ".vob", ".m2v", ".mxf", ".dv"),
     *(".wmv", ".asf", ".flv", ".ogv", ".divx"),
 )
+KINDS = f"{' '.join(CONTAINER_SUFFIXES[:6])} and others"  # for messages
 STRIP_SUFFIX = ".png"
 
 
@@ -29,8 +30,10 @@ STRIP_SUFFIX = ".png"
 class VideoReader(Protocol):
     """The frames of one clip as they are meant to be seen: upright, RGB, 8 bits a channel.
 
-    Grey and deeper samples are converted, transparency is composited on white (but for webm, whose
-    alpha FFmpeg's own decoders leave out).
+    Pixels are square, all frames of a video have the size of the first, and interlaced ones are
+    made whole. Grey and deeper samples are converted, a high dynamic range is tone-mapped to
+    BT.709, transparency is composited on white (but for webm, whose alpha FFmpeg's own decoders
+    leave out).
     """
 
     path: Path
@@ -56,7 +59,7 @@ class VideoReader(Protocol):
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) of every frame, after rotation."""
+        """(height, width) of every frame."""
         ...
 
     def __iter__(self) -> Iterator[Frame]:
@@ -114,5 +117,4 @@ def _open_clip(path: Path, frame_rate: Fraction, _changed: int, _num_bytes: int)
         return VideoFile(path)
     if path.suffix.lower() == STRIP_SUFFIX:
         return StripReader(path, frame_rate)
-    kinds = " ".join(CONTAINER_SUFFIXES)
-    raise VideoError(f"{path}: not a clip; expected {kinds}, a folder of frames, or a strip .png")
+    raise VideoError(f"{path}: not a clip; expected {KINDS}, a folder of frames, or a strip .png")

@@ -39,8 +39,8 @@ class Index(NamedTuple):
 
     def keys_before(self, position: int) -> Iterator[int]:
         """Numbers of keys from which to get frame `position`: the nearest, then further back."""
-        times = [key.time for key in self.keys]
-        nearest = bisect_right(times, self.frames[position]) - 1
+        time = self.frames[position]
+        nearest = bisect_right(self.keys, time, key=lambda key: key.time) - 1
         step = 0
         while nearest - step > 0:
             yield nearest - step
@@ -143,7 +143,12 @@ def _states_order(
     # The codec may reorder frames, and by their times it never did: either that is so, or they
     # come from one of those containers.
     is_suspect = _ascending(packets.times) is not None
-    return not is_suspect or _ascending([*islice(_decoded_times(path), NUM_CHECKED)]) is not None
+    if not is_suspect:
+        return True
+    times: list[int | None] = []
+    with suppress(Damaged):
+        times.extend(islice(_decoded_times(path), NUM_CHECKED))
+    return _ascending(times) is not None
 
 
 def _make_index(path: Path, container: str, codec: str, packets: _Packets) -> Index | None:
@@ -158,7 +163,10 @@ def _make_index(path: Path, container: str, codec: str, packets: _Packets) -> In
         return None
     times = packets.times
     if None in times or len(set(times)) < len(times):
-        times = [*_decoded_times(path)]
+        try:
+            times = [*_decoded_times(path)]
+        except Damaged:
+            return None
     # A clip cut out of a longer one may begin with frames whose references are gone.
     begin = keys[0].time if codec != "h264" else _first_whole(path, keys[0].time)
     frames = sorted(time for time in times if time is not None and time >= begin)
@@ -180,9 +188,10 @@ def _first_whole(path: Path, key: int) -> int:
 
 
 def _decoded_times(path: Path) -> Iterator[int | None]:
-    """Times of the frames as they come out of the decoder."""
-    with open_video(path) as (container, stream), suppress(Damaged):
-        for frame in decode(container.demux(stream)):
+    """Times of the frames as they come out of the decoder; raises Damaged."""
+    with open_video(path) as (container, stream):
+        packets = dropwhile(lambda packet: not packet.is_keyframe, container.demux(stream))
+        for frame in decode(packets):
             yield frame.pts
 
 
