@@ -126,7 +126,7 @@ def _read_packets(container: InputContainer, stream: av.VideoStream) -> _Packets
 
 def _is_hidden_vp8(packet: av.Packet) -> bool:
     """By the bit show_frame (RFC 6386, 9.1): such a frame is only referred to."""
-    return not bytes(packet)[0] & 0x10
+    return not memoryview(packet)[0] & 0x10
 
 
 def _states_order(
@@ -143,12 +143,7 @@ def _states_order(
     # The codec may reorder frames, and by their times it never did: either that is so, or they
     # come from one of those containers.
     is_suspect = _ascending(packets.times) is not None
-    if not is_suspect:
-        return True
-    times: list[int | None] = []
-    with suppress(Damaged):
-        times.extend(islice(_decoded_times(path), NUM_CHECKED))
-    return _ascending(times) is not None
+    return not is_suspect or _ascending(_first_times(path)) is not None
 
 
 def _make_index(path: Path, container: str, codec: str, packets: _Packets) -> Index | None:
@@ -161,17 +156,30 @@ def _make_index(path: Path, container: str, codec: str, packets: _Packets) -> In
     keys = sorted(found)
     if not keys:
         return None
-    times = packets.times
-    if None in times or len(set(times)) < len(times):
-        try:
-            times = [*_decoded_times(path)]
-        except Damaged:
-            return None
     # A clip cut out of a longer one may begin with frames whose references are gone.
     begin = keys[0].time if codec != "h264" else _first_whole(path, keys[0].time)
-    frames = sorted(time for time in times if time is not None and time >= begin)
-    is_index = frames and None not in times and len(set(times)) == len(times)
-    return Index(frames, keys) if is_index else None
+    frames = sorted({time for time in packets.times if time is not None and time >= begin})
+    is_doubtful = len(set(packets.times) - {None}) < len(packets.times)
+    if is_doubtful or container in SEEK_BY_DECODING_TIME:  # where a packet may be half a frame
+        shown = _first_times(path, begin)
+        if shown != frames[: len(shown)]:
+            return _decoded_index(path, keys, begin)
+    return Index(frames, keys) if frames else None
+
+
+def _decoded_index(path: Path, keys: Sequence[Key], begin: int) -> Index | None:
+    try:
+        frames = _ascending([*_decoded_times(path, begin)])
+    except Damaged:
+        return None
+    return Index(frames, keys) if frames is not None else None
+
+
+def _first_times(path: Path, begin: int | None = None) -> list[int | None]:
+    times: list[int | None] = []
+    with suppress(Damaged):
+        times.extend(islice(_decoded_times(path, begin), NUM_CHECKED))
+    return times
 
 
 def _first_whole(path: Path, key: int) -> int:
@@ -187,11 +195,11 @@ def _first_whole(path: Path, key: int) -> int:
     return key
 
 
-def _decoded_times(path: Path) -> Iterator[int | None]:
-    """Times of the frames as they come out of the decoder; raises Damaged."""
+def _decoded_times(path: Path, begin: int | None) -> Iterator[int | None]:
+    """Times of the frames, from `begin` on, as they come out of the decoder; raises Damaged."""
     with open_video(path) as (container, stream):
         packets = dropwhile(lambda packet: not packet.is_keyframe, container.demux(stream))
-        for frame in decode(packets):
+        for frame in decode(packets, begin):
             yield frame.pts
 
 
