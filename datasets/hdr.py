@@ -104,14 +104,14 @@ def tone_map(signal: NDArray[np.uint16], kind: str, primaries: int) -> Frame:
     result = np.empty(signal.shape, np.uint8)
     matrix = to_bt709(primaries).T.astype(np.float32)
     for top in range(0, len(signal), BAND):
-        light = _light_table(kind)[signal[top : top + BAND]]
+        light = _light_table(kind).take(signal[top : top + BAND])
         if kind == "HLG":  # BT.2100, table 5: OOTF
             luma = light @ np.array(LUMA_2020, np.float32)
             light *= np.power(luma, np.float32(HLG_GAMMA - 1))[..., None]
         # By the largest of the three, so that none is clipped and the hue stays.
         largest = np.minimum(light.max(axis=-1), 1)
-        light *= _gain_table()[_index(largest)][..., None]
-        result[top : top + BAND] = _code_table()[_index((light @ matrix).clip(0, 1))]
+        light *= _gain_table().take(_index(largest))[..., None]
+        result[top : top + BAND] = _code_table().take(_index((light @ matrix).clip(0, 1)))
     return result
 
 
