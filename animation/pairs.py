@@ -10,6 +10,7 @@ from pathlib import Path
 from animation.inputs import is_file_name
 from animation.jobs import Job
 from datasets.images import IMAGE_SUFFIXES
+from datasets.remarks import remark_left_out
 from datasets.video import is_clip, natural_order
 from errors import UserError
 
@@ -102,14 +103,20 @@ def _check_names(jobs: Sequence[Job]) -> list[Job]:
 
 
 def _list_images(folder: Path) -> list[Path]:
-    found = [p for p in _visible(folder) if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file()]
+    entries = _visible(folder)
+    suffixes = (*IMAGE_SUFFIXES, ".gif")  # of which the first frame is taken
+    found = [p for p in entries if p.suffix.lower() in suffixes and p.is_file()]
     if not found:
         raise UserError(f"--source {folder}: no images (png, jpg) in this folder")
+    remark_left_out(f"--source {folder}", (entry for entry in entries if entry not in found))
     return found
 
 
 def _list_clips(folder: Path) -> list[Path]:
-    return [path for path in _visible(folder) if is_clip(path)]
+    entries = _visible(folder)
+    clips = [path for path in entries if is_clip(path)]
+    remark_left_out(f"--driving {folder}", (entry for entry in entries if entry not in clips))
+    return clips
 
 
 def _holds_clips(path: Path) -> bool:

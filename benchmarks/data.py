@@ -37,12 +37,12 @@ from benchmarks.tables import markdown_table
 from cli import positive_int, run_entry_point
 from config import AugmentationConfig
 from datasets.clips import ClipFolder
-from datasets.container import ACCURATE
 from datasets.images import fit_frames
 from datasets.loading import loaded_batches
 from datasets.pack_writer import PackWriter, write_fragment
 from datasets.packed import PackedClips
 from datasets.pairs import BatchSchedule, FramePairs
+from datasets.picture import ACCURATE
 from datasets.puppets import Puppets
 from datasets.source import Clip, ClipSource, Frame, Frames
 from datasets.video import open_clip

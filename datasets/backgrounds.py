@@ -13,19 +13,16 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
-from datasets.images import Fit, fit_frames, read_image
+from datasets.images import Fit, fit_frames, open_image, read_image
 from datasets.source import Frame
-from datasets.video import CONTAINER_SUFFIXES, open_clip
+from datasets.video import CONTAINER_SUFFIXES, KINDS, open_clip
 from errors import UserError
 
 BackgroundEnd = Literal["loop", "hold", "stop"]
 
 ANIMATED_FORMATS = ("GIF", "PNG", "WEBP")  # others with several pictures are not animations
 COLOR = re.compile(r"#([0-9a-fA-F]{3}|[0-9a-fA-F]{6})")
-ADVICE = (
-    f"give an image, a video ({' '.join(CONTAINER_SUFFIXES)}), a folder of frames, or a colour "
-    "such as #00ff00"
-)
+ADVICE = f"give an image, a video ({KINDS}), a folder of frames, or a colour such as #00ff00"
 
 
 class BackgroundFrames:
@@ -156,7 +153,7 @@ def _is_clip(path: Path) -> bool:
         return True
     is_video = path.suffix.lower() in CONTAINER_SUFFIXES
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             form = image.format
             is_animated = form in ANIMATED_FORMATS and getattr(image, "is_animated", False)
     except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError):

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
 from functools import partial
@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from datasets.images import Fit, fit_frames
+from datasets.remarks import describe_entries, remark_left_out
 from datasets.source import Clip, Frame, Frames
 from datasets.video import MissingFrame, VideoError, is_clip, natural_order, open_clip
 from errors import UserError
@@ -119,21 +120,14 @@ def _list_clips(root: Path, split: str) -> list[Path]:
     if not folder.is_dir():
         raise UserError(
             f"{folder}: no such folder; data.root needs train/ and test/, where {LAYOUT}; "
-            f"{root} holds {_describe(root.iterdir())}"
+            f"{root} holds {describe_entries(root.iterdir())}"
         )
     entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
     clips = [entry for entry in entries if is_clip(entry)]
     if not clips:
-        raise UserError(f"{folder}: no clip in it; {LAYOUT}; it holds {_describe(entries)}")
+        raise UserError(f"{folder}: no clip in it; {LAYOUT}; it holds {describe_entries(entries)}")
+    remark_left_out(folder, (entry for entry in entries if entry not in clips))
     return sorted(clips, key=lambda path: natural_order(path.name))
-
-
-def _describe(entries: Iterable[Path]) -> str:
-    """`2 folders, 3 .jpg files`: what a folder holds instead of what was expected."""
-    kinds = Counter(
-        "folders" if entry.is_dir() else f"{entry.suffix or 'other'} files" for entry in entries
-    )
-    return ", ".join(f"{count} {kind}" for kind, count in sorted(kinds.items())) or "nothing"
 
 
 def _unique_names(paths: Sequence[Path]) -> list[str]:

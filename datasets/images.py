@@ -1,5 +1,6 @@
 """Still images: reading, writing, and fitting frames to a size without squashing them."""
 
+import warnings
 from pathlib import Path
 from typing import Literal
 
@@ -14,7 +15,12 @@ from files import GIT_LFS_POINTER, replacing
 
 Fit = Literal["crop", "pad"]
 
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+IMAGE_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".dib", ".tif", ".tiff"),
+    *(".avif", ".heic", ".heif", ".jp2", ".j2k", ".tga", ".ppm", ".pgm", ".pbm", ".pnm", ".qoi"),
+)
+WRITTEN_SUFFIXES = (".png", ".jpg", ".jpeg")
+HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
 def read_image(path: Path | str) -> Frame:
@@ -27,7 +33,7 @@ def read_image(path: Path | str) -> Frame:
     """
     path = Path(path)
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             return _to_rgb(ImageOps.exif_transpose(image))
     except FileNotFoundError:
         raise UserError(f"{path}: no such file") from None
@@ -40,14 +46,55 @@ def read_image(path: Path | str) -> Frame:
         raise UserError(f"{path}: not an image that can be read: {error}") from None
 
 
+def open_image(path: Path) -> Image.Image:
+    """As Pillow does, without its warning of large pictures; HEIC where pillow-heif is installed.
+
+    Raises:
+        OSError, and many others: see `read_image`.
+    """
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    try:
+        return Image.open(path)
+    except UnidentifiedImageError:
+        if not _is_heif(_first_bytes(path)) or not _register_heif():
+            raise
+        return Image.open(path)
+
+
+def _register_heif() -> bool:
+    """Whether Pillow can read HEIC from now on."""
+    try:
+        import pillow_heif  # an extra
+    except ImportError:
+        return False
+    pillow_heif.register_heif_opener()
+    return True
+
+
+def _is_heif(start: bytes) -> bool:
+    """Whether a file begins as ISO/IEC 23008-12 says: a box `ftyp` with one of its brands."""
+    length = min(int.from_bytes(start[:4]), len(start))
+    brands = {start[8:12], *(start[place : place + 4] for place in range(16, length, 4))}
+    return start[4:8] == b"ftyp" and not brands.isdisjoint(HEIF_BRANDS)
+
+
+def _first_bytes(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(512)
+
+
 def describe_contents(path: Path) -> str:
     """What a file that no decoder accepts seems to be, and what to do about it."""
-    with path.open("rb") as file:
-        start = file.read(512)
+    start = _first_bytes(path)
     if not start:
         return "the file is empty"
     if start.startswith(GIT_LFS_POINTER):
         return "this is a git-lfs pointer; run `git lfs pull` to get the file itself"
+    if _is_heif(start):
+        return (
+            "this is HEIC; run `pip install pillow-heif` if it is missing, or save the picture as "
+            "JPEG or PNG"
+        )
     if start.isascii() and b"\0" not in start:
         return "the file holds text"
     return "its format is unknown, or it is damaged"
@@ -76,7 +123,7 @@ def write_image(path: Path | str, frame: Frame) -> None:
         UserError: another suffix, or the file cannot be written.
     """
     path = Path(path)
-    if path.suffix.lower() not in IMAGE_SUFFIXES:
+    if path.suffix.lower() not in WRITTEN_SUFFIXES:
         raise UserError(f"{path}: cannot write a {path.suffix or 'nameless'} image; use .png, .jpg")
     with replacing(path) as temporary:
         Image.fromarray(frame).save(temporary, quality=95)

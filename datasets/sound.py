@@ -14,8 +14,9 @@ from av.container import InputContainer, OutputContainer
 from av.filter import Graph
 from av.stream import Disposition
 
-from datasets.container import os_reason, scan_packets
+from datasets.container import location, os_reason
 from datasets.images import describe_contents
+from datasets.video_index import scan_packets
 from errors import UserError
 
 
@@ -68,7 +69,7 @@ def open_sound(path: Path | str) -> Sound | None:
             return None
         if stream.codec_context is None:
             raise UserError(f"{path}: its sound is of a kind that cannot be decoded")
-        return Sound(path, _beginning(container, stream))
+        return Sound(path, _beginning(path, container, stream))
 
 
 class SoundTrack:
@@ -115,22 +116,20 @@ def _begin(packet: av.Packet) -> Fraction:
 
 def _open(path: Path) -> InputContainer:
     try:
-        return av.open(str(path), "r", metadata_errors="replace")
+        return av.open(location(path), "r", metadata_errors="replace")
     except av.FFmpegError as error:
         reason = os_reason(error) if isinstance(error, OSError) else describe_contents(path)
         raise UserError(f"{path}: cannot be read as sound or video: {reason}") from None
 
 
-def _beginning(container: InputContainer, sound: av.AudioStream) -> Fraction:
+def _beginning(path: Path, container: InputContainer, sound: av.AudioStream) -> Fraction:
     """When the first picture is shown; without any, when the sound begins."""
     video = container.streams.best("video")
     if isinstance(video, av.VideoStream) and not video.disposition & Disposition.attached_pic:
-        index, _ = scan_packets(container, video)
-        first, time_base = index.frames[0] if index is not None else 0, video.time_base
-    else:
-        first, time_base = sound.start_time or 0, sound.time_base
-    assert time_base is not None
-    return first * time_base
+        scan = scan_packets(path)
+        return (scan.times[0] if scan.times is not None else 0) * scan.time_base
+    assert sound.time_base is not None
+    return (sound.start_time or 0) * sound.time_base
 
 
 def _packets(

@@ -18,8 +18,9 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 from numpy.typing import NDArray
 from PIL import Image
 
-from datasets.container import ACCURATE, os_reason
+from datasets.container import location, os_reason
 from datasets.frame_folder import RATE_FILE, stated_frame_rate, write_frame_rate
+from datasets.picture import ACCURATE
 from datasets.sound import FORMATS, Sound, SoundTrack
 from datasets.source import Frame
 from errors import UserError
@@ -192,7 +193,7 @@ class _ContainerSink:
         self._num_frames = 0
         options = {"movflags": "faststart"} if path.suffix == ".mp4" else {}
         self._opened = ExitStack()
-        self._container = self._opened.enter_context(av.open(str(path), "w", options=options))
+        self._container = self._opened.enter_context(av.open(location(path), "w", options=options))
         stream = self._container.add_stream(codec.name, frame_rate, codec.options)
         assert isinstance(stream, av.VideoStream)
         stream.pix_fmt = codec.pixel_format

@@ -18,6 +18,15 @@ DEFAULT_CODECS = {
     ".webm": ("libvpx-vp9", "yuv420p"),
     ".avi": ("mpeg4", "yuv420p"),
     ".gif": ("gif", "rgb8"),
+    ".m4v": ("libx264", "yuv420p"),
+    ".3gp": ("libx264", "yuv420p"),
+    ".flv": ("libx264", "yuv420p"),
+    ".ts": ("libx264", "yuv420p"),
+    ".mts": ("libx264", "yuv420p"),
+    ".mpg": ("mpeg2video", "yuv420p"),
+    ".vob": ("mpeg2video", "yuv420p"),
+    ".asf": ("mpeg4", "yuv420p"),
+    ".wmv": ("wmv2", "yuv420p"),
 }
 
 
@@ -56,13 +65,15 @@ def write_clip(
     *,
     times: list[int] | None = None,
     rotation: int = 0,
+    pixel_aspect: Fraction = Fraction(1),
     codec_options: Mapping[str, str] | None = None,
     container_options: Mapping[str, str] | None = None,
 ) -> Path:
     """Write `numbered_frame`s 0 .. num_frames - 1 in any container and return `path`.
 
     `times` are presentation times in units of 1 / rate (default 0, 1, 2 ..); `rotation` stores the
-    frames turned clockwise by so many degrees, with a note for the player to turn them back.
+    frames turned clockwise by so many degrees, with a note for the player to turn them back;
+    `pixel_aspect` is the width of a pixel over its height.
     """
     default_codec, default_format = DEFAULT_CODECS[path.suffix]
     pixel_format = pixel_format or default_format
@@ -76,6 +87,7 @@ def write_clip(
         stream.height, stream.width = size if rotation % 180 == 0 else size[::-1]
         stream.pix_fmt = pixel_format
         stream.codec_context.gop_size = gop
+        stream.codec_context.sample_aspect_ratio = pixel_aspect
         if rotation:
             stream.set_display_rotation(rotation)
         for number, time in enumerate(times or range(num_frames)):

@@ -1,6 +1,8 @@
 """animate.py: what is taken of the driving clip and of the pictures, reference frame, sound."""
 
+import shutil
 from fractions import Fraction
+from pathlib import Path
 
 import av
 import numpy as np
@@ -207,6 +209,17 @@ def test_sound_of_another_file(run_animate, tmp_path, media):
     assert run_animate(output, *arguments, driving="driving.mp4") == 0
     assert click_times(output) == pytest.approx([0.8], abs=0.01)
     assert flash_times(media / "clicks.mp4")[0] == pytest.approx(0.8)
+
+
+def test_a_colon_in_names(run_animate, tmp_path, media, monkeypatch):
+    """FFmpeg takes what stands before it for a protocol."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(media / "clicks.mp4", "12:30 talk.mp4")
+    talk = Path("12:30 talk.mp4")
+    assert run_animate("12:31 out.mp4", "--audio", talk, driving=tmp_path / talk) == 0
+    assert click_times(tmp_path / "12:31 out.mp4") == pytest.approx([0.8, 1.6], abs=0.01)
+    assert run_animate("1:2.webm", "--driving", talk) == 0  # what is given last counts
+    assert open_clip(tmp_path / "1:2.webm").num_frames == 50
 
 
 @pytest.mark.parametrize(

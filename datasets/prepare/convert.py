@@ -17,7 +17,7 @@ from datasets.pack_writer import FrameTable, write_fragment
 from datasets.prepare.candidates import Candidate
 from datasets.prepare.footage import Region
 from datasets.source import Frame
-from datasets.video import open_clip
+from datasets.video_file import VideoFile
 from datasets.video_writer import VideoWriter
 from errors import UserError
 
@@ -169,7 +169,7 @@ def _warnings() -> Iterator[list[str]]:
     messages: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]
-    readers = logging.getLogger(open_clip.__module__)
+    readers = logging.getLogger(VideoFile.__module__)
     readers.addHandler(handler)
     readers.propagate = False
     try:

@@ -67,6 +67,19 @@ def test_clips_that_differ_in_their_suffix_keep_it(tmp_path):
     assert names == ["a", "a.mp4"]
 
 
+def test_every_suffix_of_a_video_counts(tmp_path, caplog):
+    """What is left out is told; notes that lie beside the clips are not."""
+    train = tmp_path / "train"
+    for name in ("a.m4v", "b.mts", "c.MOV", "d.mpg", "e.wmv"):
+        write_clip(train / name.lower(), 12).rename(train / name)
+    for name in ("talk.psd", "walk.psd", "song.mp3", "notes.txt", ".hidden.psd"):
+        (train / name).touch()
+    source = ClipFolder(tmp_path, "train", (48, 64))
+    assert [clip.name for clip in source.clips] == ["a", "b", "c", "d", "e"]
+    assert [source.num_frames(index) for index in range(5)] == [12] * 5
+    assert caplog.messages == [f"{train}: left out 1 .mp3 files, 2 .psd files"]
+
+
 def test_missing_root(tmp_path):
     with pytest.raises(UserError, match=r"nowhere: no such folder; data\.root needs train/ and"):
         ClipFolder(tmp_path / "nowhere", "train", (48, 64))

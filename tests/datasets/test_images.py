@@ -1,4 +1,6 @@
 import io
+import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -23,6 +25,33 @@ def test_read_image_of_every_kind(tmp_path, name):
     read = read_image(tmp_path / name)
     assert (read.shape, read.dtype) == ((30, 41, 3), np.uint8)
     assert abs(read.astype(int) - image).max() <= (6 if ".jp" in name else 0)
+
+
+@pytest.mark.parametrize("name", ["a.heic", "a.jpg"])  # as it is, and renamed
+def test_heic_says_what_to_do(tmp_path, monkeypatch, name):
+    brand = b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic"
+    (tmp_path / name).write_bytes(brand + bytes(range(256)))
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(
+        UserError, match=r"not an image: this is HEIC; run `pip install pillow-heif"
+    ):
+        read_image(tmp_path / name)
+
+
+def test_heic_is_read_where_its_plugin_is_installed(tmp_path):
+    pillow_heif = pytest.importorskip("pillow_heif")
+    image = smooth(32, 48)
+    pillow_heif.from_pillow(Image.fromarray(image)).save(tmp_path / "a.heic", quality=98)
+    assert abs(read_image(tmp_path / "a.heic").astype(int) - image).max() <= 8
+
+
+def test_a_large_picture_is_read_without_a_raw_warning(tmp_path, monkeypatch):
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    Image.fromarray(smooth(30, 41)).save(tmp_path / "a.png")
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert read_image(tmp_path / "a.png").shape == (30, 41, 3)
+    assert caught == []
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK"])

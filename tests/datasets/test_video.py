@@ -3,13 +3,18 @@ import pickle
 import tracemalloc
 from fractions import Fraction
 from itertools import islice
+from pathlib import Path
 
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
-from datasets.container import Index, average_frame_rate, decode
+from datasets.container import decode
+from datasets.sound import open_sound
 from datasets.video import MissingFrame, VideoError, open_clip
+from datasets.video_index import average_frame_rate
+from datasets.video_writer import VideoWriter
 from tests.media import (
     damage,
     frame_number,
@@ -24,6 +29,7 @@ from tests.media import (
 
 NTSC = Fraction(30000, 1001)
 B_FRAMES = {"bf": "3"}
+INTRA_REFRESH = {"bf": "2", "x264-params": "intra-refresh=1"}
 CONTAINERS = {
     "h264.mp4": {"codec_options": B_FRAMES},
     "open_gop.mp4": {"codec_options": {**B_FRAMES, "x264-params": "open-gop=1"}},
@@ -40,6 +46,23 @@ CONTAINERS = {
     "h264.avi": {"codec": "libx264", "codec_options": B_FRAMES},
     "mjpeg.avi": {"codec": "mjpeg", "pixel_format": "yuvj420p"},
     "animation.gif": {},
+    "phone.m4v": {"codec_options": B_FRAMES},
+    "phone.3gp": {"codec_options": B_FRAMES},
+    "h264.flv": {"codec_options": B_FRAMES},
+    "h264.ts": {"codec_options": B_FRAMES},
+    "open_gop.ts": {"codec_options": {**B_FRAMES, "x264-params": "open-gop=1"}},
+    "camcorder.mts": {"codec_options": B_FRAMES, "times": [*range(90000, 90040)]},
+    "mpeg2.ts": {"codec": "mpeg2video", "codec_options": {"bf": "2"}},
+    "mpeg2.mpg": {"codec_options": {"bf": "2"}},
+    "dvd.vob": {"codec_options": {"bf": "2"}},
+    "mpeg4.asf": {},
+    "mpeg4_b.asf": {"codec_options": {"bf": "2"}},
+    "h264.asf": {"codec": "libx264", "codec_options": B_FRAMES},
+    "wmv2.wmv": {},
+    "intra_refresh.mp4": {"codec_options": INTRA_REFRESH},
+    "intra_refresh.ts": {"codec_options": INTRA_REFRESH},
+    "hevc.mp4": {"codec": "libx265", "codec_options": {"x265-params": "log-level=none"}},
+    "hevc.ts": {"codec": "libx265", "codec_options": {"x265-params": "log-level=none"}},
 }
 
 
@@ -94,7 +117,7 @@ def test_a_rate_in_the_header_that_the_frames_do_not_keep(tmp_path):
 def test_the_average_of_times_in_ms_is_a_simple_fraction():
     """An hour; FFmpeg's fractions end at 2**31."""
     times = [round(number * 1001 / 30) for number in range(107892)]
-    assert average_frame_rate(Index(times, [0], Fraction(1, 1000)), Fraction(1000)) == NTSC
+    assert average_frame_rate(times, Fraction(1, 1000), Fraction(1000)) == NTSC
 
 
 @pytest.mark.parametrize("num_frames", [5, 90])
@@ -106,6 +129,21 @@ def test_recording_of_a_browser(tmp_path, num_frames):
     assert reader.frame_rate == pytest.approx(29.97, rel=0.5 / num_frames)
     assert reader.num_frames == num_frames
     assert frame_numbers(np.stack(list(reader))) == [n % 64 for n in range(num_frames)]
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.gif"])
+def test_times_are_those_of_the_file(tmp_path, name):
+    shown = [3, 4, 6, 7, 12, 13]
+    options = {} if name == "a.gif" else {"codec_options": {"bf": "0"}}
+    reader = open_clip(write_clip(tmp_path / name, times=shown, **options))
+    assert list(reader.times) == [Fraction(time - 3, 25) for time in shown]
+    assert len(reader.times) == reader.num_frames
+
+
+@pytest.mark.parametrize("write", [write_frame_folder, write_strip])
+def test_times_of_pictures_are_evenly_spaced(tmp_path, write):
+    reader = open_clip(write(tmp_path / "a.png", 3), NTSC)
+    assert list(reader.times) == [0, 1 / NTSC, 2 / NTSC]
 
 
 @pytest.mark.parametrize("rotation", [90, 180, 270])
@@ -169,6 +207,31 @@ def test_folder_in_natural_order(tmp_path):
     assert frame_numbers(reader.read([11, 2, 2])) == [11, 2, 2]
     assert frame_numbers(np.stack(list(reader.frames_from(9)))) == [9, 10, 11]
     assert (reader.num_frames, reader.size, reader.frame_rate) == (12, (48, 64), 25)
+
+
+def test_folder_of_any_pictures(tmp_path, caplog):
+    """What is left out of a clip is told once."""
+    folder = write_frame_folder(tmp_path / "clip", 3)
+    for number, name in enumerate(("frame3.webp", "frame4.bmp", "frame5.TIFF"), 3):
+        Image.fromarray(numbered_frame(number)).save(folder / name)
+    for name in ("frame6.psd", "frame7.psd", "frame_rate.json", "notes.txt"):
+        (folder / name).touch()
+    reader = open_clip(folder)
+    assert frame_numbers(np.stack(list(reader))) == [0, 1, 2, 3, 4, 5]
+    assert open_clip(folder) is reader
+    assert caplog.messages == [f"{folder}: left out 2 .psd files"]
+
+
+@pytest.mark.parametrize("name", ["12:30 talk.mp4", "file:a.mp4", "a%03d.mp4", "?.mkv", "-.webm"])
+def test_a_name_is_a_name(tmp_path, monkeypatch, name):
+    """Not a protocol, a pattern or an option."""
+    monkeypatch.chdir(tmp_path)
+    write_clip(tmp_path / f"a{Path(name).suffix}", 5).rename(tmp_path / name)
+    assert frame_numbers(np.stack(list(open_clip(name)))) == [0, 1, 2, 3, 4]
+    assert open_sound(name) is None
+    with VideoWriter(f"{name}.mp4", Fraction(25)) as writer:
+        writer.write(numbered_frame(0))
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([name, f"{name}.mp4"])
 
 
 @pytest.mark.parametrize(
@@ -285,15 +348,16 @@ def test_a_few_frames_do_not_decode_the_clip(tmp_path, monkeypatch, use, num_nee
     path = write_clip(tmp_path / "a.mp4", 60, gop=10)
     reader = open_clip(path)
     assert reader.num_frames == 60  # counted without decoding
+    assert reader.size == (48, 64)
     num_decoded = 0
 
-    def counting_decode(packets):
+    def counting_decode(packets, begin):
         nonlocal num_decoded
-        for frame in decode(packets):
+        for frame in decode(packets, begin):
             num_decoded += 1
             yield frame
 
-    monkeypatch.setattr("datasets.container.decode", counting_decode)
+    monkeypatch.setattr("datasets.decoding.decode", counting_decode)
     use(reader)
     assert num_decoded == num_needed
 

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.container import ACCURATE
+from datasets.picture import ACCURATE
 from datasets.sound import open_sound
 from datasets.video import open_clip
 from datasets.video_writer import VideoWriter, takes_sound

@@ -38,6 +38,15 @@ def test_splits_kinds_and_subfolders(tmp_path):
     ]
 
 
+def test_what_is_left_out_is_told_once(tmp_path, caplog):
+    write_clip(tmp_path / "id1" / "a.m4v", 12)
+    write_clip(tmp_path / "id2" / "b.mts", 12)
+    for name in ("id1/a.psd", "id2/b.psd", "id2/notes.txt"):
+        (tmp_path / name).touch()
+    assert names(find(tmp_path)) == ["train/id1#a", "train/id2#b"]
+    assert caplog.messages == [f"{tmp_path}: left out 2 .psd files"]
+
+
 def test_trees_of_voxceleb2(tmp_path):
     """dev/ is for training; mp4/ is no identity."""
     write_clip(tmp_path / "dev" / "mp4" / "id1" / "video" / "00001.mp4", 2)

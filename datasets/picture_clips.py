@@ -1,0 +1,116 @@
+"""Clips that are still images: a folder of frames, or frames side by side in one image."""
+
+import re
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from datasets.clip_checks import check_range, stack_frames
+from datasets.container import MissingFrame, VideoError
+from datasets.frame_folder import stated_frame_rate
+from datasets.images import IMAGE_SUFFIXES, describe_contents, open_image, read_image
+from datasets.remarks import remark_left_out
+from datasets.source import Frame, Frames
+from errors import UserError
+
+
+class FolderReader:
+    """Frames that are files of their own, in natural order."""
+
+    def __init__(self, path: Path, frame_rate: Fraction) -> None:
+        self.path = path
+        self.frame_rate = stated_frame_rate(path) or frame_rate
+        names = [entry.name for entry in path.iterdir() if not entry.name.startswith(".")]
+        frames = [name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES]
+        if not frames:
+            raise VideoError(
+                f"{path}: no frames (png, jpg) in this folder, but {len(names)} other entries"
+            )
+        self._names = sorted(frames, key=natural_order)
+        remark_left_out(path, (path / name for name in names if name not in frames))
+
+    @property
+    def num_frames(self) -> int:
+        return len(self._names)
+
+    @property
+    def times(self) -> Sequence[Fraction]:
+        return regular_times(self.num_frames, self.frame_rate)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        height, width = self._read_one(0).shape[:2]
+        return height, width
+
+    def __iter__(self) -> Iterator[Frame]:
+        return self.frames_from(0)
+
+    def frames_from(self, first: int) -> Iterator[Frame]:
+        return map(self._read_one, range(first, self.num_frames))
+
+    def read(self, frames: Sequence[int]) -> Frames:
+        check_range(self.path, frames, self.num_frames)
+        return stack_frames(self.path, [self._read_one(position) for position in frames])
+
+    def _read_one(self, position: int) -> Frame:
+        try:
+            return read_image(self.path / self._names[position])
+        except UserError as error:
+            raise MissingFrame(str(error), position, position - 1) from None
+
+
+class StripReader:
+    """Square frames side by side in one image, the layout of the published moving GIFs."""
+
+    def __init__(self, path: Path, frame_rate: Fraction) -> None:
+        self.path = path
+        self.frame_rate = frame_rate
+        width, height = _image_size(path)
+        if width % height or width == height:
+            raise VideoError(
+                f"{path}: not a clip but a single image ({height} x {width}); a strip has square "
+                "frames side by side"
+            )
+        self.num_frames = width // height
+        self.size = (height, height)
+        self.times = regular_times(self.num_frames, frame_rate)
+
+    def __iter__(self) -> Iterator[Frame]:
+        return self.frames_from(0)
+
+    def frames_from(self, first: int) -> Iterator[Frame]:
+        return iter(self._read_all()[first:])
+
+    def read(self, frames: Sequence[int]) -> Frames:
+        check_range(self.path, frames, self.num_frames)
+        return self._read_all()[list(frames)]
+
+    def _read_all(self) -> Frames:
+        try:
+            strip = read_image(self.path)
+        except UserError as error:
+            raise VideoError(str(error)) from None
+        return np.stack(np.split(strip, self.num_frames, axis=1))
+
+
+def natural_order(name: str) -> list[tuple[bool, int, str]]:
+    """Sort key that puts frame10 behind frame9."""
+    parts = re.split(r"(\d+)", name)
+    return [(not p.isdecimal(), int(p) if p.isdecimal() else 0, p) for p in parts]
+
+
+def regular_times(num_frames: int, frame_rate: Fraction) -> Sequence[Fraction]:
+    """Seconds since the first of frames that are evenly spaced."""
+    return [number / frame_rate for number in range(num_frames)]
+
+
+def _image_size(path: Path) -> tuple[int, int]:
+    """(width, height), from the header alone."""
+    try:
+        with open_image(path) as image:
+            return image.size
+    except (OSError, Image.DecompressionBombError):
+        raise VideoError(f"{path}: not an image: {describe_contents(path)}") from None
