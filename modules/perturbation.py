@@ -75,7 +75,8 @@ def perturb(
 
 @torch.no_grad()
 def shrink(foreground_mask: Tensor, *, threshold: float, scale: float) -> Tensor:
-    """The mask scaled about its centre, as in animation: B x 1 x h x w in [0, 1], in float32.
+    """The mask scaled about its centre, as in animation: B x 1 x h x w in [0, 1], in
+    float32 or, as it comes, float64.
 
     It stands in for the perturbation, which only training draws. Zeros come in from outside; no
     gradient passes.
@@ -151,6 +152,7 @@ def _resample(mask: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """rows @ mask @ columns^T: B x 1 x h x w, by matrices B x h x h and B x w x w (B may be 1)."""
     # Autocast would round the mask to bf16, whose step near 1 is a level of 255.
     with torch.autocast(mask.device.type, enabled=False):
+        rows, columns = rows.to(mask.dtype), columns.to(mask.dtype)
         return rows.unsqueeze(1) @ mask @ columns.mT.unsqueeze(1)
 
 
