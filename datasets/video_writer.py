@@ -192,7 +192,9 @@ class _ContainerSink:
         self._num_frames = 0
         options = {"movflags": "faststart"} if path.suffix == ".mp4" else {}
         self._opened = ExitStack()
-        self._container = self._opened.enter_context(av.open(str(path), "w", options=options))
+        # Absolute, since FFmpeg takes what stands before a colon for a protocol.
+        opened = av.open(str(path.absolute()), "w", options=options)
+        self._container = self._opened.enter_context(opened)
         stream = self._container.add_stream(codec.name, frame_rate, codec.options)
         assert isinstance(stream, av.VideoStream)
         stream.pix_fmt = codec.pixel_format
