@@ -70,6 +70,11 @@ class Excerpt:
         return self._first / self.frame_rate
 
     @property
+    def times(self) -> Sequence[Fraction]:
+        times = self._clip.times[self._first : self._first + self.num_frames]
+        return [time - times[0] for time in times]
+
+    @property
     def size(self) -> tuple[int, int]:
         return self._clip.size
 

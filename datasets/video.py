@@ -72,6 +72,11 @@ class VideoReader(Protocol):
         ...
 
     @property
+    def times(self) -> Sequence[Fraction]:
+        """When each frame is shown, in seconds since the first: ascending, `num_frames` long."""
+        ...
+
+    @property
     def size(self) -> tuple[int, int]:
         """(height, width) of every frame, after rotation."""
         ...
@@ -164,6 +169,13 @@ class _ContainerReader:
                 self._report_damage(count)
                 return count
         return sum(1 for _ in self._decode_from(0))
+
+    @cached_property
+    def times(self) -> Sequence[Fraction]:
+        if self._index is None:
+            return regular_times(self.num_frames, self.frame_rate)
+        first, *_ = times = self._index.frames[: self.num_frames]
+        return [(time - first) * self._index.time_base for time in times]
 
     @property
     def size(self) -> tuple[int, int]:
@@ -277,6 +289,10 @@ class _FolderReader:
         return len(self._names)
 
     @property
+    def times(self) -> Sequence[Fraction]:
+        return regular_times(self.num_frames, self.frame_rate)
+
+    @property
     def size(self) -> tuple[int, int]:
         height, width = self._read_one(0).shape[:2]
         return height, width
@@ -318,6 +334,7 @@ class _StripReader:
             )
         self.num_frames = width // height
         self.size = (height, height)
+        self.times = regular_times(self.num_frames, frame_rate)
 
     def __iter__(self) -> Iterator[Frame]:
         return self.frames_from(0)
@@ -335,6 +352,11 @@ class _StripReader:
         except UserError as error:
             raise VideoError(str(error)) from None
         return np.stack(np.split(strip, self.num_frames, axis=1))
+
+
+def regular_times(num_frames: int, frame_rate: Fraction) -> Sequence[Fraction]:
+    """Seconds since the first of frames that are evenly spaced."""
+    return [number / frame_rate for number in range(num_frames)]
 
 
 def _image_size(path: Path) -> tuple[int, int]:

@@ -61,6 +61,7 @@ def test_an_excerpt_is_a_clip(clips, kind):
     assert frame_numbers(np.stack(list(excerpt))) == [*range(17, 31)]  # again from its start
     assert frame_numbers(np.stack(list(excerpt.frames_from(10)))) == [27, 28, 29, 30]
     np.testing.assert_array_equal(excerpt.read([13, 0, 0]), clip.read([30, 17, 17]))
+    assert list(excerpt.times) == [Fraction(number, 25) for number in range(14)]
     assert (excerpt.path, excerpt.frame_rate, excerpt.size) == (clip.path, 25, clip.size)
     for outside in (-1, 14):
         with pytest.raises(VideoError, match=rf"the excerpt has no frame {outside}, only 14"):

@@ -108,6 +108,21 @@ def test_recording_of_a_browser(tmp_path, num_frames):
     assert frame_numbers(np.stack(list(reader))) == [n % 64 for n in range(num_frames)]
 
 
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.gif"])
+def test_times_are_those_of_the_file(tmp_path, name):
+    shown = [3, 4, 6, 7, 12, 13]
+    options = {} if name == "a.gif" else {"codec_options": {"bf": "0"}}
+    reader = open_clip(write_clip(tmp_path / name, times=shown, **options))
+    assert list(reader.times) == [Fraction(time - 3, 25) for time in shown]
+    assert len(reader.times) == reader.num_frames
+
+
+@pytest.mark.parametrize("write", [write_frame_folder, write_strip])
+def test_times_of_pictures_are_evenly_spaced(tmp_path, write):
+    reader = open_clip(write(tmp_path / "a.png", 3), NTSC)
+    assert list(reader.times) == [0, 1 / NTSC, 2 / NTSC]
+
+
 @pytest.mark.parametrize("rotation", [90, 180, 270])
 def test_rotation_is_applied(tmp_path, rotation):
     reader = open_clip(write_clip(tmp_path / "phone.mp4", 4, rotation=rotation))
