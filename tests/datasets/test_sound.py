@@ -200,7 +200,7 @@ def test_a_decoder_that_is_a_packet_late(tmp_path, name, codec, suffix):
     result = copy(clip, tmp_path / f"out{suffix}", sound=open_sound(path))
     late = 2048 / 48000  # of the encoder, which the file does not tell
     assert click_times(result) == pytest.approx([0.5 + late, 1.25 + late], abs=0.002)
-    assert abs(sound_span(result)[1] - 2) < 0.03
+    assert -0.01 < sound_span(result)[1] - 2 < 0.1
 
 
 def test_sound_that_changes_its_kind_half_way(tmp_path):
