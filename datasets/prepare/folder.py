@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -110,13 +111,20 @@ def _option(name: str, value: object) -> str:
 
 
 def prepare(
-    candidates: list[Candidate], settings: Settings, output: Path, num_workers: int
+    candidates: list[Candidate],
+    settings: Settings,
+    output: Path,
+    num_workers: int,
+    debug: bool = False,
 ) -> Summary:
     """Write all candidates that are not there yet to `output`/train and /test; see `claimed`.
 
     The clips of a pack stand in the order of the candidates, whatever the number of processes.
     What was rejected is tried again in every run. A remark is in the report before its clip counts
     as finished, whatever ends the run.
+
+    Args:
+        debug: print the traceback of errors that nobody foresaw.
 
     Raises:
         UserError: the disk is full, a process died, or what is there is damaged.
@@ -138,7 +146,9 @@ def prepare(
         bar = stack.enter_context(tqdm(total=len(candidates), unit="clip", disable=None))
         bar.update(len(candidates) - len(missing))
         results = stack.enter_context(closing(_convert_all(missing, settings, output, num_workers)))
-        for candidate, target, (converted, remark) in results:
+        for candidate, target, (converted, remark, traceback) in results:
+            if debug and traceback is not None:
+                tqdm.write(f"{candidate.footage.source}: {traceback}", file=sys.stderr)
             if remark is not None:
                 remarks.append(remark)
                 write_remark(remark)
