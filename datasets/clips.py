@@ -169,7 +169,10 @@ class ClipReport(NamedTuple):
             lines.append(f"{len(self.unreadable)} clips cannot be read:\n  {reasons}")
         if self.too_short:
             names = _first(self.too_short, ", ")
-            lines.append(f"{len(self.too_short)} clips have a single frame: {names}")
+            lines.append(
+                f"{len(self.too_short)} clips have a single frame and are left out of training: "
+                f"{names}"
+            )
         return "\n".join(lines)
 
 

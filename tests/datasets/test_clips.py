@@ -199,7 +199,7 @@ def test_inspection(root):
     assert "7 clips, 5 ids, 42 frames" in summary
     assert "48 x 64 (5), 48 x 48 (1)" in summary
     assert "bad.mp4: not a video: the file holds text" in summary
-    assert "1 clips have a single frame: still" in summary
+    assert "1 clips have a single frame and are left out of training: still" in summary
 
 
 def test_summary_names_a_few_of_many(tmp_path):
