@@ -20,6 +20,7 @@ from PIL import Image
 
 from datasets.container import ACCURATE, os_reason
 from datasets.frame_folder import RATE_FILE, stated_frame_rate, write_frame_rate
+from datasets.leftovers import is_leftover
 from datasets.sound import FORMATS, Sound, SoundTrack
 from datasets.source import Frame
 from datasets.timing import Clock, Times
@@ -343,7 +344,7 @@ def _check_replaceable(folder: Path) -> None:
     strangers = [
         name
         for name in names
-        if not (is_ours and (name == RATE_FILE or FRAME_NAME.fullmatch(name)))
+        if not (is_ours and (name == RATE_FILE or FRAME_NAME.fullmatch(name) or is_leftover(name)))
     ]
     if strangers:
         raise UserError(

@@ -230,6 +230,15 @@ def write_strip(path: Path, num_frames: int = 12, side: int = 48) -> Path:
     return path
 
 
+def leave_behind(folder: Path) -> None:
+    """What archives, viewers and file servers leave beside clips."""
+    for name in ("__MACOSX", "@eaDir"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "._a.mp4").write_bytes(b"attributes")
+    for name in ("._a.mp4", ".DS_Store", "Thumbs.db", "desktop.ini"):
+        (folder / name).write_bytes(b"attributes")
+
+
 def truncate(path: Path, fraction: float) -> Path:
     """Keep the first part of a file, as an interrupted download does, and return `path`."""
     contents = path.read_bytes()

@@ -9,7 +9,7 @@ from PIL import Image
 import animate
 from animation.animator import Animator
 from datasets.video import open_clip
-from tests.media import numbered_frame, write_clip, write_frame_folder
+from tests.media import leave_behind, numbered_frame, write_clip, write_frame_folder
 from tests.runs import call, error_line, step_file
 
 SIDE = 32
@@ -88,6 +88,30 @@ def test_one_failure_does_not_stop_the_rest(place, run, capsys):
     assert "broken.png: not an image: the file holds text" in found["sources/broken.png"]["error"]
     assert "broken.png: not an image" in error_line(capsys, "animate.py")
     assert not (place / "out" / "broken--one.mp4").exists()
+
+
+def test_leftovers_are_no_inputs(place, run, caplog):
+    """Nor are empty folders, which are told."""
+    for folder in ("sources", "clips", "clips/two"):
+        leave_behind(place / folder)
+    (place / "sources" / "._a.png").write_bytes(b"attributes")
+    (place / "clips" / "empty").mkdir()
+    assert run("--source", "sources", "--driving", "clips", "--output", "out") == 0
+    assert len(rows()) == 4
+    assert [record.getMessage() for record in caplog.records] == [
+        "--driving clips: 1 empty folders are left out"
+    ]
+    (place / "clips" / "two" / "empty").mkdir()  # still a clip, not a folder of clips
+    output = ("--output", "single.mp4")
+    assert run("--source", "sources/a.png", "--driving", "clips/two", *output) == 0
+
+
+def test_leftovers_do_not_keep_a_folder_of_frames(place, run):
+    inputs = ("--source", "sources/a.png", "--driving", "clips/two", "--output", "frames")
+    assert run(*inputs) == 0
+    leave_behind(place / "frames")
+    assert run(*inputs) == 0
+    assert len(list((place / "frames").glob("*.png"))) == 3
 
 
 @pytest.fixture

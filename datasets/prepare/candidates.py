@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from datasets.clips import LAYOUT
 from datasets.images import IMAGE_SUFFIXES
+from datasets.leftovers import own_entries
 from datasets.prepare.boxes import PARTITIONS, Listed, check_name, read_boxes
 from datasets.prepare.footage import Footage, RecordClip, Unreadable, WholeClip
 from datasets.prepare.records import SUFFIXES as RECORD_SUFFIXES
@@ -117,8 +118,7 @@ def _walk_entry(path: Path, above: Sequence[str]) -> Iterator[tuple[str, Footage
 
 
 def _entries(folder: Path) -> list[Path]:
-    visible = (entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    return sorted(visible, key=lambda entry: natural_order(entry.name))
+    return sorted(own_entries(folder), key=lambda entry: natural_order(entry.name))
 
 
 def _holds_frames(folder: Path) -> bool:

@@ -20,6 +20,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from datasets.container import os_reason
+from datasets.leftovers import own_entries
 from datasets.pack_writer import PackWriter, is_pack, read_pack
 from datasets.prepare.candidates import Candidate
 from datasets.prepare.convert import Outcome, Remark, Settings, convert
@@ -64,7 +65,7 @@ def claimed(output: Path, settings: Mapping[str, object]) -> Iterator[None]:
     path = output / PREPARED
     try:
         output.mkdir(parents=True, exist_ok=True)
-        strangers = [entry.name for entry in output.iterdir() if not entry.name.startswith(".")]
+        strangers = [entry.name for entry in own_entries(output)]
         if strangers and not path.exists():
             raise UserError(
                 f"{output}: holds {min(strangers)}, which no earlier run wrote; choose another "
@@ -253,8 +254,7 @@ def finished_clips(output: Path) -> set[tuple[str, str]]:
         if is_pack(folder):
             found |= {(split, clip.name) for clip in read_pack(folder).clips}
         elif folder.is_dir():  # folders of frames come into being when they are complete
-            names = (entry.name for entry in folder.iterdir())
-            found |= {(split, name) for name in names if not name.startswith(".")}
+            found |= {(split, entry.name) for entry in own_entries(folder)}
     return found
 
 
