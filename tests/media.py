@@ -235,6 +235,8 @@ def leave_behind(folder: Path) -> None:
     for name in ("__MACOSX", "@eaDir"):
         (folder / name).mkdir(parents=True)
         (folder / name / "._a.mp4").write_bytes(b"attributes")
+    (folder / "@eaDir" / "a.mp4").mkdir()
+    Image.fromarray(numbered_frame(0)).save(folder / "@eaDir" / "a.mp4" / "thumb.jpg")
     for name in ("._a.mp4", ".DS_Store", "Thumbs.db", "desktop.ini"):
         (folder / name).write_bytes(b"attributes")
 
