@@ -20,6 +20,7 @@ from datasets.prepare.footage import Footage, RecordClip, Unreadable, WholeClip
 from datasets.prepare.records import SUFFIXES as RECORD_SUFFIXES
 from datasets.prepare.records import find_records
 from datasets.prepare.splits import identity
+from datasets.remarks import remark_left_out
 from datasets.video import CONTAINER_SUFFIXES, VideoError, is_clip, natural_order
 from errors import UserError
 
@@ -43,7 +44,12 @@ def find_clips(folder: Path, metadata: Path | None) -> list[Listed]:
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
-    listed = read_boxes(metadata, folder) if metadata is not None else _walk_splits(folder)
+    left_out: list[Path] = []
+    if metadata is not None:
+        listed = read_boxes(metadata, folder)
+    else:
+        listed = _walk_splits(folder, left_out)
+    remark_left_out(folder, left_out)
     if not listed:
         raise UserError(f"{folder}: no clip in it; {LAYOUT}, or a TFRecord file")
     for clip in listed:
@@ -73,13 +79,13 @@ def in_splits(listed: Iterable[Listed], splits: dict[str, str]) -> list[Candidat
     return sorted(found, key=lambda clip: (clip.split, natural_order(clip.name)))
 
 
-def _walk_splits(folder: Path) -> list[Listed]:
+def _walk_splits(folder: Path, left_out: list[Path]) -> list[Listed]:
     entries = _entries(folder)
     splits = [entry for entry in entries if entry.name in PARTITIONS and entry.is_dir()]
     if not splits:
-        return [Listed(name, None, footage) for name, footage in _walk_wrapped(folder)]
+        return [Listed(name, None, footage) for name, footage in _walk_wrapped(folder, left_out)]
     for entry in entries:
-        if entry not in splits and next(_walk_entry(entry, []), None) is not None:
+        if entry not in splits and next(_walk_entry(entry, [], []), None) is not None:
             raise UserError(
                 f"{entry}: has clips, but lies beside {splits[0].name}/; move it into one of "
                 f"{', '.join(f'{name}/' for name in PARTITIONS)}, or away"
@@ -87,34 +93,43 @@ def _walk_splits(folder: Path) -> list[Listed]:
     return [
         Listed(name, PARTITIONS[entry.name], footage)
         for entry in splits
-        for name, footage in _walk_wrapped(entry)
+        for name, footage in _walk_wrapped(entry, left_out)
     ]
 
 
-def _walk_wrapped(folder: Path) -> Iterator[tuple[str, Footage]]:
+def _walk_wrapped(folder: Path, left_out: list[Path]) -> Iterator[tuple[str, Footage]]:
     entries = _entries(folder)
     if [entry.name for entry in entries if entry.is_dir()] == [WRAPPER]:
         (wrapper,) = (entry for entry in entries if entry.is_dir())
         if not _holds_frames(wrapper):
             entries = [entry for entry in entries if entry != wrapper] + _entries(wrapper)
     for entry in entries:
-        yield from _walk_entry(entry, [])
+        yield from _walk_entry(entry, [], left_out)
 
 
-def _walk_entry(path: Path, above: Sequence[str]) -> Iterator[tuple[str, Footage]]:
-    """Name and footage of a clip, or of all clips below a folder."""
+def _walk_entry(
+    path: Path, above: Sequence[str], left_out: list[Path]
+) -> Iterator[tuple[str, Footage]]:
+    """Name and footage of a clip, or of all clips below a folder; other files and empty folders go
+    to `left_out`.
+    """
     if path.is_dir():
         if path.is_symlink() and path.parent.resolve().is_relative_to(path.resolve()):
             raise UserError(f"{path}: a link to a folder that it lies in; remove it")
         if _holds_frames(path):
             yield "#".join([*above, path.name]), WholeClip(path)
             return
-        for entry in _entries(path):
-            yield from _walk_entry(entry, [*above, path.name])
+        entries = _entries(path)
+        if not entries:
+            left_out.append(path)
+        for entry in entries:
+            yield from _walk_entry(entry, [*above, path.name], left_out)
     elif path.suffix.lower() in RECORD_SUFFIXES:
         yield from _records(path, "#".join([*above, path.stem]))
     elif is_clip(path):
         yield "#".join([*above, path.stem]), WholeClip(path)
+    else:
+        left_out.append(path)
 
 
 def _entries(folder: Path) -> list[Path]:

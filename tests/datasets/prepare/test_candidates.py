@@ -135,10 +135,12 @@ def test_identities_are_kept_apart(tmp_path):
     assert len(found) == 12
 
 
-def test_leftovers_are_no_clips(tmp_path):
+def test_leftovers_are_no_clips(tmp_path, caplog):
+    """Nor are empty folders, which are told."""
     write_clip(tmp_path / "train" / "a.mp4", 2)
     for folder in (tmp_path, tmp_path / "train", tmp_path / "train" / "b"):
         leave_behind(folder)
     write_clip(tmp_path / "train" / "b" / "c.mp4", 2)
     (tmp_path / "train" / "empty").mkdir()
     assert [clip.name for clip in find_clips(tmp_path, None)] == ["a", "b#c"]
+    assert [record.getMessage() for record in caplog.records] == [f"{tmp_path}: left out 1 folders"]
