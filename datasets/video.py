@@ -36,6 +36,7 @@ from datasets.container import (
 )
 from datasets.frame_folder import stated_frame_rate
 from datasets.images import IMAGE_SUFFIXES, describe_contents, read_image
+from datasets.leftovers import own_entries
 from datasets.source import Frame, Frames
 from errors import UserError
 
@@ -276,7 +277,7 @@ class _FolderReader:
     def __init__(self, path: Path, frame_rate: Fraction) -> None:
         self.path = path
         self.frame_rate = stated_frame_rate(path) or frame_rate
-        names = [entry.name for entry in path.iterdir() if not entry.name.startswith(".")]
+        names = [entry.name for entry in own_entries(path)]
         frames = [name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES]
         if not frames:
             raise VideoError(
