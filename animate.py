@@ -6,6 +6,7 @@ with the newest checkpoint under runs/. If it can swap backgrounds, a third clip
 
 import argparse
 import sys
+import traceback
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -34,7 +35,7 @@ from cli import (
 )
 from datasets.crops import parse_box
 from datasets.excerpt import parse_time
-from errors import UserError
+from errors import UserError, in_one_line
 from machine import keep_freed_memory
 from metrics.detectors.build import DETECTORS, build_detector
 
@@ -130,12 +131,17 @@ def run_jobs(
         print(f"{number} of {len(jobs)}: {job.source} by {job.driving}")
         try:
             done = run_one(animator, job, wanted)
-        except UserError as error:
-            if debug:
-                raise
+        except MemoryError:  # of this process, and so of every other job too
+            raise
+        except Exception as error:
             num_failed += 1
-            print(f"animate.py: error: {error}", file=sys.stderr)
-            results.add({**row, "status": "failed", "error": str(error)})
+            reason = in_one_line(error)
+            if not isinstance(error, UserError):
+                reason = f"{job.driving}: {reason}"
+            if debug:
+                traceback.print_exception(error)
+            print(f"animate.py: error: {reason}", file=sys.stderr)
+            results.add({**row, "status": "failed", "error": reason})
             continue
         results.add({**row, "status": "done", **describe_row(done)})
     print(f"{results.path}: {len(jobs)} animations, {num_failed} failed")

@@ -34,14 +34,14 @@ def main(arguments: argparse.Namespace) -> None:
         path = Path(arguments.checkpoint) if arguments.checkpoint else newest_checkpoint()
         animator = Animator.load(path, arguments.config, arguments.device, arguments.precision)
         print(f"networks in {animator.precision} on {animator.device}")
-        serve(animator, arguments.host, arguments.port)
+        serve(animator, arguments.host, arguments.port, arguments.debug)
 
 
-def serve(animator: Animator, host: str, port: int) -> None:
+def serve(animator: Animator, host: str, port: int, debug: bool) -> None:
     """Until Ctrl-C or SIGTERM."""
     from web.page import SCRIPT, STYLE, Page
 
-    page = Page(animator)
+    page = Page(animator, debug)
     try:
         _, address, _ = page.blocks.launch(
             server_name=host,

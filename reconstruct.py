@@ -5,8 +5,9 @@ With --compare: two such evaluations side by side.
 
 import argparse
 import sys
-from collections.abc import Sequence
-from contextlib import ExitStack
+import traceback
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import openmp  # noqa: F401
@@ -31,8 +32,9 @@ from config import DataConfig
 from config_file import load_config
 from datasets.build import build_puppets, build_source, preflight
 from datasets.source import ClipSource, Frame
+from datasets.video import VideoError
 from datasets.video_writer import VideoWriter
-from errors import UserError
+from errors import UserError, in_one_line
 from evaluation.build import MODEL_REGION, REGION_FINDERS, build_plan
 from evaluation.compare import compare_runs
 from evaluation.measures import FrameMetrics, Measure
@@ -48,10 +50,10 @@ ERROR_GAIN = 4  # of the last column: an error of a quarter of the range is whit
 COLUMNS = ("source", "driving", "prediction", f"{ERROR_GAIN}x error")
 
 
-def main(arguments: argparse.Namespace) -> None:
+def main(arguments: argparse.Namespace) -> int:
     if arguments.compare is not None:
         print(compare_runs(*arguments.compare))
-        return
+        return 0
     path = Path(arguments.checkpoint)
     device = pick_device(arguments.device)
     config = None if arguments.config is None else load_config(arguments.config)
@@ -104,18 +106,23 @@ def main(arguments: argparse.Namespace) -> None:
 
     names = [clip.name for clip in clips.clips]
     with replacing_results(output, names, saves_frames=arguments.save_frames) as results:
-        measured = [
-            measure_clip(
-                EightBit(movers[name]),
-                clips,
-                index,
-                plan.measures,
-                results,
-                batch_size=arguments.batch_size,
-                save_frames=arguments.save_frames,
-            )
-            for index in tqdm(range(len(names)), unit="clip", disable=None)
-        ]
+        measured: list[MeasuredClip] = []
+        failed: dict[str, str] = {}  # clips, with the reason
+        for index in tqdm(range(len(names)), unit="clip", disable=None):
+            with noted_failure(names[index], failed, debug=arguments.debug):
+                measured.append(
+                    measure_clip(
+                        EightBit(movers[name]),
+                        clips,
+                        index,
+                        plan.measures,
+                        results,
+                        batch_size=arguments.batch_size,
+                        save_frames=arguments.save_frames,
+                    )
+                )
+        if not measured:
+            raise UserError(f"none of {len(names)} clips could be measured: {failed[names[0]]}")
         summaries = summarize(measured)
         about = {
             "checkpoint": str(path),
@@ -131,6 +138,7 @@ def main(arguments: argparse.Namespace) -> None:
             "saved_frames": arguments.save_frames,
             "measured_with": {kind: found._asdict() for kind, found in plan.conventions.items()},
             "left_out": plan.left_out,
+            "failed": failed,
         }
         write_report(results, about, summaries, measured)
         write_page(results / PAGE_FILE, about, summaries, measured, COLUMNS, published)
@@ -138,6 +146,29 @@ def main(arguments: argparse.Namespace) -> None:
     if published is not None:
         print(console_text(published, summaries))
     print(f"{output}: {PAGE_FILE}, metrics.json, metrics.csv, frames.csv, clips/")
+    if failed:
+        print(f"{len(failed)} of {len(names)} clips failed and are in none of these numbers")
+    return 1 if failed else 0
+
+
+@contextmanager
+def noted_failure(name: str, failed: dict[str, str], *, debug: bool) -> Iterator[None]:
+    """Note in `failed` what goes wrong with the clip `name`, and go on.
+
+    What goes wrong with the model, the memory or the disk goes wrong with every clip, and is
+    raised: any UserError but a VideoError, OSError, MemoryError.
+    """
+    try:
+        yield
+    except (MemoryError, torch.OutOfMemoryError, OSError):
+        raise
+    except Exception as error:
+        if isinstance(error, UserError) and not isinstance(error, VideoError):
+            raise
+        if debug:
+            traceback.print_exception(error)
+        failed[name] = in_one_line(error)
+        print(f"reconstruct.py: error: clip {name}: {failed[name]}", file=sys.stderr)
 
 
 def first_clips(data: DataConfig, split: str, num_clips: int | None) -> ClipSource:

@@ -28,7 +28,7 @@ from auto_settings import resolve
 from cli import add_device_argument, pick_device, positive_int, run_entry_point
 from config import Config
 from config_file import dump_config, load_config, override_config
-from datasets.build import build_pairs, build_source, preflight
+from datasets.build import build_pairs, build_source, leave_out_single_frames, preflight
 from datasets.clips import ClipFolder
 from datasets.pairs import FramePairs
 from datasets.source import ClipSource
@@ -72,6 +72,7 @@ def set_up(arguments: argparse.Namespace) -> Trainer | None:
     distributed.check_agreement(facts(inputs))
     share_num_frames(inputs.pairs.clips)
     with distributed.shared_errors():
+        leave_out_single_frames(inputs.pairs, inputs.config)
         return build_trainer(inputs)
 
 

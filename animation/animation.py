@@ -33,7 +33,8 @@ class Animation:
     """A source and what moves it, all at the model's size.
 
     Attributes:
-        frame_rate: of the driving frames and so of the result.
+        frame_rate: of the driving frames and so of the result; the average where it varies.
+        times: of frames that are not evenly spaced, else None; see `datasets.timing`.
         num_frames: of the driving frames; None where nobody knows. The result has as many, fewer
             where a background ends it or a clip is damaged.
         reference: None where motion refers to no frame.
@@ -58,6 +59,7 @@ class Animation:
         self.source = source
         self.is_transparent = is_transparent
         self.frame_rate = driving.frame_rate
+        self.times = driving.times
         self.num_frames = driving.num_frames
         self.reference = reference
         self.notes = notes

@@ -161,7 +161,7 @@ class Animator:
             backgrounds, more = open_backgrounds(
                 background,
                 source_frame,
-                driving.frame_rate,
+                driving,
                 self.saved.config.data,
                 settings.background_end,
             )
@@ -172,7 +172,7 @@ class Animator:
             name,
             motion=settings.motion or "relative",
             adapt_scale=settings.adapt_scale,
-            smoothing=Smoothing(driving.frame_rate) if settings.smooth else None,
+            smoothing=Smoothing(driving.frame_rate, driving.times) if settings.smooth else None,
         )
         # What reads the clip comes last, when nothing else can be refused.
         driving = self._fit_driving(driving, settings.crop_driving, notes)
@@ -249,7 +249,7 @@ class Animator:
             return driving.fitted(lambda _, frame: fit_whole(frame, data))
         if crop == "auto":
             driving.require_repeatable("--crop-driving auto")
-            boxes, how = self.cropper.clip_boxes(driving.frames, driving.frame_rate)
+            boxes, how = self.cropper.clip_boxes(driving.frames, driving.frame_rate, driving.times)
             notes.append(f"{driving.name}: {how}")
             return driving.fitted(lambda index, frame: cut_out(frame, boxes[index], self.size))
         first, driving = driving.first()

@@ -5,7 +5,7 @@ are the movements of the head or body itself. That is what the animation of a he
 """
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from functools import partial
 from typing import NamedTuple, Protocol
@@ -20,6 +20,7 @@ from branches.masks import MaskBranch
 from branches.motion import MotionBranch
 from datasets.crops import Box, as_text, centre_box, cut_out, with_aspect
 from datasets.source import Frame
+from datasets.timing import Clock, Times
 from errors import UserError
 from metrics.detectors.detector import Detector
 from metrics.detectors.dlib_face import DlibFace
@@ -121,7 +122,9 @@ class Cropper:
         name, box = found
         return FigureCrop(box, f"cropped around {name} to {as_text(box)}")
 
-    def clip_boxes(self, frames: Iterable[Frame], frame_rate: Fraction) -> ClipCrop:
+    def clip_boxes(
+        self, frames: Iterable[Frame], frame_rate: Fraction, times: Times | None = None
+    ) -> ClipCrop:
         """Crops that glide with the figure of a clip; memory does not grow with its frames.
 
         Every few frames are searched, and what found the figure most often counts. Its boxes are
@@ -129,6 +132,7 @@ class Cropper:
 
         Args:
             frames: uint8 H x W x 3 each, at `frame_rate` per second; at least one.
+            times: of frames that are not evenly spaced; see `datasets.timing`.
         """
         period = max(1, round(frame_rate * SIGHTING_SECONDS))
         sightings: dict[str, list[Sighting]] = {finder.name: [] for finder in self._finders}
@@ -146,7 +150,9 @@ class Cropper:
             return ClipCrop([box] * num_frames, how)
         num_searched = math.ceil(num_frames / period)
         how = f"cropped around {name}, seen in {len(best)} of the {num_searched} frames searched"
-        return ClipCrop(glide(best, num_frames, float(frame_rate), image_size), how)
+        clock = Clock(frame_rate, times)
+        seconds = [float(clock.begin(position)) for position in range(num_frames)]
+        return ClipCrop(glide(best, seconds, float(frame_rate), image_size), how)
 
     def _search(self, frame: Frame) -> tuple[str, Box] | None:
         """What found a figure first, and the crop around it."""
@@ -231,22 +237,33 @@ def moved_inside(box: Box, image_size: tuple[int, int]) -> Box:
 
 
 def glide(
-    sightings: list[Sighting], num_frames: int, frame_rate: float, image_size: tuple[int, int]
+    sightings: list[Sighting],
+    seconds: Sequence[float],
+    frame_rate: float,
+    image_size: tuple[int, int],
 ) -> list[Box]:
-    """A crop for each of `num_frames` frames from those of some of them, in order, of one shape.
+    """A crop for each frame from those of some of them, in order, of one shape.
 
     Single outliers are dropped; between sightings the crop goes in a straight line.
+
+    Args:
+        seconds: when each frame is shown. frame_rate: the average.
     """
-    positions = [sighting.position for sighting in sightings]
+    seen_at = [seconds[sighting.position] for sighting in sightings]
+    moments = np.arange(seconds[-1] * frame_rate + 1) / frame_rate  # evenly spaced, to be filtered
     seen = np.array([sighting.box for sighting in sightings])
     tracks = np.column_stack([seen[:, :2] + seen[:, 2:] / 2, seen[:, 2]])  # middle, width
     tracks = median_filter(tracks, size=(MEDIAN_SIGHTINGS, 1), mode="nearest")
-    seconds = (MIDDLE_SECONDS, MIDDLE_SECONDS, WIDTH_SECONDS)
+    deviations = (MIDDLE_SECONDS, MIDDLE_SECONDS, WIDTH_SECONDS)
     x, y, widths = (
-        gaussian_filter1d(
-            np.interp(range(num_frames), positions, track), deviation * frame_rate, mode="nearest"
+        np.interp(
+            seconds,
+            moments,
+            gaussian_filter1d(
+                np.interp(moments, seen_at, track), deviation * frame_rate, mode="nearest"
+            ),
         )
-        for track, deviation in zip(tracks.T, seconds, strict=True)
+        for track, deviation in zip(tracks.T, deviations, strict=True)
     )
     heights = widths * seen[0, 3] / seen[0, 2]
     boxes = np.column_stack([x - widths / 2, y - heights / 2, widths, heights])

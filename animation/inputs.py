@@ -12,12 +12,19 @@ import numpy as np
 
 from checkpoint import Checkpoint
 from config import DataConfig
-from datasets.backgrounds import BackgroundEnd, open_background, parse_color, still_background
+from datasets.backgrounds import (
+    BackgroundEnd,
+    open_background,
+    parse_color,
+    still_background,
+)
 from datasets.build import build_source
 from datasets.container import DEFAULT_FRAME_RATE
 from datasets.crops import Box, centre_box, with_aspect
+from datasets.excerpt import Excerpt
 from datasets.images import fit_frames, read_image
 from datasets.source import ClipSource, Frame
+from datasets.timing import Clock, Times, uneven_times
 from datasets.video import VideoReader, open_clip
 from errors import UserError
 
@@ -30,14 +37,17 @@ DrivingFrames = str | Path | VideoReader | Iterable[Frame]
 class Driving(NamedTuple):
     """The driving frames, in any size.
 
+    frame_rate: frames per second; the average of frames that are not evenly spaced.
     num_frames: None for an iterator, which can be read only once.
     name: for messages.
+    times: of frames that are not evenly spaced; see `datasets.timing`.
     """
 
     frames: Iterable[Frame]
     frame_rate: Fraction
     num_frames: int | None
     name: str
+    times: Times | None = None
 
     def fitted(self, fit: Callable[[int, Frame], Frame]) -> "Driving":
         """The same frames, each changed by `fit`, which also gets its position."""
@@ -67,7 +77,8 @@ def open_driving(frames: DrivingFrames) -> Driving:
     if isinstance(frames, str | Path):
         frames = open_clip(frames)
     if isinstance(frames, VideoReader):
-        return Driving(frames, frames.frame_rate, frames.num_frames, str(frames.path))
+        times = frames.uneven_times if isinstance(frames, Excerpt) else uneven_times(frames)
+        return Driving(frames, frames.frame_rate, frames.num_frames, str(frames.path), times)
     num_frames = len(frames) if isinstance(frames, list | tuple | np.ndarray) else None
     name = "driving frames"
     return Driving(frames, DEFAULT_FRAME_RATE, num_frames, name).fitted(
@@ -95,7 +106,7 @@ def require_picture(array: Frame, name: str) -> Frame:
 def open_backgrounds(
     background: Picture,
     source: Frame,
-    frame_rate: Fraction,
+    driving: Driving,
     data: DataConfig,
     end: BackgroundEnd | None,
 ) -> tuple[Iterable[Frame] | None, list[str]]:
@@ -103,7 +114,7 @@ def open_backgrounds(
 
     Args:
         source: at the model's size; its own background may be wanted.
-        frame_rate: of the driving frames.
+        driving: frames that state their rate or times.
         end: what follows the last frame of a clip; None: the default.
 
     Raises:
@@ -114,14 +125,15 @@ def open_backgrounds(
     is_clip = False
     if isinstance(background, np.ndarray):
         picture = require_picture(background, "background")
-        frames = still_background(picture, data.size, data.fit, frame_rate)
+        frames = still_background(picture, data.size, data.fit)
     elif str(background) == TRANSPARENT:
         frames = None
     elif str(background) == SOURCE:
         frames = repeat(source)
     else:
         text = str(background)
-        opened = open_background(text, data.size, data.fit, frame_rate, end or "loop")
+        clock = Clock(driving.frame_rate, driving.times)
+        opened = open_background(text, data.size, data.fit, clock, end or "loop")
         if is_file_name(text):
             notes = describe_fit(text, opened.original_size, data)
         frames, is_clip = opened, not opened.is_still

@@ -171,10 +171,15 @@ def _prepare(animator: Animator, job: Job, wanted: Wanted) -> _Prepared:
     sound = choose_sound(wanted.audio, job.driving, start, job.output)
     # Refuses what cannot be written before the clip is searched for crops and reference frame.
     transparent = is_transparent(job.background)
-    VideoWriter(job.output, clip.frame_rate, transparent=transparent, sound=sound)
+    writer = VideoWriter(job.output, clip.frame_rate, transparent=transparent, sound=sound)
     animation = animator.prepare(
         job.source, clip, job.background, wanted.settings, with_masks=with_masks
     )
+    if writer.is_folder and animation.times is not None:
+        animation.notes.append(
+            f"{job.driving}: its frames are not evenly spaced; {job.output} gets "
+            f"{float(clip.frame_rate):.4g} a second, so that some are there twice and some are not"
+        )
     return _Prepared(animation, wanted.layout, sound)
 
 

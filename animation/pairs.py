@@ -1,6 +1,7 @@
 """Which animations to make: every source with every clip, or the pairs of a table."""
 
 import csv
+import logging
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -10,9 +11,12 @@ from pathlib import Path
 from animation.inputs import is_file_name
 from animation.jobs import Job
 from datasets.images import IMAGE_SUFFIXES
+from datasets.leftovers import own_entries, without_empty_folders
 from datasets.remarks import remark_left_out
 from datasets.video import is_clip, natural_order
 from errors import UserError
+
+logger = logging.getLogger(__name__)
 
 _LONGEST_NAME = 200  # bytes; file systems take 255, and while it is written a name is longer
 _COLUMNS = ("source", "driving", "background", "output")  # of a table; two are required
@@ -113,7 +117,9 @@ def _list_images(folder: Path) -> list[Path]:
 
 
 def _list_clips(folder: Path) -> list[Path]:
-    entries = _visible(folder)
+    entries, num_empty = without_empty_folders(_visible(folder))
+    if num_empty:
+        logger.warning("--driving %s: %d empty folders are left out", folder, num_empty)
     clips = [path for path in entries if is_clip(path)]
     remark_left_out(f"--driving {folder}", (entry for entry in entries if entry not in clips))
     return clips
@@ -123,7 +129,7 @@ def _holds_clips(path: Path) -> bool:
     """Whether `path` is a folder of clips, not a clip whose frames are files in a folder."""
     if not path.is_dir():
         return False
-    entries = _visible(path)
+    entries, _ = without_empty_folders(_visible(path))
     frames = [entry for entry in entries if entry.suffix.lower() in IMAGE_SUFFIXES]
     clips = [entry for entry in entries if is_clip(entry) and entry not in frames]
     if frames and clips:
@@ -135,5 +141,4 @@ def _holds_clips(path: Path) -> bool:
 
 
 def _visible(folder: Path) -> list[Path]:
-    entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
-    return sorted(entries, key=lambda entry: natural_order(entry.name))
+    return sorted(own_entries(folder), key=lambda entry: natural_order(entry.name))

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from datasets.timing import Times
 from modules.keypoint_detector import Keypoints
 
 SPEED_CUTOFF = 1.0  # Hz, of the low-pass filter of the speed, as published
@@ -18,24 +19,36 @@ class Smoothing(NamedTuple):
     """Settings of the filter.
 
     frame_rate: of the driving clip, frames per second.
+    times: of frames that are not evenly spaced; see `datasets.timing`.
     min_cutoff: Hz, greater than 0; what swings faster is jitter while nothing moves. Smaller
         values smooth more.
     beta: Hz per unit a second; how much the cutoff grows with the speed. Greater values lag less.
     """
 
     frame_rate: Fraction | float
+    times: Times | None = None
     # Chosen on puppets and real heads: the keypoints' second differences fall to 0.6 of what they
     # were, and the keypoints come 0.7 to 1 frame late. Half the beta: 0.5, 1 to 1.3 frames late;
     # twice the beta: 0.7, 0.5 to 0.8.
     min_cutoff: float = 1.0
     beta: float = 10.0
 
+    def rate_before(self, position: int) -> float:
+        """1 / the seconds between frame `position` and the one before it."""
+        if self.times is None or position == 0 or position >= len(self.times):
+            return float(self.frame_rate)
+        return float(1 / (self.times[position] - self.times[position - 1]))
+
 
 class FilterState(NamedTuple):
-    """Smoothed value and smoothed speed (units a second) at the last frame: 1 x ... both."""
+    """Smoothed value and smoothed speed (units a second) at the last frame: 1 x ... both.
+
+    num_frames: so far.
+    """
 
     value: Tensor
     speed: Tensor
+    num_frames: int
 
 
 def one_euro(
@@ -54,19 +67,19 @@ def one_euro(
     Raises:
         ValueError: a setting is out of range.
     """
-    rate = float(smoothing.frame_rate)
-    if rate <= 0 or smoothing.min_cutoff <= 0 or smoothing.beta < 0:
+    if smoothing.frame_rate <= 0 or smoothing.min_cutoff <= 0 or smoothing.beta < 0:
         raise ValueError(f"frame_rate and min_cutoff must be > 0 and beta >= 0, not {smoothing}")
     if state is None:
-        state = FilterState(values[:1], torch.zeros_like(values[:1]))
+        state = FilterState(values[:1], torch.zeros_like(values[:1]), 0)
     smoothed = []
     for value in values.split(1):
+        rate = smoothing.rate_before(state.num_frames)
         speed = (value - state.value) * rate
         speed = state.speed.lerp(speed, SPEED_CUTOFF / (SPEED_CUTOFF + rate / (2 * math.pi)))
         cutoff = smoothing.min_cutoff + smoothing.beta * speed.abs()
         # The published 1 / (1 + tau / period), with tau = 1 / (2 pi cutoff).
         weight = cutoff / (cutoff + rate / (2 * math.pi))
-        state = FilterState(state.value.lerp(value, weight), speed)
+        state = FilterState(state.value.lerp(value, weight), speed, state.num_frames + 1)
         smoothed.append(state.value)
     return torch.cat(smoothed), state
 

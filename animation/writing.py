@@ -62,11 +62,12 @@ def write_animation(
         animation.frame_rate,
         transparent=animation.is_transparent,
         sound=output.sound,
+        times=animation.times,
     )
     masks = None
     if output.masks_path is not None:
         as_folder = output.path.is_dir()
-        masks = _open_masks(output.masks_path, animation.frame_rate, as_folder)
+        masks = _open_masks(output.masks_path, animation, as_folder)
     if overlapped is None:
         overlapped = animation.device.type != "cpu"
     num_frames = 0
@@ -105,10 +106,10 @@ def _draw(batch: AnimatedBatch, layout: Layout, masks: VideoWriter | None) -> _D
     return _Drawn(batch, layout.arrange(batch), mask_frames)
 
 
-def _open_masks(path: Path, frame_rate: Fraction, as_folder: bool) -> VideoWriter:
+def _open_masks(path: Path, animation: Animation, as_folder: bool) -> VideoWriter:
     """The writer of --save-masks, whose `path` the user did not give."""
     try:
-        return VideoWriter(path, frame_rate, as_folder=as_folder)
+        return VideoWriter(path, animation.frame_rate, as_folder=as_folder, times=animation.times)
     except UserError as error:
         raise UserError(f"--save-masks {error} (the name follows from --output)") from None
 

@@ -1,20 +1,21 @@
-"""What stands behind the animated figure: a colour, a picture, or a clip in step with the driving.
-
-A clip's frames are taken to be evenly spaced at its average frame rate.
+"""What stands behind the animated figure: a colour, a picture, or a clip in step with the driving
+one.
 """
 
 import re
 from collections.abc import Iterable, Iterator
 from fractions import Fraction
-from itertools import count, islice
+from itertools import count
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
 
+from datasets.container import DEFAULT_FRAME_RATE
 from datasets.images import Fit, fit_frames, open_image, read_image
 from datasets.source import Frame
+from datasets.timing import Clock, uneven_times
 from datasets.video import CONTAINER_SUFFIXES, KINDS, open_clip
 from errors import UserError
 
@@ -25,13 +26,23 @@ COLOR = re.compile(r"#([0-9a-fA-F]{3}|[0-9a-fA-F]{6})")
 ADVICE = f"give an image, a video ({KINDS}), a folder of frames, or a colour such as #00ff00"
 
 
-class BackgroundFrames:
-    """Frame i is what `frames`, at `background_rate`, show at the time of driving frame i.
+class _Shown(NamedTuple):
+    """A frame and when it ends, in seconds."""
 
-    An iterable of uint8 H x W x 3 frames of `size` (height, width); both rates are in frames per
-    second. Where `frames` end, `loop` starts them again, `hold` keeps the last one for ever and
-    `stop` ends the iteration; None is for one picture, which stays. While the picture stays the
-    same, so does the array. No more than one frame is kept in memory.
+    frame: Frame
+    end: Fraction
+
+
+class BackgroundFrames:
+    """Frame i is the one of `frames` that is on the screen when driving frame i begins.
+
+    An iterable of uint8 H x W x 3 frames of `size` (height, width). Where `frames` end, `loop`
+    starts them again, `hold` keeps the last one for ever and `stop` ends the iteration; None is for
+    one picture, which stays. While the picture stays the same, so does the array. No more than one
+    frame is kept in memory.
+
+    Args:
+        clock, driving_clock: when `frames` and the driving frames are shown.
 
     Attributes:
         is_still: one picture, not a clip.
@@ -44,49 +55,54 @@ class BackgroundFrames:
     def __init__(
         self,
         frames: Iterable[Frame],
-        background_rate: Fraction,
+        clock: Clock,
         size: tuple[int, int],
         fit: Fit,
-        frame_rate: Fraction,
+        driving_clock: Clock,
         end: BackgroundEnd | None,
     ) -> None:
         self.is_still = end is None
         self._frames = frames
-        self._frames_per_step = background_rate / frame_rate
+        self._clock = clock
+        self._driving_clock = driving_clock
         self._size = size
         self._fit: Fit = fit
         self._end = end
-        height, width = next(self._successive()).shape[:2]
+        height, width = next(self._successive()).frame.shape[:2]
         self.original_size = (height, width)
 
     def __iter__(self) -> Iterator[Frame]:
         successive = self._successive()
-        latest = next(successive)
-        position, shown = 0, self._fitted(latest)
+        latest: _Shown | None = next(successive)
+        assert latest is not None
+        current = latest.frame
+        shown = self._fitted(current)
         for step in count():
-            wanted = int(step * self._frames_per_step)
-            before = latest
-            for following in islice(successive, wanted - position):
-                latest = following
-                position += 1
-            if position < wanted and self._end == "stop":
-                return
-            if latest is not before:
-                shown = self._fitted(latest)
+            before, now = current, self._driving_clock.begin(step)
+            while latest is not None and latest.end <= now:
+                latest = next(successive, None)
+                if latest is not None:
+                    current = latest.frame
+                elif self._end == "stop":
+                    return
+            if current is not before:
+                shown = self._fitted(current)
             yield shown
 
-    def _successive(self) -> Iterator[Frame]:
+    def _successive(self) -> Iterator[_Shown]:
         """The frames in order, as often as `end` says."""
+        elapsed = Fraction(0)  # until this pass began
         try:
             while True:
-                is_empty = True
+                num_frames = 0
                 for frame in self._frames:
-                    is_empty = False
-                    yield frame
-                if is_empty:
+                    num_frames += 1
+                    yield _Shown(frame, elapsed + self._clock.begin(num_frames))
+                if num_frames == 0:
                     raise ValueError("a background needs at least one frame")
                 if self._end != "loop":
                     return
+                elapsed += self._clock.begin(num_frames)
         except UserError as error:
             raise UserError(f"--background {error}; {ADVICE}") from None
 
@@ -95,12 +111,12 @@ class BackgroundFrames:
 
 
 def open_background(
-    text: str, size: tuple[int, int], fit: Fit, frame_rate: Fraction, end: BackgroundEnd
+    text: str, size: tuple[int, int], fit: Fit, driving_clock: Clock, end: BackgroundEnd
 ) -> BackgroundFrames:
     """The background that a user named: a colour (#00ff00), an image or a clip.
 
     A clip is a video, an animated GIF or a folder of frames, read as it is shown; a png is always
-    a picture. `frame_rate` is that of the driving clip, `end` says what follows a clip's last
+    a picture. `driving_clock` is that of the driving clip, `end` says what follows a clip's last
     frame that can be decoded.
 
     Raises:
@@ -108,14 +124,15 @@ def open_background(
     """
     color = parse_color(text)
     if color is not None:
-        return still_background(solid_frame(color, size), size, fit, frame_rate)
+        return still_background(solid_frame(color, size), size, fit)
     try:
         if not _is_clip(Path(text)):
-            return still_background(read_image(text), size, fit, frame_rate)
+            return still_background(read_image(text), size, fit)
         clip = open_clip(text)
+        clock = Clock(clip.frame_rate, uneven_times(clip))
     except UserError as error:
         raise UserError(f"--background {error}; {ADVICE}") from None
-    return BackgroundFrames(clip, clip.frame_rate, size, fit, frame_rate, end)
+    return BackgroundFrames(clip, clock, size, fit, driving_clock, end)
 
 
 def parse_color(text: str) -> tuple[int, int, int] | None:
@@ -140,11 +157,10 @@ def solid_frame(color: tuple[int, int, int], size: tuple[int, int]) -> Frame:
     return np.full((*size, 3), color, np.uint8)
 
 
-def still_background(
-    image: Frame, size: tuple[int, int], fit: Fit, frame_rate: Fraction
-) -> BackgroundFrames:
+def still_background(image: Frame, size: tuple[int, int], fit: Fit) -> BackgroundFrames:
     """One picture, H x W x 3, behind every driving frame."""
-    return BackgroundFrames([image], frame_rate, size, fit, frame_rate, None)
+    clock = Clock(DEFAULT_FRAME_RATE)  # of no matter: it never ends
+    return BackgroundFrames([image], clock, size, fit, clock, None)
 
 
 def _is_clip(path: Path) -> bool:

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from config import Config, DataConfig
-from datasets.clips import ClipFolder, inspect_clips
+from datasets.clips import ClipFolder, ClipReport, inspect_clips
 from datasets.pack_writer import is_pack
 from datasets.packed import PackedClips
 from datasets.pairs import MAX_UNREADABLE_SHARE, FramePairs
@@ -47,22 +47,44 @@ def build_pairs(config: Config) -> FramePairs:
     Raises:
         UserError: as `build_source`, or fewer samples in an epoch than one batch needs.
     """
-    data, train = config.data, config.train
+    data = config.data
     pairs = FramePairs(build_source(data, "train"), data.repeats, data.augmentation, config.seed)
+    _require_a_batch(pairs, config)
+    return pairs
+
+
+def leave_out_single_frames(pairs: FramePairs, config: Config) -> None:
+    """Draw no more from clips with a single frame, whose pairs would be twice the same picture.
+
+    Of a folder of clips only those that were counted are known: see `preflight`.
+
+    Raises:
+        UserError: fewer samples are left than one batch needs.
+    """
+    clips = pairs.clips
+    if isinstance(clips, ClipFolder):
+        pairs.leave_out({i for i, count in clips.known_num_frames.items() if count < 2})
+    elif isinstance(clips, PackedClips):
+        pairs.leave_out({i for i, clip in enumerate(clips.packed) if clip.num_frames < 2})
+    _require_a_batch(pairs, config)
+
+
+def _require_a_batch(pairs: FramePairs, config: Config) -> None:
+    data, train = config.data, config.train
     if len(pairs) < train.batch_size:
         groups = "ids" if data.id_sampling else "clips"
         raise UserError(
             f"train.batch_size: {len(pairs.identities)} {groups} x {data.repeats} repeats, batch "
             f"size {train.batch_size}: nothing would train; raise data.repeats or lower the batch"
         )
-    return pairs
 
 
 def preflight(clips: ClipSource, max_unreadable: float = MAX_UNREADABLE_SHARE) -> str:
     """A few lines on what there is to train or evaluate on; every clip is opened, if not packed.
 
     Raises:
-        UserError: more than the share `max_unreadable` of the clips cannot be read; names them.
+        UserError: more than the share `max_unreadable` of the clips cannot be read; names them. No
+            clip has two frames.
     """
     if isinstance(clips, Puppets):
         height, width = clips.image_size
@@ -71,7 +93,9 @@ def preflight(clips: ClipSource, max_unreadable: float = MAX_UNREADABLE_SHARE) -
             f"{width} x {height} pixels"
         )
     if isinstance(clips, PackedClips):
-        return clips.inspect().summary()
+        report = clips.inspect()
+        _require_two_frames(report)
+        return report.summary()
     assert isinstance(clips, ClipFolder)
     report = inspect_clips(clips)
     if len(report.unreadable) > max_unreadable * report.num_clips:
@@ -82,4 +106,14 @@ def preflight(clips: ClipSource, max_unreadable: float = MAX_UNREADABLE_SHARE) -
             f"more than {max_unreadable:.0%}; remove or repair them: "
             f"{'; '.join(reasons[:_NUM_NAMED])}{more}"
         )
+    _require_two_frames(report)
     return report.summary()
+
+
+def _require_two_frames(report: ClipReport) -> None:
+    if report.too_short and len(report.too_short) + len(report.unreadable) == report.num_clips:
+        raise UserError(
+            f"{report.folder}: no clip has more than one frame, so source and driving frame would "
+            "be the same picture; give clips of two frames or more (images of one moving thing "
+            "belong in a folder of their own, which is one clip)"
+        )

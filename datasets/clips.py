@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from datasets.images import Fit, fit_frames
+from datasets.leftovers import own_entries, without_empty_folders
 from datasets.remarks import describe_entries, remark_left_out
 from datasets.source import Clip, Frame, Frames
 from datasets.video import MissingFrame, VideoError, is_clip, natural_order, open_clip
@@ -46,7 +47,7 @@ class ClipFolder:
         self.folder = Path(root) / split
         self.image_size = image_size
         self._fit: Fit = fit
-        self.paths = _list_clips(Path(root), split)
+        self.paths, self.num_empty_folders = _list_clips(Path(root), split)
         self.clips = with_identities(_unique_names(self.paths), id_sampling, self.folder)
         self.known_num_frames: dict[int, int] = {}  # of clips so far; worker processes inherit it
         self._reported: set[int] = set()
@@ -113,21 +114,23 @@ def with_identities(names: Sequence[str], id_sampling: bool, folder: Path) -> Se
     return [Clip(name, name.split("#")[0] if id_sampling else name) for name in names]
 
 
-def _list_clips(root: Path, split: str) -> list[Path]:
+def _list_clips(root: Path, split: str) -> tuple[list[Path], int]:
+    """The clips in order, and how many empty folders lie among them."""
     folder = root / split
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; data.root needs train/ and test/, where {LAYOUT}")
     if not folder.is_dir():
         raise UserError(
             f"{folder}: no such folder; data.root needs train/ and test/, where {LAYOUT}; "
-            f"{root} holds {describe_entries(root.iterdir())}"
+            f"{root} holds {describe_entries(own_entries(root))}"
         )
-    entries = [entry for entry in folder.iterdir() if not entry.name.startswith(".")]
+    entries, num_empty = without_empty_folders(own_entries(folder))
     clips = [entry for entry in entries if is_clip(entry)]
     if not clips:
-        raise UserError(f"{folder}: no clip in it; {LAYOUT}; it holds {describe_entries(entries)}")
+        found = describe_entries(own_entries(folder))
+        raise UserError(f"{folder}: no clip in it; {LAYOUT}; it holds {found}")
     remark_left_out(folder, (entry for entry in entries if entry not in clips))
-    return sorted(clips, key=lambda path: natural_order(path.name))
+    return sorted(clips, key=lambda path: natural_order(path.name)), num_empty
 
 
 def _unique_names(paths: Sequence[Path]) -> list[str]:
@@ -149,6 +152,7 @@ class ClipReport(NamedTuple):
     sizes: Mapping[tuple[int, int], int]  # (height, width) -> number of clips
     unreadable: Mapping[str, str]  # name -> reason, one line that names the file
     too_short: Sequence[str]  # names of clips with a single frame: source and driving are the same
+    num_empty_folders: int = 0
 
     def summary(self) -> str:
         """A few lines for the console."""
@@ -158,12 +162,17 @@ class ClipReport(NamedTuple):
             f"{self.folder}: {self.num_clips} clips, {self.num_identities} ids, "
             f"{self.num_frames} frames; height x width: {_first(listed, ', ') or 'unknown'}"
         ]
+        if self.num_empty_folders:
+            lines.append(f"{self.num_empty_folders} empty folders are left out")
         if self.unreadable:
             reasons = _first([*self.unreadable.values()], "\n  ")
             lines.append(f"{len(self.unreadable)} clips cannot be read:\n  {reasons}")
         if self.too_short:
             names = _first(self.too_short, ", ")
-            lines.append(f"{len(self.too_short)} clips have a single frame: {names}")
+            lines.append(
+                f"{len(self.too_short)} clips have a single frame and are left out of training: "
+                f"{names}"
+            )
         return "\n".join(lines)
 
 
@@ -190,6 +199,7 @@ def inspect_clips(source: ClipFolder) -> ClipReport:
         sizes=Counter(clip.size for _, clip in readable),
         unreadable={name: str(error) for name, error in named if isinstance(error, VideoError)},
         too_short=[name for name, clip in readable if clip.num_frames < 2],
+        num_empty_folders=source.num_empty_folders,
     )
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import av
 from av.container import InputContainer
+from av.stream import Disposition
 
 from datasets.images import describe_contents
 from errors import UserError
@@ -48,12 +49,24 @@ def open_video(path: Path) -> Iterator[tuple[InputContainer, av.VideoStream]]:
         reason = os_reason(error) if isinstance(error, OSError) else describe_contents(path)
         raise VideoError(f"{path}: not a video: {reason}") from None
     with container:
-        stream = container.streams.best("video")
-        if not isinstance(stream, av.VideoStream) or stream.codec_context is None:
+        stream = best_video(container)
+        if stream is None and container.streams.video:
+            raise VideoError(f"{path}: holds sound and a cover picture, but no video")
+        if stream is None or stream.codec_context is None:
             raise VideoError(f"{path}: holds no video that can be decoded")
         # A worker is one of many and wants few frames: threads would only decode ahead in vain.
         stream.codec_context.thread_count = 1
         yield container, stream
+
+
+def best_video(container: InputContainer) -> av.VideoStream | None:
+    """The video that a player would show; the cover picture of a song is none."""
+    for stream in (container.streams.best("video"), *container.streams.video):
+        if isinstance(stream, av.VideoStream) and not (
+            stream.disposition & Disposition.attached_pic
+        ):
+            return stream
+    return None
 
 
 def decode(packets: Iterable[av.Packet], begin: int | None = None) -> Iterator[av.VideoFrame]:

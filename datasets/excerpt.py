@@ -1,12 +1,14 @@
 """A part of a clip, given by times as people type them."""
 
 import re
+from bisect import bisect_left
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from itertools import islice
 from math import ceil
 
 from datasets.source import Frame, Frames
+from datasets.timing import Clock, Times, uneven_times
 from datasets.video import VideoError, VideoReader
 from errors import UserError
 
@@ -29,13 +31,18 @@ def parse_time(text: str) -> Fraction:
 
 
 class Excerpt:
-    """The frames of `clip` whose time lies in [start, end), as a VideoReader.
+    """The frames of `clip` that begin in [start, end), as a VideoReader.
 
-    Frame n is taken to be shown at n / frame_rate, also where the rate of the file varies. An
-    `end` behind the last frame is that of the clip. Times are in seconds.
+    Times are in seconds since the clip's first frame. An `end` behind the last frame is that of the
+    clip.
+
+    Attributes:
+        start: when the first frame begins; for its sound.
+        uneven_times: see `timing.uneven_times`; since `start`. The last frame ends at `end`, or
+            where the next one begins.
 
     Raises:
-        VideoError: no frame lies between `start` and `end`.
+        VideoError: no frame begins between `start` and `end`.
     """
 
     def __init__(
@@ -46,28 +53,37 @@ class Excerpt:
         self.path = clip.path
         self.frame_rate = clip.frame_rate
         self._clip = clip
-        self._first = ceil(start * self.frame_rate)
+        clock = Clock(clip.frame_rate, uneven_times(clip))
+        times = clock.times
         stop = clip.num_frames
-        if self._first >= stop:
-            length = _in_seconds(stop / self.frame_rate)
+        self._first = min(_first_from(start, clock), stop)
+        if self._first == stop:
+            length = _in_seconds(clock.begin(stop))
             raise VideoError(f"{self.path}: lasts {length}, cannot start at {_in_seconds(start)}")
         if end is not None:
-            stop = min(stop, ceil(end * self.frame_rate))
+            stop = min(stop, _first_from(end, clock))
             if end <= start:
                 raise VideoError(
                     f"{self.path}: starts at {_in_seconds(start)}, cannot end at {_in_seconds(end)}"
                 )
             if self._first >= stop:
                 raise VideoError(
-                    f"{self.path}: no frame from {_in_seconds(start)} to {_in_seconds(end)}; they "
-                    f"are {_in_seconds(1 / self.frame_rate)} apart"
+                    f"{self.path}: no frame from {_in_seconds(start)} to {_in_seconds(end)}; "
+                    + self._describe_gap(times)
                 )
         self.num_frames = stop - self._first
+        self.start = clock.begin(self._first)
+        self.uneven_times: Times | None = None
+        if times is not None:
+            last = times[stop] if end is None else min(times[stop], end)
+            begins = times[self._first : stop]
+            self.uneven_times = [time - self.start for time in (*begins, last)]
 
-    @property
-    def start(self) -> Fraction:
-        """When the first frame is shown, in seconds since the first of the clip; for its sound."""
-        return self._first / self.frame_rate
+    def _describe_gap(self, times: Times | None) -> str:
+        if times is None:
+            return f"they are {_in_seconds(1 / self.frame_rate)} apart"
+        before, after = times[self._first - 1], times[self._first]
+        return f"one begins at {_in_seconds(before)}, the next at {_in_seconds(after)}"
 
     @property
     def times(self) -> Sequence[Fraction]:
@@ -91,6 +107,13 @@ class Excerpt:
                     f"{self.path}: the excerpt has no frame {frame}, only {self.num_frames}"
                 )
         return self._clip.read([self._first + frame for frame in frames])
+
+
+def _first_from(time: Fraction, clock: Clock) -> int:
+    """The first frame that begins at `time` or later; maybe behind the last one."""
+    if clock.times is None:
+        return ceil(time * clock.frame_rate)
+    return bisect_left(clock.times, time)
 
 
 def _in_seconds(seconds: Fraction) -> str:

@@ -1,6 +1,6 @@
 """Training samples: two frames of one clip, with every random choice seeded by its place."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -100,6 +100,13 @@ class FramePairs(Dataset[Pair]):
 
     def __len__(self) -> int:
         return self.length
+
+    def leave_out(self, clips: Collection[int]) -> None:
+        """Draw no more from the clips of these indices, nor from identities that have no other."""
+        repeats = self.length // len(self.identities)
+        kept = ([clip for clip in group if clip not in clips] for group in self.identities)
+        self.identities = [group for group in kept if group]
+        self.length = repeats * len(self.identities)
 
     def __getitem__(self, place: Place) -> Pair:
         rng = numpy_rng("sample", self.seed, *place)

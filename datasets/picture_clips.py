@@ -12,6 +12,7 @@ from datasets.clip_checks import check_range, stack_frames
 from datasets.container import MissingFrame, VideoError
 from datasets.frame_folder import stated_frame_rate
 from datasets.images import IMAGE_SUFFIXES, describe_contents, open_image, read_image
+from datasets.leftovers import own_entries
 from datasets.remarks import remark_left_out
 from datasets.source import Frame, Frames
 from errors import UserError
@@ -23,7 +24,7 @@ class FolderReader:
     def __init__(self, path: Path, frame_rate: Fraction) -> None:
         self.path = path
         self.frame_rate = stated_frame_rate(path) or frame_rate
-        names = [entry.name for entry in path.iterdir() if not entry.name.startswith(".")]
+        names = [entry.name for entry in own_entries(path)]
         frames = [name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES]
         if not frames:
             raise VideoError(

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -12,9 +13,8 @@ from av.audio.codeccontext import AudioCodecContext
 from av.audio.frame import AudioFrame
 from av.container import InputContainer, OutputContainer
 from av.filter import Graph
-from av.stream import Disposition
 
-from datasets.container import location, os_reason
+from datasets.container import best_video, location, os_reason
 from datasets.images import describe_contents
 from datasets.video_index import scan_packets
 from errors import UserError
@@ -96,7 +96,7 @@ class SoundTrack:
             assert isinstance(target, av.AudioStream)
             target.layout = "mono" if codec.channels == 1 else "stereo"
             target.bit_rate = BIT_RATE * target.channels
-            self._packets = _encoded(_decoded(packets, codec), target)
+            self._packets = _encoded(_decoded(packets, codec, sound.start), target)
         self._next = next(self._packets, None)
 
     def packets_before(self, end: Fraction) -> Iterator[av.Packet]:
@@ -124,8 +124,7 @@ def _open(path: Path) -> InputContainer:
 
 def _beginning(path: Path, container: InputContainer, sound: av.AudioStream) -> Fraction:
     """When the first picture is shown; without any, when the sound begins."""
-    video = container.streams.best("video")
-    if isinstance(video, av.VideoStream) and not video.disposition & Disposition.attached_pic:
+    if best_video(container) is not None:
         scan = scan_packets(path)
         return (scan.times[0] if scan.times is not None else 0) * scan.time_base
     assert sound.time_base is not None
@@ -168,47 +167,80 @@ def _copied(
 
 
 def _encoded(frames: Iterator[AudioFrame], target: av.AudioStream) -> Iterator[av.Packet]:
-    graph = None
-    for frame in frames:
-        if graph is None:
-            graph = _resampling(frame, target)
-        graph.push(frame)
-        yield from _drain(graph, target)
-    if graph is not None:
-        graph.push(None)
-        yield from _drain(graph, target)
+    for frame in _resampled(frames, target):
+        yield from target.encode(frame)
+    if target.codec_context.is_open:
         yield from target.encode(None)
 
 
-def _decoded(packets: Iterator[av.Packet], codec: AudioCodecContext) -> Iterator[AudioFrame]:
+def _decoded(
+    packets: Iterator[av.Packet], codec: AudioCodecContext, start: Fraction
+) -> Iterator[AudioFrame]:
+    """Frames with the time in samples; one that states none follows those before it."""
+    following = -start  # seconds
     for packet in packets:
         length = (packet.duration or 0) * packet.time_base
         if packet.pts is not None and _begin(packet) + length < -WARM_UP:
             continue
+        frames: list[AudioFrame] = []
         with suppress(av.FFmpegError):  # of a damaged packet nothing is heard
-            yield from codec.decode(packet)
+            frames = codec.decode(packet)
+        for frame in frames:
+            # Decoders that are a packet late, of WMA for one, do not know when the last one is.
+            if frame.pts is not None and frame.time_base is not None:
+                following = frame.pts * frame.time_base
+            frame.time_base = Fraction(1, frame.sample_rate)
+            frame.pts = round(following * frame.sample_rate)
+            following += Fraction(frame.samples, frame.sample_rate)
+            yield frame
 
 
-def _resampling(frame: AudioFrame, target: av.AudioStream) -> Graph:
+def _resampled(frames: Iterator[AudioFrame], target: av.AudioStream) -> Iterator[AudioFrame]:
     """Brings frames to the target's rate and layout, from time 0 on; fills gaps with silence."""
+    graph, kind, num_samples = None, None, 0
+    for frame in chain(frames, [None]):
+        found = None if frame is None else _kind(frame)
+        if graph is not None and found != kind:  # broadcasts change it between two programmes
+            graph.push(None)
+            for piece in _drain(graph):
+                num_samples += piece.samples
+                yield piece
+            graph = None
+        if frame is None:
+            return
+        if graph is None:
+            graph, kind = _resampling(frame, target, num_samples), found
+        graph.push(frame)
+        for piece in _drain(graph):
+            num_samples += piece.samples
+            yield piece
+
+
+def _kind(frame: AudioFrame) -> tuple[int, str, str]:
+    return frame.sample_rate, frame.format.name, frame.layout.name
+
+
+def _resampling(frame: AudioFrame, target: av.AudioStream, first: int) -> Graph:
+    """A filter for frames of this kind, whose result begins with sample `first`."""
+    sample_rate, form, layout = _kind(frame)
     graph = Graph()
-    source = graph.add_abuffer(
-        sample_rate=frame.sample_rate,
-        format=frame.format.name,
-        layout=frame.layout.name,
-        time_base=frame.time_base,
-    )
-    resample = graph.add("aresample", f"{target.rate}:first_pts=0:min_hard_comp={MAX_ERROR}")
-    form = graph.add("aformat", f"channel_layouts={target.layout.name}")
-    graph.link_nodes(source, resample, form, graph.add("abuffersink")).configure()
+    chained = [
+        graph.add_abuffer(
+            sample_rate=sample_rate, format=form, layout=layout, time_base=frame.time_base
+        ),
+        graph.add("aresample", f"{target.rate}:first_pts={first}:min_hard_comp={MAX_ERROR}"),
+        graph.add("aformat", f"channel_layouts={target.layout.name}"),
+        graph.add("abuffersink"),
+    ]
+    graph.link_nodes(*chained).configure()
     return graph
 
 
-def _drain(graph: Graph, target: av.AudioStream) -> Iterator[av.Packet]:
+def _drain(graph: Graph) -> Iterator[AudioFrame]:
     while True:
         try:
             frame = graph.pull()
         except (BlockingIOError, EOFError):
             return
         assert isinstance(frame, AudioFrame)
-        yield from target.encode(frame)
+        yield frame

@@ -20,13 +20,18 @@ from PIL import Image
 
 from datasets.container import location, os_reason
 from datasets.frame_folder import RATE_FILE, stated_frame_rate, write_frame_rate
+from datasets.leftovers import is_leftover
 from datasets.picture import ACCURATE
 from datasets.sound import FORMATS, Sound, SoundTrack
 from datasets.source import Frame
+from datasets.timing import Clock, Times
 from errors import UserError
 
 MAX_GIF_RATE = 50  # browsers slow down what is faster than 1/50 s a frame
 GIF_TIME_BASE = Fraction(1, 100)
+MIN_GIF_STEP = 2  # in those units; see MAX_GIF_RATE
+UNEVEN_TIME_BASE = Fraction(1, 90000)  # exact for 24, 25, 30, 50 and 60 frames per second
+MIN_UNEVEN_STEP = 90  # in those units: 1 ms, in which webm counts
 FRAME_NAME = re.compile(r"\d{5,}\.png")
 SMPTE170M = 6  # the BT.601 matrix as H.264 and VP9 number it
 
@@ -65,6 +70,9 @@ class VideoWriter:
         with VideoWriter(path, Fraction(25)) as writer:
             writer.write(frame)
 
+    Attributes:
+        is_folder: of frames, not a file.
+
     Raises:
         UserError: from the constructor where nothing could be written later: no name, an unknown
             suffix, a folder that cannot be written or holds other things than an earlier result,
@@ -80,6 +88,7 @@ class VideoWriter:
         transparent: bool = False,
         as_folder: bool = False,
         sound: Sound | None = None,
+        times: Times | None = None,
     ) -> None:
         self.path = Path(path)
         if self.path.name in ("", ".."):
@@ -88,6 +97,7 @@ class VideoWriter:
                 "png frames"
             )
         self.frame_rate = frame_rate
+        self._clock = Clock(frame_rate, times)
         self._num_channels = 4 if transparent else 3
         suffix = self.path.suffix.lower()
         codecs = TRANSPARENT_CODECS if transparent else CODECS
@@ -110,6 +120,7 @@ class VideoWriter:
         if sound is not None and (self._codec is None or suffix not in FORMATS):
             raise UserError(f"{path}: has no sound; write .mp4 or .webm, or leave the sound out")
         self._sound = sound
+        self.is_folder = self._codec is None
         _check_writable(self.path)
         self._temporary = self.path.with_name(f".{self.path.stem}.{os.getpid()}.tmp{suffix}")
         self._sink: _Sink | None = None
@@ -148,9 +159,9 @@ class VideoWriter:
 
     def _open_sink(self, frame: Frame) -> "_Sink":
         if self._codec is None:
-            return _FolderSink(self._temporary, self.frame_rate)
+            return _FolderSink(self._temporary, self._clock)
         return _ContainerSink(
-            self._temporary, self._codec, self.frame_rate, frame.shape[:2], self._sound
+            self._temporary, self._codec, self._clock, frame.shape[:2], self._sound
         )
 
     def _failure(self, error: Exception) -> UserError:
@@ -165,15 +176,20 @@ class _Sink(Protocol):
 
 
 class _FolderSink:
-    def __init__(self, folder: Path, frame_rate: Fraction) -> None:
+    def __init__(self, folder: Path, clock: Clock) -> None:
         folder.mkdir()
-        write_frame_rate(folder, frame_rate)
+        write_frame_rate(folder, clock.frame_rate)
         self._folder = folder
+        self._clock = clock
         self._num_frames = 0
+        self._num_written = 0
 
     def write(self, frame: Frame) -> None:
-        Image.fromarray(frame).save(self._folder / f"{self._num_frames:05d}.png")
         self._num_frames += 1
+        end = self._clock.begin(self._num_frames)
+        while self._num_written / self._clock.frame_rate < end:
+            Image.fromarray(frame).save(self._folder / f"{self._num_written:05d}.png")
+            self._num_written += 1
 
     def close(self, complete: bool) -> None:
         pass
@@ -184,17 +200,25 @@ class _ContainerSink:
         self,
         path: Path,
         codec: _Codec,
-        frame_rate: Fraction,
+        clock: Clock,
         size: tuple[int, ...],
         sound: Sound | None,
     ) -> None:
         height, width = self._size = size
-        self._frame_rate = frame_rate
+        self._clock = clock
         self._num_frames = 0
+        self._min_step = 1
+        self._earliest = 0  # time stamp that the next frame may have
+        self._durations: dict[int, int] = {}  # by time stamp, of frames within the encoder
         options = {"movflags": "faststart"} if path.suffix == ".mp4" else {}
         self._opened = ExitStack()
-        self._container = self._opened.enter_context(av.open(location(path), "w", options=options))
-        stream = self._container.add_stream(codec.name, frame_rate, codec.options)
+        opened = av.open(location(path), "w", options=options)
+        self._container = self._opened.enter_context(opened)
+        coding = codec.options
+        if clock.times is not None and codec.name == "libx264":
+            # With B-frames the last packet is not the last frame, and its end is not the video's.
+            coding = {**coding, "bf": "0"}
+        stream = self._container.add_stream(codec.name, clock.frame_rate, coding)
         assert isinstance(stream, av.VideoStream)
         stream.pix_fmt = codec.pixel_format
         context = stream.codec_context
@@ -202,10 +226,13 @@ class _ContainerSink:
         if codec.name == "gif":
             self._convert = _PaletteConverter(height, width)
             self._time_base = GIF_TIME_BASE
+            self._min_step = MIN_GIF_STEP
         else:
             height, width = height + height % 2, width + width % 2
             self._convert = _to_yuv
-            self._time_base = 1 / frame_rate
+            self._time_base = 1 / clock.frame_rate
+            if clock.times is not None:
+                self._time_base, self._min_step = UNEVEN_TIME_BASE, MIN_UNEVEN_STEP
             context.colorspace, context.color_range = SMPTE170M, ColorRange.MPEG
             context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.IEC61966_2_1
         context.time_base = self._time_base
@@ -220,18 +247,31 @@ class _ContainerSink:
         assert frame.shape[:2] == self._size, "PyAV would squash it"
         picture = self._convert(frame)
         # Rounding the time, not the delay, keeps the rate where 1/100 s is too coarse for it.
-        picture.pts = round(self._num_frames / self._frame_rate / self._time_base)
-        picture.time_base = self._time_base
+        picture.pts = max(self._time_stamp(self._num_frames), self._earliest)
+        self._earliest = picture.pts + self._min_step
         self._num_frames += 1
-        self._container.mux(self._stream.encode(picture))
+        lasts = self._time_stamp(self._num_frames) - picture.pts
+        self._durations[picture.pts] = max(lasts, self._min_step)
+        picture.time_base = self._time_base
+        self._mux(self._stream.encode(picture))
         if self._sound is not None:
-            for packet in self._sound.packets_before(self._num_frames / self._frame_rate):
+            for packet in self._sound.packets_before(self._clock.begin(self._num_frames)):
                 self._container.mux(packet)
+
+    def _mux(self, packets: list[av.Packet]) -> None:
+        """With their durations, of which encoders know nothing; the last one ends the video."""
+        for packet in packets:
+            assert packet.pts is not None
+            packet.duration = self._durations.pop(packet.pts, packet.duration)
+            self._container.mux(packet)
+
+    def _time_stamp(self, position: int) -> int:
+        return round(self._clock.begin(position) / self._time_base)
 
     def close(self, complete: bool) -> None:
         with self._opened:
             if complete:
-                self._container.mux(self._stream.encode())
+                self._mux(self._stream.encode())
 
 
 def _to_yuv(frame: Frame) -> av.VideoFrame:
@@ -304,7 +344,7 @@ def _check_replaceable(folder: Path) -> None:
     strangers = [
         name
         for name in names
-        if not (is_ours and (name == RATE_FILE or FRAME_NAME.fullmatch(name)))
+        if not (is_ours and (name == RATE_FILE or FRAME_NAME.fullmatch(name) or is_leftover(name)))
     ]
     if strangers:
         raise UserError(

@@ -124,6 +124,8 @@ def _notes(about: Mapping[str, Any], summaries: Summaries) -> Iterable[str]:
             f"{description['convention']}; licence: {description['licence']}"
         )
     yield from about["left_out"]
+    for name, reason in about.get("failed", {}).items():
+        yield f"clip {name} failed and is in none of these numbers: {reason}"
 
 
 def _published(table: PublishedTable | None, summaries: Summaries) -> str:

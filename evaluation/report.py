@@ -59,7 +59,8 @@ def write_report(
     clips: Sequence[MeasuredClip],
 ) -> None:
     """metrics.json (`about` and the summaries), metrics.csv (a row for each clip) and frames.csv
-    (a row for each frame). Where a number is not defined it is null, or empty.
+    (a row for each frame). Where a number is not defined it is null, or empty; so it is for the
+    clips in `about["failed"]`, which have a row in metrics.csv alone.
     """
     num_frames = sum(clip.num_frames for clip in clips)
     metrics = {
@@ -77,8 +78,11 @@ def write_report(
         folder / CLIPS_FILE,
         ["clip", "num_frames", *summaries],
         [
-            [clip.name, clip.num_frames, *(clip_means([clip.metrics[n]])[0] for n in summaries)]
-            for clip in clips
+            *(
+                [clip.name, clip.num_frames, *(clip_means([clip.metrics[n]])[0] for n in summaries)]
+                for clip in clips
+            ),
+            *([name, 0, *[""] * len(summaries)] for name in about.get("failed", {})),
         ],
     )
     _write_rows(

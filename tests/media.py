@@ -136,20 +136,23 @@ def write_sound_clip(
     sample_rate: int = 48000,
     *,
     picture_begins: int = 0,
+    times: Sequence[int] | None = None,
     sound: tuple[float, float] | None = None,
     container_options: Mapping[str, str] | None = None,
 ) -> Path:
     """Write a black clip that flashes white and clicks at the frames `events`; return `path`.
 
-    The picture begins `picture_begins` frames late, and the events with it. `sound`: seconds from
+    The picture begins `picture_begins` frames late, and the events with it. `times`: when frames
+    are shown, in units of 1 / rate, instead of one after the other. `sound`: seconds from
     and to which there is any, by default from 0 to the end of the picture; between clicks it
     hisses, so that no two packets are the same.
     """
-    begin, end = sound or (0, float((picture_begins + num_frames) / rate))
+    times = [picture_begins + n for n in times or range(num_frames)]
+    begin, end = sound or (0, float((times[-1] + 1) / rate))
     num_samples = round((end - begin) * sample_rate)
     samples = np.random.default_rng(0).normal(0, 0.01, (1, num_samples)).astype(np.float32)
     for event in events:
-        click = round((picture_begins + event) / rate * sample_rate - begin * sample_rate)
+        click = round(times[event] / rate * sample_rate - begin * sample_rate)
         if click >= 0:
             samples[:, click : click + 24], samples[:, click + 24 : click + 48] = 0.9, -0.9
     video_codec, pixel_format = DEFAULT_CODECS[path.suffix]
@@ -163,10 +166,10 @@ def write_sound_clip(
         )
         assert isinstance(track, av.AudioStream)
         track.layout = "mono" if codec != "vorbis" else "stereo"  # which is all it can
-        for number in range(num_frames):
+        for number, time in enumerate(times):
             grey = np.full((32, 32, 3), 255 if number in events else 0, np.uint8)
             picture = av.VideoFrame.from_ndarray(grey, format="rgb24")
-            picture.pts, picture.time_base = picture_begins + number, 1 / rate
+            picture.pts, picture.time_base = time, 1 / rate
             container.mux(stream.encode(picture))
         container.mux(stream.encode())
         frame = av.AudioFrame.from_ndarray(samples, "fltp", "mono")
@@ -237,6 +240,17 @@ def write_strip(path: Path, num_frames: int = 12, side: int = 48) -> Path:
     frames = [numbered_frame(number, (side, side)) for number in range(num_frames)]
     Image.fromarray(np.concatenate(frames, axis=1)).save(path)
     return path
+
+
+def leave_behind(folder: Path) -> None:
+    """What archives, viewers and file servers leave beside clips."""
+    for name in ("__MACOSX", "@eaDir"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "._a.mp4").write_bytes(b"attributes")
+    (folder / "@eaDir" / "a.mp4").mkdir()
+    Image.fromarray(numbered_frame(0)).save(folder / "@eaDir" / "a.mp4" / "thumb.jpg")
+    for name in ("._a.mp4", ".DS_Store", "Thumbs.db", "desktop.ini"):
+        (folder / name).write_bytes(b"attributes")
 
 
 def truncate(path: Path, fraction: float) -> Path:

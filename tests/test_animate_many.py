@@ -9,7 +9,7 @@ from PIL import Image
 import animate
 from animation.animator import Animator
 from datasets.video import open_clip
-from tests.media import numbered_frame, write_clip, write_frame_folder
+from tests.media import leave_behind, numbered_frame, write_clip, write_frame_folder
 from tests.runs import call, error_line, step_file
 
 SIDE = 32
@@ -88,6 +88,80 @@ def test_one_failure_does_not_stop_the_rest(place, run, capsys):
     assert "broken.png: not an image: the file holds text" in found["sources/broken.png"]["error"]
     assert "broken.png: not an image" in error_line(capsys, "animate.py")
     assert not (place / "out" / "broken--one.mp4").exists()
+
+
+def test_leftovers_are_no_inputs(place, run, caplog):
+    """Nor are empty folders, which are told."""
+    for folder in ("sources", "clips", "clips/two"):
+        leave_behind(place / folder)
+    (place / "sources" / "._a.png").write_bytes(b"attributes")
+    (place / "clips" / "empty").mkdir()
+    assert run("--source", "sources", "--driving", "clips", "--output", "out") == 0
+    assert len(rows()) == 4
+    assert [record.getMessage() for record in caplog.records] == [
+        "--driving clips: 1 empty folders are left out"
+    ]
+    (place / "clips" / "two" / "empty").mkdir()  # still a clip, not a folder of clips
+    output = ("--output", "single.mp4")
+    assert run("--source", "sources/a.png", "--driving", "clips/two", *output) == 0
+
+
+def test_leftovers_do_not_keep_a_folder_of_frames(place, run):
+    inputs = ("--source", "sources/a.png", "--driving", "clips/two", "--output", "frames")
+    assert run(*inputs) == 0
+    leave_behind(place / "frames")
+    assert run(*inputs) == 0
+    assert len(list((place / "frames").glob("*.png"))) == 3
+
+
+@pytest.fixture
+def odd_job(monkeypatch):
+    """b.jpg raises what nobody foresaw."""
+
+    def break_it(error):
+        original = animate.run_job
+
+        def run_job(animator, job, *arguments):
+            if job.source.endswith("b.jpg"):
+                raise error
+            return original(animator, job, *arguments)
+
+        monkeypatch.setattr(animate, "run_job", run_job)
+
+    return break_it
+
+
+@pytest.mark.parametrize("error", [AssertionError(), IndexError("list index\nout of range")])
+def test_any_failure_is_a_row(place, run, capsys, odd_job, error):
+    odd_job(error)
+    assert run("--source", "sources", "--driving", "clips", "--output", "out") == 1
+    assert [row["status"] for row in rows()] == ["done", "done", "failed", "failed"]
+    reason = {AssertionError: "AssertionError", IndexError: "IndexError: list index out of range"}
+    told = f"clips/one.mp4: {reason[type(error)]}"
+    assert rows()[2]["error"] == told
+    output = capsys.readouterr()
+    assert output.err.splitlines()[0] == f"animate.py: error: {told}"
+    assert len(output.err.splitlines()) == 2
+    assert "4 animations, 2 failed" in output.out
+
+
+def test_debug_shows_tracebacks_and_goes_on(place, run, capsys, odd_job):
+    odd_job(ZeroDivisionError("by zero"))
+    (place / "sources" / "a.png").write_text("no image")
+    Image.fromarray(numbered_frame(0, (SIDE, SIDE))).save(place / "sources" / "c.png")
+    inputs = ("--source", "sources", "--driving", "clips/one.mp4", "--output", "out")
+    assert run(*inputs, "--debug") == 1
+    assert [row["status"] for row in rows()] == ["failed", "failed", "done"]
+    shown = capsys.readouterr().err
+    assert shown.count("Traceback (most recent call last)") >= 2
+    assert "raise error" in shown
+
+
+def test_no_memory_for_the_process_ends_the_run(place, run, odd_job):
+    odd_job(MemoryError())
+    inputs = ("--source", "sources", "--driving", "clips/one.mp4", "--output", "out")
+    with pytest.raises(MemoryError):
+        run(*inputs)
 
 
 def test_skip_existing_keeps_files_and_their_rows(place, run):

@@ -202,6 +202,54 @@ def test_sound_is_cut_with_the_clip(run_animate, tmp_path, media, suffix, capsys
     assert open_clip(output).num_frames == 30
 
 
+@pytest.fixture(scope="module")
+def paused(tmp_path_factory):
+    """25 frames a second, of which some were dropped; flashes and clicks at 0.44 s and 1.92 s."""
+    path = tmp_path_factory.mktemp("paused") / "paused.mp4"
+    times = [*range(10), 11, 30, 31, 32, *range(40, 52)]
+    return write_sound_clip(path, [times.index(11), times.index(48)], times=times)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "events", "num_frames"),
+    [((), [0.44, 1.92], 26), (("--start", "0.41", "--end", "1.95"), [0, 1.48], 13)],
+)
+@pytest.mark.parametrize("suffix", [".mp4", ".webm"])
+def test_frames_with_pauses_keep_step_with_the_sound(
+    run_animate, tmp_path, paused, suffix, arguments, events, num_frames
+):
+    output = tmp_path / f"out{suffix}"
+    options = ("--layout", "side-by-side", "--save-masks", "--smooth", *arguments)
+    assert run_animate(output, *options, driving=paused) == 0
+    assert click_times(output) == pytest.approx(events, abs=0.0015)
+    masks = tmp_path / f"out-masks{suffix}"
+    shown = []
+    for path in (output, masks):
+        with av.open(str(path)) as container:
+            assert container.streams.video[0].average_rate < 26
+            shown.append([frame.time for frame in container.decode(video=0)])
+    assert shown[0] == shown[1]
+    assert len(shown[0]) == num_frames
+    driving = np.stack([frame[:, SIDE : 2 * SIDE] for frame in open_clip(output)])
+    flashes = [shown[0][n] for n in np.flatnonzero(driving.mean(axis=(1, 2, 3)) > 128)]
+    assert flashes == pytest.approx(events, abs=0.0015)
+
+
+def test_a_folder_of_frames_with_pauses_is_evenly_spaced(run_animate, tmp_path, paused, capsys):
+    options = ("--layout", "side-by-side")
+    assert run_animate(tmp_path / "out", *options, driving=paused) == 0
+    rate = float(open_clip(paused).frame_rate)
+    assert (
+        f"{paused}: its frames are not evenly spaced; {tmp_path / 'out'} gets {rate:.4g} a second, "
+        "so that some are there twice and some are not"
+    ) in capsys.readouterr().out.splitlines()
+    frames = open_clip(tmp_path / "out")
+    driving = np.stack([frame[:, SIDE : 2 * SIDE] for frame in frames])
+    flashes = np.flatnonzero(driving.mean(axis=(1, 2, 3)) > 128) / float(frames.frame_rate)
+    assert any(0.44 <= time < 1.2 for time in flashes)  # until the pause ends
+    assert not any(time < 0.44 for time in flashes)
+
+
 def test_sound_of_another_file(run_animate, tmp_path, media):
     """From its beginning, wherever the driving clip starts."""
     output = tmp_path / "out.mp4"

@@ -1,10 +1,14 @@
 """From the data section to clips and pairs, and what preflight finds."""
 
+from pathlib import Path
+
 import pytest
 
 import train
+from cli import run_entry_point
 from config import Config
-from datasets.build import build_pairs, build_source, preflight
+from datasets.build import build_pairs, build_source, leave_out_single_frames, preflight
+from datasets.prepare import __main__ as prepare
 from errors import UserError
 from tests.factories import tiny_config
 from tests.media import truncate, write_clip, write_frame_folder
@@ -104,13 +108,69 @@ def test_too_many_unreadable_clips_are_named(tmp_path):
 
 def test_one_percent_may_be_unreadable_but_none_of_the_test_split(tmp_path):
     for index in range(99):
-        write_frame_folder(tmp_path / "train" / f"{index}", 1, (16, 16))
+        write_frame_folder(tmp_path / "train" / f"{index}", 1 + (index == 0), (16, 16))
     (tmp_path / "train" / "text.mp4").write_text("not a video")
     clips = build_source(clips_config(tmp_path).data, "train")
     report = preflight(clips)
     assert "100 clips" in report
     assert "1 clips cannot be read" in report
     assert "text.mp4: not a video" in report
-    assert "99 clips have a single frame" in report
+    assert "98 clips have a single frame and are left out of training: 1, 2" in report
     with pytest.raises(UserError, match="1 of 100 clips cannot be read, more than 0%"):
         preflight(clips, max_unreadable=0)
+
+
+def pack(root: Path) -> Path:
+    """The same clips as `python -m datasets.prepare --min-frames 1` packs them."""
+    output = root.with_name("packed")
+    arguments = ["--input", root, "--output", output, "--image-size", "32", "--min-frames", 1]
+    argv = [*map(str, arguments), "--workers", "1"]
+    assert run_entry_point(prepare.main, prepare.build_parser(), argv) == 0
+    return output
+
+
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_nothing_but_single_frames_is_refused(tmp_path, is_packed):
+    for split in ("train", "test"):
+        for name in "ab":
+            write_frame_folder(tmp_path / "clips" / split / name, 1, (32, 32))
+    root = pack(tmp_path / "clips") if is_packed else tmp_path / "clips"
+    clips = build_source(clips_config(root).data, "train")
+    message = f"{root / 'train'}: no clip has more than one frame, so source and driving frame"
+    with pytest.raises(UserError, match=message) as caught:
+        preflight(clips)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("is_packed", [False, True])
+def test_single_frames_are_not_drawn(tmp_path, is_packed):
+    """Of the id b nothing is left; c has another clip."""
+    for name, count in {"a#1": 3, "b#1": 1, "c#1": 1, "c#2": 2, "d#1": 2}.items():
+        write_frame_folder(tmp_path / "clips" / "train" / name, count, (32, 32))
+    write_frame_folder(tmp_path / "clips" / "test" / "x#1", 2, (32, 32))
+    root = pack(tmp_path / "clips") if is_packed else tmp_path / "clips"
+    config = clips_config(root, "data.id_sampling=true", "data.repeats=3", "train.batch_size=4")
+    pairs = build_pairs(config)
+    assert len(pairs) == 12
+    assert "2 clips have a single frame and are left out of training: b#1, c#1" in (
+        preflight(pairs.clips)
+    )
+    leave_out_single_frames(pairs, config)
+    names = [[pairs.clips.clips[i].name for i in group] for group in pairs.identities]
+    assert names == [["a#1"], ["c#2"], ["d#1"]]
+    assert len(pairs) == 9
+    config = config.model_copy(update={"train": config.train.model_copy(update={"batch_size": 10})})
+    with pytest.raises(UserError, match="3 ids x 3 repeats, batch size 10: nothing would train"):
+        leave_out_single_frames(pairs, config)
+
+
+def test_training_leaves_single_frames_out(tmp_path, capsys):
+    """With them there would be enough for a batch."""
+    root = write_clips(tmp_path / "data")
+    for name in "abc":
+        write_frame_folder(root / "train" / name, 1, (32, 32))
+    overrides = ("data.kind=clips", f"data.root={root}", "data.repeats=1", "train.batch_size=6")
+    assert call(train, *tiny(tmp_path / "run", *overrides)) == 2
+    said = capsys.readouterr()
+    assert "3 clips have a single frame and are left out of training: a, b, c" in said.out
+    assert "4 clips x 1 repeats, batch size 6: nothing would train" in said.err

@@ -309,7 +309,14 @@ def test_checkpoint_outside_a_run(tiny_run, tmp_path):
     [
         (lambda root: truncate(write_clip(root / "test" / "b.mp4"), 0.3), "b.mp4: not a video"),
         (lambda root: (root / "test" / "b.mp4").write_text("hello"), "the file holds text"),
-        (lambda root: (root / "test" / "b").mkdir(), "no frames (png, jpg) in this folder"),
+        (
+            lambda root: (
+                write_frame_folder(root / "test" / "b", 1)
+                .joinpath("frame0.png")
+                .rename(root / "test" / "b" / "notes.txt")
+            ),
+            "no frames (png, jpg) in this folder",
+        ),
     ],
 )
 def test_one_unreadable_clip_stops_before_anything_is_written(

@@ -2,6 +2,7 @@
 
 import tempfile
 import threading
+import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import gradio as gr
 
 from animation.animator import Animator
 from animation.jobs import Done, Job, run_job
-from errors import UserError
+from errors import in_one_line
 from web.choices import (
     BackgroundKind,
     Choices,
@@ -47,6 +48,9 @@ class Stopped(Exception):
 class Page:
     """The page of one model.
 
+    Args:
+        debug: print the tracebacks of errors.
+
     Attributes:
         blocks: to be launched, with STYLE and SCRIPT.
 
@@ -54,8 +58,9 @@ class Page:
         UserError: the model cannot animate.
     """
 
-    def __init__(self, animator: Animator) -> None:
+    def __init__(self, animator: Animator, debug: bool = False) -> None:
         saved = animator.saved
+        self._debug = debug
         self._animator = animator
         self._offer = find_offer(animator.model.branches, saved.untrained, saved.age)
         self._stopped: set[str | None] = set()  # sessions whose animation shall end
@@ -286,8 +291,12 @@ class Page:
                 )
             except Stopped:
                 yield self._show_message("Stopped", "There is no result.")
-            except UserError as error:
-                yield self._show_message("Error", explain(str(error), job))
+            except MemoryError:  # of the whole server
+                raise
+            except Exception as error:
+                if self._debug:
+                    traceback.print_exception(error)
+                yield self._show_message("Error", explain(in_one_line(error), job))
             else:
                 lines = [describe(done), *(explain(note, job) for note in notes)]
                 yield self._show_message("Notes", "\n".join(lines)) | {

@@ -72,7 +72,7 @@ def main(arguments: argparse.Namespace) -> None:
             note_drawn(output, drawn | splits)
             print(f"{source}: {len(candidates)} clips found")
             _warn_of_shared_identities(source, candidates)
-            summary = prepare(candidates, settings, output, arguments.workers)
+            summary = prepare(candidates, settings, output, arguments.workers, arguments.debug)
     except OSError as error:  # a folder that may not be read, a disk that is full
         raise UserError(f"{error.filename or output}: {os_reason(error)}") from error
     print(f"{output}: {summary.text()}")

@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 from datasets.clips import LAYOUT
 from datasets.images import IMAGE_SUFFIXES
+from datasets.leftovers import own_entries
 from datasets.prepare.boxes import PARTITIONS, Listed, check_name, read_boxes
 from datasets.prepare.footage import Footage, RecordClip, Unreadable, WholeClip
 from datasets.prepare.records import SUFFIXES as RECORD_SUFFIXES
@@ -109,14 +110,19 @@ def _walk_wrapped(folder: Path, left_out: list[Path]) -> Iterator[tuple[str, Foo
 def _walk_entry(
     path: Path, above: Sequence[str], left_out: list[Path]
 ) -> Iterator[tuple[str, Footage]]:
-    """Name and footage of a clip, or of all clips below a folder; other files to `left_out`."""
+    """Name and footage of a clip, or of all clips below a folder; other files and empty folders go
+    to `left_out`.
+    """
     if path.is_dir():
         if path.is_symlink() and path.parent.resolve().is_relative_to(path.resolve()):
             raise UserError(f"{path}: a link to a folder that it lies in; remove it")
         if _holds_frames(path):
             yield "#".join([*above, path.name]), WholeClip(path)
             return
-        for entry in _entries(path):
+        entries = _entries(path)
+        if not entries:
+            left_out.append(path)
+        for entry in entries:
             yield from _walk_entry(entry, [*above, path.name], left_out)
     elif path.suffix.lower() in RECORD_SUFFIXES:
         yield from _records(path, "#".join([*above, path.stem]))
@@ -127,8 +133,7 @@ def _walk_entry(
 
 
 def _entries(folder: Path) -> list[Path]:
-    visible = (entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    return sorted(visible, key=lambda entry: natural_order(entry.name))
+    return sorted(own_entries(folder), key=lambda entry: natural_order(entry.name))
 
 
 def _holds_frames(folder: Path) -> bool:

@@ -1,6 +1,7 @@
 """One clip: read, checked, cropped, resized and written; what a worker process does."""
 
 import logging
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from fractions import Fraction
@@ -19,7 +20,7 @@ from datasets.prepare.footage import Region
 from datasets.source import Frame
 from datasets.video_file import VideoFile
 from datasets.video_writer import VideoWriter
-from errors import UserError
+from errors import UserError, in_one_line
 
 Format = Literal["packed", "frames"]
 Reason = Literal[
@@ -61,10 +62,11 @@ class Converted(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """`converted` is None for a rejected clip."""
+    """`converted` is None for a rejected clip. traceback: of an error that nobody foresaw."""
 
     converted: Converted | None
     remark: Remark | None
+    traceback: str | None = None
 
 
 def convert(candidate: Candidate, settings: Settings, target: Path) -> Outcome:
@@ -80,7 +82,8 @@ def convert(candidate: Candidate, settings: Settings, target: Path) -> Outcome:
     except UserError:
         raise
     except Exception as error:  # of a decoder, say: one odd file must not end a run of days
-        return _rejected(candidate, "cannot be read", f"{type(error).__name__}: {error}")
+        outcome = _rejected(candidate, "cannot be read", in_one_line(error))
+        return outcome._replace(traceback="".join(traceback.format_exception(error)))
 
 
 def _rejected(candidate: Candidate, reason: Reason, detail: str) -> Outcome:

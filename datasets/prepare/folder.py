@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import sys
 import threading
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
@@ -19,6 +20,7 @@ from typing import NamedTuple
 from tqdm import tqdm
 
 from datasets.container import os_reason
+from datasets.leftovers import own_entries
 from datasets.pack_writer import PackWriter, is_pack, read_pack
 from datasets.prepare.candidates import Candidate
 from datasets.prepare.convert import Outcome, Remark, Settings, convert
@@ -63,7 +65,7 @@ def claimed(output: Path, settings: Mapping[str, object]) -> Iterator[None]:
     path = output / PREPARED
     try:
         output.mkdir(parents=True, exist_ok=True)
-        strangers = [entry.name for entry in output.iterdir() if not entry.name.startswith(".")]
+        strangers = [entry.name for entry in own_entries(output)]
         if strangers and not path.exists():
             raise UserError(
                 f"{output}: holds {min(strangers)}, which no earlier run wrote; choose another "
@@ -110,13 +112,20 @@ def _option(name: str, value: object) -> str:
 
 
 def prepare(
-    candidates: list[Candidate], settings: Settings, output: Path, num_workers: int
+    candidates: list[Candidate],
+    settings: Settings,
+    output: Path,
+    num_workers: int,
+    debug: bool = False,
 ) -> Summary:
     """Write all candidates that are not there yet to `output`/train and /test; see `claimed`.
 
     The clips of a pack stand in the order of the candidates, whatever the number of processes.
     What was rejected is tried again in every run. A remark is in the report before its clip counts
     as finished, whatever ends the run.
+
+    Args:
+        debug: print the traceback of errors that nobody foresaw.
 
     Raises:
         UserError: the disk is full, a process died, or what is there is damaged.
@@ -138,7 +147,9 @@ def prepare(
         bar = stack.enter_context(tqdm(total=len(candidates), unit="clip", disable=None))
         bar.update(len(candidates) - len(missing))
         results = stack.enter_context(closing(_convert_all(missing, settings, output, num_workers)))
-        for candidate, target, (converted, remark) in results:
+        for candidate, target, (converted, remark, traceback) in results:
+            if debug and traceback is not None:
+                tqdm.write(f"{candidate.footage.source}: {traceback}", file=sys.stderr)
             if remark is not None:
                 remarks.append(remark)
                 write_remark(remark)
@@ -243,8 +254,7 @@ def finished_clips(output: Path) -> set[tuple[str, str]]:
         if is_pack(folder):
             found |= {(split, clip.name) for clip in read_pack(folder).clips}
         elif folder.is_dir():  # folders of frames come into being when they are complete
-            names = (entry.name for entry in folder.iterdir())
-            found |= {(split, name) for name in names if not name.startswith(".")}
+            found |= {(split, entry.name) for entry in own_entries(folder)}
     return found
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from fractions import Fraction
+from itertools import islice
 from math import ceil
 from pathlib import Path
 from typing import NamedTuple, Protocol
@@ -93,12 +94,21 @@ class BoxedClip(NamedTuple):
 
     def open(self) -> Opened:
         clip: VideoReader = open_clip(self.path)
-        rate = self.frame_rate
+        rate, num_frames = self.frame_rate, self.end - self.start
         if rate is None or abs(rate / clip.frame_rate - 1) < SAME_RATE:
-            rate = clip.frame_rate
+            if self.start >= clip.num_frames:
+                raise VideoError(
+                    f"{self.path}: has {clip.num_frames} frames, cannot start at {self.start}"
+                )
+            frames = islice(clip.frames_from(self.start), num_frames)
+            return Opened(clip.frame_rate, frames, self.region, num_frames)
         start, end = self.start / rate, self.end / rate
         part = Excerpt(clip, start, end)
-        num_frames = ceil(end * clip.frame_rate) - ceil(start * clip.frame_rate)
+        # Of frames that are not evenly spaced there may be fewer, though nothing is missing.
+        if part.uneven_times is None:
+            num_frames = ceil(end * clip.frame_rate) - ceil(start * clip.frame_rate)
+        elif clip.times[-1] + 1 / clip.frame_rate >= end:
+            num_frames = part.num_frames
         return Opened(part.frame_rate, iter(part), self.region, num_frames)
 
 

@@ -137,21 +137,26 @@ def sighted(boxes):
     return [Sighting(position, Box(*box)) for position, box in boxes.items()]
 
 
+def even(num_frames, rate=25):
+    """When frames are shown that are evenly spaced."""
+    return [number / rate for number in range(num_frames)]
+
+
 def test_what_stands_still_is_framed_still():
-    boxes = glide(sighted(dict.fromkeys((0, 5, 10), (30, 20, 40, 40))), 14, 25, (100, 200))
+    boxes = glide(sighted(dict.fromkeys((0, 5, 10), (30, 20, 40, 40))), even(14), 25, (100, 200))
     assert len(boxes) == 14
     assert_allclose(boxes, [(30, 20, 40, 40)] * 14, atol=1e-9)
 
 
 def test_one_sighting_is_enough():
     assert_allclose(
-        glide(sighted({5: (30, 20, 40, 40)}), 3, 25, (100, 200)), [(30, 20, 40, 40)] * 3
+        glide(sighted({1: (30, 20, 40, 40)}), even(3), 25, (100, 200)), [(30, 20, 40, 40)] * 3
     )
 
 
 def test_no_lag_behind_what_moves_and_grows_evenly():
     sightings = [Sighting(t, Box(10 + 2 * t, 200, 100 + t, 100 + t)) for t in range(0, 296, 5)]
-    boxes = glide(sightings, 296, 25, (2000, 2000))
+    boxes = glide(sightings, even(296), 25, (2000, 2000))
     for t in range(50, 246):  # in the first and last seconds, one side is all there is
         assert_allclose(middle(boxes[t]), (60 + 2.5 * t, 250 + 0.5 * t), atol=1e-6)
         assert boxes[t].width == pytest.approx(100 + t, abs=20)
@@ -159,27 +164,37 @@ def test_no_lag_behind_what_moves_and_grows_evenly():
 
 
 def test_shape_is_kept():
-    boxes = glide(sighted({0: (0, 0, 30, 20), 9: (50, 50, 60, 40)}), 10, 25, (200, 200))
+    boxes = glide(sighted({0: (0, 0, 30, 20), 9: (50, 50, 60, 40)}), even(10), 25, (200, 200))
     assert_allclose([box.width / box.height for box in boxes], 1.5)
 
 
 def test_a_gap_is_bridged_in_a_straight_line():
     seen = dict.fromkeys((0, 5, 10), (0, 50, 40, 40))
     seen |= dict.fromkeys((110, 115, 120), (100, 50, 40, 40))
-    boxes = glide(sighted(seen), 121, 25, (200, 400))
+    boxes = glide(sighted(seen), even(121), 25, (200, 400))
     assert boxes[60].left == pytest.approx(50, abs=0.1)
     assert boxes[35].left == pytest.approx(25, abs=0.2)
 
 
 def test_a_single_wrong_sighting_does_not_count():
     seen = dict.fromkeys(range(0, 100, 5), (30, 20, 40, 40)) | {50: (300, 200, 90, 90)}
-    assert_allclose(glide(sighted(seen), 100, 25, (400, 400)), [(30, 20, 40, 40)] * 100)
+    assert_allclose(glide(sighted(seen), even(100), 25, (400, 400)), [(30, 20, 40, 40)] * 100)
+
+
+def test_a_glide_over_a_pause():
+    """The crop follows the time: what moves evenly is followed evenly, however many frames."""
+    seconds = [*np.arange(0, 4, 0.04), *np.arange(4, 8, 0.4), *np.arange(8, 12, 0.04)]
+    places = {n: (20 * seconds[n], 100, 40, 40) for n in range(0, len(seconds), 2)}
+    boxes = glide(sighted(places), seconds, len(seconds) / 12, (300, 500))
+    found = np.array([box.left for box in boxes])
+    middle_part = (np.array(seconds) > 3) & (np.array(seconds) < 9)
+    assert_allclose(found[middle_part], 20 * np.array(seconds)[middle_part], atol=1)
 
 
 def test_a_jump_becomes_a_glide():
     """100 pixels, and to twice the size: a second or so for the place, longer for the size."""
     seen = {n: (50, 50, 40, 40) if n < 100 else (130, 30, 80, 80) for n in range(0, 200, 5)}
-    boxes = np.array(glide(sighted(seen), 200, 25, (300, 300)))
+    boxes = np.array(glide(sighted(seen), even(200), 25, (300, 300)))
     middles, widths = boxes[:, 0] + boxes[:, 2] / 2, boxes[:, 2]
     steps, growth = np.diff(middles), np.diff(widths)
     assert (steps > -1e-9).all()
@@ -193,7 +208,7 @@ def test_a_jump_becomes_a_glide():
 def test_crops_stay_in_the_picture():
     """A figure that suddenly is small, in a corner: its middle is there before its size is."""
     seen = {t: (10, 10, 80, 80) if t < 50 else (0, 0, 20, 20) for t in range(0, 100, 5)}
-    boxes = np.array(glide(sighted(seen), 100, 25, (100, 100)))
+    boxes = np.array(glide(sighted(seen), even(100), 25, (100, 100)))
     assert boxes[:, :2].min() == 0
     assert (boxes[:, :2] + boxes[:, 2:]).max() <= 100
 

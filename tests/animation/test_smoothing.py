@@ -1,6 +1,7 @@
 """The one-euro filter by hand, and what it is for: less jitter, little lag."""
 
 import math
+from fractions import Fraction
 
 import pytest
 import torch
@@ -111,3 +112,21 @@ def test_keypoints_without_jacobians():
 def test_settings_out_of_range(bad):
     with pytest.raises(ValueError, match="min_cutoff must be > 0"):
         smooth([0.0, 1.0], DEFAULT._replace(**bad))
+
+
+def test_uneven_frames_are_filtered_by_their_times():
+    """A pause of 10 seconds forgets what was before it; frames that are near to each other agree.
+
+    With beta 0 and cutoff 1: 25 frames a second weigh a new value by 1 / (1 + 25 / 2 pi) = 0.2008,
+    0.1 a second by 1 / (1 + 0.1 / 2 pi) = 0.9843, 100 a second by 0.0591.
+    """
+    times = [Fraction(number, 100) for number in (0, 4, 1004, 1005, 1010)]
+    smoothing = Smoothing(25, times, min_cutoff=1.0, beta=0.0)
+    assert smooth([0.0, 1.0], smoothing)[1] == pytest.approx(0.2008, abs=1e-4)
+    found = smooth([0.0, 0.0, 1.0, 0.0], smoothing).tolist()
+    assert found[2:] == pytest.approx([0.9843, 0.9843 * (1 - 0.0591)], abs=1e-4)
+    values = torch.tensor([0.0, 0.3, 1.0, 0.0])
+    first, state = one_euro(values[:2], smoothing, None)
+    assert_close(
+        torch.cat((first, one_euro(values[2:], smoothing, state)[0])), smooth(values, smoothing)
+    )

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from datasets.backgrounds import BackgroundFrames, open_background, parse_color, solid_frame
+from datasets.timing import Clock
 from datasets.video import open_clip
 from errors import UserError
 from tests.media import (
@@ -23,7 +24,7 @@ NTSC = Fraction(30000, 1001)
 
 
 def open_at(path, rate=Fraction(25), end="loop", fit="crop", size=SIZE):
-    return open_background(str(path), size, fit, Fraction(rate), end)
+    return open_background(str(path), size, fit, Clock(Fraction(rate)), end)
 
 
 def numbers(background, limit):
@@ -33,7 +34,8 @@ def numbers(background, limit):
 def counted(num_frames, rate, frame_rate, end):
     """A background whose frame i is filled with i."""
     frames = [np.full((2, 2, 3), number, np.uint8) for number in range(num_frames)]
-    return BackgroundFrames(frames, Fraction(rate), (2, 2), "crop", Fraction(frame_rate), end)
+    clock, driving_clock = Clock(Fraction(rate)), Clock(Fraction(frame_rate))
+    return BackgroundFrames(frames, clock, (2, 2), "crop", driving_clock, end)
 
 
 def values(background, limit):
@@ -268,3 +270,37 @@ def test_bad_input_is_one_clear_line(tmp_path, name, contents, message):
     assert message in text
     assert "give an image, a video (.mp4" in text
     assert "\n" not in text
+
+
+def timed(milliseconds):
+    return Clock(Fraction(25), [Fraction(number, 1000) for number in milliseconds])
+
+
+def clocked(clock, driving_clock, end):
+    frames = [np.full((2, 2, 3), number, np.uint8) for number in range(3)]
+    return BackgroundFrames(frames, clock, (2, 2), "crop", driving_clock, end)
+
+
+@pytest.mark.parametrize(
+    ("end", "shown"),
+    [
+        ("loop", [0, 0, 1, 2, 2, 0, 0, 1, 2, 2]),  # again from 500 ms on
+        ("hold", [0, 0, 1, 2, 2, 2, 2, 2, 2, 2]),
+        ("stop", [0, 0, 1, 2, 2]),
+    ],
+)
+def test_a_background_with_times_of_its_own(end, shown):
+    """Frames begin at 0, 150 and 260 ms and end at 500; the driving ones come every 100 ms."""
+    background = clocked(timed([0, 150, 260, 500]), Clock(Fraction(10)), end)
+    assert values(background, 10) == shown
+
+
+def test_a_background_behind_driving_frames_with_times_of_their_own():
+    """At 0, 90, 100 and 290 ms of one with 10 frames a second; then evenly at 25."""
+    driving = timed([0, 90, 100, 290, 1000])
+    assert values(clocked(Clock(Fraction(10)), driving, "stop"), 9) == [0, 0, 1, 2]
+
+
+def test_a_clip_with_pauses_as_background(tmp_path):
+    path = write_clip(tmp_path / "a.mp4", times=[0, 1, 10, 11], codec_options={"bf": "0"})
+    assert numbers(open_at(path, end="hold"), 12) == [0, *[1] * 9, 2, 3]

@@ -11,6 +11,7 @@ from errors import UserError
 from tests.media import (
     damage,
     frame_numbers,
+    leave_behind,
     truncate,
     write_clip,
     write_frame_folder,
@@ -212,7 +213,7 @@ def test_inspection(root):
     assert "7 clips, 5 ids, 42 frames" in summary
     assert "48 x 64 (5), 48 x 48 (1)" in summary
     assert "bad.mp4: not a video: the file holds text" in summary
-    assert "1 clips have a single frame: still" in summary
+    assert "1 clips have a single frame and are left out of training: still" in summary
 
 
 def test_summary_names_a_few_of_many(tmp_path):
@@ -224,3 +225,30 @@ def test_summary_names_a_few_of_many(tmp_path):
     assert "4.mp4" in summary
     assert "5.mp4" not in summary
     assert "and 4 more" in summary
+
+
+def test_leftovers_are_no_clips(tmp_path):
+    write_clip(tmp_path / "train" / "a.mp4", 3)
+    leave_behind(tmp_path / "train")
+    clips = ClipFolder(tmp_path, "train", (32, 32))
+    assert [clip.name for clip in clips.clips] == ["a"]
+    report = inspect_clips(clips)
+    assert not report.unreadable
+    assert "left out" not in report.summary()
+
+
+def test_empty_folders_are_left_out_and_told(tmp_path):
+    write_clip(tmp_path / "train" / "a.mp4", 3)
+    for name in ("b", "c"):
+        (tmp_path / "train" / name).mkdir()
+    (tmp_path / "train" / "c" / ".DS_Store").touch()
+    clips = ClipFolder(tmp_path, "train", (32, 32))
+    assert [clip.name for clip in clips.clips] == ["a"]
+    assert "2 empty folders are left out" in inspect_clips(clips).summary().splitlines()
+
+
+def test_nothing_but_empty_folders(tmp_path):
+    (tmp_path / "train" / "b").mkdir(parents=True)
+    leave_behind(tmp_path / "train")
+    with pytest.raises(UserError, match=r"train: no clip in it; .* it holds 1 folders$"):
+        ClipFolder(tmp_path, "train", (32, 32))

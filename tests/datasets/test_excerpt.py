@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from datasets.excerpt import Excerpt, parse_time
+from datasets.timing import uneven_times
 from datasets.video import VideoError, open_clip
 from errors import UserError
 from tests.media import frame_numbers, write_clip, write_frame_folder, write_recording, write_strip
@@ -97,12 +98,23 @@ def test_excerpts_that_follow_each_other_share_no_frame(tmp_path):
     assert Excerpt(clip, Fraction(1, 3), Fraction(1)).start == tenth
 
 
-def test_frames_of_a_varying_rate_are_taken_at_its_average(tmp_path):
-    times = [0, 10, 15, 45, 80, 90, 150, 160, 210, 270]  # 9 intervals in 0.27 s
+def test_frames_of_a_varying_rate_are_taken_by_their_times(tmp_path):
+    """Shown at 0, 10, 15 .. ms; the last one as long as one of the 9 intervals on average."""
+    times = [0, 10, 15, 45, 80, 90, 150, 160, 210, 270]
     clip = open_clip(write_recording(tmp_path / "a.webm", times))
     assert clip.frame_rate == Fraction(100, 3)
+    assert uneven_times(clip) == [*(Fraction(time, 1000) for time in times), Fraction(3, 10)]
     excerpt = Excerpt(clip, Fraction("0.09"), Fraction("0.18"))
-    assert frame_numbers(np.stack(list(excerpt))) == [3, 4, 5]
+    assert frame_numbers(np.stack(list(excerpt))) == [5, 6, 7]
+    assert excerpt.start == Fraction("0.09")
+    assert excerpt.uneven_times == [0, Fraction("0.06"), Fraction("0.07"), Fraction("0.09")]
+    later = Excerpt(clip, Fraction("0.091"))
+    assert frame_numbers(np.stack(list(later))) == [6, 7, 8, 9]
+    assert later.uneven_times == [0, *(Fraction(n, 100) for n in (1, 6, 12, 15))]
+    assert Excerpt(clip, end=Fraction("0.089")).uneven_times[-1] == Fraction("0.089")
+    message = "no frame from 0.1 s to 0.15 s; one begins at 0.09 s, the next at 0.15 s"
+    with pytest.raises(UserError, match=message):
+        Excerpt(clip, Fraction("0.1"), Fraction("0.15"))
 
 
 @pytest.mark.parametrize(

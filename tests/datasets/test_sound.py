@@ -125,13 +125,22 @@ def test_sound_is_as_loud_as_it_was(tmp_path, suffix):
     assert spectrum.max(axis=1) == pytest.approx([0.5, 0.1], rel=0.05)
 
 
-def write_audio(path, samples, sample_rate, codec=None):
-    """Write a sound without pictures; samples: channels x N in [-1, 1]."""
+def write_audio(path, samples, sample_rate, codec=None, bit_rate=None, cover=False):
+    """Write a sound, without pictures but for a cover; samples: channels x N in [-1, 1]."""
     codecs = {".wav": "pcm_s16le", ".mp3": "libmp3lame", ".m4a": "aac", ".aac": "aac"}
     layout = ("mono", "stereo")[len(samples) - 1]
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec or codecs[path.suffix], sample_rate)
         stream.layout = layout
+        if bit_rate is not None:
+            stream.bit_rate = bit_rate
+        if cover:
+            picture = container.add_stream("png" if path.suffix != ".mp4" else "mjpeg", 1)
+            picture.width = picture.height = 16
+            picture.pix_fmt = "rgb24" if path.suffix != ".mp4" else "yuvj420p"
+            picture.disposition = av.stream.Disposition.attached_pic
+            black = np.zeros((16, 16, 3), np.uint8)
+            container.mux(picture.encode(av.VideoFrame.from_ndarray(black, format="rgb24")))
         frame = av.AudioFrame.from_ndarray(samples.astype(np.float32), "fltp", layout)
         frame.sample_rate, frame.pts, frame.time_base = sample_rate, 0, Fraction(1, sample_rate)
         container.mux(stream.encode(frame))
@@ -162,26 +171,57 @@ def test_another_file_is_heard_from_its_beginning(tmp_path, name, suffix):
     assert click_times(later) == pytest.approx([0.5 + late], abs=0.0015)
 
 
-def test_a_picture_on_the_cover_is_no_beginning(tmp_path):
-    path = tmp_path / "a.mp3"
-    with av.open(str(path), "w") as container:
-        track = container.add_stream("libmp3lame", 48000)
-        track.layout = "mono"
-        cover = container.add_stream("png", 1)
-        cover.width, cover.height, cover.pix_fmt = 16, 16, "rgb24"
-        cover.disposition = av.stream.Disposition.attached_pic
-        picture = av.VideoFrame.from_ndarray(np.zeros((16, 16, 3), np.uint8), format="rgb24")
-        container.mux(cover.encode(picture))
-        frame = av.AudioFrame.from_ndarray(
-            clicking([0.5], 48000).astype(np.float32), "fltp", "mono"
-        )
-        frame.sample_rate = 48000
-        container.mux(track.encode(frame))
-        container.mux(track.encode())
+@pytest.mark.parametrize(
+    ("name", "codec"), [("a.mp3", "libmp3lame"), ("a.mp4", "aac"), ("a.flac", "flac")]
+)
+def test_a_picture_on_the_cover_is_no_beginning_and_no_clip(tmp_path, name, codec):
+    path = write_audio(tmp_path / name, clicking([0.5], 48000), 48000, codec, cover=True)
     result = copy(
         write_clip(tmp_path / "clip.mp4", 50), tmp_path / "out.mp4", sound=open_sound(path)
     )
     assert click_times(result) == pytest.approx([0.5], abs=0.0015)
+    path = path.rename(tmp_path / "renamed.mp4")
+    with pytest.raises(UserError, match=r"mp4: holds sound and a cover picture, but no video$"):
+        open_clip(path)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".webm"])
+@pytest.mark.parametrize(
+    ("name", "codec"), [("a.avi", "wmav2"), ("a.wma", "wmav2"), ("a.asf", "wmav1")]
+)
+def test_a_decoder_that_is_a_packet_late(tmp_path, name, codec, suffix):
+    """FFmpeg's frames of WMA come late, the last one without a time; that of the others is kept."""
+    samples = clicking([0.5, 1.25], 48000)[:, : 2 * 48000]
+    path = write_audio(tmp_path / name, samples, 48000, codec, bit_rate=96000)
+    with av.open(str(path)) as container:
+        decoded = list(container.decode(audio=0))
+    assert decoded[-1].pts is None
+    clip = write_clip(tmp_path / "clip.mp4", 60)
+    result = copy(clip, tmp_path / f"out{suffix}", sound=open_sound(path))
+    late = 2048 / 48000  # of the encoder, which the file does not tell
+    assert click_times(result) == pytest.approx([0.5 + late, 1.25 + late], abs=0.002)
+    assert -0.01 < sound_span(result)[1] - 2 < 0.1
+
+
+def test_sound_that_changes_its_kind_half_way(tmp_path):
+    """From mono at 48 kHz to stereo at 44.1 kHz, as between two programmes of a broadcast."""
+    first = write_audio(tmp_path / "1.ac3", clicking([0.5], 48000)[:, :96000], 48000, "ac3")
+    stereo = np.repeat(clicking([0.5], 44100)[:, :88200], 2, axis=0)
+    second = write_audio(tmp_path / "2.ac3", stereo, 44100, "ac3")
+    both = tmp_path / "both.ac3"
+    both.write_bytes(first.read_bytes() + second.read_bytes())
+    clip = write_clip(tmp_path / "clip.mp4", 100)
+    clicks = click_times(copy(clip, tmp_path / "out.mp4", sound=open_sound(both)))
+    assert clicks == pytest.approx([0.505, 2.521], abs=0.003)
+
+
+def test_a_colon_in_a_name_is_no_protocol(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    source = write_sound_clip(tmp_path / "source.mp4", EVENTS)
+    sound = source.rename(tmp_path / "12:30 talk.mp4").relative_to(tmp_path)
+    with VideoWriter("12:45 copy.mp4", RATE, sound=open_sound(sound)) as writer:
+        writer.write(np.zeros((16, 16, 3), np.uint8))
+    assert (tmp_path / "12:45 copy.mp4").stat().st_size > 0
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".webm"])

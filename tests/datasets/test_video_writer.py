@@ -7,6 +7,7 @@ from PIL import Image
 
 from datasets.picture import ACCURATE
 from datasets.sound import open_sound
+from datasets.timing import uneven_times
 from datasets.video import open_clip
 from datasets.video_writer import VideoWriter, takes_sound
 from errors import UserError
@@ -292,3 +293,58 @@ def test_a_minute_of_ntsc_does_not_drift(tmp_path, name, rounding):
     if sound is not None:
         samples, sample_rate = decode_sound(tmp_path / name)
         assert 0 <= len(samples) / sample_rate - num_frames * 1001 / 30000 < 0.024
+
+
+# Pauses, and frames that follow quickly; the last one lasts from 1.55 to 4 s.
+TIMES = [Fraction(number, 300) for number in (0, 10, 30, 300, 330, 450, 465, 1200)]
+
+
+def write_uneven(path, times=TIMES, sound=None):
+    num_frames = len(times) - 1
+    with VideoWriter(path, num_frames / times[-1], times=times, sound=sound) as writer:
+        for number in range(num_frames):
+            writer.write(numbered_frame(number, (32, 32)))
+    return path
+
+
+@pytest.mark.parametrize(("name", "rounding"), [("a.mp4", 1e-5), ("a.webm", 1e-3), ("a.gif", 1e-2)])
+def test_every_frame_at_its_own_time(tmp_path, name, rounding):
+    path = write_uneven(tmp_path / name)
+    reader = open_clip(path)
+    assert frame_numbers(np.stack(list(reader))) == [*range(7)]
+    expected = [float(time) for time in TIMES]
+    assert [float(t) for t in uneven_times(reader)] == pytest.approx(expected, abs=rounding)
+    with av.open(str(path)) as container:
+        assert container.duration / 1e6 == pytest.approx(4, abs=rounding)
+        stream = container.streams.video[0]
+        assert float(stream.average_rate) < 5
+        assert float(stream.guessed_rate) <= 60
+
+
+def test_frames_of_a_gif_are_not_so_near_that_browsers_slow_down(tmp_path):
+    times = [Fraction(number, 1000) for number in (0, 4, 8, 12, 100, 200, 300)]
+    with av.open(str(write_uneven(tmp_path / "a.gif", times))) as container:
+        found = [packet.pts for packet in container.demux(video=0) if packet.size]
+    assert found == [0, 2, 4, 6, 10, 20]
+
+
+def test_a_folder_has_evenly_spaced_frames(tmp_path):
+    """4 s at 7 / 4 frames a second: what is shown at 0, 0.57, 1.14, 1.71 .. s."""
+    reader = open_clip(write_uneven(tmp_path / "folder"))
+    assert frame_numbers(np.stack(list(reader))) == [0, 2, 4, 6, 6, 6, 6]
+    assert reader.frame_rate == Fraction(7, 4)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.webm"])
+def test_sound_ends_with_uneven_frames(tmp_path, name):
+    sound = open_sound(write_sound_clip(tmp_path / "a.mov", [], 1, sound=(0, 9)))
+    samples, sample_rate = decode_sound(write_uneven(tmp_path / name, sound=sound))
+    assert 0 <= len(samples) / sample_rate - 4 < 0.03
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.webm"])
+def test_an_even_rate_is_written_as_one(tmp_path, name):
+    path = write(tmp_path / name, 40, rate=NTSC)
+    assert uneven_times(open_clip(path)) is None
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].average_rate == NTSC

@@ -66,6 +66,21 @@ def test_without_rate_and_size_those_of_the_file_count(tmp_path, videos):
     assert [frame_number(frame) for frame in footage.open().frames] == [7, 8]
 
 
+def test_frames_at_times_of_their_own(tmp_path):
+    """Frames 5 to 8 of the file by their numbers; at 50 frames a second what is shown from 0.2 s up
+    to 0.48 s, of which there are three frames and no more.
+    """
+    times = [0, 1, 2, 3, 4, 5, 8, 11, 12, 13, 14, 25]
+    write_clip(tmp_path / "v" / "abc.mp4", times=times, codec_options={"bf": "0"})
+    by_number = write(tmp_path / "n.csv", "video_id,start,end,bbox\nabc,5,8,0-0-64-48\n")
+    by_time = write(tmp_path / "t.csv", "video_id,start,end,bbox,fps\nabc,10,24,0-0-64-48,50\n")
+    for table, frames in ((by_number, [5, 6, 7]), (by_time, [5, 6, 7])):
+        ((_, _, footage),) = read_boxes(table, tmp_path / "v")
+        opened = footage.open()
+        assert frame_numbers(np.stack([*opened.frames])) == frames
+        assert opened.num_frames == 3
+
+
 def write_quadrants(path, num_frames=30):
     with VideoWriter(path, Fraction(25)) as writer:
         for _ in range(num_frames):
@@ -131,7 +146,7 @@ def test_missing_and_short_videos_are_reported(tmp_path, videos):
     assert run(videos, tmp_path / "out", "--metadata", metadata) == 0
     rows = (tmp_path / "out" / "report.csv").read_text()
     assert "a#gone#000000#000020,rejected,cannot be read,gone.mp4: no video of this name" in rows
-    assert "lasts 1.6 s, cannot start at 4 s" in rows
+    assert "has 40 frames, cannot start at 100" in rows
     assert "next to nothing of the picture" in rows
 
 

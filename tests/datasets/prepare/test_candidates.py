@@ -9,7 +9,7 @@ from datasets.prepare.footage import RecordClip, Unreadable
 from datasets.prepare.splits import assign_splits
 from errors import UserError
 from tests.datasets.prepare.files import robot_record, write_records
-from tests.media import truncate, write_clip, write_frame_folder, write_strip
+from tests.media import leave_behind, truncate, write_clip, write_frame_folder, write_strip
 
 
 def find(folder, test_share=0.0, seed=0):
@@ -142,3 +142,14 @@ def test_identities_are_kept_apart(tmp_path):
     assert (len(splits["train"]), len(splits["test"])) == (4, 2)
     assert not splits["train"] & splits["test"]
     assert len(found) == 12
+
+
+def test_leftovers_are_no_clips(tmp_path, caplog):
+    """Nor are empty folders, which are told."""
+    write_clip(tmp_path / "train" / "a.mp4", 2)
+    for folder in (tmp_path, tmp_path / "train", tmp_path / "train" / "b"):
+        leave_behind(folder)
+    write_clip(tmp_path / "train" / "b" / "c.mp4", 2)
+    (tmp_path / "train" / "empty").mkdir()
+    assert [clip.name for clip in find_clips(tmp_path, None)] == ["a", "b#c"]
+    assert [record.getMessage() for record in caplog.records] == [f"{tmp_path}: left out 1 folders"]

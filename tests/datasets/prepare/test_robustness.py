@@ -114,7 +114,23 @@ def test_a_clip_that_fails_in_an_unknown_way(tmp_path):
     outcome = convert(Candidate("train", "a", Odd()), SETTINGS, tmp_path / "part")
     detail = "ZeroDivisionError: division by zero"
     remark = Remark("train", "a", "rejected", "cannot be read", detail, "odd.mp4")
-    assert outcome == (None, remark)
+    assert outcome[:2] == (None, remark)
+    assert outcome.traceback is not None
+    assert "raise ZeroDivisionError" in outcome.traceback
+
+
+@pytest.mark.parametrize("debug", [False, True])
+def test_one_odd_clip_is_a_row_and_the_rest_goes_on(tmp_path, capsys, debug):
+    write_clip(tmp_path / "clips" / "b.mp4", 4)
+    odd = Candidate("train", "a", Odd())
+    fine = Candidate("train", "b", WholeClip(tmp_path / "clips" / "b.mp4"))
+    out = tmp_path / "out"
+    with prepare_folder.claimed(out, {}):
+        prepare_folder.note_settings(out, {})
+        summary = prepare_folder.prepare([odd, fine], SETTINGS, out, 1, debug)
+    assert summary.num_clips == 1
+    assert report(out)["a"]["detail"] == "ZeroDivisionError: division by zero"
+    assert ("raise ZeroDivisionError" in capsys.readouterr().err) == debug
 
 
 def test_long_names(tmp_path):
