@@ -7,7 +7,7 @@ import torch
 
 from config import Config, TrainConfig
 from errors import UserError
-from speed_trial import HALF_DTYPES
+from speed_trial import HALF_DTYPES, is_emulated
 
 # The allocator for the CPU names itself where there is no memory; CUDA without torch's allocator.
 _NO_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory")
@@ -67,7 +67,8 @@ def _how_to_save_memory(config: Config, num_samples: int) -> str:
         needs_another = config.background is not None and config.background.foreign_probability > 0
         sizes = range(2 if needs_another else 1, at_once // 2 + 1)
         cures += [f"train.micro_batch={n}" for n in sizes if num_samples % n == 0][-1:]
-    if train.precision not in HALF_DTYPES:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if train.precision not in HALF_DTYPES and not is_emulated("bf16", device):
         cures.append("train.precision=bf16")
     if not cures or at_once == 1:
         cures.append(f"data.image_size smaller than {height} x {width}")

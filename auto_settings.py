@@ -11,9 +11,10 @@ from machine import Threads, divide_cores, num_cores
 from speed_trial import (
     HALF_DTYPES,
     Precision,
+    Shape,
     choose_precision,
     emulation_warning,
-    is_emulated,
+    is_usable,
     prefers_channels_last,
 )
 
@@ -50,11 +51,12 @@ def resolve(config: Config, device: torch.device, so_far: Mapping[str, Any] | No
     """
     threads = divide_cores(config.data.num_workers, is_cpu=device.type == "cpu")
     if device.type == "cpu":
+        # Never more than torch takes by itself, which counts the cores that compute.
+        threads = threads._replace(num_threads=min(threads.num_threads, torch.get_num_threads()))
         torch.set_num_threads(threads.num_threads)
-    choice = _choose(config, device, so_far or {})
-    by_rank = distributed.gather((choice.precision, choice.channels_last))
-    if any(found != by_rank[0] for found in by_rank):
-        choice = _Choice("float32", "processes differ", False, "processes differ")
+    else:
+        threads = threads._replace(num_threads=torch.get_num_threads())
+    choice = _agreed(_choose(config, device, so_far or {}))
     train = config.train.model_copy(
         update={"precision": choice.precision, "channels_last": choice.channels_last}
     )
@@ -82,7 +84,7 @@ def _choose(config: Config, device: torch.device, so_far: Mapping[str, Any]) -> 
     precision: Precision
     if train.precision != "auto":
         precision, reason = train.precision, "as train.precision says"
-    elif before is not None and not is_emulated(before, device):
+    elif before is not None and is_usable(before, device):
         precision, reason = before, "as before"
     else:
         precision, reason = choose_precision(device)
@@ -90,7 +92,31 @@ def _choose(config: Config, device: torch.device, so_far: Mapping[str, Any]) -> 
         return _Choice(precision, reason, train.channels_last, "as train.channels_last says")
     if precision == before and so_far.get("channels_last") is not None:
         return _Choice(precision, reason, so_far["channels_last"], "as before")
-    return _Choice(precision, reason, *prefers_channels_last(precision, device))
+    return _Choice(
+        precision, reason, *prefers_channels_last(precision, device, _largest_maps(config))
+    )
+
+
+def _largest_maps(config: Config) -> Shape:
+    """Of the generator that paints, in this process."""
+    batch = config.train.micro_batch or config.train.batch_size // distributed.world_size()
+    if config.motion is not None:
+        width = config.motion.generator.width
+    else:
+        assert config.masks is not None  # the config's rules require one of them
+        width = config.masks.high_resolution.width
+    return Shape(max(1, batch), width, max(config.data.size))
+
+
+def _agreed(choice: _Choice) -> _Choice:
+    """The same in all processes, which may have found differently."""
+    by_rank = distributed.gather((choice.precision, choice.channels_last))
+    precisions, layouts = zip(*by_rank, strict=True)
+    if len(set(precisions)) > 1:
+        choice = choice._replace(precision="float32", precision_reason="processes differ")
+    if len(set(layouts)) > 1:
+        choice = choice._replace(channels_last=layouts[0], layout_reason="as rank 0 has found")
+    return choice
 
 
 def _warnings(

@@ -123,7 +123,9 @@ def pick_device(name: str, local_rank: int | None = None) -> "torch.device":
             raise UserError(f"--device {device}: {count} CUDA devices here; {instead}")
         torch.cuda.set_device(device.index or 0)  # also for what asks for "the" device
     elif device.type == "cpu":
-        torch.set_num_threads(divide_cores(0, is_cpu=True).num_threads)
+        # Never more than torch takes by itself, which counts the cores that compute.
+        num_threads = divide_cores(0, is_cpu=True).num_threads
+        torch.set_num_threads(min(num_threads, torch.get_num_threads()))
     return device
 
 

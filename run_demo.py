@@ -39,11 +39,11 @@ def main() -> None:
     run("train.py", "--config", "demo.yaml", "--resume")
     newest = checkpoint.list_steps(RUN)[0]
     metrics, animation, sheet = RUN / METRICS, RUN / "animation.mp4", RUN / "animation.png"
-    if is_missing(metrics, newest):
+    if is_old(metrics, newest):
         run("reconstruct.py", "--checkpoint", str(newest))
-    if is_missing(TRUTH, newest):
+    if is_old(TRUTH, newest):
         run("-m", "benchmarks.puppets", "--checkpoint", str(newest), "--output", str(TRUTH))
-    if is_missing(animation, newest):
+    if is_old(animation, newest):
         run("animate.py", "--checkpoint", str(newest), "--output", str(animation))
     write_image(sheet, contact_sheet(animation))
     summary = summarize(newest)
@@ -60,12 +60,16 @@ def main() -> None:
     )
 
 
-def is_missing(result: Path, newest: Path) -> bool:
-    """Whether `result` is to be made: it is not there, or older than the `newest` checkpoint."""
-    if not result.exists() or result.stat().st_mtime < newest.stat().st_mtime:
-        return True
-    print(f"{result}: is of the newest checkpoint already")
-    return False
+def is_old(result: Path, newest: Path) -> bool:
+    """Whether `result` is to be made: it is not there, of another checkpoint than the `newest`, or
+    of an earlier version of this program.
+    """
+    if result.exists() and result.stat().st_mtime >= newest.stat().st_mtime:
+        found = json.loads(result.read_text()) if result.suffix == ".json" else None
+        if found is None or (found["checkpoint"] == str(newest) and "left_out" in found):
+            print(f"{result}: is of the newest checkpoint already")
+            return False
+    return True
 
 
 def run(script: str, *arguments: str) -> None:

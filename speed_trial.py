@@ -4,7 +4,7 @@ Names and flags of a processor do not tell: virtual machines and environment var
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
@@ -16,10 +16,10 @@ HALF_DTYPES: Mapping[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.
 
 _GAIN = 0.9  # a precision is fast if it takes at most so much of the time of float32,
 _EMULATED = 1.5  # and emulated if it takes so much more
-_CHANNELS = 64
-_SIDES = (16, 64)  # of the maps: small ones show what is emulated, larger ones what is faster
+_MAX_NUMBERS = 64 * 128 * 128  # of a map in a trial; larger ones take too long to time
 _CLEAR = 3.0  # a ratio that needs no second look
-_ROUNDS = 4
+_MIN_ROUNDS, _MAX_ROUNDS = 2, 4  # one alone may have been interrupted by another program
+_SECONDS = 0.2  # after which no further round begins
 
 
 class Choice(NamedTuple):
@@ -30,6 +30,18 @@ class Choice(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.precision} ({self.reason})"
+
+
+class Shape(NamedTuple):
+    """Of the maps in a trial, batch x channels x side x side."""
+
+    batch: int
+    channels: int
+    side: int
+
+
+# Small maps show what is emulated, larger ones what is faster.
+_PRECISION_SHAPES = (Shape(1, 64, 16), Shape(1, 64, 64))
 
 
 class _Setting(NamedTuple):
@@ -55,40 +67,64 @@ def choose_precision(device: torch.device) -> Choice:
 
 def is_emulated(precision: str, device: torch.device) -> bool:
     """Whether the device computes `precision` much slower than float32."""
-    if precision not in HALF_DTYPES or device.type not in ("cpu", "cuda"):
+    if precision not in HALF_DTYPES:
         return False
-    return half_precision_ratio(precision, device) >= _EMULATED
+    if device.type == "cuda":  # kernels of small convolutions take less time than their start
+        return precision == "bf16" and torch.cuda.get_device_capability(device)[0] < 8
+    return device.type == "cpu" and half_precision_ratio(precision, device) >= _EMULATED
+
+
+def is_usable(precision: str, device: torch.device) -> bool:
+    """Whether a run that was begun in `precision` on another device can go on in it here."""
+    if precision == "float32":
+        return True
+    return device.type in ("cpu", "cuda") and not is_emulated(precision, device)
 
 
 def emulation_warning(key: str, precision: str, device: torch.device) -> str | None:
     """One line where `precision`, asked for by the option or config key `key`, is emulated."""
     if not is_emulated(precision, device):
         return None
-    ratio = half_precision_ratio(precision, device)
-    return (
-        f"warning: {key}: {precision} is emulated on this device, convolutions take {ratio:.1f} "
-        "times as long as in float32; use auto or float32"
-    )
+    factor = ""
+    if device.type == "cpu":
+        ratio = half_precision_ratio(precision, device)
+        factor = f", convolutions take {ratio:.1f} times as long as in float32"
+    return f"warning: {key}: {precision} is emulated on this device{factor}; use auto or float32"
 
 
-def prefers_channels_last(precision: str, device: torch.device) -> tuple[bool, str]:
-    """Whether channels-last memory is the faster layout, and what was measured."""
+def prefers_channels_last(precision: str, device: torch.device, shape: Shape) -> tuple[bool, str]:
+    """Whether channels-last memory is the faster layout, and what was measured.
+
+    Args:
+        shape: of the largest maps; it matters, and differently on each processor.
+    """
     if device.type != "cpu":
         return True, f"what {device.type} is made for"
-    ratio = layout_ratio(precision, device)
+    ratio = layout_ratio(precision, device, _shortened(shape))
     return ratio <= 1, f"channels_last {_times(ratio)} here"
+
+
+def _shortened(shape: Shape) -> Shape:
+    """`shape` with a smaller batch, and then side, where it is too large for a trial."""
+    batch, channels, side = shape
+    while batch > 1 and batch * channels * side**2 > _MAX_NUMBERS:
+        batch //= 2
+    while batch * channels * side**2 > _MAX_NUMBERS:
+        side //= 2
+    return Shape(batch, channels, side)
 
 
 @lru_cache
 def half_precision_ratio(precision: str, device: torch.device) -> float:
     """Time of convolutions in `precision`, forward and backward, to that in float32."""
-    return _ratio(_Setting(precision, True), _Setting("float32", True), device)
+    settings = _Setting(precision, True), _Setting("float32", True)
+    return _ratio(*settings, _PRECISION_SHAPES, device)
 
 
 @lru_cache
-def layout_ratio(precision: str, device: torch.device) -> float:
+def layout_ratio(precision: str, device: torch.device, shape: Shape) -> float:
     """Time of convolutions in channels-last memory, forward and backward, to that in planar."""
-    return _ratio(_Setting(precision, True), _Setting(precision, False), device)
+    return _ratio(_Setting(precision, True), _Setting(precision, False), (shape,), device)
 
 
 def _times(ratio: float) -> str:
@@ -96,35 +132,45 @@ def _times(ratio: float) -> str:
     return f"takes {ratio:.2g} times as long"
 
 
-def _ratio(setting: _Setting, baseline: _Setting, device: torch.device) -> float:
-    """Best time of `setting` to that of `baseline`; fractions of a second."""
-    ratio = 1.0
-    for side in _SIDES:
+def _ratio(
+    setting: _Setting, baseline: _Setting, shapes: Sequence[Shape], device: torch.device
+) -> float:
+    """Best time of `setting` to that of `baseline`, for the last of `shapes` unless an earlier one
+    is clear; a fraction of a second, more on a slow CPU.
+    """
+    ratio, began = 1.0, time.perf_counter()
+    for shape in shapes:
         best = [float("inf")] * 2
-        trials = [_Trial(side, s, device) for s in (setting, baseline)]
+        trials = [_Trial(shape, s, device) for s in (setting, baseline)]
         for trial in trials:
             trial.seconds()  # kernels are chosen
-        for _ in range(_ROUNDS):
+        for number in range(1, _MAX_ROUNDS + 1):
             best = [min(b, trial.seconds()) for b, trial in zip(best, trials, strict=True)]
             ratio = best[0] / best[1]
-            if ratio > _CLEAR:
+            if number >= _MIN_ROUNDS and ratio > _CLEAR:
                 return ratio
+            if number >= _MIN_ROUNDS and time.perf_counter() - began > _SECONDS:
+                break
     return ratio
 
 
 class _Trial:
-    """A few layers as this project's networks have them, on maps of side `side`."""
+    """A few layers as this project's networks have them."""
 
-    def __init__(self, side: int, setting: _Setting, device: torch.device) -> None:
+    def __init__(self, shape: Shape, setting: _Setting, device: torch.device) -> None:
         layout = torch.channels_last if setting.channels_last else torch.contiguous_format
         self._dtype = HALF_DTYPES.get(setting.precision)
         self._device = device
-        convolutions = [nn.Conv2d(_CHANNELS, _CHANNELS, 3, padding=1) for _ in range(2)]
+        width = shape.channels
         network = nn.Sequential(
-            convolutions[0], nn.BatchNorm2d(_CHANNELS), nn.ReLU(), convolutions[1]
+            nn.Conv2d(width, width, 3, padding=1),
+            nn.BatchNorm2d(width),
+            nn.ReLU(),
+            nn.AvgPool2d(2),
+            nn.Conv2d(width, 2 * width, 3, padding=1),
         )
         self._network = network.to(device).to(memory_format=layout)
-        x = torch.ones(1, _CHANNELS, side, side, device=device)
+        x = torch.ones(shape.batch, width, shape.side, shape.side, device=device)
         self._x = x.contiguous(memory_format=layout).requires_grad_()
 
     def seconds(self) -> float:

@@ -43,11 +43,13 @@ class Plan(NamedTuple):
     num_steps: of the whole run.
     seconds_left: from now to its last step.
     num_in_time: steps that fit into train.max_minutes; None without that limit.
+    is_short: time ends it before train.min_steps.
     """
 
     num_steps: int
     seconds_left: float
     num_in_time: int | None
+    is_short: bool
 
 
 def make_plan(
@@ -72,7 +74,8 @@ def make_plan(
         longer = train.min_steps if train.min_steps_minutes is None else fitting(_longest(train))
         num_steps = max(num_in_time, min(train.min_steps, longer))
     num_steps = min(num_steps, last_step)
-    return Plan(num_steps, (num_steps - step) * seconds_per_step, num_in_time)
+    is_short = train.min_steps is not None and num_steps < min(train.min_steps, last_step)
+    return Plan(num_steps, (num_steps - step) * seconds_per_step, num_in_time, is_short)
 
 
 def time_is_up(train: TrainConfig, step: int, seconds: float) -> bool:
@@ -90,14 +93,19 @@ def _longest(train: TrainConfig) -> float:
 
 
 def describe_plan(
-    plan: Plan, train: TrainConfig, seconds_per_step: float, step: int, starts: Iterable[Start]
+    plan: Plan,
+    train: TrainConfig,
+    seconds_per_step: float,
+    step: int,
+    starts: Iterable[Start],
+    now: datetime,
 ) -> str:
     """One line for the person at the terminal, after `step` steps.
 
     Args:
         starts: of the parts whose first step follows from the plan.
     """
-    end = datetime.now() + timedelta(seconds=plan.seconds_left)
+    end = now + timedelta(seconds=plan.seconds_left)
     line = f"{seconds_per_step:.2g} s a step: "
     if plan.num_in_time is not None and plan.num_in_time < plan.num_steps:
         limit = "" if train.min_steps_minutes is None else f" (at most {_longest(train):g} minutes)"
@@ -105,7 +113,7 @@ def describe_plan(
             f"only about {plan.num_in_time} steps fit into train.max_minutes, "
             f"{train.max_minutes:g}; training goes on to about {plan.num_steps}{limit}"
         )
-        if train.min_steps is not None and plan.num_steps < train.min_steps:
+        if plan.is_short:
             line += f", fewer than train.min_steps, {train.min_steps}: expect little of the result"
     else:
         line += f"about {plan.num_steps} steps"

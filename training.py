@@ -8,6 +8,7 @@ import math
 import signal
 import time
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 
 import torch
@@ -121,10 +122,11 @@ class Trainer:
         self.step, self.epoch, self.batch = saved.step, saved.epoch, saved.batch
         if self.batch >= self.batches_per_epoch:  # the data or the batch size has changed
             self.epoch, self.batch = self.epoch + 1, 0
-        if (
-            saved.planned_steps is not None
-        ):  # what has started stays so, whatever the limits are now
+        # What has started stays so, whatever the limits are now; also in a run that had no shares.
+        if saved.planned_steps is not None:
             self.planned_steps = saved.planned_steps
+        elif self._starts_by_share() and not saved.untrained:
+            self.planned_steps = saved.step
         self.seconds = saved.training["seconds"]
         if checkpoint.best_path(self.output_dir).exists():  # else the best lies in another run
             self.best_l1 = saved.training["best_l1"]
@@ -218,6 +220,9 @@ class Trainer:
             name = signal.Signals(caught[0]).name
             logger.message(f"{name}: saved step {self.step}; continue with --resume")
             return
+        if self.planned_steps is None:
+            for start in self._starts_by_share():
+                logger.message(f"{start}, which this run ended too early to plan: it has not begun")
         if self.saved_at != self.step:
             self.save()
         if self.validated_at != self.step:
@@ -289,8 +294,9 @@ class Trainer:
         self.expected_steps = plan.num_steps
         if logger is not None and abs(before - plan.num_steps) > _NEWS * before:
             logger.expect(plan.num_steps)
-            line = describe_plan(plan, train, pace.seconds_per_step, self.step, starts)
-            logger.message(line)
+            logger.message(
+                describe_plan(plan, train, pace.seconds_per_step, self.step, starts, datetime.now())
+            )
 
     def _starts_by_share(self) -> list[Start]:
         """Those that follow from the plan."""

@@ -103,8 +103,8 @@ def main(arguments: argparse.Namespace) -> None:
         raise UserError(f"--output {output}: is a folder; give a file")
     scene = build_scene(arguments)
     arguments.half_precisions = half_precisions(scene.device)  # for the processes of all rows
-    if not arguments.half_precisions:
-        print("left out: the row bf16, which is emulated on this device")
+    for name in left_out(scene.device):
+        print(f"left out: the row {name}, which is emulated on this device")
     with torch.inference_mode():
         contestants = {name: build() for name, build in scene.contestants(arguments).items()}
         errors = measure_errors(contestants, scene.driving, scene.device)
@@ -192,8 +192,16 @@ class Scene(NamedTuple):
 
 def half_precisions(device: torch.device) -> list[str]:
     """Those of the rows: of bf16 and, on CUDA, fp16 what the device does not emulate."""
-    names = ["bf16", "fp16"] if device.type == "cuda" else ["bf16"]
-    return [name for name in names if not is_emulated(name, device)]
+    return [name for name in _wanted(device) if not is_emulated(name, device)]
+
+
+def left_out(device: torch.device) -> list[str]:
+    """The others."""
+    return [name for name in _wanted(device) if is_emulated(name, device)]
+
+
+def _wanted(device: torch.device) -> list[str]:
+    return ["bf16", "fp16"] if device.type == "cuda" else ["bf16"]
 
 
 def _keep_freed_memory(_: Model) -> None:

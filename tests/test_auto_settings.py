@@ -89,8 +89,13 @@ def test_a_resumed_run_that_is_told_otherwise_says_so():
     ]
 
 
-def test_processes_that_differ_take_what_all_can(monkeypatch):
-    monkeypatch.setattr(auto_settings.distributed, "gather", lambda own: [own, ("float32", True)])
+@pytest.mark.parametrize(
+    ("other", "precision", "channels_last"),
+    [(("float32", False), "float32", False), (("bf16", True), "bf16", False)],
+)
+def test_processes_that_differ_take_what_all_can(monkeypatch, other, precision, channels_last):
+    """Each value by itself."""
+    monkeypatch.setattr(auto_settings.distributed, "gather", lambda own: [own, other])
     found = resolve(tiny_config(*AUTO), CPU, None)
-    assert numerics(found.config) == {"precision": "float32", "channels_last": False}
-    assert "processes differ" in found.line
+    assert numerics(found.config) == {"precision": precision, "channels_last": channels_last}
+    assert ("processes differ" in found.line) == (precision == "float32")

@@ -50,7 +50,8 @@ def test_discriminator_of_format_1_judges_as_it_did():
     images = torch.rand(2, 3, 16, 16)
     for _ in range(3):
         old.train()(images)
-    content = {"networks": {"discriminator": dict(old.state_dict())}, "training": {}}
+    networks = {"discriminator": dict(old.state_dict())}
+    content = {"config": {"train": {}}, "networks": networks, "training": {}}
     assert len(upgrade(content)) == 2
     new.load_state_dict(content["networks"]["discriminator"])
     expected = old.eval()(images)
@@ -102,6 +103,23 @@ def test_format_1_without_that_layer_stays_as_it_is():
     """Patches, spectral norm switched off, no discriminator: every tensor fits."""
     for state in ({"conv.weight_orig": 1}, {"up_blocks.0.bias": 1, "conv.weight": 2}, {}):
         networks = {"generator": {}} | ({"discriminator": state} if state else {})
-        content = {"networks": networks, "training": {"optimizer": {}}}
+        content = {"config": {}, "networks": networks, "training": {"optimizer": {}}}
         assert len(upgrade(content)) == 1
+
+
+def test_what_changes_for_a_run_of_format_1():
+    """It goes on without clipping; what it did not use is not told."""
+    still = dict.fromkeys(("brightness", "contrast", "saturation", "hue"), 0)
+    cut = {"cut": {"kind": "rectangle"}}
+    config = {"train": {}, "data": {"augmentation": still}, "discriminator": cut}
+    content = {"config": config, "networks": {}, "training": {}}
+    (note,) = upgrade(content)
+    assert "rectangles of CutMix" in note
+    assert content["config"]["train"] == {"clip_ratio": None}
+    content["config"]["train"]["clip_ratio"] = 5
+    content["config"]["discriminator"] = None
+    content["config"]["data"]["augmentation"]["hue"] = 0.1
+    (note,) = upgrade(content)
+    assert "colour jitter" in note
+    assert content["config"]["train"] == {"clip_ratio": 5}
         assert content["networks"].get("discriminator", {}) == state

@@ -67,6 +67,13 @@ def test_the_whole_path_and_once_more(demo, capsys):
     # One result is missing.
     (run_demo.RUN / "puppets.json").unlink()
     assert demo() == ["train.py", "benchmarks.puppets"]
+    # One is of another checkpoint, one of an earlier version.
+    truth = json.loads(run_demo.TRUTH.read_text())
+    del truth["left_out"]
+    run_demo.TRUTH.write_text(json.dumps(truth))
+    best = str(run_demo.RUN / "checkpoints" / "best.pt")
+    assert call(reconstruct, "--checkpoint", best) == 0
+    assert demo() == ["train.py", "reconstruct.py", "benchmarks.puppets"]
     # Trained on: all are old.
     assert demo("train.epochs=3") == ["train.py", *rest]
     assert summary()["steps"] == 12
