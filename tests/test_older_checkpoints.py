@@ -105,6 +105,7 @@ def test_format_1_without_that_layer_stays_as_it_is():
         networks = {"generator": {}} | ({"discriminator": state} if state else {})
         content = {"config": {}, "networks": networks, "training": {"optimizer": {}}}
         assert len(upgrade(content)) == 1
+        assert content["networks"].get("discriminator", {}) == state
 
 
 def test_what_changes_for_a_run_of_format_1():
@@ -122,4 +123,3 @@ def test_what_changes_for_a_run_of_format_1():
     (note,) = upgrade(content)
     assert "colour jitter" in note
     assert content["config"]["train"] == {"clip_ratio": 5}
-        assert content["networks"].get("discriminator", {}) == state
