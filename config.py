@@ -201,7 +201,7 @@ class MaskRefinementConfig(Section):
     num_blocks: NumBlocks = 5
     temperature: Annotated[float, Field(gt=0)] = 0.1  # of the sigmoid
     start_epoch: Annotated[int, Field(ge=0)] = 1  # the masks say nothing before
-    start_share: Share | None = None  # of the planned steps, instead of start_epoch
+    start_share: Share | None = None  # of the planned steps; then start_epoch is not used
     learning_rate: Weight | None = None  # default: train.learning_rate
 
 
@@ -277,7 +277,7 @@ class BackgroundLosses(Section):
 class BackgroundConfig(Section):
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5  # of the masks; above is foreground
     start_epoch: Annotated[int, Field(ge=0)] = 2  # the masks say nothing before
-    start_share: Share | None = None  # of the planned steps, instead of start_epoch
+    start_share: Share | None = None  # of the planned steps; then start_epoch is not used
     foreign_probability: Probability = 0.0  # ours: that X is the source of another sample of the
     # batch, with no mask
     bg_base: LowResolutionConfig = LowResolutionConfig()

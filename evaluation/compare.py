@@ -147,9 +147,10 @@ def _other_conventions(a: Evaluation, b: Evaluation) -> dict[str | None, str]:
 def _title(label: str, run: Evaluation) -> str:
     about = run.about
     num_frames = sum(clip.num_frames for clip in run.clips.values())
+    precision = about.get("precision", "float32")  # earlier evaluations knew no other
     return (
-        f"{label}: {run.folder}: {about['checkpoint']} ({about['age']}), "
-        f"{about['animator']}; {len(run.clips)} clips, {num_frames} frames"
+        f"{label}: {run.folder}: {about['checkpoint']} ({about['age']}), {about['animator']}, "
+        f"{precision}; {len(run.clips)} clips, {num_frames} frames"
     )
 
 

@@ -240,6 +240,14 @@ def run_for_a_second(folder):
     return [counts, ended, trainer.step, weights.item(), trainer.average is not None]
 
 
+def run_with_a_plan(folder):
+    """The number of steps that each plans, and what has learned at the end."""
+    shares = ("masks.refinement.start_share=0.5", "background.start_share=0.7")
+    trainer = set_up(folder, "planned", *shares, "train.max_minutes=60", "train.max_steps=17")
+    trainer.run()
+    return [trainer.planned_steps, trainer.step, sorted(trainer._waiting(trainer.step))]
+
+
 def run_with_unreadable_clips(folder, *names):
     """How it ends where rank 1 cannot read those clips; logs every second step."""
     original = ClipFolder.read
@@ -268,6 +276,7 @@ def save_findings_and_kill_one(folder):
     )
     findings = {function.__name__: function() for function in functions}
     findings["second"] = run_for_a_second(folder)
+    findings["planned"] = run_with_a_plan(folder)
     findings["unreadable"] = [
         run_with_unreadable_clips(folder, "clip0"),
         run_with_unreadable_clips(folder, "clip0", "clip1", "folder", "tall"),
@@ -336,6 +345,11 @@ def test_run_of_two_with_small_parts_an_average_and_a_time_limit(group):
     assert other == [counts, None, step, weights, False]
     assert steps(group.folder / "second") == [step]
     assert contents(step_file(group.folder / "second", step))["average"] is not None
+
+
+def test_two_make_one_plan(two):
+    """After 15 steps, by the speed of rank 0; refinement and background start at once."""
+    assert [found["planned"] for found in two] == [[17, 17, []]] * 2
 
 
 def test_clips_that_one_process_cannot_read_end_both(group):

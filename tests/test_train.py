@@ -18,6 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import losses
 import speed_trial
 import train
+from checkpoint import load
 from config import BRANCHES
 from config_file import load_config
 from datasets.clips import ClipFolder
@@ -305,6 +306,24 @@ def test_a_time_limit_plans_the_steps_and_the_starts(tmp_path, capsys):
     assert call(train, *again, "--resume") == 0
     assert first_steps(folder) == [16, 22]  # what has started stays so
     assert contents(step_file(folder, 50))["planned_steps"] == 30
+
+
+def test_what_has_started_by_epochs_goes_on_in_a_run_with_shares(tmp_path):
+    """Such as a run that was begun before there were shares: its parts do not wait for a plan."""
+    folder = tmp_path / "run"
+    assert call(train, *tiny(folder, "train.max_steps=4")) == 0
+    limits = ("train.epochs=20", "train.max_minutes=60", "train.max_steps=6", *SHARES)
+    assert call(train, *tiny(folder, *limits), "--resume") == 0
+    terms = ["loss/masks/refinement" in row for row in metrics(folder)]
+    assert terms == [True] * 6
+    assert load(step_file(folder, 6)).untrained == {}
+
+
+def test_a_run_that_ends_before_its_plan_says_what_has_not_begun(tmp_path, capsys):
+    limits = ("train.max_minutes=60", "train.max_steps=2", *SHARES)
+    assert call(train, *tiny(tmp_path / "run", *limits)) == 0
+    told = capsys.readouterr().err
+    assert "masks.refinement.start_share: 0.5, which this run ended too early to plan" in told
 
 
 def test_a_minimum_of_steps_takes_longer_than_the_limit(tmp_path, capsys):
