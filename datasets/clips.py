@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from datasets.images import Fit, fit_frames
-from datasets.leftovers import own_entries, without_empty_folders
+from datasets.leftovers import own_entries, partition, without_empty_folders
 from datasets.remarks import describe_entries, remark_left_out
 from datasets.source import Clip, Frame, Frames
 from datasets.video import MissingFrame, VideoError, is_clip, natural_order, open_clip
@@ -125,11 +125,11 @@ def _list_clips(root: Path, split: str) -> tuple[list[Path], int]:
             f"{root} holds {describe_entries(own_entries(root))}"
         )
     entries, num_empty = without_empty_folders(own_entries(folder))
-    clips = [entry for entry in entries if is_clip(entry)]
+    clips, others = partition(entries, is_clip)
     if not clips:
         found = describe_entries(own_entries(folder))
         raise UserError(f"{folder}: no clip in it; {LAYOUT}; it holds {found}")
-    remark_left_out(folder, (entry for entry in entries if entry not in clips))
+    remark_left_out(folder, others)
     return sorted(clips, key=lambda path: natural_order(path.name)), num_empty
 
 

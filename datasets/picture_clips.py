@@ -12,7 +12,7 @@ from datasets.clip_checks import check_range, stack_frames
 from datasets.container import MissingFrame, VideoError
 from datasets.frame_folder import stated_frame_rate
 from datasets.images import IMAGE_SUFFIXES, describe_contents, open_image, read_image
-from datasets.leftovers import own_entries
+from datasets.leftovers import own_entries, partition
 from datasets.remarks import remark_left_out
 from datasets.source import Frame, Frames
 from errors import UserError
@@ -24,14 +24,15 @@ class FolderReader:
     def __init__(self, path: Path, frame_rate: Fraction) -> None:
         self.path = path
         self.frame_rate = stated_frame_rate(path) or frame_rate
-        names = [entry.name for entry in own_entries(path)]
-        frames = [name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES]
+        frames, others = partition(
+            own_entries(path), lambda entry: entry.suffix.lower() in IMAGE_SUFFIXES
+        )
         if not frames:
             raise VideoError(
-                f"{path}: no frames (png, jpg) in this folder, but {len(names)} other entries"
+                f"{path}: no frames (png, jpg) in this folder, but {len(others)} other entries"
             )
-        self._names = sorted(frames, key=natural_order)
-        remark_left_out(path, (path / name for name in names if name not in frames))
+        self._names = sorted((frame.name for frame in frames), key=natural_order)
+        remark_left_out(path, others)
 
     @property
     def num_frames(self) -> int:
