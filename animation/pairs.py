@@ -1,7 +1,6 @@
 """Which animations to make: every source with every clip, or the pairs of a table."""
 
 import csv
-import logging
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -15,8 +14,6 @@ from datasets.leftovers import own_entries, partition, without_empty_folders
 from datasets.remarks import remark_left_out
 from datasets.video import is_clip, natural_order
 from errors import UserError
-
-logger = logging.getLogger(__name__)
 
 _LONGEST_NAME = 200  # bytes; file systems take 255, and while it is written a name is longer
 _COLUMNS = ("source", "driving", "background", "output")  # of a table; two are required
@@ -119,10 +116,8 @@ def _list_images(folder: Path) -> list[Path]:
 
 def _list_clips(folder: Path) -> list[Path]:
     entries, num_empty = without_empty_folders(_visible(folder))
-    if num_empty:
-        logger.warning("--driving %s: %d empty folders are left out", folder, num_empty)
     clips, others = partition(entries, is_clip)
-    remark_left_out(f"--driving {folder}", others)
+    remark_left_out(f"--driving {folder}", others, num_empty)
     return clips
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 from datasets.container import DEFAULT_FRAME_RATE
 from datasets.images import Fit, fit_frames, open_image, read_image
 from datasets.source import Frame
-from datasets.timing import Clock, uneven_times
+from datasets.timing import Clock
 from datasets.video import CONTAINER_SUFFIXES, KINDS, open_clip
 from errors import UserError
 
@@ -129,7 +129,7 @@ def open_background(
         if not _is_clip(Path(text)):
             return still_background(read_image(text), size, fit)
         clip = open_clip(text)
-        clock = Clock(clip.frame_rate, uneven_times(clip))
+        clock = Clock(clip.frame_rate, clip.uneven_times)
     except UserError as error:
         raise UserError(f"--background {error}; {ADVICE}") from None
     return BackgroundFrames(clip, clock, size, fit, driving_clock, end)

@@ -8,7 +8,7 @@ from itertools import islice
 from math import ceil
 
 from datasets.source import Frame, Frames
-from datasets.timing import Clock, Times, uneven_times
+from datasets.timing import Clock, Times
 from datasets.video import VideoError, VideoReader
 from errors import UserError
 
@@ -38,8 +38,7 @@ class Excerpt:
 
     Attributes:
         start: when the first frame begins; for its sound.
-        uneven_times: see `timing.uneven_times`; since `start`. The last frame ends at `end`, or
-            where the next one begins.
+        uneven_times: since `start`. The last frame ends at `end`, or where the next one begins.
 
     Raises:
         VideoError: no frame begins between `start` and `end`.
@@ -53,7 +52,7 @@ class Excerpt:
         self.path = clip.path
         self.frame_rate = clip.frame_rate
         self._clip = clip
-        clock = Clock(clip.frame_rate, uneven_times(clip))
+        clock = Clock(clip.frame_rate, clip.uneven_times)
         times = clock.times
         stop = clip.num_frames
         self._first = min(_first_from(start, clock), stop)
@@ -89,6 +88,10 @@ class Excerpt:
     def times(self) -> Sequence[Fraction]:
         times = self._clip.times[self._first : self._first + self.num_frames]
         return [time - times[0] for time in times]
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        return self._clip.remarks
 
     @property
     def size(self) -> tuple[int, int]:

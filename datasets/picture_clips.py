@@ -13,13 +13,15 @@ from datasets.container import MissingFrame, VideoError
 from datasets.frame_folder import stated_frame_rate
 from datasets.images import IMAGE_SUFFIXES, describe_contents, open_image, read_image
 from datasets.leftovers import own_entries, partition
-from datasets.remarks import remark_left_out
+from datasets.remarks import describe_left_out
 from datasets.source import Frame, Frames
 from errors import UserError
 
 
 class FolderReader:
     """Frames that are files of their own, in natural order."""
+
+    uneven_times = None
 
     def __init__(self, path: Path, frame_rate: Fraction) -> None:
         self.path = path
@@ -32,7 +34,7 @@ class FolderReader:
                 f"{path}: no frames (png, jpg) in this folder, but {len(others)} other entries"
             )
         self._names = sorted((frame.name for frame in frames), key=natural_order)
-        remark_left_out(path, others)
+        self.remarks: Sequence[str] = describe_left_out(others)
 
     @property
     def num_frames(self) -> int:
@@ -66,6 +68,9 @@ class FolderReader:
 
 class StripReader:
     """Square frames side by side in one image, the layout of the published moving GIFs."""
+
+    uneven_times = None
+    remarks: Sequence[str] = ()
 
     def __init__(self, path: Path, frame_rate: Fraction) -> None:
         self.path = path

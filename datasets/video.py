@@ -13,6 +13,7 @@ from typing import Protocol, runtime_checkable
 from datasets.container import DEFAULT_FRAME_RATE, MissingFrame, VideoError, os_reason
 from datasets.picture_clips import FolderReader, StripReader, natural_order
 from datasets.source import Frame, Frames
+from datasets.timing import Times
 from datasets.video_file import VideoFile
 
 __all__ = ["MissingFrame", "VideoError", "VideoReader", "is_clip", "natural_order", "open_clip"]
@@ -58,8 +59,23 @@ class VideoReader(Protocol):
         ...
 
     @property
+    def uneven_times(self) -> Times | None:
+        """When each frame begins and the last one ends; None where they are evenly spaced.
+
+        A last frame that stays for more than a frame longer than the others is no even spacing.
+        """
+        ...
+
+    @property
     def size(self) -> tuple[int, int]:
         """(height, width) of every frame."""
+        ...
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        """What was done to the frames so far that a user should know, such as `interlaced; made
+        whole (bwdif)`, and what was left out. At least what the first frame tells.
+        """
         ...
 
     def __iter__(self) -> Iterator[Frame]:
@@ -109,7 +125,9 @@ def open_clip(path: Path | str, frame_rate: Fraction = DEFAULT_FRAME_RATE) -> Vi
         raise VideoError(f"{path}: {os_reason(error)}") from None
 
 
-@lru_cache(maxsize=1024)  # some 20 KB each; scanning the packets again costs about 1 ms
+# Some 8 KB for a clip of 200 frames. Worker processes begin with what the checks before training
+# learnt, so there is room for the clips of a whole data set.
+@lru_cache(maxsize=65536)
 def _open_clip(path: Path, frame_rate: Fraction, _changed: int, _num_bytes: int) -> VideoReader:
     if path.is_dir():
         return FolderReader(path, frame_rate)

@@ -99,7 +99,7 @@ def test_leftovers_are_no_inputs(place, run, caplog):
     assert run("--source", "sources", "--driving", "clips", "--output", "out") == 0
     assert len(rows()) == 4
     assert [record.getMessage() for record in caplog.records] == [
-        "--driving clips: 1 empty folders are left out"
+        "--driving clips: left out 1 empty folder"
     ]
     (place / "clips" / "two" / "empty").mkdir()  # still a clip, not a folder of clips
     output = ("--output", "single.mp4")
