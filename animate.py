@@ -156,7 +156,7 @@ def run_one(animator: Animator, job: Job, wanted: Wanted) -> Done:
             bar.total = num_frames
             bar.update(num_done - bar.n)
 
-        return run_job(animator, job, wanted, print, progress)
+        return run_job(animator, job, wanted, tqdm.write, progress)
 
 
 def describe(done: Done, saved: Checkpoint) -> str:

@@ -45,7 +45,7 @@ from checkpoint import Checkpoint
 from cli import pick_device
 from config_file import load_config
 from datasets.crops import Box, Paster, cut_out, require_overlap, with_aspect
-from datasets.source import Frame
+from datasets.source import Frame, HasRemarks
 from errors import UserError
 
 DEFAULTS = Settings()
@@ -166,6 +166,8 @@ class Animator:
                 settings.background_end,
             )
             notes += more
+        named = {driving.name: driving.frames, str(background): backgrounds}
+        clips = {name: frames for name, frames in named.items() if isinstance(frames, HasRemarks)}
         mover = build_mover(
             self.model,
             self.device,
@@ -190,6 +192,7 @@ class Animator:
             is_transparent=is_transparent(background),
             batch_size=settings.batch_size,
             notes=notes,
+            clips=clips,
         )
 
     def _choose(self, settings: Settings) -> AnimatorName:

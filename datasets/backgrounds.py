@@ -3,7 +3,7 @@ one.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from itertools import count
 from pathlib import Path
@@ -14,7 +14,7 @@ from PIL import Image
 
 from datasets.container import DEFAULT_FRAME_RATE
 from datasets.images import Fit, fit_frames, open_image, read_image
-from datasets.source import Frame
+from datasets.source import Frame, HasRemarks
 from datasets.timing import Clock
 from datasets.video import CONTAINER_SUFFIXES, KINDS, open_clip
 from errors import UserError
@@ -88,6 +88,11 @@ class BackgroundFrames:
             if current is not before:
                 shown = self._fitted(current)
             yield shown
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        """See `HasRemarks`."""
+        return self._frames.remarks if isinstance(self._frames, HasRemarks) else ()
 
     def _successive(self) -> Iterator[_Shown]:
         """The frames in order, as often as `end` says."""

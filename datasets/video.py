@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 
 from datasets.container import DEFAULT_FRAME_RATE, MissingFrame, VideoError, os_reason
 from datasets.picture_clips import FolderReader, StripReader, natural_order
-from datasets.source import Frame, Frames
+from datasets.source import Frame, Frames, HasRemarks
 from datasets.timing import Times
 from datasets.video_file import VideoFile
 
@@ -28,7 +28,7 @@ STRIP_SUFFIX = ".png"
 
 
 @runtime_checkable
-class VideoReader(Protocol):
+class VideoReader(HasRemarks, Protocol):
     """The frames of one clip as they are meant to be seen: upright, RGB, 8 bits a channel.
 
     Pixels are square, all frames of a video have the size of the first, and interlaced ones are
@@ -69,13 +69,6 @@ class VideoReader(Protocol):
     @property
     def size(self) -> tuple[int, int]:
         """(height, width) of every frame."""
-        ...
-
-    @property
-    def remarks(self) -> Sequence[str]:
-        """What was done to the frames so far that a user should know, such as `interlaced; made
-        whole (bwdif)`, and what was left out. At least what the first frame tells.
-        """
         ...
 
     def __iter__(self) -> Iterator[Frame]:

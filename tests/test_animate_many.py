@@ -9,6 +9,8 @@ from PIL import Image
 import animate
 from animation.animator import Animator
 from datasets.video import open_clip
+from tests.datasets.test_deinterlace import KINDS, woven, write_interlaced
+from tests.datasets.test_picture import write_call
 from tests.media import leave_behind, numbered_frame, write_clip, write_frame_folder
 from tests.runs import call, error_line, step_file
 
@@ -53,6 +55,25 @@ def test_every_source_with_every_clip(place, run, capsys):
     assert distances[0] < 0.05  # the first frame of the clip itself, before it was coded
     assert distances[2] > distances[0]
     assert "out/results.csv: 4 animations, 0 failed" in capsys.readouterr().out
+
+
+def test_what_is_odd_about_clips_is_told_with_the_choices(place, run, capfd, caplog):
+    """Once: before the first frame where that tells it, else behind the last one."""
+    frames = [woven(number) for number in range(4)]
+    write_interlaced(place / "old.mp4", frames, *KINDS["h264.mp4"])
+    write_call(place / "call.webm")
+    (place / "clips" / "two" / "a.psd").touch()
+    for driving in ("call.webm", "clips/two"):
+        inputs = ("--source", "sources/a.png", "--driving", driving, "--output", "a.mp4")
+        assert run(*inputs, "--background", "old.mp4") == 0
+    said = capfd.readouterr().out.splitlines()
+    for line, num_clips in (
+        ("call.webm: frames of several sizes; all are fitted into that of the first", 1),
+        ("old.mp4: interlaced; made whole (bwdif)", 2),
+        ("clips/two: left out 1 .psd file", 1),
+    ):
+        assert said.count(line) == num_clips
+    assert caplog.messages == []
 
 
 def test_a_folder_of_frames_is_one_clip(place, run):

@@ -104,11 +104,11 @@ class BoxedClip(NamedTuple):
             return Opened(clip.frame_rate, frames, self.region, num_frames)
         start, end = self.start / rate, self.end / rate
         part = Excerpt(clip, start, end)
-        # Of frames that are not evenly spaced there may be fewer, though nothing is missing.
-        if part.uneven_times is None:
+        if clip.uneven_times is None:
             num_frames = ceil(end * clip.frame_rate) - ceil(start * clip.frame_rate)
-        elif clip.times[-1] + 1 / clip.frame_rate >= end:
-            num_frames = part.num_frames
+        else:  # there may be fewer than on average, though nothing is missing before the last ends
+            num_missing = round((end - clip.uneven_times[-1]) * clip.frame_rate)
+            num_frames = part.num_frames + max(num_missing, 0)
         return Opened(part.frame_rate, iter(part), self.region, num_frames)
 
 

@@ -98,9 +98,8 @@ def test_pixels_become_square(tmp_path, name, aspect, size):
     assert frame_numbers(reader.read([2, 1])) == [2, 1]
 
 
-def test_frames_that_change_their_size_get_that_of_the_first(tmp_path, caplog):
-    """As a call over the net does: whole, in proportion, and told once."""
-    path = tmp_path / "call.webm"
+def write_call(path):
+    """16 frames that change their size as a call over the net does."""
     sizes = [(48, 64), (24, 32), (64, 48), (48, 64)]
     with av.open(str(path), "w") as container:
         stream = container.add_mux_stream("vp8", width=64, height=48)
@@ -118,7 +117,12 @@ def test_frames_that_change_their_size_get_that_of_the_first(tmp_path, caplog):
                 for packet in encoder.encode(picture):
                     packet.stream = stream
                     container.mux(packet)
-    reader = open_clip(path)
+    return path
+
+
+def test_frames_that_change_their_size_get_that_of_the_first(tmp_path, caplog):
+    """Whole, in proportion, and told once."""
+    reader = open_clip(write_call(tmp_path / "call.webm"))
     assert reader.size == (48, 64)
     frames = np.stack(list(reader))
     assert frame_numbers(frames[[0, 3, 4, 7, 12, 15]]) == [0, 3, 4, 7, 12, 15]
