@@ -166,8 +166,10 @@ class Animator:
                 settings.background_end,
             )
             notes += more
-        named = {driving.name: driving.frames, str(background): backgrounds}
-        clips = {name: frames for name, frames in named.items() if isinstance(frames, HasRemarks)}
+        clips: dict[str, HasRemarks] = {}
+        for clip_name, read in ((driving.name, driving.frames), (str(background), backgrounds)):
+            if isinstance(read, HasRemarks):
+                clips[clip_name] = read
         mover = build_mover(
             self.model,
             self.device,

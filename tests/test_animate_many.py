@@ -4,6 +4,7 @@ import csv
 import shutil
 
 import pytest
+import torch
 from PIL import Image
 
 import animate
@@ -178,10 +179,11 @@ def test_debug_shows_tracebacks_and_goes_on(place, run, capsys, odd_job):
     assert "raise error" in shown
 
 
-def test_no_memory_for_the_process_ends_the_run(place, run, odd_job):
-    odd_job(MemoryError())
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("out of memory")])
+def test_no_memory_ends_the_run(place, run, odd_job, error):
+    odd_job(error)
     inputs = ("--source", "sources", "--driving", "clips/one.mp4", "--output", "out")
-    with pytest.raises(MemoryError):
+    with pytest.raises(type(error)):
         run(*inputs)
 
 

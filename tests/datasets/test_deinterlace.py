@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from datasets import deinterlace
-from datasets.video import open_clip
+from datasets.video import MissingFrame, open_clip
 from tests.conftest import SHARED
 
 SIZE = (48, 64)
@@ -88,6 +88,16 @@ def test_a_random_read_makes_whole_what_it_needs(tmp_path, monkeypatch):
     monkeypatch.setattr(deinterlace._Weaver, "push", counting)
     np.testing.assert_array_equal(reader.read([12])[0], expected[12])
     assert len(pushed) == 2  # the one before, and the one itself
+
+
+@pytest.mark.parametrize("options", [("select", "expr=0"), ("bwdif", "mode=unknown")])
+def test_a_filter_that_fails_is_damage(tmp_path, monkeypatch, options):
+    """Not an error of the system, as which FFmpeg's EAGAIN would pass."""
+    frames = [woven(number) for number in range(4)]
+    reader = open_clip(write_interlaced(tmp_path / "a.mp4", frames, *KINDS["h264.mp4"]))
+    monkeypatch.setattr(deinterlace, "FILTER", options)
+    with pytest.raises(MissingFrame, match="frame 2 cannot be decoded"):
+        reader.read([2])
 
 
 def test_frames_that_are_not_marked_stay_as_they_are(tmp_path, caplog):
