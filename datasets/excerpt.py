@@ -7,6 +7,7 @@ from fractions import Fraction
 from itertools import islice
 from math import ceil
 
+from datasets.clip_checks import check_range
 from datasets.source import Frame, Frames
 from datasets.timing import Clock, Times
 from datasets.video import VideoError, VideoReader
@@ -104,11 +105,7 @@ class Excerpt:
         return islice(self._clip.frames_from(self._first + first), self.num_frames - first)
 
     def read(self, frames: Sequence[int]) -> Frames:
-        for frame in frames:
-            if not 0 <= frame < self.num_frames:
-                raise VideoError(
-                    f"{self.path}: the excerpt has no frame {frame}, only {self.num_frames}"
-                )
+        check_range(self.path, frames, self.num_frames, "the excerpt")
         return self._clip.read([self._first + frame for frame in frames])
 
 

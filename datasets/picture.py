@@ -46,7 +46,7 @@ def orientation(frame: av.VideoFrame) -> Orientation | None:
 class Look(NamedTuple):
     """How a first frame is to be seen; so are all others of its clip.
 
-    Of messages in the stream that turn the picture only key frames carry a copy.
+    Only key frames carry the messages that turn the picture.
 
     Attributes:
         size: (height, width) of the picture as it is shown.

@@ -85,20 +85,19 @@ class VideoFile:
 
     @property
     def remarks(self) -> Sequence[str]:
-        self._look  # noqa: B018
+        if self._look is not None:
+            self._note(*self._look.remarks)
         return self._remarks
 
     @cached_property
     def _look(self) -> Look | None:
         """Of the first frame; None if it cannot be decoded."""
-        look = self._scan.look
-        if look is None:
-            try:
-                look = look_at(next(self._decode_from(0)), self._scan.pixel_aspect)
-            except VideoError:
-                return None
-        self._note(*look.remarks)
-        return look
+        if self._scan.look is not None:
+            return self._scan.look
+        try:
+            return look_at(next(self._decode_from(0)), self._scan.pixel_aspect)
+        except VideoError:
+            return None
 
     def __iter__(self) -> Iterator[Frame]:
         return self.frames_from(0)
@@ -153,35 +152,33 @@ class VideoFile:
                     frames = self._whole_frames(decoder, target)
                     number = -1
                 while number < target:
-                    following = self._next_or_none(frames)
+                    following = None
+                    try:
+                        following = next(frames, None)
+                    except Misplaced:
+                        if self._correct(index):
+                            raise
+                    except Damaged:
+                        pass
                     if following is None:
                         raise self._missing(target, number)
                     number, frame = following
                 yield number, frame
 
-    def _next_or_none(self, frames: Iterator[Numbered]) -> Numbered | None:
-        try:
-            return next(frames, None)
-        except Misplaced:
-            if self._correct_index():
-                raise
-        except Damaged:
-            pass
-        return None
-
     def _missing(self, frame: int, earlier: int) -> MissingFrame:
         return MissingFrame(f"{self.path}: frame {frame} cannot be decoded", frame, earlier)
 
-    def _correct_index(self) -> bool:
-        """Whether a better one was found; the whole file is decoded for it, once."""
+    def _correct(self, wrong: Index) -> bool:
+        """Whether there is a better index than `wrong`; the whole file is decoded for it, once."""
+        if self._scan.frame_index is not wrong:
+            return True  # another reading found it
         if self._is_checked:
             return False
-        self._is_checked = True
         scan = with_decoded_index(self.path, self._scan)
+        self._is_checked = True
         if scan is None:
             return False
-        if self._scan.frame_index is not None:
-            self._num_listed = len(self._scan.frame_index.frames)
+        self._num_listed = len(wrong.frames)
         self._scan = scan
         self._starts = {}
         for name in ("num_frames", "times", "uneven_times"):
@@ -209,13 +206,13 @@ class VideoFile:
             index = self._scan.frame_index
             try:
                 for frame in (
-                    self._from_start(first) if index is None else self._from_index(position)
+                    self._from_start(first) if index is None else self._from_index(index, position)
                 ):
                     yield frame
                     position += 1
                     is_any = True
             except Misplaced:
-                if index is not None and self._correct_index():
+                if index is not None and self._correct(index):
                     position = self._position_behind(index, position - 1)
                     continue
                 is_known = True
@@ -235,9 +232,7 @@ class VideoFile:
         assert index is not None
         return 0 if position < 0 else bisect_right(index.frames, wrong.frames[position])
 
-    def _from_index(self, first: int) -> Iterator[av.VideoFrame]:
-        index = self._scan.frame_index
-        assert index is not None
+    def _from_index(self, index: Index, first: int) -> Iterator[av.VideoFrame]:
         if first == len(index.frames) < self._num_listed:
             return
         check_range(self.path, [first], len(index.frames))

@@ -34,7 +34,7 @@ NUM_CHECKED = 64  # frames that are decoded where the order of the packets is su
 # vop_coded = 0): a decoder makes no frame of it.
 MAX_NOT_CODED = 16
 
-Times = Sequence[int]  # of a stream, in its units; as arrays, which take 8 bytes for each
+Timestamps = Sequence[int]  # of a stream, in its units; as arrays, which take 8 bytes for each
 
 
 class Index(NamedTuple):
@@ -46,9 +46,9 @@ class Index(NamedTuple):
         seek_times: by which the container finds the keys.
     """
 
-    frames: Times
-    keys: Times
-    seek_times: Times
+    frames: Timestamps
+    keys: Timestamps
+    seek_times: Timestamps
 
     def nearest_key(self, position: int) -> int:
         """Number of the last key that is not behind frame `position`."""
@@ -83,7 +83,7 @@ class Scan(NamedTuple):
     frame_rate: Fraction
     pixel_aspect: Fraction
     frame_index: Index | None
-    times: Times | None
+    times: Timestamps | None
     time_base: Fraction
     num_promised: int
     is_cut_short: bool
@@ -190,7 +190,7 @@ def _read_packets(container: InputContainer, stream: av.VideoStream) -> _Packets
     return _Packets(times, decoding_times, keys, durations, end, is_damaged, are_frames)
 
 
-def _without_gaps(times: Times, packets: _Packets) -> Times:
+def _without_gaps(times: Timestamps, packets: _Packets) -> Timestamps:
     """Those before which no frame is missing in a file that is cut short.
 
     No packet behind the last one has a frame that is shown before that one is decoded.
@@ -267,7 +267,7 @@ def _make_index(
     return (Index(frames, keys, seek_times) if frames else None), look
 
 
-def _decoded_index(path: Path, keys: Times, seek_times: Times) -> Index | None:
+def _decoded_index(path: Path, keys: Timestamps, seek_times: Timestamps) -> Index | None:
     try:
         frames = _ascending([*_decoded_times(path, keys[0])])
     except Damaged:
@@ -295,7 +295,7 @@ def _first_whole(path: Path, key: int) -> av.VideoFrame | None:
 
 
 def _decoded_times(path: Path, begin: int | None) -> Iterator[int | None]:
-    """Times of the frames, from `begin` on, as they come out of the decoder; raises Damaged."""
+    """Those of the frames, from `begin` on, as they come out of the decoder; raises Damaged."""
     with open_video(path) as (container, stream):
         packets = dropwhile(lambda packet: not packet.is_keyframe, container.demux(stream))
         for frame in decode(packets, begin):
@@ -306,7 +306,7 @@ def _known(times: Sequence[int | None]) -> list[int]:
     return [time for time in times if time is not None]
 
 
-def _ascending(times: Sequence[int | None]) -> Times | None:
+def _ascending(times: Sequence[int | None]) -> Timestamps | None:
     """The same times, if all are known and each is later than the one before."""
     known = array("q", _known(times))
     is_complete = len(known) == len(times) > 0
@@ -333,7 +333,7 @@ def header_frame_rate(stream: av.VideoStream) -> Fraction:
     return stream.average_rate or stream.guessed_rate or DEFAULT_FRAME_RATE
 
 
-def average_frame_rate(times: Times, time_base: Fraction, stated: Fraction) -> Fraction:
+def average_frame_rate(times: Timestamps, time_base: Fraction, stated: Fraction) -> Fraction:
     """`stated`, or the average of `times` where the two are apart at the end, by MAX_UNEVENNESS.
 
     What Matroska states need not be kept, and of a browser's recording, which states nothing,
@@ -343,5 +343,5 @@ def average_frame_rate(times: Times, time_base: Fraction, stated: Fraction) -> F
     seconds = (times[-1] - times[0]) * time_base
     if abs(seconds * stated - num_intervals) <= MAX_UNEVENNESS:
         return stated
-    # Times in ms cannot tell more; it makes 30000/1001 of what is close to it.
+    # Timestamps in ms cannot tell more; it makes 30000/1001 of what is close to it.
     return (num_intervals / seconds).limit_denominator(1001)

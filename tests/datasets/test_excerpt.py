@@ -64,7 +64,7 @@ def test_an_excerpt_is_a_clip(clips, kind):
     assert list(excerpt.times) == [Fraction(number, 25) for number in range(14)]
     assert (excerpt.path, excerpt.frame_rate, excerpt.size) == (clip.path, 25, clip.size)
     for outside in (-1, 14):
-        with pytest.raises(VideoError, match=rf"the excerpt has no frame {outside}, only 14"):
+        with pytest.raises(VideoError, match=rf"there is no frame {outside}; the excerpt has 14"):
             excerpt.read([0, outside])
 
 
