@@ -6,11 +6,8 @@ from contextlib import contextmanager
 import torch
 
 from config import Config, TrainConfig
-from errors import UserError
+from errors import UserError, lacks_memory
 from speed_trial import HALF_DTYPES, is_emulated
-
-# The allocator for the CPU names itself where there is no memory; CUDA without torch's allocator.
-_NO_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory")
 
 
 @contextmanager
@@ -26,8 +23,7 @@ def memory_advice(config: Config, num_samples: int) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # torch.OutOfMemoryError is one, and all that the CPU has
-        is_known = any(text in str(error) for text in _NO_MEMORY)
-        if not isinstance(error, torch.OutOfMemoryError) and not is_known:
+        if not lacks_memory(error):
             raise
         raise UserError(_how_to_save_memory(config, num_samples)) from error
 

@@ -35,7 +35,7 @@ from cli import (
 )
 from datasets.crops import parse_box
 from datasets.excerpt import parse_time
-from errors import UserError, in_one_line
+from errors import UserError, ends_all, in_one_line
 from machine import keep_freed_memory
 from metrics.detectors.build import DETECTORS, build_detector
 
@@ -131,9 +131,9 @@ def run_jobs(
         print(f"{number} of {len(jobs)}: {job.source} by {job.driving}")
         try:
             done = run_one(animator, job, wanted)
-        except MemoryError:  # of this process, and so of every other job too
-            raise
         except Exception as error:
+            if ends_all(error):
+                raise
             num_failed += 1
             reason = in_one_line(error)
             if not isinstance(error, UserError):
@@ -156,7 +156,7 @@ def run_one(animator: Animator, job: Job, wanted: Wanted) -> Done:
             bar.total = num_frames
             bar.update(num_done - bar.n)
 
-        return run_job(animator, job, wanted, print, progress)
+        return run_job(animator, job, wanted, tqdm.write, progress)
 
 
 def describe(done: Done, saved: Checkpoint) -> str:

@@ -34,7 +34,7 @@ from datasets.build import build_puppets, build_source, preflight
 from datasets.source import ClipSource, Frame
 from datasets.video import VideoError
 from datasets.video_writer import VideoWriter
-from errors import UserError, in_one_line
+from errors import UserError, ends_all, in_one_line
 from evaluation.build import MODEL_REGION, REGION_FINDERS, build_plan
 from evaluation.compare import compare_runs
 from evaluation.measures import FrameMetrics, Measure
@@ -156,14 +156,13 @@ def noted_failure(name: str, failed: dict[str, str], *, debug: bool) -> Iterator
     """Note in `failed` what goes wrong with the clip `name`, and go on.
 
     What goes wrong with the model, the memory or the disk goes wrong with every clip, and is
-    raised: any UserError but a VideoError, OSError, MemoryError.
+    raised: any UserError but a VideoError, and what `errors.ends_all` says.
     """
     try:
         yield
-    except (MemoryError, torch.OutOfMemoryError, OSError):
-        raise
     except Exception as error:
-        if isinstance(error, UserError) and not isinstance(error, VideoError):
+        is_of_all = isinstance(error, UserError) and not isinstance(error, VideoError)
+        if is_of_all or ends_all(error):
             raise
         if debug:
             traceback.print_exception(error)

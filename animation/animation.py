@@ -1,8 +1,9 @@
 """One animation, checked and ready to run."""
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from itertools import islice
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +15,7 @@ from animation.layouts import AnimatedBatch, Layout, LayoutName
 from animation.movers import Mover, animate, frames_to_tensor
 from animation.overlap import made_ahead
 from datasets.crops import Paster
-from datasets.source import Frame
+from datasets.source import Frame, HasRemarks
 from errors import UserError
 
 
@@ -39,7 +40,10 @@ class Animation:
             where a background ends it or a clip is damaged.
         reference: None where motion refers to no frame.
         is_transparent: the result is the figure alone, with an alpha channel.
-        notes: lines for the user on what was chosen: how pictures are fitted, the reference frame.
+
+    Args:
+        clips: what the frames come from, by its name: what is odd about it is told.
+        notes: lines on what was chosen.
     """
 
     def __init__(
@@ -54,7 +58,8 @@ class Animation:
         paster: Paster | None,
         is_transparent: bool,
         batch_size: int,
-        notes: list[str],
+        notes: Sequence[str],
+        clips: Mapping[str, HasRemarks] = MappingProxyType({}),
     ) -> None:
         self.source = source
         self.is_transparent = is_transparent
@@ -62,13 +67,26 @@ class Animation:
         self.times = driving.times
         self.num_frames = driving.num_frames
         self.reference = reference
-        self.notes = notes
+        self._chosen = [*notes]
+        self._clips = clips
         self._mover = mover
         self._driving = driving.frames
         self._swapper = swapper
         self._backgrounds = backgrounds
         self._paster = paster
         self._batch_size = batch_size
+
+    @property
+    def notes(self) -> list[str]:
+        """Lines for the user: how pictures are fitted, the reference frame, and what is odd about
+        the clips, of which reading them may tell more.
+        """
+        remarks = [f"{name}: {line}" for name, clip in self._clips.items() for line in clip.remarks]
+        return [*self._chosen, *remarks]
+
+    def note(self, line: str) -> None:
+        """Add to the notes."""
+        self._chosen.append(line)
 
     def frames(self) -> Iterator[Frame]:
         """The result: uint8 H x W x 3, or 4 where transparent."""

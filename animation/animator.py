@@ -45,7 +45,7 @@ from checkpoint import Checkpoint
 from cli import pick_device
 from config_file import load_config
 from datasets.crops import Box, Paster, cut_out, require_overlap, with_aspect
-from datasets.source import Frame
+from datasets.source import Frame, HasRemarks
 from errors import UserError
 
 DEFAULTS = Settings()
@@ -166,6 +166,10 @@ class Animator:
                 settings.background_end,
             )
             notes += more
+        clips: dict[str, HasRemarks] = {}
+        for clip_name, read in ((driving.name, driving.frames), (str(background), backgrounds)):
+            if isinstance(read, HasRemarks):
+                clips[clip_name] = read
         mover = build_mover(
             self.model,
             self.device,
@@ -190,6 +194,7 @@ class Animator:
             is_transparent=is_transparent(background),
             batch_size=settings.batch_size,
             notes=notes,
+            clips=clips,
         )
 
     def _choose(self, settings: Settings) -> AnimatorName:

@@ -21,10 +21,9 @@ from datasets.backgrounds import (
 from datasets.build import build_source
 from datasets.container import DEFAULT_FRAME_RATE
 from datasets.crops import Box, centre_box, with_aspect
-from datasets.excerpt import Excerpt
 from datasets.images import fit_frames, read_image
 from datasets.source import ClipSource, Frame
-from datasets.timing import Clock, Times, uneven_times
+from datasets.timing import Clock, Times
 from datasets.video import VideoReader, open_clip
 from errors import UserError
 
@@ -77,8 +76,8 @@ def open_driving(frames: DrivingFrames) -> Driving:
     if isinstance(frames, str | Path):
         frames = open_clip(frames)
     if isinstance(frames, VideoReader):
-        times = frames.uneven_times if isinstance(frames, Excerpt) else uneven_times(frames)
-        return Driving(frames, frames.frame_rate, frames.num_frames, str(frames.path), times)
+        name = str(frames.path)
+        return Driving(frames, frames.frame_rate, frames.num_frames, name, frames.uneven_times)
     num_frames = len(frames) if isinstance(frames, list | tuple | np.ndarray) else None
     name = "driving frames"
     return Driving(frames, DEFAULT_FRAME_RATE, num_frames, name).fitted(

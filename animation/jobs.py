@@ -105,7 +105,8 @@ def run_job(
     """Make and write one animation.
 
     Args:
-        announce: hears each line on what was chosen, before the first frame.
+        announce: hears each line on what was chosen, before the first frame, and behind the last
+            one what reading the clips told.
         progress: hears how many frames are done, and of how many where that is known.
 
     Raises:
@@ -113,7 +114,8 @@ def run_job(
     """
     began = time.perf_counter()
     animation, layout, sound = _prepare(animator, job, wanted)
-    for note in animation.notes:
+    told = animation.notes
+    for note in told:
         announce(note)
     output = Output(job.output, layout, wanted.show_masks, wanted.save_masks, sound)
     figures = None
@@ -129,6 +131,9 @@ def run_job(
         progress(num_done, animation.num_frames)
 
     num_frames = write_animation(animation, output, on_batch)
+    for note in animation.notes:
+        if note not in told:
+            announce(note)
     return Done(
         output,
         num_frames,
@@ -176,7 +181,7 @@ def _prepare(animator: Animator, job: Job, wanted: Wanted) -> _Prepared:
         job.source, clip, job.background, wanted.settings, with_masks=with_masks
     )
     if writer.is_folder and animation.times is not None:
-        animation.notes.append(
+        animation.note(
             f"{job.driving}: its frames are not evenly spaced; {job.output} gets "
             f"{float(clip.frame_rate):.4g} a second, so that some are there twice and some are not"
         )

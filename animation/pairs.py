@@ -1,7 +1,6 @@
 """Which animations to make: every source with every clip, or the pairs of a table."""
 
 import csv
-import logging
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -11,12 +10,10 @@ from pathlib import Path
 from animation.inputs import is_file_name
 from animation.jobs import Job
 from datasets.images import IMAGE_SUFFIXES
-from datasets.leftovers import own_entries, without_empty_folders
+from datasets.leftovers import own_entries, partition, without_empty_folders
 from datasets.remarks import remark_left_out
 from datasets.video import is_clip, natural_order
 from errors import UserError
-
-logger = logging.getLogger(__name__)
 
 _LONGEST_NAME = 200  # bytes; file systems take 255, and while it is written a name is longer
 _COLUMNS = ("source", "driving", "background", "output")  # of a table; two are required
@@ -107,21 +104,20 @@ def _check_names(jobs: Sequence[Job]) -> list[Job]:
 
 
 def _list_images(folder: Path) -> list[Path]:
-    entries = _visible(folder)
     suffixes = (*IMAGE_SUFFIXES, ".gif")  # of which the first frame is taken
-    found = [p for p in entries if p.suffix.lower() in suffixes and p.is_file()]
+    found, others = partition(
+        _visible(folder), lambda entry: entry.suffix.lower() in suffixes and entry.is_file()
+    )
     if not found:
         raise UserError(f"--source {folder}: no images (png, jpg) in this folder")
-    remark_left_out(f"--source {folder}", (entry for entry in entries if entry not in found))
+    remark_left_out(f"--source {folder}", others)
     return found
 
 
 def _list_clips(folder: Path) -> list[Path]:
     entries, num_empty = without_empty_folders(_visible(folder))
-    if num_empty:
-        logger.warning("--driving %s: %d empty folders are left out", folder, num_empty)
-    clips = [path for path in entries if is_clip(path)]
-    remark_left_out(f"--driving {folder}", (entry for entry in entries if entry not in clips))
+    clips, others = partition(entries, is_clip)
+    remark_left_out(f"--driving {folder}", others, num_empty)
     return clips
 
 
@@ -130,8 +126,8 @@ def _holds_clips(path: Path) -> bool:
     if not path.is_dir():
         return False
     entries, _ = without_empty_folders(_visible(path))
-    frames = [entry for entry in entries if entry.suffix.lower() in IMAGE_SUFFIXES]
-    clips = [entry for entry in entries if is_clip(entry) and entry not in frames]
+    frames, others = partition(entries, lambda entry: entry.suffix.lower() in IMAGE_SUFFIXES)
+    clips = [entry for entry in others if is_clip(entry)]
     if frames and clips:
         raise UserError(
             f"--driving {path}: holds images ({frames[0].name}) and clips ({clips[0].name}); keep "

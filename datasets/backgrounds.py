@@ -3,7 +3,7 @@ one.
 """
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from fractions import Fraction
 from itertools import count
 from pathlib import Path
@@ -14,8 +14,8 @@ from PIL import Image
 
 from datasets.container import DEFAULT_FRAME_RATE
 from datasets.images import Fit, fit_frames, open_image, read_image
-from datasets.source import Frame
-from datasets.timing import Clock, uneven_times
+from datasets.source import Frame, HasRemarks
+from datasets.timing import Clock
 from datasets.video import CONTAINER_SUFFIXES, KINDS, open_clip
 from errors import UserError
 
@@ -89,6 +89,11 @@ class BackgroundFrames:
                 shown = self._fitted(current)
             yield shown
 
+    @property
+    def remarks(self) -> Sequence[str]:
+        """See `HasRemarks`."""
+        return self._frames.remarks if isinstance(self._frames, HasRemarks) else ()
+
     def _successive(self) -> Iterator[_Shown]:
         """The frames in order, as often as `end` says."""
         elapsed = Fraction(0)  # until this pass began
@@ -129,7 +134,7 @@ def open_background(
         if not _is_clip(Path(text)):
             return still_background(read_image(text), size, fit)
         clip = open_clip(text)
-        clock = Clock(clip.frame_rate, uneven_times(clip))
+        clock = Clock(clip.frame_rate, clip.uneven_times)
     except UserError as error:
         raise UserError(f"--background {error}; {ADVICE}") from None
     return BackgroundFrames(clip, clock, size, fit, driving_clock, end)

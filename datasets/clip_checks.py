@@ -9,11 +9,13 @@ from datasets.container import VideoError
 from datasets.source import Frame, Frames
 
 
-def check_range(path: Path, frames: Sequence[int], num_frames: int) -> None:
-    """Raise VideoError where one of `frames` is not among the `num_frames` of the clip."""
+def check_range(path: Path, frames: Sequence[int], num_frames: int, what: str = "it") -> None:
+    """Raise VideoError where one of `frames` is not among the `num_frames` of the clip, or of
+    `what` is made of it.
+    """
     for frame in frames:
         if not 0 <= frame < num_frames:
-            raise VideoError(f"{path}: there is no frame {frame}; it has {num_frames}")
+            raise VideoError(f"{path}: there is no frame {frame}; {what} has {num_frames}")
 
 
 def stack_frames(path: Path, images: Sequence[Frame]) -> Frames:

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from datasets.images import Fit, fit_frames
-from datasets.leftovers import own_entries, without_empty_folders
-from datasets.remarks import describe_entries, remark_left_out
+from datasets.leftovers import own_entries, partition, without_empty_folders
+from datasets.remarks import counted, describe_entries, describe_left_out
 from datasets.source import Clip, Frame, Frames
 from datasets.video import MissingFrame, VideoError, is_clip, natural_order, open_clip
 from errors import UserError
@@ -31,6 +31,9 @@ class ClipFolder:
 
     Of a damaged clip the frames that can be decoded are used: see `read`.
 
+    Attributes:
+        left_out: what in the folder is no clip, at most a line.
+
     Raises:
         UserError: the folder is missing or holds no clip, or `id_sampling` is on where no name has
             an identity.
@@ -47,7 +50,7 @@ class ClipFolder:
         self.folder = Path(root) / split
         self.image_size = image_size
         self._fit: Fit = fit
-        self.paths, self.num_empty_folders = _list_clips(Path(root), split)
+        self.paths, self.left_out = _list_clips(Path(root), split)
         self.clips = with_identities(_unique_names(self.paths), id_sampling, self.folder)
         self.known_num_frames: dict[int, int] = {}  # of clips so far; worker processes inherit it
         self._reported: set[int] = set()
@@ -114,8 +117,8 @@ def with_identities(names: Sequence[str], id_sampling: bool, folder: Path) -> Se
     return [Clip(name, name.split("#")[0] if id_sampling else name) for name in names]
 
 
-def _list_clips(root: Path, split: str) -> tuple[list[Path], int]:
-    """The clips in order, and how many empty folders lie among them."""
+def _list_clips(root: Path, split: str) -> tuple[list[Path], list[str]]:
+    """The clips in order, and what lies among them, at most a line."""
     folder = root / split
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; data.root needs train/ and test/, where {LAYOUT}")
@@ -125,12 +128,12 @@ def _list_clips(root: Path, split: str) -> tuple[list[Path], int]:
             f"{root} holds {describe_entries(own_entries(root))}"
         )
     entries, num_empty = without_empty_folders(own_entries(folder))
-    clips = [entry for entry in entries if is_clip(entry)]
+    clips, others = partition(entries, is_clip)
     if not clips:
         found = describe_entries(own_entries(folder))
         raise UserError(f"{folder}: no clip in it; {LAYOUT}; it holds {found}")
-    remark_left_out(folder, (entry for entry in entries if entry not in clips))
-    return sorted(clips, key=lambda path: natural_order(path.name)), num_empty
+    clips.sort(key=lambda path: natural_order(path.name))
+    return clips, describe_left_out(others, num_empty)
 
 
 def _unique_names(paths: Sequence[Path]) -> list[str]:
@@ -152,7 +155,8 @@ class ClipReport(NamedTuple):
     sizes: Mapping[tuple[int, int], int]  # (height, width) -> number of clips
     unreadable: Mapping[str, str]  # name -> reason, one line that names the file
     too_short: Sequence[str]  # names of clips with a single frame: source and driving are the same
-    num_empty_folders: int = 0
+    left_out: Sequence[str] = ()  # lines on what in the folder is no clip
+    remarks: Mapping[str, int] = {}  # what was done to frames that are odd -> number of clips
 
     def summary(self) -> str:
         """A few lines for the console."""
@@ -162,17 +166,17 @@ class ClipReport(NamedTuple):
             f"{self.folder}: {self.num_clips} clips, {self.num_identities} ids, "
             f"{self.num_frames} frames; height x width: {_first(listed, ', ') or 'unknown'}"
         ]
-        if self.num_empty_folders:
-            lines.append(f"{self.num_empty_folders} empty folders are left out")
+        lines += self.left_out
+        remarks = sorted(self.remarks.items(), key=lambda item: -item[1])
+        lines += [f"{counted(count, 'clip')}: {remark}" for remark, count in remarks]
         if self.unreadable:
             reasons = _first([*self.unreadable.values()], "\n  ")
-            lines.append(f"{len(self.unreadable)} clips cannot be read:\n  {reasons}")
+            number = counted(len(self.unreadable), "clip")
+            lines.append(f"{number} cannot be read:\n  {reasons}")
         if self.too_short:
             names = _first(self.too_short, ", ")
-            lines.append(
-                f"{len(self.too_short)} clips have a single frame and are left out of training: "
-                f"{names}"
-            )
+            number = counted(len(self.too_short), "clip")
+            lines.append(f"{number} of a single frame, left out of training: {names}")
         return "\n".join(lines)
 
 
@@ -199,17 +203,20 @@ def inspect_clips(source: ClipFolder) -> ClipReport:
         sizes=Counter(clip.size for _, clip in readable),
         unreadable={name: str(error) for name, error in named if isinstance(error, VideoError)},
         too_short=[name for name, clip in readable if clip.num_frames < 2],
-        num_empty_folders=source.num_empty_folders,
+        left_out=source.left_out,
+        remarks=Counter(remark for _, clip in readable for remark in clip.remarks),
     )
 
 
 class _Inspected(NamedTuple):
     num_frames: int
     size: tuple[int, int]
+    remarks: Sequence[str]
 
 
 def _inspect(source: ClipFolder, index: int) -> _Inspected | VideoError:
     try:
-        return _Inspected(source.num_frames(index), open_clip(source.paths[index]).size)
+        clip = open_clip(source.paths[index])
+        return _Inspected(source.num_frames(index), clip.size, [*clip.remarks])
     except VideoError as error:
         return error

@@ -17,6 +17,10 @@ NEVER = 2**62  # number of the first frame of a key from which none can be decod
 Numbered = tuple[int, av.VideoFrame]
 
 
+class Misplaced(Damaged):
+    """What came out is not what the index says."""
+
+
 class Decoder:
     """Decodes the frames that `index` lists; it holds the file open inside a `with` block.
 
@@ -51,14 +55,18 @@ class Decoder:
         """Frames with their numbers, each one more than the last, from `first` or shortly before.
 
         Raises:
+            Misplaced: not even from the start of the file does the next frame come: the index is
+                wrong.
             Damaged: the next frame cannot be decoded. A file that merely ends early ends here.
         """
         following: int | None = None  # number of the frame to yield next
+        is_misplaced = False  # with the last key that was tried
         for key in self._index.keys_before(first):
             wanted = first if following is None else following
             if self._starts.get(key, -1) > wanted:
                 continue
             is_first = True
+            is_misplaced = False
             try:
                 for number, frame in self._frames_of(key):
                     if is_first:
@@ -72,38 +80,38 @@ class Decoder:
                 else:
                     if following is not None:
                         return
-            except _Misplaced:
-                pass
+            except Misplaced:
+                is_misplaced = True
             except Damaged:
                 if following is not None:
                     raise
             if is_first:
                 self._starts[key] = NEVER
-        raise Damaged
+        raise Misplaced if is_misplaced else Damaged
 
     def _frames_of(self, key: int) -> Iterator[Numbered]:
         times = self._index.frames
-        begin = self._index.keys[key].time
+        begin = self._index.keys[key]
         number: int | None = None
         for frame in decode(self._packets_of(key), begin):
             if frame.pts is None:
-                raise _Misplaced
+                raise Misplaced
             if number is None:
                 number = bisect_left(times, frame.pts)
             if number == len(times) or frame.pts != times[number]:
-                raise _Misplaced
+                raise Misplaced
             yield number, frame
             number += 1
 
     def _packets_of(self, key: int) -> Iterator[av.Packet]:
         """All from that of the key on; the first key is looked for from the start of the file."""
-        time, seek_time = self._index.keys[key]
+        time = self._index.keys[key]
         if key == 0:
             self._rewind()
         self._is_at_start = False
         try:
             if key > 0:
-                self._container.seek(seek_time, stream=self._stream)
+                self._container.seek(self._index.seek_times[key], stream=self._stream)
             packets = self._container.demux(self._stream)
             for packet in packets:
                 if packet.is_keyframe and packet.pts is not None:
@@ -111,9 +119,9 @@ class Decoder:
                         yield packet
                         break
                     if packet.pts > time:
-                        raise _Misplaced
+                        raise Misplaced
             else:
-                raise _Misplaced
+                raise Misplaced
         except av.FFmpegError as error:
             raise Damaged from error
         yield from packets
@@ -124,7 +132,3 @@ class Decoder:
             self._file.close()
             self._container, self._stream = self._file.enter_context(open_video(self._path))
             self._is_at_start = True
-
-
-class _Misplaced(Exception):
-    """What came out is not what the index says."""

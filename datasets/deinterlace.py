@@ -1,6 +1,7 @@
 """Whole pictures from interlaced video, whose frames hold two moments in alternate lines."""
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from fractions import Fraction
 
 import av
@@ -20,7 +21,7 @@ def deinterlaced(frames: Iterator[Numbered]) -> Iterator[Numbered]:
     be decoded is filtered as the last of a clip is.
 
     Raises:
-        Damaged: as `frames` do.
+        Damaged: as `frames` do; or the filter fails.
     """
     weaver: _Weaver | None = None
     before: av.VideoFrame | None = None
@@ -56,13 +57,14 @@ class _Weaver:
         self._kind = _kind(first)
         graph = Graph()
         graph.threads = 1
-        source = graph.add_buffer(
-            width=first.width,
-            height=first.height,
-            format=first.format,
-            time_base=first.time_base or Fraction(1, 1000),
-        )
-        graph.link_nodes(source, graph.add(*FILTER), graph.add("buffersink")).configure()
+        with _failures_as_damage():
+            source = graph.add_buffer(
+                width=first.width,
+                height=first.height,
+                format=first.format,
+                time_base=first.time_base or Fraction(1, 1000),
+            )
+            graph.link_nodes(source, graph.add(*FILTER), graph.add("buffersink")).configure()
         self._graph = graph
 
     def fits(self, frame: av.VideoFrame) -> bool:
@@ -70,15 +72,25 @@ class _Weaver:
 
     def begin(self, frames: list[av.VideoFrame]) -> None:
         """With one frame, or with two of which the first is only there for the second."""
-        for frame in frames:
-            self._graph.vpush(frame)
-        if len(frames) == 2:
-            self._graph.vpull()
+        with _failures_as_damage():
+            for frame in frames:
+                self._graph.vpush(frame)
+            if len(frames) == 2:
+                self._graph.vpull()
 
     def push(self, frame: av.VideoFrame | None) -> av.VideoFrame:
         """What went in before; None if nothing follows."""
-        self._graph.vpush(frame)
-        return self._graph.vpull()
+        with _failures_as_damage():
+            self._graph.vpush(frame)
+            return self._graph.vpull()
+
+
+@contextmanager
+def _failures_as_damage() -> Iterator[None]:
+    try:
+        yield
+    except av.FFmpegError as error:
+        raise Damaged from error
 
 
 def _kind(frame: av.VideoFrame) -> tuple[int, int, str]:

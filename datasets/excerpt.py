@@ -7,8 +7,9 @@ from fractions import Fraction
 from itertools import islice
 from math import ceil
 
+from datasets.clip_checks import check_range
 from datasets.source import Frame, Frames
-from datasets.timing import Clock, Times, uneven_times
+from datasets.timing import Clock, Times
 from datasets.video import VideoError, VideoReader
 from errors import UserError
 
@@ -38,8 +39,7 @@ class Excerpt:
 
     Attributes:
         start: when the first frame begins; for its sound.
-        uneven_times: see `timing.uneven_times`; since `start`. The last frame ends at `end`, or
-            where the next one begins.
+        uneven_times: since `start`. The last frame ends at `end`, or where the next one begins.
 
     Raises:
         VideoError: no frame begins between `start` and `end`.
@@ -53,7 +53,7 @@ class Excerpt:
         self.path = clip.path
         self.frame_rate = clip.frame_rate
         self._clip = clip
-        clock = Clock(clip.frame_rate, uneven_times(clip))
+        clock = Clock(clip.frame_rate, clip.uneven_times)
         times = clock.times
         stop = clip.num_frames
         self._first = min(_first_from(start, clock), stop)
@@ -91,6 +91,10 @@ class Excerpt:
         return [time - times[0] for time in times]
 
     @property
+    def remarks(self) -> Sequence[str]:
+        return self._clip.remarks
+
+    @property
     def size(self) -> tuple[int, int]:
         return self._clip.size
 
@@ -101,11 +105,7 @@ class Excerpt:
         return islice(self._clip.frames_from(self._first + first), self.num_frames - first)
 
     def read(self, frames: Sequence[int]) -> Frames:
-        for frame in frames:
-            if not 0 <= frame < self.num_frames:
-                raise VideoError(
-                    f"{self.path}: the excerpt has no frame {frame}, only {self.num_frames}"
-                )
+        check_range(self.path, frames, self.num_frames, "the excerpt")
         return self._clip.read([self._first + frame for frame in frames])
 
 

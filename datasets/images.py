@@ -20,6 +20,9 @@ IMAGE_SUFFIXES = (
     *(".avif", ".heic", ".heif", ".jp2", ".j2k", ".tga", ".ppm", ".pgm", ".pbm", ".pnm", ".qoi"),
 )
 WRITTEN_SUFFIXES = (".png", ".jpg", ".jpeg")
+# Of large pictures, which are read all the same. Set here, once: filters are those of all threads.
+warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
+
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 
 
@@ -52,7 +55,6 @@ def open_image(path: Path) -> Image.Image:
     Raises:
         OSError, and many others: see `read_image`.
     """
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     try:
         return Image.open(path)
     except UnidentifiedImageError:

@@ -1,7 +1,7 @@
 """What systems leave in folders beside people's files: no clip, no image, no frame."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 # Of macOS' archives, Windows Explorer, Synology and QNAP, and of volumes; in lower case.
@@ -27,6 +27,17 @@ def is_leftover(name: str) -> bool:
 def own_entries(folder: Path) -> list[Path]:
     """The entries of `folder` that a person put there."""
     return [entry for entry in folder.iterdir() if not is_leftover(entry.name)]
+
+
+def partition(
+    entries: Iterable[Path], is_wanted: Callable[[Path], bool]
+) -> tuple[list[Path], list[Path]]:
+    """The wanted of `entries` and the others, both in order."""
+    wanted: list[Path] = []
+    others: list[Path] = []
+    for entry in entries:
+        (wanted if is_wanted(entry) else others).append(entry)
+    return wanted, others
 
 
 def without_empty_folders(entries: Iterable[Path]) -> tuple[list[Path], int]:

@@ -2,7 +2,7 @@
 
 import struct
 from fractions import Fraction
-from typing import cast
+from typing import NamedTuple, cast
 
 import av
 import numpy as np
@@ -43,6 +43,40 @@ def orientation(frame: av.VideoFrame) -> Orientation | None:
     return struct.unpack("=9i", found[0]) if found else None
 
 
+class Look(NamedTuple):
+    """How a first frame is to be seen; so are all others of its clip.
+
+    Only key frames carry the messages that turn the picture.
+
+    Attributes:
+        size: (height, width) of the picture as it is shown.
+        remarks: see `remarks_on`.
+    """
+
+    size: tuple[int, int]
+    matrix: Orientation | None
+    remarks: tuple[str, ...]
+
+
+def look_at(frame: av.VideoFrame, aspect: Fraction) -> Look:
+    """Of a frame whose pixels are `aspect` times as wide as high."""
+    matrix = orientation(frame)
+    width, height = _square_pixels(frame, aspect)
+    is_turned = matrix is not None and _swaps_sides(matrix)
+    return Look((width, height) if is_turned else (height, width), matrix, remarks_on(frame))
+
+
+def remarks_on(frame: av.VideoFrame) -> tuple[str, ...]:
+    """What is done to such a frame before it is shown, for the user."""
+    remarks = []
+    if frame.interlaced_frame:
+        remarks.append("interlaced; made whole (bwdif)")
+    kind = hdr_kind(frame)
+    if kind is not None:
+        remarks.append(f"{kind}, a high dynamic range; tone-mapped to the standard one (BT.709)")
+    return tuple(remarks)
+
+
 def frame_to_rgb(
     frame: av.VideoFrame, aspect: Fraction = Fraction(1), matrix: Orientation | None = None
 ) -> Frame:
@@ -53,8 +87,7 @@ def frame_to_rgb(
     Where a pixel is `aspect` times as wide as high, the shorter side is enlarged, so that pixels
     become square and none is lost.
     """
-    width = round(frame.width * max(aspect, Fraction(1)))
-    height = round(frame.height / min(aspect, Fraction(1)))
+    width, height = _square_pixels(frame, aspect)
     image: Frame
     kind = hdr_kind(frame)
     if kind is not None:
@@ -72,6 +105,12 @@ def frame_to_rgb(
     return image if matrix is None else _upright(image, matrix)
 
 
+def _square_pixels(frame: av.VideoFrame, aspect: Fraction) -> tuple[int, int]:
+    """(width, height) of the picture with square pixels."""
+    width = round(frame.width * max(aspect, Fraction(1)))
+    return width, round(frame.height / min(aspect, Fraction(1)))
+
+
 def _upright(image: Frame, matrix: Orientation) -> Frame:
     """Turned and mirrored as a display matrix says.
 
@@ -80,10 +119,16 @@ def _upright(image: Frame, matrix: Orientation) -> Frame:
     turns the nearest of these is taken.
     """
     a, b, _, c, d = matrix[:5]
-    if abs(a) + abs(d) < abs(b) + abs(c):
+    if _swaps_sides(matrix):
         image = image.swapaxes(0, 1)
         down, right = b, c
     else:
         right, down = a, d
     image = image[:: -1 if down < 0 else 1, :: -1 if right < 0 else 1]
     return np.ascontiguousarray(image)
+
+
+def _swaps_sides(matrix: Orientation) -> bool:
+    """Whether it turns by about a quarter."""
+    a, b, _, c, d = matrix[:5]
+    return abs(a) + abs(d) < abs(b) + abs(c)

@@ -12,8 +12,8 @@ from datasets.clip_checks import check_range, stack_frames
 from datasets.container import MissingFrame, VideoError
 from datasets.frame_folder import stated_frame_rate
 from datasets.images import IMAGE_SUFFIXES, describe_contents, open_image, read_image
-from datasets.leftovers import own_entries
-from datasets.remarks import remark_left_out
+from datasets.leftovers import own_entries, partition
+from datasets.remarks import describe_left_out
 from datasets.source import Frame, Frames
 from errors import UserError
 
@@ -21,21 +21,22 @@ from errors import UserError
 class FolderReader:
     """Frames that are files of their own, in natural order."""
 
+    uneven_times = None
+
     def __init__(self, path: Path, frame_rate: Fraction) -> None:
         self.path = path
         self.frame_rate = stated_frame_rate(path) or frame_rate
-        names = [entry.name for entry in own_entries(path)]
-        frames = [name for name in names if Path(name).suffix.lower() in IMAGE_SUFFIXES]
+        frames, others = partition(
+            own_entries(path), lambda entry: entry.suffix.lower() in IMAGE_SUFFIXES
+        )
         if not frames:
             raise VideoError(
-                f"{path}: no frames (png, jpg) in this folder, but {len(names)} other entries"
+                f"{path}: no frames (png, jpg) in this folder, but {len(others)} other entries"
             )
-        self._names = sorted(frames, key=natural_order)
-        remark_left_out(path, (path / name for name in names if name not in frames))
-
-    @property
-    def num_frames(self) -> int:
-        return len(self._names)
+        # In one text, which takes a fifth of the memory: a reader is kept for every clip.
+        self._names = "/".join(sorted((frame.name for frame in frames), key=natural_order))
+        self.num_frames = len(frames)
+        self.remarks: Sequence[str] = describe_left_out(others)
 
     @property
     def times(self) -> Sequence[Fraction]:
@@ -58,13 +59,16 @@ class FolderReader:
 
     def _read_one(self, position: int) -> Frame:
         try:
-            return read_image(self.path / self._names[position])
+            return read_image(self.path / self._names.split("/")[position])
         except UserError as error:
             raise MissingFrame(str(error), position, position - 1) from None
 
 
 class StripReader:
     """Square frames side by side in one image, the layout of the published moving GIFs."""
+
+    uneven_times = None
+    remarks: Sequence[str] = ()
 
     def __init__(self, path: Path, frame_rate: Fraction) -> None:
         self.path = path
@@ -77,7 +81,10 @@ class StripReader:
             )
         self.num_frames = width // height
         self.size = (height, height)
-        self.times = regular_times(self.num_frames, frame_rate)
+
+    @property
+    def times(self) -> Sequence[Fraction]:
+        return regular_times(self.num_frames, self.frame_rate)
 
     def __iter__(self) -> Iterator[Frame]:
         return self.frames_from(0)

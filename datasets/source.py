@@ -52,6 +52,18 @@ class ClipSource(Protocol):
 
 
 @runtime_checkable
+class HasRemarks(Protocol):
+    """Frames that may be odd."""
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        """What was done to the frames so far that a user should know, such as `interlaced; made
+        whole (bwdif)`, and what was left out. At least what the first frame tells.
+        """
+        ...
+
+
+@runtime_checkable
 class HasForeground(Protocol):
     """A source that knows the truth: which pixels show the figure."""
 

@@ -12,7 +12,8 @@ from typing import Protocol, runtime_checkable
 
 from datasets.container import DEFAULT_FRAME_RATE, MissingFrame, VideoError, os_reason
 from datasets.picture_clips import FolderReader, StripReader, natural_order
-from datasets.source import Frame, Frames
+from datasets.source import Frame, Frames, HasRemarks
+from datasets.timing import Times
 from datasets.video_file import VideoFile
 
 __all__ = ["MissingFrame", "VideoError", "VideoReader", "is_clip", "natural_order", "open_clip"]
@@ -27,7 +28,7 @@ STRIP_SUFFIX = ".png"
 
 
 @runtime_checkable
-class VideoReader(Protocol):
+class VideoReader(HasRemarks, Protocol):
     """The frames of one clip as they are meant to be seen: upright, RGB, 8 bits a channel.
 
     Pixels are square, all frames of a video have the size of the first, and interlaced ones are
@@ -55,6 +56,14 @@ class VideoReader(Protocol):
     @property
     def times(self) -> Sequence[Fraction]:
         """When each frame is shown, in seconds since the first: ascending, `num_frames` long."""
+        ...
+
+    @property
+    def uneven_times(self) -> Times | None:
+        """When each frame begins and the last one ends; None where they are evenly spaced.
+
+        A last frame that stays for more than a frame longer than the others is no even spacing.
+        """
         ...
 
     @property
@@ -109,7 +118,9 @@ def open_clip(path: Path | str, frame_rate: Fraction = DEFAULT_FRAME_RATE) -> Vi
         raise VideoError(f"{path}: {os_reason(error)}") from None
 
 
-@lru_cache(maxsize=1024)  # some 20 KB each; scanning the packets again costs about 1 ms
+# Some 8 KB for a clip of 200 frames. Worker processes begin with what the checks before training
+# learnt, so there is room for the clips of a whole data set.
+@lru_cache(maxsize=65536)
 def _open_clip(path: Path, frame_rate: Fraction, _changed: int, _num_bytes: int) -> VideoReader:
     if path.is_dir():
         return FolderReader(path, frame_rate)

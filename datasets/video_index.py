@@ -1,11 +1,13 @@
 """Where the frames of a video file are, found from its packets, mostly without decoding any."""
 
 import re
+from array import array
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from fractions import Fraction
 from itertools import dropwhile, islice, pairwise
+from operator import add
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,34 +15,48 @@ import av
 from av.container import InputContainer
 
 from datasets.container import DEFAULT_FRAME_RATE, Damaged, decode, open_video
+from datasets.picture import Look, look_at, pixel_aspect
 
 # Containers that state one time a packet, in the order of decoding: when a frame is shown is
 # FFmpeg's guess, and a wrong one where the codec reorders frames.
 WITHOUT_PRESENTATION_TIMES = ("avi", "asf")
 SEEK_BY_DECODING_TIME = ("mpegts", "mpeg", "asf")
 
+# Of the time between two frames, by which evenly spaced ones may be off: files that count in ms
+# round by less, and nobody sees or hears it.
+MAX_UNEVENNESS = Fraction(1, 4)
+
 # Seconds at the end of a file without a frame that are not taken for damage.
 MAX_HELD = Fraction(1, 4)
 NUM_CHECKED = 64  # frames that are decoded where the order of the packets is suspect
 
+# Bytes of a packet of MPEG-4 that may say "as before" and nothing else (ISO/IEC 14496-2, 6.2.5:
+# vop_coded = 0): a decoder makes no frame of it.
+MAX_NOT_CODED = 16
 
-class Key(NamedTuple):
-    """A packet at which decoding can start, so the file says."""
-
-    time: int  # when its frame is shown
-    seek_time: int  # by which the container finds it
+Timestamps = Sequence[int]  # of a stream, in its units; as arrays, which take 8 bytes for each
 
 
 class Index(NamedTuple):
-    """Presentation times in units of the stream, ascending."""
+    """Where the frames are, by their presentation times, which ascend.
 
-    frames: Sequence[int]
-    keys: Sequence[Key]
+    Attributes:
+        frames: when each is shown.
+        keys: when the frames are shown at which decoding can start, so the file says.
+        seek_times: by which the container finds the keys.
+    """
+
+    frames: Timestamps
+    keys: Timestamps
+    seek_times: Timestamps
+
+    def nearest_key(self, position: int) -> int:
+        """Number of the last key that is not behind frame `position`."""
+        return bisect_right(self.keys, self.frames[position]) - 1
 
     def keys_before(self, position: int) -> Iterator[int]:
         """Numbers of keys from which to get frame `position`: the nearest, then further back."""
-        time = self.frames[position]
-        nearest = bisect_right(self.keys, time, key=lambda key: key.time) - 1
+        nearest = self.nearest_key(position)
         step = 0
         while nearest - step > 0:
             yield nearest - step
@@ -49,30 +65,40 @@ class Index(NamedTuple):
 
 
 class Scan(NamedTuple):
-    """What the packets of a file tell.
+    """What the header, the packets and the first frame of a file tell.
 
     Attributes:
+        frame_rate: frames per second; the average where the header states another.
+        pixel_aspect: the width of a pixel over its height.
         frame_index: None where times are missing, ambiguous or guessed.
         times: when each frame is shown, in units of the stream, ascending; None if that is unknown.
             It may differ in number from the frames that can be decoded.
         num_promised: the number of frames that the file should have; more than can be had if it
             is damaged.
         is_cut_short: the file lacks data that its header promises, or has been damaged on its way.
+        last_duration: for how many seconds the last frame is shown; None where that is unknown.
+        look: of the first frame; None if it cannot be decoded, or there is no index.
     """
 
+    frame_rate: Fraction
+    pixel_aspect: Fraction
     frame_index: Index | None
-    times: Sequence[int] | None
+    times: Timestamps | None
     time_base: Fraction
     num_promised: int
     is_cut_short: bool
+    last_duration: Fraction | None
+    look: Look | None
 
 
 class _Packets(NamedTuple):
     times: list[int | None]  # of the frames to be shown, in the order of the file
     decoding_times: list[int | None]  # of the same
     keys: list[tuple[int | None, int | None]]  # when shown, when decoded
+    durations: list[int]  # of the frames to be shown; 0 where the file does not say
     end: int
     is_damaged: bool
+    are_frames: bool  # each to be shown holds one
 
 
 def scan_packets(path: Path) -> Scan:
@@ -85,30 +111,68 @@ def scan_packets(path: Path) -> Scan:
     """
     with open_video(path) as (container, stream):
         time_base = stream.time_base or 1 / DEFAULT_FRAME_RATE
+        rate, aspect = header_frame_rate(stream), pixel_aspect(stream)
         packets = _read_packets(container, stream)
         is_ordered = _states_order(path, container, stream, packets)
         names = container.format.name, stream.codec_context.name
-        index = _make_index(path, *names, packets) if is_ordered else None
-        stated_end, rate = _stated_end(stream), header_frame_rate(stream)
+        stated_end = _stated_end(stream)
         num_stated = stream.frames if container.format.name != "avi" else 0  # it counts pauses
+    index: Index | None = None
+    look: Look | None = None
+    if is_ordered and any(time is not None for time, _ in packets.keys):
+        index, look = _make_index(path, *names, packets, aspect)
     times = index.frames if index is not None else _ascending(packets.decoding_times)
-    num_frames = len(times) if times is not None else len(packets.times)
-    if not packets.is_damaged and (stated_end - packets.end) * time_base < MAX_HELD:
-        return Scan(index, times, time_base, num_frames, is_cut_short=False)
-    promised = num_frames + 1
+    num_promised = len(times) if times is not None else len(packets.times)
+    is_cut_short = packets.is_damaged or (stated_end - packets.end) * time_base >= MAX_HELD
     if times is not None:
-        rate = average_frame_rate(times, time_base, rate)
-        promised = max(promised, round((stated_end - times[0]) * time_base * rate))
-    return Scan(index, times, time_base, max(promised, num_stated), is_cut_short=True)
+        complete = _without_gaps(times, packets) if is_cut_short else times
+        rate = average_frame_rate(complete, time_base, rate)
+    if is_cut_short:
+        num_promised = max(num_promised + 1, num_stated)
+        if times is not None:
+            num_promised = max(num_promised, round((stated_end - times[0]) * time_base * rate))
+    duration = _last_duration(packets)
+    return Scan(
+        frame_rate=rate,
+        pixel_aspect=aspect,
+        frame_index=index,
+        times=times,
+        time_base=time_base,
+        num_promised=num_promised,
+        is_cut_short=is_cut_short,
+        last_duration=None if duration is None else duration * time_base,
+        look=look if index is not None else None,
+    )
+
+
+def with_decoded_index(path: Path, scan: Scan) -> Scan | None:
+    """`scan` with the frames that come out when the whole file is decoded.
+
+    None where it has no index, some frame cannot be decoded, or the index is right as it is.
+    """
+    wrong = scan.frame_index
+    if wrong is None:
+        return None
+    index = _decoded_index(path, wrong.keys, wrong.seek_times)
+    if index is None or index.frames == wrong.frames:
+        return None
+    num_frames = len(index.frames)
+    num_promised = max(scan.num_promised, num_frames) if scan.is_cut_short else num_frames
+    rate = average_frame_rate(index.frames, scan.time_base, scan.frame_rate)
+    return scan._replace(
+        frame_index=index, times=index.frames, num_promised=num_promised, frame_rate=rate
+    )
 
 
 def _read_packets(container: InputContainer, stream: av.VideoStream) -> _Packets:
     times: list[int | None] = []
     decoding_times: list[int | None] = []
     keys: list[tuple[int | None, int | None]] = []
+    durations: list[int] = []
     end = 0
     is_damaged = False
-    is_vp8 = stream.codec_context.name == "vp8"
+    are_frames = True
+    codec = stream.codec_context.name
     with suppress(av.FFmpegError):
         for packet in container.demux(stream):
             if not packet.size or packet.is_corrupt:
@@ -117,11 +181,40 @@ def _read_packets(container: InputContainer, stream: av.VideoStream) -> _Packets
             if packet.is_keyframe:
                 keys.append((packet.pts, packet.dts))
             is_hidden = packet.is_discard  # by an edit list, because others refer to it
-            if not is_hidden and not (is_vp8 and _is_hidden_vp8(packet)):
+            if not is_hidden and not (codec == "vp8" and _is_hidden_vp8(packet)):
                 times.append(packet.pts)
                 decoding_times.append(packet.dts)
+                durations.append(packet.duration or 0)
+                are_frames &= codec != "mpeg4" or packet.size > MAX_NOT_CODED
                 end = max(end, (packet.pts or packet.dts or 0) + (packet.duration or 0))
-    return _Packets(times, decoding_times, keys, end, is_damaged)
+    return _Packets(times, decoding_times, keys, durations, end, is_damaged, are_frames)
+
+
+def _without_gaps(times: Timestamps, packets: _Packets) -> Timestamps:
+    """Those before which no frame is missing in a file that is cut short.
+
+    No packet behind the last one has a frame that is shown before that one is decoded.
+    """
+    last_decoded = max(_known(packets.decoding_times), default=times[-1])
+    return times[: max(bisect_right(times, last_decoded), 1)]
+
+
+def _last_duration(packets: _Packets) -> int | None:
+    """In units of the stream.
+
+    Packets lie in the order of decoding, and their durations are those of this order: the last
+    frame ends when the last packet does, later by as much as showing is behind decoding.
+    """
+    times, decoding_times = _known(packets.times), _known(packets.decoding_times)
+    if not 0 < len(times) == len(decoding_times) == len(packets.times) or not packets.keys:
+        return None
+    key, decoded_key = packets.keys[0]
+    if key is None or decoded_key is None:
+        return None
+    # The first key may come after frames that are shown before it, or that are not to be shown.
+    delay = min(key - decoded_key, min(times) - min(decoding_times))
+    end = max(map(add, decoding_times, packets.durations))
+    return max(end + delay - max(times), 0)
 
 
 def _is_hidden_vp8(packet: av.Packet) -> bool:
@@ -133,7 +226,7 @@ def _states_order(
     path: Path, container: InputContainer, stream: av.VideoStream, packets: _Packets
 ) -> bool:
     """Whether the times of the packets are those at which their frames are shown."""
-    decoding_times = [time for time in packets.decoding_times if time is not None]
+    decoding_times = _known(packets.decoding_times)
     if any(later < earlier for earlier, later in pairwise(decoding_times)):
         return False  # the clock was set back
     if not stream.codec_context.has_b_frames:
@@ -146,33 +239,40 @@ def _states_order(
     return not is_suspect or _ascending(_first_times(path)) is not None
 
 
-def _make_index(path: Path, container: str, codec: str, packets: _Packets) -> Index | None:
+def _make_index(
+    path: Path, container: str, codec: str, packets: _Packets, aspect: Fraction
+) -> tuple[Index | None, Look | None]:
+    """The index, and the look of its first frame."""
     seeks_by_decoding_time = container in SEEK_BY_DECODING_TIME
     found = {
-        Key(time, decoded if seeks_by_decoding_time and decoded is not None else time)
+        (time, decoded if seeks_by_decoding_time and decoded is not None else time)
         for time, decoded in packets.keys
         if time is not None
     }
-    keys = sorted(found)
-    if not keys:
-        return None
+    keys, seek_times = (array("q", times) for times in zip(*sorted(found), strict=True))
+    first = _first_whole(path, keys[0])
+    look = None if first is None else look_at(first, aspect)
+    begin = keys[0]
     # A clip cut out of a longer one may begin with frames whose references are gone.
-    begin = keys[0].time if codec != "h264" else _first_whole(path, keys[0].time)
-    frames = sorted({time for time in packets.times if time is not None and time >= begin})
+    if codec == "h264" and first is not None and first.pts is not None:
+        begin = first.pts
+    frames = array("q", sorted({time for time in _known(packets.times) if time >= begin}))
     is_doubtful = len(set(packets.times) - {None}) < len(packets.times)
+    is_wrong = not packets.are_frames
     if is_doubtful or container in SEEK_BY_DECODING_TIME:  # where a packet may be half a frame
         shown = _first_times(path, begin)
-        if shown != frames[: len(shown)]:
-            return _decoded_index(path, keys, begin)
-    return Index(frames, keys) if frames else None
+        is_wrong |= shown != [*frames[: len(shown)]]
+    if is_wrong:
+        return _decoded_index(path, keys, seek_times), look
+    return (Index(frames, keys, seek_times) if frames else None), look
 
 
-def _decoded_index(path: Path, keys: Sequence[Key], begin: int) -> Index | None:
+def _decoded_index(path: Path, keys: Timestamps, seek_times: Timestamps) -> Index | None:
     try:
-        frames = _ascending([*_decoded_times(path, begin)])
+        frames = _ascending([*_decoded_times(path, keys[0])])
     except Damaged:
         return None
-    return Index(frames, keys) if frames is not None else None
+    return Index(frames, keys, seek_times) if frames is not None else None
 
 
 def _first_times(path: Path, begin: int | None = None) -> list[int | None]:
@@ -182,30 +282,33 @@ def _first_times(path: Path, begin: int | None = None) -> list[int | None]:
     return times
 
 
-def _first_whole(path: Path, key: int) -> int:
-    """When the first frame is shown that is decoded from a first key at time `key`.
+def _first_whole(path: Path, key: int) -> av.VideoFrame | None:
+    """The first frame that is decoded from a first key at time `key`; None if there is none.
 
-    That is later where the picture is refreshed in parts, over several frames.
+    It is shown later where the picture is refreshed in parts, over several frames.
     """
     with open_video(path) as (container, stream), suppress(Damaged):
         packets = container.demux(stream)
         following = dropwhile(lambda packet: packet.pts != key or not packet.is_keyframe, packets)
-        for frame in decode(following, key):
-            return key if frame.pts is None else frame.pts
-    return key
+        return next(decode(following, key), None)
+    return None
 
 
 def _decoded_times(path: Path, begin: int | None) -> Iterator[int | None]:
-    """Times of the frames, from `begin` on, as they come out of the decoder; raises Damaged."""
+    """Those of the frames, from `begin` on, as they come out of the decoder; raises Damaged."""
     with open_video(path) as (container, stream):
         packets = dropwhile(lambda packet: not packet.is_keyframe, container.demux(stream))
         for frame in decode(packets, begin):
             yield frame.pts
 
 
-def _ascending(times: Sequence[int | None]) -> Sequence[int] | None:
+def _known(times: Sequence[int | None]) -> list[int]:
+    return [time for time in times if time is not None]
+
+
+def _ascending(times: Sequence[int | None]) -> Timestamps | None:
     """The same times, if all are known and each is later than the one before."""
-    known = [time for time in times if time is not None]
+    known = array("q", _known(times))
     is_complete = len(known) == len(times) > 0
     return known if is_complete and all(a < b for a, b in pairwise(known)) else None
 
@@ -230,15 +333,15 @@ def header_frame_rate(stream: av.VideoStream) -> Fraction:
     return stream.average_rate or stream.guessed_rate or DEFAULT_FRAME_RATE
 
 
-def average_frame_rate(times: Sequence[int], time_base: Fraction, stated: Fraction) -> Fraction:
-    """`stated`, or the average of `times` where the two are more than a frame apart at the end.
+def average_frame_rate(times: Timestamps, time_base: Fraction, stated: Fraction) -> Fraction:
+    """`stated`, or the average of `times` where the two are apart at the end, by MAX_UNEVENNESS.
 
     What Matroska states need not be kept, and of a browser's recording, which states nothing,
     FFmpeg says 1000. `times` are in units of `time_base` seconds.
     """
     num_intervals = len(times) - 1
     seconds = (times[-1] - times[0]) * time_base
-    if abs(seconds * stated - num_intervals) <= 1:
+    if abs(seconds * stated - num_intervals) <= MAX_UNEVENNESS:
         return stated
-    # Times in ms cannot tell more; it makes 30000/1001 of what is close to it.
+    # Timestamps in ms cannot tell more; it makes 30000/1001 of what is close to it.
     return (num_intervals / seconds).limit_denominator(1001)

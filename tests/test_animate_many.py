@@ -4,11 +4,14 @@ import csv
 import shutil
 
 import pytest
+import torch
 from PIL import Image
 
 import animate
 from animation.animator import Animator
 from datasets.video import open_clip
+from tests.datasets.test_deinterlace import KINDS, woven, write_interlaced
+from tests.datasets.test_picture import write_call
 from tests.media import leave_behind, numbered_frame, write_clip, write_frame_folder
 from tests.runs import call, error_line, step_file
 
@@ -55,6 +58,25 @@ def test_every_source_with_every_clip(place, run, capsys):
     assert "out/results.csv: 4 animations, 0 failed" in capsys.readouterr().out
 
 
+def test_what_is_odd_about_clips_is_told_with_the_choices(place, run, capfd, caplog):
+    """Once: before the first frame where that tells it, else behind the last one."""
+    frames = [woven(number) for number in range(4)]
+    write_interlaced(place / "old.mp4", frames, *KINDS["h264.mp4"])
+    write_call(place / "call.webm")
+    (place / "clips" / "two" / "a.psd").touch()
+    for driving in ("call.webm", "clips/two"):
+        inputs = ("--source", "sources/a.png", "--driving", driving, "--output", "a.mp4")
+        assert run(*inputs, "--background", "old.mp4") == 0
+    said = capfd.readouterr().out.splitlines()
+    for line, num_clips in (
+        ("call.webm: frames of several sizes; all are fitted into that of the first", 1),
+        ("old.mp4: interlaced; made whole (bwdif)", 2),
+        ("clips/two: left out 1 .psd file", 1),
+    ):
+        assert said.count(line) == num_clips
+    assert caplog.messages == []
+
+
 def test_a_folder_of_frames_is_one_clip(place, run):
     assert run("--source", "sources", "--driving", "clips/two", "--output", "out") == 0
     assert len(rows()) == 2
@@ -99,7 +121,7 @@ def test_leftovers_are_no_inputs(place, run, caplog):
     assert run("--source", "sources", "--driving", "clips", "--output", "out") == 0
     assert len(rows()) == 4
     assert [record.getMessage() for record in caplog.records] == [
-        "--driving clips: 1 empty folders are left out"
+        "--driving clips: left out 1 empty folder"
     ]
     (place / "clips" / "two" / "empty").mkdir()  # still a clip, not a folder of clips
     output = ("--output", "single.mp4")
@@ -157,10 +179,11 @@ def test_debug_shows_tracebacks_and_goes_on(place, run, capsys, odd_job):
     assert "raise error" in shown
 
 
-def test_no_memory_for_the_process_ends_the_run(place, run, odd_job):
-    odd_job(MemoryError())
+@pytest.mark.parametrize("error", [MemoryError(), torch.OutOfMemoryError("out of memory")])
+def test_no_memory_ends_the_run(place, run, odd_job, error):
+    odd_job(error)
     inputs = ("--source", "sources", "--driving", "clips/one.mp4", "--output", "out")
-    with pytest.raises(MemoryError):
+    with pytest.raises(type(error)):
         run(*inputs)
 
 

@@ -72,7 +72,7 @@ def test_nothing_would_train(root):
         (lambda root: (root / "train").mkdir(parents=True), "train: no clip in it"),
         (
             lambda root: write_frame_folder(root / "training" / "a"),
-            "train: no such folder; .* holds 1 folders",
+            "train: no such folder; .* holds 1 folder",
         ),
     ],
 )
@@ -113,9 +113,9 @@ def test_one_percent_may_be_unreadable_but_none_of_the_test_split(tmp_path):
     clips = build_source(clips_config(tmp_path).data, "train")
     report = preflight(clips)
     assert "100 clips" in report
-    assert "1 clips cannot be read" in report
+    assert "1 clip cannot be read" in report
     assert "text.mp4: not a video" in report
-    assert "98 clips have a single frame and are left out of training: 1, 2" in report
+    assert "98 clips of a single frame, left out of training: 1, 2" in report
     with pytest.raises(UserError, match="1 of 100 clips cannot be read, more than 0%"):
         preflight(clips, max_unreadable=0)
 
@@ -152,9 +152,7 @@ def test_single_frames_are_not_drawn(tmp_path, is_packed):
     config = clips_config(root, "data.id_sampling=true", "data.repeats=3", "train.batch_size=4")
     pairs = build_pairs(config)
     assert len(pairs) == 12
-    assert "2 clips have a single frame and are left out of training: b#1, c#1" in (
-        preflight(pairs.clips)
-    )
+    assert "2 clips of a single frame, left out of training: b#1, c#1" in (preflight(pairs.clips))
     leave_out_single_frames(pairs, config)
     names = [[pairs.clips.clips[i].name for i in group] for group in pairs.identities]
     assert names == [["a#1"], ["c#2"], ["d#1"]]
@@ -172,5 +170,5 @@ def test_training_leaves_single_frames_out(tmp_path, capsys):
     overrides = ("data.kind=clips", f"data.root={root}", "data.repeats=1", "train.batch_size=6")
     assert call(train, *tiny(tmp_path / "run", *overrides)) == 2
     said = capsys.readouterr()
-    assert "3 clips have a single frame and are left out of training: a, b, c" in said.out
+    assert "3 clips of a single frame, left out of training: a, b, c" in said.out
     assert "4 clips x 1 repeats, batch size 6: nothing would train" in said.err

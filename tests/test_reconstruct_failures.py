@@ -4,6 +4,7 @@ import csv
 import html
 import json
 
+import av
 import pytest
 
 import reconstruct
@@ -28,7 +29,12 @@ def rows_of(path):
 
 
 @pytest.mark.parametrize(
-    "error", [ZeroDivisionError("by zero"), VideoError("a#1.mp4: frame 1 cannot be decoded")]
+    "error",
+    [
+        ZeroDivisionError("by zero"),
+        VideoError("a#1.mp4: frame 1 cannot be decoded"),
+        av.error.BlockingIOError(11, "Resource temporarily unavailable"),
+    ],
 )
 def test_one_clip_that_fails_is_left_out_and_told(
     tiny_run, data, tmp_path, capsys, monkeypatch, error
@@ -44,7 +50,9 @@ def test_one_clip_that_fails_is_left_out_and_told(
     output = tmp_path / "out"
     arguments = ("--checkpoint", step_file(tiny_run, 8), "--data-root", data, "--output", output)
     assert call(reconstruct, *arguments, "--save-frames") == 1
-    reason = "ZeroDivisionError: by zero" if isinstance(error, ZeroDivisionError) else str(error)
+    reason = str(error)
+    if not isinstance(error, VideoError):
+        reason = f"{type(error).__name__}: {reason}"
     said = capsys.readouterr()
     assert said.err.splitlines() == [f"reconstruct.py: error: clip a#1: {reason}"]
     assert said.out.splitlines()[-1] == "1 of 2 clips failed and are in none of these numbers"

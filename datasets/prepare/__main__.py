@@ -7,7 +7,7 @@ the input are kept; without them --test-share splits the identities, what stands
 name.
 
 Started again, it continues where it ended, and takes clips with new names; those it has by name are
-not looked at again. What was rejected or shortened, and why, is in OUTPUT/report.csv.
+not looked at again. What was rejected, shortened or changed, and why, is in OUTPUT/report.csv.
 """
 
 import argparse
@@ -73,6 +73,10 @@ def main(arguments: argparse.Namespace) -> None:
             print(f"{source}: {len(candidates)} clips found")
             _warn_of_shared_identities(source, candidates)
             summary = prepare(candidates, settings, output, arguments.workers, arguments.debug)
+    except MemoryError:
+        raise UserError(
+            f"{output}: there is not enough memory; start again, with fewer --workers: it continues"
+        ) from None
     except OSError as error:  # a folder that may not be read, a disk that is full
         raise UserError(f"{error.filename or output}: {os_reason(error)}") from error
     print(f"{output}: {summary.text()}")

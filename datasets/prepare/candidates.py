@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from datasets.clips import LAYOUT
 from datasets.images import IMAGE_SUFFIXES
-from datasets.leftovers import own_entries
+from datasets.leftovers import own_entries, partition
 from datasets.prepare.boxes import PARTITIONS, Listed, check_name, read_boxes
 from datasets.prepare.footage import Footage, RecordClip, Unreadable, WholeClip
 from datasets.prepare.records import SUFFIXES as RECORD_SUFFIXES
@@ -49,7 +49,8 @@ def find_clips(folder: Path, metadata: Path | None) -> list[Listed]:
         listed = read_boxes(metadata, folder)
     else:
         listed = _walk_splits(folder, left_out)
-    remark_left_out(folder, left_out)
+    empty, others = partition(left_out, lambda entry: entry.is_dir())
+    remark_left_out(folder, others, len(empty))
     if not listed:
         raise UserError(f"{folder}: no clip in it; {LAYOUT}, or a TFRecord file")
     for clip in listed:

@@ -20,12 +20,9 @@ from datasets.prepare.footage import Region
 from datasets.source import Frame
 from datasets.video_file import VideoFile
 from datasets.video_writer import VideoWriter
-from errors import UserError, in_one_line
+from errors import UserError, ends_all, in_one_line
 
 Format = Literal["packed", "frames"]
-Reason = Literal[
-    "cannot be read", "too few frames", "too small", "name too long", "damaged", "ends early"
-]
 MAX_NAME = 255  # bytes of a folder's name
 
 
@@ -43,12 +40,12 @@ class Settings(NamedTuple):
 
 
 class Remark(NamedTuple):
-    """A row of the report: a clip that is missing, or lacks its end."""
+    """A row of the report: a clip that is missing, lacks its end, or is not as its file has it."""
 
     split: str
     clip: str
-    outcome: Literal["rejected", "shortened"]
-    reason: Reason
+    outcome: Literal["rejected", "shortened", "changed"]
+    reason: str  # a few words, by which clips are counted
     detail: str
     source: str
 
@@ -76,17 +73,18 @@ def convert(candidate: Candidate, settings: Settings, target: Path) -> Outcome:
 
     Raises:
         UserError: `target` cannot be written.
+        OSError, MemoryError: see `errors.ends_all`.
     """
     try:
         return _convert(candidate, settings, target)
-    except UserError:
-        raise
     except Exception as error:  # of a decoder, say: one odd file must not end a run of days
+        if isinstance(error, UserError) or ends_all(error):
+            raise
         outcome = _rejected(candidate, "cannot be read", in_one_line(error))
         return outcome._replace(traceback="".join(traceback.format_exception(error)))
 
 
-def _rejected(candidate: Candidate, reason: Reason, detail: str) -> Outcome:
+def _rejected(candidate: Candidate, reason: str, detail: str) -> Outcome:
     split, name, footage = candidate
     return Outcome(None, Remark(split, name, "rejected", reason, detail, footage.source))
 
@@ -98,7 +96,7 @@ def _convert(candidate: Candidate, settings: Settings, target: Path) -> Outcome:
         return rejected("name too long", f"a folder's name has at most {MAX_NAME} bytes")
     with _warnings() as problems:
         try:
-            frame_rate, frames, region, num_asked = footage.open()
+            frame_rate, frames, region, num_asked, clip = footage.open()
             problems.clear()  # of other parts of the same video
             first = next(frames)
         except UserError as error:
@@ -130,6 +128,11 @@ def _convert(candidate: Candidate, settings: Settings, target: Path) -> Outcome:
     if num_wanted is not None and converted.num_frames < num_wanted:
         detail = f"{converted.num_frames} of {num_wanted} frames; the video has no more"
         return Outcome(converted, shortened(reason="ends early", detail=detail))
+    if clip is not None and clip.remarks:
+        # `interlaced; made whole (bwdif)`: what it is, then what was done
+        reasons = [remark.split(";")[0] for remark in clip.remarks]
+        row = Remark(split, name, "changed", reasons[0], "; ".join(clip.remarks), footage.source)
+        return Outcome(converted, row)
     return Outcome(converted, None)
 
 

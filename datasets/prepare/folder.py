@@ -43,7 +43,7 @@ class Summary(NamedTuple):
     empty: list[str]  # splits of which every clip was rejected
 
     def text(self) -> str:
-        """A line on the clips, and one for each reason why some are missing or shortened."""
+        """A line on the clips, and one for each reason why some are missing or not as they were."""
         lines = [
             f"{self.num_clips} clips prepared, {self.num_frames} frames, "
             f"{self.num_bytes / 1e9:.2f} GB; {self.num_earlier} were there before"

@@ -11,7 +11,7 @@ from datasets.container import DEFAULT_FRAME_RATE
 from datasets.crops import Box
 from datasets.excerpt import Excerpt
 from datasets.prepare.records import read_record
-from datasets.source import Frame
+from datasets.source import Frame, HasRemarks
 from datasets.video import VideoError, VideoReader, open_clip
 
 SAME_RATE = Fraction(1, 1000)  # of a rate
@@ -24,6 +24,7 @@ class Opened(NamedTuple):
     frames: Iterator[Frame]
     region: "Region | None" = None  # None: the whole picture, fitted
     num_frames: int | None = None  # that a list asks for; None: as many as there are
+    clip: HasRemarks | None = None  # what may be odd about them
 
 
 class Region(NamedTuple):
@@ -71,7 +72,7 @@ class WholeClip(NamedTuple):
 
     def open(self) -> Opened:
         clip = open_clip(self.path)
-        return Opened(clip.frame_rate, iter(clip))
+        return Opened(clip.frame_rate, iter(clip), clip=clip)
 
 
 class BoxedClip(NamedTuple):
@@ -101,15 +102,15 @@ class BoxedClip(NamedTuple):
                     f"{self.path}: has {clip.num_frames} frames, cannot start at {self.start}"
                 )
             frames = islice(clip.frames_from(self.start), num_frames)
-            return Opened(clip.frame_rate, frames, self.region, num_frames)
+            return Opened(clip.frame_rate, frames, self.region, num_frames, clip)
         start, end = self.start / rate, self.end / rate
         part = Excerpt(clip, start, end)
-        # Of frames that are not evenly spaced there may be fewer, though nothing is missing.
-        if part.uneven_times is None:
+        if clip.uneven_times is None:
             num_frames = ceil(end * clip.frame_rate) - ceil(start * clip.frame_rate)
-        elif clip.times[-1] + 1 / clip.frame_rate >= end:
-            num_frames = part.num_frames
-        return Opened(part.frame_rate, iter(part), self.region, num_frames)
+        else:  # there may be fewer than on average, though nothing is missing before the last ends
+            num_missing = round((end - clip.uneven_times[-1]) * clip.frame_rate)
+            num_frames = part.num_frames + max(num_missing, 0)
+        return Opened(part.frame_rate, iter(part), self.region, num_frames, clip)
 
 
 class RecordClip(NamedTuple):

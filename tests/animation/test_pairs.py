@@ -27,5 +27,5 @@ def test_every_suffix_counts_and_what_is_left_out_is_told(tmp_path, caplog):
     assert {Path(job.driving).name for job in jobs} == {"a.m4v", "b.mts"}
     assert caplog.messages == [
         f"--source {sources}: left out 2 .psd files",
-        f"--driving {clips}: left out 1 .mp3 files",
+        f"--driving {clips}: left out 1 .mp3 file",
     ]

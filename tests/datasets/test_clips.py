@@ -1,13 +1,20 @@
+import logging
 import pickle
 from fractions import Fraction
+from functools import lru_cache
+from itertools import islice
 
 import numpy as np
 import pytest
 
+from config import AugmentationConfig
 from datasets import video
 from datasets.clips import ClipFolder, inspect_clips
+from datasets.loading import loaded_batches
+from datasets.pairs import BatchSchedule, FramePairs
 from datasets.video import VideoError
 from errors import UserError
+from tests.datasets.test_deinterlace import KINDS, woven, write_interlaced
 from tests.media import (
     damage,
     frame_numbers,
@@ -78,7 +85,9 @@ def test_every_suffix_of_a_video_counts(tmp_path, caplog):
     source = ClipFolder(tmp_path, "train", (48, 64))
     assert [clip.name for clip in source.clips] == ["a", "b", "c", "d", "e"]
     assert [source.num_frames(index) for index in range(5)] == [12] * 5
-    assert caplog.messages == [f"{train}: left out 1 .mp3 files, 2 .psd files"]
+    lines = inspect_clips(source).summary().splitlines()
+    assert lines[1:] == ["left out 1 .mp3 file, 2 .psd files"]
+    assert caplog.messages == []
 
 
 def test_missing_root(tmp_path):
@@ -87,7 +96,7 @@ def test_missing_root(tmp_path):
 
 
 def test_missing_split_says_what_is_there(root):
-    with pytest.raises(UserError, match=r"test: no such folder; .* holds 1 folders"):
+    with pytest.raises(UserError, match=r"test: no such folder; .* holds 1 folder"):
         ClipFolder(root, "test", (48, 64))
 
 
@@ -213,7 +222,7 @@ def test_inspection(root):
     assert "7 clips, 5 ids, 42 frames" in summary
     assert "48 x 64 (5), 48 x 48 (1)" in summary
     assert "bad.mp4: not a video: the file holds text" in summary
-    assert "1 clips have a single frame and are left out of training: still" in summary
+    assert "1 clip of a single frame, left out of training: still" in summary
 
 
 def test_summary_names_a_few_of_many(tmp_path):
@@ -244,11 +253,32 @@ def test_empty_folders_are_left_out_and_told(tmp_path):
     (tmp_path / "train" / "c" / ".DS_Store").touch()
     clips = ClipFolder(tmp_path, "train", (32, 32))
     assert [clip.name for clip in clips.clips] == ["a"]
-    assert "2 empty folders are left out" in inspect_clips(clips).summary().splitlines()
+    assert "left out 2 empty folders" in inspect_clips(clips).summary().splitlines()
 
 
 def test_nothing_but_empty_folders(tmp_path):
     (tmp_path / "train" / "b").mkdir(parents=True)
     leave_behind(tmp_path / "train")
-    with pytest.raises(UserError, match=r"train: no clip in it; .* it holds 1 folders$"):
+    with pytest.raises(UserError, match=r"train: no clip in it; .* it holds 1 folder$"):
         ClipFolder(tmp_path, "train", (32, 32))
+
+
+def test_what_is_odd_is_told_once_for_all_clips(tmp_path, monkeypatch):
+    """Not a line for each, nor again by workers that had to forget what they knew of a clip."""
+    (tmp_path / "train").mkdir()
+    for number in range(5):
+        path = tmp_path / "train" / f"{number}.mp4"
+        write_interlaced(path, [woven(moment) for moment in range(4)], *KINDS["h264.mp4"])
+    folder = write_frame_folder(tmp_path / "train" / "folder", 4)
+    (folder / "a.psd").touch()
+    monkeypatch.setattr(video, "_open_clip", lru_cache(2)(video._open_clip.__wrapped__))
+    handler = logging.FileHandler(tmp_path / "log", delay=True)  # which the workers inherit
+    monkeypatch.setattr(logging.getLogger(), "handlers", [handler])
+
+    source = ClipFolder(tmp_path, "train", (48, 64))
+    lines = inspect_clips(source).summary().splitlines()
+    assert lines[1:] == ["5 clips: interlaced; made whole (bwdif)", "1 clip: left out 1 .psd file"]
+    pairs = FramePairs(source, 1, AugmentationConfig(), 0)
+    with loaded_batches(pairs, BatchSchedule(len(pairs), 3, seed=0), 2, False) as batches:
+        assert len([*islice(batches, 8)]) == 8
+    assert not (tmp_path / "log").exists()

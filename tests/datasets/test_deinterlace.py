@@ -7,7 +7,8 @@ import av
 import numpy as np
 import pytest
 
-from datasets.video import open_clip
+from datasets import deinterlace
+from datasets.video import MissingFrame, open_clip
 from tests.conftest import SHARED
 
 SIZE = (48, 64)
@@ -61,7 +62,8 @@ def test_every_reader_gets_the_same_whole_frames(tmp_path, caplog, name):
     with caplog.at_level(logging.WARNING):
         frames = np.stack(list(reader))
     assert len(frames) == reader.num_frames == 20
-    assert caplog.messages == [f"{path}: interlaced; its frames are made whole (bwdif)"]
+    assert [*reader.remarks] == ["interlaced; made whole (bwdif)"]
+    assert caplog.messages == []
     assert max(comb(frame) for frame in frames) < comb(woven(3)) / 4
     for number in range(20):
         np.testing.assert_array_equal(reader.read([number])[0], frames[number])
@@ -69,6 +71,33 @@ def test_every_reader_gets_the_same_whole_frames(tmp_path, caplog, name):
         np.testing.assert_array_equal(rest, frames[number:])
     wanted = [19, 8, 7, 0, 16, 17]
     np.testing.assert_array_equal(reader.read(wanted), frames[wanted])
+
+
+def test_a_random_read_makes_whole_what_it_needs(tmp_path, monkeypatch):
+    """Not every frame since the key frame."""
+    frames = [woven(number) for number in range(20)]
+    reader = open_clip(write_interlaced(tmp_path / "a.mp4", frames, *KINDS["h264.mp4"]))
+    expected = list(reader)
+    pushed = []
+    push = deinterlace._Weaver.push
+
+    def counting(weaver, frame):
+        pushed.append(frame)
+        return push(weaver, frame)
+
+    monkeypatch.setattr(deinterlace._Weaver, "push", counting)
+    np.testing.assert_array_equal(reader.read([12])[0], expected[12])
+    assert len(pushed) == 2  # the one before, and the one itself
+
+
+@pytest.mark.parametrize("options", [("select", "expr=0"), ("bwdif", "mode=unknown")])
+def test_a_filter_that_fails_is_damage(tmp_path, monkeypatch, options):
+    """Not an error of the system, as which FFmpeg's EAGAIN would pass."""
+    frames = [woven(number) for number in range(4)]
+    reader = open_clip(write_interlaced(tmp_path / "a.mp4", frames, *KINDS["h264.mp4"]))
+    monkeypatch.setattr(deinterlace, "FILTER", options)
+    with pytest.raises(MissingFrame, match="frame 2 cannot be decoded"):
+        reader.read([2])
 
 
 def test_frames_that_are_not_marked_stay_as_they_are(tmp_path, caplog):

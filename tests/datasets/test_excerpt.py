@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from datasets.excerpt import Excerpt, parse_time
-from datasets.timing import uneven_times
 from datasets.video import VideoError, open_clip
 from errors import UserError
 from tests.media import frame_numbers, write_clip, write_frame_folder, write_recording, write_strip
@@ -65,7 +64,7 @@ def test_an_excerpt_is_a_clip(clips, kind):
     assert list(excerpt.times) == [Fraction(number, 25) for number in range(14)]
     assert (excerpt.path, excerpt.frame_rate, excerpt.size) == (clip.path, 25, clip.size)
     for outside in (-1, 14):
-        with pytest.raises(VideoError, match=rf"the excerpt has no frame {outside}, only 14"):
+        with pytest.raises(VideoError, match=rf"there is no frame {outside}; the excerpt has 14"):
             excerpt.read([0, outside])
 
 
@@ -103,7 +102,7 @@ def test_frames_of_a_varying_rate_are_taken_by_their_times(tmp_path):
     times = [0, 10, 15, 45, 80, 90, 150, 160, 210, 270]
     clip = open_clip(write_recording(tmp_path / "a.webm", times))
     assert clip.frame_rate == Fraction(100, 3)
-    assert uneven_times(clip) == [*(Fraction(time, 1000) for time in times), Fraction(3, 10)]
+    assert clip.uneven_times == [*(Fraction(time, 1000) for time in times), Fraction(3, 10)]
     excerpt = Excerpt(clip, Fraction("0.09"), Fraction("0.18"))
     assert frame_numbers(np.stack(list(excerpt))) == [5, 6, 7]
     assert excerpt.start == Fraction("0.09")

@@ -1,4 +1,5 @@
 import io
+import subprocess
 import sys
 import warnings
 
@@ -45,13 +46,25 @@ def test_heic_is_read_where_its_plugin_is_installed(tmp_path):
     assert abs(read_image(tmp_path / "a.heic").astype(int) - image).max() <= 8
 
 
-def test_a_large_picture_is_read_without_a_raw_warning(tmp_path, monkeypatch):
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+def test_a_large_picture_is_read_without_a_raw_warning(tmp_path):
+    """Also by users who see every warning."""
     Image.fromarray(smooth(30, 41)).save(tmp_path / "a.png")
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        assert read_image(tmp_path / "a.png").shape == (30, 41, 3)
-    assert caught == []
+    code = (
+        "from PIL import Image; Image.MAX_IMAGE_PIXELS = 1000; import datasets.images as images; "
+        f"print(images.read_image({str(tmp_path / 'a.png')!r}).shape)"
+    )
+    command = [sys.executable, "-W", "always::Warning:PIL", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert (done.stdout, done.stderr) == ("(30, 41, 3)\n", "")
+
+
+def test_reading_leaves_the_filters_of_warnings_alone(tmp_path):
+    """They are those of all threads, and each change makes Python forget what it warned of."""
+    Image.fromarray(smooth(30, 41)).save(tmp_path / "a.png")
+    with warnings.catch_warnings():
+        warnings.resetwarnings()
+        read_image(tmp_path / "a.png")
+        assert warnings.filters == []
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK"])

@@ -1,5 +1,6 @@
 """Decoded frames as they are meant to be seen."""
 
+import re
 import struct
 from fractions import Fraction
 
@@ -10,6 +11,7 @@ from av.bitstream import BitStreamFilterContext
 
 from datasets.video import open_clip
 from tests.conftest import SHARED
+from tests.datasets.test_video_index import remux
 from tests.media import frame_numbers, numbered_frame, write_clip
 
 ORIENTATIONS = {  # (a, b, c, d) of a display matrix, and what it does to the stored picture
@@ -80,6 +82,41 @@ def test_orientation_by_a_message_of_h264(tmp_path, degrees, flip):
     np.testing.assert_array_equal(open_clip(path).read([1])[0], shown)
 
 
+def hevc_orientation(degrees, flip):
+    """A message as NAL unit: SEI display orientation (H.265, D.2.17), which persists."""
+    bits = f"0{flip == 'horizontal':d}{flip == 'vertical':d}{degrees * 65536 // 360:016b}1"
+    bits += "1000"  # up to a whole byte
+    payload = int(bits, 2).to_bytes(3)
+    header = bytes([39 << 1, 1])  # PREFIX_SEI_NUT
+    return b"\0\0\0\1" + header + bytes([47, len(payload)]) + payload + b"\x80"
+
+
+@pytest.mark.parametrize("degrees", [0, 90, 180, 270])
+@pytest.mark.parametrize("flip", [None, "horizontal", "vertical"])
+def test_orientation_by_a_message_of_hevc(tmp_path, degrees, flip):
+    if "libx265" not in av.codecs_available:
+        pytest.skip("no encoder for HEVC here")
+    options = {"x265-params": "log-level=none:bframes=0"}
+    source = write_clip(tmp_path / "plain.ts", 9, codec="libx265", codec_options=options)
+
+    def with_message(packet):
+        contents = bytes(packet)
+        units = [found.start() for found in re.finditer(b"\0\0\1", contents)]
+        first = next(place for place in units if contents[place + 3] >> 1 < 32)  # of a picture
+        changed = av.Packet(
+            contents[:first] + hevc_orientation(degrees, flip)[1:] + contents[first:]
+        )
+        changed.pts, changed.dts, changed.time_base = packet.pts, packet.dts, packet.time_base
+        changed.is_keyframe = packet.is_keyframe
+        return [changed]
+
+    path = remux(source, tmp_path / "a.ts", with_message)
+    stored = open_clip(source).read([1])[0]
+    flipped = {None: stored, "horizontal": np.fliplr(stored), "vertical": np.flipud(stored)}[flip]
+    shown = np.rot90(flipped, degrees // 90)
+    np.testing.assert_array_equal(open_clip(path).read([1])[0], shown)
+
+
 @pytest.mark.parametrize(
     ("name", "aspect", "size"),
     [
@@ -98,9 +135,8 @@ def test_pixels_become_square(tmp_path, name, aspect, size):
     assert frame_numbers(reader.read([2, 1])) == [2, 1]
 
 
-def test_frames_that_change_their_size_get_that_of_the_first(tmp_path, caplog):
-    """As a call over the net does: whole, in proportion, and told once."""
-    path = tmp_path / "call.webm"
+def write_call(path):
+    """16 frames that change their size as a call over the net does."""
     sizes = [(48, 64), (24, 32), (64, 48), (48, 64)]
     with av.open(str(path), "w") as container:
         stream = container.add_mux_stream("vp8", width=64, height=48)
@@ -118,7 +154,12 @@ def test_frames_that_change_their_size_get_that_of_the_first(tmp_path, caplog):
                 for packet in encoder.encode(picture):
                     packet.stream = stream
                     container.mux(packet)
-    reader = open_clip(path)
+    return path
+
+
+def test_frames_that_change_their_size_get_that_of_the_first(tmp_path, caplog):
+    """Whole, in proportion, and told once."""
+    reader = open_clip(write_call(tmp_path / "call.webm"))
     assert reader.size == (48, 64)
     frames = np.stack(list(reader))
     assert frame_numbers(frames[[0, 3, 4, 7, 12, 15]]) == [0, 3, 4, 7, 12, 15]
@@ -128,9 +169,8 @@ def test_frames_that_change_their_size_get_that_of_the_first(tmp_path, caplog):
     assert (tall[:, 14:-14].max(axis=(1, 2)) > 100).all()
     for number in range(16):
         np.testing.assert_array_equal(reader.read([number])[0], frames[number])
-    assert caplog.messages == [
-        f"{path}: its frames change their size; all are fitted into that of the first"
-    ]
+    assert [*reader.remarks] == ["frames of several sizes; all are fitted into that of the first"]
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize("name", ["anamorphic.mp4", "mirrored-matrix.mp4", "size-changes.webm"])

@@ -3,8 +3,9 @@ from fractions import Fraction
 import av
 import pytest
 
-from datasets.timing import Clock, last_duration, uneven_times
+from datasets.timing import Clock
 from datasets.video import open_clip
+from datasets.video_index import scan_packets
 from tests.media import (
     numbered_frame,
     truncate,
@@ -31,12 +32,36 @@ def test_a_clock_by_hand():
 @pytest.mark.parametrize("rate", [Fraction(25), NTSC, Fraction(24), Fraction(60)])
 def test_an_even_rate_needs_no_times(tmp_path, name, rate):
     """Also where the file rounds to 1 ms."""
-    assert uneven_times(open_clip(write_clip(tmp_path / name, 40, (16, 16), rate))) is None
+    assert open_clip(write_clip(tmp_path / name, 40, (16, 16), rate)).uneven_times is None
+
+
+def write_stating(path, rate, times):
+    """Frames at `times` in ms; the header states `rate`, which they need not keep."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("libx264", rate, {"preset": "ultrafast"})
+        stream.width, stream.height, stream.pix_fmt = 32, 16, "yuv420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for time in times:
+            picture = av.VideoFrame(32, 16, "yuv420p")
+            picture.pts, picture.time_base = time, Fraction(1, 1000)
+            container.mux(stream.encode(picture))
+        container.mux(stream.encode())
+    return path
+
+
+@pytest.mark.parametrize("num_frames", [60, 300, 500])
+@pytest.mark.parametrize(("rate", "stated"), [(NTSC, 30), (30, Fraction(1000, 33)), (60, 60)])
+def test_a_rate_stated_inexactly_makes_no_times_uneven(tmp_path, num_frames, rate, stated):
+    """As of screen recorders, which round it, or the time between two frames."""
+    times = [round(number * 1000 / rate) for number in range(num_frames)]
+    clip = open_clip(write_stating(tmp_path / "a.mkv", Fraction(stated), times))
+    assert clip.uneven_times is None
+    assert abs(times[-1] / 1000 * clip.frame_rate - (num_frames - 1)) <= Fraction(1, 4)
 
 
 @pytest.mark.parametrize("write", [write_frame_folder, write_strip])
 def test_pictures_are_evenly_spaced(tmp_path, write):
-    assert uneven_times(open_clip(write(tmp_path / "a.png", 3))) is None
+    assert open_clip(write(tmp_path / "a.png", 3)).uneven_times is None
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.gif"])
@@ -44,13 +69,13 @@ def test_dropped_frames_leave_gaps(tmp_path, name):
     shown = [0, 1, 2, 3, 9, 10, 11, 12]
     options = {} if name == "a.gif" else {"codec_options": {"bf": "0"}}
     clip = open_clip(write_clip(tmp_path / name, times=shown, **options))
-    assert uneven_times(clip)[:-1] == seconds(shown, 25)
+    assert clip.uneven_times[:-1] == seconds(shown, 25)
 
 
 def test_browsers_record_when_there_is_something_new(tmp_path):
     times = [0, 33, 66, 900, 933, 2000]
     clip = open_clip(write_recording(tmp_path / "a.webm", times))
-    assert uneven_times(clip) == seconds([*times, 2400])  # of the last one nothing is known
+    assert clip.uneven_times == seconds([*times, 2400])  # of the last one nothing is known
 
 
 def write_with_durations(path, durations, bframes=0):
@@ -76,21 +101,21 @@ def write_with_durations(path, durations, bframes=0):
 
 def test_a_gif_rounds_to_10_ms(tmp_path):
     assert (
-        uneven_times(open_clip(write_with_durations(tmp_path / "a.gif", [30, 30, 40] * 9))) is None
+        open_clip(write_with_durations(tmp_path / "a.gif", [30, 30, 40] * 9)).uneven_times is None
     )
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mov", "a.gif"])
 def test_a_pause_at_the_end_counts(tmp_path, name):
     path = write_with_durations(tmp_path / name, [100] * 7 + [2000])
-    assert last_duration(path) == 2
-    assert uneven_times(open_clip(path)) == seconds([*range(0, 800, 100), 2700])
+    assert scan_packets(path).last_duration == 2
+    assert open_clip(path).uneven_times == seconds([*range(0, 800, 100), 2700])
 
 
 def test_the_end_of_packets_in_another_order(tmp_path):
     durations = [100, 100, 300, 100, 100, 500, 100, 100, 100, 100, 100, 100]
     path = write_with_durations(tmp_path / "a.mp4", durations, bframes=2)
-    assert last_duration(path) == Fraction(1, 10)
+    assert scan_packets(path).last_duration == Fraction(1, 10)
 
 
 def test_an_end_that_is_missing_is_no_pause(tmp_path):
@@ -98,11 +123,12 @@ def test_an_end_that_is_missing_is_no_pause(tmp_path):
     path = write_clip(tmp_path / "a.mp4", 60, container_options={"movflags": "faststart"})
     clip = open_clip(truncate(path, 0.6))
     assert clip.num_frames < 50
-    assert uneven_times(clip) is None
+    assert clip.uneven_times is None
 
 
-def test_what_is_no_video_says_nothing(tmp_path):
-    (tmp_path / "a.mp4").write_text("hello")
-    assert last_duration(tmp_path / "a.mp4") is None
-    assert last_duration(tmp_path / "missing.mp4") is None
-    assert last_duration(write_frame_folder(tmp_path / "folder.mp4")) is None
+def test_what_was_learnt_at_the_start_is_not_read_again(tmp_path, monkeypatch):
+    clip = open_clip(write_with_durations(tmp_path / "a.mp4", [100] * 7 + [2000]))
+    assert clip.num_frames == 8
+    monkeypatch.setattr(av, "open", None)
+    assert clip.uneven_times == seconds([*range(0, 800, 100), 2700])
+    assert clip.uneven_times is clip.uneven_times

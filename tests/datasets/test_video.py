@@ -219,7 +219,8 @@ def test_folder_of_any_pictures(tmp_path, caplog):
     reader = open_clip(folder)
     assert frame_numbers(np.stack(list(reader))) == [0, 1, 2, 3, 4, 5]
     assert open_clip(folder) is reader
-    assert caplog.messages == [f"{folder}: left out 2 .psd files"]
+    assert [*reader.remarks] == ["left out 2 .psd files"]
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize("name", ["12:30 talk.mp4", "file:a.mp4", "a%03d.mp4", "?.mkv", "-.webm"])
@@ -360,6 +361,60 @@ def test_a_few_frames_do_not_decode_the_clip(tmp_path, monkeypatch, use, num_nee
     monkeypatch.setattr("datasets.decoding.decode", counting_decode)
     use(reader)
     assert num_decoded == num_needed
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.webm", "phone.mov"])
+def test_a_first_read_opens_the_file_three_times(tmp_path, monkeypatch, name):
+    """For the packets, the first frame, and those that were asked for."""
+    path = write_clip(tmp_path / name, 40, rotation=90 if name == "phone.mov" else 0)
+    opened = []
+    original = av.open
+    monkeypatch.setattr(av, "open", lambda *args, **kw: opened.append(1) or original(*args, **kw))
+    assert open_clip(path).read([20]).shape == (1, 48, 64, 3)
+    assert len(opened) == 3
+    assert open_clip(path).size == (48, 64)
+    assert len(opened) == 3
+
+
+def test_a_read_without_an_index_ends_at_the_last_frame_asked_for(tmp_path, monkeypatch):
+    path = write_clip(tmp_path / "a.avi", 40, codec_options={"bf": "2"})
+    reader = open_clip(path)
+    assert reader.size == (48, 64)
+    decoded = []
+
+    def counting_decode(packets):
+        for frame in decode(packets):
+            decoded.append(frame.pts)
+            yield frame
+
+    monkeypatch.setattr("datasets.video_file.decode", counting_decode)
+    assert frame_numbers(reader.read([3, 1])) == [3, 1]
+    assert len(decoded) == 4
+
+
+def test_many_readers_are_kept(tmp_path):
+    """More than a process forgets between two epochs."""
+    picture = Image.fromarray(np.zeros((2, 4, 3), np.uint8))
+    paths = [tmp_path / f"{number}.png" for number in range(1100)]
+    for path in paths:
+        picture.save(path)
+    readers = [open_clip(path) for path in paths]
+    assert all(open_clip(path) is reader for path, reader in zip(paths, readers, strict=True))
+
+
+def test_a_reader_takes_little_memory(tmp_path):
+    """There is one for every clip of a data set."""
+    path = write_clip(tmp_path / "a.mp4", 400, (16, 16), gop=12)
+    open_clip(write_clip(tmp_path / "b.mp4", 4)).read([1])  # what is needed once
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        reader = open_clip(path)
+        reader.read([reader.num_frames - 1])
+        after, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert after - before < 16_000
 
 
 def test_reader_travels_to_worker_processes(tmp_path):

@@ -6,7 +6,8 @@ import av
 import numpy as np
 import pytest
 
-from datasets.video import open_clip
+from datasets import video_index
+from datasets.video import MissingFrame, open_clip
 from datasets.video_index import scan_packets
 from tests.conftest import SHARED
 from tests.media import frame_number, frame_numbers, write_clip
@@ -115,6 +116,76 @@ def test_a_clock_that_is_set_back(tmp_path):
     numbers = frame_numbers(check_random_access(open_clip(path)))
     assert numbers[:16] == [*range(16)]  # those at the seam may be lost
     assert numbers[-20:] == [*range(20)]
+
+
+def write_dropped(tmp_path, suffix, num_frames=100, gop=200, dropped=(40, 80)):
+    """MPEG-4 as encoders write it that drop frames: their packets say "not coded"."""
+    options = {"sc_threshold": "1000000000"}  # key frames at `gop` alone
+    source = write_clip(
+        tmp_path / "a.mkv", num_frames, gop=gop, codec="mpeg4", codec_options=options
+    )
+    numbers = iter(range(num_frames))
+
+    def drop(packet):
+        if next(numbers) not in dropped:
+            return [packet]
+        # ISO/IEC 14496-2, 6.2.5: start code, vop_coding_type, modulo_time_base up to a 0, a marker,
+        # vop_time_increment (5 bits for 25 frames a second), a marker, vop_coded, stuffing
+        bits = "".join(f"{byte:08b}" for byte in bytes(packet)[4:12])
+        bits = bits[: bits.index("0", 2) + 8] + "0"
+        bits += "0" + "1" * (-(len(bits) + 1) % 8)
+        contents = bytes(packet)[:4] + int(bits, 2).to_bytes(len(bits) // 8)
+        changed = av.Packet(contents)
+        changed.pts, changed.dts, changed.time_base = packet.pts, packet.dts, packet.time_base
+        return [changed]
+
+    return remux(source, tmp_path / f"dropped{suffix}", drop)
+
+
+def numbers_by_ffmpeg(path):
+    """What is decoded from the start, without looking for anything."""
+    with av.open(str(path)) as container:
+        frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+    return frame_numbers(frames)
+
+
+@pytest.mark.parametrize("suffix", [".avi", ".mp4", ".mkv"])
+@pytest.mark.parametrize("is_foreseen", [True, False])
+@pytest.mark.parametrize("gop", [200, 15])
+def test_packets_without_a_frame(tmp_path, caplog, monkeypatch, suffix, is_foreseen, gop):
+    """Also where the packets do not show it: the first that notices decodes the whole file."""
+    if not is_foreseen:
+        monkeypatch.setattr(video_index, "MAX_NOT_CODED", 0)
+    reader = open_clip(write_dropped(tmp_path, suffix, gop=gop))
+    expected = [number for number in range(100) if number not in (40, 80)]
+    numbers = frame_numbers(check_random_access(reader))
+    assert len(numbers) == 98
+    assert numbers == numbers_by_ffmpeg(reader.path)
+    assert list(reader.times) == [Fraction(number, 25) for number in expected]
+    assert caplog.messages == []
+
+
+@pytest.mark.parametrize("begin", [30, 40, 60, 82])
+def test_playing_goes_on_behind_a_packet_without_a_frame(tmp_path, monkeypatch, begin):
+    """Frames that were asked for by the number of their packet follow each other."""
+    monkeypatch.setattr(video_index, "MAX_NOT_CODED", 0)
+    reader = open_clip(write_dropped(tmp_path, ".mp4", gop=15))
+    numbers = frame_numbers(np.stack(list(reader.frames_from(begin))))
+    num_dropped = sum(number >= begin for number in (40, 80))
+    assert len(numbers) == 100 - begin - num_dropped
+    assert numbers == numbers_by_ffmpeg(reader.path)[-len(numbers) :]
+
+
+def test_what_was_counted_before_can_still_be_asked_for(tmp_path, monkeypatch):
+    monkeypatch.setattr(video_index, "MAX_NOT_CODED", 0)
+    reader = open_clip(write_dropped(tmp_path, ".mp4", gop=15))
+    assert reader.num_frames == 100
+    numbers = numbers_by_ffmpeg(reader.path)
+    assert frame_numbers(reader.read([41, 39])) == [numbers[41], numbers[39]]
+    assert reader.num_frames == 98
+    with pytest.raises(MissingFrame) as caught:
+        reader.read([99])
+    assert caught.value.earlier == 97
 
 
 @pytest.mark.parametrize(

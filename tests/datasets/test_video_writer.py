@@ -7,7 +7,6 @@ from PIL import Image
 
 from datasets.picture import ACCURATE
 from datasets.sound import open_sound
-from datasets.timing import uneven_times
 from datasets.video import open_clip
 from datasets.video_writer import VideoWriter, takes_sound
 from errors import UserError
@@ -313,7 +312,7 @@ def test_every_frame_at_its_own_time(tmp_path, name, rounding):
     reader = open_clip(path)
     assert frame_numbers(np.stack(list(reader))) == [*range(7)]
     expected = [float(time) for time in TIMES]
-    assert [float(t) for t in uneven_times(reader)] == pytest.approx(expected, abs=rounding)
+    assert [float(t) for t in reader.uneven_times] == pytest.approx(expected, abs=rounding)
     with av.open(str(path)) as container:
         assert container.duration / 1e6 == pytest.approx(4, abs=rounding)
         stream = container.streams.video[0]
@@ -345,6 +344,6 @@ def test_sound_ends_with_uneven_frames(tmp_path, name):
 @pytest.mark.parametrize("name", ["a.mp4", "a.webm"])
 def test_an_even_rate_is_written_as_one(tmp_path, name):
     path = write(tmp_path / name, 40, rate=NTSC)
-    assert uneven_times(open_clip(path)) is None
+    assert open_clip(path).uneven_times is None
     with av.open(str(path)) as container:
         assert container.streams.video[0].average_rate == NTSC

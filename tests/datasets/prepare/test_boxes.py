@@ -8,6 +8,7 @@ import pytest
 from datasets.packed import PackedClips
 from datasets.prepare.boxes import read_boxes
 from datasets.prepare.footage import BoxedClip, Unreadable
+from datasets.video import open_clip
 from datasets.video_writer import VideoWriter
 from errors import UserError
 from tests.datasets.prepare.files import quadrants, run
@@ -79,6 +80,21 @@ def test_frames_at_times_of_their_own(tmp_path):
         opened = footage.open()
         assert frame_numbers(np.stack([*opened.frames])) == frames
         assert opened.num_frames == 3
+
+
+def test_a_part_that_goes_beyond_the_end_of_uneven_frames(tmp_path):
+    """From 0.2 s on there are 7 frames, the last from 1 s to 12 / 11 s: 11 a second on average. Up
+    to 2.04 s 10.4 more are missing.
+    """
+    times = [0, 1, 2, 3, 4, 5, 8, 11, 12, 13, 14, 25]
+    path = write_clip(tmp_path / "v" / "abc.mp4", times=times, codec_options={"bf": "0"})
+    clip = open_clip(path)
+    assert (clip.frame_rate, clip.uneven_times[-1]) == (11, Fraction(12, 11))
+    table = write(tmp_path / "t.csv", "video_id,start,end,bbox,fps\nabc,10,102,0-0-64-48,50\n")
+    ((_, _, footage),) = read_boxes(table, tmp_path / "v")
+    opened = footage.open()
+    assert frame_numbers(np.stack([*opened.frames])) == [5, 6, 7, 8, 9, 10, 11]
+    assert opened.num_frames == 7 + 10
 
 
 def write_quadrants(path, num_frames=30):

@@ -152,4 +152,6 @@ def test_leftovers_are_no_clips(tmp_path, caplog):
     write_clip(tmp_path / "train" / "b" / "c.mp4", 2)
     (tmp_path / "train" / "empty").mkdir()
     assert [clip.name for clip in find_clips(tmp_path, None)] == ["a", "b#c"]
-    assert [record.getMessage() for record in caplog.records] == [f"{tmp_path}: left out 1 folders"]
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path}: left out 1 empty folder"
+    ]

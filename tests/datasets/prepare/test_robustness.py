@@ -20,6 +20,7 @@ from datasets.prepare.footage import WholeClip
 from errors import UserError
 from tests.datasets.prepare import dying
 from tests.datasets.prepare.files import run
+from tests.datasets.test_deinterlace import KINDS, woven, write_interlaced
 from tests.media import damage, frame_numbers, write_clip, write_strip
 from tests.runs import REPOSITORY, environment, error_line, wait_until
 
@@ -117,6 +118,43 @@ def test_a_clip_that_fails_in_an_unknown_way(tmp_path):
     assert outcome[:2] == (None, remark)
     assert outcome.traceback is not None
     assert "raise ZeroDivisionError" in outcome.traceback
+
+
+class TooLarge:
+    source = "large.mp4"
+
+    def open(self):
+        raise MemoryError
+
+
+def test_no_memory_is_no_fault_of_the_clip(tmp_path, capsys, monkeypatch):
+    with pytest.raises(MemoryError):
+        convert(Candidate("train", "a", TooLarge()), SETTINGS, tmp_path / "part")
+    write_clip(tmp_path / "clips" / "train" / "b.mp4", 4)
+    monkeypatch.setattr(WholeClip, "open", TooLarge.open)
+    assert run(tmp_path / "clips", tmp_path / "out") == 2
+    assert "there is not enough memory; start again, with fewer --workers" in (
+        error_line(capsys, PROG)
+    )
+
+
+def test_clips_that_are_not_as_their_files_have_them(tmp_path, capfd, caplog):
+    """Rows of the report and a line that counts them; nothing between the clips."""
+    (tmp_path / "clips" / "train").mkdir(parents=True)
+    for name in ("a#1", "b#1"):
+        frames = [woven(number) for number in range(4)]
+        write_interlaced(tmp_path / "clips" / "train" / f"{name}.mp4", frames, *KINDS["h264.mp4"])
+    write_clip(tmp_path / "clips" / "train" / "c#1.mp4", 4)
+    assert run(tmp_path / "clips", tmp_path / "out", "--workers", 2) == 0
+    rows = report(tmp_path / "out")
+    assert sorted(rows) == ["a#1", "b#1"]
+    for row in rows.values():
+        assert (row["outcome"], row["reason"]) == ("changed", "interlaced")
+        assert row["detail"] == "interlaced; made whole (bwdif)"
+    said = capfd.readouterr()
+    assert "2 changed: interlaced" in said.out.splitlines()
+    assert "interlaced" not in said.err
+    assert caplog.messages == []
 
 
 @pytest.mark.parametrize("debug", [False, True])
