@@ -118,7 +118,7 @@ def open_clip(path: Path | str, frame_rate: Fraction = DEFAULT_FRAME_RATE) -> Vi
         raise VideoError(f"{path}: {os_reason(error)}") from None
 
 
-# Some 8 KB for a clip of 200 frames. Worker processes begin with what the checks before training
+# Some 5 KB for a clip of 200 frames. Worker processes begin with what the checks before training
 # learnt, so there is room for the clips of a whole data set.
 @lru_cache(maxsize=65536)
 def _open_clip(path: Path, frame_rate: Fraction, _changed: int, _num_bytes: int) -> VideoReader:

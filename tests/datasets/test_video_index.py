@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from datasets import video_index
+from datasets.clips import ClipFolder
 from datasets.video import MissingFrame, open_clip
 from datasets.video_index import scan_packets
 from tests.conftest import SHARED
@@ -186,6 +187,21 @@ def test_what_was_counted_before_can_still_be_asked_for(tmp_path, monkeypatch):
     with pytest.raises(MissingFrame) as caught:
         reader.read([99])
     assert caught.value.earlier == 97
+
+
+def test_training_goes_on_with_the_number_of_frames_that_it_knows(tmp_path, caplog, monkeypatch):
+    """A frame of a clip whose frames were counted anew meanwhile: the last one stands in."""
+    monkeypatch.setattr(video_index, "MAX_NOT_CODED", 0)
+    (tmp_path / "train").mkdir()
+    path = write_dropped(tmp_path, ".mp4", gop=15)
+    path.rename(tmp_path / "train" / "a.mp4")
+    source = ClipFolder(tmp_path, "train", (48, 64))
+    assert source.num_frames(0) == 100
+    source.read(0, [41])
+    assert source.num_frames(0) == 100
+    np.testing.assert_array_equal(source.read(0, [99]), source.read(0, [97]))
+    assert len(caplog.messages) == 1
+    assert "frame 99 cannot be decoded; earlier frames stand in" in caplog.text
 
 
 @pytest.mark.parametrize(
