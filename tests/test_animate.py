@@ -144,8 +144,9 @@ def test_another_shape_is_announced(tiny_run, tmp_path, capsys, media, fit):
     )
     lines = [line for line in capsys.readouterr().out.splitlines() if "warning" not in line]
     how = {"crop": "cropped at the centre", "pad": "padded with black"}[fit]
-    assert lines[0] == f"{media / 'wide.png'}: 50 x 30 pixels, {how} to the shape of the model"
-    assert len(lines) == 2  # the driving clip has the model's shape
+    assert lines[0] == "networks in float32 (bf16 takes 20 times as long here) on cpu"
+    assert lines[1] == f"{media / 'wide.png'}: 50 x 30 pixels, {how} to the shape of the model"
+    assert len(lines) == 3  # the driving clip has the model's shape
     source = np.split(pngs(output), 3, axis=2)[0][0]
     assert (source[0].max() == 0) == (fit == "pad")
 

@@ -82,7 +82,7 @@ def test_the_nearest_reference_frame(run_animate, tmp_path, media, mover, capsys
     driving = open_clip(media / "frames").read(range(6))
     found = nearest_frame(mover, source, driving)
     assert run_animate(tmp_path / "out", "--reference-frame", "auto") == 0
-    line = capsys.readouterr().out.splitlines()[0]
+    line = capsys.readouterr().out.splitlines()[1]
     assert line.startswith(
         f"reference frame {found.index} of 6: distance {found.distance:.3f} to the source (the "
         f"first frame: {found.first_distance:.3f})"
@@ -151,7 +151,7 @@ def test_crop(run_animate, tmp_path, media, which):
 
 def test_crop_auto_stays_in_the_picture(run_animate, tmp_path, capsys):
     assert run_animate(tmp_path / "out", "--crop", "auto", source="large.png") == 0
-    lines = capsys.readouterr().out.splitlines()
+    lines = capsys.readouterr().out.splitlines()[1:]
     assert "large.png: " in lines[0]
     assert "cropped" in lines[0]
     assert "frames: " in lines[1]
