@@ -19,7 +19,9 @@ SHORT = ("--rounds", 1, "--frames", 3, "--clip-frames", 5, "--batch-size", 2)
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
-def test_report_and_tables(tmp_path, capsys):
+def test_report_and_tables(tmp_path, capsys, monkeypatch):
+    """All in this process, as in test_train.py."""
+    monkeypatch.setattr(animate, "in_fresh_process", lambda measure: measure())
     output = tmp_path / "animate.json"
     arguments = ("--config", "demo.yaml", *SMALL, *SHORT, "--memory-frames", 20)
     assert call(animate, *arguments, "--output", output) == 0

@@ -1,0 +1,51 @@
+"""What `auto` measures on this machine, and what it would find for maps of other sizes.
+
+    python -m benchmarks.trials
+
+The first line is the trial of bf16. Below stands the time of a few layers in channels-last memory,
+forward and backward in float32, to that in planar memory, by the size of their maps: which is
+faster depends on the size, and differently on each processor.
+"""
+
+import argparse
+import sys
+
+from benchmarks.tables import Cell, markdown_table
+from cli import add_device_argument, pick_device, run_entry_point
+from speed_trial import Shape, half_precision_ratio, layout_ratio
+
+# Of the demo; of networks at 256 x 256 from their first maps down, one sample; of a batch.
+SHAPES = (
+    Shape(8, 24, 64),
+    Shape(1, 64, 256),
+    Shape(1, 64, 128),
+    Shape(1, 256, 64),
+    Shape(4, 64, 64),
+)
+
+
+def main(arguments: argparse.Namespace) -> None:
+    device = pick_device(arguments.device)
+    print(f"bf16 to float32: {half_precision_ratio('bf16', device):.2f}\n")
+    rows: list[dict[str, Cell]] = [
+        {
+            "batch x channels x side x side": f"{shape.batch} x {shape.channels} x {shape.side}²",
+            "channels-last to planar": layout_ratio("float32", device, shape),
+        }
+        for shape in SHAPES
+    ]
+    print(markdown_table(rows))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.trials",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_device_argument(parser)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(run_entry_point(main, build_parser()))
