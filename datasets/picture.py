@@ -22,12 +22,19 @@ ACCURATE = (
 )
 
 MAX_PIXEL_ASPECT = 4  # what a file says beyond it (or below a quarter) is a mistake
+# Data sets are cut along nearly square boxes and scaled to square frames; FFmpeg then notes by how
+# much the box was not square. They are used as they are, in all published work.
+MAX_SCALED_ASPECT = Fraction(1, 8)  # from 1
 
 
 def pixel_aspect(stream: av.VideoStream) -> Fraction:
-    """The width of a pixel over its height, as the file states it; 1 where it does not."""
+    """The width of a pixel over its height, as the file states it; 1 where it does not, and where
+    square frames state nearly 1.
+    """
     aspect = stream.sample_aspect_ratio
     if not aspect or not Fraction(1, MAX_PIXEL_ASPECT) <= aspect <= MAX_PIXEL_ASPECT:
+        return Fraction(1)
+    if stream.width == stream.height and abs(aspect - 1) <= MAX_SCALED_ASPECT:
         return Fraction(1)
     return aspect
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+import speed_trial
 from advice import memory_advice
 from errors import UserError
 from tests.factories import tiny_config
@@ -25,13 +26,20 @@ from tests.factories import tiny_config
         ),
     ],
 )
-def test_running_out_of_memory_says_what_to_set(overrides, num_samples, advice):
+def test_running_out_of_memory_says_what_to_set(overrides, num_samples, advice, monkeypatch):
+    monkeypatch.setattr(speed_trial, "half_precision_ratio", lambda *_: 0.5)
     with pytest.raises(UserError) as caught, memory_advice(tiny_config(*overrides), num_samples):
         raise torch.OutOfMemoryError
     assert str(caught.value).startswith(f"out of memory with {advice}")
     assert ("train.precision=bf16" in str(caught.value)) == (
         "train.precision=bf16" not in overrides
     )
+
+
+def test_bf16_is_no_advice_where_it_is_emulated():
+    with pytest.raises(UserError) as caught, memory_advice(tiny_config(), 4):
+        raise torch.OutOfMemoryError
+    assert "bf16" not in str(caught.value)
 
 
 def test_running_out_of_memory_on_the_cpu():

@@ -135,6 +135,19 @@ def test_pixels_become_square(tmp_path, name, aspect, size):
     assert frame_numbers(reader.read([2, 1])) == [2, 1]
 
 
+@pytest.mark.parametrize(
+    ("aspect", "size"),
+    [
+        (Fraction(15, 16), (48, 48)),  # of the box that a data set was cut along
+        (Fraction(16, 15), (48, 48)),
+        (Fraction(4, 3), (48, 64)),
+    ],
+)
+def test_square_frames_of_data_sets_stay_square(tmp_path, aspect, size):
+    clip = write_clip(tmp_path / "a.mp4", 3, (48, 48), pixel_aspect=aspect)
+    assert open_clip(clip).size == size
+
+
 def write_call(path):
     """16 frames that change their size as a call over the net does."""
     sizes = [(48, 64), (24, 32), (64, 48), (48, 64)]
