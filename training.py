@@ -279,19 +279,21 @@ class Trainer:
         the model, which take their time too, have started, say so again if fewer steps fit.
         """
         train, waiting = self.config.train, pace.waiting
-        if train.max_minutes is None or not pace.is_known or self.planned_with == waiting:
+        if train.max_minutes is None or not pace.is_known:
             return
-        if self.planned_with is not None and waiting:
-            return
-        before, self.planned_with = self.expected_steps, waiting
         seconds = time.perf_counter() - begun
         plan = make_plan(train, self.last_step, self.step, seconds, pace.seconds_per_step)
+        if logger is not None and self._is_due(self.config.log.scalars_every):
+            logger.expect(plan.num_steps)
+        if self.planned_with == waiting or (self.planned_with is not None and waiting):
+            return
+        before, self.planned_with = self.expected_steps, waiting
+        self.expected_steps = plan.num_steps
         starts = []
         if self.planned_steps is None:
             (num_steps,) = distributed.largest(plan.num_steps if distributed.is_main() else 0)
             self.planned_steps = int(num_steps)
             starts = self._starts_by_share()
-        self.expected_steps = plan.num_steps
         if logger is not None and abs(before - plan.num_steps) > _NEWS * before:
             logger.expect(plan.num_steps)
             logger.message(
