@@ -16,7 +16,9 @@ HALF_DTYPES: Mapping[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.
 
 _GAIN = 0.9  # a precision is fast if it takes at most so much of the time of float32,
 _EMULATED = 1.5  # and emulated if it takes so much more
-_MAX_NUMBERS = 64 * 128 * 128  # of a map in a trial; larger ones take too long to time
+# Of a map in a trial: larger ones take too long to time. These take seconds on a slow CPU, as many
+# as a fraction of a step that has such maps.
+_MAX_NUMBERS = 64 * 256 * 256
 _CLEAR = 3.0  # a ratio that needs no second look
 _MIN_ROUNDS, _MAX_ROUNDS = 2, 4  # one alone may have been interrupted by another program
 _SECONDS = 0.2  # after which no further round begins

@@ -79,16 +79,17 @@ def test_a_slow_device_has_fewer_rounds(clock, monkeypatch):
 def test_layout(clock):
     """By maps as the run has them, smaller where those are too large to time."""
     times, calls = clock
-    times |= {("float32", True, 128): 1.1, ("float32", False, 128): 1.0}
+    times |= {("float32", True, 256): 1.1, ("float32", False, 256): 1.0}
     times |= {("float32", True, 64): 0.8, ("float32", False, 64): 1.0}
     large, small = Shape(40, 64, 256), Shape(8, 24, 64)
     slower = (False, "channels_last takes 1.1 times as long here")
     assert speed_trial.prefers_channels_last("float32", CPU, large) == slower
-    assert {side for *_, side in calls} == {128}
+    assert {side for *_, side in calls} == {256}
     assert speed_trial.prefers_channels_last("float32", CPU, small)[0]
     assert speed_trial.prefers_channels_last("float32", torch.device("cuda"), large)[0]
-    assert speed_trial._shortened(large) == (1, 64, 128)
-    assert speed_trial._shortened(Shape(36, 64, 64)) == (4, 64, 64)
+    assert speed_trial._shortened(large) == (1, 64, 256)
+    assert speed_trial._shortened(Shape(36, 64, 64)) == (9, 64, 64)
+    assert speed_trial._shortened(Shape(2, 64, 512)) == (1, 64, 256)
     assert speed_trial._shortened(small) == small
 
 
