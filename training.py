@@ -275,17 +275,20 @@ class Trainer:
             self._log(logger, means, clock)
 
     def _plan(self, logger: Logger | None, pace: Pace, begun: float) -> None:
-        """Where time is limited: plan the run after its first steps and say so. When all parts of
-        the model, which take their time too, have started, say so again if fewer steps fit.
+        """Where time is limited: plan the run after its first steps and say so; say it again if it
+        changes when all parts of the model, which take their time too, have started.
         """
         train, waiting = self.config.train, pace.waiting
         if train.max_minutes is None or not pace.is_known:
             return
+        is_planned = self.planned_with is not None and (waiting or not self.planned_with)
+        if is_planned and not self._is_due(self.config.log.scalars_every):
+            return
         seconds = time.perf_counter() - begun
         plan = make_plan(train, self.last_step, self.step, seconds, pace.seconds_per_step)
-        if logger is not None and self._is_due(self.config.log.scalars_every):
-            logger.expect(plan.num_steps)
-        if self.planned_with == waiting or (self.planned_with is not None and waiting):
+        if is_planned:
+            if logger is not None:
+                logger.expect(plan.num_steps)
             return
         before, self.planned_with = self.expected_steps, waiting
         self.expected_steps = plan.num_steps
