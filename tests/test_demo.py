@@ -46,9 +46,11 @@ def address(tiny_run, tmp_path_factory) -> Iterator[str]:
         checkpoint = step_file(tiny_run, 8)
         process = start("demo.py", "--checkpoint", checkpoint, "--port", free_port())
     assert process.stdout is not None
-    line = process.stdout.readline()
-    assert line.startswith("http://127.0.0.1:"), finish(process)
-    yield line.split()[0]
+    # Which precision the networks have depends on the machine; the address follows.
+    lines = [process.stdout.readline() for _ in range(2)]
+    assert re.fullmatch(r"networks in (bf16|float32) on cpu\n", lines[0]), (lines, finish(process))
+    assert lines[1].startswith("http://127.0.0.1:"), (lines, finish(process))
+    yield lines[1].split()[0]
     process.terminate()
     assert finish(process) == (0, "", "")
     assert list(folder.iterdir()) == []
