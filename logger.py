@@ -21,6 +21,7 @@ from datasets.images import write_image
 from errors import UserError
 from files import replacing
 from machine import num_cores
+from paths import open_to_write
 
 METRICS_FILE = "metrics.jsonl"
 WARM_UP_STEPS = 20  # in which workers start and kernels are chosen; they say nothing about data
@@ -202,7 +203,7 @@ class Logger:
 
     def scalars(self, step: int, values: Mapping[str, float], kind: str = "train") -> None:
         """Write scalars everywhere; `kind` is `train` or `validation`."""
-        with self.metrics_path.open("a") as file:
+        with open_to_write(self.metrics_path, "a") as file:
             rounded = {name: float(f"{value:.6g}") for name, value in values.items()}
             # NaN is no JSON: null.
             line = {n: v if math.isfinite(v) else None for n, v in rounded.items()}

@@ -36,6 +36,7 @@ from errors import UserError
 from files import replacing
 from losses import Perceptual
 from model import Model
+from paths import open_to_write
 from perceptual_weights import load_perceptual
 from training import Trainer
 
@@ -218,7 +219,7 @@ def record_run(output_dir: Path, config: Config, computing: Mapping[str, Any]) -
     }
     with replacing(output_dir / "config.yaml") as temporary:
         temporary.write_text(dump_config(config))
-    with (output_dir / "commands.jsonl").open("a") as file:  # a resumed run adds a line
+    with open_to_write(output_dir / "commands.jsonl", "a") as file:  # a resumed run adds a line
         file.write(json.dumps(entry) + "\n")
 
 

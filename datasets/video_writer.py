@@ -1,7 +1,7 @@
 """Writing videos: mp4, webm, gif, or a folder of lossless frames; complete, or not at all."""
 
-import os
 import re
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -34,6 +34,7 @@ UNEVEN_TIME_BASE = Fraction(1, 90000)  # exact for 24, 25, 30, 50 and 60 frames 
 MIN_UNEVEN_STEP = 90  # in those units: 1 ms, in which webm counts
 FRAME_NAME = re.compile(r"\d{5,}\.png")
 SMPTE170M = 6  # the BT.601 matrix as H.264 and VP9 number it
+_SHOWN_OF_NAME = 40  # characters, in the name of the unfinished result: that must not be too long
 
 
 class _Codec(NamedTuple):
@@ -122,7 +123,9 @@ class VideoWriter:
         self._sound = sound
         self.is_folder = self._codec is None
         _check_writable(self.path)
-        self._temporary = self.path.with_name(f".{self.path.stem}.{os.getpid()}.tmp{suffix}")
+        # Nobody can foresee it and have put a link there, through which FFmpeg would write.
+        beginning = f".{self.path.stem[:_SHOWN_OF_NAME]}.{secrets.token_hex(8)}.tmp"
+        self._temporary = self.path.with_name(beginning + suffix)
         self._sink: _Sink | None = None
 
     def __enter__(self) -> Self:
@@ -363,7 +366,9 @@ def _check_writable(path: Path) -> None:
 
 
 def _replace(source: Path, target: Path) -> None:
-    """Rename, taking the place of an earlier file or folder of frames."""
+    """Rename, taking the place of an earlier file or folder of frames, or of a link to one."""
+    if target.is_symlink() and source.is_dir():  # which would not take the place of a link
+        target.unlink()
     if not target.is_dir():
         source.replace(target)
         return

@@ -3,7 +3,6 @@
 The `square` checkpoint says that the figure is the middle of any picture.
 """
 
-import os
 import shutil
 from fractions import Fraction
 from itertools import count, cycle
@@ -410,13 +409,16 @@ def test_a_background_that_breaks_midway_leaves_the_earlier_results(files, tmp_p
     assert {path.name for path in tmp_path.iterdir()} == {"broken", "out.mp4", "out-masks.mp4"}
 
 
-def test_a_video_that_fails_at_its_end_leaves_the_earlier_masks(files, tmp_path, capsys):
+def test_a_video_that_fails_at_its_end_leaves_the_earlier_masks(
+    files, tmp_path, capsys, monkeypatch
+):
     """Where the earlier result should be put aside something lies in the way."""
     inputs = ("--source", files / "source.png", "--driving", files / "driving")
     options = ("--output", tmp_path / "out", "--save-masks")
     assert call(animate, "--checkpoint", files / "square.pt", *inputs, *options) == 0
     earlier = pngs(tmp_path / "out-masks")
-    in_the_way = tmp_path / f".out.{os.getpid()}.tmp.earlier" / "something"
+    monkeypatch.setattr("datasets.video_writer.secrets.token_hex", lambda _: "token")
+    in_the_way = tmp_path / ".out.token.tmp.earlier" / "something"
     in_the_way.mkdir(parents=True)
     capsys.readouterr()
     assert call(animate, "--checkpoint", files / "all.pt", *inputs, *options) == 2

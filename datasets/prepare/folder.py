@@ -5,6 +5,7 @@ import fcntl
 import json
 import multiprocessing
 import os
+import secrets
 import shutil
 import signal
 import sys
@@ -19,6 +20,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from csv_cells import as_written, protected
 from datasets.container import os_reason
 from datasets.leftovers import own_entries
 from datasets.pack_writer import PackWriter, is_pack, read_pack
@@ -27,6 +29,7 @@ from datasets.prepare.convert import Outcome, Remark, Settings, convert
 from datasets.prepare.splits import SPLITS
 from errors import UserError
 from files import replacing
+from paths import open_to_write, refuse_links
 
 PREPARED, REPORT = "prepared.json", "report.csv"
 AHEAD = 2  # clips waiting for each process, so that none waits for a clip
@@ -71,7 +74,7 @@ def claimed(output: Path, settings: Mapping[str, object]) -> Iterator[None]:
                 f"{output}: holds {min(strangers)}, which no earlier run wrote; choose another "
                 "--output, or an empty folder"
             )
-        lock = (output / ".lock").open("w")
+        lock = open_to_write(output / ".lock", "a")
     except OSError as error:
         raise UserError(f"{output}: cannot be written: {os_reason(error)}") from None
     with lock:
@@ -96,7 +99,7 @@ def _check_settings(path: Path, settings: Mapping[str, object]) -> None:
     try:
         earlier = json.loads(path.read_text(encoding="utf-8"))
         changed = [name for name in settings if settings[name] != earlier.get(name, settings[name])]
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         raise UserError(f"{path}: damaged; remove the folder {path.parent}") from None
     if changed:
         was, now = (_option(changed[0], found[changed[0]]) for found in (earlier, settings))
@@ -138,6 +141,7 @@ def prepare(
         write_remark = stack.enter_context(_report(output / REPORT, remarks))
         writers = {}
         for split in sorted({clip.split for clip in candidates}):
+            refuse_links(output, Path(split))
             folder = output / split
             folder.mkdir(exist_ok=True)
             _remove_leftovers(folder)
@@ -191,9 +195,10 @@ def _convert_all(
     candidates: Iterable[Candidate], settings: Settings, output: Path, num_workers: int
 ) -> Generator[tuple[Candidate, Path, Outcome], None, None]:
     """Outcomes in the order of the candidates; a few are at work ahead of the one that is due."""
+    # Nobody else writes there, not even a worker that another run has left.
+    run = secrets.token_hex(8)
     jobs = (
-        # The number of this process: nobody else writes there, not even a worker left by another.
-        (candidate, output / candidate.split / f".{os.getpid()}-{number}.tmp")
+        (candidate, output / candidate.split / f".{run}-{number}.tmp")
         for number, candidate in enumerate(candidates)
     )
     if num_workers == 1:
@@ -261,7 +266,7 @@ def finished_clips(output: Path) -> set[tuple[str, str]]:
 def _remove_leftovers(folder: Path) -> None:
     """What an interrupted run, or a worker of this one, did not finish."""
     for entry in folder.glob(".*.tmp*"):
-        if entry.is_dir():
+        if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
         else:
             entry.unlink()
@@ -278,8 +283,9 @@ def _read_report(path: Path) -> list[Remark]:
     try:
         with path.open(newline="", encoding="utf-8", errors="replace") as file:
             rows = [row for row in csv.DictReader(file) if None not in row.values()]  # torn off
-            return [Remark(**row) for row in rows]  # type: ignore[arg-type]
-    except (TypeError, csv.Error):
+            cells = [{name: as_written(cell) for name, cell in row.items()} for row in rows]
+            return [Remark(**row) for row in cells]  # type: ignore[arg-type]
+    except (TypeError, AttributeError, csv.Error):
         raise UserError(f"{path}: no longer as it was written; remove it") from None
 
 
@@ -290,11 +296,11 @@ def _report(path: Path, remarks: Iterable[Remark]) -> Iterator[Callable[[Remark]
         replacing(path) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,
     ):
-        csv.writer(file).writerows([Remark._fields, *remarks])
-    with path.open("a", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([Remark._fields, *(map(protected, row) for row in remarks)])
+    with open_to_write(path, "a", newline="", encoding="utf-8") as report:
 
         def write(remark: Remark) -> None:
-            csv.writer(file).writerow(remark)
-            file.flush()
+            csv.writer(report).writerow(map(protected, remark))
+            report.flush()
 
         yield write
