@@ -384,7 +384,7 @@ class Trainer:
                 packed = isinstance(self.pairs.clips, PackedClips)
                 num_wanted = self.stated_config.data.num_workers
                 logger.message(data_warning(data_share, self.config.data, packed, num_wanted))
-        self.failures.failed.update(*distributed.gather(self.failures.failed))
+        self.failures.failed.update(*distributed.gather(sorted(self.failures.failed)))
         if message := self.failures.excess():
             raise distributed.common_error(message)
         if num_bad > self.config.train.max_bad_steps:
