@@ -1,7 +1,7 @@
 """One animation from the files that a user named to the file that was asked for."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
@@ -14,7 +14,8 @@ from animation.settings import Settings, is_transparent
 from animation.writing import Output, choose_sound, write_animation
 from datasets.excerpt import Excerpt
 from datasets.sound import Sound
-from datasets.video import open_clip
+from datasets.source import Frame
+from datasets.video import VideoReader, open_clip
 from datasets.video_writer import VideoWriter
 from errors import UserError
 from evaluation.cross_identity import CrossIdentity
@@ -32,9 +33,10 @@ class Job(NamedTuple):
 
 
 class Wanted(NamedTuple):
-    """What all jobs of a run have in common; the fields are options of animate.py.
+    """What all jobs of a run have in common; the fields are options of animate.py, but for one.
 
-    start, end: of the driving clip, in seconds. detector: measures the results.
+    start, end: of the driving clip, in seconds. max_frames: of it, or of the part, as the page
+    limits them; more are refused. detector: measures the results.
     """
 
     settings: Settings
@@ -44,6 +46,7 @@ class Wanted(NamedTuple):
     audio: str = "copy"
     start: Fraction | None = None
     end: Fraction | None = None
+    max_frames: int | None = None
     detector: Detector | None = None
 
 
@@ -101,6 +104,7 @@ def run_job(
     wanted: Wanted,
     announce: Callable[[str], object],
     progress: Callable[[int, int | None], object],
+    watch: Callable[[], object] | None = None,
 ) -> Done:
     """Make and write one animation.
 
@@ -108,12 +112,14 @@ def run_job(
         announce: hears each line on what was chosen, before the first frame, and behind the last
             one what reading the clips told.
         progress: hears how many frames are done, and of how many where that is known.
+        watch: is called before each driving frame that is read, also where the clip is searched
+            before the first frame is made; what it raises ends the job.
 
     Raises:
         UserError: names the option or the file; an earlier result stays.
     """
     began = time.perf_counter()
-    animation, layout, sound = _prepare(animator, job, wanted)
+    animation, layout, sound = _prepare(animator, job, wanted, watch)
     told = animation.notes
     for note in told:
         announce(note)
@@ -143,6 +149,19 @@ def run_job(
     )
 
 
+class _Watched(Excerpt):
+    """All of `clip`, with a call before each frame."""
+
+    def __init__(self, clip: VideoReader, watch: Callable[[], object]) -> None:
+        super().__init__(clip)
+        self._watch = watch
+
+    def frames_from(self, first: int) -> Iterator[Frame]:
+        for frame in super().frames_from(first):
+            self._watch()
+            yield frame
+
+
 class _Prepared(NamedTuple):
     """layout: as asked for, else what fits."""
 
@@ -151,7 +170,9 @@ class _Prepared(NamedTuple):
     sound: Sound | None
 
 
-def _prepare(animator: Animator, job: Job, wanted: Wanted) -> _Prepared:
+def _prepare(
+    animator: Animator, job: Job, wanted: Wanted, watch: Callable[[], object] | None
+) -> _Prepared:
     with_masks = wanted.show_masks or wanted.save_masks
     if with_masks and "masks" not in animator.model.branches:
         option = "--show-masks" if wanted.show_masks else "--save-masks"
@@ -173,6 +194,13 @@ def _prepare(animator: Animator, job: Job, wanted: Wanted) -> _Prepared:
     if is_excerpt:
         clip = excerpt = Excerpt(clip, wanted.start or start, wanted.end)
         start = excerpt.start
+    if wanted.max_frames is not None and clip.num_frames > wanted.max_frames:
+        raise UserError(
+            f"{job.driving}: has {clip.num_frames} frames, more than the {wanted.max_frames} that "
+            "are animated here; take a part of it with --start and --end"
+        )
+    if watch is not None:
+        clip = _Watched(clip, watch)
     sound = choose_sound(wanted.audio, job.driving, start, job.output)
     # Refuses what cannot be written before the clip is searched for crops and reference frame.
     transparent = is_transparent(job.background)

@@ -1,7 +1,6 @@
 """demo.py: the page in a browser, with real files; what it needs, and what it leaves behind."""
 
 import re
-import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -15,10 +14,10 @@ from PIL import Image
 
 import demo
 from tests.media import numbered_frame, write_clip, write_sound_clip
-from tests.runs import call, error_line, finish, start, step_file
+from tests.pages import PATIENCE, box, chromium, download, give, message, press_animate, served
+from tests.runs import call, error_line, step_file
 
 LONG = 600  # frames
-PATIENCE = 30_000  # milliseconds
 
 
 @pytest.fixture(scope="module")
@@ -38,35 +37,15 @@ def files(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def address(tiny_run, tmp_path_factory) -> Iterator[str]:
-    """Of a page that is served meanwhile; in the end nothing of it may be left."""
-    pytest.importorskip("gradio")
-    folder = tmp_path_factory.mktemp("temporary")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("TMPDIR", str(folder))
-        checkpoint = step_file(tiny_run, 8)
-        process = start("demo.py", "--checkpoint", checkpoint, "--port", free_port())
-    assert process.stdout is not None
-    # Which precision the networks have depends on the machine; the address follows.
-    lines = [process.stdout.readline() for _ in range(2)]
-    assert re.fullmatch(r"networks in (bf16|float32) on cpu\n", lines[0]), (lines, finish(process))
-    assert lines[1].startswith("http://127.0.0.1:"), (lines, finish(process))
-    yield lines[1].split()[0]
-    process.terminate()
-    assert finish(process) == (0, "", "")
-    assert list(folder.iterdir()) == []
+    """Of a page that is served meanwhile."""
+    with served(tmp_path_factory.mktemp("temporary"), step_file(tiny_run, 8)) as address:
+        yield address
 
 
 @pytest.fixture(scope="module")
 def browser():
-    playwright = pytest.importorskip("playwright.sync_api")
-    path = shutil.which("chromium")
-    if path is None:
-        pytest.skip("no chromium here")
-    arguments = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-    with playwright.sync_playwright() as running:
-        chromium = running.chromium.launch(executable_path=path, args=arguments)
-        yield chromium
-        chromium.close()
+    with chromium() as browser:
+        yield browser
 
 
 @pytest.fixture
@@ -82,45 +61,6 @@ def page(browser, address):
     page.close()
     others = [url for url in requests if urlsplit(url).scheme not in ("data", "blob")]
     assert {urlsplit(url).netloc for url in others} == {urlsplit(address).netloc}
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
-
-
-def box(page, label: str):
-    """The box with this label, where a picture is dropped or shown."""
-    return page.locator(".picture", has=page.get_by_text(label, exact=True))
-
-
-def give(page, label: str, path: Path) -> None:
-    """Upload a file, in the place of an earlier one."""
-    clear = box(page, label).get_by_role("button", name=re.compile("Clear|Remove"))
-    if clear.count():
-        clear.click()
-    with page.expect_response(re.compile("/upload")):
-        box(page, label).locator("input[type=file]").set_input_files(path)
-    clear.wait_for()
-
-
-def press_animate(page) -> None:
-    page.get_by_role("button", name="Animate").click()
-
-
-def message(page, label: str) -> str:
-    """The text in the box of this name, as soon as it is there."""
-    return page.get_by_label(label, exact=True).input_value()
-
-
-def download(page, folder: Path) -> Path:
-    """The result, as soon as it is there."""
-    with page.expect_download() as waiting:
-        page.get_by_role("button", name="Download").click()
-    path = folder / waiting.value.suggested_filename
-    waiting.value.save_as(path)
-    return path
 
 
 def test_result_is_shown_and_can_be_downloaded(page, files, tmp_path):

@@ -18,6 +18,7 @@ from errors import UserError
 BackgroundKind = Literal["none", "image", "clip", "colour", "source", "transparent"]
 
 OPTION = re.compile(r"(?<!\S)--([a-z]+(?:-[a-z]+)*)")  # as messages name it: --paste-back
+_LONGEST_STEM = 40  # characters of an uploaded file's name, in that of the result
 _NUMBER = r"\s*(\d+(?:\.\d*)?)\s*"
 RGBA = re.compile(rf"rgba?\({_NUMBER},{_NUMBER},{_NUMBER}(?:,{_NUMBER})?\)")  # of a colour picker
 
@@ -113,7 +114,8 @@ def read_job(choices: Choices, folder: Path) -> Job:
         raise UserError("There is no driving clip yet: drop a video there.")
     background = read_background(choices)
     suffix = ".webm" if background == TRANSPARENT else ".mp4"
-    name = f"{Path(choices.source).stem}--{Path(choices.driving).stem}{suffix}"
+    stems = [Path(path).stem[:_LONGEST_STEM] for path in (choices.source, choices.driving)]
+    name = f"{'--'.join(stems)}{suffix}"
     return Job(choices.source, choices.driving, background, folder / name)
 
 
@@ -143,8 +145,12 @@ def read_color(text: str) -> str:
     return "#" + "".join(f"{min(round(float(part)), 255):02x}" for part in match.groups()[:3])
 
 
-def read_wishes(choices: Choices, offer: Offer) -> Wanted:
-    """How to animate. What the page does not show at these choices has no effect."""
+def read_wishes(choices: Choices, offer: Offer, max_frames: int | None = None) -> Wanted:
+    """How to animate. What the page does not show at these choices has no effect.
+
+    Args:
+        max_frames: of the driving clip.
+    """
     is_motion = choices.animator == "motion"
     is_relative = is_motion and choices.motion == "relative"
     has_picture = choices.background in ("image", "clip", "source")
@@ -168,6 +174,7 @@ def read_wishes(choices: Choices, offer: Offer) -> Wanted:
         audio="copy" if choices.sound else "none",
         start=read_time("--start", choices.start),
         end=read_time("--end", choices.end),
+        max_frames=max_frames,
     )
 
 

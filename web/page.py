@@ -2,16 +2,17 @@
 
 import tempfile
 import threading
+import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import gradio as gr
 
 from animation.animator import Animator
 from animation.jobs import Done, Job, run_job
-from errors import in_one_line
+from errors import UserError, in_one_line
 from web.choices import (
     BackgroundKind,
     Choices,
@@ -41,6 +42,21 @@ BACKGROUNDS: dict[BackgroundKind, str] = {
 Changes = dict[Any, Any]  # new values and properties, by control
 
 
+class Limits(NamedTuple):
+    """What one user may ask of a server that others use, too.
+
+    max_frames: of a driving clip, or of the part that is taken. max_seconds: of one animation.
+    max_waiting: animations, beside the one that is made.
+    """
+
+    max_frames: int = 3000
+    max_seconds: float = 1800.0
+    max_waiting: int = 10
+
+
+DEFAULT_LIMITS = Limits()
+
+
 class Stopped(Exception):
     """The user does not want the rest."""
 
@@ -58,12 +74,16 @@ class Page:
         UserError: the model cannot animate.
     """
 
-    def __init__(self, animator: Animator, debug: bool = False) -> None:
+    def __init__(
+        self, animator: Animator, debug: bool = False, limits: Limits = DEFAULT_LIMITS
+    ) -> None:
         saved = animator.saved
         self._debug = debug
+        self._limits = limits
         self._animator = animator
         self._offer = find_offer(animator.model.branches, saved.untrained, saved.age)
-        self._stopped: set[str | None] = set()  # sessions whose animation shall end
+        # Sessions whose animation shall end, and since when.
+        self._stopped: dict[str | None, float] = {}
         self._closing = threading.Event()  # all shall end
         self._controls: dict[str, Any] = {}  # by the fields of Choices
         height, width = animator.size
@@ -97,6 +117,7 @@ class Page:
             model = f"Model: `{saved.path}`, {saved.age}, {width} x {height} pixels."
             gr.Markdown(" ".join((model, *self._offer.notes)))
             self._connect()
+        self.blocks.queue(max_size=limits.max_waiting, api_open=False)
 
     def close(self) -> None:
         """End the server, and what is running in it."""
@@ -206,7 +227,9 @@ class Page:
         }
         buttons = [self._animate, self._stop]
         results = [self._result, self._download, self._notes]
-        self._animate.click(self._begin, None, [*buttons, *results], **quick).then(
+        # In the queue, too: where that is full Gradio says so, and nothing else happens.
+        queued = quick | {"queue": True, "concurrency_limit": None}
+        self._animate.click(self._begin, None, [*buttons, *results], **queued).success(
             self._make,
             set(controls.values()),
             results,
@@ -215,6 +238,7 @@ class Page:
             api_visibility="private",
         ).then(self._end, None, buttons, **quick)
         self._stop.click(self._ask_to_stop, None, self._stop, **quick)
+        self.blocks.unload(self._leave)
         controls["background"].change(
             self._show_background,
             controls["background"],
@@ -244,7 +268,7 @@ class Page:
         return [gr.update(visible=visible) for visible in (is_motion, is_relative, is_relative)]
 
     def _begin(self, request: gr.Request) -> Changes:
-        self._stopped.discard(request.session_hash)  # of a click that came too late
+        self._stopped.pop(request.session_hash, None)  # of a click that came too late
         return {
             self._animate: gr.update(visible=False),
             self._stop: gr.update(value="Stop", interactive=True, visible=True),
@@ -254,11 +278,21 @@ class Page:
         }
 
     def _ask_to_stop(self, request: gr.Request) -> Any:
-        self._stopped.add(request.session_hash)
+        self._leave(request)
         return gr.update(value="Stopping", interactive=False)
 
+    def _leave(self, request: gr.Request) -> None:
+        """Of a tab that was closed, too: nobody waits for its animation, and others wait for it to
+        end.
+        """
+        now = time.monotonic()
+        for session, since in [*self._stopped.items()]:
+            if now - since > KEPT_SECONDS:
+                self._stopped.pop(session, None)
+        self._stopped[request.session_hash] = now
+
     def _end(self, request: gr.Request) -> Changes:
-        self._stopped.discard(request.session_hash)
+        self._stopped.pop(request.session_hash, None)
         return {self._animate: gr.update(visible=True), self._stop: gr.update(visible=False)}
 
     def _make(
@@ -273,10 +307,19 @@ class Page:
         then ours is removed.
         """
         choices = Choices(**{name: values[control] for name, control in self._controls.items()})
+        deadline = time.monotonic() + self._limits.max_seconds
 
-        def show(num_done: int, num_frames: int | None) -> None:
+        def watch() -> None:
             if self._closing.is_set() or request.session_hash in self._stopped:
                 raise Stopped
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f"This takes more than the {self._limits.max_seconds / 60:g} minutes that an "
+                    "animation may take here: take a part of the clip, with Start and End."
+                )
+
+        def show(num_done: int, num_frames: int | None) -> None:
+            watch()
             progress((num_done, num_frames), unit="frames")
 
         with tempfile.TemporaryDirectory() as folder:
@@ -286,9 +329,8 @@ class Page:
                 job = read_job(choices, Path(folder))
                 progress(0, desc="reading")
                 show(0, None)
-                done = run_job(
-                    self._animator, job, read_wishes(choices, self._offer), notes.append, show
-                )
+                wanted = read_wishes(choices, self._offer, self._limits.max_frames)
+                done = run_job(self._animator, job, wanted, notes.append, show, watch)
             except Stopped:
                 yield self._show_message("Stopped", "There is no result.")
             except MemoryError:  # of the whole server

@@ -198,3 +198,9 @@ def test_messages_name_files_and_controls_as_the_page_does():
         "with crop driving auto"
     )
     assert explain("--start now: not a time", None) == "start now: not a time"
+
+
+def test_a_result_of_files_with_long_names():
+    choices = FRESH._replace(source=f"/up/{'a' * 240}.png", driving=f"/up/{'b' * 240}.mp4")
+    job = read_job(choices, Path("/tmp"))
+    assert job.output == Path("/tmp") / f"{'a' * 40}--{'b' * 40}.mp4"

@@ -1,10 +1,12 @@
 """What the page's button does where an animation fails."""
 
+import time
 from types import SimpleNamespace
 
 import pytest
 
 from animation.animator import Animator
+from datasets.excerpt import Excerpt
 from datasets.images import write_image
 from tests.datasets.test_deinterlace import KINDS, woven, write_interlaced
 from tests.media import write_clip
@@ -53,3 +55,86 @@ def test_any_failure_is_a_message(tiny_run, tmp_path, monkeypatch, capsys, debug
     )
     assert ("Traceback" in capsys.readouterr().err) == debug
     page.close()
+
+
+@pytest.fixture
+def opened(tiny_run, tmp_path):
+    """`opened(limits, **choices)`: a page, and a function that presses its button for a clip of
+    40 frames and returns the text below.
+    """
+    pytest.importorskip("gradio")
+    from web import page as web_page
+
+    animator = Animator.load(step_file(tiny_run, 8), device="cpu")
+    clip = write_clip(tmp_path / "clip.mp4", 40, (32, 32))
+    picture = tmp_path / "a.png"
+    write_image(picture, woven(0))
+    pages = []
+
+    def opened(limits=None, **choices):
+        page = web_page.Page(animator, limits=web_page.Limits(**(limits or {})))
+        pages.append(page)
+        values = {control: control.value for control in page._controls.values()}
+        given = {"source": str(picture), "driving": str(clip)} | choices
+        values |= {page._controls[name]: value for name, value in given.items()}
+
+        def press(progress=lambda *_, **__: None):
+            request = SimpleNamespace(session_hash="a")
+            (changes,) = page._make(values, request, progress)
+            notes = changes[page._notes]
+            return notes["label"], notes["value"]
+
+        return page, press
+
+    yield opened
+    for page in pages:
+        page.close()
+
+
+def test_a_clip_that_is_too_long_is_refused(opened):
+    _, press = opened({"max_frames": 39})
+    assert press() == (
+        "Error",
+        "clip.mp4: has 40 frames, more than the 39 that are animated here; take a part of it with "
+        "start and end",
+    )
+    _, press = opened({"max_frames": 39}, start="0.1")  # 37 of them
+    assert press()[0] == "Notes"
+
+
+def test_an_animation_that_takes_too_long_is_ended(opened):
+    _, press = opened({"max_seconds": 0.0})
+    assert press() == (
+        "Error",
+        "This takes more than the 0 minutes that an animation may take here: take a part of the "
+        "clip, with Start and End.",
+    )
+
+
+@pytest.mark.parametrize("choices", [{}, {"reference_frame": "auto"}, {"crop": "auto"}])
+@pytest.mark.parametrize("num_read", [0, 1, 20])
+def test_who_leaves_ends_the_own_animation(opened, monkeypatch, choices, num_read):
+    """At the next frame that is read, also where the clip is only searched."""
+    page, press = opened(**choices)
+    frames_from = Excerpt.frames_from
+    read = []
+
+    def leave_midway(clip, first):
+        for frame in frames_from(clip, first):
+            if len(read) == num_read:
+                page._leave(SimpleNamespace(session_hash="a"))
+            read.append(frame)
+            yield frame
+
+    monkeypatch.setattr(Excerpt, "frames_from", leave_midway)
+    assert press() == ("Stopped", "There is no result.")
+    assert len(read) == num_read + 1
+
+
+def test_others_who_leave_end_nothing(opened):
+    page, press = opened()
+    page._leave(SimpleNamespace(session_hash="b"))
+    assert press()[0] == "Notes"
+    page._stopped["c"] = time.monotonic() - 10_000
+    page._leave(SimpleNamespace(session_hash="d"))
+    assert set(page._stopped) == {"b", "d"}  # nothing is kept for ever

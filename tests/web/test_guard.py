@@ -1,0 +1,101 @@
+"""Which requests the page answers: those of itself, and of programs that are no browser."""
+
+import pytest
+
+pytest.importorskip("starlette")
+
+from starlette.responses import PlainTextResponse
+from starlette.testclient import TestClient
+
+from web.guard import FULL, OVERHEAD, Guard, known_names, refusal
+
+NAMES = known_names("127.0.0.1", ["Demo.Example.org"])
+OWN = {"host": "127.0.0.1:7860", "origin": "http://127.0.0.1:7860", "sec-fetch-site": "same-origin"}
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        OWN,
+        {"host": "127.0.0.1:7860"},  # of a program
+        {"host": "localhost:7860", "origin": "http://localhost:7860"},
+        {"host": "LOCALHOST:7860", "origin": "http://localhost:7860"},
+        {"host": "[::1]:7860", "origin": "http://[::1]:7860"},
+        {"host": "192.168.1.5:7860", "origin": "http://192.168.1.5:7860"},
+        {"host": "demo.example.org", "origin": "https://demo.example.org"},
+        {"host": "demo.example.org:443", "origin": "https://demo.example.org"},
+        {"host": "demo.example.org.", "sec-fetch-site": "none"},
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_requests_of_the_page(method, headers):
+    assert refusal(method, "/gradio_api/queue/join", headers, NAMES) is None
+
+
+@pytest.mark.parametrize(
+    ("headers", "reason"),
+    [
+        ({}, "not known as ''"),
+        ({"host": "evil.test:7860"}, "not known as 'evil.test'; .* --allowed-host 'evil.test'"),
+        ({"host": "evil.test", "origin": "http://evil.test"}, "not known as 'evil.test'"),
+        ({"host": "localhost.evil.test"}, "not known as 'localhost.evil.test'"),
+        ({"host": "127.0.0.1.evil.test"}, "not known as"),
+        ({"host": "evil.test", "x-forwarded-host": "localhost"}, "not known as 'evil.test'"),
+        (OWN | {"origin": "http://evil.test"}, "Another web site may not use"),
+        (OWN | {"origin": "http://127.0.0.1:8000"}, "Another web site may not use"),
+        (OWN | {"origin": "http://localhost:7860"}, "Another web site may not use"),
+        (OWN | {"origin": "https://127.0.0.1:7860.evil.test"}, "Another web site may not use"),
+        (OWN | {"origin": "null"}, "Another web site may not use"),
+        (OWN | {"origin": ""}, "Another web site may not use"),
+        ({"host": "localhost:7860", "sec-fetch-site": "cross-site"}, "may only link"),
+        ({"host": "localhost:7860", "sec-fetch-site": "same-site"}, "may only link"),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_requests_of_others(method, headers, reason):
+    refused = refusal(method, "/gradio_api/queue/join", headers, NAMES)
+    assert refused is not None
+    assert refused.status == 403
+    with pytest.raises(ValueError, match=reason):
+        raise ValueError(refused.reason)
+
+
+def test_links_to_the_page():
+    link = {"host": "localhost:7860", "sec-fetch-site": "cross-site", "sec-fetch-dest": "document"}
+    assert refusal("GET", "/", link, NAMES) is None
+    assert refusal("POST", "/", link, NAMES) is not None
+    assert refusal("GET", "/logout", link, NAMES) is not None
+    assert refusal("GET", "/", link | {"sec-fetch-dest": "iframe"}, NAMES) is not None
+
+
+def test_names_of_a_page_on_the_network(monkeypatch):
+    """Its own name is one; what others make point here is none."""
+    monkeypatch.setattr("socket.gethostname", lambda: "Anna")
+    assert {"anna", "anna.local", "localhost"} <= known_names("0.0.0.0", [])
+    assert "anna" not in known_names("127.0.0.1", [])
+    assert refusal("GET", "/", {"host": "anna:7860"}, known_names("0.0.0.0", [])) is None
+
+
+def test_no_room_for_more_uploads(tmp_path):
+    """Other requests are answered all the same."""
+    app = Guard(PlainTextResponse("done"), known_names("localhost", []), 1000, tmp_path)
+    client = TestClient(app, base_url="http://localhost")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "file").write_bytes(bytes(FULL * 1000 - 10_000))
+    assert client.post("/gradio_api/upload", content=b"a").text == "done"
+    (tmp_path / "other").write_bytes(bytes(20_000))
+    answer = client.post("/gradio_api/upload", content=b"a")
+    assert answer.status_code == 507
+    assert answer.text == "There is no room for more files now; try again in an hour."
+    assert client.post("/gradio_api/queue/join", content=b"a").text == "done"
+    answer = client.get("/")
+    assert answer.text == "done"
+    assert answer.headers["x-frame-options"] == "DENY"
+
+
+def test_the_largest_request(tmp_path):
+    app = Guard(PlainTextResponse("done"), known_names("localhost", []), 1000, tmp_path)
+    client = TestClient(app, base_url="http://localhost")
+    assert client.post("/a", content=bytes(1000 + OVERHEAD)).text == "done"
+    answer = client.post("/a", content=bytes(1001 + OVERHEAD))
+    assert (answer.status_code, answer.text[:26]) == (413, "The file is too large: at ")

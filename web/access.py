@@ -1,0 +1,54 @@
+"""Who may use the page: names and passwords, and what is said where anybody may."""
+
+import os
+import stat
+from pathlib import Path
+
+from errors import UserError
+from machine import is_loopback
+
+VARIABLE = "DEMO_AUTH"  # USER:PASSWORD; unlike an option it is in no list of processes
+
+Account = tuple[str, str]
+
+
+def read_accounts(file: str | None) -> list[Account]:
+    """The accounts in `file`, a line USER:PASSWORD for each, or else the one in the environment;
+    without both none, and anybody may use the page.
+
+    Raises:
+        UserError: the file cannot be read, or a line is none of this kind.
+    """
+    if file is None:
+        text, place = os.environ.get(VARIABLE, ""), VARIABLE
+        lines = [text] if text else []
+    else:
+        place = f"--auth-file {file}"
+        try:
+            lines = Path(file).read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+            raise UserError(f"{place}: cannot be read: {reason}") from None
+    accounts = []
+    for number, line in enumerate(lines, 1):
+        user, colon, password = line.partition(":")
+        if line.strip() and not (user.strip() and colon and password):
+            raise UserError(f"{place}: line {number} is not USER:PASSWORD")
+        if line.strip():
+            accounts.append((user.strip(), password))  # as Gradio compares them
+    if file is not None and not accounts:
+        raise UserError(f"{place}: is empty; write a line USER:PASSWORD, or leave the option out")
+    return accounts
+
+
+def warnings(host: str, file: str | None, accounts: list[Account]) -> list[str]:
+    """What to say to whoever starts the page."""
+    found = []
+    if not accounts and not is_loopback(host):
+        found.append(
+            f"warning: --host {host} without a password: whoever reaches this machine can use the "
+            f"page; give --auth-file, or set {VARIABLE}=USER:PASSWORD"
+        )
+    if file is not None and stat.S_IMODE(Path(file).stat().st_mode) & 0o077:
+        found.append(f"warning: --auth-file {file}: others can read it; chmod 600 {file}")
+    return found
