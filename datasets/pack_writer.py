@@ -113,7 +113,7 @@ def _parse_header(path: Path, header: Any) -> tuple[tuple[int, int], dict[str, i
     """The image size, and the shards of a finished pack with their sizes."""
     if header["format"] != FORMAT:
         raise UserError(
-            f"{path}: format {header['format']}, this version reads {FORMAT}; {PACK_AGAIN}"
+            f"{path}: format {header['format']!r:.20}, this version reads {FORMAT}; {PACK_AGAIN}"
         )
     height, width = header["image_size"]
     shards = header.get("shards")

@@ -29,7 +29,7 @@ from datasets.prepare.convert import Outcome, Remark, Settings, convert
 from datasets.prepare.splits import SPLITS
 from errors import UserError
 from files import replacing
-from paths import open_to_write, refuse_links
+from paths import open_to_write, printable, refuse_links
 
 PREPARED, REPORT = "prepared.json", "report.csv"
 AHEAD = 2  # clips waiting for each process, so that none waits for a clip
@@ -103,6 +103,7 @@ def _check_settings(path: Path, settings: Mapping[str, object]) -> None:
         raise UserError(f"{path}: damaged; remove the folder {path.parent}") from None
     if changed:
         was, now = (_option(changed[0], found[changed[0]]) for found in (earlier, settings))
+        was = printable(was)
         raise UserError(
             f"{path.parent}: was prepared with {was}, not {now}; choose another --output, or the "
             "settings as they were"

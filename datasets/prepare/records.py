@@ -125,9 +125,16 @@ def _fields(message: bytes, wanted: int) -> list[bytes]:
 
 
 def _varint(message: bytes, position: int) -> tuple[int, int]:
-    """The number at `position`, seven bits a byte, and the position behind it."""
+    """The number at `position`, seven bits a byte, and the position behind it.
+
+    Raises:
+        ValueError: it has more than 64 bits. A file of nothing but bits would take for ever.
+        IndexError: the message ends within it.
+    """
     value = shift = 0
     while True:
+        if shift > 63:
+            raise ValueError("a number of more than 64 bits")
         byte = message[position]
         position += 1
         value |= (byte & 0x7F) << shift

@@ -113,3 +113,11 @@ def test_a_file_of_brackets(clips, tmp_path, capsys, name):
     capsys.readouterr()
     assert run(clips, tmp_path / "out") == 2
     assert f"{name}: damaged" in error_line(capsys, PROG)
+
+
+def test_settings_do_not_steer_the_terminal(clips, prepared, capsys):
+    noted = json.loads((prepared / "prepared.json").read_text())
+    (prepared / "prepared.json").write_text(json.dumps(noted | {"quality": "\x1b[2J\n1"}))
+    capsys.readouterr()
+    assert run(clips, prepared) == 2
+    assert r"was prepared with --quality \x1b[2J\n1, not --quality 95" in error_line(capsys, PROG)

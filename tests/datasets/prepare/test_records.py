@@ -84,3 +84,11 @@ def test_records_of_other_layouts(tmp_path, record, expected):
     (span,) = find_records(path)
     with pytest.raises(VideoError, match=expected):
         read_record(path, *span)
+
+
+def test_a_number_without_end(tmp_path):
+    """It would take hours to add up."""
+    path = write_records(tmp_path / "a.tfrecords", [b"\x80" * 2_000_000])
+    ((offset, num_bytes),) = find_records(path)
+    with pytest.raises(VideoError, match=r"not a tf\.train\.Example"):
+        read_record(path, offset, num_bytes)
