@@ -6,7 +6,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from torch import Tensor, nn
 
-from config import ReluLayer
+from config_types import ReluLayer
 from losses import (
     LossTerm,
     Perceptual,
