@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from datasets.container import DEFAULT_FRAME_RATE
 from datasets.images import Fit, fit_frames, open_image, read_image
+from datasets.limits import LIMITS, Limits
 from datasets.source import Frame, HasRemarks
 from datasets.timing import Clock
 from datasets.video import CONTAINER_SUFFIXES, KINDS, open_clip
@@ -116,7 +116,12 @@ class BackgroundFrames:
 
 
 def open_background(
-    text: str, size: tuple[int, int], fit: Fit, driving_clock: Clock, end: BackgroundEnd
+    text: str,
+    size: tuple[int, int],
+    fit: Fit,
+    driving_clock: Clock,
+    end: BackgroundEnd,
+    limits: Limits = LIMITS,
 ) -> BackgroundFrames:
     """The background that a user named: a colour (#00ff00), an image or a clip.
 
@@ -125,15 +130,16 @@ def open_background(
     frame that can be decoded.
 
     Raises:
-        UserError: there is nothing of this name, or it cannot be read.
+        UserError: there is nothing of this name, or it cannot be read, or is larger than `limits`
+            allow.
     """
     color = parse_color(text)
     if color is not None:
         return still_background(solid_frame(color, size), size, fit)
     try:
-        if not _is_clip(Path(text)):
-            return still_background(read_image(text), size, fit)
-        clip = open_clip(text)
+        if not _is_clip(Path(text), limits):
+            return still_background(read_image(text, limits), size, fit)
+        clip = open_clip(text, limits=limits)
         clock = Clock(clip.frame_rate, clip.uneven_times)
     except UserError as error:
         raise UserError(f"--background {error}; {ADVICE}") from None
@@ -168,16 +174,16 @@ def still_background(image: Frame, size: tuple[int, int], fit: Fit) -> Backgroun
     return BackgroundFrames([image], clock, size, fit, clock, None)
 
 
-def _is_clip(path: Path) -> bool:
+def _is_clip(path: Path, limits: Limits) -> bool:
     """What the contents say; the suffix for what is no image."""
     if path.is_dir():
         return True
     is_video = path.suffix.lower() in CONTAINER_SUFFIXES
     try:
-        with open_image(path) as image:
+        with open_image(path, limits) as image:
             form = image.format
             is_animated = form in ANIMATED_FORMATS and getattr(image, "is_animated", False)
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError):
+    except Exception:  # what is no picture breaks Pillow in any number of ways
         return is_video  # its reader says what is wrong
     if is_animated and not is_video:
         raise UserError(f"{path}: an animation ({form}), which is read from .gif and videos only")

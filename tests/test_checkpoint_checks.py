@@ -157,3 +157,27 @@ def test_a_config_that_repeats_itself(tiny_run, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     path = changed(tiny_run, tmp_path / "c.pt", lambda c: c["config"].update(data=laughs))
     assert "no config of this program: it has more than" in refused("animate.py", path, capsys)
+
+
+def test_the_largest_picture_is_not_the_checkpoint_s(tiny_run, tmp_path, monkeypatch):
+    """Its config may state another limit; that of the user counts."""
+    seen = []
+    build = reconstruct.build_source
+
+    def watched(data, split):
+        seen.append(data.max_pixels)
+        return build(data, split)
+
+    monkeypatch.setattr(reconstruct, "build_source", watched)
+    path = changed(
+        tiny_run, tmp_path / "c.pt", lambda c: c["config"]["data"].update(max_pixels=2**31 - 1)
+    )
+    for given in ((), ("--max-pixels", "5000")):
+        output = ("--output", tmp_path / "out", "--num-clips", 1)
+        assert call(reconstruct, "--checkpoint", path, *output, *given) == 0
+    assert seen == [None, 5000]
+
+
+def test_training_reads_the_key(tmp_path, capsys):
+    assert call(train, *tiny(tmp_path / "run", "data.max_pixels=0")) == 2
+    assert "data.max_pixels: found 0; must be at least 1" in error_line(capsys, "train.py")
