@@ -3,7 +3,7 @@ one.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from itertools import count
 from pathlib import Path
@@ -72,7 +72,8 @@ class BackgroundFrames:
         self.original_size = (height, width)
 
     def __iter__(self) -> Iterator[Frame]:
-        successive = self._successive()
+        now = Fraction(0)
+        successive = self._successive(lambda: now)
         latest: _Shown | None = next(successive)
         assert latest is not None
         current = latest.frame
@@ -94,8 +95,10 @@ class BackgroundFrames:
         """See `HasRemarks`."""
         return self._frames.remarks if isinstance(self._frames, HasRemarks) else ()
 
-    def _successive(self) -> Iterator[_Shown]:
-        """The frames in order, as often as `end` says."""
+    def _successive(self, moment: Callable[[], Fraction] = Fraction) -> Iterator[_Shown]:
+        """The frames in order, as often as `end` says; but for passes that would be over before
+        `moment`, now: a clip may be a thousand times shorter than a driving frame.
+        """
         elapsed = Fraction(0)  # until this pass began
         try:
             while True:
@@ -107,7 +110,8 @@ class BackgroundFrames:
                     raise ValueError("a background needs at least one frame")
                 if self._end != "loop":
                     return
-                elapsed += self._clock.begin(num_frames)
+                length = self._clock.begin(num_frames)
+                elapsed += length * max((moment() - elapsed) // length, 1)
         except UserError as error:
             raise UserError(f"--background {error}; {ADVICE}") from None
 
