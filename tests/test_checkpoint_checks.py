@@ -103,6 +103,13 @@ def test_a_compressed_archive(tiny_run, tmp_path):
         load(compress_archive(path))
 
 
+def with_weight(tensor):
+    def change(content):
+        content["networks"]["generator"]["a"] = tensor
+
+    return change
+
+
 def expanded(content):
     states = content["networks"]["generator"]
     name = next(iter(states))
@@ -129,7 +136,7 @@ CONTENTS = {
     ),
     **{
         f"a {kind} weight": (
-            lambda c, tensor=tensor: c["networks"]["generator"].update(a=tensor),
+            with_weight(tensor),
             "networks.generator.a holds what is no plain tensor",
         )
         for kind, tensor in ODD_TENSORS.items()
