@@ -20,6 +20,6 @@ def stated_frame_rate(folder: Path) -> Fraction | None:
     """
     try:
         frame_rate = Fraction(json.loads((folder / RATE_FILE).read_text())[_KEY])
-    except (OSError, ValueError, TypeError, KeyError, ZeroDivisionError):
+    except (OSError, ValueError, TypeError, KeyError, ArithmeticError):
         return None
     return frame_rate if frame_rate > 0 else None
