@@ -49,6 +49,7 @@ from run_folder import (
     identify,
     write_record,
 )
+from torchrun_agent import ending_with_agent
 from training import Trainer
 
 _LIBRARIES = ("torch", "torchvision", "av", "numpy", "pydantic")
@@ -71,6 +72,7 @@ class Inputs(NamedTuple):
 
 def main(arguments: argparse.Namespace) -> int | None:
     with (
+        ending_with_agent(),
         distributed.process_group(arguments.join_timeout),
         set_up(arguments) as trainer,
     ):
