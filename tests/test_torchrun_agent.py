@@ -57,7 +57,7 @@ def test_the_agent_is_killed(is_deaf):
         time.sleep(0.05)
 
 
-def test_whoever_else_has_started_it_may_leave(monkeypatch):
+def test_whoever_else_has_started_it_may_leave():
     """As a shell does behind `nohup python train.py &`."""
     code = """
 import os, time, torchrun_agent
