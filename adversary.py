@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from branches.branch import StepInputs
-from branches.masks import MaskOutput
-from branches.motion import MotionOutput
+from branches.outputs import MotionOutput
 from config import Config, DiscriminatorConfig
 from losses import (
     ADVERSARIAL_LOSSES,
@@ -105,7 +104,7 @@ class Adversary(nn.Module):
         Spectral norm refines its estimate at the first image alone: all are judged by the same
         weights, with one power iteration in a step (Miyato et al., 2018, section 2.1).
         """
-        motion: MotionOutput = inputs.outputs["motion"]
+        motion = _motion(inputs)
         heatmaps = self._heatmaps(inputs)
         # Apart, not in one batch: the generator's gradient then passes through its image alone.
         real = self._look(inputs.driving, heatmaps)
@@ -196,13 +195,14 @@ class Adversary(nn.Module):
     def cut(self, inputs: StepInputs, fraction: Tensor) -> Cut:
         """Driving frame and prediction mixed; `fraction`, of shape B, is generated."""
         settings = self.config.cut
-        motion: MotionOutput = inputs.outputs["motion"]
+        motion = _motion(inputs)
         occlusion_map = motion.motion.occlusion_map
         assert occlusion_map is not None, "config_rules asks for it"
         if settings.foreground == "dense_motion":
             background_weight = motion.motion.motion_weights[:, :1]
         else:
-            masks: MaskOutput = inputs.outputs["masks"]
+            masks = inputs.outputs.masks
+            assert masks is not None, "config_rules asks for it"
             small = (occlusion_map.shape[-2], occlusion_map.shape[-1])
             background_weight = 1 - resize(masks.driving_mask.to(occlusion_map.dtype), small)
         maps = (background_weight, occlusion_map, fraction)
@@ -229,7 +229,7 @@ class Adversary(nn.Module):
         Figure 2), with a larger fraction from row to row of the `num_rows` that are shown. In
         evaluation mode.
         """
-        motion: MotionOutput = inputs.outputs["motion"]
+        motion = _motion(inputs)
         size = (inputs.driving.shape[-2], inputs.driving.shape[-1])
         heatmaps = self._heatmaps(inputs)
         pictures = {"driving": inputs.driving, "prediction": motion.prediction}
@@ -257,7 +257,7 @@ class Adversary(nn.Module):
         """Of the driving keypoints, B x K x H x W; detached: they are no way to win this game."""
         if not self.config.keypoints:
             return None
-        motion: MotionOutput = inputs.outputs["motion"]
+        motion = _motion(inputs)
         height, width = inputs.driving.shape[-2:]
         points = motion.driving_keypoints.value.detach()
         return gaussian_heatmaps(points, height, width, self.variance)
@@ -273,6 +273,12 @@ class Adversary(nn.Module):
         logits = judged.logits if judged.pixel_logits is None else judged.pixel_logits
         low, high = self.loss.fake_logit, self.loss.real_logit
         return grey_to_rgb(((logits - low) / (high - low)).clamp(0, 1), size)
+
+
+def _motion(inputs: StepInputs) -> MotionOutput:
+    """What the discriminator is shown: the output of the motion branch."""
+    assert inputs.outputs.motion is not None, "config_rules asks for it"
+    return inputs.outputs.motion
 
 
 def build_adversary(config: Config) -> Adversary | None:

@@ -1,7 +1,7 @@
 """The training step: one update of all branches, and of the discriminator."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -93,14 +93,14 @@ def forward(
     with autocast(config.train.precision, frames.source.device):
         with torch.no_grad():  # a constant of this step, shared by all branches
             target_features = perceptual(frames.driving)
-        outputs: dict[str, Any] = {}
-        inputs = StepInputs(*frames, perceptual, target_features, moment, outputs)
+        inputs = StepInputs(*frames, perceptual, target_features, moment)
         terms = {}
         for branch_name, branch in model.branches.items():
-            outputs[branch_name] = branch(inputs)
-            for name, term in branch.loss_terms(inputs, outputs[branch_name]).items():
+            output = branch(inputs)
+            inputs = inputs.with_output(branch_name, output)
+            for name, term in branch.loss_terms(inputs, output).items():
                 terms[f"{branch_name}/{name}"] = term
-            for name, value in branch.statistics(outputs[branch_name]).items():
+            for name, value in branch.statistics(output).items():
                 scalars[f"{branch_name}/{name}"] = value.detach()
         if adversary is not None:
             judgement = adversary.judge(inputs)

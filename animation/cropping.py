@@ -16,8 +16,6 @@ from scipy.ndimage import gaussian_filter1d, median_filter
 from torch import Tensor
 
 from animation.movers import frames_to_tensor
-from branches.masks import MaskBranch
-from branches.motion import MotionBranch
 from datasets.crops import Box, as_text, centre_box, cut_out, with_aspect
 from datasets.source import Frame
 from datasets.timing import Clock, Times
@@ -25,7 +23,7 @@ from errors import UserError
 from metrics.detectors.detector import Detector
 from metrics.detectors.dlib_face import DlibFace
 from model import Model
-from modules.keypoint_detector import KeypointDetector
+from modules.keypoint_detector import Keypoints
 from modules.mask_generator import MaskGenerator
 
 # Medians over 13 talking-head clips cropped for training, 256 x 256, faces found by dlib.
@@ -105,12 +103,11 @@ class Cropper:
         if face_detector is not None:
             name = f"a face ({face_detector.description.name})"
             self._finders.append(_Finder(name, partial(self._find_face, face_detector)))
-        masks, motion = model.branches.get("masks"), model.branches.get("motion")
-        if isinstance(masks, MaskBranch):
-            find = partial(self._find_mask, masks.mask_generator)
+        if model.masks is not None:
+            find = partial(self._find_mask, model.masks.mask_generator)
             self._finders.append(_Finder("the model's mask", find))
-        if isinstance(motion, MotionBranch):
-            find = partial(self._find_keypoints, motion.keypoint_detector)
+        if model.motion is not None:
+            find = partial(self._find_keypoints, model.motion.detect)
             self._finders.append(_Finder("the model's keypoints", find))
 
     def figure_box(self, frame: Frame) -> FigureCrop:
@@ -186,9 +183,9 @@ class Cropper:
         return box
 
     @torch.inference_mode()
-    def _find_keypoints(self, detector: KeypointDetector, frame: Frame) -> Box | None:
+    def _find_keypoints(self, detect: Callable[[Tensor], Keypoints], frame: Frame) -> Box | None:
         box = self._whole(frame)
-        points = (detector(self._view(frame, box)).value[0] + 1) / 2
+        points = (detect(self._view(frame, box)).value[0] + 1) / 2
         (left, top), (right, bottom) = points.amin(0).tolist(), points.amax(0).tolist()
         figure = _within(box, left, top, right, bottom)
         if max(figure.width, figure.height) < 1:  # collapsed: they say nothing about a size

@@ -153,7 +153,7 @@ class _Prepared(NamedTuple):
 
 def _prepare(animator: Animator, job: Job, wanted: Wanted) -> _Prepared:
     with_masks = wanted.show_masks or wanted.save_masks
-    if with_masks and "masks" not in animator.model.branches:
+    if with_masks and animator.model.masks is None:
         option = "--show-masks" if wanted.show_masks else "--save-masks"
         raise UserError(
             f"{option}: the checkpoint was trained without the mask branch; leave it out, or train "

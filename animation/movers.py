@@ -12,14 +12,13 @@ from torch import Tensor
 
 from animation.smoothing import FilterState, Smoothing, one_euro, smooth_keypoints
 from branches.masks import MaskBranch
-from branches.motion import MotionBranch
+from branches.motion import EncodedSource, MotionBranch
 from checkpoint import Checkpoint, load_networks
 from datasets.source import Frame, Frames
 from errors import UserError
 from model import Model
 from modules.keypoint_detector import Keypoints
 from modules.keypoint_transfer import (
-    expand_keypoints,
     first_keypoints,
     movement_scale,
     relative_keypoints,
@@ -53,14 +52,6 @@ class Mover(Protocol):
             again, in smaller parts.
         """
         ...
-
-
-class EncodedSource(NamedTuple):
-    """Everything of the motion branch that depends on the source alone (batch 1)."""
-
-    image: Tensor
-    keypoints: Keypoints
-    features: Tensor
 
 
 class Reference(NamedTuple):
@@ -99,23 +90,23 @@ class MotionMover:
 
     def start(self, source: Tensor, reference: Tensor | None = None) -> Move:
         """See `Mover.start`."""
-        encoded = self.encode(source)
+        encoded = self.branch.encode(source)
         origin: Reference | None = None
         if reference is not None and self.motion == "relative":
-            origin = self.refer(encoded, self.branch.keypoint_detector(reference))
+            origin = self.refer(encoded, self.branch.detect(reference))
         filtered: FilterState | None = None
 
         def move(driving: Tensor) -> Tensor:
             nonlocal origin, filtered
             after = filtered
-            keypoints = self.branch.keypoint_detector(driving)
+            keypoints = self.branch.detect(driving)
             if self.smoothing is not None:
                 keypoints, after = smooth_keypoints(keypoints, self.smoothing, filtered)
             if self.motion == "relative":
                 if origin is None:
                     origin = self.refer(encoded, first_keypoints(keypoints))
                 keypoints = relative_keypoints(encoded.keypoints, keypoints, *origin)
-            prediction = self.predict(encoded, keypoints)
+            prediction = self.branch.predict(encoded, keypoints)
             filtered = after  # not before: if memory did not suffice, these frames come again
             return prediction
 
@@ -125,22 +116,6 @@ class MotionMover:
         """Let relative motion start from `keypoints` (batch 1) of a driving frame."""
         scale = movement_scale(source.keypoints, keypoints) if self.adapt_scale else 1.0
         return Reference(keypoints, scale)
-
-    def encode(self, source: Tensor) -> EncodedSource:
-        """Encode `source`, 1 x 3 x H x W in [0, 1]."""
-        return EncodedSource(
-            source, self.branch.keypoint_detector(source), self.branch.generator.encode(source)
-        )
-
-    def predict(self, source: EncodedSource, keypoints: Keypoints) -> Tensor:
-        """The source moved to each of B `keypoints`: B x 3 x H x W in [0, 1]."""
-        batch = len(keypoints.value)
-        motion = self.branch.dense_motion(
-            source.image.expand(batch, -1, -1, -1),
-            expand_keypoints(source.keypoints, batch),
-            keypoints,
-        )
-        return self.branch.generator.decode(source.features.expand(batch, -1, -1, -1), motion)
 
 
 class MaskMover:
@@ -210,13 +185,12 @@ def build_mover(
     Raises:
         UserError: the model was trained without that branch.
     """
-    branch = model.branches.get(name)
-    if isinstance(branch, MotionBranch):
+    if name == "motion" and model.motion is not None:
         return MotionMover(
-            branch, device, motion=motion, adapt_scale=adapt_scale, smoothing=smoothing
+            model.motion, device, motion=motion, adapt_scale=adapt_scale, smoothing=smoothing
         )
-    if isinstance(branch, MaskBranch):
-        return MaskMover(branch, device, smoothing=smoothing)
+    if name == "masks" and model.masks is not None:
+        return MaskMover(model.masks, device, smoothing=smoothing)
     found = ", ".join(model.branches)
     raise UserError(
         f"--animator {name}: the checkpoint was trained without the branch {name}; it has: {found}"
@@ -226,11 +200,10 @@ def build_mover(
 def reconstruction_movers(model: Model, device: torch.device) -> dict[AnimatorName, Mover]:
     """Those that `model` has, set up for driving frames of the source's own clip."""
     movers: dict[AnimatorName, Mover] = {}
-    for branch in model.branches.values():
-        if isinstance(branch, MotionBranch):
-            movers["motion"] = MotionMover(branch, device, motion="absolute")
-        elif isinstance(branch, MaskBranch):
-            movers["masks"] = MaskMover(branch, device, same_figure=True)
+    if model.motion is not None:
+        movers["motion"] = MotionMover(model.motion, device, motion="absolute")
+    if model.masks is not None:
+        movers["masks"] = MaskMover(model.masks, device, same_figure=True)
     return movers
 
 

@@ -330,9 +330,8 @@ def stage_rows(
 
 
 def _motion(model: Model) -> MotionBranch:
-    branch = model.branches["motion"]
-    assert isinstance(branch, MotionBranch)
-    return branch
+    assert model.motion is not None
+    return model.motion
 
 
 def _text(name: str, value: str | float | None) -> str:

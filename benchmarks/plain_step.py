@@ -20,7 +20,6 @@ from acceleration import prepare_networks
 from adversary import Adversary, Judgement
 from branches import background, masks, motion
 from branches.branch import ReconstructionLosses, StepInputs
-from branches.motion import MotionOutput
 from config import Config
 from losses import (
     LossTerm,
@@ -146,13 +145,14 @@ class TwoJudgements(NamedTuple):
 
 def judge_twice(self: Adversary, inputs: StepInputs) -> TwoJudgements:
     """A pass for each player; the discriminator sees the prediction detached in its own."""
-    output: MotionOutput = inputs.outputs["motion"]
-    detached = {**inputs.outputs, "motion": output._replace(prediction=output.prediction.detach())}
+    output = inputs.outputs.motion
+    assert output is not None
+    detached = output._replace(prediction=output.prediction.detach())
     heatmaps = self._heatmaps(inputs)
     for_generator = Judgement(
         self._look(inputs.driving, heatmaps), self._look(output.prediction, heatmaps), None, None
     )
-    return TwoJudgements(for_generator, _JUDGE(self, inputs._replace(outputs=detached)))
+    return TwoJudgements(for_generator, _JUDGE(self, inputs.with_output("motion", detached)))
 
 
 def backward_everywhere(self: Optimizer, losses: dict[str, Tensor], num_parts: int = 1) -> None:

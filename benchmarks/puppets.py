@@ -60,8 +60,6 @@ from animation.movers import (
 from benchmarks.scenes import DRIVERS, MIN_CLIPS, Driver, Scene, build_scene, driving_frames
 from benchmarks.scores import animation_scores, swap_scores
 from benchmarks.tables import detailed_tables, summary_table
-from branches.background import BackgroundBranch
-from branches.masks import MaskBranch
 from cli import add_device_argument, pick_device, positive_int, run_entry_point
 from datasets.build import build_puppets
 from datasets.puppets import Puppets
@@ -176,10 +174,10 @@ def build_networks(model: Model, device: torch.device, untrained: Collection[str
         if name != "masks" or "masks.refinement" not in untrained
     }
     ways: list[tuple[BackgroundType, Compose]] = []
-    if "background" in model.branches and "background" not in untrained:
+    if model.background is not None and "background" not in untrained:
         # Alpha with `same` gives the pictures of both networks too.
         ways = [("same", "alpha"), ("other", "network"), ("other", "alpha")]
-    elif "masks" in model.branches:
+    elif model.masks is not None:
         ways = [("other", "alpha")]
     swappers = {way: BackgroundSwapper(model, *way) for way in ways}
     return Networks({"own": own, "another": another}, swappers, device)
@@ -191,11 +189,10 @@ def measure_masks(
     """`mask_iou` with its all-white baseline on `test`, by threshold on `train`; nothing for a
     model without masks.
     """
-    branch = model.branches.get("masks")
-    if not isinstance(branch, MaskBranch):
+    if model.masks is None:
         return {}
     overlap = evaluate_masks(
-        branch,
+        model.masks,
         test,
         device,
         threshold=model.mask_threshold,
@@ -203,7 +200,7 @@ def measure_masks(
         num_frames=num_frames,
     )
     by_threshold = mean_metrics(
-        mask_overlaps(branch, train, device, THRESHOLDS, len(train.clips), num_frames)
+        mask_overlaps(model.masks, train, device, THRESHOLDS, len(train.clips), num_frames)
     )
     return {
         "threshold": model.mask_threshold,
@@ -221,8 +218,8 @@ def sweep_swaps(
     """`swap_psnr_train`, see the file's docstring; nothing for a model without a background
     branch, or with fewer clips than a swap needs.
     """
-    branch = model.branches.get("background")
-    if not isinstance(branch, BackgroundBranch) or len(clips.clips) < MIN_CLIPS:
+    branch = model.background
+    if branch is None or len(clips.clips) < MIN_CLIPS:
         return {}
     mover = next(iter(networks.movers["own"].values()))
     trained_at = branch.threshold

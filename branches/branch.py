@@ -6,6 +6,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from torch import Tensor, nn
 
+from branches.outputs import StepOutputs
 from config import ReluLayer
 from losses import (
     LossTerm,
@@ -48,7 +49,7 @@ class StepInputs(NamedTuple):
     recolored_driving: driving with a jitter of its own, for what must not learn its colours.
     target_features: of `driving`, without gradient.
     moment: when the step is taken, and its chance.
-    outputs: of the branches before this one, by name, for what builds on them.
+    outputs: of the branches before this one, for what builds on them.
     """
 
     source: Tensor
@@ -57,7 +58,11 @@ class StepInputs(NamedTuple):
     perceptual: Perceptual
     target_features: PyramidFeatures
     moment: Moment
-    outputs: dict[str, Any]
+    outputs: StepOutputs = StepOutputs()
+
+    def with_output(self, branch_name: str, output: Any) -> "StepInputs":
+        """The same with the output of one more branch."""
+        return self._replace(outputs=self.outputs._replace(**{branch_name: output}))
 
 
 class Branch(ABC, nn.Module, Generic[Output]):

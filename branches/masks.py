@@ -3,11 +3,11 @@ Animation with Perturbed Masks, Shalev and Wolf, CVPR 2022).
 """
 
 import math
-from typing import NamedTuple
 
 from torch import Tensor
 
 from branches.branch import Branch, StepInputs, reconstruction_terms
+from branches.outputs import MaskOutput
 from config import MasksConfig
 from losses import LossTerm, mask_prior_loss, picture_change, pixel_loss, weigh
 from modules.draws import Draws
@@ -18,23 +18,6 @@ from modules.mask_generator import BORDER, MaskGenerator, mask_from_logits
 from modules.mask_refinement import MaskRefinement
 from modules.perturbation import perturb, shrink
 from visualization import grey_to_rgb
-
-
-class MaskOutput(NamedTuple):
-    """source_mask, driving_mask: B x 1 x h x w. The logits are theirs, without their border.
-
-    perturbed_mask, refined_mask: B x 1 x h x w; None before the refinement starts.
-    low_resolution, high_resolution: predictions, B x 3 x H x W.
-    """
-
-    source_mask: Tensor
-    driving_mask: Tensor
-    source_logits: Tensor
-    driving_logits: Tensor
-    perturbed_mask: Tensor | None
-    refined_mask: Tensor | None
-    low_resolution: Tensor
-    high_resolution: Tensor
 
 
 class MaskBranch(Branch[MaskOutput]):

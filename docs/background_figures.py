@@ -5,8 +5,6 @@ from matplotlib.figure import Figure
 
 from animation.background_swap import BackgroundSwapper, BackgroundType
 from animation.movers import MotionMover, frames_to_tensor
-from branches.background import BackgroundBranch
-from branches.motion import MotionBranch
 from datasets.puppets import Puppets
 from docs.drawing import DEVICE, cells, show
 from docs.mask_figures import scenes
@@ -22,8 +20,8 @@ def draw_columns(model: Model, clips: Puppets) -> Figure:
     """The six columns of animate.py: clip i moves the puppet of clip i + 1, clip i + 2 gives the
     background.
     """
-    motion = model.branches["motion"]
-    assert isinstance(motion, MotionBranch)
+    motion = model.motion
+    assert motion is not None
     mover = MotionMover(motion, DEVICE)
     swapper = BackgroundSwapper(model, "same", "network")
     titles = ("source", "driving", "animation", "third image", "BGBase", "BGRefine")
@@ -50,9 +48,9 @@ def draw_swap(model: Model, clips: Puppets) -> Figure:
     """The animated figure on the background of a third image: what the networks see, what they
     paint, and the truth. Of another puppet's clip, in its absolute motion: only that has a truth.
     """
-    motion, background = model.branches["motion"], model.branches["background"]
-    assert isinstance(motion, MotionBranch)
-    assert isinstance(background, BackgroundBranch)
+    motion, background = model.motion, model.background
+    assert motion is not None
+    assert background is not None
     mover = MotionMover(motion, DEVICE, motion="absolute")
     swappers = {case: BackgroundSwapper(model, case, "alpha") for case in CASES}
     titles = ("S", "D", "Y", "F(Y)", "Z", "B(Z)", "BGBase", "BGRefine", "alpha", "truth")

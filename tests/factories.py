@@ -220,7 +220,7 @@ def noise_inputs(config: Config, batch: int = 2) -> StepInputs:
     generator = torch.Generator().manual_seed(0)
     recolored = driving.flip(1)
     moment = Moment(0.0, Draws(generator), coin=0.0)
-    return StepInputs(source, driving, recolored, perceptual, target_features, moment, outputs={})
+    return StepInputs(source, driving, recolored, perceptual, target_features, moment)
 
 
 def at_epoch(inputs: StepInputs, epoch: float) -> StepInputs:
@@ -233,14 +233,15 @@ def before_start(inputs: StepInputs, section: str) -> StepInputs:
     return inputs._replace(moment=inputs.moment._replace(waiting=frozenset({section})))
 
 
-def joint_terms(model: Model, inputs: StepInputs) -> dict[str, LossTerm]:
-    """All branches in their order: loss terms by `branch/name`; the outputs are in the inputs."""
+def joint_terms(model: Model, inputs: StepInputs) -> tuple[dict[str, LossTerm], StepInputs]:
+    """All branches in their order: loss terms by `branch/name`, and inputs with the outputs."""
     terms = {}
     for branch_name, branch in model.branches.items():
-        inputs.outputs[branch_name] = output = branch(inputs)
+        output = branch(inputs)
+        inputs = inputs.with_output(branch_name, output)
         for name, term in branch.loss_terms(inputs, output).items():
             terms[f"{branch_name}/{name}"] = term
-    return terms
+    return terms, inputs
 
 
 class WaitsForTheDevice(TorchDispatchMode):

@@ -22,7 +22,7 @@ def prepared(*overrides):
 def test_layout_follows_the_config():
     for channels_last in (True, False):
         run = prepared(f"train.channels_last={channels_last}".lower())
-        weight = run.model.branches["motion"].generator.up_blocks[0].conv.weight
+        weight = run.model.motion.generator.up_blocks[0].conv.weight
         assert weight.is_contiguous(memory_format=torch.channels_last) == channels_last
 
 
@@ -98,7 +98,7 @@ def test_what_is_no_step_runs_uncompiled(compilations):
     run = Run("train.compile=default")
     train = run.config.train
     compile_networks(run.model, run.adversary, run.perceptual, train)
-    detector = run.model.branches["motion"].keypoint_detector.eval()
+    detector = run.model.motion.keypoint_detector.eval()
     frames = torch.rand(3, 3, 32, 32)
     with uncompiled(train):
         detector(frames)

@@ -39,11 +39,11 @@ class Players:
         self.adversary = build_adversary(self.config).train()
         self.inputs = noise_inputs(self.config, batch)
         for name, branch in self.model.branches.items():
-            self.inputs.outputs[name] = branch(self.inputs)
+            self.inputs = self.inputs.with_output(name, branch(self.inputs))
 
     @property
     def motion(self):
-        return self.inputs.outputs["motion"]
+        return self.inputs.outputs.motion
 
     def coin(self, coin):
         return self.inputs._replace(moment=self.inputs.moment._replace(coin=coin))
@@ -86,7 +86,7 @@ def test_no_gradient_of_one_player_reaches_the_other(kind):
     for player, parameters in optimizer.players.items():
         for parameter, gradient in zip(parameters, expected[player], strict=True):
             assert_close(parameter.grad, gradient, atol=1e-7, rtol=1e-4)
-    motion = players.model.branches["motion"]
+    motion = players.model.motion
     for network in (motion.generator, motion.dense_motion, motion.keypoint_detector):
         assert any(p.grad is not None and p.grad.any() for p in network.parameters())
     assert all(p.grad is not None for p in players.adversary.parameters())
@@ -100,8 +100,9 @@ def test_nothing_is_computed_for_the_parameters_of_the_other(kind):
     cut = "none" if kind == "patch" else "priority"
     players = Players(*ALONE, f"discriminator.kind={kind}", f"discriminator.cut.kind={cut}")
     optimizer = Optimizer(players.model, players.adversary, players.config, CPU)
-    players.inputs.outputs["motion"] = players.motion._replace(
-        prediction=players.motion.prediction.detach().requires_grad_()
+    prediction = players.motion.prediction.detach().requires_grad_()
+    players.inputs = players.inputs.with_output(
+        "motion", players.motion._replace(prediction=prediction)
     )
     optimizer.players["model"] = [players.motion.prediction]
     judgement = players.adversary.judge(players.inputs)
@@ -206,7 +207,9 @@ def test_terms_without_weight_are_left_out():
 def test_a_prediction_that_is_the_target_has_the_same_features():
     players = Players(*ALONE)
     players.adversary.eval()
-    players.inputs.outputs["motion"] = players.motion._replace(prediction=players.inputs.driving)
+    players.inputs = players.inputs.with_output(
+        "motion", players.motion._replace(prediction=players.inputs.driving)
+    )
     terms = players.generator_terms()
     assert terms["encoder_features"].value == 0
     assert terms["decoder_features"].value == 0
@@ -311,10 +314,12 @@ def with_maps(players, weight, occlusion, driving_mask=None):
     motion = players.motion
     weights = torch.cat((weight, *[(1 - weight) / 4] * 4), dim=1)
     maps = motion.motion._replace(motion_weights=weights, occlusion_map=occlusion)
-    players.inputs.outputs["motion"] = motion._replace(motion=maps)
+    players.inputs = players.inputs.with_output("motion", motion._replace(motion=maps))
     if driving_mask is not None:
-        masks = players.inputs.outputs["masks"]
-        players.inputs.outputs["masks"] = masks._replace(driving_mask=driving_mask)
+        masks = players.inputs.outputs.masks
+        players.inputs = players.inputs.with_output(
+            "masks", masks._replace(driving_mask=driving_mask)
+        )
 
 
 def halves(batch=3):
@@ -391,7 +396,7 @@ def test_a_bad_step_of_the_discriminator_leaves_both_players_as_they_were():
     def step(factor):
         inputs = players.inputs
         with optimizer.guarded_buffers():
-            inputs.outputs["motion"] = players.model.branches["motion"](inputs)
+            inputs = inputs.with_output("motion", players.model.motion(inputs))
             judgement = players.adversary.judge(inputs)
             loss = total(players.adversary.generator_terms(judgement))
             own = factor * total(players.adversary.discriminator_terms(judgement).terms)

@@ -58,7 +58,7 @@ def run_animate(tiny_run, media):
 @pytest.fixture(scope="module")
 def mover(tiny_run):
     model = load_model(load(step_file(tiny_run, 8)), CPU)
-    return MotionMover(model.branches["motion"], CPU)
+    return MotionMover(model.motion, CPU)
 
 
 def expected_frames(mover, source, driving, reference=None):

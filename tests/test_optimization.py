@@ -32,7 +32,7 @@ class Run:
     def step(self, factor=1.0, source=None):
         inputs = self.inputs if source is None else self.inputs._replace(source=source)
         with self.optimizer.guarded_buffers():
-            loss = factor * total(joint_terms(self.model, inputs))
+            loss = factor * total(joint_terms(self.model, inputs)[0])
             self.optimizer.backward({"model": loss})
             return self.optimizer.step(loss)["model"]
 
@@ -78,7 +78,7 @@ def test_gradient_that_overflows_under_a_finite_loss_is_bad():
     run = Run()
     run.step()
     before = run.snapshot()
-    weight = run.model.branches["motion"].generator.final.weight
+    weight = run.model.motion.generator.final.weight
     with run.optimizer.guarded_buffers():
         loss = (weight * 0).sqrt().sum()  # 0, with an infinite slope
         run.optimizer.backward({"model": loss})
@@ -340,7 +340,7 @@ def test_bad_step_is_undone_after_loading_too():
     other.step()
     for name, network in run.model.networks.items():
         network.load_state_dict(other.model.networks[name].state_dict())
-    norm = run.model.branches["motion"].generator.first.norm
+    norm = run.model.motion.generator.first.norm
     storage = run.optimizer.statistics[0].untyped_storage().data_ptr()
     assert norm.running_mean.untyped_storage().data_ptr() == storage
     before = run.snapshot()
@@ -370,7 +370,7 @@ def test_moving_average_by_hand():
     for _ in range(3):
         average.update(current)
     # Decays: 1/10, min(0.15, 2/11), min(0.15, 3/12). So 9, then 9.85, then 9.9775.
-    norm = average.model.branches["motion"].generator.first.norm
+    norm = average.model.motion.generator.first.norm
     assert norm.weight[0].item() == pytest.approx(9.9775)
     assert norm.running_mean[0].item() == pytest.approx(9.9775)
     assert norm.num_batches_tracked.item() == 10  # a count is copied, not averaged

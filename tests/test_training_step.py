@@ -123,7 +123,7 @@ def test_total_is_the_sum_of_the_weighted_terms():
 def test_smallest_determinant_is_that_of_all_parts():
     whole, parts = Run(), Run("train.micro_batch=1")
     for run in (whole, parts):
-        detector = run.model.branches["motion"].keypoint_detector
+        detector = run.model.motion.keypoint_detector
         torch.nn.init.normal_(
             detector.jacobian.weight, std=0.1, generator=torch.Generator().manual_seed(0)
         )
@@ -281,9 +281,7 @@ def test_no_graph_outlives_its_part():
     run.adversary.discriminator.register_forward_pre_hook(
         lambda _module, inputs: (_Sentinel.apply(inputs[0].requires_grad_(), alive),)
     )
-    run.model.branches["motion"].keypoint_detector.register_forward_pre_hook(
-        lambda *_: seen.append(len(alive))
-    )
+    run.model.motion.keypoint_detector.register_forward_pre_hook(lambda *_: seen.append(len(alive)))
     run.step()
     assert not alive
     assert max(seen) == 0  # when the next part begins

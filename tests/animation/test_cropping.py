@@ -74,8 +74,8 @@ def model():
     processor.
     """
     model = Model(CONFIG)
-    generator = model.branches["masks"].mask_generator
-    detector = model.branches["motion"].keypoint_detector
+    generator = model.masks.mask_generator
+    detector = model.motion.keypoint_detector
     optimizer = torch.optim.Adam([*generator.parameters(), *detector.parameters()], lr=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=200)
     rng = np.random.default_rng(0)

@@ -45,7 +45,7 @@ def model():
         for _ in range(20):
             inputs = noise_inputs(CONFIG)
             for name, branch in model.branches.items():
-                inputs.outputs[name] = branch(inputs)
+                inputs = inputs.with_output(name, branch(inputs))
     return model.eval()
 
 

@@ -36,7 +36,7 @@ SMOOTHING = Smoothing(25)
 def model():
     """Untrained; its masks differ between frames, its BatchNorm statistics are not trivial."""
     model = Model(CONFIG)
-    masks = model.branches["masks"]
+    masks = model.masks
     assert isinstance(masks, MaskBranch)
     masks.train()
     with torch.no_grad():
@@ -47,13 +47,13 @@ def model():
 
 @pytest.fixture(scope="module")
 def masks(model):
-    return model.branches["masks"]
+    return model.masks
 
 
 @pytest.fixture(scope="module")
 def motion(model):
     """A motion branch whose keypoints, Jacobians and BatchNorm statistics are not trivial."""
-    branch = model.branches["motion"]
+    branch = model.motion
     assert isinstance(branch, MotionBranch)
     generator = torch.Generator().manual_seed(0)
     assert branch.keypoint_detector.jacobian is not None
@@ -149,8 +149,8 @@ def test_still_driving_clip_leaves_the_source_still(motion, frames):
     """Relative motion by a clip that does not move: the source's own keypoints, whoever drives."""
     animator = MotionMover(motion, CPU, adapt_scale=True)
     with torch.no_grad():
-        encoded = animator.encode(frames_to_tensor(frames[:1], CPU))
-        expected = animator.predict(encoded, encoded.keypoints)
+        encoded = motion.encode(frames_to_tensor(frames[:1], CPU))
+        expected = motion.predict(encoded, encoded.keypoints)
     for prediction in predictions(animator, frames[0], [frames[3]] * 3):
         assert_close(prediction, expected[0], atol=1e-4, rtol=0)
     absolute = predictions(MotionMover(motion, CPU, motion="absolute"), frames[0], [frames[3]])
@@ -162,13 +162,13 @@ def test_source_stands_as_it_is_in_the_reference_frame(motion, frames):
     animator = MotionMover(motion, CPU, adapt_scale=True)
     source, driving = frames_to_tensor(frames[:1], CPU), frames_to_tensor(frames[1:], CPU)
     with torch.no_grad():
-        encoded = animator.encode(source)
+        encoded = motion.encode(source)
         keypoints = motion.keypoint_detector(driving)
         reference = first_keypoints(motion.keypoint_detector(driving[3:]))
         scale = movement_scale(encoded.keypoints, reference)
         moved = relative_keypoints(encoded.keypoints, keypoints, reference, scale)
-        expected = animator.predict(encoded, moved)
-        still = animator.predict(encoded, encoded.keypoints)
+        expected = motion.predict(encoded, moved)
+        still = motion.predict(encoded, encoded.keypoints)
     animated = predictions(animator, frames[0], frames[1:], 2, reference=frames[4])
     assert_close(animated, expected, atol=1e-4, rtol=0)
     assert_close(animated[3:4], still, atol=1e-4, rtol=0)
@@ -191,12 +191,12 @@ def test_absolute_motion_and_masks_have_no_reference(motion, masks, frames):
 def test_driving_keypoints_are_smoothed_before_they_move_the_source(motion, frames, transfer):
     animator = MotionMover(motion, CPU, motion=transfer, smoothing=SMOOTHING)
     with torch.no_grad():
-        encoded = animator.encode(frames_to_tensor(frames[:1], CPU))
+        encoded = motion.encode(frames_to_tensor(frames[:1], CPU))
         detected = motion.keypoint_detector(frames_to_tensor(frames[1:], CPU))
         moved, _ = smooth_keypoints(detected, SMOOTHING, None)
         if transfer == "relative":
             moved = relative_keypoints(encoded.keypoints, moved, first_keypoints(detected))
-        expected = animator.predict(encoded, moved)
+        expected = motion.predict(encoded, moved)
     assert_close(predictions(animator, frames[0], frames[1:]), expected, atol=1e-4, rtol=0)
     plain = predictions(MotionMover(motion, CPU, motion=transfer), frames[0], frames[1:])
     assert (plain[1:] - expected[1:]).abs().amax(dim=(1, 2, 3)).min() > 1e-3

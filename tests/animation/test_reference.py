@@ -21,7 +21,7 @@ SQUARE = torch.tensor([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0], [0.0,
 def build(*overrides):
     """A mover whose keypoints are not trivial."""
     config = tiny_config("data.image_size=[32, 48]", *overrides)
-    branch = Model(config).eval().branches["motion"]
+    branch = Model(config).eval().motion
     assert isinstance(branch, MotionBranch)
     detector = branch.keypoint_detector
     assert detector.jacobian is not None

@@ -47,7 +47,7 @@ class Masks:
         )
         self.model, self.perceptual = Model(self.config).train(), tiny_perceptual(self.config)
         self.optimizer = Optimizer(self.model, None, self.config, torch.device("cpu"))
-        self.branch = self.model.branches["masks"]
+        self.branch = self.model.masks
         self.generator = torch.Generator().manual_seed(0)
 
     def start_with(self, logit):

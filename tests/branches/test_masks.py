@@ -16,7 +16,7 @@ PIXEL = "masks.losses.pixel=1"
 
 def build(*overrides):
     config = tiny_config(*overrides)
-    branch = Model(config).branches["masks"]
+    branch = Model(config).masks
     assert isinstance(branch, MaskBranch)
     return branch.train(), noise_inputs(config)
 

@@ -11,7 +11,7 @@ from tests.factories import noise_inputs, tiny_config
 
 def build(*overrides):
     config = tiny_config(*overrides, "discriminator=null")
-    branch = Model(config).branches["motion"]
+    branch = Model(config).motion
     assert isinstance(branch, MotionBranch)
     return branch.train(), noise_inputs(config)
 

@@ -5,7 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from adversary import Adversary
-from branches.motion import MotionOutput
+from branches.outputs import MotionOutput, StepOutputs
 from config import DiscriminatorConfig
 from modules.dense_motion import DenseMotion
 from modules.discriminator import PatchDiscriminator
@@ -49,7 +49,7 @@ def inputs(golden):
         golden["prediction"],
     )
     return noise_inputs(tiny_config())._replace(
-        source=golden["source"], driving=golden["driving"], outputs={"motion": motion}
+        source=golden["source"], driving=golden["driving"], outputs=StepOutputs(motion)
     )
 
 
