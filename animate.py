@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 import checkpoint
 from animation.animator import Animator
-from animation.jobs import Done, Job, Wanted, check_outputs, run_job
+from animation.jobs import Job, JobOptions, JobResult, check_outputs, run_job
 from animation.layouts import LAYOUTS
 from animation.movers import ANIMATORS
 from animation.pairs import is_many, list_jobs, read_pairs
@@ -46,7 +46,7 @@ def main(arguments: argparse.Namespace) -> int:
     path = Path(arguments.checkpoint) if arguments.checkpoint else newest_checkpoint()
     jobs, results = choose_jobs(arguments, path)
     check_outputs(jobs, arguments.audio, save_masks=arguments.save_masks)
-    wanted = read_wishes(arguments)
+    wanted = read_options(arguments)
     animator = Animator.load(
         path, arguments.config, arguments.device, arguments.precision, arguments.compile
     )
@@ -110,7 +110,7 @@ def run_jobs(
     animator: Animator,
     jobs: Sequence[Job],
     results: Results,
-    wanted: Wanted,
+    wanted: JobOptions,
     *,
     skip_existing: bool,
     debug: bool,
@@ -148,7 +148,7 @@ def run_jobs(
     return 1 if num_failed else 0
 
 
-def run_one(animator: Animator, job: Job, wanted: Wanted) -> Done:
+def run_one(animator: Animator, job: Job, wanted: JobOptions) -> JobResult:
     """With a progress bar."""
     with tqdm(unit="frame", disable=None, leave=False) as bar:
 
@@ -159,7 +159,7 @@ def run_one(animator: Animator, job: Job, wanted: Wanted) -> Done:
         return run_job(animator, job, wanted, tqdm.write, progress)
 
 
-def describe(done: Done, saved: Checkpoint) -> str:
+def describe(done: JobResult, saved: Checkpoint) -> str:
     """A few lines for the console."""
     output = done.output
     sound = "" if output.sound is None else ", with sound"
@@ -171,7 +171,7 @@ def describe(done: Done, saved: Checkpoint) -> str:
     return "\n".join(lines)
 
 
-def describe_row(done: Done) -> Row:
+def describe_row(done: JobResult) -> Row:
     """The cells of results.csv."""
     reference = done.reference
     return {
@@ -183,13 +183,13 @@ def describe_row(done: Done) -> Row:
     }
 
 
-def read_wishes(arguments: argparse.Namespace) -> Wanted:
+def read_options(arguments: argparse.Namespace) -> JobOptions:
     detector = arguments.detector
     start, end = (
         None if text is None else parse_moment(option, text)
         for option, text in (("--start", arguments.start), ("--end", arguments.end))
     )
-    return Wanted(
+    return JobOptions(
         read_settings(arguments),
         layout=arguments.layout,
         show_masks=arguments.show_masks,

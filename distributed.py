@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from errors import UserError
-from rendezvous import Place, first_reason, meet, read_place
+from rendezvous import ProcessPlace, first_reason, meet, read_place
 
 T = TypeVar("T")
 
@@ -66,7 +66,7 @@ def _is_group() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
-# Beginning and end
+# ClipContext and end
 
 
 @contextmanager
@@ -96,7 +96,7 @@ def process_group(patience: float) -> Iterator[None]:
     dist.destroy_process_group()
 
 
-def _join(place: Place, patience: float) -> None:
+def _join(place: ProcessPlace, patience: float) -> None:
     global _host_group
     store = meet(place, patience)
     has_nccl = torch.cuda.is_available() and dist.is_nccl_available()

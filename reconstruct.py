@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 import checkpoint
 from animation.inference import DTYPES, choose_precision, optimize_for_inference
-from animation.movers import ANIMATORS, Mover, load_model, reconstruction_movers
+from animation.movers import ANIMATORS, BranchAnimator, load_model, reconstruction_animators
 from cli import (
     add_device_argument,
     add_precision_argument,
@@ -65,12 +65,12 @@ def main(arguments: argparse.Namespace) -> int:
     model = load_model(saved, device)
     if precision.precision != "float32":
         model = optimize_for_inference(model, DTYPES[precision.precision])
-    movers = reconstruction_movers(model, device)
-    name = arguments.animator or next(iter(movers))
-    if name not in movers:
+    animators = reconstruction_animators(model, device)
+    name = arguments.animator or next(iter(animators))
+    if name not in animators:
         raise UserError(
             f"--animator {name}: {path} was trained without the branch {name}; it has: "
-            f"{', '.join(movers)}"
+            f"{', '.join(animators)}"
         )
     data = saved.config.data.model_copy(update={"id_sampling": False})  # every clip counts
     if arguments.data_root is not None:
@@ -112,7 +112,7 @@ def main(arguments: argparse.Namespace) -> int:
             with noted_failure(names[index], failed, debug=arguments.debug):
                 measured.append(
                     measure_clip(
-                        EightBit(movers[name]),
+                        EightBit(animators[name]),
                         clips,
                         index,
                         plan.measures,
@@ -191,7 +191,7 @@ def first_clips(data: DataConfig, split: str, num_clips: int | None) -> ClipSour
 
 
 def measure_clip(
-    mover: Mover,
+    animator: BranchAnimator,
     clips: ClipSource,
     index: int,
     measures: Sequence[Measure],
@@ -218,7 +218,7 @@ def measure_clip(
             if save_frames
         }
         for batch in reconstruct_clip(
-            mover, clips, index, batch_size=batch_size, measures=measures
+            animator, clips, index, batch_size=batch_size, measures=measures
         ):
             _check_finite(batch.prediction, name, sum(len(found["l1"]) for found in collected))
             for driving, prediction in zip(batch.driving, to_uint8(batch.prediction), strict=True):

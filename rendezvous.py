@@ -20,7 +20,7 @@ _NAMES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _POLL = 0.05  # seconds
 
 
-class Place(NamedTuple):
+class ProcessPlace(NamedTuple):
     """Of this process among `size` that were started together, and where rank 0 is to be found."""
 
     rank: int
@@ -29,7 +29,7 @@ class Place(NamedTuple):
     port: int
 
 
-def read_place() -> Place | None:
+def read_place() -> ProcessPlace | None:
     """What the environment says; None: this process is alone.
 
     Raises:
@@ -44,7 +44,7 @@ def read_place() -> Place | None:
             "several processes with torchrun, or unset WORLD_SIZE for one"
         )
     rank, size, _, port = map(_number, ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT"))
-    return Place(rank, size, os.environ["MASTER_ADDR"], port)
+    return ProcessPlace(rank, size, os.environ["MASTER_ADDR"], port)
 
 
 def _number(name: str) -> int:
@@ -57,7 +57,7 @@ def _number(name: str) -> int:
     return int(text)
 
 
-def meet(place: Place, patience: float) -> dist.Store:
+def meet(place: ProcessPlace, patience: float) -> dist.Store:
     """A store for this group alone, once all its processes have come.
 
     torchrun's own store outlives a restart, with what processes that are gone have left in it. So
@@ -93,7 +93,7 @@ def meet(place: Place, patience: float) -> dist.Store:
     return dist.PrefixStore(group, store)
 
 
-def _open_store(place: Place, deadline: float) -> dist.Store:
+def _open_store(place: ProcessPlace, deadline: float) -> dist.Store:
     """The key-value store of torchrun, or else of rank 0."""
     is_host = place.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     while not is_host:  # torch's own attempts fill the terminal
@@ -114,7 +114,7 @@ def _open_store(place: Place, deadline: float) -> dist.Store:
         ) from error
 
 
-def _incomplete(place: Place, missing: Sequence[int], patience: float) -> UserError:
+def _incomplete(place: ProcessPlace, missing: Sequence[int], patience: float) -> UserError:
     return UserError(
         f"rank {place.rank}: after {patience:g} s no sign of rank "
         f"{', '.join(map(str, missing))}, of {place.size} processes (MASTER_ADDR and MASTER_PORT: "

@@ -20,7 +20,7 @@ from acceleration import compile_networks, prepare_networks, uncompiled
 from adversary import Adversary
 from advice import advice
 from auto_settings import numerics
-from branches.branch import Moment, StepInputs
+from branches.branch import StepContext, StepInputs
 from checkpoint import Checkpoint
 from cli import caught_signals
 from config import Config, Start
@@ -33,7 +33,7 @@ from logger import Logger, RunningMeans, StepClock, data_warning
 from losses import Perceptual
 from machine import keep_freed_memory
 from model import Model
-from modules.draws import Draws
+from modules.draws import BatchRandom
 from optimization import MovingAverage, Optimizer
 from seeding import numpy_rng, torch_seed
 from sync_batch_norm import synchronize_batch_norm
@@ -252,7 +252,7 @@ class Trainer:
                 self.optimizer,
                 self.perceptual,
                 batch.to(self.device),
-                self._moment(generator, *draws_part),
+                self._context(generator, *draws_part),
                 config,
             )
             if self.average is not None:
@@ -269,7 +269,7 @@ class Trainer:
                 self._log(logger, means, clock)
                 logged_at = self.step
             if logger is not None:
-                self._look_and_save(logger, result.inputs, clock)
+                self._draw_validate_save(logger, result.inputs, clock)
             self.seconds = time.perf_counter() - begun
         if self.step > logged_at:  # a last, shorter window
             self._log(logger, means, clock)
@@ -315,7 +315,7 @@ class Trainer:
         starts = self.config.starts.items()
         return frozenset(name for name, start in starts if not start.has_learned(step, *place))
 
-    def _look_and_save(self, logger: Logger, inputs: StepInputs, clock: StepClock) -> None:
+    def _draw_validate_save(self, logger: Logger, inputs: StepInputs, clock: StepClock) -> None:
         """Pictures, validation and checkpoint, where they are due after this step."""
         draws, validates = map(
             self._is_due, (self.config.log.images_every, self.config.log.validate_every)
@@ -334,12 +334,14 @@ class Trainer:
         ):
             self.save()
 
-    def _moment(self, generator: torch.Generator, part: int = 0, num_parts: int = 1) -> Moment:
+    def _context(
+        self, generator: torch.Generator, part: int = 0, num_parts: int = 1
+    ) -> StepContext:
         """This step's, with `generator` seeded for it; of part `part` of the batch."""
         place = (self.config.seed, self.step)
-        return Moment(
+        return StepContext(
             self.epoch + self.batch / self.batches_per_epoch,
-            Draws(generator.manual_seed(torch_seed("step", *place)), part, num_parts),
+            BatchRandom(generator.manual_seed(torch_seed("step", *place)), part, num_parts),
             numpy_rng("coin", *place).random(),
             self._waiting(self.step + 1),
         )
@@ -412,9 +414,9 @@ class Trainer:
             f"step {self.step} validation: "
             + " ".join(f"{name} {value:.4g}" for name, value in self.metrics.items())
         )
-        moment = self._moment(torch.Generator(self.device))
+        context = self._context(torch.Generator(self.device))
         inputs = run_branches(
-            model, self.test_clips, log.num_images, self.device, self.perceptual, moment
+            model, self.test_clips, log.num_images, self.device, self.perceptual, context
         )
         self._draw(logger, "validation", inputs)
         self.model.train()

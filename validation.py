@@ -6,8 +6,8 @@ import numpy as np
 import torch
 
 from adversary import Adversary, evaluating
-from animation.movers import reconstruction_movers
-from branches.branch import Moment, StepInputs
+from animation.movers import reconstruction_animators
+from branches.branch import StepContext, StepInputs
 from config import LogConfig
 from datasets.source import ClipSource
 from evaluation.reconstruction import evaluate, evaluate_masks, spread
@@ -24,7 +24,7 @@ def judge_model(
     """
     num_clips, num_frames = log.num_validation_clips, log.num_validation_frames
     metrics = evaluate(
-        reconstruction_movers(model, device),
+        reconstruction_animators(model, device),
         clips,
         num_clips=num_clips,
         num_frames=num_frames,
@@ -49,7 +49,7 @@ def run_branches(
     num_clips: int,
     device: torch.device,
     perceptual: Perceptual,
-    moment: Moment,
+    context: StepContext,
 ) -> StepInputs:
     """What the branches of `model` make of the first and the middle frame of some test clips."""
     frames = []
@@ -58,7 +58,7 @@ def run_branches(
         frames.append(torch.from_numpy(clips.read(clip, [0, middle])))
     pairs = torch.stack(frames).movedim(-1, 2).to(device).float() / 255
     source, driving = pairs.unbind(1)
-    inputs = StepInputs(source, driving, driving, perceptual, [], moment)
+    inputs = StepInputs(source, driving, driving, perceptual, [], context)
     for name, branch in model.branches.items():
         inputs = inputs.with_output(name, branch(inputs))
     return inputs

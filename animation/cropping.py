@@ -59,7 +59,7 @@ class FigureCrop(NamedTuple):
     how: str
 
 
-class Sighting(NamedTuple):
+class FramedFigure(NamedTuple):
     """The crop around a figure in frame `position` of a clip."""
 
     position: int
@@ -132,14 +132,14 @@ class Cropper:
             times: of frames that are not evenly spaced; see `datasets.timing`.
         """
         period = max(1, round(frame_rate * SIGHTING_SECONDS))
-        sightings: dict[str, list[Sighting]] = {finder.name: [] for finder in self._finders}
+        sightings: dict[str, list[FramedFigure]] = {finder.name: [] for finder in self._finders}
         num_frames, image_size = 0, (0, 0)
         for position, frame in enumerate(frames):
             num_frames, image_size = position + 1, _image_size(frame)
             found = self._search(frame) if position % period == 0 else None
             if found is not None:
                 name, box = found
-                sightings[name].append(Sighting(position, box))
+                sightings[name].append(FramedFigure(position, box))
         name, best = max(sightings.items(), key=lambda item: len(item[1]))
         if not best:
             box = centre_box(image_size, self._size)
@@ -234,7 +234,7 @@ def moved_inside(box: Box, image_size: tuple[int, int]) -> Box:
 
 
 def glide(
-    sightings: list[Sighting],
+    sightings: list[FramedFigure],
     seconds: Sequence[float],
     frame_rate: float,
     image_size: tuple[int, int],

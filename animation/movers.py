@@ -27,14 +27,14 @@ from modules.keypoint_transfer import (
 AnimatorName = Literal["motion", "masks"]
 ANIMATORS: tuple[AnimatorName, ...] = ("motion", "masks")
 
-Move = Callable[[Tensor], Tensor]  # driving frames to predictions; see `Mover.start`
+Move = Callable[[Tensor], Tensor]  # driving frames to predictions; see `BranchAnimator.start`
 Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
 
 
-class Mover(Protocol):
-    """Who moves the source."""
+class BranchAnimator(Protocol):
+    """Interface of an animator: moves a source image by driving frames."""
 
     device: torch.device
 
@@ -61,7 +61,7 @@ class Reference(NamedTuple):
     scale: float
 
 
-class MotionMover:
+class MotionAnimator:
     """The motion branch, in evaluation mode.
 
     Args:
@@ -89,7 +89,7 @@ class MotionMover:
         self.smoothing = smoothing
 
     def start(self, source: Tensor, reference: Tensor | None = None) -> Move:
-        """See `Mover.start`."""
+        """See `BranchAnimator.start`."""
         encoded = self.branch.encode(source)
         origin: Reference | None = None
         if reference is not None and self.motion == "relative":
@@ -118,7 +118,7 @@ class MotionMover:
         return Reference(keypoints, scale)
 
 
-class MaskMover:
+class MaskAnimator:
     """The mask branch, in evaluation mode.
 
     Args:
@@ -141,7 +141,7 @@ class MaskMover:
         self.smoothing = smoothing
 
     def start(self, source: Tensor, reference: Tensor | None = None) -> Move:
-        """See `Mover.start`; a mask is taken as it is, so `reference` has no part in it."""
+        """See `BranchAnimator.start`; masks are taken as they are, so `reference` is ignored."""
         source_mask = self.branch.mask_generator(source)
         filtered: FilterState | None = None
 
@@ -171,7 +171,7 @@ def load_model(checkpoint: Checkpoint, device: torch.device) -> Model:
     return model.eval().to(device)
 
 
-def build_mover(
+def build_animator(
     model: Model,
     device: torch.device,
     name: AnimatorName,
@@ -179,32 +179,34 @@ def build_mover(
     motion: Literal["relative", "absolute"] = "relative",
     adapt_scale: bool = False,
     smoothing: Smoothing | None = None,
-) -> Mover:
+) -> BranchAnimator:
     """The animator `name` for a driving clip of anybody.
 
     Raises:
         UserError: the model was trained without that branch.
     """
     if name == "motion" and model.motion is not None:
-        return MotionMover(
+        return MotionAnimator(
             model.motion, device, motion=motion, adapt_scale=adapt_scale, smoothing=smoothing
         )
     if name == "masks" and model.masks is not None:
-        return MaskMover(model.masks, device, smoothing=smoothing)
+        return MaskAnimator(model.masks, device, smoothing=smoothing)
     found = ", ".join(model.branches)
     raise UserError(
         f"--animator {name}: the checkpoint was trained without the branch {name}; it has: {found}"
     )
 
 
-def reconstruction_movers(model: Model, device: torch.device) -> dict[AnimatorName, Mover]:
+def reconstruction_animators(
+    model: Model, device: torch.device
+) -> dict[AnimatorName, BranchAnimator]:
     """Those that `model` has, set up for driving frames of the source's own clip."""
-    movers: dict[AnimatorName, Mover] = {}
+    animators: dict[AnimatorName, BranchAnimator] = {}
     if model.motion is not None:
-        movers["motion"] = MotionMover(model.motion, device, motion="absolute")
+        animators["motion"] = MotionAnimator(model.motion, device, motion="absolute")
     if model.masks is not None:
-        movers["masks"] = MaskMover(model.masks, device, same_figure=True)
-    return movers
+        animators["masks"] = MaskAnimator(model.masks, device, same_figure=True)
+    return animators
 
 
 def frames_to_tensor(frames: Frames, device: torch.device) -> Tensor:
@@ -264,7 +266,7 @@ def in_batches(
 
 
 def animate(
-    mover: Mover,
+    animator: BranchAnimator,
     source: Frame,
     driving: Iterable[Frame],
     batch_size: int = 8,
@@ -277,7 +279,7 @@ def animate(
         driving: frames, uint8 H x W x 3 each.
         batch_size: at most so many at a time; see `in_batches`.
         reference: the driving frame that relative motion starts from, uint8 H x W x 3; None: the
-            first. See `Mover.start`.
+            first. See `BranchAnimator.start`.
 
     Yields:
         A batch of driving frames as it came, and its predictions, B x 3 x H x W in [0, 1].
@@ -291,13 +293,15 @@ def animate(
         nonlocal move
         _check_size("driving frames are", frames, source)
         if move is None:
-            start = None if reference is None else frames_to_tensor(reference[None], mover.device)
+            start = (
+                None if reference is None else frames_to_tensor(reference[None], animator.device)
+            )
             if start is not None:
                 _check_size("reference frame is", start, source)
-            move = mover.start(frames_to_tensor(source[None], mover.device), start)
+            move = animator.start(frames_to_tensor(source[None], animator.device), start)
         return move(frames)
 
-    return in_batches(animated, driving, batch_size, mover.device)
+    return in_batches(animated, driving, batch_size, animator.device)
 
 
 def _check_size(what: str, frames: Tensor, source: Frame) -> None:

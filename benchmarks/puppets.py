@@ -52,10 +52,10 @@ import checkpoint
 from animation.background_swap import BackgroundSwapper, BackgroundType, Compose
 from animation.movers import (
     AnimatorName,
-    Mover,
-    build_mover,
+    BranchAnimator,
+    build_animator,
     load_model,
-    reconstruction_movers,
+    reconstruction_animators,
 )
 from benchmarks.scenes import DRIVERS, MIN_CLIPS, Driver, Scene, build_scene, driving_frames
 from benchmarks.scores import animation_scores, swap_scores
@@ -97,7 +97,7 @@ SwapMetrics = dict[SwapCase, list[FrameMetrics]]
 class Networks(NamedTuple):
     """What of a model is measured."""
 
-    movers: dict[Driver, dict[AnimatorName, Mover]]
+    animators: dict[Driver, dict[AnimatorName, BranchAnimator]]
     swappers: dict[tuple[BackgroundType, Compose], BackgroundSwapper]
     device: torch.device
 
@@ -131,7 +131,7 @@ def main(arguments: argparse.Namespace) -> None:
         )
     )
     networks = build_networks(model, device, saved.untrained)
-    default_animator = next(iter(networks.movers["own"]))
+    default_animator = next(iter(networks.animators["own"]))
     masks = measure_masks(model, train, test, arguments.num_frames, device)
     animation, swap = measure(networks, test, arguments.num_frames)
     report: dict[str, Any] = {
@@ -167,9 +167,9 @@ def build_networks(model: Model, device: torch.device, untrained: Collection[str
     Args:
         untrained: sections of its config whose networks have not learned; they are left out.
     """
-    own = reconstruction_movers(model, device)  # from a driving frame's own mask, not refined
+    own = reconstruction_animators(model, device)  # from a driving frame's own mask, not refined
     another = {
-        name: build_mover(model, device, name, motion="absolute")
+        name: build_animator(model, device, name, motion="absolute")
         for name in own
         if name != "masks" or "masks.refinement" not in untrained
     }
@@ -221,13 +221,13 @@ def sweep_swaps(
     branch = model.background
     if branch is None or len(clips.clips) < MIN_CLIPS:
         return {}
-    mover = next(iter(networks.movers["own"].values()))
+    animator = next(iter(networks.animators["own"].values()))
     trained_at = branch.threshold
     collected: list[FrameMetrics] = []
     frames = driving_frames(clips, num_frames)
     for index in range(len(clips.clips)):
         scene = build_scene(clips, index, "own", frames, networks.device)
-        pictures = mover.start(scene.source)(scene.driving)
+        pictures = animator.start(scene.source)(scene.driving)
         by_threshold = {}
         for threshold in THRESHOLDS:
             branch.threshold = threshold
@@ -256,8 +256,8 @@ def measure(
         for driver in DRIVERS:
             scene = build_scene(clips, index, driver, frames, networks.device)
             animated = {
-                name: mover.start(scene.source)(scene.driving)
-                for name, mover in networks.movers[driver].items()
+                name: animator.start(scene.source)(scene.driving)
+                for name, animator in networks.animators[driver].items()
             }
             for animation_case, scores in score_animation(scene, animated):
                 animation[animation_case].append(scores)

@@ -80,12 +80,12 @@ class BackgroundBranch(Branch[BackgroundOutput]):
         assert masks is not None, "the model runs the mask branch first"
         driving_mask = masks.driving_mask.detach()
         share = self.binarize(driving_mask).mean()
-        if "background" in inputs.moment.waiting:
+        if "background" in inputs.context.waiting:
             return BackgroundOutput(None, inputs.driving, False, share)
         background, background_mask = inputs.source, masks.source_mask.detach()
         target, own_target = inputs.driving, self.training and self.foreign_probability > 0
         if own_target:
-            chosen = inputs.moment.draws.uniform(len(background), 1, 1, 1)
+            chosen = inputs.context.random.uniform(len(background), 1, 1, 1)
             foreign = chosen < self.foreign_probability
             background = torch.where(foreign, background.roll(1, dims=0), background)
             background_mask = torch.where(foreign, 0.0, background_mask)

@@ -119,7 +119,7 @@ class MotionBranch(Branch[MotionOutput]):
                 self.transform.affine_std,
                 self.transform.thin_plate_std,
                 self.transform.grid_size,
-                inputs.moment.draws,
+                inputs.context.random,
             )
             transformed = self.detect(transform.frame(inputs.driving))
             pair = (output.driving_keypoints, transformed, transform)

@@ -4,7 +4,7 @@ import torch
 from matplotlib.figure import Figure
 
 from animation.background_swap import BackgroundSwapper, BackgroundType
-from animation.movers import MotionMover, frames_to_tensor
+from animation.movers import MotionAnimator, frames_to_tensor
 from datasets.puppets import Puppets
 from docs.drawing import DEVICE, cells, show
 from docs.mask_figures import scenes
@@ -22,7 +22,7 @@ def draw_columns(model: Model, clips: Puppets) -> Figure:
     """
     motion = model.motion
     assert motion is not None
-    mover = MotionMover(motion, DEVICE)
+    animator = MotionAnimator(motion, DEVICE)
     swapper = BackgroundSwapper(model, "same", "network")
     titles = ("source", "driving", "animation", "third image", "BGBase", "BGRefine")
     figure, axes = cells(NUM_ROWS, len(titles), titles, scale=1.2)
@@ -33,7 +33,7 @@ def draw_columns(model: Model, clips: Puppets) -> Figure:
             frames_to_tensor(clips.read((row + shift) % count, [0]), DEVICE) for shift in (1, 2)
         )
         driving = frames_to_tensor(clips.read(row, moments), DEVICE)
-        animated = mover.start(source)(driving)[1:]
+        animated = animator.start(source)(driving)[1:]
         swapped = swapper.swap(animated, third)
         assert swapped.base is not None
         assert swapped.refined is not None
@@ -51,13 +51,13 @@ def draw_swap(model: Model, clips: Puppets) -> Figure:
     motion, background = model.motion, model.background
     assert motion is not None
     assert background is not None
-    mover = MotionMover(motion, DEVICE, motion="absolute")
+    animator = MotionAnimator(motion, DEVICE, motion="absolute")
     swappers = {case: BackgroundSwapper(model, case, "alpha") for case in CASES}
     titles = ("S", "D", "Y", "F(Y)", "Z", "B(Z)", "BGBase", "BGRefine", "alpha", "truth")
     found = scenes(clips, "another")
     figure, axes = cells(len(CASES) * len(found), len(titles), titles)
     for i, scene in enumerate(found):
-        animated = mover.start(scene.source)(scene.driving)
+        animated = animator.start(scene.source)(scene.driving)
         for j, (case, swapper) in enumerate(swappers.items()):
             third = scene.third_images[case]
             swapped = swapper.swap(animated, third)

@@ -23,7 +23,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import checkpoint
 from animation.cropping import Cropper
-from animation.movers import MotionMover, frames_to_tensor, load_model
+from animation.movers import MotionAnimator, frames_to_tensor, load_model
 from animation.smoothing import Smoothing, smooth_keypoints
 from cli import run_entry_point
 from datasets.build import build_puppets
@@ -77,7 +77,7 @@ def draw_salient(model: Model, clips: Puppets) -> Figure:
     for row in range(NUM_EXAMPLES):
         moments = [0, clips.num_frames(row) // 2]
         source, driving = frames_to_tensor(clips.read(row, moments), DEVICE).split(1)
-        prediction = MotionMover(motion, DEVICE, motion="absolute").start(source)(driving)
+        prediction = MotionAnimator(motion, DEVICE, motion="absolute").start(source)(driving)
         region = MaskRegions(masks, model.mask_threshold, "").start("", source)(driving)
         pictures = (driving, prediction, region.float().expand_as(driving))
         salient = (masked(driving, region), masked(prediction, region))

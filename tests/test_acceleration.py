@@ -84,8 +84,11 @@ def test_compiled_steps_give_the_same_numbers_from_graphs_made_once(compilations
     compile_networks(compiled.model, compiled.adversary, compiled.perceptual, compiled.config.train)
     assert set(compiled.model.state_dict()) == names
     known = []
-    for coin in (0.0, 0.99, 0.0, 0.99):
-        expected, found = plain.step(coin=coin).scalars, compiled.step(coin=coin).scalars
+    for host_random in (0.0, 0.99, 0.0, 0.99):
+        expected, found = (
+            plain.step(host_random=host_random).scalars,
+            compiled.step(host_random=host_random).scalars,
+        )
         assert found.keys() == expected.keys()
         for name in ("loss/total", "discriminator_loss/total"):
             assert_close(found[name], expected[name], rtol=1e-4, atol=0)

@@ -17,13 +17,13 @@ import train
 import training
 import training_step
 from adversary import build_adversary
-from branches.branch import Moment
+from branches.branch import StepContext
 from datasets.clips import ClipFolder
 from datasets.video import VideoError
 from errors import UserError
 from logger import JUDGED_STEPS, RunningMeans, StepClock
 from model import Model
-from modules.draws import Draws
+from modules.draws import BatchRandom
 from optimization import Optimizer
 from sync_batch_norm import synchronize_batch_norm
 from tests.factories import noise_batch, tiny_config, tiny_perceptual
@@ -50,7 +50,7 @@ SELDOM = (
 FOREVER = (*SELDOM, "train.epochs=100000", "train.ema_decay=0.5")
 
 
-class DrawsInDouble(Draws):
+class BatchRandomInDouble(BatchRandom):
     """The same numbers, as float64 where the dtype of the result follows from them."""
 
     def normal(self, batch, *shape):
@@ -89,9 +89,9 @@ def trained_in_double():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training_step, "prepare_frames", prepare_in_double)
         for step in range(3):
-            draws = DrawsInDouble(torch.Generator().manual_seed(step), part, num_parts)
+            draws = BatchRandomInDouble(torch.Generator().manual_seed(step), part, num_parts)
             result = training_step.train_step(
-                model, adversary, optimizer, perceptual, batch, Moment(0, draws, 0.0), config
+                model, adversary, optimizer, perceptual, batch, StepContext(0, draws, 0.0), config
             )
             norms.append(result.scalars["gradient_norm"])
     networks = model.networks | adversary.networks

@@ -253,7 +253,9 @@ def test_continued_run_clips_as_an_uninterrupted_one():
     forgetful.optimizer.load_state(older)
     for run in (resumed, forgetful):
         run.model.load_state_dict(whole.model.state_dict())
-        run.inputs.moment.draws.generator.set_state(whole.inputs.moment.draws.generator.get_state())
+        run.inputs.context.random.generator.set_state(
+            whole.inputs.context.random.generator.get_state()
+        )
     for run in (whole, resumed, forgetful):
         run.step(1000.0)
     assert equal(resumed.snapshot(), whole.snapshot())
@@ -322,14 +324,14 @@ def test_continued_run_equals_an_uninterrupted_one():
     networks = {n: {k: t.clone() for k, t in state.items()} for n, state in networks.items()}
     adam = {i: {k: t.clone() for k, t in s.items()} for i, s in saved["adam"]["state"].items()}
     saved = {**saved, "adam": {**saved["adam"], "state": adam}}
-    generator = whole.inputs.moment.draws.generator.get_state()
+    generator = whole.inputs.context.random.generator.get_state()
     whole.step()
 
     resumed = Run("seed=1")
     for name, network in resumed.model.networks.items():
         network.load_state_dict(networks[name])
     resumed.optimizer.load_state(saved)
-    resumed.inputs.moment.draws.generator.set_state(generator)
+    resumed.inputs.context.random.generator.set_state(generator)
     resumed.step()
     assert equal(resumed.snapshot(), whole.snapshot())
 

@@ -8,7 +8,7 @@ import pytest
 from torch.distributed import TCPStore
 
 import train
-from rendezvous import Place, meet
+from rendezvous import ProcessPlace, meet
 from tests.processes import free_port, place
 from tests.runs import call, error_line, tiny
 
@@ -57,10 +57,10 @@ def test_what_an_earlier_start_has_left_is_not_taken_for_a_process(one_of_two, m
     for rank in (0, 1):
         left.set(f"name/{rank}", f"gone{rank}")
     with ThreadPoolExecutor() as pool:
-        first = pool.submit(meet, Place(0, 2, "127.0.0.1", port), 10.0)
+        first = pool.submit(meet, ProcessPlace(0, 2, "127.0.0.1", port), 10.0)
         time.sleep(0.3)
         assert not first.done()
-        second = pool.submit(meet, Place(1, 2, "127.0.0.1", port), 10.0)
+        second = pool.submit(meet, ProcessPlace(1, 2, "127.0.0.1", port), 10.0)
         first.result().set("question", "answer")
         assert second.result().get("question") == b"answer"
 

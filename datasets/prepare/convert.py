@@ -26,7 +26,7 @@ Format = Literal["packed", "frames"]
 MAX_NAME = 255  # bytes of a folder's name
 
 
-class Settings(NamedTuple):
+class ConvertOptions(NamedTuple):
     """What decides how prepared clips look; the same for all clips of a folder."""
 
     format: Format
@@ -66,7 +66,7 @@ class Outcome(NamedTuple):
     traceback: str | None = None
 
 
-def convert(candidate: Candidate, settings: Settings, target: Path) -> Outcome:
+def convert(candidate: Candidate, settings: ConvertOptions, target: Path) -> Outcome:
     """Write a clip to `target`: a part of a shard, or a folder of frames.
 
     A damaged clip is used as far as it goes; one that fails in any other way is rejected.
@@ -89,7 +89,7 @@ def _rejected(candidate: Candidate, reason: str, detail: str) -> Outcome:
     return Outcome(None, Remark(split, name, "rejected", reason, detail, footage.source))
 
 
-def _convert(candidate: Candidate, settings: Settings, target: Path) -> Outcome:
+def _convert(candidate: Candidate, settings: ConvertOptions, target: Path) -> Outcome:
     split, name, footage = candidate
     rejected = partial(_rejected, candidate)
     if settings.format == "frames" and len(name.encode()) > MAX_NAME:
@@ -137,7 +137,11 @@ def _convert(candidate: Candidate, settings: Settings, target: Path) -> Outcome:
 
 
 def _write(
-    name: str, pictures: Iterator[Frame], frame_rate: Fraction, settings: Settings, target: Path
+    name: str,
+    pictures: Iterator[Frame],
+    frame_rate: Fraction,
+    settings: ConvertOptions,
+    target: Path,
 ) -> Converted:
     if settings.format == "packed":
         try:
@@ -153,7 +157,7 @@ def _write(
     return Converted(num_frames, frame_rate, None)
 
 
-def _fit(frame: Frame, region: Region | None, settings: Settings) -> Frame:
+def _fit(frame: Frame, region: Region | None, settings: ConvertOptions) -> Frame:
     height, width = frame.shape[:2]
     if region is None:
         return fit_frames(frame[None], settings.image_size, settings.fit)[0]

@@ -23,7 +23,7 @@ from datasets.container import os_reason
 from datasets.leftovers import own_entries
 from datasets.pack_writer import PackWriter, is_pack, read_pack
 from datasets.prepare.candidates import Candidate
-from datasets.prepare.convert import Outcome, Remark, Settings, convert
+from datasets.prepare.convert import ConvertOptions, Outcome, Remark, convert
 from datasets.prepare.splits import SPLITS
 from errors import UserError
 from files import replacing
@@ -32,7 +32,7 @@ PREPARED, REPORT = "prepared.json", "report.csv"
 AHEAD = 2  # clips waiting for each process, so that none waits for a clip
 
 
-class Summary(NamedTuple):
+class ConversionSummary(NamedTuple):
     """What one run did."""
 
     num_earlier: int  # clips that an earlier run had finished
@@ -113,11 +113,11 @@ def _option(name: str, value: object) -> str:
 
 def prepare(
     candidates: list[Candidate],
-    settings: Settings,
+    settings: ConvertOptions,
     output: Path,
     num_workers: int,
     debug: bool = False,
-) -> Summary:
+) -> ConversionSummary:
     """Write all candidates that are not there yet to `output`/train and /test; see `claimed`.
 
     The clips of a pack stand in the order of the candidates, whatever the number of processes.
@@ -177,7 +177,7 @@ def prepare(
             f"the first: {remarks[0].detail}"
         )
     empty = {clip.split for clip in candidates} - {split for split, _ in finished_clips(output)}
-    return Summary(
+    return ConversionSummary(
         num_earlier=len(candidates) - len(missing),
         num_clips=num_clips,
         num_frames=num_frames,
@@ -188,7 +188,7 @@ def prepare(
 
 
 def _convert_all(
-    candidates: Iterable[Candidate], settings: Settings, output: Path, num_workers: int
+    candidates: Iterable[Candidate], settings: ConvertOptions, output: Path, num_workers: int
 ) -> Generator[tuple[Candidate, Path, Outcome], None, None]:
     """Outcomes in the order of the candidates; a few are at work ahead of the one that is due."""
     jobs = (

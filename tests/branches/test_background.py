@@ -112,7 +112,7 @@ def test_background_without_a_figure_is_seen_whole():
 def test_in_training_the_driving_figure_comes_on_the_background_of_its_source():
     branch, inputs = build("background.losses.pixel=1")
     base_calls = seen_by(branch.bg_base)
-    before = inputs.moment.draws.generator.get_state()
+    before = inputs.context.random.generator.get_state()
     output = branch(inputs)
     masks = inputs.outputs.masks
     seen_background_mask, seen_frame_mask, *_ = base_calls[0]
@@ -123,7 +123,7 @@ def test_in_training_the_driving_figure_comes_on_the_background_of_its_source():
     assert_close(output.swap.foreground, inputs.driving * inside)
     assert_close(output.swap.background, inputs.source * outside)
     assert output.target is inputs.driving
-    assert torch.equal(inputs.moment.draws.generator.get_state(), before)  # nothing is drawn
+    assert torch.equal(inputs.context.random.generator.get_state(), before)  # nothing is drawn
     terms = branch.loss_terms(inputs, output)
     assert list(terms) == ["base_perceptual", "base_pixel", "refine_perceptual", "refine_pixel"]
     assert_close(terms["base_pixel"].value, pixel_loss(output.swap.base, inputs.driving))
@@ -160,33 +160,33 @@ def test_some_backgrounds_are_foreign():
     assert_close(output.swap.background[~foreign], (inputs.source * outside)[~foreign])
     again = branch(inputs)  # drawn anew, from the generator
     assert not torch.equal(again.target, output.target)
-    inputs.moment.draws.generator.manual_seed(3)
+    inputs.context.random.generator.manual_seed(3)
     first = branch(inputs).target
-    inputs.moment.draws.generator.manual_seed(3)
+    inputs.context.random.generator.manual_seed(3)
     assert torch.equal(branch(inputs).target, first)
 
 
 @torch.no_grad()
 def test_evaluation_has_no_foreign_backgrounds():
     branch, inputs = build(FOREIGN)
-    before = inputs.moment.draws.generator.get_state()
+    before = inputs.context.random.generator.get_state()
     output = branch.eval()(inputs)
     assert output.target is inputs.driving
     assert not output.own_target
-    assert torch.equal(inputs.moment.draws.generator.get_state(), before)
+    assert torch.equal(inputs.context.random.generator.get_state(), before)
 
 
 @pytest.mark.parametrize("foreign", [0, 1])
 def test_branch_waits_for_its_start(foreign):
     branch, inputs = build(f"background.foreign_probability={foreign}")
-    before = inputs.moment.draws.generator.get_state()
+    before = inputs.context.random.generator.get_state()
     early = before_start(inputs, "background")
     output = branch(early)
     assert output.swap is None
     assert branch.loss_terms(early, output) == {}
     assert branch.pictures(early, output) == {}
     assert branch.statistics(output)["foreground_share"].isfinite()
-    assert torch.equal(inputs.moment.draws.generator.get_state(), before)
+    assert torch.equal(inputs.context.random.generator.get_state(), before)
     assert branch.loss_terms(inputs, branch(inputs))
 
 
@@ -214,7 +214,7 @@ def test_bf16_is_near_float32():
     branch, inputs = build("background.foreign_probability=0.5")
     found = []
     for enabled in (False, True):
-        inputs.moment.draws.generator.manual_seed(0)
+        inputs.context.random.generator.manual_seed(0)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
             output = branch(inputs)
             found.append((output, total(branch.loss_terms(inputs, output))))

@@ -15,7 +15,7 @@ import pytest
 from datasets.packed import PackedClips
 from datasets.prepare import folder as prepare_folder
 from datasets.prepare.candidates import Candidate
-from datasets.prepare.convert import Remark, Settings, convert
+from datasets.prepare.convert import ConvertOptions, Remark, convert
 from datasets.prepare.footage import WholeClip
 from errors import UserError
 from tests.datasets.prepare import dying
@@ -25,7 +25,7 @@ from tests.media import damage, frame_numbers, write_clip, write_strip
 from tests.runs import REPOSITORY, environment, error_line, wait_until
 
 PROG = "python -m datasets.prepare"
-SETTINGS = Settings("packed", (48, 64), "crop", 95, 1, 2, None, 1)
+SETTINGS = ConvertOptions("packed", (48, 64), "crop", 95, 1, 2, None, 1)
 
 
 def names(output, split):
