@@ -27,6 +27,7 @@ from animation.settings import Crop, ReferenceFrame, Settings
 from checkpoint import Checkpoint
 from cli import (
     add_device_argument,
+    add_max_pixels_argument,
     add_precision_argument,
     end_on_sigterm,
     newest_checkpoint,
@@ -48,7 +49,12 @@ def main(arguments: argparse.Namespace) -> int:
     check_outputs(jobs, arguments.audio, save_masks=arguments.save_masks)
     wanted = read_options(arguments)
     animator = Animator.load(
-        path, arguments.config, arguments.device, arguments.precision, arguments.compile
+        path,
+        arguments.config,
+        arguments.device,
+        arguments.precision,
+        arguments.compile,
+        arguments.max_pixels,
     )
     if animator.device.type == "cpu":
         keep_freed_memory()
@@ -319,6 +325,7 @@ def build_parser() -> argparse.ArgumentParser:
     pictures.add_argument(
         "--paste-back", action="store_true", help="put the result back into the uncropped source"
     )
+    add_max_pixels_argument(pictures)
     pictures.add_argument("--start", metavar="TIME", help="of the driving clip: 12.5 or 1:02.5")
     pictures.add_argument("--end", metavar="TIME")
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from datasets.limits import LIMITS, OPTION
 from errors import UserError
 from machine import divide_cores
 
@@ -85,6 +86,16 @@ def add_precision_argument(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="of the networks; auto (default): fp16 on CUDA, on a CPU bf16 where a short trial "
         "finds it fast, else float32",
+    )
+
+
+def add_max_pixels_argument(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        OPTION,
+        type=positive_int,
+        metavar="N",
+        help=f"the largest picture or frame that is read (default: {LIMITS.picture} pixels of a "
+        f"picture, {LIMITS.frame} of a frame of a video)",
     )
 
 

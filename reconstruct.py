@@ -22,6 +22,7 @@ from animation.inference import DTYPES, choose_precision, optimize_for_inference
 from animation.movers import ANIMATORS, BranchAnimator, load_model, reconstruction_animators
 from cli import (
     add_device_argument,
+    add_max_pixels_argument,
     add_precision_argument,
     end_on_sigterm,
     pick_device,
@@ -31,6 +32,7 @@ from cli import (
 from config import DataConfig
 from config_file import load_config
 from datasets.build import build_puppets, build_source, preflight
+from datasets.limits import chosen_limits
 from datasets.source import ClipSource, Frame
 from datasets.video import VideoError
 from datasets.video_writer import VideoWriter
@@ -72,7 +74,9 @@ def main(arguments: argparse.Namespace) -> int:
             f"--animator {name}: {path} was trained without the branch {name}; it has: "
             f"{', '.join(animators)}"
         )
-    data = saved.config.data.model_copy(update={"id_sampling": False})  # every clip counts
+    # Every clip counts; and a stranger's checkpoint does not say how much memory is at hand.
+    own = {"id_sampling": False, "max_pixels": arguments.max_pixels}
+    data = saved.config.data.model_copy(update=own)
     if arguments.data_root is not None:
         data = data.model_copy(update={"kind": "clips", "root": arguments.data_root})
     published = None
@@ -89,6 +93,7 @@ def main(arguments: argparse.Namespace) -> int:
         animator=name,
         clips=clips,
         fit=data.fit,
+        limits=chosen_limits(arguments.max_pixels),
         device=device,
     )
     for line in plan.left_out:
@@ -308,6 +313,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch-size", type=positive_int, default=8, help="frames at a time")
     add_device_argument(parser)
     add_precision_argument(parser)
+    add_max_pixels_argument(parser)
     return parser
 
 

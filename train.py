@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import openmp  # noqa: F401
 
 import torch
+from torch import nn
 
 import checkpoint
 import distributed
@@ -108,16 +109,27 @@ def read_inputs(arguments: argparse.Namespace) -> Inputs | None:
     if distributed.is_main():
         print(preflight(pairs.clips))
         print(preflight(test_clips, max_unreadable=0))  # metrics over fewer clips are others
+    if saved is not None:
+        checkpoint.check_networks(lambda: _networks(config), saved.networks, saved.path)
     perceptual = load_perceptual(config)
     model, adversary = Model(config), build_adversary(config)
     if saved is not None and arguments.init_from is not None:
         _say(f"--init-from {arguments.init_from}: left out, since the run continues from its own")
     elif arguments.init_from is not None:
-        networks = model.networks | (adversary.networks if adversary is not None else {})
+        networks = _all_networks(model, adversary)
         _say(f"{arguments.init_from}: {checkpoint.init_from(networks, Path(arguments.init_from))}")
     return Inputs(
         config, saved, model, adversary, perceptual, pairs, test_clips, device, output_dir
     )
+
+
+def _networks(config: Config) -> dict[str, nn.Module]:
+    """Every network that `config` trains, untrained."""
+    return _all_networks(Model(config), build_adversary(config))
+
+
+def _all_networks(model: Model, adversary: Adversary | None) -> dict[str, nn.Module]:
+    return model.networks | (adversary.networks if adversary is not None else {})
 
 
 def check_division(config: Config) -> None:

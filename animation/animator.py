@@ -45,6 +45,7 @@ from checkpoint import Checkpoint
 from cli import pick_device
 from config_file import load_config
 from datasets.crops import Box, Paster, cut_out, require_overlap, with_aspect
+from datasets.limits import chosen_limits
 from datasets.source import Frame, HasRemarks
 from errors import UserError
 
@@ -61,6 +62,7 @@ class Animator:
     Args:
         precision: of the networks; see `animation.inference`.
         compiled: let torch.compile fuse the kernels of each network when the first frames come.
+        max_pixels: of a picture or a frame that is read from a file; see `datasets.limits`.
 
     Attributes:
         saved: the checkpoint. size: (height, width) that the model works at.
@@ -73,8 +75,11 @@ class Animator:
         device: torch.device,
         precision: Precision = "auto",
         compiled: bool = False,
+        max_pixels: int | None = None,
     ) -> None:
         self.saved = saved
+        self.max_pixels = max_pixels
+        self.limits = chosen_limits(max_pixels)
         self.device = device
         self.precision = choose_precision(precision, device)
         dtype = DTYPES[self.precision.precision]
@@ -96,20 +101,21 @@ class Animator:
         device: str = "auto",
         precision: Precision = "auto",
         compiled: bool = False,
+        max_pixels: int | None = None,
     ) -> Self:
         """Read a checkpoint.
 
         Args:
             config: of a published file, which has none in it: a path, or a name in configs/.
             device: auto, cpu, cuda, cuda:1, mps.
-            precision, compiled: see the class.
+            precision, compiled, max_pixels: see the class.
 
         Raises:
             UserError: no checkpoint, one that does not fit its config, or no such device.
         """
         parsed = None if config is None else load_config(config)
         saved = checkpoint.load(Path(path), parsed)
-        return cls(saved, pick_device(device), precision, compiled)
+        return cls(saved, pick_device(device), precision, compiled, max_pixels)
 
     def animate(
         self,
@@ -155,7 +161,7 @@ class Animator:
         swapper = self._build_swapper(background, settings, with_masks)
         notes: list[str] = []
         picture, source_frame, box = self._fit_source(source, settings.crop_source, notes)
-        driving = frames if isinstance(frames, Driving) else open_driving(frames)
+        driving = frames if isinstance(frames, Driving) else open_driving(frames, self.limits)
         backgrounds = None
         if background is not None:
             backgrounds, more = open_backgrounds(
@@ -164,6 +170,7 @@ class Animator:
                 driving,
                 self.saved.config.data,
                 settings.background_end,
+                self.limits,
             )
             notes += more
         clips: dict[str, HasRemarks] = {}
@@ -232,7 +239,7 @@ class Animator:
         self, source: Picture, crop: Crop, notes: list[str]
     ) -> tuple[Frame, Frame, Box]:
         """The whole picture, what the model sees of it, and where that was."""
-        picture, name = open_source(source)
+        picture, name = open_source(source, self.limits)
         data = self.saved.config.data
         if crop == "none":
             notes += describe_fit(name, picture.shape[:2], data)

@@ -19,9 +19,9 @@ from animation.movers import frames_to_tensor
 from datasets.crops import Box, as_text, centre_box, cut_out, with_aspect
 from datasets.source import Frame
 from datasets.timing import Clock, Times
-from errors import UserError
 from metrics.detectors.detector import Detector
 from metrics.detectors.dlib_face import DlibFace
+from metrics.detectors.packages import NotInstalled
 from model import Model
 from modules.keypoint_detector import Keypoints
 from modules.mask_generator import MaskGenerator
@@ -205,7 +205,7 @@ def installed_face_detector() -> FaceDetector | None:
     """dlib's; None where its packages are not installed."""
     try:
         return DlibFace()
-    except UserError:
+    except NotInstalled:
         return None
 
 

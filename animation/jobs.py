@@ -169,11 +169,11 @@ def _prepare(animator: Animator, job: Job, wanted: JobOptions) -> _Prepared:
         if is_excerpt:
             raise UserError("--start, --end are for a --driving clip; give one, or leave them out")
         return _prepare_test_clips(animator, job, wanted, with_masks)
-    clip, start = open_clip(job.driving), Fraction(0)
+    clip, start = open_clip(job.driving, limits=animator.limits), Fraction(0)
     if is_excerpt:
         clip = excerpt = Excerpt(clip, wanted.start or start, wanted.end)
         start = excerpt.start
-    sound = choose_sound(wanted.audio, job.driving, start, job.output)
+    sound = choose_sound(wanted.audio, job.driving, start, job.output, animator.limits)
     # Refuses what cannot be written before the clip is searched for crops and reference frame.
     transparent = is_transparent(job.background)
     writer = VideoWriter(job.output, clip.frame_rate, transparent=transparent, sound=sound)
@@ -191,7 +191,7 @@ def _prepare(animator: Animator, job: Job, wanted: JobOptions) -> _Prepared:
 def _prepare_test_clips(
     animator: Animator, job: Job, wanted: JobOptions, with_masks: bool
 ) -> _Prepared:
-    clips = open_test_clips(animator.saved)
+    clips = open_test_clips(animator.saved, animator.max_pixels)
     background: Picture | None = job.background
     if background is None and not wanted.settings.paste_back:
         background = clips.background
@@ -201,5 +201,5 @@ def _prepare_test_clips(
     layout = wanted.layout
     if layout is None and not (animation.is_transparent or wanted.settings.paste_back):
         layout = "demo" if animation.has_networks else "side-by-side"
-    sound = choose_sound(wanted.audio, None, Fraction(0), job.output)
+    sound = choose_sound(wanted.audio, None, Fraction(0), job.output, animator.limits)
     return _Prepared(animation, layout, sound)

@@ -13,7 +13,7 @@ from torch import Tensor
 from animation.smoothing import FilterState, Smoothing, one_euro, smooth_keypoints
 from branches.masks import MaskBranch
 from branches.motion import EncodedSource, MotionBranch
-from checkpoint import Checkpoint, load_networks
+from checkpoint import Checkpoint, check_networks, load_networks
 from datasets.source import Frame, Frames
 from errors import UserError
 from model import Model
@@ -165,9 +165,14 @@ class MaskAnimator:
 def load_model(checkpoint: Checkpoint, device: torch.device) -> Model:
     """The model with the checkpoint's best weights (its moving average, if it has one), in
     evaluation mode.
+
+    Raises:
+        CheckpointError: the config is not that of the weights.
     """
-    model = Model(checkpoint.config)
-    load_networks(model.networks, checkpoint.evaluation_networks, checkpoint.path)
+    config, states = checkpoint.config, checkpoint.evaluation_networks
+    check_networks(lambda: Model(config).networks, states, checkpoint.path)
+    model = Model(config)
+    load_networks(model.networks, states, checkpoint.path)
     return model.eval().to(device)
 
 

@@ -7,7 +7,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 from torch import Tensor, nn
 
 from branches.outputs import StepOutputs
-from config import ReluLayer
+from config_types import ReluLayer
 from losses import (
     LossTerm,
     Perceptual,

@@ -4,6 +4,8 @@ import json
 from fractions import Fraction
 from pathlib import Path
 
+from json_files import parse_rate, read_json
+
 RATE_FILE = "frame_rate.json"
 _KEY = "frames_per_second"
 
@@ -19,7 +21,6 @@ def stated_frame_rate(folder: Path) -> Fraction | None:
     A file of the same name and other contents is somebody else's, not a note.
     """
     try:
-        frame_rate = Fraction(json.loads((folder / RATE_FILE).read_text())[_KEY])
-    except (OSError, ValueError, TypeError, KeyError, ZeroDivisionError):
+        return parse_rate(read_json(folder / RATE_FILE)[_KEY])
+    except (OSError, ValueError, TypeError, KeyError):
         return None
-    return frame_rate if frame_rate > 0 else None

@@ -15,6 +15,7 @@ from PIL import Image
 from datasets.clips import ClipReport, with_identities
 from datasets.container import os_reason
 from datasets.images import Fit, fit_frames
+from datasets.limits import LIMITS, Limits, check_pixels
 from datasets.pack_writer import FRAME, FRAMES, PACK_AGAIN, FrameTable, read_pack
 from datasets.source import Frame, Frames
 from datasets.video import VideoError, natural_order
@@ -38,6 +39,7 @@ class PackedClips:
         image_size: tuple[int, int],
         fit: Fit = "crop",
         id_sampling: bool = False,
+        limits: Limits = LIMITS,
     ) -> None:
         self.folder = Path(folder)
         self.image_size = image_size
@@ -51,7 +53,8 @@ class PackedClips:
         begins = np.cumsum([0, *(clip.num_frames for clip in pack.clips)]).tolist()
         _check_sizes(self.folder, {**pack.shards, FRAMES: begins[-1] * FRAME.itemsize})
         order = sorted(range(len(pack.clips)), key=lambda i: natural_order(pack.clips[i].name))
-        self.packed_size = pack.image_size
+        height, width = self.packed_size = pack.image_size
+        check_pixels(self.folder, width, height, limits.picture, "frames")
         self.packed = [pack.clips[i] for i in order]
         self.clips = with_identities([clip.name for clip in self.packed], id_sampling, self.folder)
         self._begins = [begins[i] for i in order]  # of each clip's frames in the table

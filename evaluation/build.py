@@ -7,6 +7,7 @@ import torch
 
 from animation.movers import AnimatorName
 from datasets.images import Fit
+from datasets.limits import LIMITS, Limits
 from datasets.source import ClipSource
 from errors import UserError
 from evaluation.measures import (
@@ -49,6 +50,7 @@ def build_plan(
     animator: AnimatorName,
     clips: ClipSource,
     fit: Fit,
+    limits: Limits = LIMITS,
     device: torch.device,
 ) -> Plan:
     """What the options ask for; without any, what needs nothing but the frames.
@@ -56,6 +58,7 @@ def build_plan(
     Args:
         origin: where the model's weights come from: its own regions are those of no other.
         fit: how the clips' frames are brought to the image size; given masks go the same way.
+        limits: of given masks.
 
     Raises:
         UserError: given masks do not fit the clips, or the frames are too small.
@@ -77,7 +80,7 @@ def build_plan(
     elif salient == MODEL_REGION:
         regions = _model_regions(model, animator, origin)
     else:
-        regions = GivenRegions(Path(salient), clips, fit)
+        regions = GivenRegions(Path(salient), clips, fit, limits)
     plan.measures.append(Salient(regions))
     plan.conventions["salient"] = regions.description
     return plan

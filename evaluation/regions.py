@@ -12,6 +12,7 @@ from torch import Tensor
 from branches.masks import MaskBranch
 from branches.motion import MotionBranch
 from datasets.images import Fit, fit_frames
+from datasets.limits import LIMITS, Limits
 from datasets.source import ClipSource, Frame
 from datasets.video import CONTAINER_SUFFIXES, VideoReader, open_clip
 from errors import UserError
@@ -119,7 +120,7 @@ class GivenRegions:
         UserError: a clip has no masks, or fewer than it has frames.
     """
 
-    def __init__(self, folder: Path, clips: ClipSource, fit: Fit) -> None:
+    def __init__(self, folder: Path, clips: ClipSource, fit: Fit, limits: Limits = LIMITS) -> None:
         if not folder.is_dir():
             raise UserError(
                 f"--salient {folder}: no such folder; give person, saliency, model, or a folder "
@@ -134,7 +135,7 @@ class GivenRegions:
         self._size = clips.image_size
         self._fit: Fit = fit
         self._num_frames: dict[str, int] = {}
-        self._masks = {clip.name: _open_masks(folder, clip.name) for clip in clips.clips}
+        self._masks = {clip.name: _open_masks(folder, clip.name, limits) for clip in clips.clips}
         for index, clip in enumerate(clips.clips):
             masks, num_frames = self._masks[clip.name], clips.num_frames(index)
             if masks.num_frames < num_frames:
@@ -166,11 +167,11 @@ class GivenRegions:
         return find
 
 
-def _open_masks(folder: Path, name: str) -> VideoReader:
+def _open_masks(folder: Path, name: str, limits: Limits) -> VideoReader:
     candidates: Sequence[Path] = [
         folder / f"{name}{suffix}" for suffix in ("", *CONTAINER_SUFFIXES)
     ]
     for path in candidates:
         if path.exists():
-            return open_clip(path)
+            return open_clip(path, limits=limits)
     raise UserError(f"--salient {folder}: no masks for the clip {name}; add {name}/ or {name}.mp4")

@@ -16,6 +16,7 @@ from datasets.frame_folder import RATE_FILE
 from datasets.video_writer import FRAME_NAME
 from errors import UserError
 from evaluation.report import CLIPS_FILE, FRAMES_FILE, SUMMARY_FILE
+from json_files import read_json
 
 PAGE_FILE = "index.html"
 CLIPS_FOLDER = Path("clips")
@@ -118,13 +119,13 @@ def _earlier_runs(output: Path) -> list[_Run]:
     """
     runs = []
     with suppress(OSError, ValueError, KeyError, AttributeError):
-        summary = json.loads((output / SUMMARY_FILE).read_text(encoding="utf-8"))
+        summary = read_json(output / SUMMARY_FILE)
         with (output / CLIPS_FILE).open(newline="", encoding="utf-8") as file:
             clips = [row["clip"] for row in csv.DictReader(file)]
         runs.append(_Run(clips, summary.get("saved_frames", False)))
     for unfinished in _abandoned(output):
         with suppress(OSError, ValueError, TypeError):  # killed before its exchange
-            found = json.loads((unfinished / _EXCHANGE).read_text(encoding="utf-8"))
+            found = read_json(unfinished / _EXCHANGE)
             runs += [_Run([*map(str, clips)], saves_frames) for clips, saves_frames in found]
     return runs
 

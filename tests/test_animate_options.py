@@ -317,3 +317,19 @@ def test_bad_input(run_animate, tmp_path, monkeypatch, capsys, media, arguments,
     assert run_animate(output[0], *options) == 2
     assert expected.format(media=media) in error_line(capsys, "animate.py")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("option", "name"), [("--source", "source.png"), ("--driving", "frames/frame0.png")]
+)
+def test_the_largest_picture(run_animate, media, tmp_path, capsys, option, name):
+    """`--max-pixels` of the user lowers and raises the limit; nothing is left of a refused one."""
+    other = {"source": "small.png"} if option == "--driving" else {}
+    Image.fromarray(numbered_frame(21, (SIDE - 1, SIDE - 1))).save(media / "small.png")
+    most = SIDE * SIDE
+    assert run_animate(tmp_path / "out.mp4", "--max-pixels", most - 1, **other) == 2
+    line = error_line(capsys, "animate.py")
+    assert f"{media / name}: a picture of {SIDE} x {SIDE} pixels, 1,024 in all" in line
+    assert "at most 1,023 are read; if you trust the file, raise the limit with --max-" in line
+    assert list(tmp_path.iterdir()) == []
+    assert run_animate(tmp_path / "out.mp4", "--max-pixels", most, **other) == 0

@@ -9,7 +9,11 @@ import pytest
 import train
 from tests.runs import REPOSITORY, call
 
-PAGES = (REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md")))
+PAGES = (
+    REPOSITORY / "README.md",
+    *sorted((REPOSITORY / "docs").glob("*.md")),
+    REPOSITORY / "SECURITY.md",
+)
 
 
 def anchors(page: Path) -> set[str]:

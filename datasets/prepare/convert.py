@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 from datasets.container import os_reason
 from datasets.crops import cut_out, with_aspect
 from datasets.images import Fit, fit_frames
+from datasets.limits import LIMITS, Limits
 from datasets.pack_writer import FrameTable, write_fragment
 from datasets.prepare.candidates import Candidate
 from datasets.prepare.footage import Region
@@ -37,6 +38,7 @@ class ConvertOptions(NamedTuple):
     min_frames: int  # that are kept; a clip with fewer is rejected
     max_frames: int | None  # what follows them is left out
     min_size: int  # pixels of the shorter side of what is cut out of the picture
+    limits: Limits = LIMITS  # of what is read
 
 
 class Remark(NamedTuple):
@@ -96,7 +98,7 @@ def _convert(candidate: Candidate, settings: ConvertOptions, target: Path) -> Ou
         return rejected("name too long", f"a folder's name has at most {MAX_NAME} bytes")
     with _warnings() as problems:
         try:
-            frame_rate, frames, region, num_asked, clip = footage.open()
+            frame_rate, frames, region, num_asked, clip = footage.open(settings.limits)
             problems.clear()  # of other parts of the same video
             first = next(frames)
         except UserError as error:

@@ -27,6 +27,7 @@ from datasets.prepare.convert import ConvertOptions, Outcome, Remark, convert
 from datasets.prepare.splits import SPLITS
 from errors import UserError
 from files import replacing
+from json_files import read_json
 
 PREPARED, REPORT = "prepared.json", "report.csv"
 AHEAD = 2  # clips waiting for each process, so that none waits for a clip
@@ -94,7 +95,7 @@ def note_settings(output: Path, settings: Mapping[str, object]) -> None:
 
 def _check_settings(path: Path, settings: Mapping[str, object]) -> None:
     try:
-        earlier = json.loads(path.read_text(encoding="utf-8"))
+        earlier = read_json(path)
         changed = [name for name in settings if settings[name] != earlier.get(name, settings[name])]
     except (ValueError, AttributeError):
         raise UserError(f"{path}: damaged; remove the folder {path.parent}") from None

@@ -13,6 +13,7 @@ import numpy as np
 from datasets.prepare.boxes import Listed
 from errors import UserError
 from files import replacing
+from json_files import read_json
 from seeding import sequence
 
 SPLITS = ("train", "test")
@@ -119,7 +120,7 @@ def read_drawn(output: Path) -> dict[str, str]:
     if not path.exists():
         return {}
     try:
-        drawn = json.loads(path.read_text(encoding="utf-8"))
+        drawn = read_json(path)
         if not set(drawn.values()) <= set(SPLITS):
             raise ValueError
     except (OSError, ValueError, AttributeError, TypeError):
