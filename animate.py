@@ -16,7 +16,6 @@ import openmp  # noqa: F401
 import torch
 from tqdm import tqdm
 
-import checkpoint
 from animation.animator import Animator
 from animation.jobs import Job, JobOptions, JobResult, check_outputs, run_job
 from animation.layouts import LAYOUTS
@@ -25,6 +24,7 @@ from animation.pairs import is_many, list_jobs, read_pairs
 from animation.results import Results, Row
 from animation.settings import Crop, ReferenceFrame, Settings
 from checkpoint import Checkpoint
+from checkpoint_folder import folder_of_run
 from cli import (
     add_device_argument,
     add_max_pixels_argument,
@@ -108,7 +108,7 @@ def choose_jobs(arguments: argparse.Namespace, path: Path) -> tuple[list[Job], R
     if output is None:
         if source is not None:
             raise UserError("--output is missing: out.mp4, or a folder for lossless png frames")
-        output = checkpoint.run_folder(path) / "animation.mp4"
+        output = folder_of_run(path) / "animation.mp4"
     return [Job(source, driving, background, output)], None
 
 

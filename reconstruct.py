@@ -20,6 +20,7 @@ from tqdm import tqdm
 import checkpoint
 from animation.inference import DTYPES, choose_precision, optimize_for_inference
 from animation.movers import ANIMATORS, BranchAnimator, load_model, reconstruction_animators
+from checkpoint_folder import folder_of_run
 from cli import (
     add_device_argument,
     add_max_pixels_argument,
@@ -104,7 +105,7 @@ def main(arguments: argparse.Namespace) -> int:
         folder += f"-{Path(arguments.data_root).resolve().name}"
     if arguments.animator is not None:
         folder += f"-{name}"
-    default_output = checkpoint.run_folder(path) / "reconstruction" / folder
+    default_output = folder_of_run(path) / "reconstruction" / folder
     output = Path(arguments.output or default_output)
     if output.exists() and not output.is_dir():
         raise UserError(f"--output {output}: is a file; give a folder")

@@ -50,6 +50,7 @@ from animation.movers import (
     reconstruction_animators,
 )
 from benchmarks.tables import markdown_table
+from checkpoint_folder import step_path
 from cli import add_device_argument, pick_device, positive_int, run_entry_point
 from config import Config
 from config_file import load_config
@@ -105,7 +106,7 @@ class Run(NamedTuple):
     @property
     def last_checkpoint(self) -> Path:
         assert self.config.train.max_steps is not None, "plan sets it"
-        return checkpoint.step_path(self.folder, self.config.train.max_steps)
+        return step_path(self.folder, self.config.train.max_steps)
 
 
 def main(arguments: argparse.Namespace) -> int | None:

@@ -60,6 +60,7 @@ from animation.movers import (
 from benchmarks.scenes import DRIVERS, MIN_CLIPS, Driver, Scene, build_scene, driving_frames
 from benchmarks.scores import animation_scores, swap_scores
 from benchmarks.tables import detailed_tables, summary_table
+from checkpoint_folder import folder_of_run
 from cli import add_device_argument, pick_device, positive_int, run_entry_point
 from datasets.build import build_puppets
 from datasets.puppets import Puppets
@@ -104,7 +105,7 @@ class Networks(NamedTuple):
 
 def main(arguments: argparse.Namespace) -> None:
     path = Path(arguments.checkpoint)
-    output = Path(arguments.output or checkpoint.run_folder(path) / "puppets.json")
+    output = Path(arguments.output or folder_of_run(path) / "puppets.json")
     if output.is_dir():
         raise UserError(f"--output {output}: is a folder; give a file, {output / 'puppets.json'}")
     if arguments.num_clips < MIN_CLIPS:

@@ -22,5 +22,5 @@ def stated_frame_rate(folder: Path) -> Fraction | None:
     """
     try:
         return parse_rate(read_json(folder / RATE_FILE)[_KEY])
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, ArithmeticError):
         return None

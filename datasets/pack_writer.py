@@ -86,7 +86,7 @@ def read_pack(folder: Path) -> Pack:
         raise UserError(f"{path}: {os_reason(error)}; {PACK_AGAIN}") from None
     except UserError:
         raise
-    except (ValueError, TypeError, KeyError, ZeroDivisionError):
+    except (ValueError, TypeError, KeyError, ArithmeticError):
         raise UserError(f"{path}: damaged; {PACK_AGAIN}") from None
     return Pack((height, width), shards, clips)
 
@@ -204,6 +204,12 @@ class PackWriter:
         """Open the files that grow, cut to what the clips so far take."""
         if self._is_open:
             return
+        shard, end = self._clips_end()
+        for name in () if is_pack(self.folder) else (CLIPS, FRAMES, shard):
+            if (self.folder / name).exists():
+                raise UserError(
+                    f"{self.folder}: holds {name}, which no earlier run wrote; move it away"
+                )
         self._write_header({})
         self._is_finished = False
         num_frames = sum(clip.num_frames for clip in self.clips)
@@ -213,7 +219,6 @@ class PackWriter:
         self._frames = self._files.enter_context(
             _cut(self.folder / FRAMES, num_frames * FRAME.itemsize)
         )
-        shard, end = self._clips_end()
         _cut(self.folder / shard, end).close()
         self._is_open = True
 

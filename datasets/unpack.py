@@ -8,6 +8,7 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator
+from fractions import Fraction
 from pathlib import Path
 
 from tqdm import tqdm
@@ -54,7 +55,8 @@ def _list(folder: Path) -> Iterator[str]:
     """A line for each clip, and one on all of them; of a pack that is not finished too."""
     pack = read_pack(folder)
     for clip in sorted(pack.clips, key=lambda clip: natural_order(clip.name)):
-        seconds = float(clip.num_frames / clip.frame_rate)
+        # The rate may be any fraction.
+        seconds = float(min(clip.num_frames / clip.frame_rate, Fraction(10**12)))
         yield f"{clip.name}  {clip.num_frames} frames  {seconds:.1f} s  {clip.source}"
     if pack.shards is None:
         yield f"{folder}: {len(pack.clips)} clips so far; packing has not finished"

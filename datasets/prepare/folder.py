@@ -1,10 +1,11 @@
 """From candidates to a prepared folder: all cores, one order, nothing done twice."""
 
 import csv
-import fcntl
 import json
 import multiprocessing
 import os
+import re
+import secrets
 import shutil
 import signal
 import sys
@@ -21,15 +22,18 @@ from tqdm import tqdm
 
 from datasets.container import os_reason
 from datasets.leftovers import own_entries
-from datasets.pack_writer import PackWriter, is_pack, read_pack
+from datasets.pack_writer import PACK, PackWriter, is_pack, read_pack
 from datasets.prepare.candidates import Candidate
 from datasets.prepare.convert import ConvertOptions, Outcome, Remark, convert
-from datasets.prepare.splits import SPLITS
+from datasets.prepare.splits import DRAWN, SPLITS
 from errors import UserError
-from files import replacing
+from file_lock import locked
+from files import remove_leftovers, replacing
 from json_files import read_json
 
 PREPARED, REPORT = "prepared.json", "report.csv"
+# Of a clip while it is written; earlier versions put a process id in place of the 16 digits.
+_UNFINISHED = r"\.(?:[0-9a-f]{16}|\d{1,10})-\d+\.tmp"
 AHEAD = 2  # clips waiting for each process, so that none waits for a clip
 
 
@@ -64,26 +68,23 @@ def claimed(output: Path, settings: Mapping[str, object]) -> Iterator[None]:
             something else.
     """
     path = output / PREPARED
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        strangers = [entry.name for entry in own_entries(output)]
-        if strangers and not path.exists():
-            raise UserError(
-                f"{output}: holds {min(strangers)}, which no earlier run wrote; choose another "
-                "--output, or an empty folder"
-            )
-        lock = (output / ".lock").open("w")
-    except OSError as error:
-        raise UserError(f"{output}: cannot be written: {os_reason(error)}") from None
-    with lock:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            output.mkdir(parents=True, exist_ok=True)
+            strangers = [entry.name for entry in own_entries(output)]
+            if strangers and not path.exists():
+                raise UserError(
+                    f"{output}: holds {min(strangers)}, which no earlier run wrote; choose another "
+                    "--output, or an empty folder"
+                )
+            stack.enter_context(locked(output / ".lock"))
         except BlockingIOError:
             raise UserError(f"{output}: another run is preparing clips into it") from None
-        except OSError:  # a file system without locks
-            pass
+        except OSError as error:
+            raise UserError(f"{output}: cannot be written: {os_reason(error)}") from None
         if path.exists() and finished_clips(output):
             _check_settings(path, settings)
+        remove_leftovers(output, "|".join(map(re.escape, (PREPARED, DRAWN, REPORT))))
         yield
 
 
@@ -192,9 +193,9 @@ def _convert_all(
     candidates: Iterable[Candidate], settings: ConvertOptions, output: Path, num_workers: int
 ) -> Generator[tuple[Candidate, Path, Outcome], None, None]:
     """Outcomes in the order of the candidates; a few are at work ahead of the one that is due."""
+    run = secrets.token_hex(8)  # nobody else writes there, not even a worker left by another
     jobs = (
-        # The number of this process: nobody else writes there, not even a worker left by another.
-        (candidate, output / candidate.split / f".{os.getpid()}-{number}.tmp")
+        (candidate, output / candidate.split / f".{run}-{number}.tmp")
         for number, candidate in enumerate(candidates)
     )
     if num_workers == 1:
@@ -261,8 +262,11 @@ def finished_clips(output: Path) -> set[tuple[str, str]]:
 
 def _remove_leftovers(folder: Path) -> None:
     """What an interrupted run, or a worker of this one, did not finish."""
-    for entry in folder.glob(".*.tmp*"):
-        if entry.is_dir():
+    remove_leftovers(folder, rf"{re.escape(PACK)}|{_UNFINISHED}")
+    for entry in folder.iterdir():
+        if re.fullmatch(_UNFINISHED, entry.name) is None:
+            continue
+        if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
         else:
             entry.unlink()
