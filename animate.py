@@ -84,12 +84,20 @@ def choose_jobs(arguments: argparse.Namespace, path: Path) -> tuple[list[Job], R
     has_pairs = arguments.pairs is not None
     if has_pairs and source is not None:
         raise UserError("--pairs names sources and driving clips; leave --source and --driving out")
+    if arguments.allow_outside and not has_pairs:
+        raise UserError("--allow-outside is for --pairs; leave it out")
     if has_pairs or (source is not None and is_many(source, driving)):
         is_video = output is not None and output.suffix and output.suffix in FORMATS.values()
         if output is None or is_video or output.is_file():
             raise UserError("--output: many animations go to a folder; give its name")
         if has_pairs:
-            jobs = read_pairs(Path(arguments.pairs), background, output, suffix)
+            jobs = read_pairs(
+                Path(arguments.pairs),
+                background,
+                output,
+                suffix,
+                allow_outside=arguments.allow_outside,
+            )
         else:
             for option, path in (("source", source), ("driving", driving)):
                 if output.resolve() == Path(path).resolve():
@@ -283,6 +291,11 @@ def build_parser() -> argparse.ArgumentParser:
     many = parser.add_argument_group("many at once: folders of sources or clips, or pairs")
     many.add_argument(
         "--pairs", metavar="CSV", help="columns source, driving and, if wanted, background, output"
+    )
+    many.add_argument(
+        "--allow-outside",
+        action="store_true",
+        help="outputs of --pairs may be outside the folder --output",
     )
     many.add_argument("--format", choices=FORMATS, help="of the results (mp4)")
     many.add_argument("--skip-existing", action="store_true", help="leave results that are there")

@@ -195,7 +195,8 @@ def check_division(config: Config) -> None:
 def share_num_frames(clips: ClipSource) -> None:
     """Let all processes know what rank 0 has counted before training: it takes opening a clip."""
     if isinstance(clips, ClipFolder):
-        clips.known_num_frames = distributed.gather(clips.known_num_frames)[0]
+        # As pairs, since JSON has no numbers as keys.
+        clips.known_num_frames = dict(distributed.gather([*clips.known_num_frames.items()])[0])
 
 
 def facts(inputs: Inputs) -> dict[str, object]:

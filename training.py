@@ -375,7 +375,7 @@ class Trainer:
         self.logged_at = self.step
         if not is_last:
             self.means.clear()
-        self.failures.failed.update(*distributed.gather(self.failures.failed))
+        self.failures.failed.update(*distributed.gather(sorted(self.failures.failed)))
         if message := self.failures.excess():
             raise distributed.common_error(message)
         if num_bad > self.config.train.max_bad_steps:

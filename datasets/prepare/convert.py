@@ -22,9 +22,9 @@ from datasets.source import Frame
 from datasets.video_file import VideoFile
 from datasets.video_writer import VideoWriter
 from errors import UserError, ends_all, in_one_line
+from paths import MAX_NAME
 
 Format = Literal["packed", "frames"]
-MAX_NAME = 255  # bytes of a folder's name
 
 
 class ConvertOptions(NamedTuple):

@@ -20,6 +20,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from csv_cells import as_written, protected
 from datasets.container import os_reason
 from datasets.leftovers import own_entries
 from datasets.pack_writer import PACK, PackWriter, is_pack, read_pack
@@ -30,6 +31,7 @@ from errors import UserError
 from file_lock import locked
 from files import remove_leftovers, replacing
 from json_files import read_json
+from paths import open_to_write, refuse_links
 
 PREPARED, REPORT = "prepared.json", "report.csv"
 # Of a clip while it is written; earlier versions put a process id in place of the 16 digits.
@@ -98,7 +100,7 @@ def _check_settings(path: Path, settings: Mapping[str, object]) -> None:
     try:
         earlier = read_json(path)
         changed = [name for name in settings if settings[name] != earlier.get(name, settings[name])]
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         raise UserError(f"{path}: damaged; remove the folder {path.parent}") from None
     if changed:
         was, now = (_option(changed[0], found[changed[0]]) for found in (earlier, settings))
@@ -140,6 +142,7 @@ def prepare(
         write_remark = stack.enter_context(_report(output / REPORT, remarks))
         writers = {}
         for split in sorted({clip.split for clip in candidates}):
+            refuse_links(output, Path(split))
             folder = output / split
             folder.mkdir(exist_ok=True)
             _remove_leftovers(folder)
@@ -283,8 +286,9 @@ def _read_report(path: Path) -> list[Remark]:
     try:
         with path.open(newline="", encoding="utf-8", errors="replace") as file:
             rows = [row for row in csv.DictReader(file) if None not in row.values()]  # torn off
-            return [Remark(**row) for row in rows]  # type: ignore[arg-type]
-    except (TypeError, csv.Error):
+            cells = [{name: as_written(cell) for name, cell in row.items()} for row in rows]
+            return [Remark(**row) for row in cells]  # type: ignore[arg-type]
+    except (TypeError, AttributeError, csv.Error):
         raise UserError(f"{path}: no longer as it was written; remove it") from None
 
 
@@ -295,11 +299,11 @@ def _report(path: Path, remarks: Iterable[Remark]) -> Iterator[Callable[[Remark]
         replacing(path) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,
     ):
-        csv.writer(file).writerows([Remark._fields, *remarks])
-    with path.open("a", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([Remark._fields, *(map(protected, row) for row in remarks)])
+    with open_to_write(path, "a", newline="", encoding="utf-8") as report:
 
         def write(remark: Remark) -> None:
-            csv.writer(file).writerow(remark)
-            file.flush()
+            csv.writer(report).writerow(map(protected, remark))
+            report.flush()
 
         yield write

@@ -123,7 +123,7 @@ def read_drawn(output: Path) -> dict[str, str]:
         drawn = read_json(path)
         if not set(drawn.values()) <= set(SPLITS):
             raise ValueError
-    except (OSError, ValueError, AttributeError, TypeError):
+    except (OSError, ValueError, AttributeError, TypeError, RecursionError):
         raise UserError(f"{path}: damaged; remove it, or prepare into another folder") from None
     return dict(drawn)
 

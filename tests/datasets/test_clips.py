@@ -297,7 +297,7 @@ def test_an_odd_frame_rate_is_none(tmp_path, rate):
 def test_a_clip_that_fails_in_an_unknown_way_ends_no_inspection(root, monkeypatch):
     original = video.FolderReader
 
-    def fail(path, frame_rate):
+    def fail(*_):
         raise OverflowError("cannot convert float infinity to integer")
 
     monkeypatch.setattr(video, "FolderReader", fail)
