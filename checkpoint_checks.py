@@ -8,11 +8,25 @@ import zipfile
 from pathlib import Path
 from typing import Any, Final
 
+import torch
 from torch import Tensor
 
 from config_yaml import check_tree
 
 MAX_COUNT: Final = 2**53  # of steps and epochs
+_DTYPES: Final = (
+    *(torch.float32, torch.float16, torch.bfloat16, torch.float64),
+    *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
+)
+
+
+def is_plain(value: Any) -> bool:
+    """Whether `value` is a tensor of real numbers in memory: files may hold sparse ones, complex
+    ones, and some without content.
+    """
+    if not isinstance(value, Tensor) or value.is_nested or value.dtype not in _DTYPES:
+        return False
+    return value.layout == torch.strided and value.device.type == "cpu"
 
 
 class Inflated(ValueError):
@@ -82,7 +96,7 @@ def _check_states(key: str, networks: Any) -> None:
             raise ValueError(f"{key} holds what is no state dict")
         for tensor_name, tensor in state.items():
             place = f"{key}.{name}.{tensor_name:.60}" if isinstance(tensor_name, str) else key
-            if place == key or not isinstance(tensor, Tensor):
-                raise ValueError(f"{place} holds what is no tensor")
+            if place == key or not is_plain(tensor):
+                raise ValueError(f"{place} holds what is no plain tensor")
             if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
                 raise ValueError(f"{place} states more numbers than the file holds")

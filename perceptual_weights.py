@@ -7,6 +7,7 @@ from torch import Tensor
 from torchvision.models import VGG16_Weights, VGG19_Weights
 
 from checkpoint import read_tensors
+from checkpoint_checks import is_plain
 from config import Config
 from errors import UserError
 from load_report import show_shape
@@ -50,7 +51,7 @@ def load_vgg(network: str, weights: str) -> dict[str, Tensor] | None:
     tensors = {}
     for name, like in expected.items():
         tensor = state.get(f"features.{name}") if isinstance(state, dict) else None
-        if not isinstance(tensor, Tensor) or tensor.shape != like.shape:
+        if not is_plain(tensor) or tensor.shape != like.shape:
             raise UserError(
                 f"perceptual.weights: {origin} has no tensor features.{name} of "
                 f"{show_shape(like)}; give a torchvision state dict of {network}"

@@ -253,6 +253,10 @@ def test_vgg_weights_from_a_file(tmp_path):
         ({"state_dict": {}}, "no tensor features.0.weight"),
         ([1, 2], "no tensor features.0.weight"),
         ("vgg16", "no tensor features.16.weight of 256 x 256 x 3 x 3"),
+        (
+            {"features.0.weight": torch.empty(64, 3, 3, 3, device="meta")},
+            "no tensor features.0.weight of 64 x 3 x 3 x 3",
+        ),
     ],
 )
 def test_vgg_weights_of_something_else(tmp_path, capsys, state, expected):

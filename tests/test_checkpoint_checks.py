@@ -9,7 +9,7 @@ import animate
 import animation.movers
 import reconstruct
 import train
-from checkpoint import CheckpointError, load
+from checkpoint import CheckpointError, load, load_networks
 from model import Model
 from tests.hostile import compress_archive
 from tests.runs import call, contents, error_line, step_file, tiny
@@ -109,6 +109,11 @@ def expanded(content):
     states[name] = torch.zeros(()).expand(1_000_000, 1_000_000)
 
 
+ODD_TENSORS = {
+    "sparse": torch.eye(3).to_sparse(),
+    "weightless": torch.empty(3, 3, device="meta"),
+    "complex": torch.ones(3, 3, dtype=torch.complex64),
+}
 CONTENTS = {
     "a step that is text": (lambda c: c.update(step="8"), "step is no whole number"),
     "a step beyond all": (lambda c: c.update(step=2**60), "step is no whole number"),
@@ -120,8 +125,15 @@ CONTENTS = {
     ),
     "a weight that is a number": (
         lambda c: c["networks"]["generator"].update(a=1),
-        "networks.generator.a holds what is no tensor",
+        "networks.generator.a holds what is no plain tensor",
     ),
+    **{
+        f"a {kind} weight": (
+            lambda c, tensor=tensor: c["networks"]["generator"].update(a=tensor),
+            "networks.generator.a holds what is no plain tensor",
+        )
+        for kind, tensor in ODD_TENSORS.items()
+    },
     "a weight that repeats one number": (expanded, "states more numbers than the file holds"),
     "an average that is none": (lambda c: c.update(average=[1]), "average is no mapping"),
     "an average without networks": (lambda c: c.update(average={}), "average.networks is no map"),
@@ -181,3 +193,14 @@ def test_the_largest_picture_is_not_the_checkpoint_s(tiny_run, tmp_path, monkeyp
 def test_training_reads_the_key(tmp_path, capsys):
     assert call(train, *tiny(tmp_path / "run", "data.max_pixels=0")) == 2
     assert "data.max_pixels: found 0; must be at least 1" in error_line(capsys, "train.py")
+
+
+@pytest.mark.parametrize("kind", ODD_TENSORS)
+def test_odd_tensors_of_published_files(tmp_path, kind):
+    """They are named as missing, and nothing is copied from them."""
+    network = torch.nn.Linear(3, 3, bias=False)
+    before = network.weight.clone()
+    states = {"net": {"weight": ODD_TENSORS[kind]}}
+    with pytest.raises(CheckpointError, match=r"net\.weight is missing"):
+        load_networks({"net": network}, states, tmp_path / "c.pt")
+    assert torch.equal(network.weight, before)
