@@ -26,7 +26,7 @@ import platform
 import sys
 import warnings
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -34,6 +34,7 @@ import torch
 from torch import Tensor, nn
 
 import older_checkpoints
+from checkpoint_checks import Inflated, check_archive, check_content
 from checkpoint_folder import checkpoint_folder, list_steps
 from config import Config, Start
 from config_file import parse_config
@@ -244,6 +245,10 @@ def _parse(path: Path, content: Any) -> Checkpoint:
             f"{path}: not a checkpoint of this project, nor a published one of FOMM or Perturbed "
             "Masks; choose one of train.py's"
         )
+    try:
+        check_content(content)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: not a checkpoint that train.py wrote: {error}") from error
     notes = [] if content["format"] == FORMAT_VERSION else older_checkpoints.upgrade(content)
     return Checkpoint(
         path,
@@ -295,6 +300,25 @@ def load_networks(
     Raises:
         CheckpointError: another architecture; names the first tensors that differ.
     """
+    _check_fit(networks, states, path)
+    for name, network in networks.items():
+        network.load_state_dict(states[name])
+
+
+def check_networks(
+    build: Callable[[], Mapping[str, nn.Module]], states: dict[str, dict[str, Tensor]], path: Path
+) -> None:
+    """Raise as `load_networks` would, before networks are built: a config may ask for more memory
+    than there is. `build` makes them by name, here without memory for their weights.
+    """
+    with torch.device("meta"):
+        networks = build()
+    _check_fit(networks, states, path)
+
+
+def _check_fit(
+    networks: Mapping[str, nn.Module], states: dict[str, dict[str, Tensor]], path: Path
+) -> None:
     absent, further = networks.keys() - states.keys(), states.keys() - networks.keys()
     if absent or further:
         found = [f"no {name}" for name in sorted(absent)] + sorted(further)
@@ -309,8 +333,6 @@ def load_networks(
             f"{path}: checkpoint of another architecture: {shorten(report.problems)}; "
             "use the config that it was trained with, or start a new run with --init-from"
         )
-    for name, network in networks.items():
-        network.load_state_dict(states[name])
 
 
 def init_from(networks: Mapping[str, nn.Module], path: Path) -> LoadReport:
@@ -383,9 +405,12 @@ def read_tensors(path: Path) -> Any:
         raise CheckpointError(f"{path}: a git-lfs pointer, not the file itself; run `git lfs pull`")
     try:
         if head.startswith(_ZIP):
+            check_archive(path)
             _check_sums(path)
         with warnings.catch_warnings(action="ignore"):  # about pickles that are refused anyway
             return torch.load(path, map_location="cpu", weights_only=True)
+    except Inflated as error:
+        raise CheckpointError(f"{path}: {error}") from error
     except Exception as error:  # what is no checkpoint breaks the reader in any number of ways
         if not head.startswith((_ZIP, _OLD)):
             raise CheckpointError(f"{path}: not a checkpoint") from error

@@ -12,6 +12,7 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from checkpoint_folder import list_steps
+from datasets.limits import LIMITS, OPTION
 from errors import UserError
 from machine import divide_cores
 
@@ -86,6 +87,16 @@ def add_precision_argument(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="of the networks; auto (default): fp16 on CUDA, on a CPU bf16 where a short trial "
         "finds it fast, else float32",
+    )
+
+
+def add_max_pixels_argument(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        OPTION,
+        type=positive_int,
+        metavar="N",
+        help=f"the largest picture or frame that is read (default: {LIMITS.picture} pixels of a "
+        f"picture, {LIMITS.frame} of a frame of a video)",
     )
 
 

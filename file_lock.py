@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from paths import open_plain_file
+
 _held: set[int] = set()  # descriptors of lock files
 
 
@@ -28,7 +30,8 @@ def locked(path: Path) -> Iterator[bool]:
 
     Raises:
         BlockingIOError: another process holds it.
-        OSError: it cannot be made, or is a link.
+        UserError: there is something else than a plain file in its place, such as a link.
+        OSError: it cannot be made.
     """
     descriptor, is_held = _acquire(path)
     _held.add(descriptor)
@@ -46,9 +49,8 @@ def locked(path: Path) -> Iterator[bool]:
 
 
 def _acquire(path: Path) -> tuple[int, bool]:
-    flags = os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0)
     while True:
-        descriptor = os.open(path, flags, 0o666)
+        descriptor = open_plain_file(str(path), os.O_RDWR | os.O_CREAT)
         try:
             is_held = _lock(descriptor)
             if _is_at(path, descriptor):

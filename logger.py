@@ -121,7 +121,7 @@ class RunningMeans:
 
 
 @dataclass
-class Spell:
+class TimeSpan:
     """Some steps: how long they took, in seconds, and what of it they waited for data."""
 
     num_steps: int = 0
@@ -143,7 +143,7 @@ class StepClock:
 
     def __init__(self) -> None:
         self.num_steps = 0
-        self.since_log, self.since_warm_up = Spell(), Spell()
+        self.since_log, self.since_warm_up = TimeSpan(), TimeSpan()
         self.is_judged = False
         self.restart()
 
@@ -164,7 +164,7 @@ class StepClock:
         """Throughput and share of time spent waiting for data since the last call, peak memory of
         this process so far; nothing where no step was timed.
         """
-        spell, self.since_log = self.since_log, Spell()
+        spell, self.since_log = self.since_log, TimeSpan()
         if spell.num_steps == 0:
             return {}
         (waiting,) = distributed.largest(spell.waiting)

@@ -17,6 +17,7 @@ from checkpoint_folder import WRITTEN, best_path, check_names, checkpoint_folder
 from errors import UserError
 from file_lock import holder, locked
 from files import named_failures, remove_leftovers, replacing
+from paths import open_to_write
 
 RUN_FILE, LOCK_FILE = "run.json", ".lock"
 CONFIG_FILE, COMMANDS_FILE, METRICS_FILE = "config.yaml", "commands.jsonl", "metrics.jsonl"
@@ -196,9 +197,9 @@ def add_line(path: Path, text: str) -> None:
     """Add a line to a file; behind one that was torn off, a line of its own.
 
     Raises:
-        UserError: the file cannot be written.
+        UserError: the file cannot be written, or is a link.
     """
-    with named_failures(path), path.open("ab+") as file:
+    with named_failures(path), open_to_write(path, "ab+") as file:
         end = file.seek(0, os.SEEK_END)
         if end > 0:
             file.seek(end - 1)

@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import openmp  # noqa: F401
 
 import torch
+from torch import nn
 
 import checkpoint
 import distributed
@@ -140,16 +141,27 @@ def read_inputs(arguments: argparse.Namespace, held: ExitStack) -> Inputs | None
     if distributed.is_main():
         print(preflight(pairs.clips))
         print(preflight(test_clips, max_unreadable=0))  # metrics over fewer clips are others
+    if saved is not None:
+        checkpoint.check_networks(lambda: _networks(config), saved.networks, saved.path)
     perceptual = load_perceptual(config)
     model, adversary = Model(config), build_adversary(config)
     if saved is not None and arguments.init_from is not None:
         _say(f"--init-from {arguments.init_from}: left out, since the run continues from its own")
     elif arguments.init_from is not None:
-        networks = model.networks | (adversary.networks if adversary is not None else {})
+        networks = _all_networks(model, adversary)
         _say(f"{arguments.init_from}: {checkpoint.init_from(networks, Path(arguments.init_from))}")
     return Inputs(
         config, saved, model, adversary, perceptual, pairs, test_clips, device, output_dir, record
     )
+
+
+def _networks(config: Config) -> dict[str, nn.Module]:
+    """Every network that `config` trains, untrained."""
+    return _all_networks(Model(config), build_adversary(config))
+
+
+def _all_networks(model: Model, adversary: Adversary | None) -> dict[str, nn.Module]:
+    return model.networks | (adversary.networks if adversary is not None else {})
 
 
 def check_division(config: Config) -> None:
@@ -183,7 +195,8 @@ def check_division(config: Config) -> None:
 def share_num_frames(clips: ClipSource) -> None:
     """Let all processes know what rank 0 has counted before training: it takes opening a clip."""
     if isinstance(clips, ClipFolder):
-        clips.known_num_frames = distributed.gather(clips.known_num_frames)[0]
+        # As pairs, since JSON has no numbers as keys.
+        clips.known_num_frames = dict(distributed.gather([*clips.known_num_frames.items()])[0])
 
 
 def facts(inputs: Inputs) -> dict[str, object]:

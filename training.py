@@ -19,7 +19,7 @@ from acceleration import compile_networks, prepare_networks, uncompiled
 from adversary import Adversary
 from advice import advice
 from auto_settings import numerics
-from branches.branch import Moment, StepInputs
+from branches.branch import StepContext, StepInputs
 from checkpoint import Checkpoint
 from cli import caught_signals
 from config import Config
@@ -32,7 +32,7 @@ from logger import Logger, RunningMeans, StepClock, data_warning
 from losses import Perceptual
 from machine import keep_freed_memory
 from model import Model
-from modules.draws import Draws
+from modules.draws import BatchRandom
 from optimization import MovingAverage, Optimizer
 from run_checkpoints import RunCheckpoints
 from run_folder import RunRecord
@@ -253,7 +253,7 @@ class Trainer:
                 self.optimizer,
                 self.perceptual,
                 batch.to(self.device),
-                self._moment(generator, *draws_part),
+                self._context(generator, *draws_part),
                 config,
             )
             if self.average is not None:
@@ -276,7 +276,7 @@ class Trainer:
             ):
                 self.means.collect()  # a checkpoint may be written, by rank 0 alone
             if logger is not None:
-                self._look_and_save(logger, result.inputs, clock)
+                self._draw_validate_save(logger, result.inputs, clock)
             self.seconds = time.perf_counter() - begun
         if self.step > self.logged_at and not caught:  # time is up
             self._log(logger, clock, is_last=True)
@@ -300,7 +300,7 @@ class Trainer:
         """
         return self.plan.waiting(step, self.epoch, self.batch + step - self.step)
 
-    def _look_and_save(self, logger: Logger, inputs: StepInputs, clock: StepClock) -> None:
+    def _draw_validate_save(self, logger: Logger, inputs: StepInputs, clock: StepClock) -> None:
         """Pictures, validation and checkpoint, where they are due after this step."""
         draws, validates = map(
             self._is_due, (self.config.log.images_every, self.config.log.validate_every)
@@ -319,12 +319,14 @@ class Trainer:
         ):
             self.save()
 
-    def _moment(self, generator: torch.Generator, part: int = 0, num_parts: int = 1) -> Moment:
+    def _context(
+        self, generator: torch.Generator, part: int = 0, num_parts: int = 1
+    ) -> StepContext:
         """This step's, with `generator` seeded for it; of part `part` of the batch."""
         place = (self.config.seed, self.step)
-        return Moment(
+        return StepContext(
             self.epoch + self.batch / self.batches_per_epoch,
-            Draws(generator.manual_seed(torch_seed("step", *place)), part, num_parts),
+            BatchRandom(generator.manual_seed(torch_seed("step", *place)), part, num_parts),
             numpy_rng("coin", *place).random(),
             self._waiting(self.step + 1),
         )
@@ -373,7 +375,7 @@ class Trainer:
         self.logged_at = self.step
         if not is_last:
             self.means.clear()
-        self.failures.failed.update(*distributed.gather(self.failures.failed))
+        self.failures.failed.update(*distributed.gather(sorted(self.failures.failed)))
         if message := self.failures.excess():
             raise distributed.common_error(message)
         if num_bad > self.config.train.max_bad_steps:
@@ -400,9 +402,9 @@ class Trainer:
             f"step {self.step} validation: "
             + " ".join(f"{name} {value:.4g}" for name, value in self.metrics.items())
         )
-        moment = self._moment(torch.Generator(self.device))
+        context = self._context(torch.Generator(self.device))
         inputs = run_branches(
-            model, self.test_clips, log.num_images, self.device, self.perceptual, moment
+            model, self.test_clips, log.num_images, self.device, self.perceptual, context
         )
         self._draw(logger, "validation", inputs)
         self.model.train()

@@ -8,7 +8,6 @@ import argparse
 import os
 import sys
 from collections.abc import Iterator
-from fractions import Fraction
 from pathlib import Path
 
 from tqdm import tqdm
@@ -20,6 +19,7 @@ from datasets.packed import PackedClips
 from datasets.video import natural_order
 from datasets.video_writer import VideoWriter
 from errors import UserError
+from paths import printable
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -55,9 +55,8 @@ def _list(folder: Path) -> Iterator[str]:
     """A line for each clip, and one on all of them; of a pack that is not finished too."""
     pack = read_pack(folder)
     for clip in sorted(pack.clips, key=lambda clip: natural_order(clip.name)):
-        # The rate may be any fraction.
-        seconds = float(min(clip.num_frames / clip.frame_rate, Fraction(10**12)))
-        yield f"{clip.name}  {clip.num_frames} frames  {seconds:.1f} s  {clip.source}"
+        seconds = float(clip.num_frames / clip.frame_rate)
+        yield f"{clip.name}  {clip.num_frames} frames  {seconds:.1f} s  {printable(clip.source)}"
     if pack.shards is None:
         yield f"{folder}: {len(pack.clips)} clips so far; packing has not finished"
     else:

@@ -1,6 +1,6 @@
 """Two evaluations side by side, paired frame by frame."""
 
-import json
+import csv
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,6 +9,7 @@ import numpy as np
 from errors import UserError
 from evaluation.names import BASELINE, METRICS, Metric
 from evaluation.report import FRAMES_FILE, SUMMARY_FILE, MeasuredClip, bounds, number, read_frames
+from json_files import read_json
 from metrics.intervals import Interval, over_clips, over_frames
 
 _SAME_TRUTH = 1e-4  # L1 of the source repeated: how far two devices may be apart
@@ -63,10 +64,12 @@ def compare_runs(a: Path, b: Path) -> str:
 def read_evaluation(folder: Path) -> Evaluation:
     """Raises UserError where there is none."""
     try:
-        about = json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))
+        about = read_json(folder / SUMMARY_FILE)
         metrics = frozenset(about["metrics"])
         clips = {clip.name: clip for clip in read_frames(folder)}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except UserError as error:
+        raise UserError(f"--compare {error}") from None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, csv.Error) as error:
         raise UserError(
             f"--compare {folder}: no metrics.json and frames.csv of an evaluation in it; give two "
             "folders that reconstruct.py wrote"

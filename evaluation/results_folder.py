@@ -11,11 +11,14 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from csv_cells import as_written
 from datasets.container import os_reason
 from datasets.video_writer import is_result
 from errors import UserError
 from evaluation.report import CLIPS_FILE, FRAMES_FILE, SUMMARY_FILE
 from file_lock import locked
+from json_files import read_json
+from paths import MAX_NAME, check_name, refuse_links
 
 PAGE_FILE = "index.html"
 CLIPS_FOLDER = Path("clips")
@@ -44,14 +47,17 @@ def replacing_results(output: Path, clips: Sequence[str], *, saves_frames: bool)
     unfinished folder, and the next run clears both.
 
     Raises:
-        UserError: `output` cannot be written, or holds a file that no earlier run wrote where a
-            result must go; a clip has a name that the tables cannot hold.
+        UserError: `output` cannot be written, or holds a file that no earlier run wrote, or a link,
+            where a result must go; a clip has a name that no result can have.
     """
     for name in clips:
-        shown = name.encode(errors="backslashreplace").decode()
-        if shown != name:
-            raise UserError(f"clip {shown}: its file name is not UTF-8; rename it")
+        try:
+            _check_clip_name(name)
+        except ValueError as error:
+            raise UserError(f"clip {error}; rename it") from None
     run = _Run(clips, saves_frames)
+    for path in _entries([run]):
+        refuse_links(output, path)
     stranger = _find_stranger(output, run, _earlier_runs(output))
     if stranger is not None:
         raise UserError(
@@ -86,6 +92,8 @@ def _exchange(unfinished: Path, results: Path, output: Path, run: _Run) -> None:
     both, and the next run must know all of them.
     """
     earlier = _earlier_runs(output)  # again: another run may have ended meanwhile
+    for path in _entries([run]):
+        refuse_links(output, path)
     stranger = _find_stranger(output, run, earlier)
     if stranger is not None:
         raise UserError(
@@ -116,8 +124,7 @@ def _entries(runs: Sequence[_Run]) -> set[Path]:
     """Files, and folders of frames, that the results of `runs` consist of."""
     entries: set[Path] = set()
     for run in runs:
-        # A name comes from a file; none may lead out of the folder.
-        names = [name for name in run.clips if name not in ("", "..") and Path(name).name == name]
+        names = [name for name in run.clips if _is_name(name)]  # of earlier runs, from a file
         entries |= {Path(name) for name in (SUMMARY_FILE, CLIPS_FILE, FRAMES_FILE, PAGE_FILE)}
         entries |= {clip_path(name) for name in names}
         if run.saves_frames:
@@ -125,19 +132,33 @@ def _entries(runs: Sequence[_Run]) -> set[Path]:
     return entries
 
 
+def _check_clip_name(name: str) -> None:
+    """Raise ValueError for a name that is none, or too long for that of a clip's video."""
+    check_name(name, MAX_NAME - len(clip_path("").name))
+
+
+def _is_name(name: str) -> bool:
+    try:
+        _check_clip_name(name)
+    except ValueError:
+        return False
+    return True
+
+
 def _earlier_runs(output: Path) -> list[_Run]:
     """The run that wrote `output`, where its two tables are there, and those whose exchange was
     interrupted.
     """
     runs = []
-    with suppress(OSError, ValueError, KeyError, AttributeError):
-        summary = json.loads((output / SUMMARY_FILE).read_text(encoding="utf-8"))
+    with suppress(OSError, ValueError, KeyError, AttributeError, RecursionError, csv.Error):
+        summary = read_json(output / SUMMARY_FILE)
         with (output / CLIPS_FILE).open(newline="", encoding="utf-8") as file:
-            clips = [row["clip"] for row in csv.DictReader(file)]
+            clips = [as_written(row["clip"]) for row in csv.DictReader(file)]
         runs.append(_Run(clips, summary.get("saved_frames", False)))
     for unfinished in _abandoned(output):
-        with suppress(OSError, ValueError, TypeError):  # killed before its exchange
-            found = json.loads((unfinished / _EXCHANGE).read_text(encoding="utf-8"))
+        # Killed before its exchange, or not ours.
+        with suppress(OSError, ValueError, TypeError, RecursionError):
+            found = read_json(unfinished / _EXCHANGE)
             runs += [_Run([*map(str, clips)], saves_frames) for clips, saves_frames in found]
     return runs
 
@@ -153,17 +174,20 @@ def _abandoned(output: Path) -> list[Path]:
     found = []
     for name in {match[1] for match in matches if match is not None}:
         with suppress(OSError), locked(_lock_of(output / name)) as is_held:  # else it is at work
-            if is_held and (output / name).is_dir():
-                found.append(output / name)
+            path = output / name
+            if is_held and path.is_dir() and not path.is_symlink():
+                found.append(path)
     return found
 
 
 def _remove(output: Path, entries: Collection[Path], kept: Collection[Path]) -> None:
     """Delete results but for `kept`, of a folder the frames alone, and the folders that are empty
-    then.
+    then. What lies behind a link stays.
     """
     for entry in entries:
         path = output / entry
+        if any((output / folder).is_symlink() for folder in (entry, *entry.parents[:-1])):
+            continue
         if path.is_dir():
             for frame in path.iterdir():
                 if is_result(frame.name) and entry / frame.name not in kept:

@@ -2,6 +2,7 @@
 
 import math
 import os
+import pickle
 import signal
 from datetime import timedelta
 from pathlib import Path
@@ -17,13 +18,13 @@ import train
 import training
 import training_step
 from adversary import build_adversary
-from branches.branch import Moment
+from branches.branch import StepContext
 from datasets.clips import ClipFolder
 from datasets.video import VideoError
 from errors import UserError
 from logger import JUDGED_STEPS, RunningMeans, StepClock
 from model import Model
-from modules.draws import Draws
+from modules.draws import BatchRandom
 from optimization import Optimizer
 from sync_batch_norm import synchronize_batch_norm
 from tests.factories import noise_batch, tiny_config, tiny_perceptual
@@ -40,6 +41,7 @@ from tests.runs import (
     wait_until,
     write_clips,
 )
+from tests.test_bad_input import Malicious
 
 CPU = torch.device("cpu")
 SELDOM = (
@@ -50,7 +52,7 @@ SELDOM = (
 FOREVER = (*SELDOM, "train.epochs=100000", "train.ema_decay=0.5")
 
 
-class DrawsInDouble(Draws):
+class BatchRandomInDouble(BatchRandom):
     """The same numbers, as float64 where the dtype of the result follows from them."""
 
     def normal(self, batch, *shape):
@@ -89,9 +91,9 @@ def trained_in_double():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training_step, "prepare_frames", prepare_in_double)
         for step in range(3):
-            draws = DrawsInDouble(torch.Generator().manual_seed(step), part, num_parts)
+            draws = BatchRandomInDouble(torch.Generator().manual_seed(step), part, num_parts)
             result = training_step.train_step(
-                model, adversary, optimizer, perceptual, batch, Moment(0, draws, 0.0), config
+                model, adversary, optimizer, perceptual, batch, StepContext(0, draws, 0.0), config
             )
             norms.append(result.scalars["gradient_norm"])
     networks = model.networks | adversary.networks
@@ -160,6 +162,42 @@ def exchanged():
         "gathered": distributed.gather({"rank": rank}),
         "largest": distributed.largest(rank, -rank),
     }
+
+
+def strange_messages(folder):
+    """How it ends where rank 1 sends a pickle, and where somebody sends too much."""
+
+    def pack_code(_):
+        return torch.frombuffer(bytearray(harmful_pickle(folder)), dtype=torch.uint8)
+
+    with pytest.MonkeyPatch.context() as patch:
+        if distributed.rank() == 1:
+            patch.setattr(distributed, "_pack", pack_code)
+        found = [ending_of(lambda: distributed.gather({"a": 1}))]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(distributed, "_LONGEST_MESSAGE", 4)
+        found.append(ending_of(lambda: distributed.gather("b" * distributed.rank())))
+        found.append(ending_of(lambda: distributed.gather("b" * 3 * distributed.rank())))
+    return found
+
+
+def harmful_pickle(folder):
+    """Unpickled, it leaves a file in `folder`."""
+    return pickle.dumps(Malicious(folder / "trace"))
+
+
+def listening_at():
+    """The addresses at which this process waits for others, as Linux notes them: in hexadecimal,
+    each group of four bytes turned round.
+    """
+    links = [os.readlink(path) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+    own = {link.removeprefix("socket:[").removesuffix("]") for link in links}
+    rows = [
+        line.split()
+        for name in ("tcp", "tcp6")
+        for line in Path("/proc/self/net", name).read_text().splitlines()[1:]
+    ]
+    return sorted({row[1].split(":")[0] for row in rows if row[3] == "0A" and row[9] in own})
 
 
 def ending_of(function):
@@ -293,6 +331,8 @@ def save_findings_and_kill_one(folder):
         endings,
     )
     findings = {function.__name__: function() for function in functions}
+    findings["listening_at"] = listening_at()
+    findings["strange_messages"] = strange_messages(folder)
     findings["second"] = run_for_a_second(folder)
     findings["planned"] = run_with_a_plan(folder)
     findings["unreadable"] = [
@@ -347,6 +387,26 @@ def test_killed_process_ends_the_other_with_a_message(group):
     assert line.startswith("processes: error: another process has ended or cannot be reached (")
     assert line.endswith("; its own message says why; continue with --resume")
     assert "Traceback" not in group.first.stderr
+
+
+def test_what_is_no_json_is_not_unpickled(group):
+    for found in group.found:
+        code, fitting, long = found["strange_messages"]
+        assert code == (
+            "UserError: rank 1 has sent what is no JSON: another program, or another version of "
+            "this one, has joined; choose another port"
+        )
+        assert fitting == "no error"
+        assert long == f"UserError: messages of [2, 5] bytes, by rank: {code.split(': ')[2]}"
+    assert not (group.folder / "trace").exists()
+    pickle.loads(harmful_pickle(group.folder))
+    assert (group.folder / "trace").exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self/net/tcp").exists(), reason="asks Linux who listens")
+def test_who_trains_on_one_machine_listens_there_alone(two):
+    """The store of rank 0, and what gloo opens in each process."""
+    assert [found["listening_at"] for found in two] == [["0100007F"]] * 2
 
 
 def test_process_that_does_not_answer(two):

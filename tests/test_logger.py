@@ -10,7 +10,7 @@ from PIL import Image
 
 from config import DataConfig
 from errors import UserError
-from logger import Logger, RunningMeans, StepClock, data_warning
+from logger import METRICS_FILE, Logger, RunningMeans, StepClock, data_warning
 
 
 def test_means_leave_bad_steps_out_and_name_them():
@@ -218,3 +218,22 @@ def test_a_name_may_come_later():
     values, not_finite = means.read()
     assert values == {"a": 3.0, "b": 8.0}
     assert not_finite == ["b"]
+
+
+@pytest.mark.parametrize("is_there", [True, False])
+def test_scalars_are_not_written_through_a_link(tmp_path, is_there):
+    """Of a run folder that a stranger sent: the link goes, or is named."""
+    victim = tmp_path / "victim"
+    if is_there:
+        victim.write_text("mine\n")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / METRICS_FILE).symlink_to(victim)
+    logger = Logger(tmp_path / "run", 0, 10)
+    if is_there:
+        logger.scalars(1, {"a": 1.0})
+        assert victim.read_text() == "mine\n"
+    else:
+        with pytest.raises(UserError, match=r"metrics\.jsonl: is a link, and nothing is written"):
+            logger.scalars(1, {"a": 1.0})
+        assert not victim.exists()
+    logger.close()

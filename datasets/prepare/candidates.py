@@ -16,7 +16,7 @@ from typing import NamedTuple
 from datasets.clips import LAYOUT
 from datasets.images import IMAGE_SUFFIXES
 from datasets.leftovers import own_entries, partition
-from datasets.prepare.boxes import PARTITIONS, Listed, check_name, read_boxes
+from datasets.prepare.boxes import PARTITIONS, Listed, read_boxes
 from datasets.prepare.footage import Footage, RecordClip, Unreadable, WholeClip
 from datasets.prepare.records import SUFFIXES as RECORD_SUFFIXES
 from datasets.prepare.records import find_records
@@ -24,6 +24,7 @@ from datasets.prepare.splits import identity
 from datasets.remarks import counted, remark_left_out
 from datasets.video import CONTAINER_SUFFIXES, VideoError, is_clip, natural_order
 from errors import UserError
+from paths import MAX_TEXT, check_name
 
 WRAPPER = "mp4"  # a folder that names a kind of file, not an identity
 
@@ -64,7 +65,7 @@ def find_clips(folder: Path, metadata: Path | None) -> list[Listed]:
         raise UserError(f"{folder}: no clip in it; {LAYOUT}, or a TFRecord file")
     for clip in listed:
         try:
-            check_name(clip.name)
+            check_name(clip.name, MAX_TEXT)
             clip.footage.source.encode()
         except ValueError as error:
             raise UserError(f"{clip.footage.source!a}: {error}; rename it") from None

@@ -126,14 +126,14 @@ def _fields(message: bytes, wanted: int) -> list[bytes]:
 
 def _varint(message: bytes, position: int) -> tuple[int, int]:
     """The number at `position`, seven bits a byte, and the position behind it."""
-    value = shift = 0
-    while True:
+    value = 0
+    for shift in range(0, 70, 7):
         byte = message[position]
         position += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value, position
-        shift += 7
+    raise ValueError("a number of more than 64 bits")
 
 
 def _masked_crc(data: bytes) -> int:

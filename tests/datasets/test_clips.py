@@ -296,7 +296,7 @@ def test_an_odd_frame_rate_is_none(tmp_path, rate):
 
 def test_a_clip_that_fails_in_an_unknown_way_ends_no_inspection(root, monkeypatch):
     def fail_with(error):
-        def fail(path, frame_rate):
+        def fail(*_):
             raise error
 
         monkeypatch.setattr(video, "FolderReader", fail)

@@ -98,17 +98,14 @@ def test_list_of_an_unfinished_pack(packed, capsys):
 
 
 @pytest.mark.parametrize("rate", ["1/1" + "0" * 400, "1" + "0" * 400])
-def test_a_list_with_an_odd_frame_rate(packed, capsys, rate):
-    """The others are listed all the same."""
+def test_a_frame_rate_that_nothing_has_is_damage(packed, capsys, rate):
     table = packed / "clips.jsonl"
     clips = [json.loads(line) for line in table.read_text().splitlines()]
     clips[0]["frame_rate"] = rate
     table.write_text("".join(json.dumps(clip) + "\n" for clip in clips))
-    assert run(packed) == 0
-    assert [line.split()[0] for line in capsys.readouterr().out.splitlines()[:2]] == [
-        "id1#a",
-        "id2#b",
-    ]
+    assert run(packed) == 2
+    line = error_line(capsys, PROG)
+    assert f"{table}: damaged; line 1: frame_rate of id1#a" in line
 
 
 @pytest.mark.parametrize("rate", ["Infinity", "1e999", "NaN"])

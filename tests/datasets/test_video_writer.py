@@ -110,6 +110,45 @@ def test_an_earlier_result_is_replaced(tmp_path, name):
     assert names(tmp_path) == [name]
 
 
+def test_a_link_in_its_place_is_replaced(tmp_path):
+    """What it leads to stays as it is."""
+    name = "a.mp4"
+    (tmp_path / "other").mkdir()
+    (tmp_path / "here").mkdir()
+    other = write(tmp_path / "other" / name, 9)
+    (tmp_path / "here" / name).symlink_to(other)
+    assert open_clip(write(tmp_path / "here" / name, 4)).num_frames == 4
+    assert not (tmp_path / "here" / name).is_symlink()
+    assert open_clip(other).num_frames == 9
+    assert names(tmp_path / "here") == [name]
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.gif", "folder"])
+def test_nobody_can_foresee_where_it_is_made(tmp_path, name):
+    """A link that lies there would be written through, or be in the way."""
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    stem, dot, suffix = name.partition(".")
+    foreseen = tmp_path / f".{stem}.{os.getpid()}.tmp{dot}{suffix}"
+    foreseen.symlink_to(victim)
+    made = []
+    for _ in range(2):
+        with VideoWriter(tmp_path / name, Fraction(25)) as writer:
+            for number in range(80):  # the encoder keeps the first ones for a while
+                writer.write(numbered_frame(number))
+            made.append({path.name for path in tmp_path.iterdir()})
+    assert victim.read_text() == "mine"
+    (first,), (second,) = (found - {"victim", foreseen.name, name} for found in made)
+    assert first != second
+
+
+def test_the_longest_name(tmp_path):
+    """The unfinished result has no longer one."""
+    name = "é" * 125 + ".mp4"
+    assert open_clip(write(tmp_path / name, 2)).num_frames == 2
+    assert names(tmp_path) == [name]
+
+
 @pytest.mark.parametrize("name", ["thesis.tex", "00001.png", "frame_rate.json"])
 def test_a_folder_that_is_no_earlier_result_is_left_alone(tmp_path, name):
     (tmp_path / name).write_text("mine")
@@ -169,7 +208,8 @@ def test_a_frame_rate_of_many_digits(tmp_path, rate):
     """More than FFmpeg can hold: the nearest that it can."""
     reader = open_clip(write(tmp_path / "a.mp4", 3, rate=rate))
     assert reader.frame_rate == pytest.approx(rate, abs=1e-4)
-    assert open_clip(write(tmp_path / "folder", 3, rate=rate)).frame_rate == rate  # as it is
+    reader = open_clip(write(tmp_path / "folder", 3, rate=rate))
+    assert reader.frame_rate == pytest.approx(rate, abs=1e-9)
 
 
 @pytest.mark.parametrize("rate", [Fraction(10**400), Fraction(1, 10**400), Fraction(2**31)])

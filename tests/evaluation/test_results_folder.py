@@ -1,13 +1,16 @@
 """A folder of results: a second run replaces the first as a whole, and touches nothing else."""
 
 import errno
+import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from errors import UserError
+from evaluation import results_folder
 from evaluation.report import MeasuredClip, write_report
 from evaluation.results_folder import clip_path, replacing_results
 from file_lock import locked
@@ -218,13 +221,68 @@ def test_names_that_lead_out_of_the_folder_are_ignored(tmp_path, name):
     assert not (output / clip_path("a")).exists()
 
 
-def test_a_name_that_is_not_utf8_is_refused_at_once(tmp_path):
-    name = os.fsdecode(b"caf\xe9")
-    with pytest.raises(
-        UserError, match=r"^clip caf\\udce9: its file name is not UTF-8; rename it$"
-    ):
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        (
+            os.fsdecode(b"caf\xe9"),
+            r"'caf\\udce9' cannot be a name: it has bytes that are not",
+        ),
+        ("../../x", "'../../x' cannot be a name: it begins with a dot"),
+        ("a/b", "'a/b' cannot be a name: it has a slash"),
+        ("n" * 252, "cannot be a name: it has 252 bytes, more than 251"),
+    ],
+)
+def test_a_name_that_no_result_can_have_is_refused_at_once(tmp_path, name, problem):
+    with pytest.raises(UserError, match=rf"^clip .*{problem}.*; rename it$"):
         run(tmp_path / "out", [name])
     assert not (tmp_path / "out").exists()
+
+
+def test_the_longest_name(tmp_path):
+    run(tmp_path / "out", ["n" * 251], saves_frames=True)
+    run(tmp_path / "out", ["a"])
+    assert sorted(path.name for path in (tmp_path / "out" / "clips").iterdir()) == ["a.mp4"]
+
+
+@pytest.mark.parametrize("place", ["clips", "frames", "frames/driving", "frames/driving/a"])
+def test_links_are_not_written_through(tmp_path, place):
+    """A folder of results that a stranger sent, with a link in it."""
+    output = tmp_path / "out"
+    run(output, ["a"], "1", saves_frames=True)
+    outside = tmp_path / "outside"
+    (output / place).rename(outside)
+    (output / place).symlink_to(outside)
+    before = contents(tmp_path)
+    with pytest.raises(UserError, match=f"out/{place}: is a link, and nothing is written through"):
+        run(output, ["a"], "2", saves_frames=True)
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("place", ["clips", "frames/driving", "frames/driving/a"])
+def test_what_lies_behind_a_link_is_not_removed(tmp_path, place):
+    """Such as one that came after the run began, in the place of what an earlier one wrote."""
+    output = tmp_path / "out"
+    run(output, ["a"], "1", saves_frames=True)
+    outside = tmp_path / "outside"
+    (output / place).rename(outside)
+    (output / place).symlink_to(outside)
+    before = contents(outside)
+    results_folder._remove(output, [Path("clips/a.mp4"), Path("frames/driving/a")], [])
+    assert contents(outside) == before
+
+
+def test_an_unfinished_folder_that_is_a_link_is_left_alone(tmp_path):
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    outside = tmp_path / "outside"
+    write(outside / "exchange.json", json.dumps([[["mine"], False]]))
+    output = tmp_path / "out"
+    write(output / "clips" / "mine.mp4", "mine")
+    (output / f".unfinished-{ended.pid}-abc").symlink_to(outside)
+    run(output, ["a"])
+    assert (output / "clips" / "mine.mp4").read_text() == "mine"
+    assert (outside / "exchange.json").exists()
 
 
 @pytest.mark.parametrize("name", ["index.html", "metrics.json", "clips/a.mp4"])

@@ -129,7 +129,7 @@ def test_names_that_no_folder_can_have(tmp_path, name):
     path = tmp_path / "train" / os.fsdecode(name)
     path.parent.mkdir()
     path.touch()
-    with pytest.raises(UserError, match="cannot be the name of a clip") as caught:
+    with pytest.raises(UserError, match="cannot be a name: it has") as caught:
         find(tmp_path)
     assert str(caught.value).isprintable()
 

@@ -15,17 +15,18 @@ import pytest
 from datasets.packed import PackedClips
 from datasets.prepare import folder as prepare_folder
 from datasets.prepare.candidates import Candidate
-from datasets.prepare.convert import Remark, Settings, convert
+from datasets.prepare.convert import ConvertOptions, Remark, convert
 from datasets.prepare.footage import WholeClip
 from errors import UserError
 from tests.datasets.prepare import dying
 from tests.datasets.prepare.files import run
 from tests.datasets.test_deinterlace import KINDS, woven, write_interlaced
+from tests.hostile import write_large_gif
 from tests.media import damage, frame_numbers, write_clip, write_strip
 from tests.runs import REPOSITORY, environment, error_line, wait_until
 
 PROG = "python -m datasets.prepare"
-SETTINGS = Settings("packed", (48, 64), "crop", 95, 1, 2, None, 1)
+SETTINGS = ConvertOptions("packed", (48, 64), "crop", 95, 1, 2, None, 1)
 
 
 def names(output, split):
@@ -107,7 +108,7 @@ def test_a_process_that_dies_while_others_are_sent_for(tmp_path, monkeypatch):
 class Odd:
     source = "odd.mp4"
 
-    def open(self):
+    def open(self, limits=None):
         raise ZeroDivisionError("division by zero")
 
 
@@ -123,7 +124,7 @@ def test_a_clip_that_fails_in_an_unknown_way(tmp_path):
 class TooLarge:
     source = "large.mp4"
 
-    def open(self):
+    def open(self, limits=None):
         raise MemoryError
 
 
@@ -266,6 +267,23 @@ def test_processes_do_without_torch():
     """It takes 300 MB in each of them."""
     code = "import sys, datasets.prepare.__main__; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, env=environment(), check=True)
+
+
+def test_clips_that_are_too_large(tmp_path, capsys):
+    """Rows of the report, until the limit is raised."""
+    write_clip(tmp_path / "clips" / "train" / "a.mp4", 4)
+    write_large_gif(tmp_path / "clips" / "train" / "b.gif", 16000, 16000)
+    assert run(tmp_path / "clips", tmp_path / "out") == 0
+    (row,) = report(tmp_path / "out").values()
+    assert (row["clip"], row["reason"]) == ("b", "cannot be read")
+    assert "frames of 16000 x 16000 pixels" in row["detail"]
+    assert "with --max-pixels" in row["detail"]
+    capsys.readouterr()
+    output = tmp_path / "other"
+    assert run(tmp_path / "clips", output, "--max-pixels", 48 * 64 - 1) == 2
+    assert "none of 2 clips could be used" in error_line(capsys, PROG)
+    assert run(tmp_path / "clips", output, "--max-pixels", 48 * 64) == 0  # no setting of the folder
+    assert names(output, "train") == {"a"}
 
 
 @pytest.mark.parametrize("form", ["packed", "frames"])
