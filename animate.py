@@ -16,15 +16,15 @@ import openmp  # noqa: F401
 import torch
 from tqdm import tqdm
 
-import checkpoint
 from animation.animator import Animator
-from animation.jobs import Done, Job, Wanted, check_outputs, run_job
+from animation.jobs import Job, JobOptions, JobResult, check_outputs, run_job
 from animation.layouts import LAYOUTS
 from animation.movers import ANIMATORS
 from animation.pairs import is_many, list_jobs, read_pairs
 from animation.results import Results, Row
 from animation.settings import Crop, ReferenceFrame, Settings
 from checkpoint import Checkpoint
+from checkpoint_folder import folder_of_run
 from cli import (
     add_device_argument,
     add_max_pixels_argument,
@@ -47,7 +47,7 @@ def main(arguments: argparse.Namespace) -> int:
     path = Path(arguments.checkpoint) if arguments.checkpoint else newest_checkpoint()
     jobs, results = choose_jobs(arguments, path)
     check_outputs(jobs, arguments.audio, save_masks=arguments.save_masks)
-    wanted = read_wishes(arguments)
+    wanted = read_options(arguments)
     animator = Animator.load(
         path,
         arguments.config,
@@ -84,12 +84,20 @@ def choose_jobs(arguments: argparse.Namespace, path: Path) -> tuple[list[Job], R
     has_pairs = arguments.pairs is not None
     if has_pairs and source is not None:
         raise UserError("--pairs names sources and driving clips; leave --source and --driving out")
+    if arguments.allow_outside and not has_pairs:
+        raise UserError("--allow-outside is for --pairs; leave it out")
     if has_pairs or (source is not None and is_many(source, driving)):
         is_video = output is not None and output.suffix and output.suffix in FORMATS.values()
         if output is None or is_video or output.is_file():
             raise UserError("--output: many animations go to a folder; give its name")
         if has_pairs:
-            jobs = read_pairs(Path(arguments.pairs), background, output, suffix)
+            jobs = read_pairs(
+                Path(arguments.pairs),
+                background,
+                output,
+                suffix,
+                allow_outside=arguments.allow_outside,
+            )
         else:
             for option, path in (("source", source), ("driving", driving)):
                 if output.resolve() == Path(path).resolve():
@@ -108,7 +116,7 @@ def choose_jobs(arguments: argparse.Namespace, path: Path) -> tuple[list[Job], R
     if output is None:
         if source is not None:
             raise UserError("--output is missing: out.mp4, or a folder for lossless png frames")
-        output = checkpoint.run_folder(path) / "animation.mp4"
+        output = folder_of_run(path) / "animation.mp4"
     return [Job(source, driving, background, output)], None
 
 
@@ -116,7 +124,7 @@ def run_jobs(
     animator: Animator,
     jobs: Sequence[Job],
     results: Results,
-    wanted: Wanted,
+    wanted: JobOptions,
     *,
     skip_existing: bool,
     debug: bool,
@@ -154,7 +162,7 @@ def run_jobs(
     return 1 if num_failed else 0
 
 
-def run_one(animator: Animator, job: Job, wanted: Wanted) -> Done:
+def run_one(animator: Animator, job: Job, wanted: JobOptions) -> JobResult:
     """With a progress bar."""
     with tqdm(unit="frame", disable=None, leave=False) as bar:
 
@@ -165,7 +173,7 @@ def run_one(animator: Animator, job: Job, wanted: Wanted) -> Done:
         return run_job(animator, job, wanted, tqdm.write, progress)
 
 
-def describe(done: Done, saved: Checkpoint) -> str:
+def describe(done: JobResult, saved: Checkpoint) -> str:
     """A few lines for the console."""
     output = done.output
     sound = "" if output.sound is None else ", with sound"
@@ -177,7 +185,7 @@ def describe(done: Done, saved: Checkpoint) -> str:
     return "\n".join(lines)
 
 
-def describe_row(done: Done) -> Row:
+def describe_row(done: JobResult) -> Row:
     """The cells of results.csv."""
     reference = done.reference
     return {
@@ -189,13 +197,13 @@ def describe_row(done: Done) -> Row:
     }
 
 
-def read_wishes(arguments: argparse.Namespace) -> Wanted:
+def read_options(arguments: argparse.Namespace) -> JobOptions:
     detector = arguments.detector
     start, end = (
         None if text is None else parse_moment(option, text)
         for option, text in (("--start", arguments.start), ("--end", arguments.end))
     )
-    return Wanted(
+    return JobOptions(
         read_settings(arguments),
         layout=arguments.layout,
         show_masks=arguments.show_masks,
@@ -283,6 +291,11 @@ def build_parser() -> argparse.ArgumentParser:
     many = parser.add_argument_group("many at once: folders of sources or clips, or pairs")
     many.add_argument(
         "--pairs", metavar="CSV", help="columns source, driving and, if wanted, background, output"
+    )
+    many.add_argument(
+        "--allow-outside",
+        action="store_true",
+        help="outputs of --pairs may be outside the folder --output",
     )
     many.add_argument("--format", choices=FORMATS, help="of the results (mp4)")
     many.add_argument("--skip-existing", action="store_true", help="leave results that are there")

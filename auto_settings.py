@@ -110,8 +110,8 @@ def _largest_maps(config: Config) -> Shape:
 
 def _agreed(choice: _Choice) -> _Choice:
     """The same in all processes, which may have found differently."""
-    by_rank = distributed.gather((choice.precision, choice.channels_last))
-    precisions, layouts = zip(*by_rank, strict=True)
+    precisions = distributed.gather(choice.precision)
+    layouts = distributed.gather(choice.channels_last)
     if len(set(precisions)) > 1:
         choice = choice._replace(precision="float32", precision_reason="processes differ")
     if len(set(layouts)) > 1:

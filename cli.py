@@ -11,6 +11,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from checkpoint_folder import list_steps
 from datasets.limits import LIMITS, OPTION
 from errors import UserError
 from machine import divide_cores
@@ -142,7 +143,8 @@ def pick_device(name: str, local_rank: int | None = None) -> "torch.device":
 
 def newest_checkpoint() -> Path:
     """The checkpoint written last in any run."""
-    found = sorted(RUNS.glob("*/checkpoints/step-*.pt"), key=lambda path: path.stat().st_mtime)
+    steps = [path for run in RUNS.glob("*/") for path in list_steps(run)]
+    found = sorted(steps, key=lambda path: (path.stat().st_mtime, path))
     if not found:
         raise UserError(
             f"no checkpoint under {RUNS}/: train one with `python train.py --config demo.yaml`, "

@@ -2,16 +2,18 @@
 
 A process that was started alone is rank 0 of 1: there is no process group, and the functions below
 have nothing to do. Tensors on the CPU go over gloo, those on a GPU over NCCL; what is on the host
-anyway (`gather`, `largest`) has a group of its own over gloo, which is more patient.
+anyway (`gather`, `largest`) has a group of its own over gloo, which is more patient. What is no
+tensor goes as JSON: nothing that comes from the network is unpickled, which could run code.
 """
 
+import json
 import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -19,7 +21,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from errors import UserError
-from rendezvous import Place, first_reason, meet, read_place
+from rendezvous import (
+    ProcessPlace,
+    first_reason,
+    is_one_machine,
+    loopback_interface,
+    meet,
+    read_place,
+)
 
 T = TypeVar("T")
 
@@ -28,7 +37,11 @@ T = TypeVar("T")
 _LONGEST_SILENCE = timedelta(hours=2)
 _LONGEST_STEP = timedelta(minutes=10)  # between two exchanges of tensors; also of NCCL's watchdog
 _BUCKET = 2**24  # numbers that are exchanged at a time
+_LONGEST_MESSAGE = 2**30  # bytes of `gather`
 
+
+# What is wrong where a message is none of ours.
+_STRANGER = "another program, or another version of this one, has joined; choose another port"
 
 _host_group: dist.ProcessGroup | None = None  # of gloo alone
 
@@ -66,7 +79,7 @@ def _is_group() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
-# Beginning and end
+# ClipContext and end
 
 
 @contextmanager
@@ -96,9 +109,13 @@ def process_group(patience: float) -> Iterator[None]:
     dist.destroy_process_group()
 
 
-def _join(place: Place, patience: float) -> None:
+def _join(place: ProcessPlace, patience: float) -> None:
     global _host_group
     store = meet(place, patience)
+    if is_one_machine(place) and (interface := loopback_interface()) is not None:
+        # Else both would listen on the network as well.
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+        os.environ.setdefault("NCCL_SOCKET_IFNAME", interface)
     has_nccl = torch.cuda.is_available() and dist.is_nccl_available()
     try:
         dist.init_process_group(
@@ -188,13 +205,43 @@ def _peers() -> Iterator[None]:
 
 
 def gather(value: T) -> list[T]:
-    """The `value` of every process, by rank; anything that can be pickled, on the host."""
+    """The `value` of every process, by rank; on the host.
+
+    Args:
+        value: what JSON can say: text, numbers, lists, dictionaries whose keys are texts.
+
+    Raises:
+        UserError: a process has sent something else.
+    """
     if not _is_group():
         return [value]
-    values: list[T] = [value] * world_size()
+    own = _pack(value)
+    sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(world_size())]
     with _peers():
-        dist.all_gather_object(values, value, group=_host_group)
-    return values
+        dist.all_gather(sizes, torch.tensor([len(own)]), group=_host_group)
+    lengths = [int(size) for size in sizes]
+    if not all(0 < length <= _LONGEST_MESSAGE for length in lengths):
+        raise UserError(f"messages of {lengths} bytes, by rank: {_STRANGER}")
+    padded = torch.zeros(max(lengths), dtype=torch.uint8)
+    padded[: len(own)] = own
+    messages = [torch.zeros_like(padded) for _ in lengths]
+    with _peers():
+        dist.all_gather(messages, padded, group=_host_group)
+    return [
+        _unpack(message[:length], rank)
+        for rank, (message, length) in enumerate(zip(messages, lengths, strict=True))
+    ]
+
+
+def _pack(value: object) -> Tensor:
+    return torch.frombuffer(bytearray(json.dumps(value).encode()), dtype=torch.uint8)
+
+
+def _unpack(message: Tensor, sender: int) -> Any:
+    try:
+        return json.loads(message.numpy().tobytes())
+    except (ValueError, RecursionError):
+        raise UserError(f"rank {sender} has sent what is no JSON: {_STRANGER}") from None
 
 
 def largest(*values: float) -> list[float]:

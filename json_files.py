@@ -14,7 +14,7 @@ MAX_INTEGER: Final = 2**63  # in size; what is counted and measured here is far 
 
 # What plays and records: from a frame a day to the fastest cameras.
 MIN_RATE, MAX_RATE = Fraction(1, 100_000), Fraction(100_000)
-_RATE_DIGITS: Final = 32  # of a frame rate in text: 30000/1001, 29.97
+RATE_DIGITS: Final = 64  # of a frame rate in text: 30000/1001, 29.97
 
 
 class JsonError(ValueError):
@@ -62,7 +62,7 @@ def parse_rate(value: Any) -> Fraction:
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         raise ValueError(f"{value!r:.40} is no frame rate")
     text = str(value)
-    if len(text) > _RATE_DIGITS or "e" in text.lower():  # an exponent says much in few digits
+    if len(text) > RATE_DIGITS or "e" in text.lower():  # an exponent says much in few digits
         raise ValueError(f"{text:.40} is no frame rate")
     try:
         rate = Fraction(text)

@@ -1,6 +1,9 @@
-"""The machine that this process runs on: its cores, and the memory of tensors on the CPU."""
+"""The machine that this process runs on: its cores, the memory of tensors on the CPU, and which
+addresses are its own alone.
+"""
 
 import ctypes
+import ipaddress
 import math
 import os
 import platform
@@ -18,6 +21,16 @@ class Threads(NamedTuple):
 
     num_threads: int
     num_workers: int
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens at `host`, an address or `localhost`; other
+    names may mean another address on another machine.
+    """
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def num_cores() -> int:

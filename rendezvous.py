@@ -4,6 +4,8 @@ torchrun, or whatever else starts them, tells each its place by the environment 
 `_NAMES`.
 """
 
+import errno
+import logging
 import os
 import re
 import socket
@@ -15,12 +17,16 @@ from typing import NamedTuple
 import torch.distributed as dist
 
 from errors import UserError
+from machine import is_loopback
 
 _NAMES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _POLL = 0.05  # seconds
+_LOOPBACK_NAMES = ("lo", "lo0")  # of the interface, on Linux and on macOS
+
+logger = logging.getLogger(__name__)
 
 
-class Place(NamedTuple):
+class ProcessPlace(NamedTuple):
     """Of this process among `size` that were started together, and where rank 0 is to be found."""
 
     rank: int
@@ -29,7 +35,7 @@ class Place(NamedTuple):
     port: int
 
 
-def read_place() -> Place | None:
+def read_place() -> ProcessPlace | None:
     """What the environment says; None: this process is alone.
 
     Raises:
@@ -44,7 +50,7 @@ def read_place() -> Place | None:
             "several processes with torchrun, or unset WORLD_SIZE for one"
         )
     rank, size, _, port = map(_number, ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT"))
-    return Place(rank, size, os.environ["MASTER_ADDR"], port)
+    return ProcessPlace(rank, size, os.environ["MASTER_ADDR"], port)
 
 
 def _number(name: str) -> int:
@@ -57,7 +63,18 @@ def _number(name: str) -> int:
     return int(text)
 
 
-def meet(place: Place, patience: float) -> dist.Store:
+def is_one_machine(place: ProcessPlace) -> bool:
+    """Whether all processes are on this machine, as far as the environment says."""
+    return os.environ.get("LOCAL_WORLD_SIZE") == str(place.size) or is_loopback(place.address)
+
+
+def loopback_interface() -> str | None:
+    """The network interface that only this machine reaches; None: it is not called as usual."""
+    names = [name for _, name in socket.if_nameindex()]
+    return next((name for name in _LOOPBACK_NAMES if name in names), None)
+
+
+def meet(place: ProcessPlace, patience: float) -> dist.Store:
     """A store for this group alone, once all its processes have come.
 
     torchrun's own store outlives a restart, with what processes that are gone have left in it. So
@@ -79,9 +96,10 @@ def meet(place: Place, patience: float) -> dist.Store:
             if place.rank == 0:
                 for other in missing:
                     if store.check([f"name/{other}"]):
-                        store.set(f"call/{store.get(f'name/{other}').decode()}", group)
+                        called = store.get(f"name/{other}").decode(errors="replace")
+                        store.set(f"call/{called}", group)
             elif not group and store.check([f"call/{name}"]):
-                group = store.get(f"call/{name}").decode()
+                group = store.get(f"call/{name}").decode(errors="replace")
                 store.set(f"{group}/{place.rank}", "")
             if group:
                 missing = [r for r in range(1, place.size) if not store.check([f"{group}/{r}"])]
@@ -93,8 +111,8 @@ def meet(place: Place, patience: float) -> dist.Store:
     return dist.PrefixStore(group, store)
 
 
-def _open_store(place: Place, deadline: float) -> dist.Store:
-    """The key-value store of torchrun, or else of rank 0."""
+def _open_store(place: ProcessPlace, deadline: float) -> dist.Store:
+    """The key-value store of torchrun, or else of rank 0, which listens at MASTER_ADDR alone."""
     is_host = place.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     while not is_host:  # torch's own attempts fill the terminal
         try:
@@ -104,17 +122,63 @@ def _open_store(place: Place, deadline: float) -> dist.Store:
             if time.monotonic() > deadline:
                 raise TimeoutError from error
         time.sleep(_POLL)
+    if not is_host:
+        return dist.TCPStore(place.address, place.port, wait_for_workers=False)
     try:
-        return dist.TCPStore(place.address, place.port, is_master=is_host, wait_for_workers=False)
-    except RuntimeError as error:
-        if not is_host:
-            raise
+        listener = _listen(place)
+        return dist.TCPStore(
+            place.address,
+            place.port,
+            is_master=True,
+            wait_for_workers=False,
+            # The store closes it. By itself it would listen at all addresses of this machine.
+            master_listen_fd=None if listener is None else listener.detach(),
+        )
+    except socket.gaierror as error:
         raise UserError(
-            f"MASTER_PORT: {place.port} cannot be opened ({first_reason(error)}); choose another"
+            f"MASTER_ADDR: {place.address} is no address and no known name ({error.strerror}); "
+            "give that of the machine of rank 0"
+        ) from error
+    except (RuntimeError, OSError) as error:
+        reason = first_reason(error) if isinstance(error, RuntimeError) else error.strerror
+        raise UserError(
+            f"MASTER_PORT: {place.port} cannot be opened ({reason}); choose another"
         ) from error
 
 
-def _incomplete(place: Place, missing: Sequence[int], patience: float) -> UserError:
+def _listen(place: ProcessPlace) -> socket.socket | None:
+    """A socket that listens at MASTER_ADDR; None where the others could not reach it there, since
+    the address is not one of this machine, or means this machine alone.
+
+    Raises:
+        OSError: the name is not known, or the port is taken.
+    """
+    found = socket.getaddrinfo(place.address, place.port, type=socket.SOCK_STREAM)
+    # Where a name has addresses of both kinds, some machines may not reach the one of IPv6.
+    found.sort(key=lambda entry: entry[0] != socket.AF_INET)
+    for family, kind, protocol, _, address in found:
+        if is_loopback(str(address[0])) and not is_one_machine(place):
+            continue
+        listener = socket.socket(family, kind, protocol)
+        try:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listener.bind(address)
+            listener.listen()
+        except OSError as error:
+            listener.close()
+            if error.errno != errno.EADDRNOTAVAIL:
+                raise
+        else:
+            return listener
+    logger.warning(
+        "MASTER_ADDR: the other machines cannot reach this one at %s, as it is known here; rank 0 "
+        "listens at all addresses of this machine",
+        place.address,
+    )
+    return None
+
+
+def _incomplete(place: ProcessPlace, missing: Sequence[int], patience: float) -> UserError:
     return UserError(
         f"rank {place.rank}: after {patience:g} s no sign of rank "
         f"{', '.join(map(str, missing))}, of {place.size} processes (MASTER_ADDR and MASTER_PORT: "

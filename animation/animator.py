@@ -30,7 +30,7 @@ from animation.inputs import (
     open_source,
     whole_box,
 )
-from animation.movers import AnimatorName, MotionMover, build_mover, load_model
+from animation.movers import AnimatorName, MotionAnimator, build_animator, load_model
 from animation.reference import is_far, nearest_frame
 from animation.settings import (
     Crop,
@@ -177,7 +177,7 @@ class Animator:
         for clip_name, read in ((driving.name, driving.frames), (str(background), backgrounds)):
             if isinstance(read, HasRemarks):
                 clips[clip_name] = read
-        mover = build_mover(
+        animator = build_animator(
             self.model,
             self.device,
             name,
@@ -188,10 +188,10 @@ class Animator:
         # What reads the clip comes last, when nothing else can be refused.
         driving = self._fit_driving(driving, settings.crop_driving, notes)
         reference = None
-        if isinstance(mover, MotionMover) and mover.motion == "relative":
-            reference, driving = find_reference(mover, source_frame, driving, settings, notes)
+        if isinstance(animator, MotionAnimator) and animator.motion == "relative":
+            reference, driving = find_reference(animator, source_frame, driving, settings, notes)
         return Animation(
-            mover,
+            animator,
             source_frame,
             driving,
             reference=reference,
@@ -271,13 +271,13 @@ class Animator:
 
 
 def find_reference(
-    mover: MotionMover, source: Frame, driving: Driving, settings: Settings, notes: list[str]
+    animator: MotionAnimator, source: Frame, driving: Driving, settings: Settings, notes: list[str]
 ) -> tuple[ReferenceChoice, Driving]:
     """The driving frame that relative motion refers to; `driving`, still from its first frame."""
     wanted = settings.reference_frame
     if wanted == "auto":
         driving.require_repeatable("--reference-frame auto")
-        found = nearest_frame(mover, source, driving.frames, settings.batch_size)
+        found = nearest_frame(animator, source, driving.frames, settings.batch_size)
         notes.append(
             f"reference frame {found.index} of {found.num_frames}: distance {found.distance:.3f} "
             f"to the source (the first frame: {found.first_distance:.3f})"
@@ -298,7 +298,7 @@ def find_reference(
                 f"--reference-frame {index}: {driving.name} has {num_frames} frames, counted from 0"
             )
         frame = after
-    distance = nearest_frame(mover, source, [frame], 1).distance
+    distance = nearest_frame(animator, source, [frame], 1).distance
     if is_far(distance):
         which = "the first driving frame" if index == 0 else f"driving frame {index}"
         notes.append(

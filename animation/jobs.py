@@ -31,7 +31,7 @@ class Job(NamedTuple):
     output: Path
 
 
-class Wanted(NamedTuple):
+class JobOptions(NamedTuple):
     """What all jobs of a run have in common; the fields are options of animate.py.
 
     start, end: of the driving clip, in seconds. detector: measures the results.
@@ -47,7 +47,7 @@ class Wanted(NamedTuple):
     detector: Detector | None = None
 
 
-class Done(NamedTuple):
+class JobResult(NamedTuple):
     """A finished animation. figures: of the detector, if there was one."""
 
     output: Output
@@ -98,10 +98,10 @@ def check_outputs(jobs: Sequence[Job], audio: str, *, save_masks: bool) -> None:
 def run_job(
     animator: Animator,
     job: Job,
-    wanted: Wanted,
+    wanted: JobOptions,
     announce: Callable[[str], object],
     progress: Callable[[int, int | None], object],
-) -> Done:
+) -> JobResult:
     """Make and write one animation.
 
     Args:
@@ -134,7 +134,7 @@ def run_job(
     for note in animation.notes:
         if note not in told:
             announce(note)
-    return Done(
+    return JobResult(
         output,
         num_frames,
         time.perf_counter() - began,
@@ -151,9 +151,9 @@ class _Prepared(NamedTuple):
     sound: Sound | None
 
 
-def _prepare(animator: Animator, job: Job, wanted: Wanted) -> _Prepared:
+def _prepare(animator: Animator, job: Job, wanted: JobOptions) -> _Prepared:
     with_masks = wanted.show_masks or wanted.save_masks
-    if with_masks and "masks" not in animator.model.branches:
+    if with_masks and animator.model.masks is None:
         option = "--show-masks" if wanted.show_masks else "--save-masks"
         raise UserError(
             f"{option}: the checkpoint was trained without the mask branch; leave it out, or train "
@@ -189,7 +189,7 @@ def _prepare(animator: Animator, job: Job, wanted: Wanted) -> _Prepared:
 
 
 def _prepare_test_clips(
-    animator: Animator, job: Job, wanted: Wanted, with_masks: bool
+    animator: Animator, job: Job, wanted: JobOptions, with_masks: bool
 ) -> _Prepared:
     clips = open_test_clips(animator.saved, animator.max_pixels)
     background: Picture | None = job.background

@@ -14,6 +14,7 @@ from datasets.leftovers import own_entries, partition, without_empty_folders
 from datasets.remarks import remark_left_out
 from datasets.video import is_clip, natural_order
 from errors import UserError
+from paths import check_inner_path, refuse_links
 
 _LONGEST_NAME = 200  # bytes; file systems take 255, and while it is written a name is longer
 _COLUMNS = ("source", "driving", "background", "output")  # of a table; two are required
@@ -43,14 +44,24 @@ def list_jobs(
     return _check_names(jobs)
 
 
-def read_pairs(path: Path, background: str | None, output: Path, suffix: str) -> list[Job]:
+def read_pairs(
+    path: Path,
+    background: str | None,
+    output: Path,
+    suffix: str,
+    *,
+    allow_outside: bool = False,
+) -> list[Job]:
     """The jobs of a CSV file with the columns source, driving and, if wanted, background, output.
 
     Names in it are relative to its folder, outputs to the folder `output`. `background` is for
     rows that name none.
 
+    Args:
+        allow_outside: outputs may be in other folders than `output`.
+
     Raises:
-        UserError: names the file, the line and what is missing.
+        UserError: names the file, the line and what is missing or not allowed.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -71,8 +82,13 @@ def read_pairs(path: Path, background: str | None, output: Path, suffix: str) ->
         for column in ("source", "driving"):
             if not line[column]:
                 raise UserError(f"--pairs {path}: line {number} has no {column}")
+        if any("\0" in (line.get(column) or "") for column in _COLUMNS):
+            raise UserError(f"--pairs {path}: line {number} has a name with a NUL character")
         image, clip = path.parent / line["source"], path.parent / line["driving"]
-        name = line.get("output") or _name(image, clip, suffix)
+        given = line.get("output")
+        if given and not allow_outside:
+            _check_inside(output, given, f"--pairs {path}: line {number}")
+        name = given or _name(image, clip, suffix)
         behind = line.get("background") or ""
         if behind and is_file_name(behind):
             behind = os.path.join(path.parent, behind)  # keeps the ./ of ./source
@@ -80,6 +96,18 @@ def read_pairs(path: Path, background: str | None, output: Path, suffix: str) ->
     if not jobs:
         raise UserError(f"--pairs {path}: there is no line below the names of the columns")
     return _check_names(jobs)
+
+
+def _check_inside(output: Path, name: str, place: str) -> None:
+    """Raises UserError where `name` leads out of the folder `output`; says how to allow it."""
+    try:
+        inner = check_inner_path(name)
+        refuse_links(output, inner.parent)
+    except ValueError as error:
+        raise UserError(
+            f"{place}: its output would not be in --output {output}: {error}; name a place in it, "
+            "or add --allow-outside"
+        ) from None
 
 
 def _name(source: Path, driving: Path, suffix: str) -> str:

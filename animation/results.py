@@ -3,6 +3,7 @@
 import csv
 from pathlib import Path
 
+from csv_cells import as_written, protected
 from errors import UserError
 from files import replacing
 
@@ -36,15 +37,14 @@ class Results:
         self.add(row if earlier.get("error") else earlier)
 
     def _write(self) -> None:
-        columns = dict.fromkeys(column for row in self._rows.values() for column in row)
+        columns = [*dict.fromkeys(column for row in self._rows.values() for column in row)]
+        rows = [[row.get(column, "") for column in columns] for row in self._rows.values()]
         # File names may be no text; they come back as they were.
         with (
             replacing(self.path) as temporary,
             temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
         ):
-            writer = csv.DictWriter(file, fieldnames=list(columns), restval="")
-            writer.writeheader()
-            writer.writerows(self._rows.values())
+            csv.writer(file).writerows([*map(protected, row)] for row in (columns, *rows))
 
 
 def _read_rows(path: Path) -> list[Row]:
@@ -54,7 +54,11 @@ def _read_rows(path: Path) -> list[Row]:
         with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
             reader = csv.DictReader(file)
             is_ours = {_KEY, "status"} <= set(reader.fieldnames or ())
-            rows = list(reader)
+            rows = [
+                # Somebody may have cut a row off, or added to it.
+                {as_written(name): as_written(row[name] or "") for name in row if name is not None}
+                for row in reader
+            ]
     except (OSError, csv.Error):
         is_ours = False
     if not is_ours:

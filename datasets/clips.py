@@ -22,7 +22,7 @@ from datasets.video import (
     natural_order,
     open_clip,
 )
-from errors import UserError
+from errors import UserError, ends_all, in_one_line
 from machine import num_cores
 
 LAYOUT = "a clip is a video file, a folder of frames (png, jpg), or a strip of frames in one png"
@@ -234,3 +234,7 @@ def _inspect(source: ClipFolder, index: int) -> _Inspected | VideoError:
         return _Inspected(source.num_frames(index), clip.size, [*clip.remarks])
     except VideoError as error:
         return error
+    except Exception as error:  # one odd file must not end a run over all the others
+        if ends_all(error):
+            raise
+        return VideoError(f"{source.paths[index]}: {in_one_line(error)}")

@@ -7,10 +7,14 @@
 
 Shards, frames.bin and clips.jsonl only ever grow, in this order: a clip counts once its line is
 there. What an interrupted writer left behind the last such line is cut off by the next one.
+
+A pack may come from anybody: every name and number in it is checked when it is read, and a link in
+place of one of its files is never written through.
 """
 
 import json
 import os
+import re
 import shutil
 import tarfile
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,7 +22,7 @@ from contextlib import ExitStack, contextmanager
 from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
-from typing import BinaryIO, NamedTuple, Self
+from typing import IO, Any, NamedTuple, Self
 from zlib import crc32
 
 import numpy as np
@@ -29,6 +33,8 @@ from datasets.container import os_reason
 from datasets.source import Frame
 from errors import UserError
 from files import replacing
+from json_files import parse_json, parse_rate
+from paths import MAX_TEXT, check_name, open_to_write
 
 FORMAT = 1
 PACK, CLIPS, FRAMES = "pack.json", "clips.jsonl", "frames.bin"
@@ -38,6 +44,10 @@ PACK_AGAIN = "copy the folder again, or remove it and prepare the clips again"
 # Where the JPEG file of a frame begins in its shard, its bytes, and their CRC-32.
 FRAME = np.dtype([("offset", "<u8"), ("size", "<u4"), ("crc", "<u4")])
 FrameTable = NDArray[np.void]  # of FRAME
+
+_SHARD = re.compile(r"\d{5,9}\.tar")
+_MAX_SIDE = 65500  # pixels, of a JPEG file
+_LARGEST = 2**63  # of a file, in bytes
 
 
 class PackedClip(NamedTuple):
@@ -68,32 +78,94 @@ def read_pack(folder: Path) -> Pack:
     """The header and the clips of a pack; a last line that was not written to its end is left out.
 
     Raises:
-        UserError: a file is missing or damaged, or of another format.
+        UserError: a file is missing or damaged, of another format, or has a name or a number in it
+            that cannot be right.
     """
     path = folder / PACK
     try:
-        header = json.loads(path.read_text(encoding="utf-8"))
-        if header["format"] != FORMAT:
-            raise UserError(
-                f"{path}: format {header['format']}, this version reads {FORMAT}; {PACK_AGAIN}"
-            )
-        height, width = header["image_size"]
-        shards = header.get("shards")
+        image_size, shards = _parse_header(path, parse_json(_read_plain_file(path)))
         path = folder / CLIPS
-        content = b"" if shards is None and not path.exists() else path.read_bytes()
-        clips = [_parse(line) for line in content.split(b"\n")[:-1]]
+        content = b"" if shards is None and not path.exists() else _read_plain_file(path)
     except OSError as error:
         raise UserError(f"{path}: {os_reason(error)}; {PACK_AGAIN}") from None
     except UserError:
         raise
-    except (ValueError, TypeError, KeyError, ZeroDivisionError):
+    except (ValueError, TypeError, KeyError, ArithmeticError):
         raise UserError(f"{path}: damaged; {PACK_AGAIN}") from None
-    return Pack((height, width), shards, clips)
+    clips = []
+    for number, line in enumerate(content.split(b"\n")[:-1], 1):
+        try:
+            clips.append(_parse_clip(parse_json(line)))
+        except ValueError as error:
+            raise UserError(f"{path}: damaged; line {number}: {error}; {PACK_AGAIN}") from None
+    _check_places(path, clips, shards)
+    return Pack(image_size, shards, clips)
 
 
-def _parse(line: bytes) -> PackedClip:
-    clip = PackedClip(**json.loads(line.decode("utf-8")))
-    return clip._replace(frame_rate=Fraction(clip.frame_rate))
+def _read_plain_file(path: Path) -> bytes:
+    """Without waiting for a pipe, or reading a device that never ends."""
+    if path.exists() and not path.is_file():
+        raise UserError(f"{path}: is no plain file; {PACK_AGAIN}")
+    return path.read_bytes()
+
+
+def _parse_header(path: Path, header: Any) -> tuple[tuple[int, int], dict[str, int] | None]:
+    """The image size, and the shards of a finished pack with their sizes."""
+    if header["format"] != FORMAT:
+        raise UserError(
+            f"{path}: format {header['format']}, this version reads {FORMAT}; {PACK_AGAIN}"
+        )
+    height, width = header["image_size"]
+    shards = header.get("shards")
+    sizes = {} if shards is None else dict(shards)
+    if not (_is_count(height, _MAX_SIDE) and _is_count(width, _MAX_SIDE)):
+        raise ValueError
+    if not all(_SHARD.fullmatch(name) and _is_count(size) for name, size in sizes.items()):
+        raise ValueError
+    return (height, width), None if shards is None else sizes
+
+
+def _parse_clip(found: Any) -> PackedClip:
+    """A line of clips.jsonl.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if not isinstance(found, dict) or found.keys() != set(PackedClip._fields):
+        raise ValueError(f"it has not the fields {', '.join(PackedClip._fields)}")
+    clip = PackedClip(**found)
+    check_name(clip.name, MAX_TEXT)
+    if not (isinstance(clip.shard, str) and _SHARD.fullmatch(clip.shard)):
+        raise ValueError("its shard is not named as 00000.tar")
+    if not (_is_count(clip.num_frames) and _is_count(clip.end) and isinstance(clip.source, str)):
+        raise ValueError(f"num_frames, end or source of {clip.name} cannot be right")
+    try:
+        return clip._replace(frame_rate=parse_rate(clip.frame_rate))
+    except ValueError as error:
+        raise ValueError(f"frame_rate of {clip.name}: {error}") from None
+
+
+def _is_count(number: object, largest: int = _LARGEST) -> bool:
+    """Whether it is a whole number, from 1 on."""
+    return isinstance(number, int) and not isinstance(number, bool) and 1 <= number <= largest
+
+
+def _check_places(path: Path, clips: list[PackedClip], shards: Mapping[str, int] | None) -> None:
+    """Make sure that no clip is there twice, and that each lies behind the one before it, in a
+    shard that is there and as long.
+    """
+    names = {clip.name for clip in clips}
+    ends: dict[str, int] = {}
+    for clip in clips:
+        begin = ends.get(clip.shard, 0)
+        size = _LARGEST if shards is None else shards.get(clip.shard, 0)
+        if not begin < clip.end <= size or clip.name not in names:
+            raise UserError(
+                f"{path}: damaged; {clip.name} is there twice, or ends at byte {clip.end} of "
+                f"{clip.shard}, which cannot be right; {PACK_AGAIN}"
+            )
+        names.remove(clip.name)
+        ends[clip.shard] = clip.end
 
 
 def write_fragment(path: Path, name: str, frames: Iterable[Frame], quality: int) -> FrameTable:
@@ -101,9 +173,12 @@ def write_fragment(path: Path, name: str, frames: Iterable[Frame], quality: int)
 
     JPEG with colour at full resolution. Huffman tables of each frame's own would save 5%, but
     Pillow fails to make them where a frame has many details.
+
+    Raises:
+        UserError: there is something else than a plain file of this name.
     """
     table = []
-    with path.open("wb") as file:
+    with open_to_write(path, "wb") as file:
         for number, frame in enumerate(frames):
             buffer = BytesIO()
             Image.fromarray(frame).save(buffer, "jpeg", quality=quality, subsampling="4:4:4")
@@ -204,6 +279,12 @@ class PackWriter:
         """Open the files that grow, cut to what the clips so far take."""
         if self._is_open:
             return
+        shard, end = self._clips_end()
+        for name in () if is_pack(self.folder) else (CLIPS, FRAMES, shard):
+            if (self.folder / name).exists():
+                raise UserError(
+                    f"{self.folder}: holds {name}, which no earlier run wrote; move it away"
+                )
         self._write_header({})
         self._is_finished = False
         num_frames = sum(clip.num_frames for clip in self.clips)
@@ -213,7 +294,6 @@ class PackWriter:
         self._frames = self._files.enter_context(
             _cut(self.folder / FRAMES, num_frames * FRAME.itemsize)
         )
-        shard, end = self._clips_end()
         _cut(self.folder / shard, end).close()
         self._is_open = True
 
@@ -222,7 +302,7 @@ class PackWriter:
         return (self.clips[-1].shard, self.clips[-1].end) if self.clips else ("00000.tar", 0)
 
     def _end_shard(self, name: str) -> None:
-        with (self.folder / name).open("ab") as shard:
+        with open_to_write(self.folder / name, "ab") as shard:
             shard.write(bytes(2 * tarfile.BLOCKSIZE))  # the mark at the end of an archive
 
     def _write_header(self, more: Mapping[str, object]) -> None:
@@ -244,13 +324,13 @@ def _num_bytes(table: FrameTable) -> int:
     return end + -end % tarfile.BLOCKSIZE
 
 
-def _cut(path: Path, num_bytes: int) -> BinaryIO:
+def _cut(path: Path, num_bytes: int) -> IO[bytes]:
     """Open `path`, made if `num_bytes` is 0, behind its first `num_bytes`; drop what follows.
 
     Raises:
-        UserError: it has fewer.
+        UserError: it has fewer, or is no plain file.
     """
-    file = path.open("r+b" if num_bytes else "wb")
+    file = open_to_write(path, "r+b" if num_bytes else "wb")
     if file.seek(0, os.SEEK_END) < num_bytes:
         file.close()
         raise UserError(f"{path}: shorter than {CLIPS} says; {PACK_AGAIN}")

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from fractions import Fraction
 from io import BytesIO
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, BinaryIO
 from zlib import crc32
@@ -50,11 +51,12 @@ class PackedClips:
                 f"{self.folder}: packing ended early, after {len(pack.clips)} clips; start the "
                 "same `python -m datasets.prepare` again, it continues"
             )
-        begins = np.cumsum([0, *(clip.num_frames for clip in pack.clips)]).tolist()
+        begins = [0, *accumulate(clip.num_frames for clip in pack.clips)]
         _check_sizes(self.folder, {**pack.shards, FRAMES: begins[-1] * FRAME.itemsize})
         order = sorted(range(len(pack.clips)), key=lambda i: natural_order(pack.clips[i].name))
         height, width = self.packed_size = pack.image_size
         check_pixels(self.folder, width, height, limits.picture, "frames")
+        self._shard_bytes = pack.shards
         self.packed = [pack.clips[i] for i in order]
         self.clips = with_identities([clip.name for clip in self.packed], id_sampling, self.folder)
         self._begins = [begins[i] for i in order]  # of each clip's frames in the table
@@ -102,6 +104,8 @@ class PackedClips:
             self._table = np.memmap(self.folder / FRAMES, FRAME, mode="r")
         offset, size, checksum = self._table[self._begins[index] + frame].item()
         path = self.folder / clip.shard
+        if offset + size > self._shard_bytes[clip.shard]:  # before so many bytes are asked for
+            raise VideoError(f"{path}: too short for frame {frame} of {clip.name}; {PACK_AGAIN}")
         try:
             shard = self._shards.get(clip.shard)
             if shard is None:  # of threads that come here together, the first one's file is kept
@@ -127,7 +131,21 @@ class PackedClips:
         )
 
     def _decode(self, index: int, frame: int) -> Frame:
-        return np.asarray(Image.open(BytesIO(self.jpeg(index, frame)), formats=("JPEG",)))
+        """Of the size that the pack states, or not at all."""
+        problem = ""
+        try:
+            with Image.open(BytesIO(self.jpeg(index, frame)), formats=("JPEG",)) as image:
+                if image.size == self.packed_size[::-1] and image.mode == "RGB":
+                    return np.asarray(image)
+                problem = f"{image.width} x {image.height}, {image.mode}"
+        except VideoError:
+            raise
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+            problem = str(error)
+        raise VideoError(
+            f"{self.folder}: frame {frame} of {self.packed[index].name} is no picture of "
+            f"{self.packed_size[1]} x {self.packed_size[0]} pixels ({problem}); {PACK_AGAIN}"
+        )
 
 
 def _check_sizes(folder: Path, expected: Mapping[str, int]) -> None:

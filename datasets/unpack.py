@@ -19,6 +19,7 @@ from datasets.packed import PackedClips
 from datasets.video import natural_order
 from datasets.video_writer import VideoWriter
 from errors import UserError
+from paths import printable
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -55,7 +56,7 @@ def _list(folder: Path) -> Iterator[str]:
     pack = read_pack(folder)
     for clip in sorted(pack.clips, key=lambda clip: natural_order(clip.name)):
         seconds = float(clip.num_frames / clip.frame_rate)
-        yield f"{clip.name}  {clip.num_frames} frames  {seconds:.1f} s  {clip.source}"
+        yield f"{clip.name}  {clip.num_frames} frames  {seconds:.1f} s  {printable(clip.source)}"
     if pack.shards is None:
         yield f"{folder}: {len(pack.clips)} clips so far; packing has not finished"
     else:

@@ -1,13 +1,11 @@
 """From the options of reconstruct.py to what is measured."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from animation.movers import AnimatorName
-from branches.masks import MaskBranch
-from branches.motion import MotionBranch
 from datasets.images import Fit
 from datasets.limits import LIMITS, Limits
 from datasets.source import ClipSource
@@ -116,8 +114,8 @@ def _add_detector(plan: Plan, name: str, device: torch.device) -> None:
 
 
 def _model_regions(model: Model, animator: AnimatorName, origin: str) -> Regions:
-    branch: Any = model.branches[animator]
-    if isinstance(branch, MotionBranch):
-        return MotionRegions(branch, origin)
-    assert isinstance(branch, MaskBranch), "an animator of a reconstruction"
-    return MaskRegions(branch, model.mask_threshold, origin)
+    if animator == "motion":
+        assert model.motion is not None, "it animates"
+        return MotionRegions(model.motion, origin)
+    assert model.masks is not None, "it animates"
+    return MaskRegions(model.masks, model.mask_threshold, origin)

@@ -1,5 +1,6 @@
 """Two evaluations side by side, paired frame by frame."""
 
+import csv
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -66,7 +67,9 @@ def read_evaluation(folder: Path) -> Evaluation:
         about = read_json(folder / SUMMARY_FILE)
         metrics = frozenset(about["metrics"])
         clips = {clip.name: clip for clip in read_frames(folder)}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except UserError as error:
+        raise UserError(f"--compare {error}") from None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, csv.Error) as error:
         raise UserError(
             f"--compare {folder}: no metrics.json and frames.csv of an evaluation in it; give two "
             "folders that reconstruct.py wrote"

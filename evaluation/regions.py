@@ -18,7 +18,6 @@ from datasets.video import CONTAINER_SUFFIXES, VideoReader, open_clip
 from errors import UserError
 from metrics.detectors.detector import Description, RegionFinder
 from modules.geometry import resize
-from modules.keypoint_transfer import expand_keypoints
 from visualization import to_uint8
 
 BACKGROUND_WEIGHT = 0.5  # of dense motion; below it, the keypoints move a pixel: the figure
@@ -74,14 +73,11 @@ class MotionRegions:
 
     def start(self, name: str, source: Tensor) -> Callable[[Tensor], Tensor]:
         """See `Regions.start`."""
-        source_keypoints = self._branch.keypoint_detector(source)
+        source_keypoints = self._branch.detect(source)
 
         def find(driving: Tensor) -> Tensor:
-            motion = self._branch.dense_motion(
-                source.expand_as(driving),
-                expand_keypoints(source_keypoints, len(driving)),
-                self._branch.keypoint_detector(driving),
-            )
+            keypoints = self._branch.detect(driving)
+            motion = self._branch.estimate_motion(source, source_keypoints, keypoints)
             weight = resize(motion.motion_weights[:, :1], (driving.shape[-2], driving.shape[-1]))
             return weight < BACKGROUND_WEIGHT
 

@@ -10,9 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from csv_cells import as_written, protected
+from errors import UserError
 from evaluation.names import BASELINE, METRICS
 from files import replacing
 from metrics.intervals import Interval, clip_means, over_clips, over_frames
+from paths import check_name
 
 SUMMARY_FILE = "metrics.json"
 CLIPS_FILE = "metrics.csv"
@@ -106,7 +109,7 @@ def _write_rows(path: Path, header: Sequence[str], rows: Sequence[Sequence[Any]]
 
 def _field(value: str | int | float) -> str:
     if not isinstance(value, float):
-        return str(value)
+        return protected(str(value))
     return "" if math.isnan(value) else f"{value:{_PRECISION}}"
 
 
@@ -119,11 +122,21 @@ def _short(interval: Interval) -> dict[str, float | int | None]:
 
 
 def read_frames(folder: Path) -> list[MeasuredClip]:
-    """The clips of an evaluation from its frames.csv."""
+    """The clips of an evaluation from its frames.csv.
+
+    Raises:
+        UserError: a clip has a name that none can have.
+        OSError, ValueError, KeyError, TypeError, csv.Error: there is none, or it is damaged.
+    """
     rows: dict[str, list[dict[str, str]]] = {}
     with (folder / FRAMES_FILE).open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            rows.setdefault(row["clip"], []).append(row)
+            rows.setdefault(as_written(row["clip"]), []).append(row)
+    for name in rows:
+        try:
+            check_name(name)
+        except ValueError as error:
+            raise UserError(f"{folder / FRAMES_FILE}: clip {error}; evaluate once more") from None
     return [
         MeasuredClip(
             name,

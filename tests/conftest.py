@@ -23,10 +23,12 @@ def few_threads():
     torch.set_num_threads(1)
 
 
-@pytest.fixture(autouse=True)
-def slow_half_precision(monkeypatch):
-    """`auto` means float32 on whatever machine the tests run."""
-    monkeypatch.setattr(speed_trial, "half_precision_ratio", lambda *_: 20.0)
+@pytest.fixture(autouse=True, scope="session")
+def slow_half_precision():
+    """`auto` means float32 on whatever machine the tests run, for fixtures of modules too."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(speed_trial, "half_precision_ratio", lambda *_: 20.0)
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

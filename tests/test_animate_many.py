@@ -271,6 +271,62 @@ def test_pairs(place, run):
     assert [row["background"] for row in rows()] == ["", "#00ff00"]
 
 
+@pytest.mark.parametrize(
+    ("output", "problem"),
+    [
+        ("../a.gif", "'..' cannot be a name"),
+        ("sub/../../a.gif", "'..' cannot be a name"),
+        ("/tmp/a.gif", "'/tmp/a.gif' is absolute"),
+        (".hidden.gif", "'.hidden.gif' cannot be a name: it begins with a dot"),
+        ("link/a.gif", "out/link: is a link"),
+    ],
+)
+def test_pairs_stay_in_their_folder(place, run, capsys, output, problem):
+    outside = place / "outside"
+    outside.mkdir()
+    (place / "out").mkdir()
+    (place / "out" / "link").symlink_to(outside)
+    (place / "pairs.csv").write_text(
+        f"source,driving,output\nsources/a.png,clips/one.mp4,{output}\n"
+    )
+    assert run("--pairs", "pairs.csv", "--output", "out") == 2
+    line = error_line(capsys, "animate.py")
+    assert "--pairs pairs.csv: line 2: its output would not be in --output out: " in line
+    assert line.endswith("; name a place in it, or add --allow-outside")
+    assert problem in line
+    assert [path.name for path in (place / "out").iterdir()] == ["link"]
+    assert not list(outside.iterdir())
+
+
+def test_pairs_that_may_leave_their_folder(place, run):
+    (place / "outside").mkdir()
+    (place / "pairs.csv").write_text(
+        "source,driving,output\n"
+        "sources/a.png,clips/one.mp4,../outside/a.gif\n"
+        f"{place}/sources/b.jpg,clips/one.mp4,{place}/outside/b.gif\n"
+        "sources/a.png,clips/one.mp4,sub/a.gif\n"
+    )
+    assert run("--pairs", "pairs.csv", "--output", "out", "--allow-outside") == 0
+    assert sorted(path.name for path in (place / "outside").iterdir()) == ["a.gif", "b.gif"]
+    assert open_clip("out/sub/a.gif").num_frames == 4
+
+
+def test_names_are_no_formulas(place, run):
+    """In the table of results; a later run finds them all the same."""
+    (place / "sources" / "a.png").rename(place / "=1+1.png")
+    inputs = ("--source", "=1+1.png", "--driving", "clips", "--output", "=out", "--format", "gif")
+    assert run(*inputs) == 0
+    first, second = rows("=out")
+    assert first["source"] == second["source"] == "'=1+1.png"
+    assert first["output"] == "'=out/=1+1--one.gif"
+    assert first["num_frames"] == "4"
+    (place / "=out" / "=1+1--one.gif").unlink()
+    assert run(*inputs, "--skip-existing") == 0
+    after = rows("=out")
+    assert len(after) == 2
+    assert after[1] == second
+
+
 def test_folders_of_frames(place, run):
     inputs = ("--source", "sources", "--driving", "clips/two", "--output", "out")
     assert run(*inputs, "--format", "png") == 0
@@ -288,6 +344,8 @@ def test_folders_of_frames(place, run):
         ("--pairs head.csv --output out", "--pairs head.csv: there is no line below the names"),
         ("--pairs names.csv --output out", "--pairs names.csv: its columns are source, drive; the"),
         ("--pairs hole.csv --output out", "--pairs hole.csv: line 3 has no driving"),
+        ("--pairs nul.csv --output out", "--pairs nul.csv: line 2 has a name with a NUL character"),
+        ("--allow-outside", "--allow-outside is for --pairs; leave it out"),
         ("--pairs twice.csv --output out", "out/a--one.mp4: 2 animations would have this name"),
         ("--pairs twice.csv --source a.png --driving b", "--pairs names sources and driving clips"),
         ("--source empty --driving clips --output out", "--source empty: no images (png, jpg) in"),
@@ -323,6 +381,7 @@ def test_bad_input(place, run, capsys, arguments, expected):
         "head": "source,driving\n",
         "names": "source,drive\na,b\n",
         "hole": "source,driving\na.png,one.mp4\na.png,\n",
+        "nul": "source,driving\na.png\0,one.mp4\n",
         "self": "source,driving,output\nsources/a.png,clips/one.mp4,one.mp4\n"
         "sources/a.png,one.mp4,b.mp4\n",
         "masks": "source,driving,output\nsources/a.png,clips/one.mp4,a.mp4\n"

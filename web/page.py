@@ -10,15 +10,15 @@ from typing import Any
 import gradio as gr
 
 from animation.animator import Animator
-from animation.jobs import Done, Job, run_job
+from animation.jobs import Job, JobResult, run_job
 from errors import in_one_line
 from web.choices import (
     BackgroundKind,
-    Choices,
+    FormValues,
     explain,
-    find_offer,
+    find_capabilities,
     read_job,
-    read_wishes,
+    read_options,
 )
 
 STYLE = Path(__file__).with_suffix(".css")
@@ -62,10 +62,10 @@ class Page:
         saved = animator.saved
         self._debug = debug
         self._animator = animator
-        self._offer = find_offer(animator.model.branches, saved.untrained, saved.age)
+        self._capabilities = find_capabilities(animator.model.branches, saved.untrained, saved.age)
         self._stopped: set[str | None] = set()  # sessions whose animation shall end
         self._closing = threading.Event()  # all shall end
-        self._controls: dict[str, Any] = {}  # by the fields of Choices
+        self._controls: dict[str, Any] = {}  # by the fields of FormValues
         height, width = animator.size
         with gr.Blocks(
             title="Image animation",
@@ -95,7 +95,7 @@ class Page:
                     self._notes = gr.Textbox(visible=False, interactive=False)
                     self._download = gr.DownloadButton("Download", visible=False)
             model = f"Model: `{saved.path}`, {saved.age}, {width} x {height} pixels."
-            gr.Markdown(" ".join((model, *self._offer.notes)))
+            gr.Markdown(" ".join((model, *self._capabilities.notes)))
             self._connect()
 
     def close(self) -> None:
@@ -110,11 +110,11 @@ class Page:
             controls["source"] = add_image("Source image", INPUT_HEIGHT)
         with gr.Column(min_width=MIN_COLUMN):
             controls["driving"] = add_video("Driving clip", INPUT_HEIGHT)
-        with gr.Column(min_width=MIN_COLUMN, visible=self._offer.has_cutting):
+        with gr.Column(min_width=MIN_COLUMN, visible=self._capabilities.has_cutting):
             kinds = [
                 (label, kind)
                 for kind, label in BACKGROUNDS.items()
-                if kind != "source" or self._offer.has_painting
+                if kind != "source" or self._capabilities.has_painting
             ]
             controls["background"] = gr.Dropdown(kinds, value="none", label="Background")
             controls["background_image"] = add_image("Image", BACKGROUND_HEIGHT, visible=False)
@@ -131,7 +131,7 @@ class Page:
     def _add_options(self) -> None:
         """On motion, on what is taken of the pictures, on what is written."""
         controls = self._controls
-        animators = self._offer.animators
+        animators = self._capabilities.animators
         has_motion = animators[0] == "motion"
         with gr.Row():
             with gr.Column(min_width=MIN_COLUMN):
@@ -235,7 +235,7 @@ class Page:
     def _show_background(self, kind: BackgroundKind) -> list[Any]:
         """What else there is to choose for this kind of background."""
         shown = [kind == other for other in ("image", "clip", "colour")]
-        is_painted = kind in ("image", "clip", "source") and self._offer.has_painting
+        is_painted = kind in ("image", "clip", "source") and self._capabilities.has_painting
         return [gr.update(visible=visible) for visible in (*shown, is_painted, is_painted)]
 
     def _show_motion(self, animator: str, motion: str) -> list[Any]:
@@ -272,7 +272,7 @@ class Page:
         It yields instead of returning because Gradio takes a copy of the result before it goes on:
         then ours is removed.
         """
-        choices = Choices(**{name: values[control] for name, control in self._controls.items()})
+        choices = FormValues(**{name: values[control] for name, control in self._controls.items()})
 
         def show(num_done: int, num_frames: int | None) -> None:
             if self._closing.is_set() or request.session_hash in self._stopped:
@@ -287,7 +287,11 @@ class Page:
                 progress(0, desc="reading")
                 show(0, None)
                 done = run_job(
-                    self._animator, job, read_wishes(choices, self._offer), notes.append, show
+                    self._animator,
+                    job,
+                    read_options(choices, self._capabilities),
+                    notes.append,
+                    show,
                 )
             except Stopped:
                 yield self._show_message("Stopped", "There is no result.")
@@ -318,7 +322,7 @@ class Page:
         }
 
 
-def describe(done: Done) -> str:
+def describe(done: JobResult) -> str:
     sound = "" if done.output.sound is None else ", with sound"
     return f"{done.output.path.name}: {done.num_frames} frames{sound}, in {done.seconds:.1f} s"
 

@@ -21,7 +21,7 @@ from cli import add_max_pixels_argument, end_on_sigterm, positive_int, run_entry
 from datasets.container import os_reason
 from datasets.limits import chosen_limits
 from datasets.prepare.candidates import Candidate, find_clips, in_splits
-from datasets.prepare.convert import Settings
+from datasets.prepare.convert import ConvertOptions
 from datasets.prepare.folder import claimed, finished_clips, note_settings, prepare
 from datasets.prepare.splits import assign_splits, note_drawn, read_drawn, shared_identities
 from errors import UserError
@@ -45,7 +45,7 @@ def main(arguments: argparse.Namespace) -> None:
         )
     if metadata is not None and arguments.fit == "pad":
         raise UserError("--fit pad: boxes of --metadata are widened, never padded; leave it out")
-    settings = Settings(
+    settings = ConvertOptions(
         format=arguments.format,
         image_size=arguments.image_size,
         fit=arguments.fit,

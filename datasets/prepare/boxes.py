@@ -26,7 +26,6 @@ picture repeats its edge.
 """
 
 import csv
-import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
@@ -40,6 +39,7 @@ from datasets.crops import Box
 from datasets.prepare.footage import BoxedClip, Footage, Region, Unreadable
 from datasets.video import CONTAINER_SUFFIXES
 from errors import UserError
+from paths import MAX_TEXT, check_name
 
 PARTITIONS = {"train": "train", "dev": "train", "test": "test", "val": "test"}
 REQUIRED = ("video_id", "start", "end", "bbox")
@@ -60,15 +60,6 @@ class Listed(NamedTuple):
 
 
 Files = dict[str, list[Path]]  # videos by their names without suffix
-
-
-def check_name(name: str) -> None:
-    """Raises ValueError where `name` cannot be that of a file in any folder."""
-    if not name or name.startswith(".") or re.search(r"[/\\\x00-\x1f\x7f\ud800-\udfff]", name):
-        raise ValueError(
-            f"{name!a} cannot be the name of a clip: it begins with a dot, or has a slash, a "
-            "control character, or bytes that are not UTF-8"
-        )
 
 
 def read_boxes(metadata: Path, videos: Path) -> list[Listed]:
@@ -172,7 +163,7 @@ def _parse_row(row: Mapping[str, str | None], files: Files) -> Listed:
     video, *rest = video_id.split("#")
     parts = [row.get("person_id") or "", *reversed(rest), video, f"{start:06d}", f"{end:06d}"]
     name = "#".join(part for part in parts if part)
-    check_name(name)
+    check_name(name, MAX_TEXT)
     region = Region(Box(left, top, right - left, bottom - top), size)
     footage = _footage(files, video, (start, end), rate, region)
     return Listed(name, PARTITIONS[partition] if partition else None, footage)

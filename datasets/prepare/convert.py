@@ -22,12 +22,12 @@ from datasets.source import Frame
 from datasets.video_file import VideoFile
 from datasets.video_writer import VideoWriter
 from errors import UserError, ends_all, in_one_line
+from paths import MAX_NAME
 
 Format = Literal["packed", "frames"]
-MAX_NAME = 255  # bytes of a folder's name
 
 
-class Settings(NamedTuple):
+class ConvertOptions(NamedTuple):
     """What decides how prepared clips look; the same for all clips of a folder."""
 
     format: Format
@@ -68,7 +68,7 @@ class Outcome(NamedTuple):
     traceback: str | None = None
 
 
-def convert(candidate: Candidate, settings: Settings, target: Path) -> Outcome:
+def convert(candidate: Candidate, settings: ConvertOptions, target: Path) -> Outcome:
     """Write a clip to `target`: a part of a shard, or a folder of frames.
 
     A damaged clip is used as far as it goes; one that fails in any other way is rejected.
@@ -91,7 +91,7 @@ def _rejected(candidate: Candidate, reason: str, detail: str) -> Outcome:
     return Outcome(None, Remark(split, name, "rejected", reason, detail, footage.source))
 
 
-def _convert(candidate: Candidate, settings: Settings, target: Path) -> Outcome:
+def _convert(candidate: Candidate, settings: ConvertOptions, target: Path) -> Outcome:
     split, name, footage = candidate
     rejected = partial(_rejected, candidate)
     if settings.format == "frames" and len(name.encode()) > MAX_NAME:
@@ -139,7 +139,11 @@ def _convert(candidate: Candidate, settings: Settings, target: Path) -> Outcome:
 
 
 def _write(
-    name: str, pictures: Iterator[Frame], frame_rate: Fraction, settings: Settings, target: Path
+    name: str,
+    pictures: Iterator[Frame],
+    frame_rate: Fraction,
+    settings: ConvertOptions,
+    target: Path,
 ) -> Converted:
     if settings.format == "packed":
         try:
@@ -155,7 +159,7 @@ def _write(
     return Converted(num_frames, frame_rate, None)
 
 
-def _fit(frame: Frame, region: Region | None, settings: Settings) -> Frame:
+def _fit(frame: Frame, region: Region | None, settings: ConvertOptions) -> Frame:
     height, width = frame.shape[:2]
     if region is None:
         return fit_frames(frame[None], settings.image_size, settings.fit)[0]

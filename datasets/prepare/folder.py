@@ -1,10 +1,11 @@
 """From candidates to a prepared folder: all cores, one order, nothing done twice."""
 
 import csv
-import fcntl
 import json
 import multiprocessing
 import os
+import re
+import secrets
 import shutil
 import signal
 import sys
@@ -19,21 +20,26 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
+from csv_cells import as_written, protected
 from datasets.container import os_reason
 from datasets.leftovers import own_entries
-from datasets.pack_writer import PackWriter, is_pack, read_pack
+from datasets.pack_writer import PACK, PackWriter, is_pack, read_pack
 from datasets.prepare.candidates import Candidate
-from datasets.prepare.convert import Outcome, Remark, Settings, convert
-from datasets.prepare.splits import SPLITS
+from datasets.prepare.convert import ConvertOptions, Outcome, Remark, convert
+from datasets.prepare.splits import DRAWN, SPLITS
 from errors import UserError
-from files import replacing
+from file_lock import locked
+from files import remove_leftovers, replacing
 from json_files import read_json
+from paths import open_to_write, refuse_links
 
 PREPARED, REPORT = "prepared.json", "report.csv"
+# Of a clip while it is written; earlier versions put a process id in place of the 16 digits.
+_UNFINISHED = r"\.(?:[0-9a-f]{16}|\d{1,10})-\d+\.tmp"
 AHEAD = 2  # clips waiting for each process, so that none waits for a clip
 
 
-class Summary(NamedTuple):
+class ConversionSummary(NamedTuple):
     """What one run did."""
 
     num_earlier: int  # clips that an earlier run had finished
@@ -64,26 +70,23 @@ def claimed(output: Path, settings: Mapping[str, object]) -> Iterator[None]:
             something else.
     """
     path = output / PREPARED
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        strangers = [entry.name for entry in own_entries(output)]
-        if strangers and not path.exists():
-            raise UserError(
-                f"{output}: holds {min(strangers)}, which no earlier run wrote; choose another "
-                "--output, or an empty folder"
-            )
-        lock = (output / ".lock").open("w")
-    except OSError as error:
-        raise UserError(f"{output}: cannot be written: {os_reason(error)}") from None
-    with lock:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            output.mkdir(parents=True, exist_ok=True)
+            strangers = [entry.name for entry in own_entries(output)]
+            if strangers and not path.exists():
+                raise UserError(
+                    f"{output}: holds {min(strangers)}, which no earlier run wrote; choose another "
+                    "--output, or an empty folder"
+                )
+            stack.enter_context(locked(output / ".lock"))
         except BlockingIOError:
             raise UserError(f"{output}: another run is preparing clips into it") from None
-        except OSError:  # a file system without locks
-            pass
+        except OSError as error:
+            raise UserError(f"{output}: cannot be written: {os_reason(error)}") from None
         if path.exists() and finished_clips(output):
             _check_settings(path, settings)
+        remove_leftovers(output, "|".join(map(re.escape, (PREPARED, DRAWN, REPORT))))
         yield
 
 
@@ -97,7 +100,7 @@ def _check_settings(path: Path, settings: Mapping[str, object]) -> None:
     try:
         earlier = read_json(path)
         changed = [name for name in settings if settings[name] != earlier.get(name, settings[name])]
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         raise UserError(f"{path}: damaged; remove the folder {path.parent}") from None
     if changed:
         was, now = (_option(changed[0], found[changed[0]]) for found in (earlier, settings))
@@ -114,11 +117,11 @@ def _option(name: str, value: object) -> str:
 
 def prepare(
     candidates: list[Candidate],
-    settings: Settings,
+    settings: ConvertOptions,
     output: Path,
     num_workers: int,
     debug: bool = False,
-) -> Summary:
+) -> ConversionSummary:
     """Write all candidates that are not there yet to `output`/train and /test; see `claimed`.
 
     The clips of a pack stand in the order of the candidates, whatever the number of processes.
@@ -139,6 +142,7 @@ def prepare(
         write_remark = stack.enter_context(_report(output / REPORT, remarks))
         writers = {}
         for split in sorted({clip.split for clip in candidates}):
+            refuse_links(output, Path(split))
             folder = output / split
             folder.mkdir(exist_ok=True)
             _remove_leftovers(folder)
@@ -178,7 +182,7 @@ def prepare(
             f"the first: {remarks[0].detail}"
         )
     empty = {clip.split for clip in candidates} - {split for split, _ in finished_clips(output)}
-    return Summary(
+    return ConversionSummary(
         num_earlier=len(candidates) - len(missing),
         num_clips=num_clips,
         num_frames=num_frames,
@@ -189,12 +193,12 @@ def prepare(
 
 
 def _convert_all(
-    candidates: Iterable[Candidate], settings: Settings, output: Path, num_workers: int
+    candidates: Iterable[Candidate], settings: ConvertOptions, output: Path, num_workers: int
 ) -> Generator[tuple[Candidate, Path, Outcome], None, None]:
     """Outcomes in the order of the candidates; a few are at work ahead of the one that is due."""
+    run = secrets.token_hex(8)  # nobody else writes there, not even a worker left by another
     jobs = (
-        # The number of this process: nobody else writes there, not even a worker left by another.
-        (candidate, output / candidate.split / f".{os.getpid()}-{number}.tmp")
+        (candidate, output / candidate.split / f".{run}-{number}.tmp")
         for number, candidate in enumerate(candidates)
     )
     if num_workers == 1:
@@ -261,8 +265,11 @@ def finished_clips(output: Path) -> set[tuple[str, str]]:
 
 def _remove_leftovers(folder: Path) -> None:
     """What an interrupted run, or a worker of this one, did not finish."""
-    for entry in folder.glob(".*.tmp*"):
-        if entry.is_dir():
+    remove_leftovers(folder, rf"{re.escape(PACK)}|{_UNFINISHED}")
+    for entry in folder.iterdir():
+        if re.fullmatch(_UNFINISHED, entry.name) is None:
+            continue
+        if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
         else:
             entry.unlink()
@@ -279,8 +286,9 @@ def _read_report(path: Path) -> list[Remark]:
     try:
         with path.open(newline="", encoding="utf-8", errors="replace") as file:
             rows = [row for row in csv.DictReader(file) if None not in row.values()]  # torn off
-            return [Remark(**row) for row in rows]  # type: ignore[arg-type]
-    except (TypeError, csv.Error):
+            cells = [{name: as_written(cell) for name, cell in row.items()} for row in rows]
+            return [Remark(**row) for row in cells]  # type: ignore[arg-type]
+    except (TypeError, AttributeError, csv.Error):
         raise UserError(f"{path}: no longer as it was written; remove it") from None
 
 
@@ -291,11 +299,11 @@ def _report(path: Path, remarks: Iterable[Remark]) -> Iterator[Callable[[Remark]
         replacing(path) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,
     ):
-        csv.writer(file).writerows([Remark._fields, *remarks])
-    with path.open("a", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows([Remark._fields, *(map(protected, row) for row in remarks)])
+    with open_to_write(path, "a", newline="", encoding="utf-8") as report:
 
         def write(remark: Remark) -> None:
-            csv.writer(file).writerow(remark)
-            file.flush()
+            csv.writer(report).writerow(map(protected, remark))
+            report.flush()
 
         yield write

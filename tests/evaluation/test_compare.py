@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import reconstruct
+from errors import UserError
 from evaluation.compare import compare_runs, differences, read_evaluation
 from evaluation.report import MeasuredClip, summarize, write_report
 from tests.runs import error_line
@@ -144,3 +145,30 @@ def test_no_evaluation_there(tmp_path, capsys):
         argv = ["--compare", str(run), str(tmp_path)]
         assert reconstruct.run_entry_point(reconstruct.main, reconstruct.build_parser(), argv) == 2
         assert f"--compare {tmp_path}: no metrics.json" in error_line(capsys, "reconstruct.py")
+
+
+def test_names_are_no_formulas_in_the_tables(tmp_path):
+    """And they come back as they were."""
+    names = ("=1+1", "-a", "'=b")
+    run = write_run(tmp_path, [[0.1, 0.2], [0.3], [0.5]], names=names)
+    for name in ("metrics.csv", "frames.csv"):
+        cells = [line.split(",")[0] for line in (tmp_path / name).read_text().splitlines()[1:]]
+        assert [*dict.fromkeys(cells)] == ["'=1+1", "'-a", "''=b"]
+    assert set(read_evaluation(run).clips) == set(names)
+
+
+@pytest.mark.parametrize("name", ["../../x", "a\x1b[2J", "", "a/b"])
+def test_names_that_no_clip_can_have(tmp_path, name):
+    write_run(tmp_path, [[0.1, 0.2]])
+    table = (tmp_path / "frames.csv").read_text()
+    (tmp_path / "frames.csv").write_text(table.replace("\na,", f"\n{name},"))
+    with pytest.raises(UserError, match=r"frames\.csv: clip .* cannot be a name") as caught:
+        read_evaluation(tmp_path)
+    assert str(caught.value).isprintable()
+
+
+def test_a_file_of_brackets_is_no_evaluation(tmp_path):
+    write_run(tmp_path, [[0.1, 0.2]])
+    (tmp_path / "metrics.json").write_text("[" * 200_000)
+    with pytest.raises(UserError, match=r"no metrics\.json and frames\.csv"):
+        read_evaluation(tmp_path)

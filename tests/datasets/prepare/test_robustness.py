@@ -15,7 +15,7 @@ import pytest
 from datasets.packed import PackedClips
 from datasets.prepare import folder as prepare_folder
 from datasets.prepare.candidates import Candidate
-from datasets.prepare.convert import Remark, Settings, convert
+from datasets.prepare.convert import ConvertOptions, Remark, convert
 from datasets.prepare.footage import WholeClip
 from errors import UserError
 from tests.datasets.prepare import dying
@@ -26,7 +26,7 @@ from tests.media import damage, frame_numbers, write_clip, write_strip
 from tests.runs import REPOSITORY, environment, error_line, wait_until
 
 PROG = "python -m datasets.prepare"
-SETTINGS = Settings("packed", (48, 64), "crop", 95, 1, 2, None, 1)
+SETTINGS = ConvertOptions("packed", (48, 64), "crop", 95, 1, 2, None, 1)
 
 
 def names(output, split):
@@ -284,3 +284,25 @@ def test_clips_that_are_too_large(tmp_path, capsys):
     assert "none of 2 clips could be used" in error_line(capsys, PROG)
     assert run(tmp_path / "clips", output, "--max-pixels", 48 * 64) == 0  # no setting of the folder
     assert names(output, "train") == {"a"}
+
+
+@pytest.mark.parametrize("form", ["packed", "frames"])
+def test_what_a_killed_run_left_goes_and_the_files_of_others_stay(tmp_path, form):
+    """Its process may have had the id of this one, as in a container."""
+    write_clip(tmp_path / "clips" / "train" / "a.mp4", 4)
+    out = tmp_path / "out"
+    assert run(tmp_path / "clips", out, "--format", form) == 0
+    token, process = "0123456789abcdef", os.getpid()
+    left = [
+        *(f".prepared.{token}.tmp.json", f".report.{process}.tmp.csv", f".splits.{token}.tmp.json"),
+        *(f"train/.{token}-3.tmp", f"train/.{process}-0.tmp", f"train/.pack.{process}.tmp.json"),
+        f"train/..{token}-3.{token}.tmp.tmp/00000.png",
+    ]
+    others = [".notes.tmp", "train/.notes.tmp.txt", "train/.mine.tmp"]
+    for name in (*left, *others):
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).write_text("half")
+    write_clip(tmp_path / "clips" / "train" / "b.mp4", 4)
+    assert run(tmp_path / "clips", out, "--format", form) == 0
+    hidden = {str(path.relative_to(out)) for path in out.rglob(".*")}
+    assert hidden == set(others)

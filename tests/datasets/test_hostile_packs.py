@@ -1,0 +1,183 @@
+"""Packs that a stranger made: what they say is checked before anything is opened or written."""
+
+import io
+import json
+import zlib
+from fractions import Fraction
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import reconstruct
+from datasets.pack_writer import CLIPS, FRAME, FRAMES, PACK, PackWriter
+from datasets.packed import PackedClips
+from datasets.video import VideoError
+from errors import UserError
+from tests.datasets.test_packed import SIZE, add, contents, pack
+from tests.media import frame_numbers
+from tests.runs import call, error_line, step_file
+
+
+@pytest.fixture
+def packed(tmp_path):
+    return pack(tmp_path / "train")
+
+
+def change_line(folder, **fields):
+    """Change the first line of clips.jsonl."""
+    first, *others = (folder / CLIPS).read_text().splitlines()
+    lines = [json.dumps(json.loads(first) | fields), *others]
+    (folder / CLIPS).write_text("".join(f"{line}\n" for line in lines))
+
+
+@pytest.mark.parametrize("is_finished", [True, False])
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"name": "../../x"}, r"line 1: '\.\./\.\./x' cannot be a name: it begins with a dot"),
+        ({"name": "a/../../x"}, r"line 1: 'a/\.\./\.\./x' cannot be a name: it has a slash"),
+        ({"name": "a\u001b[2J"}, r"line 1: 'a\\x1b\[2J' cannot be a name: it has a control"),
+        ({"name": ["a"]}, "line 1: found list in place of a name"),
+        ({"name": "n" * 5000}, "it has 5000 bytes, more than 4096"),
+        ({"name": "id10#c"}, "id10#c is there twice"),
+        ({"shard": "/victim.tar"}, "line 1: its shard is not named as 00000"),
+        ({"shard": "../00000.tar"}, "line 1: its shard is not named as 00000"),
+        ({"shard": "pack.json"}, "line 1: its shard is not named as 00000"),
+        ({"shard": 0}, "line 1: its shard is not named as 00000"),
+        ({"end": 0}, "line 1: num_frames, end or source of id2#b cannot be right"),
+        ({"end": -512}, "line 1: num_frames, end or source of id2#b cannot be right"),
+        ({"end": 1.5}, "line 1: num_frames, end or source of id2#b cannot be right"),
+        ({"end": 10**40}, "line 1: num_frames, end or source of id2#b cannot be right"),
+        ({"num_frames": True}, "line 1: num_frames, end or source of id2#b cannot be right"),
+        ({"num_frames": -5}, "line 1: num_frames, end or source of id2#b cannot be right"),
+        ({"source": 1}, "line 1: num_frames, end or source of id2#b cannot be right"),
+        ({"frame_rate": "1e999999999"}, "line 1: frame_rate of id2#b is no number such as 25"),
+        ({"frame_rate": "0"}, "line 1: frame_rate of id2#b is no number such as 25"),
+        ({"frame_rate": 25}, "line 1: frame_rate of id2#b is no number such as 25"),
+        ({"more": 1}, "line 1: it has not the fields name, num_frames"),
+    ],
+)
+def test_what_no_pack_can_say(packed, fields, expected, is_finished):
+    change_line(packed, **fields)
+    if not is_finished:
+        (packed / PACK).write_text(json.dumps({"format": 1, "image_size": SIZE}))
+    before = contents(packed)
+    for open_pack in (PackedClips, PackWriter):
+        with pytest.raises(
+            UserError, match=rf"clips\.jsonl: damaged; .*{expected}.*; copy"
+        ) as told:
+            open_pack(packed, SIZE)
+        assert str(told.value).isprintable()
+        assert len(str(told.value)) < 400
+    assert contents(packed) == before
+
+
+def test_a_clip_that_ends_behind_its_shard(packed):
+    last = (packed / CLIPS).read_text().splitlines()[-1]
+    (packed / CLIPS).write_text(
+        (packed / CLIPS).read_text().replace(last, json.dumps(json.loads(last) | {"end": 10**9}))
+    )
+    with pytest.raises(UserError, match=r"id2#a is there twice, or ends at byte 1000000000 of"):
+        PackedClips(packed, SIZE)
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        {"image_size": [0, 32]},
+        {"image_size": [10**9, 10**9]},
+        {"image_size": ["48", "64"]},
+        {"shards": {"../00000.tar": 5}},
+        {"shards": {"00000.tar": "5"}},
+        {"shards": ["00000.tar"]},
+        {"shards": 1},
+    ],
+)
+def test_headers_that_no_pack_can_have(packed, header):
+    (packed / PACK).write_text(json.dumps(json.loads((packed / PACK).read_text()) | header))
+    with pytest.raises(UserError, match=r"pack\.json: damaged; copy"):
+        PackedClips(packed, SIZE)
+
+
+def test_a_file_of_brackets_is_refused(packed):
+    for name in (CLIPS, PACK):
+        (packed / name).write_text("[" * 200_000 + "\n")
+        with pytest.raises(UserError, match=rf"{name}: damaged"):
+            PackedClips(packed, SIZE)
+
+
+@pytest.mark.parametrize("name", [PACK, CLIPS])
+def test_no_device_or_pipe_is_read(packed, name):
+    (packed / name).unlink()
+    (packed / name).symlink_to("/dev/zero")
+    with pytest.raises(UserError, match=rf"{name}: is no plain file; copy"):
+        PackedClips(packed, SIZE)
+
+
+@pytest.mark.parametrize("field", ["offset", "size"])
+def test_frames_that_lie_behind_the_shard(packed, field):
+    """Not so many bytes are asked for: four gigabytes would be."""
+    table = np.fromfile(packed / FRAMES, FRAME)
+    table[field] = np.iinfo(table[field].dtype).max
+    table.tofile(packed / FRAMES)
+    with pytest.raises(VideoError, match=r"00000\.tar: too short for frame 0 of id2#b; copy"):
+        PackedClips(packed, SIZE).read(1, [0])
+
+
+@pytest.mark.parametrize(
+    ("picture", "found"),
+    [
+        (Image.new("RGB", (640, 480)), "640 x 480, RGB"),
+        (Image.new("L", SIZE[::-1]), "64 x 48, L"),
+        (None, "cannot identify image file"),
+    ],
+)
+def test_a_picture_of_another_size_is_not_shown(tmp_path, picture, found):
+    """Nor decoded: its checksum is right, since whoever made the pack has computed it."""
+    content = io.BytesIO(b"" if picture is not None else b"no picture")
+    if picture is not None:
+        picture.save(content, "jpeg")
+    data = content.getvalue()
+    with PackWriter(tmp_path, SIZE) as writer:
+        add(writer, "a", 2)
+        part = tmp_path / "part"
+        part.write_bytes(data + bytes(-len(data) % 512))
+        table = np.array([(0, len(data), zlib.crc32(data))], FRAME)
+        writer.append("b", Fraction(25), "", part, table)
+        writer.finish()
+    source = PackedClips(tmp_path, SIZE)
+    assert frame_numbers(source.read(0, [1])) == [1]
+    with pytest.raises(VideoError, match=rf"0 of b is no picture of 64 x 48 pixels .*{found}"):
+        source.read(1, [0])
+
+
+@pytest.mark.parametrize("name", [CLIPS, FRAMES, "00000.tar"])
+def test_a_link_in_place_of_a_file_is_not_written_through(tmp_path, name):
+    with PackWriter(tmp_path / "train", SIZE) as writer:
+        add(writer, "a", 3)
+    outside = tmp_path / "victim"
+    (tmp_path / "train" / name).rename(outside)
+    (tmp_path / "train" / name).symlink_to(outside)
+    before = outside.read_bytes()
+    with (
+        PackWriter(tmp_path / "train", SIZE) as writer,
+        pytest.raises(UserError, match=f"{name}: is a link, and nothing is written to it"),
+    ):
+        add(writer, "b", 3)
+    assert outside.read_bytes() == before
+
+
+def test_an_evaluation_writes_nowhere_else(tiny_run, tmp_path, capsys):
+    (tmp_path / "data").mkdir()
+    pack(tmp_path / "data" / "test")
+    change_line(tmp_path / "data" / "test", name="../../../x")
+    victim = tmp_path / "x.mp4"
+    victim.write_text("mine")
+    data = ("--data-root", tmp_path / "data", "--output", tmp_path / "a" / "b" / "out")
+    assert call(reconstruct, "--checkpoint", step_file(tiny_run, 8), *data) == 2
+    assert "'../../../x' cannot be a name: it begins with a dot" in error_line(
+        capsys, "reconstruct.py"
+    )
+    assert victim.read_text() == "mine"
+    assert not (tmp_path / "a").exists()
