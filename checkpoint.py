@@ -25,7 +25,6 @@ import pickle
 import platform
 import sys
 import warnings
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
@@ -40,7 +39,7 @@ from config import Config, Start
 from config_file import parse_config
 from errors import UserError
 from files import GIT_LFS_POINTER, replacing
-from load_report import LoadReport, compare, flatten, shorten, state_dicts
+from load_report import LoadReport, compare, flatten, state_dicts, why_unfit
 from published import Published, convert, problems
 
 FORMAT_VERSION = 2
@@ -319,19 +318,11 @@ def check_networks(
 def _check_fit(
     networks: Mapping[str, nn.Module], states: dict[str, dict[str, Tensor]], path: Path
 ) -> None:
-    absent, further = networks.keys() - states.keys(), states.keys() - networks.keys()
-    if absent or further:
-        found = [f"no {name}" for name in sorted(absent)] + sorted(further)
+    reason = why_unfit(networks, states)
+    if reason is not None:
         raise CheckpointError(
-            f"{path}: checkpoint of other networks than the config's: it has "
-            f"{', '.join(found)}; use the config that it was trained with, or start a new run with "
-            "--init-from"
-        )
-    report = compare(networks, states)
-    if report.problems:
-        raise CheckpointError(
-            f"{path}: checkpoint of another architecture: {shorten(report.problems)}; "
-            "use the config that it was trained with, or start a new run with --init-from"
+            f"{path}: checkpoint of {reason}; use the config that it was trained with, or start a "
+            "new run with --init-from"
         )
 
 
@@ -406,7 +397,6 @@ def read_tensors(path: Path) -> Any:
     try:
         if head.startswith(_ZIP):
             check_archive(path)
-            _check_sums(path)
         with warnings.catch_warnings(action="ignore"):  # about pickles that are refused anyway
             return torch.load(path, map_location="cpu", weights_only=True)
     except Inflated as error:
@@ -420,17 +410,6 @@ def read_tensors(path: Path) -> Any:
                 "are read"
             ) from error
         raise CheckpointError(f"{path}: damaged or truncated; use an earlier checkpoint") from error
-
-
-def _check_sums(path: Path) -> None:
-    """Compare the CRC-32 of every record, which torch writes but does not look at.
-
-    Raises:
-        Exception: of any kind, where the file is damaged.
-    """
-    with zipfile.ZipFile(path) as archive:
-        if (name := archive.testzip()) is not None:
-            raise zipfile.BadZipFile(f"{name}: another CRC-32")
 
 
 if __name__ == "__main__":

@@ -34,18 +34,21 @@ class Inflated(ValueError):
 
 
 def check_archive(path: Path) -> None:
-    """Make sure that a zip archive takes no more memory than disk: torch compresses nothing.
+    """Make sure that a zip archive takes no more memory than disk, since torch compresses nothing,
+    and that every record has its CRC-32, which torch writes but does not look at.
 
     Raises:
         Inflated: it takes more.
-        Exception: of any kind, where it is no archive.
+        Exception: of any kind, where the file is damaged, or no archive.
     """
     with zipfile.ZipFile(path) as archive:
         records = archive.infolist()
-    if any(record.compress_type != zipfile.ZIP_STORED for record in records):
-        raise Inflated("its records are compressed, as torch never writes them")
-    if sum(record.file_size for record in records) > path.stat().st_size:
-        raise Inflated("its records are larger than the file")
+        if any(record.compress_type != zipfile.ZIP_STORED for record in records):
+            raise Inflated("its records are compressed, as torch never writes them")
+        if sum(record.file_size for record in records) > path.stat().st_size:
+            raise Inflated("its records are larger than the file")
+        if (name := archive.testzip()) is not None:
+            raise zipfile.BadZipFile(f"{name}: another CRC-32")
 
 
 def check_content(content: dict[str, Any]) -> None:

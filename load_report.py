@@ -53,6 +53,18 @@ def compare(networks: Mapping[str, nn.Module], states: dict[str, dict[str, Tenso
     )
 
 
+def why_unfit(
+    networks: Mapping[str, nn.Module], states: dict[str, dict[str, Tensor]]
+) -> str | None:
+    """What is wrong with `states` as those of all `networks`; None if nothing is."""
+    absent, further = networks.keys() - states.keys(), states.keys() - networks.keys()
+    if absent or further:
+        found = [f"no {name}" for name in sorted(absent)] + sorted(further)
+        return f"other networks than the config's: it has {', '.join(found)}"
+    problems = compare(networks, states).problems
+    return f"another architecture: {shorten(problems)}" if problems else None
+
+
 def state_dicts(networks: Mapping[str, nn.Module]) -> dict[str, dict[str, Tensor]]:
     """Of each network, sharing memory with it."""
     return {name: network.state_dict() for name, network in networks.items()}
