@@ -1,6 +1,7 @@
 """Checkpoints of strangers: what they state is compared with what they hold, before it is built."""
 
 import shutil
+from functools import partial
 
 import pytest
 import torch
@@ -30,6 +31,10 @@ def with_blocks(number):
         content["config"]["motion"]["generator"]["num_res_blocks"] = number
 
     return change
+
+
+def set_weight(content, tensor):
+    content["networks"]["generator"]["a"] = tensor
 
 
 def refused(script, path, capsys):
@@ -103,13 +108,6 @@ def test_a_compressed_archive(tiny_run, tmp_path):
         load(compress_archive(path))
 
 
-def with_weight(tensor):
-    def change(content):
-        content["networks"]["generator"]["a"] = tensor
-
-    return change
-
-
 def expanded(content):
     states = content["networks"]["generator"]
     name = next(iter(states))
@@ -136,7 +134,7 @@ CONTENTS = {
     ),
     **{
         f"a {kind} weight": (
-            with_weight(tensor),
+            partial(set_weight, tensor=tensor),
             "networks.generator.a holds what is no plain tensor",
         )
         for kind, tensor in ODD_TENSORS.items()
