@@ -48,6 +48,17 @@ def check_archive(path: Path) -> None:
         raise Inflated("its records are larger than the file")
 
 
+def check_sums(path: Path) -> None:
+    """Compare the CRC-32 of every record, which torch writes but does not look at.
+
+    Raises:
+        Exception: of any kind, where the file is damaged.
+    """
+    with zipfile.ZipFile(path) as archive:
+        if (name := archive.testzip()) is not None:
+            raise zipfile.BadZipFile(f"{name}: another CRC-32")
+
+
 def check_content(content: dict[str, Any]) -> None:
     """Make sure that a checkpoint of ours has what its keys promise, and no tensor that is larger
     than the numbers which the file holds for it.
