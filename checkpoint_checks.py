@@ -6,7 +6,7 @@ than there is memory: a zip archive that grows a thousandfold, a tensor that rep
 
 import zipfile
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 import torch
 from torch import Tensor
@@ -20,7 +20,7 @@ _DTYPES: Final = (
 )
 
 
-def is_plain(value: Any) -> bool:
+def is_plain(value: Any) -> TypeGuard[Tensor]:
     """Whether `value` is a tensor of real numbers in memory: files may hold sparse ones, complex
     ones, and some without content.
     """

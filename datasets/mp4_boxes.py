@@ -14,6 +14,8 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, Final
 
+import numpy as np
+
 from datasets.container import VideoError
 
 MAX_SAMPLES_PER_BYTE: Final = 32
@@ -55,14 +57,16 @@ def _count(file: BinaryIO, num_bytes: int) -> tuple[int, int]:
     num_samples = num_timed = num_edits = 0
     for kind, size in _walk(file, num_bytes):
         if kind == b"elst":
-            num_edits += _numbers(file, 4, 1)[0]
+            num_edits += _number(file, 4)
         elif kind in (b"stsz", b"stz2"):
-            num_samples += _numbers(file, 8, 1)[0]
+            num_samples += _number(file, 8)
         elif kind == b"trun":
-            num_samples += _numbers(file, 4, 1)[0]
+            num_samples += _number(file, 4)
         elif kind in (b"stts", b"ctts"):  # pairs of a number of samples and a time
-            num_pairs = min(_numbers(file, 4, 1)[0], size // 8)
-            num_timed = max(num_timed, sum(_numbers(file, 0, 2 * num_pairs)[::2]))
+            num_pairs = min(_number(file, 4), size // 8)
+            content = file.read(8 * num_pairs)
+            pairs = np.frombuffer(content[: len(content) // 8 * 8], ">u4")
+            num_timed = max(num_timed, int(pairs[::2].sum(dtype=np.uint64)))
         elif kind == b"cmvd":
             header = zlib.decompressobj().decompress(file.read(size)[4:], MAX_HEADER)
             samples, edits = _count(BytesIO(header), len(header))
@@ -98,7 +102,7 @@ def _walk(file: BinaryIO, num_bytes: int) -> Iterator[tuple[bytes, int]]:
             position = following
 
 
-def _numbers(file: BinaryIO, skipped: int, count: int) -> tuple[int, ...]:
-    """The next numbers of 32 bits behind `skipped` bytes; 0 behind the end of the file."""
+def _number(file: BinaryIO, skipped: int) -> int:
+    """The next number of 32 bits behind `skipped` bytes; what the file lacks of it counts as 0."""
     file.read(skipped)
-    return struct.unpack(f">{count}I", file.read(4 * count).ljust(4 * count, b"\0"))
+    return int.from_bytes(file.read(4).ljust(4, b"\0"))

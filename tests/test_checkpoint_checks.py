@@ -1,6 +1,7 @@
 """Checkpoints of strangers: what they state is compared with what they hold, before it is built."""
 
 import shutil
+from functools import partial
 
 import pytest
 import torch
@@ -30,6 +31,10 @@ def with_blocks(number):
         content["config"]["motion"]["generator"]["num_res_blocks"] = number
 
     return change
+
+
+def set_weight(content, tensor):
+    content["networks"]["generator"]["a"] = tensor
 
 
 def refused(script, path, capsys):
@@ -129,7 +134,7 @@ CONTENTS = {
     ),
     **{
         f"a {kind} weight": (
-            lambda c, tensor=tensor: c["networks"]["generator"].update(a=tensor),
+            partial(set_weight, tensor=tensor),
             "networks.generator.a holds what is no plain tensor",
         )
         for kind, tensor in ODD_TENSORS.items()
