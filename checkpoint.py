@@ -33,12 +33,12 @@ import torch
 from torch import Tensor, nn
 
 import older_checkpoints
-from checkpoint_checks import Inflated, check_archive, check_content
+from checkpoint_checks import Inflated, check_archive, check_content, check_sums
 from checkpoint_folder import checkpoint_folder, list_steps
 from config import Config, Start
 from config_file import parse_config
 from errors import UserError
-from files import GIT_LFS_POINTER, replacing
+from files import GIT_LFS_POINTER, WatchedFile, replacing
 from load_report import LoadReport, compare, flatten, state_dicts, why_unfit
 from published import Published, convert, problems
 
@@ -163,29 +163,11 @@ def _write(path: Path, config: Config, content: dict[str, Any]) -> None:
         os.fsync(file.fileno())
 
 
-class _Watched:
-    """A file, for torch's writer, which tells of a failed write by a RuntimeError without the
-    reason.
-    """
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self._file = file
-        self.error: OSError | None = None
-
-    def write(self, data: Any) -> int:
-        try:
-            return self._file.write(data)
-        except OSError as error:
-            self.error = self.error or error
-            raise
-
-    def flush(self) -> None:
-        self._file.flush()
-
-
 def _save_to(file: IO[bytes], content: dict[str, Any]) -> None:
-    """Raises OSError where the system refuses, on a full disk for example."""
-    watched = _Watched(file)
+    """Raises OSError where the system refuses, on a full disk for example; torch itself tells of
+    that by a RuntimeError without the reason.
+    """
+    watched = WatchedFile(file)
     try:
         torch.save(content, watched)  # type: ignore[arg-type]
     except RuntimeError as error:
@@ -376,6 +358,7 @@ def read_facts(path: Path) -> Mapping[str, Any]:
     to memory. Empty where it is no checkpoint, or damaged.
     """
     try:
+        check_archive(path)
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception:  # the format of old, a file system without maps, or no checkpoint at all
         try:
@@ -397,6 +380,7 @@ def read_tensors(path: Path) -> Any:
     try:
         if head.startswith(_ZIP):
             check_archive(path)
+            check_sums(path)
         with warnings.catch_warnings(action="ignore"):  # about pickles that are refused anyway
             return torch.load(path, map_location="cpu", weights_only=True)
     except Inflated as error:

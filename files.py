@@ -7,6 +7,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import IO, Any
 
 from errors import UserError
 
@@ -65,6 +66,27 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):  # already renamed, or its folder could not be made
             temporary.unlink()
+
+
+class WatchedFile:
+    """A file to write to, which remembers the first error of the system.
+
+    For libraries that tell of a failed write without the reason.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self._file = file
+        self.error: OSError | None = None
+
+    def write(self, data: Any) -> int:
+        try:
+            return self._file.write(data)
+        except OSError as error:
+            self.error = self.error or error
+            raise
+
+    def flush(self) -> None:
+        self._file.flush()
 
 
 def remove_leftovers(folder: Path, written: str) -> None:

@@ -271,9 +271,7 @@ class Trainer:
                 self._log(logger, clock)
             elif self.step == self.last_step:
                 self._log(logger, clock, is_last=True)
-            if self._is_due(config.log.validate_every) or self._is_due(
-                config.train.checkpoint_every
-            ):
+            if any(map(self._is_due, (config.log.validate_every, config.train.checkpoint_every))):
                 self.means.collect()  # a checkpoint may be written, by rank 0 alone
             if logger is not None:
                 self._draw_validate_save(logger, result.inputs, clock)

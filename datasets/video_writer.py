@@ -35,7 +35,6 @@ MIN_UNEVEN_STEP = 90  # in those units: 1 ms, in which webm counts
 FRAME_NAME = re.compile(r"\d{5,}\.png")
 MAX_TERM = 2**31 - 1  # of a fraction in FFmpeg
 SMPTE170M = 6  # the BT.601 matrix as H.264 and VP9 number it
-_SHOWN_OF_NAME = 40  # characters, in the name of the unfinished result: that must not be too long
 
 
 class _Codec(NamedTuple):
