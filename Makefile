@@ -1,4 +1,5 @@
-# make demo: train, evaluate and animate on synthetic puppets; make test: lint, types and tests.
+# make demo: train, evaluate and animate on synthetic puppets; make test: lint, types and tests;
+# make faults: kill training at random moments and fill its disk.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -7,7 +8,7 @@ INSTALLED := $(VENV)/installed
 EVAL := $(VENV)/installed-eval
 DEV := $(VENV)/installed-dev
 
-.PHONY: demo eval test format
+.PHONY: demo eval test faults format
 
 demo: $(INSTALLED)
 	$(BIN)/python run_demo.py
@@ -20,6 +21,9 @@ test: $(DEV)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+
+faults: $(DEV)
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.faults
 
 format: $(DEV)
 	$(BIN)/ruff check --fix .

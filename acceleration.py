@@ -6,7 +6,8 @@
     compile        fused kernels
 
 What is fast whatever the config says stands where it is computed: `modules.blocks.UpConv2d`,
-`losses.Perceptual`, `adversary.Adversary.judge`, `optimization.Optimizer.backward`, `machine`.
+`losses.Perceptual`, `adversary.Adversary.discriminate`, `optimization.Optimizer.backward` and
+`machine`.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""The adversary: a discriminator that judges the motion branch's prediction, for training alone."""
+"""The discriminator of the motion branch's prediction, and the losses of both players."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from branches.branch import StepInputs
-from branches.masks import MaskOutput
-from branches.motion import MotionOutput
+from branches.outputs import MotionOutput
 from config import Config, DiscriminatorConfig
 from losses import (
     ADVERSARIAL_LOSSES,
@@ -26,7 +25,7 @@ from modules.cut_masks import (
     rectangle_cut,
     resize_cut,
 )
-from modules.discriminator import Discrimination, PatchDiscriminator, UNetDiscriminator
+from modules.discriminator import DiscriminatorOutput, PatchDiscriminator, UNetDiscriminator
 from modules.geometry import gaussian_heatmaps, resize
 from seeding import torch_seed
 from visualization import grey_to_rgb
@@ -46,22 +45,22 @@ class Cut(NamedTuple):
     share: Tensor
 
 
-class Judgement(NamedTuple):
-    """What the discriminator says of the driving frame, of the prediction, and of the two mixed.
+class AdversarialOutputs(NamedTuple):
+    """Outputs of the discriminator for the driving frame, the prediction, and the two mixed.
 
     Every graph is whole: each player takes the gradient for its own parameters from it.
 
     cut, mixed: None in a step that does not mix.
     """
 
-    real: Discrimination
-    generated: Discrimination
+    real: DiscriminatorOutput
+    generated: DiscriminatorOutput
     cut: Cut | None
-    mixed: Discrimination | None
+    mixed: DiscriminatorOutput | None
 
 
-class Verdict(NamedTuple):
-    """What the discriminator's step found: the terms it minimizes and scalars to be logged."""
+class TermsAndStatistics(NamedTuple):
+    """The loss terms that the discriminator minimizes, and scalars to be logged."""
 
     terms: dict[str, LossTerm]
     statistics: dict[str, Tensor]
@@ -79,10 +78,10 @@ def evaluating(network: nn.Module) -> Iterator[None]:
 
 
 class Adversary(nn.Module):
-    """The discriminator with what both players minimize.
+    """The discriminator, and the losses of generator and discriminator.
 
-    Both are taken from one `judge`, which keeps no gradient back: that each player learns from its
-    own loss alone, by its own parameters alone, is up to `Optimizer.backward`.
+    Both losses use the outputs of one call of `discriminate`, which detaches nothing.
+    `Optimizer.backward` sees to it that each player's loss changes its own parameters only.
     """
 
     def __init__(self, config: DiscriminatorConfig, num_keypoints: int, variance: float) -> None:
@@ -99,29 +98,30 @@ class Adversary(nn.Module):
         """By name, as a checkpoint stores them."""
         return {"discriminator": self.discriminator}
 
-    def judge(self, inputs: StepInputs) -> Judgement:
-        """One look at the images of a step, for both players.
+    def discriminate(self, inputs: StepInputs) -> AdversarialOutputs:
+        """Run the discriminator once on real, generated and mixed images; both losses use these
+        outputs.
 
-        Spectral norm refines its estimate at the first image alone: all are judged by the same
+        Spectral norm refines its estimate at the first image only, so all images see the same
         weights, with one power iteration in a step (Miyato et al., 2018, section 2.1).
         """
-        motion: MotionOutput = inputs.outputs["motion"]
+        motion = _motion(inputs)
         heatmaps = self._heatmaps(inputs)
         # Apart, not in one batch: the generator's gradient then passes through its image alone.
-        real = self._look(inputs.driving, heatmaps)
+        real = self._discriminate(inputs.driving, heatmaps)
         cut = mixed = None
         with evaluating(self.discriminator):
-            generated = self._look(motion.prediction, heatmaps)
+            generated = self._discriminate(motion.prediction, heatmaps)
             if self._mixes(inputs):
                 a, b = self.config.cut.beta
-                cut = self.cut(inputs, inputs.moment.draws.beta(a, b, len(inputs.driving)))
-                mixed = self._look(cut.mixed, heatmaps)
-        return Judgement(real, generated, cut, mixed)
+                cut = self.cut(inputs, inputs.context.random.beta(a, b, len(inputs.driving)))
+                mixed = self._discriminate(cut.mixed, heatmaps)
+        return AdversarialOutputs(real, generated, cut, mixed)
 
-    def generator_terms(self, judgement: Judgement) -> dict[str, LossTerm]:
-        """What the generator minimizes: to pass as real, with features like those of the target."""
+    def generator_terms(self, outputs: AdversarialOutputs) -> dict[str, LossTerm]:
+        """Loss terms of the generator: to pass as real, with features like those of the target."""
         weights = self.config.generator_losses
-        real, generated = judgement.real, judgement.generated
+        real, generated = outputs.real, outputs.generated
         terms = {}
         if weights.encoder:
             terms["encoder"] = weigh(self.loss.fool(generated.logits).mean(), weights.encoder)
@@ -136,43 +136,45 @@ class Adversary(nn.Module):
             terms["decoder_features"] = weigh(value, weights.decoder_features)
         return terms
 
-    def discriminator_terms(self, judgement: Judgement) -> Verdict:
-        """What the discriminator minimizes: to tell real from generated, of the whole and of every
-        pixel, and to judge a mixed image as it judges its parts.
+    def discriminator_terms(self, outputs: AdversarialOutputs) -> TermsAndStatistics:
+        """Loss terms of the discriminator: real against generated, for whole images and for every
+        pixel, and the consistency of a mixed image with its parts.
         """
-        verdict = self._judge_images(judgement)
-        if judgement.real.pixel_logits is None:
-            return verdict
-        of_pixels = self._judge_pixels(judgement)
-        return Verdict(verdict.terms | of_pixels.terms, verdict.statistics | of_pixels.statistics)
+        of_images = self._image_terms(outputs)
+        if outputs.real.pixel_logits is None:
+            return of_images
+        of_pixels = self._pixel_terms(outputs)
+        return TermsAndStatistics(
+            of_images.terms | of_pixels.terms, of_images.statistics | of_pixels.statistics
+        )
 
-    def _judge_images(self, judgement: Judgement) -> Verdict:
+    def _image_terms(self, outputs: AdversarialOutputs) -> TermsAndStatistics:
         """Of the encoder's logits: of real, generated and, where there are any, mixed images."""
-        real, generated = judgement.real.logits, judgement.generated.logits
+        real, generated = outputs.real.logits, outputs.generated.logits
         value = self.loss.real(real).mean() + self.loss.generated(generated).mean()
         statistics = {
             "real_logits": real.mean(),
             "generated_logits": generated.mean(),
             "gap": real.mean() - generated.mean(),
         }
-        if judgement.cut is not None and judgement.mixed is not None:
-            statistics["cut_share"] = judgement.cut.share
+        if outputs.cut is not None and outputs.mixed is not None:
+            statistics["cut_share"] = outputs.cut.share
             if self.config.cut.as_sample:
-                value = value + self.loss.generated(judgement.mixed.logits).mean()
+                value = value + self.loss.generated(outputs.mixed.logits).mean()
         weight = self.config.losses.encoder
-        return Verdict({"encoder": weigh(value, weight)} if weight else {}, statistics)
+        return TermsAndStatistics({"encoder": weigh(value, weight)} if weight else {}, statistics)
 
-    def _judge_pixels(self, judgement: Judgement) -> Verdict:
+    def _pixel_terms(self, outputs: AdversarialOutputs) -> TermsAndStatistics:
         """The same of the decoder's logits, with the consistency of the mixed ones."""
         weights = self.config.losses
-        real, generated = judgement.real.pixel_logits, judgement.generated.pixel_logits
+        real, generated = outputs.real.pixel_logits, outputs.generated.pixel_logits
         assert real is not None
         assert generated is not None
         value = self.loss.real(real).mean() + self.loss.generated(generated).mean()
         statistics = {"pixel_gap": real.mean() - generated.mean()}
         terms = {}
-        if judgement.cut is not None and judgement.mixed is not None:
-            cut_mask, mixed = judgement.cut.cut_mask, judgement.mixed.pixel_logits
+        if outputs.cut is not None and outputs.mixed is not None:
+            cut_mask, mixed = outputs.cut.cut_mask, outputs.mixed.pixel_logits
             assert mixed is not None
             if self.config.cut.as_sample:
                 parts = mix(cut_mask, self.loss.real(mixed), self.loss.generated(mixed))
@@ -182,7 +184,7 @@ class Adversary(nn.Module):
                 terms["consistency"] = weigh(consistency, weights.consistency)
         if weights.decoder:
             terms["decoder"] = weigh(value, weights.decoder)
-        return Verdict(terms, statistics)
+        return TermsAndStatistics(terms, statistics)
 
     def mixing_probability(self, epoch: float) -> float:
         """That a step mixes, `epoch` epochs after the start: rises linearly in the warm-up."""
@@ -196,18 +198,19 @@ class Adversary(nn.Module):
     def cut(self, inputs: StepInputs, fraction: Tensor) -> Cut:
         """Driving frame and prediction mixed; `fraction`, of shape B, is generated."""
         settings = self.config.cut
-        motion: MotionOutput = inputs.outputs["motion"]
+        motion = _motion(inputs)
         occlusion_map = motion.motion.occlusion_map
         assert occlusion_map is not None, "config_rules asks for it"
         if settings.foreground == "dense_motion":
             background_weight = motion.motion.motion_weights[:, :1]
         else:
-            masks: MaskOutput = inputs.outputs["masks"]
+            masks = inputs.outputs.masks
+            assert masks is not None, "config_rules asks for it"
             small = (occlusion_map.shape[-2], occlusion_map.shape[-1])
             background_weight = 1 - resize(masks.driving_mask.to(occlusion_map.dtype), small)
         maps = (background_weight, occlusion_map, fraction)
         if settings.kind == "rectangle":
-            cut_mask = rectangle_cut(*maps, draws=inputs.moment.draws)
+            cut_mask = rectangle_cut(*maps, random=inputs.context.random)
         else:
             cut_mask = priority_cut(*maps, threshold=settings.background_threshold)
         background = certain_background(background_weight, settings.background_threshold)
@@ -229,17 +232,17 @@ class Adversary(nn.Module):
         Figure 2), with a larger fraction from row to row of the `num_rows` that are shown. In
         evaluation mode.
         """
-        motion: MotionOutput = inputs.outputs["motion"]
+        motion = _motion(inputs)
         size = (inputs.driving.shape[-2], inputs.driving.shape[-1])
         heatmaps = self._heatmaps(inputs)
         pictures = {"driving": inputs.driving, "prediction": motion.prediction}
         for title, image in (("real", inputs.driving), ("generated", motion.prediction)):
-            pictures[f"D({title})"] = self._realness(self._look(image, heatmaps), size)
+            pictures[f"D({title})"] = self._realness(self._discriminate(image, heatmaps), size)
         if self.config.cut.kind == "none":
             return pictures
         row = torch.arange(len(inputs.driving), device=inputs.driving.device) % num_rows
         cut = self.cut(inputs, (row + 1) / (num_rows + 1))
-        pictures["D(mixed)"] = self._realness(self._look(cut.mixed, heatmaps), size)
+        pictures["D(mixed)"] = self._realness(self._discriminate(cut.mixed, heatmaps), size)
         assert motion.motion.occlusion_map is not None
         maps = {
             "occlusion map": motion.motion.occlusion_map,
@@ -251,28 +254,34 @@ class Adversary(nn.Module):
         return pictures | {"mixed": cut.mixed}
 
     def _mixes(self, inputs: StepInputs) -> bool:
-        return inputs.moment.coin < self.mixing_probability(inputs.moment.epoch)
+        return inputs.context.host_random < self.mixing_probability(inputs.context.epoch)
 
     def _heatmaps(self, inputs: StepInputs) -> Tensor | None:
         """Of the driving keypoints, B x K x H x W; detached: they are no way to win this game."""
         if not self.config.keypoints:
             return None
-        motion: MotionOutput = inputs.outputs["motion"]
+        motion = _motion(inputs)
         height, width = inputs.driving.shape[-2:]
         points = motion.driving_keypoints.value.detach()
         return gaussian_heatmaps(points, height, width, self.variance)
 
-    def _look(self, image: Tensor, heatmaps: Tensor | None) -> Discrimination:
-        judged: Discrimination = self.discriminator(
+    def _discriminate(self, image: Tensor, heatmaps: Tensor | None) -> DiscriminatorOutput:
+        judged: DiscriminatorOutput = self.discriminator(
             image if heatmaps is None else torch.cat((image, heatmaps), dim=1)
         )
         return judged
 
-    def _realness(self, judged: Discrimination, size: tuple[int, int]) -> Tensor:
+    def _realness(self, judged: DiscriminatorOutput, size: tuple[int, int]) -> Tensor:
         """Logits of pixels, or of patches, as grey pictures: black where all is fake."""
         logits = judged.logits if judged.pixel_logits is None else judged.pixel_logits
         low, high = self.loss.fake_logit, self.loss.real_logit
         return grey_to_rgb(((logits - low) / (high - low)).clamp(0, 1), size)
+
+
+def _motion(inputs: StepInputs) -> MotionOutput:
+    """What the discriminator is shown: the output of the motion branch."""
+    assert inputs.outputs.motion is not None, "config_rules asks for it"
+    return inputs.outputs.motion
 
 
 def build_adversary(config: Config) -> Adversary | None:

@@ -16,17 +16,18 @@ import openmp  # noqa: F401
 import torch
 from tqdm import tqdm
 
-import checkpoint
 from animation.animator import Animator
-from animation.jobs import Done, Job, Wanted, check_outputs, run_job
+from animation.jobs import Job, JobOptions, JobResult, check_outputs, run_job
 from animation.layouts import LAYOUTS
 from animation.movers import ANIMATORS
 from animation.pairs import is_many, list_jobs, read_pairs
 from animation.results import Results, Row
 from animation.settings import Crop, ReferenceFrame, Settings
 from checkpoint import Checkpoint
+from checkpoint_folder import folder_of_run
 from cli import (
     add_device_argument,
+    add_max_pixels_argument,
     add_precision_argument,
     end_on_sigterm,
     newest_checkpoint,
@@ -46,9 +47,14 @@ def main(arguments: argparse.Namespace) -> int:
     path = Path(arguments.checkpoint) if arguments.checkpoint else newest_checkpoint()
     jobs, results = choose_jobs(arguments, path)
     check_outputs(jobs, arguments.audio, save_masks=arguments.save_masks)
-    wanted = read_wishes(arguments)
+    wanted = read_options(arguments)
     animator = Animator.load(
-        path, arguments.config, arguments.device, arguments.precision, arguments.compile
+        path,
+        arguments.config,
+        arguments.device,
+        arguments.precision,
+        arguments.compile,
+        arguments.max_pixels,
     )
     if animator.device.type == "cpu":
         keep_freed_memory()
@@ -110,7 +116,7 @@ def choose_jobs(arguments: argparse.Namespace, path: Path) -> tuple[list[Job], R
     if output is None:
         if source is not None:
             raise UserError("--output is missing: out.mp4, or a folder for lossless png frames")
-        output = checkpoint.run_folder(path) / "animation.mp4"
+        output = folder_of_run(path) / "animation.mp4"
     return [Job(source, driving, background, output)], None
 
 
@@ -118,7 +124,7 @@ def run_jobs(
     animator: Animator,
     jobs: Sequence[Job],
     results: Results,
-    wanted: Wanted,
+    wanted: JobOptions,
     *,
     skip_existing: bool,
     debug: bool,
@@ -156,7 +162,7 @@ def run_jobs(
     return 1 if num_failed else 0
 
 
-def run_one(animator: Animator, job: Job, wanted: Wanted) -> Done:
+def run_one(animator: Animator, job: Job, wanted: JobOptions) -> JobResult:
     """With a progress bar."""
     with tqdm(unit="frame", disable=None, leave=False) as bar:
 
@@ -167,7 +173,7 @@ def run_one(animator: Animator, job: Job, wanted: Wanted) -> Done:
         return run_job(animator, job, wanted, tqdm.write, progress)
 
 
-def describe(done: Done, saved: Checkpoint) -> str:
+def describe(done: JobResult, saved: Checkpoint) -> str:
     """A few lines for the console."""
     output = done.output
     sound = "" if output.sound is None else ", with sound"
@@ -179,7 +185,7 @@ def describe(done: Done, saved: Checkpoint) -> str:
     return "\n".join(lines)
 
 
-def describe_row(done: Done) -> Row:
+def describe_row(done: JobResult) -> Row:
     """The cells of results.csv."""
     reference = done.reference
     return {
@@ -191,13 +197,13 @@ def describe_row(done: Done) -> Row:
     }
 
 
-def read_wishes(arguments: argparse.Namespace) -> Wanted:
+def read_options(arguments: argparse.Namespace) -> JobOptions:
     detector = arguments.detector
     start, end = (
         None if text is None else parse_moment(option, text)
         for option, text in (("--start", arguments.start), ("--end", arguments.end))
     )
-    return Wanted(
+    return JobOptions(
         read_settings(arguments),
         layout=arguments.layout,
         show_masks=arguments.show_masks,
@@ -332,6 +338,7 @@ def build_parser() -> argparse.ArgumentParser:
     pictures.add_argument(
         "--paste-back", action="store_true", help="put the result back into the uncropped source"
     )
+    add_max_pixels_argument(pictures)
     pictures.add_argument("--start", metavar="TIME", help="of the driving clip: 12.5 or 1:02.5")
     pictures.add_argument("--end", metavar="TIME")
 

@@ -1,5 +1,7 @@
 """Checkpoints: the only file that calls torch.save and torch.load.
 
+Where those of a run lie, and which are kept, is up to `checkpoint_folder.py`.
+
 A checkpoint is one dict of tensors and plain containers, so it loads without unpickling code.
 `published.py` knows those of other projects, `older_checkpoints.py` the earlier formats of ours;
 `export.py` slims one for sharing. Ours has:
@@ -8,9 +10,11 @@ A checkpoint is one dict of tensors and plain containers, so it loads without un
     config      the resolved config, plain containers
     step, epoch, batch   steps done; epoch and batch of the next one
     planned_steps        of the whole run, where the start of a part follows from it; else None
+    run_id      of the run that wrote it; see `run_folder.py`. Older and slim ones have none
     networks    state dict of each network, by name; in a slim one those that animate
     average     the same for the moving average, without the discriminator, or None
-    training    optimizer, scaler and counters; what only a resumed run needs. A slim one has none
+    training    optimizer, scaler, counters, and what the log has not told yet; what only a resumed
+                run needs. A slim one has none
     metrics     validation metrics, where this step was validated
     provenance  in a slim one: where the weights are from
     versions    of Python and torch
@@ -19,27 +23,26 @@ A checkpoint is one dict of tensors and plain containers, so it loads without un
 import os
 import pickle
 import platform
-import re
-import shutil
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 import older_checkpoints
+from checkpoint_checks import Inflated, check_archive, check_content, check_sums
+from checkpoint_folder import checkpoint_folder, list_steps
 from config import Config, Start
 from config_file import parse_config
 from errors import UserError
-from files import GIT_LFS_POINTER, replacing
-from load_report import LoadReport, compare, flatten, shorten, state_dicts
+from files import GIT_LFS_POINTER, WatchedFile, replacing
+from load_report import LoadReport, compare, flatten, state_dicts, why_unfit
 from published import Published, convert, problems
 
 FORMAT_VERSION = 2
-_STEP_FILE = re.compile(r"step-(\d{8})\.pt")
 _CONTENT = ("step", "epoch", "batch", "networks", "average", "training", "metrics")
 # How files of torch begin since version 1.6, and before.
 _ZIP, _OLD = b"PK", b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
@@ -67,6 +70,7 @@ class Checkpoint(NamedTuple):
     metrics: dict[str, float]
     provenance: dict[str, Any]
     planned_steps: int | None = None
+    run_id: str | None = None
     report: LoadReport | None = None
     notes: Sequence[str] = ()
 
@@ -113,11 +117,16 @@ def save(
     epoch: int,
     batch: int,
     planned_steps: int | None = None,
+    run_id: str | None = None,
     average: dict[str, Any] | None,
     training: dict[str, Any],
     metrics: Mapping[str, float],
 ) -> None:
-    """Write a checkpoint; a reader sees the old file or the whole new one, never a part."""
+    """Write a checkpoint; a reader sees the old file or the whole new one, never a part.
+
+    Raises:
+        UserError: it cannot be written, on a full disk for example.
+    """
     _write(
         path,
         config,
@@ -126,6 +135,7 @@ def save(
             "epoch": epoch,
             "batch": batch,
             "planned_steps": planned_steps,
+            "run_id": run_id,
             "networks": state_dicts(networks),
             "average": average,
             "training": training,
@@ -148,9 +158,22 @@ def _write(path: Path, config: Config, content: dict[str, Any]) -> None:
         "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
     }
     with replacing(path) as temporary, temporary.open("wb") as file:
-        torch.save(content, file)
+        _save_to(file, content)
         file.flush()
         os.fsync(file.fileno())
+
+
+def _save_to(file: IO[bytes], content: dict[str, Any]) -> None:
+    """Raises OSError where the system refuses, on a full disk for example; torch itself tells of
+    that by a RuntimeError without the reason.
+    """
+    watched = WatchedFile(file)
+    try:
+        torch.save(content, watched)  # type: ignore[arg-type]
+    except RuntimeError as error:
+        if watched.error is None:
+            raise
+        raise watched.error from error
 
 
 def load(path: Path, config: Config | None = None) -> Checkpoint:
@@ -203,12 +226,17 @@ def _parse(path: Path, content: Any) -> Checkpoint:
             f"{path}: not a checkpoint of this project, nor a published one of FOMM or Perturbed "
             "Masks; choose one of train.py's"
         )
+    try:
+        check_content(content)
+    except ValueError as error:
+        raise CheckpointError(f"{path}: not a checkpoint that train.py wrote: {error}") from error
     notes = [] if content["format"] == FORMAT_VERSION else older_checkpoints.upgrade(content)
     return Checkpoint(
         path,
         parse_config(content["config"], origin=str(path)),
         provenance=content.get("provenance", {}),
         planned_steps=content.get("planned_steps"),
+        run_id=content.get("run_id"),
         notes=notes,
         **{key: content[key] for key in _CONTENT},
     )
@@ -253,22 +281,31 @@ def load_networks(
     Raises:
         CheckpointError: another architecture; names the first tensors that differ.
     """
-    absent, further = networks.keys() - states.keys(), states.keys() - networks.keys()
-    if absent or further:
-        found = [f"no {name}" for name in sorted(absent)] + sorted(further)
-        raise CheckpointError(
-            f"{path}: checkpoint of other networks than the config's: it has "
-            f"{', '.join(found)}; use the config that it was trained with, or start a new run with "
-            "--init-from"
-        )
-    report = compare(networks, states)
-    if report.problems:
-        raise CheckpointError(
-            f"{path}: checkpoint of another architecture: {shorten(report.problems)}; "
-            "use the config that it was trained with, or start a new run with --init-from"
-        )
+    _check_fit(networks, states, path)
     for name, network in networks.items():
         network.load_state_dict(states[name])
+
+
+def check_networks(
+    build: Callable[[], Mapping[str, nn.Module]], states: dict[str, dict[str, Tensor]], path: Path
+) -> None:
+    """Raise as `load_networks` would, before networks are built: a config may ask for more memory
+    than there is. `build` makes them by name, here without memory for their weights.
+    """
+    with torch.device("meta"):
+        networks = build()
+    _check_fit(networks, states, path)
+
+
+def _check_fit(
+    networks: Mapping[str, nn.Module], states: dict[str, dict[str, Tensor]], path: Path
+) -> None:
+    reason = why_unfit(networks, states)
+    if reason is not None:
+        raise CheckpointError(
+            f"{path}: checkpoint of {reason}; use the config that it was trained with, or start a "
+            "new run with --init-from"
+        )
 
 
 def init_from(networks: Mapping[str, nn.Module], path: Path) -> LoadReport:
@@ -298,44 +335,12 @@ def init_from(networks: Mapping[str, nn.Module], path: Path) -> LoadReport:
     return report
 
 
-def checkpoint_folder(output_dir: Path) -> Path:
-    return output_dir / "checkpoints"
-
-
-def step_path(output_dir: Path, step: int) -> Path:
-    """Where the checkpoint of `step` lies in a run folder."""
-    return checkpoint_folder(output_dir) / f"step-{step:08d}.pt"
-
-
-def best_path(output_dir: Path) -> Path:
-    """Where the checkpoint with the lowest validation L1 lies in a run folder."""
-    return checkpoint_folder(output_dir) / "best.pt"
-
-
-def remove_leftovers(output_dir: Path) -> None:
-    """Delete what a run that was killed while it saved has left."""
-    for path in checkpoint_folder(output_dir).glob(".*.tmp.pt"):
-        path.unlink(missing_ok=True)
-
-
-def run_folder(path: Path) -> Path:
-    """The folder of the run that wrote the checkpoint `path`; if it lies elsewhere, its own."""
-    return path.parent.parent if path.parent.name == "checkpoints" else path.parent
-
-
-def list_steps(output_dir: Path, after: int = -1) -> list[Path]:
-    """Checkpoints of a run later than step `after`, the newest first."""
-    files = checkpoint_folder(output_dir).glob("step-*.pt")
-    matches = [match for path in files if (match := _STEP_FILE.fullmatch(path.name))]
-    steps = sorted((int(match[1]) for match in matches), reverse=True)
-    return [step_path(output_dir, step) for step in steps if step > after]
-
-
 def load_newest(output_dir: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest readable checkpoint of a run, and a message for each torn one skipped.
+    """The newest readable checkpoint of a run, and a message for each damaged one skipped.
 
     Raises:
         CheckpointError: there are checkpoints, but none can be read.
+        UserError: their folder cannot be listed.
     """
     messages: list[str] = []
     for path in list_steps(output_dir):
@@ -348,25 +353,23 @@ def load_newest(output_dir: Path) -> tuple[Checkpoint | None, list[str]]:
     return None, messages
 
 
-def prune(newest: Path, keep: int) -> None:
-    """Delete all but `keep` checkpoints, counted backwards from `newest`.
-
-    best.pt is another file and stays; so does a later one, torn and skipped when the run resumed,
-    until it is written again.
+def read_facts(path: Path) -> Mapping[str, Any]:
+    """What a checkpoint says of itself; of its tensors nothing is read where the file can be mapped
+    to memory. Empty where it is no checkpoint, or damaged.
     """
-    files = list_steps(run_folder(newest))
-    for path in files[files.index(newest) + keep :]:
-        path.unlink(missing_ok=True)
-
-
-def keep_best(output_dir: Path, path: Path) -> None:
-    """Make best.pt a copy of the checkpoint at `path`."""
-    with replacing(best_path(output_dir)) as temporary:
-        shutil.copyfile(path, temporary)
+    try:
+        check_archive(path)
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except Exception:  # the format of old, a file system without maps, or no checkpoint at all
+        try:
+            content = read_tensors(path)
+        except CheckpointError:
+            return {}
+    return content if isinstance(content, dict) else {}
 
 
 def read_tensors(path: Path) -> Any:
-    """Unpickle tensors and plain containers only, to the CPU."""
+    """Unpickle tensors and plain containers only, to the CPU; every byte is as it was written."""
     try:
         with path.open("rb") as file:
             head = file.read(len(GIT_LFS_POINTER))
@@ -375,8 +378,13 @@ def read_tensors(path: Path) -> Any:
     if head == GIT_LFS_POINTER:
         raise CheckpointError(f"{path}: a git-lfs pointer, not the file itself; run `git lfs pull`")
     try:
+        if head.startswith(_ZIP):
+            check_archive(path)
+            check_sums(path)
         with warnings.catch_warnings(action="ignore"):  # about pickles that are refused anyway
             return torch.load(path, map_location="cpu", weights_only=True)
+    except Inflated as error:
+        raise CheckpointError(f"{path}: {error}") from error
     except Exception as error:  # what is no checkpoint breaks the reader in any number of ways
         if not head.startswith((_ZIP, _OLD)):
             raise CheckpointError(f"{path}: not a checkpoint") from error

@@ -11,6 +11,8 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from checkpoint_folder import list_steps
+from datasets.limits import LIMITS, OPTION
 from errors import UserError
 from machine import divide_cores
 
@@ -88,6 +90,16 @@ def add_precision_argument(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_max_pixels_argument(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        OPTION,
+        type=positive_int,
+        metavar="N",
+        help=f"the largest picture or frame that is read (default: {LIMITS.picture} pixels of a "
+        f"picture, {LIMITS.frame} of a frame of a video)",
+    )
+
+
 def pick_device(name: str, local_rank: int | None = None) -> "torch.device":
     """The device called `name`; `auto` takes CUDA where there is one, else the CPU.
 
@@ -131,7 +143,8 @@ def pick_device(name: str, local_rank: int | None = None) -> "torch.device":
 
 def newest_checkpoint() -> Path:
     """The checkpoint written last in any run."""
-    found = sorted(RUNS.glob("*/checkpoints/step-*.pt"), key=lambda path: path.stat().st_mtime)
+    steps = [path for run in RUNS.glob("*/") for path in list_steps(run)]
+    found = sorted(steps, key=lambda path: (path.stat().st_mtime, path))
     if not found:
         raise UserError(
             f"no checkpoint under {RUNS}/: train one with `python train.py --config demo.yaml`, "

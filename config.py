@@ -1,57 +1,53 @@
 """The typed configuration: every key, its range and its meaning.
 
 A config is YAML. `config_file.py` reads it (inheritance, overrides, the report of all mistakes),
-`config_rules.py` holds what must agree between keys. A branch is a section of `Config`: a null
-section switches the branch off. Every key has a default.
+`config_types.py` says what a value may be, `config_rules.py` what must agree between keys. A branch
+is a section of `Config`: a null section switches the branch off. Every key has a default.
 """
 
-import math
 from typing import Annotated, Any, Final, Literal, NamedTuple
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
+
+from config_types import (
+    Beta,
+    ClipRatio,
+    ClipWindow,
+    Epoch,
+    Grey,
+    GridSize,
+    ImageSize,
+    Milestones,
+    Minutes,
+    NumBlocks,
+    NumClips,
+    NumFrames,
+    NumImages,
+    NumKeypoints,
+    NumPixels,
+    NumResBlocks,
+    NumSamples,
+    NumStrips,
+    NumWorkers,
+    Pair,
+    Positive,
+    Probability,
+    ReluLayer,
+    Repeats,
+    ResizeRatio,
+    Scale,
+    Seed,
+    Share,
+    Steps,
+    Strength,
+    Switch,
+    VggWidth,
+    Weight,
+    Width,
+)
 
 FORMAT_VERSION: Final = 1
 BRANCHES: Final = ("motion", "masks", "background")  # the sections of which one must be there
-
-MIN_SIDE = 16  # pixels; below it no network of this project has anything to see
-
-
-def _check_scale(scale: float) -> float:
-    mantissa, _ = math.frexp(scale)
-    if mantissa != 0.5:
-        raise ValueError("1 or a half of it, a quarter, ...: 1, 0.5, 0.25, 0.125")
-    return scale
-
-
-def _check_image_size(size: Any) -> Any:
-    sides = size if isinstance(size, list) else [size, size]
-    if len(sides) != 2 or not all(type(side) is int and side >= MIN_SIDE for side in sides):
-        raise ValueError(f"one whole number or [height, width], each at least {MIN_SIDE}")
-    return size
-
-
-def _check_switch(value: Any) -> Any:
-    if value is not True and value is not False and value != "auto":
-        raise ValueError("true, false or auto")
-    return value
-
-
-Probability = Annotated[float, Field(ge=0, le=1)]
-Beta = Annotated[float, Field(ge=0, lt=1)]
-Share = Annotated[float, Field(ge=0, lt=1)]
-Weight = Annotated[float, Field(ge=0)]
-ResizeRatio = Annotated[float, Field(ge=0.25, le=4)]
-PositiveInt = Annotated[int, Field(ge=1)]
-NumBlocks = Annotated[int, Field(ge=1, le=10)]  # each halves the picture
-Scale = Annotated[float, Field(gt=0, le=1), AfterValidator(_check_scale)]  # 1 / 2^n
-ImageSize = Annotated[int | list[int], BeforeValidator(_check_image_size)]  # or [height, width]
-
-Switch = Annotated[bool | Literal["auto"], BeforeValidator(_check_switch)]
-
-ReluLayer = Literal[
-    "relu1_1", "relu1_2", "relu2_1", "relu2_2", "relu3_1", "relu3_2", "relu3_3", "relu3_4",
-    "relu4_1", "relu4_2", "relu4_3", "relu4_4", "relu5_1", "relu5_2", "relu5_3", "relu5_4",
-]  # fmt: skip
 
 
 class Start(NamedTuple):
@@ -99,20 +95,20 @@ class RunConfig(Section):
 class AugmentationConfig(Section):
     time_flip: Probability = 0.5  # exchange source and driving
     horizontal_flip: Probability = 0.5  # only where the time was not flipped
-    brightness: Weight = 0.1
-    contrast: Weight = 0.1
-    saturation: Weight = 0.1
+    brightness: Strength = 0.1
+    contrast: Strength = 0.1
+    saturation: Strength = 0.1
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.1
     resize: Annotated[list[ResizeRatio], Field(min_length=2, max_length=2)] = [1.0, 1.0]
     # ^ ratio of the two frames, drawn between these, then cropped at random or padded; [1, 1]: off
 
 
 class PuppetsConfig(Section):
-    num_train_clips: PositiveInt = 512
-    num_test_clips: PositiveInt = 16
-    num_frames: Annotated[int, Field(ge=2)] = 32  # of one clip
+    num_train_clips: NumClips = 512
+    num_test_clips: NumClips = 16
+    num_frames: NumFrames = 32  # of one clip
     motion_scale: Annotated[float, Field(gt=0, le=2)] = 1.0  # of the dance: how far poses differ
-    seed: Annotated[int, Field(ge=0)] = 0  # not the run's: runs of all seeds are measured alike
+    seed: Seed = 0  # not the run's: runs of all seeds are measured alike
 
 
 class DataConfig(Section):
@@ -121,8 +117,10 @@ class DataConfig(Section):
     image_size: ImageSize = 256
     fit: Literal["crop", "pad"] = "crop"  # frames of another shape
     id_sampling: bool = False  # an epoch passes over the ids of `id#name.mp4`, not over the clips
-    repeats: PositiveInt = 1  # passes over the clips (or ids) in one epoch
-    num_workers: Annotated[int, Field(ge=0)] = 4  # of each process; fewer where cores are few
+    repeats: Repeats = 1  # passes over the clips (or ids) in one epoch
+    num_workers: NumWorkers = 4  # of each process; fewer where cores are few
+    max_pixels: NumPixels | None = None  # of a picture or a frame that is read; null: the limits
+    # in datasets/limits.py
     augmentation: AugmentationConfig = AugmentationConfig()
     puppets: PuppetsConfig = PuppetsConfig()
 
@@ -135,31 +133,31 @@ class DataConfig(Section):
 
 
 class HourglassConfig(Section):
-    width: PositiveInt
-    max_width: PositiveInt = 1024
+    width: Width
+    max_width: Width = 1024
     num_blocks: NumBlocks = 5
     scale: Scale = 0.25  # the network sees the image downsampled by this
     learning_rate: Weight | None = None  # default: train.learning_rate
 
 
 class KeypointDetectorConfig(HourglassConfig):
-    width: PositiveInt = 32
-    num_keypoints: PositiveInt = 10
+    width: Width = 32
+    num_keypoints: NumKeypoints = 10
     jacobian: Literal["per_keypoint", "shared", "none"] = "per_keypoint"
-    temperature: Annotated[float, Field(gt=0)] = 0.1  # of the softmax over space
+    temperature: Positive = 0.1  # of the softmax over space
 
 
 class DenseMotionConfig(HourglassConfig):
-    width: PositiveInt = 64
-    heatmap_variance: Annotated[float, Field(gt=0)] = 0.01  # of the Gaussian heatmaps, in [-1, 1]^2
+    width: Width = 64
+    heatmap_variance: Positive = 0.01  # of the Gaussian heatmaps, in [-1, 1]^2
     occlusion: bool = True  # predict an occlusion map
 
 
 class GeneratorConfig(Section):
-    width: PositiveInt = 64
-    max_width: PositiveInt = 512
+    width: Width = 64
+    max_width: Width = 512
     num_down_blocks: Annotated[int, Field(ge=0, le=10)] = 2  # 0: warps at full resolution
-    num_res_blocks: PositiveInt = 6
+    num_res_blocks: NumResBlocks = 6
     learning_rate: Weight | None = None  # default: train.learning_rate
 
 
@@ -168,7 +166,7 @@ class TransformConfig(Section):
 
     affine_std: Weight = 0.05
     thin_plate_std: Weight = 0.005
-    grid_size: Annotated[int, Field(ge=2)] = 5  # control points a side
+    grid_size: GridSize = 5  # control points a side
 
 
 class MotionLosses(Section):
@@ -191,16 +189,16 @@ class MotionConfig(Section):
 
 
 class MaskGeneratorConfig(HourglassConfig):
-    width: PositiveInt = 32
-    temperature: Annotated[float, Field(gt=0)] = 0.1  # of the sigmoid
+    width: Width = 32
+    temperature: Positive = 0.1  # of the sigmoid
 
 
 class MaskRefinementConfig(Section):
-    width: PositiveInt = 64
-    max_width: PositiveInt = 1024
+    width: Width = 64
+    max_width: Width = 1024
     num_blocks: NumBlocks = 5
-    temperature: Annotated[float, Field(gt=0)] = 0.1  # of the sigmoid
-    start_epoch: Annotated[int, Field(ge=0)] = 1  # the masks say nothing before
+    temperature: Positive = 0.1  # of the sigmoid
+    start_epoch: Epoch = 1  # the masks say nothing before
     start_share: Share | None = None  # of the planned steps; then start_epoch is not used
     learning_rate: Weight | None = None  # default: train.learning_rate
 
@@ -208,15 +206,15 @@ class MaskRefinementConfig(Section):
 class LowResolutionConfig(Section):
     """A generator that works at the size of the masks; its Up blocks follow from their scale."""
 
-    width: PositiveInt = 64
-    max_width: PositiveInt = 512
-    num_res_blocks: PositiveInt = 6
+    width: Width = 64
+    max_width: Width = 512
+    num_res_blocks: NumResBlocks = 6
     learning_rate: Weight | None = None  # default: train.learning_rate
 
 
 class HighResolutionConfig(Section):
-    width: PositiveInt = 64
-    max_width: PositiveInt = 1024
+    width: Width = 64
+    max_width: Width = 1024
     num_blocks: NumBlocks = 5
     learning_rate: Weight | None = None  # default: train.learning_rate
 
@@ -224,16 +222,13 @@ class HighResolutionConfig(Section):
 class PerturbationConfig(Section):
     """How the driving mask is disturbed before the refinement sees it."""
 
-    num_strips: PositiveInt = 6
+    num_strips: NumStrips = 6
     pivots: Annotated[list[Probability], Field(min_length=2, max_length=2)] = [15 / 64, 45 / 64]
     # ^ where the strips are cut, as parts of the mask's side
-    scales: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=2, max_length=2)] = [
-        0.75,
-        1.25,
-    ]
-    threshold: Annotated[float, Field(ge=0, le=255)] = 100.0  # of 255; what is not above becomes 0
-    noise: Weight = 20.0  # of 255; mean of the Poisson count added or subtracted
-    animation_scale: Annotated[float, Field(gt=0)] = 0.75  # the one perturbation in animation
+    scales: Pair = [0.75, 1.25]
+    threshold: Grey = 100.0  # of 255; what is not above becomes 0
+    noise: Grey = 20.0  # of 255; mean of the Poisson count added or subtracted
+    animation_scale: Positive = 0.75  # the one perturbation in animation
 
 
 class MaskPriorConfig(Section):
@@ -254,7 +249,7 @@ class MaskLosses(Section):
 
     perceptual: dict[ReluLayer, Weight] = dict.fromkeys(("relu1_1", "relu2_1", "relu3_1"), 10.0)
     pixel: Weight = 0.0  # ours: mean absolute difference of the pixels; not in the papers
-    refinement: Annotated[float, Field(gt=0)] = 100.0
+    refinement: Positive = 100.0
 
 
 class MasksConfig(Section):
@@ -276,7 +271,7 @@ class BackgroundLosses(Section):
 
 class BackgroundConfig(Section):
     threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5  # of the masks; above is foreground
-    start_epoch: Annotated[int, Field(ge=0)] = 2  # the masks say nothing before
+    start_epoch: Epoch = 2  # the masks say nothing before
     start_share: Share | None = None  # of the planned steps; then start_epoch is not used
     foreign_probability: Probability = 0.0  # ours: that X is the source of another sample of the
     # batch, with no mask
@@ -289,12 +284,10 @@ class CutConfig(Section):
     """CutMix of the driving frame and the prediction, and the consistency loss on it."""
 
     kind: Literal["none", "rectangle", "priority"] = "none"  # vanilla CutMix, PriorityCut
-    beta: Annotated[list[Annotated[float, Field(gt=0)]], Field(min_length=2, max_length=2)] = [
-        1.0,
-        1.0,
-    ]  # of the distribution of the share that is cut (the area of a rectangle), for each sample
+    beta: Pair = [1.0, 1.0]  # of the distribution of the share that is cut (the area of a
+    # rectangle), for each sample
     probability: Probability = 0.5  # that a step mixes, after the warm-up
-    warm_up_epochs: Annotated[float, Field(ge=0)] = 0.0  # over which it rises from 0, linearly
+    warm_up_epochs: Weight = 0.0  # over which it rises from 0, linearly
     foreground: Literal["dense_motion", "mask_generator"] = "dense_motion"  # says what is
     # background: the weight of the background motion, or 1 - m(D)
     background_threshold: Annotated[float, Field(gt=0, le=1)] = 0.5  # of it; below is foreground
@@ -323,7 +316,7 @@ class DiscriminatorConfig(Section):
     """Judges the prediction of the motion branch."""
 
     kind: Literal["patch", "unet"] = "unet"
-    channels: Annotated[list[PositiveInt], Field(min_length=1, max_length=10)] = [
+    channels: Annotated[list[Width], Field(min_length=1, max_length=10)] = [
         64,
         128,
         256,
@@ -345,51 +338,51 @@ class PerceptualConfig(Section):
 
     network: Literal["vgg19", "vgg16"] = "vgg19"
     weights: str = "imagenet"  # imagenet (torchvision's), random, or a path to a state dict
-    width: PositiveInt = 64  # of the first layer; other than 64 only with random weights
-    scales: Annotated[list[Scale], Field(min_length=1)] = [1.0, 0.5, 0.25, 0.125]
+    width: VggWidth = 64  # of the first layer; other than 64 only with random weights
+    scales: Annotated[list[Scale], Field(min_length=1, max_length=10)] = [1.0, 0.5, 0.25, 0.125]
 
 
 class TrainConfig(Section):
-    epochs: PositiveInt = 100
-    max_steps: PositiveInt | None = None  # end earlier, after so many steps
-    max_minutes: Annotated[float, Field(gt=0)] | None = None  # end earlier, after so much time;
+    epochs: Steps = 100
+    max_steps: Steps | None = None  # end earlier, after so many steps
+    max_minutes: Minutes | None = None  # end earlier, after so much time;
     # one last validation comes on top
-    min_steps: PositiveInt | None = None  # go on past max_minutes until so many steps are done;
-    min_steps_minutes: Annotated[float, Field(gt=0)] | None = None  # the time limit until then
-    batch_size: PositiveInt = 16  # of all processes together
-    micro_batch: PositiveInt | None = None  # accumulate gradients over parts of a process's share
+    min_steps: Steps | None = None  # go on past max_minutes until so many steps are done;
+    min_steps_minutes: Minutes | None = None  # the time limit until then
+    batch_size: NumSamples = 16  # of all processes together
+    micro_batch: NumSamples | None = None  # accumulate gradients over parts of a process's share
     learning_rate: Weight = 2.0e-4
     betas: Annotated[list[Beta], Field(min_length=2, max_length=2)] = [0.5, 0.999]  # of Adam
-    milestones: list[PositiveInt] = []  # epochs after which the learning rate is multiplied
+    milestones: Milestones = []  # epochs after which the learning rate is multiplied
     gamma: Annotated[float, Field(gt=0, le=1)] = 0.1  # by this
-    clip_norm: Annotated[float, Field(gt=0)] | None = None  # of all gradients of a player together
-    clip_ratio: Annotated[float, Field(gt=1)] | None = 10.0  # clip it to so many times its median
-    clip_window: Annotated[int, Field(ge=2)] = 100  # over so many steps before, or half as many
-    max_bad_steps: PositiveInt = 100  # in a row skipped as not finite; more stop the run
+    clip_norm: Positive | None = None  # of all gradients of a player together
+    clip_ratio: ClipRatio | None = 10.0  # clip it to so many times its median
+    clip_window: ClipWindow = 100  # over so many steps before, or half as many
+    max_bad_steps: Steps = 100  # in a row skipped as not finite; more stop the run
     precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"  # of autocast; auto: what the
     # device computes fast, by a timed trial: bf16, else float32 (CUDA before Ampere: fp16)
     channels_last: Switch = "auto"  # memory layout; auto: the faster by a trial
     tf32: bool = True  # CUDA: convolutions in float32 keep 10 bits of the mantissa, for speed
     compile: Literal["none", "default", "reduce-overhead", "max-autotune"] = "none"  # torch's modes
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None  # none: no moving average
-    checkpoint_every: PositiveInt = 1000  # steps
-    keep_checkpoints: PositiveInt = 3  # the newest ones; the best is kept besides
+    checkpoint_every: Steps = 1000  # steps
+    keep_checkpoints: Steps = 3  # the newest ones; the best is kept besides
 
 
 class LogConfig(Section):
-    scalars_every: PositiveInt = 50  # steps
-    images_every: PositiveInt = 500
-    validate_every: PositiveInt = 1000
-    num_images: PositiveInt = 4  # rows of a picture grid
-    num_validation_clips: PositiveInt = 16  # spread evenly over the test split
-    num_validation_frames: Annotated[int, Field(ge=2)] = 8  # spread evenly over each clip
+    scalars_every: Steps = 50  # steps
+    images_every: Steps = 500
+    validate_every: Steps = 1000
+    num_images: NumImages = 4  # rows of a picture grid
+    num_validation_clips: NumClips = 16  # spread evenly over the test split
+    num_validation_frames: NumFrames = 8  # spread evenly over each clip
 
 
 class Config(Section):
     """The whole file. A branch is a section that may be null; one must be there."""
 
     format: Literal[1] = FORMAT_VERSION
-    seed: Annotated[int, Field(ge=0)] = 0
+    seed: Seed = 0
     run: RunConfig = RunConfig()
     data: DataConfig = DataConfig()
     motion: MotionConfig | None = None

@@ -10,7 +10,6 @@ on again.
 
 import difflib
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
@@ -22,6 +21,7 @@ from pydantic_core import ErrorDetails
 
 from config import FORMAT_VERSION, Config, Section
 from config_rules import violations
+from config_yaml import MAX_BYTES, MAX_DEPTH, Dumper, check_tree, parse_yaml
 from errors import UserError
 
 CONFIG_FOLDER = Path(__file__).parent / "configs"
@@ -98,6 +98,10 @@ def parse_config(tree: Any, origin: str) -> Config:
     Raises:
         ConfigError: not a mapping, another format version, or every wrong key there is.
     """
+    try:
+        check_tree(tree)
+    except ValueError as error:
+        raise ConfigError(f"{origin}: no config of this program: it has {error}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{origin}: the config is {_show(tree)}, not a mapping of keys")
     return _validate(tree, origin, {})
@@ -105,52 +109,17 @@ def parse_config(tree: Any, origin: str) -> Config:
 
 def dump_config(config: Config) -> str:
     """YAML of every key in the order of the schema; reading it gives an equal config."""
-    return yaml.dump(config.model_dump(), Dumper=_Dumper, sort_keys=False)
+    return yaml.dump(config.model_dump(), Dumper=Dumper, sort_keys=False)
 
 
 # Files and overrides
 
 
-class _Loader(yaml.SafeLoader):
-    """Safe YAML in which 1e-4 is a number and a key that appears twice in a mapping is an error."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
-        seen = set()
-        for key, _ in node.value:
-            if key.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"):
-                raise yaml.MarkedYAMLError(None, None, "a key that is not text", key.start_mark)
-            if key.value in seen:
-                problem = f"key {key.value!r} appears twice"
-                raise yaml.MarkedYAMLError(None, None, problem, key.start_mark)
-            seen.add(key.value)
-        return node
-
-
-class _Dumper(yaml.SafeDumper):
-    """Lists on one line; text that `_Loader` would read as a number in quotes."""
-
-    def represent_list(self, data: Any) -> yaml.SequenceNode:
-        return self.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=True)
-
-
-# YAML 1.1, which PyYAML follows, wants 1.0e-4; everybody else writes 1e-4.
-_EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
-for _yaml_class in (_Loader, _Dumper):
-    _yaml_class.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
-_Dumper.add_representer(list, _Dumper.represent_list)
-
-
 def _parse_yaml(text: str | bytes, origin: str) -> Any:
     try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-        problem = ", ".join(part for part in (error.context, error.problem) if part)
-        raise ConfigError(f"{origin}: {place}{problem}") from error
-    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date such as 2024-13-01
-        raise ConfigError(f"{origin}: not YAML: {' '.join(str(error).split())}") from error
+        return parse_yaml(text)
+    except ValueError as error:
+        raise ConfigError(f"{origin}: {error}") from error
 
 
 def _find(name: str, folder: Path) -> Path:
@@ -211,7 +180,8 @@ def _base_names(base: Any, label: str) -> list[str]:
 def _read_file(path: Path) -> dict[str, Any]:
     label = _label(path)
     try:
-        text = path.read_bytes()
+        with path.open("rb") as file:
+            text = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"{label}: cannot be read: {error.strerror}") from error
     tree = _parse_yaml(text, label)
@@ -225,7 +195,7 @@ def _read_file(path: Path) -> dict[str, Any]:
 def _read_override(override: str) -> _Layer:
     key, equals, value = override.partition("=")
     names = key.strip().split(".")
-    if not equals or not all(names):
+    if not equals or not all(names) or len(names) > MAX_DEPTH:
         raise ConfigError(
             f"override {override!r}: must be key.sub=value, for example train.max_steps=10"
         )

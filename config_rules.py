@@ -4,7 +4,8 @@ import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from config import BRANCHES, Config, ReluLayer
+from config import BRANCHES, Config
+from config_types import ReluLayer
 from modules.discriminator import PatchDiscriminator
 from modules.mask_generator import KERNEL
 from modules.vgg import CONVS_PER_BLOCK

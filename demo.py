@@ -14,6 +14,7 @@ import openmp  # noqa: F401
 from animation.animator import Animator
 from cli import (
     add_device_argument,
+    add_max_pixels_argument,
     add_precision_argument,
     newest_checkpoint,
     positive_int,
@@ -37,7 +38,13 @@ def main(arguments: argparse.Namespace) -> None:
         os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"  # it calls nobody but itself
         import_package("gradio", INSTALL)
         path = Path(arguments.checkpoint) if arguments.checkpoint else newest_checkpoint()
-        animator = Animator.load(path, arguments.config, arguments.device, arguments.precision)
+        animator = Animator.load(
+            path,
+            arguments.config,
+            arguments.device,
+            arguments.precision,
+            max_pixels=arguments.max_pixels,
+        )
         print(f"networks in {animator.precision} on {animator.device}")
         serve(animator, arguments, accounts, Path(folder))
 
@@ -129,6 +136,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     add_device_argument(parser)
     add_precision_argument(parser)
+    add_max_pixels_argument(parser)
     return parser
 
 

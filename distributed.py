@@ -21,7 +21,14 @@ from torch import Tensor
 from tqdm import tqdm
 
 from errors import UserError
-from rendezvous import Place, first_reason, is_one_machine, loopback_interface, meet, read_place
+from rendezvous import (
+    ProcessPlace,
+    first_reason,
+    is_one_machine,
+    loopback_interface,
+    meet,
+    read_place,
+)
 
 T = TypeVar("T")
 
@@ -72,7 +79,7 @@ def _is_group() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
-# Beginning and end
+# ClipContext and end
 
 
 @contextmanager
@@ -102,7 +109,7 @@ def process_group(patience: float) -> Iterator[None]:
     dist.destroy_process_group()
 
 
-def _join(place: Place, patience: float) -> None:
+def _join(place: ProcessPlace, patience: float) -> None:
     global _host_group
     store = meet(place, patience)
     if is_one_machine(place) and (interface := loopback_interface()) is not None:

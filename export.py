@@ -57,8 +57,7 @@ def main(arguments: argparse.Namespace) -> None:
     config = None if arguments.config is None else load_config(arguments.config)
     small = slim(checkpoint.load(path, config), arguments.weights)
     model = load_model(small, torch.device("cpu"))  # shows that the weights fit the config
-    branch = model.branches.get("motion")
-    if arguments.onnx is not None and not isinstance(branch, MotionBranch):
+    if arguments.onnx is not None and model.motion is None:
         raise UserError(f"--onnx: {path} has no motion branch, the one that is written")
 
     checkpoint.save_slim(output, small)
@@ -67,8 +66,8 @@ def main(arguments: argparse.Namespace) -> None:
         temporary.write_text(json.dumps(described, indent=2) + "\n")
     print(f"{output}: {small.age}, {described['weights']} weights, {described['bytes']:,} bytes")
     print(f"sha256 {described['sha256']}")
-    if arguments.onnx is not None and isinstance(branch, MotionBranch):
-        for file in write_onnx(branch, small.config.data.size, Path(arguments.onnx)):
+    if arguments.onnx is not None and model.motion is not None:
+        for file in write_onnx(model.motion, small.config.data.size, Path(arguments.onnx)):
             print(file)
 
 

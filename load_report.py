@@ -5,6 +5,8 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
+from checkpoint_checks import is_plain
+
 
 class LoadReport(NamedTuple):
     """Full tensor names: what was or can be loaded, what is missing, unused, of another shape."""
@@ -32,8 +34,11 @@ class LoadReport(NamedTuple):
 
 
 def compare(networks: Mapping[str, nn.Module], states: dict[str, dict[str, Tensor]]) -> LoadReport:
-    """Which tensors of `states` fit into `networks`."""
+    """Which tensors of `states`, read to the CPU, fit into `networks`. What is no plain tensor is
+    missing.
+    """
     own, given = flatten(state_dicts(networks)), flatten(states)
+    given = {name: tensor for name, tensor in given.items() if is_plain(tensor)}
     same = {name for name in own.keys() & given.keys() if own[name].shape == given[name].shape}
     return LoadReport(
         loaded=[name for name in own if name in same],
@@ -46,6 +51,18 @@ def compare(networks: Mapping[str, nn.Module], states: dict[str, dict[str, Tenso
             if name in given and name not in same
         ],
     )
+
+
+def why_unfit(
+    networks: Mapping[str, nn.Module], states: dict[str, dict[str, Tensor]]
+) -> str | None:
+    """What is wrong with `states` as those of all `networks`; None if nothing is."""
+    absent, further = networks.keys() - states.keys(), states.keys() - networks.keys()
+    if absent or further:
+        found = [f"no {name}" for name in sorted(absent)] + sorted(further)
+        return f"other networks than the config's: it has {', '.join(found)}"
+    problems = compare(networks, states).problems
+    return f"another architecture: {shorten(problems)}" if problems else None
 
 
 def state_dicts(networks: Mapping[str, nn.Module]) -> dict[str, dict[str, Tensor]]:

@@ -7,11 +7,11 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 import distributed
@@ -19,11 +19,11 @@ from branches.branch import is_smallest
 from config import DataConfig
 from datasets.images import write_image
 from errors import UserError
-from files import replacing
+from event_file import EventFile
+from files import named_failures, replacing
 from machine import num_cores
-from paths import open_to_write
+from run_folder import METRICS_FILE, PICTURES_FOLDER, add_line
 
-METRICS_FILE = "metrics.jsonl"
 WARM_UP_STEPS = 20  # in which workers start and kernels are chosen; they say nothing about data
 JUDGED_STEPS = 200  # after so many, once, whether data is the bottleneck:
 MAX_DATA_SHARE = 0.1  # more of the time spent waiting for data
@@ -60,7 +60,7 @@ class RunningMeans:
         """Means and smallest values by name (NaN where none was finite) and the names that had
         non-finite values, over all processes.
 
-        This is where the host waits for the device. Starts afresh.
+        This is where the host waits for the device.
         """
         if not self.sums:
             return {}, []
@@ -71,24 +71,57 @@ class RunningMeans:
         for name, *row in zip(names, *joined.tolist(), strict=True):
             total, finite, count = totals.get(name, (0.0, 0.0, 0.0))
             totals[name] = (total + row[0], finite + row[1], count + row[2])
-        self.sums = {}
         means = {
             n: total / finite if finite else math.nan for n, (total, finite, _) in totals.items()
         }
-        means |= self._read_minima()
+        means |= {n: low if math.isfinite(low) else math.nan for n, low in self._lowest().items()}
         return means, [n for n, (_, finite, count) in totals.items() if finite < count]
 
-    def _read_minima(self) -> dict[str, float]:
+    def clear(self) -> None:
+        """Begin a new window."""
+        self.sums, self.minima = {}, {}
+
+    def _lowest(self) -> dict[str, float]:
+        """Of all processes; infinite where none was finite."""
         if not self.minima:
             return {}
         lowest = torch.stack(list(self.minima.values())).tolist()
-        values = zip(self.minima, distributed.largest(*(-value for value in lowest)), strict=True)
-        self.minima = {}
-        return {name: -value if math.isfinite(value) else math.nan for name, value in values}
+        negated = distributed.largest(*(-value for value in lowest))
+        return {name: -value for name, value in zip(self.minima, negated, strict=True)}
+
+    def collect(self) -> None:
+        """Bring the sums of all processes together in rank 0, whose `state` then is that of all."""
+        if distributed.world_size() == 1 or not self.sums:
+            return
+        for row in self.sums.values():
+            distributed.add_up(row)
+        for name, low in self._lowest().items():
+            self.minima[name].fill_(low)
+        if not distributed.is_main():
+            self._forget()
+
+    def state(self) -> dict[str, Any]:
+        """What a resumed run needs to go on with the same window; see `collect`."""
+        return {
+            "sums": [[list(names), row.cpu()] for names, row in self.sums.items()],
+            "minima": {name: value.cpu() for name, value in self.minima.items()},
+        }
+
+    def load_state(self, state: Mapping[str, Any], device: torch.device) -> None:
+        """Go on from `state`, in all processes."""
+        self.sums = {tuple(names): row.to(device) for names, row in state["sums"]}
+        self.minima = {name: value.to(device) for name, value in state["minima"].items()}
+        if not distributed.is_main():
+            self._forget()
+
+    def _forget(self) -> None:
+        """Add nothing to what rank 0 knows. The names stay: processes exchange all or none."""
+        self.sums = {names: torch.zeros_like(row) for names, row in self.sums.items()}
+        self.minima = {n: torch.full_like(value, math.inf) for n, value in self.minima.items()}
 
 
 @dataclass
-class Spell:
+class TimeSpan:
     """Some steps: how long they took, in seconds, and what of it they waited for data."""
 
     num_steps: int = 0
@@ -110,7 +143,7 @@ class StepClock:
 
     def __init__(self) -> None:
         self.num_steps = 0
-        self.since_log, self.since_warm_up = Spell(), Spell()
+        self.since_log, self.since_warm_up = TimeSpan(), TimeSpan()
         self.is_judged = False
         self.restart()
 
@@ -131,7 +164,7 @@ class StepClock:
         """Throughput and share of time spent waiting for data since the last call, peak memory of
         this process so far; nothing where no step was timed.
         """
-        spell, self.since_log = self.since_log, Spell()
+        spell, self.since_log = self.since_log, TimeSpan()
         if spell.num_steps == 0:
             return {}
         (waiting,) = distributed.largest(spell.waiting)
@@ -175,19 +208,33 @@ def data_warning(share: float, data: DataConfig, packed: bool, num_wanted: int) 
 
 
 class Logger:
-    """Writes into one run folder; `step` counts finished steps."""
+    """Writes into one run folder; `step` counts finished steps.
 
-    def __init__(self, output_dir: Path, first_step: int, last_step: int) -> None:
+    Args:
+        told: of each kind of scalars, the last step of which a resumed run knows the line, and
+            does not write it again; without it `first_step`.
+
+    Raises:
+        UserError: a file cannot be written, here and in each method.
+    """
+
+    def __init__(
+        self,
+        output_dir: Path,
+        first_step: int,
+        last_step: int,
+        told: Mapping[str, int] | None = None,
+    ) -> None:
         self.output_dir = output_dir
         self.metrics_path = output_dir / METRICS_FILE
         try:
-            (output_dir / "pictures").mkdir(parents=True, exist_ok=True)
-            _forget_after(self.metrics_path, first_step)
+            (output_dir / PICTURES_FOLDER).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise UserError(
                 f"run.output_dir: {output_dir} cannot be written ({error.strerror})"
             ) from error
-        self.tensorboard = SummaryWriter(str(output_dir), purge_step=first_step + 1)
+        _forget(self.metrics_path, first_step, {} if told is None else told)
+        self.events = EventFile(output_dir, first_step)
         self.bar = tqdm(
             total=last_step, initial=first_step, unit="step", dynamic_ncols=True, disable=None
         )
@@ -203,14 +250,13 @@ class Logger:
 
     def scalars(self, step: int, values: Mapping[str, float], kind: str = "train") -> None:
         """Write scalars everywhere; `kind` is `train` or `validation`."""
-        with open_to_write(self.metrics_path, "a") as file:
-            rounded = {name: float(f"{value:.6g}") for name, value in values.items()}
-            # NaN is no JSON: null.
-            line = {n: v if math.isfinite(v) else None for n, v in rounded.items()}
-            file.write(json.dumps({"step": step, "kind": kind} | line) + "\n")
-        for name, value in values.items():
-            tag = f"{kind}/{name}" if "/" not in name else name
-            self.tensorboard.add_scalar(tag, value, step)
+        rounded = {name: float(f"{value:.6g}") for name, value in values.items()}
+        # NaN is no JSON: null.
+        line = {n: v if math.isfinite(v) else None for n, v in rounded.items()}
+        add_line(self.metrics_path, json.dumps({"step": step, "kind": kind} | line))
+        self.events.scalars(
+            step, {f"{kind}/{n}" if "/" not in n else n: value for n, value in values.items()}
+        )
 
     def status(self, step: int, values: Mapping[str, float]) -> None:
         """Show the losses, and the gap of the discriminator, beside the bar; without a terminal,
@@ -237,12 +283,15 @@ class Logger:
         tqdm.write(text, file=sys.stderr)
 
     def picture(self, step: int, name: str, image: np.ndarray) -> None:
-        """A picture, uint8 H x W x 3, to TensorBoard and as PNG."""
-        self.tensorboard.add_image(name, image, step, dataformats="HWC")
-        write_image(self.output_dir / "pictures" / f"{name}-{step:08d}.png", image)
+        """A picture, uint8 H x W x 3, as PNG and to TensorBoard."""
+        path = self.output_dir / PICTURES_FOLDER / f"{name}-{step:08d}.png"
+        write_image(path, image)
+        with named_failures(path):
+            png = path.read_bytes()
+        self.events.picture(step, name, image.shape[:2], png)
 
     def close(self) -> None:
-        self.tensorboard.close()
+        self.events.close()
         self.bar.close()
 
 
@@ -252,19 +301,24 @@ def _short(name: str) -> str:
     return f"{owner}_{term}" if owner in ("adversarial", "discriminator") else term
 
 
-def _forget_after(path: Path, step: int) -> None:
-    """Drop the lines of steps after `step`: a resumed run writes them again."""
-    if not path.exists():
+def _forget(path: Path, step: int, told: Mapping[str, int]) -> None:
+    """Drop the lines that a run which goes on after `step` writes again; see `Logger`."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
         return
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     kept = []
-    for line in path.read_text().splitlines(keepends=True):
+    for line in content.split(b"\n"):
         try:
-            if json.loads(line)["step"] <= step:
-                kept.append(line)
-        except (json.JSONDecodeError, KeyError):
+            entry = json.loads(line)
+            if entry["step"] <= min(step, told.get(entry["kind"], step)):
+                kept.append(line + b"\n")
+        except (ValueError, KeyError, TypeError):
             continue  # the torn last line of a killed run
     with replacing(path) as temporary:
-        temporary.write_text("".join(kept))
+        temporary.write_bytes(b"".join(kept))
 
 
 def _peak_memory() -> float:

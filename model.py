@@ -16,31 +16,36 @@ DEFAULT_THRESHOLD = 0.5  # of the masks, without a background branch
 
 
 class Model(nn.Module):
-    """`branches` by the name of their config section."""
+    """One attribute for each section of the config that is a branch; None where it is null."""
+
+    motion: MotionBranch | None
+    masks: MaskBranch | None
+    background: BackgroundBranch | None
 
     def __init__(self, config: Config) -> None:
         super().__init__()
+        self.motion = self.masks = self.background = None
         # The initial weights follow from the seed and leave the global stream alone.
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(torch_seed("weights", config.seed))
-            branches: dict[str, Branch[Any]] = {}
             if config.motion is not None:
-                branches["motion"] = MotionBranch(config.motion)
+                self.motion = MotionBranch(config.motion)
             if config.masks is not None:
-                branches["masks"] = MaskBranch(config.masks)
+                self.masks = MaskBranch(config.masks)
                 if config.background is not None:
                     scale = config.masks.mask_generator.scale
-                    branches["background"] = BackgroundBranch(config.background, scale)
-        self.branches = branches  # with their types
-        self.registered = nn.ModuleDict(branches)  # for parameters(), to(), train()
+                    self.background = BackgroundBranch(config.background, scale)
+
+    @property
+    def branches(self) -> dict[str, Branch[Any]]:
+        """The branches that there are, by name, in the order in which a step runs them."""
+        found = {"motion": self.motion, "masks": self.masks, "background": self.background}
+        return {name: branch for name, branch in found.items() if branch is not None}
 
     @property
     def mask_threshold(self) -> float:
         """Above it a mask counts as foreground: that of the background branch, if there is one."""
-        background = self.branches.get("background")
-        if isinstance(background, BackgroundBranch):
-            return background.threshold
-        return DEFAULT_THRESHOLD
+        return DEFAULT_THRESHOLD if self.background is None else self.background.threshold
 
     @property
     def networks(self) -> dict[str, nn.Module]:

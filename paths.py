@@ -94,10 +94,11 @@ def open_to_write(path: Path, mode: str, **options: Any) -> IO[Any]:
         UserError: there is something else than a plain file in its place.
         OSError: as `open`.
     """
-    return open(path, mode, opener=_open_plain_file, **options)
+    return open(path, mode, opener=open_plain_file, **options)
 
 
-def _open_plain_file(path: str, flags: int) -> int:
+def open_plain_file(path: str, flags: int) -> int:
+    """As `os.open`; raises as `open_to_write`."""
     # A pipe would be waited for without O_NONBLOCK. Windows has neither flag.
     flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:

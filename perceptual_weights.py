@@ -1,18 +1,19 @@
 """The perceptual network's weights: torchvision's, those of a file, or random ones."""
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 from torchvision.models import VGG16_Weights, VGG19_Weights
 
 from checkpoint import read_tensors
+from checkpoint_checks import is_plain
 from config import Config
 from errors import UserError
 from load_report import show_shape
 from losses import Perceptual, build_perceptual, perceptual_layers
 from modules.vgg import VGGFeatures, relu_layers
+from weight_files import check_sha256, digits_in_name, downloaded
 
 _IMAGENET = {"vgg16": VGG16_Weights.IMAGENET1K_V1, "vgg19": VGG19_Weights.IMAGENET1K_V1}
 
@@ -38,22 +39,19 @@ def load_vgg(network: str, weights: str) -> dict[str, Tensor] | None:
             the path of a torchvision state dict.
 
     Raises:
-        UserError: the download failed, or the file is not such a state dict.
+        UserError: the download failed, or the file is not such a state dict, or not the one that
+            its name says.
     """
     if weights == "random":
         return None
-    if weights == "imagenet":
-        source = _IMAGENET[network]
-        state: Any = _download(source)
-        origin = source.url
-    else:
-        state, origin = read_tensors(Path(weights)), weights
+    origin, path = _locate(network, weights)
+    state = read_tensors(path)
     with torch.device("meta"):
         expected = VGGFeatures(network, relu_layers(network)).convs.state_dict()
     tensors = {}
     for name, like in expected.items():
         tensor = state.get(f"features.{name}") if isinstance(state, dict) else None
-        if not isinstance(tensor, Tensor) or tensor.shape != like.shape:
+        if not is_plain(tensor) or tensor.shape != like.shape:
             raise UserError(
                 f"perceptual.weights: {origin} has no tensor features.{name} of "
                 f"{show_shape(like)}; give a torchvision state dict of {network}"
@@ -62,15 +60,20 @@ def load_vgg(network: str, weights: str) -> dict[str, Tensor] | None:
     return tensors
 
 
-def _download(source: VGG16_Weights | VGG19_Weights) -> Any:
-    try:
-        return source.get_state_dict(progress=True, check_hash=True)
-    except (OSError, RuntimeError) as error:  # no network; another hash
-        name = source.url.rsplit("/", 1)[-1]
-        digest = name.rsplit("-", 1)[-1].removesuffix(".pth")
-        folder = Path(torch.hub.get_dir()) / "checkpoints"
-        raise UserError(
-            f"perceptual.weights: imagenet: {source.url} could not be downloaded ({error}); put "
-            f"{name} (sha256 begins with {digest}) into {folder}, or set perceptual.weights to "
-            "its path"
-        ) from error
+def _locate(network: str, weights: str) -> tuple[str, Path]:
+    """The name of the weights for messages, and their file, which is checked if its SHA-256 is
+    known.
+    """
+    url = _IMAGENET[network].url
+    if weights == "imagenet":
+        try:
+            return url, downloaded(url)
+        except UserError as error:
+            raise UserError(
+                f"perceptual.weights: imagenet: {error}, or set perceptual.weights to its path"
+            ) from error
+    path = Path(weights)
+    digits = digits_in_name(path.name)
+    if digits is not None and url.endswith(f"/{path.name}"):
+        check_sha256(path, digits, "give another file to perceptual.weights")
+    return weights, path

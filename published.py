@@ -22,7 +22,7 @@ _KERNEL = "down.weight"
 _SCALES = {AntiAliasDownsample(scale).kernel.numel(): scale for scale in (0.5, 0.25, 0.125, 0.0625)}
 
 
-class _Place(NamedTuple):
+class _TensorGroup(NamedTuple):
     """Where tensors of the published `part` whose names start with `head` belong.
 
     cut: the head is not part of the name in our network.
@@ -44,7 +44,7 @@ class _Layout(NamedTuple):
     parts: tuple[str, ...]
     section: str
     config: str
-    places: tuple[_Place, ...]
+    places: tuple[_TensorGroup, ...]
 
 
 _LAYOUTS = (
@@ -54,10 +54,10 @@ _LAYOUTS = (
         "motion",
         "vox-fomm.yaml",
         (
-            _Place("kp_detector", "", "keypoint_detector", cut=False),
-            _Place("generator", "dense_motion_network.", "dense_motion", cut=True),
-            _Place("generator", "", "generator", cut=False),
-            _Place("discriminator", "discs.1.", "discriminator", cut=True),
+            _TensorGroup("kp_detector", "", "keypoint_detector", cut=False),
+            _TensorGroup("generator", "dense_motion_network.", "dense_motion", cut=True),
+            _TensorGroup("generator", "", "generator", cut=False),
+            _TensorGroup("discriminator", "discs.1.", "discriminator", cut=True),
         ),
     ),
     _Layout(
@@ -66,17 +66,17 @@ _LAYOUTS = (
         "masks",
         "vox-masks.yaml",
         (
-            _Place("mask_generator", "", "mask_generator", cut=False),
+            _TensorGroup("mask_generator", "", "mask_generator", cut=False),
             *(
-                _Place("generator", head, "low_resolution", cut=False)
+                _TensorGroup("generator", head, "low_resolution", cut=False)
                 for head in ("first.", "bottleneck.", "up_blocks.", "final.")
             ),
             *(
-                _Place("generator", head, "high_resolution", cut=False)
+                _TensorGroup("generator", head, "high_resolution", cut=False)
                 for head in ("hourglass.", "final_hourglass.")
             ),
             *(
-                _Place("generator", head, "refinement", cut=False)
+                _TensorGroup("generator", head, "refinement", cut=False)
                 for head in ("mask_fix_net.", "ref.")
             ),
         ),

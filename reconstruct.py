@@ -19,9 +19,11 @@ from tqdm import tqdm
 
 import checkpoint
 from animation.inference import DTYPES, choose_precision, optimize_for_inference
-from animation.movers import ANIMATORS, Mover, load_model, reconstruction_movers
+from animation.movers import ANIMATORS, BranchAnimator, load_model, reconstruction_animators
+from checkpoint_folder import folder_of_run
 from cli import (
     add_device_argument,
+    add_max_pixels_argument,
     add_precision_argument,
     end_on_sigterm,
     pick_device,
@@ -31,6 +33,7 @@ from cli import (
 from config import DataConfig
 from config_file import load_config
 from datasets.build import build_puppets, build_source, preflight
+from datasets.limits import chosen_limits
 from datasets.source import ClipSource, Frame
 from datasets.video import VideoError
 from datasets.video_writer import VideoWriter
@@ -65,14 +68,16 @@ def main(arguments: argparse.Namespace) -> int:
     model = load_model(saved, device)
     if precision.precision != "float32":
         model = optimize_for_inference(model, DTYPES[precision.precision])
-    movers = reconstruction_movers(model, device)
-    name = arguments.animator or next(iter(movers))
-    if name not in movers:
+    animators = reconstruction_animators(model, device)
+    name = arguments.animator or next(iter(animators))
+    if name not in animators:
         raise UserError(
             f"--animator {name}: {path} was trained without the branch {name}; it has: "
-            f"{', '.join(movers)}"
+            f"{', '.join(animators)}"
         )
-    data = saved.config.data.model_copy(update={"id_sampling": False})  # every clip counts
+    # Every clip counts; and a stranger's checkpoint does not say how much memory is at hand.
+    own = {"id_sampling": False, "max_pixels": arguments.max_pixels}
+    data = saved.config.data.model_copy(update=own)
     if arguments.data_root is not None:
         data = data.model_copy(update={"kind": "clips", "root": arguments.data_root})
     published = None
@@ -89,6 +94,7 @@ def main(arguments: argparse.Namespace) -> int:
         animator=name,
         clips=clips,
         fit=data.fit,
+        limits=chosen_limits(arguments.max_pixels),
         device=device,
     )
     for line in plan.left_out:
@@ -99,7 +105,7 @@ def main(arguments: argparse.Namespace) -> int:
         folder += f"-{Path(arguments.data_root).resolve().name}"
     if arguments.animator is not None:
         folder += f"-{name}"
-    default_output = checkpoint.run_folder(path) / "reconstruction" / folder
+    default_output = folder_of_run(path) / "reconstruction" / folder
     output = Path(arguments.output or default_output)
     if output.exists() and not output.is_dir():
         raise UserError(f"--output {output}: is a file; give a folder")
@@ -112,7 +118,7 @@ def main(arguments: argparse.Namespace) -> int:
             with noted_failure(names[index], failed, debug=arguments.debug):
                 measured.append(
                     measure_clip(
-                        EightBit(movers[name]),
+                        EightBit(animators[name]),
                         clips,
                         index,
                         plan.measures,
@@ -191,7 +197,7 @@ def first_clips(data: DataConfig, split: str, num_clips: int | None) -> ClipSour
 
 
 def measure_clip(
-    mover: Mover,
+    animator: BranchAnimator,
     clips: ClipSource,
     index: int,
     measures: Sequence[Measure],
@@ -218,7 +224,7 @@ def measure_clip(
             if save_frames
         }
         for batch in reconstruct_clip(
-            mover, clips, index, batch_size=batch_size, measures=measures
+            animator, clips, index, batch_size=batch_size, measures=measures
         ):
             _check_finite(batch.prediction, name, sum(len(found["l1"]) for found in collected))
             for driving, prediction in zip(batch.driving, to_uint8(batch.prediction), strict=True):
@@ -308,6 +314,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--batch-size", type=positive_int, default=8, help="frames at a time")
     add_device_argument(parser)
     add_precision_argument(parser)
+    add_max_pixels_argument(parser)
     return parser
 
 

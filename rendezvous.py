@@ -26,7 +26,7 @@ _LOOPBACK_NAMES = ("lo", "lo0")  # of the interface, on Linux and on macOS
 logger = logging.getLogger(__name__)
 
 
-class Place(NamedTuple):
+class ProcessPlace(NamedTuple):
     """Of this process among `size` that were started together, and where rank 0 is to be found."""
 
     rank: int
@@ -35,7 +35,7 @@ class Place(NamedTuple):
     port: int
 
 
-def read_place() -> Place | None:
+def read_place() -> ProcessPlace | None:
     """What the environment says; None: this process is alone.
 
     Raises:
@@ -50,7 +50,7 @@ def read_place() -> Place | None:
             "several processes with torchrun, or unset WORLD_SIZE for one"
         )
     rank, size, _, port = map(_number, ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT"))
-    return Place(rank, size, os.environ["MASTER_ADDR"], port)
+    return ProcessPlace(rank, size, os.environ["MASTER_ADDR"], port)
 
 
 def _number(name: str) -> int:
@@ -63,7 +63,7 @@ def _number(name: str) -> int:
     return int(text)
 
 
-def is_one_machine(place: Place) -> bool:
+def is_one_machine(place: ProcessPlace) -> bool:
     """Whether all processes are on this machine, as far as the environment says."""
     return os.environ.get("LOCAL_WORLD_SIZE") == str(place.size) or is_loopback(place.address)
 
@@ -74,7 +74,7 @@ def loopback_interface() -> str | None:
     return next((name for name in _LOOPBACK_NAMES if name in names), None)
 
 
-def meet(place: Place, patience: float) -> dist.Store:
+def meet(place: ProcessPlace, patience: float) -> dist.Store:
     """A store for this group alone, once all its processes have come.
 
     torchrun's own store outlives a restart, with what processes that are gone have left in it. So
@@ -111,7 +111,7 @@ def meet(place: Place, patience: float) -> dist.Store:
     return dist.PrefixStore(group, store)
 
 
-def _open_store(place: Place, deadline: float) -> dist.Store:
+def _open_store(place: ProcessPlace, deadline: float) -> dist.Store:
     """The key-value store of torchrun, or else of rank 0, which listens at MASTER_ADDR alone."""
     is_host = place.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     while not is_host:  # torch's own attempts fill the terminal
@@ -146,7 +146,7 @@ def _open_store(place: Place, deadline: float) -> dist.Store:
         ) from error
 
 
-def _listen(place: Place) -> socket.socket | None:
+def _listen(place: ProcessPlace) -> socket.socket | None:
     """A socket that listens at MASTER_ADDR; None where the others could not reach it there, since
     the address is not one of this machine, or means this machine alone.
 
@@ -178,7 +178,7 @@ def _listen(place: Place) -> socket.socket | None:
     return None
 
 
-def _incomplete(place: Place, missing: Sequence[int], patience: float) -> UserError:
+def _incomplete(place: ProcessPlace, missing: Sequence[int], patience: float) -> UserError:
     return UserError(
         f"rank {place.rank}: after {patience:g} s no sign of rank "
         f"{', '.join(map(str, missing))}, of {place.size} processes (MASTER_ADDR and MASTER_PORT: "

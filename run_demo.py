@@ -16,6 +16,7 @@ import numpy as np
 import torch
 
 import checkpoint
+from checkpoint_folder import list_steps
 from datasets.images import write_image
 from datasets.video import open_clip
 from evaluation.reconstruction import spread
@@ -37,7 +38,7 @@ FEWER_COLUMNS = ("source", "driving", "result")
 
 def main() -> None:
     run("train.py", "--config", "demo.yaml", "--resume")
-    newest = checkpoint.list_steps(RUN)[0]
+    newest = list_steps(RUN)[0]
     metrics, animation, sheet = RUN / METRICS, RUN / "animation.mp4", RUN / "animation.png"
     if is_old(metrics, newest):
         run("reconstruct.py", "--checkpoint", str(newest))

@@ -11,7 +11,8 @@ import shlex
 import sys
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,12 +20,14 @@ from typing import Any, NamedTuple
 import openmp  # noqa: F401
 
 import torch
+from torch import nn
 
 import checkpoint
 import distributed
 from adversary import Adversary, build_adversary
 from advice import memory_advice
 from auto_settings import resolve
+from checkpoint_folder import list_steps
 from cli import add_device_argument, pick_device, positive_int, run_entry_point
 from config import Config
 from config_file import dump_config, load_config, override_config
@@ -36,8 +39,18 @@ from errors import UserError
 from files import replacing
 from losses import Perceptual
 from model import Model
-from paths import open_to_write
 from perceptual_weights import load_perceptual
+from run_folder import (
+    COMMANDS_FILE,
+    CONFIG_FILE,
+    RunRecord,
+    add_line,
+    claimed,
+    clean,
+    identify,
+    write_record,
+)
+from torchrun_agent import ending_with_agent
 from training import Trainer
 
 _LIBRARIES = ("torch", "torchvision", "av", "numpy", "pydantic")
@@ -55,30 +68,44 @@ class Inputs(NamedTuple):
     test_clips: ClipSource
     device: torch.device
     output_dir: Path
+    record: RunRecord
 
 
 def main(arguments: argparse.Namespace) -> int | None:
-    with distributed.process_group(arguments.join_timeout):
-        trainer = set_up(arguments)
+    with (
+        ending_with_agent(),
+        distributed.process_group(arguments.join_timeout),
+        set_up(arguments) as trainer,
+    ):
         signal_number = None if trainer is None else trainer.run()
     return None if signal_number is None else 128 + signal_number
 
 
-def set_up(arguments: argparse.Namespace) -> Trainer | None:
-    """The run that the options describe, in all processes the same; None if there is none."""
-    with distributed.shared_errors():
-        inputs = read_inputs(arguments)
-    if inputs is None:
-        return None
-    distributed.check_agreement(facts(inputs))
-    share_num_frames(inputs.pairs.clips)
-    with distributed.shared_errors():
-        leave_out_single_frames(inputs.pairs, inputs.config)
-        return build_trainer(inputs)
+@contextmanager
+def set_up(arguments: argparse.Namespace) -> Iterator[Trainer | None]:
+    """The run that the options describe, in all processes the same; None if there is none. Within
+    the block its folder belongs to rank 0.
+    """
+    with ExitStack() as held:
+        with distributed.shared_errors():
+            inputs = read_inputs(arguments, held)
+        if inputs is None:
+            yield None
+            return
+        distributed.check_agreement(facts(inputs))
+        share_num_frames(inputs.pairs.clips)
+        with distributed.shared_errors():
+            leave_out_single_frames(inputs.pairs, inputs.config)
+            trainer = build_trainer(inputs)
+        yield trainer
 
 
-def read_inputs(arguments: argparse.Namespace) -> Inputs | None:
-    """Everything that the options name, checked; None if that was all there was to do."""
+def read_inputs(arguments: argparse.Namespace, held: ExitStack) -> Inputs | None:
+    """Everything that the options name, checked; None if that was all there was to do.
+
+    Args:
+        held: gets the claim on the run folder.
+    """
     resume, overrides = _part_resume(arguments.resume, arguments.overrides)
     saved = None if resume in (None, "auto") else checkpoint.load_to_resume(Path(resume))
     if arguments.config is not None:
@@ -93,13 +120,18 @@ def read_inputs(arguments: argparse.Namespace) -> Inputs | None:
     if config.run.output_dir is None:
         raise UserError("run.output_dir: found null; give a folder")
     output_dir = Path(config.run.output_dir)
+    if distributed.is_main():
+        held.enter_context(claimed(output_dir))
     if resume == "auto":
         saved = _newest_checkpoint(output_dir)
-    elif later := checkpoint.list_steps(output_dir, after=saved.step if saved else -1):
+    record = identify(output_dir, saved)
+    if resume == "auto":
+        if saved is None:
+            _say(f"{output_dir}: no checkpoint to resume, starting at step 0")
+    elif saved is not None and (later := list_steps(output_dir, after=saved.step)):
         raise UserError(
-            f"run.output_dir: {output_dir} already has {'later ' if saved else ''}checkpoints "
-            f"({later[0].name}); continue with --resume, or choose another folder with "
-            "run.output_dir=..."
+            f"run.output_dir: {output_dir} already has later checkpoints ({later[0].name}); "
+            "continue with --resume, or choose another folder with run.output_dir=..."
         )
     check_division(config)
 
@@ -109,16 +141,27 @@ def read_inputs(arguments: argparse.Namespace) -> Inputs | None:
     if distributed.is_main():
         print(preflight(pairs.clips))
         print(preflight(test_clips, max_unreadable=0))  # metrics over fewer clips are others
+    if saved is not None:
+        checkpoint.check_networks(lambda: _networks(config), saved.networks, saved.path)
     perceptual = load_perceptual(config)
     model, adversary = Model(config), build_adversary(config)
     if saved is not None and arguments.init_from is not None:
         _say(f"--init-from {arguments.init_from}: left out, since the run continues from its own")
     elif arguments.init_from is not None:
-        networks = model.networks | (adversary.networks if adversary is not None else {})
+        networks = _all_networks(model, adversary)
         _say(f"{arguments.init_from}: {checkpoint.init_from(networks, Path(arguments.init_from))}")
     return Inputs(
-        config, saved, model, adversary, perceptual, pairs, test_clips, device, output_dir
+        config, saved, model, adversary, perceptual, pairs, test_clips, device, output_dir, record
     )
+
+
+def _networks(config: Config) -> dict[str, nn.Module]:
+    """Every network that `config` trains, untrained."""
+    return _all_networks(Model(config), build_adversary(config))
+
+
+def _all_networks(model: Model, adversary: Adversary | None) -> dict[str, nn.Module]:
+    return model.networks | (adversary.networks if adversary is not None else {})
 
 
 def check_division(config: Config) -> None:
@@ -187,6 +230,7 @@ def build_trainer(inputs: Inputs) -> Trainer:
             inputs.device,
             output_dir,
             inputs.config,
+            inputs.record,
         )
     if saved is not None:
         trainer.restore(saved)
@@ -201,8 +245,9 @@ def build_trainer(inputs: Inputs) -> Trainer:
         f"curves: tensorboard --logdir {output_dir}"
     )
     if distributed.is_main():
+        write_record(output_dir, inputs.record)
         record_run(output_dir, inputs.config, resolved.record)
-        checkpoint.remove_leftovers(output_dir)
+        clean(output_dir)
     return trainer
 
 
@@ -218,10 +263,9 @@ def record_run(output_dir: Path, config: Config, computing: Mapping[str, Any]) -
         **{name: version(name) for name in _LIBRARIES},
         "computing": dict(computing),
     }
-    with replacing(output_dir / "config.yaml") as temporary:
+    with replacing(output_dir / CONFIG_FILE) as temporary:
         temporary.write_text(dump_config(config))
-    with open_to_write(output_dir / "commands.jsonl", "a") as file:  # a resumed run adds a line
-        file.write(json.dumps(entry) + "\n")
+    add_line(output_dir / COMMANDS_FILE, json.dumps(entry))  # a resumed run adds one
 
 
 def _part_resume(resume: str | None, overrides: list[str]) -> tuple[str | None, list[str]]:
@@ -236,8 +280,6 @@ def _newest_checkpoint(output_dir: Path) -> checkpoint.Checkpoint | None:
     if distributed.is_main():
         for message in skipped:
             print(message, file=sys.stderr)
-    if saved is None:
-        _say(f"{output_dir}: no checkpoint to resume, starting at step 0")
     return saved
 
 

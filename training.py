@@ -4,12 +4,11 @@ With several processes every one of them has a Trainer and takes every step; wha
 the log, validation and checkpoints, is up to rank 0. The others meet it again in the next step.
 """
 
-import math
 import signal
 import time
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,10 +19,10 @@ from acceleration import compile_networks, prepare_networks, uncompiled
 from adversary import Adversary
 from advice import advice
 from auto_settings import numerics
-from branches.branch import Moment, StepInputs
+from branches.branch import StepContext, StepInputs
 from checkpoint import Checkpoint
 from cli import caught_signals
-from config import Config, Start
+from config import Config
 from datasets.loading import loaded_batches
 from datasets.packed import PackedClips
 from datasets.pairs import BatchSchedule, FailureBudget, FramePairs, PairBatch
@@ -33,15 +32,16 @@ from logger import Logger, RunningMeans, StepClock, data_warning
 from losses import Perceptual
 from machine import keep_freed_memory
 from model import Model
-from modules.draws import Draws
+from modules.draws import BatchRandom
 from optimization import MovingAverage, Optimizer
+from run_checkpoints import RunCheckpoints
+from run_folder import RunRecord
+from run_plan import RunPlan
 from seeding import numpy_rng, torch_seed
 from sync_batch_norm import synchronize_batch_norm
-from time_plan import Pace, describe_plan, make_plan, time_is_up
+from time_plan import Pace, time_is_up
 from training_step import train_step
 from validation import draw_grids, judge_model, run_branches
-
-_NEWS = 0.05  # a change of the expected number of steps that is worth a line
 
 
 class Trainer:
@@ -50,6 +50,7 @@ class Trainer:
     Args:
         config: without `auto`; see `auto_settings.resolve`.
         stated_config: what checkpoints keep: the config as it was given, for other machines too.
+        record: of the run, in `output_dir`; only a run that saves nothing does without.
     """
 
     def __init__(
@@ -63,11 +64,13 @@ class Trainer:
         device: torch.device,
         output_dir: Path,
         stated_config: Config | None = None,
+        record: RunRecord | None = None,
     ) -> None:
         self.config = config
         self.stated_config = config if stated_config is None else stated_config
         self.device = device
         self.output_dir = output_dir
+        self.checkpoints = RunCheckpoints(output_dir, record, config.train.keep_checkpoints)
         self.model = model.to(device).train()
         self.adversary = adversary if adversary is None else adversary.to(device).train()
         self.perceptual = perceptual.to(device).eval()
@@ -93,13 +96,11 @@ class Trainer:
         if config.train.max_steps is not None:
             self.last_step = min(self.last_step, config.train.max_steps)
         self.step = self.epoch = self.batch = 0  # steps done; place of the next one
-        # Where time is limited they follow from the speed of the first steps.
-        self.planned_steps = self.last_step if config.train.max_minutes is None else None
-        self.planned_with: frozenset[str] | None = None  # what had not started when it was planned
-        self.expected_steps = 0
+        self.plan = RunPlan(config, self.last_step)
+        self.means = RunningMeans()  # of the steps that the log has not told
+        self.logged_at = 0
         self.seconds = 0.0  # by the clock so far, earlier parts of a resumed run included
-        self.best_l1 = math.inf
-        self.validated_at = self.saved_at = -1  # steps
+        self.validated_at = -1  # step
         self.metrics: dict[str, float] = {}
 
     @property
@@ -122,42 +123,40 @@ class Trainer:
         self.step, self.epoch, self.batch = saved.step, saved.epoch, saved.batch
         if self.batch >= self.batches_per_epoch:  # the data or the batch size has changed
             self.epoch, self.batch = self.epoch + 1, 0
-        # What has started stays so, whatever the limits are now; also in a run that had no shares.
-        if saved.planned_steps is not None:
-            self.planned_steps = saved.planned_steps
-        elif self._starts_by_share() and not saved.untrained:
-            self.planned_steps = saved.step
+        self.plan.restore(saved)
         self.seconds = saved.training["seconds"]
-        if checkpoint.best_path(self.output_dir).exists():  # else the best lies in another run
-            self.best_l1 = saved.training["best_l1"]
+        self.logged_at = saved.step
+        if "log" in saved.training:  # not of older ones
+            self.logged_at = saved.training["log"]["logged_at"]
+            self.means.load_state(saved.training["log"]["means"], self.device)
         if saved.metrics:
             self.metrics, self.validated_at = saved.metrics, saved.step
-        if saved.path == checkpoint.step_path(self.output_dir, saved.step):
-            self.saved_at = saved.step
+        self.checkpoints.restore(saved)
+        if distributed.is_main() and self.checkpoints.saved_at == self.validated_at == self.step:
+            self._keep_if_best()  # killed before it was copied
 
-    def save(self) -> Path:
+    def save(self) -> None:
         """Write a checkpoint of this step and drop the ones that are too old."""
-        path = checkpoint.step_path(self.output_dir, self.step)
-        checkpoint.save(
-            path,
+        self.checkpoints.save(
+            self.step,
             self.stated_config,
             self.networks,
-            step=self.step,
             epoch=self.epoch,
             batch=self.batch,
-            planned_steps=self.planned_steps if self._starts_by_share() else None,
+            planned_steps=self.plan.num_steps if self.plan.starts else None,
             average=self.average.state() if self.average is not None else None,
-            training={
-                "optimizer": self.optimizer.state(),
-                "seconds": self.seconds,
-                "best_l1": self.best_l1,
-                "numerics": numerics(self.config),
-            },
+            training=self._training_state(),
             metrics=self.metrics if self.validated_at == self.step else {},
         )
-        checkpoint.prune(path, self.config.train.keep_checkpoints)
-        self.saved_at = self.step
-        return path
+
+    def _training_state(self) -> dict[str, Any]:
+        return {
+            "optimizer": self.optimizer.state(),
+            "seconds": self.seconds,
+            "best_l1": self.checkpoints.best_l1,
+            "log": {"logged_at": self.logged_at, "means": self.means.state()},
+            "numerics": numerics(self.config),
+        }
 
     def run(self) -> int | None:
         """Train to the end, or until a signal or the time limit, and leave a checkpoint.
@@ -170,8 +169,11 @@ class Trainer:
         """
         logger = None
         if distributed.is_main():
-            logger = Logger(self.output_dir, self.step, self.last_step)
-            self._tell_late_starts(logger)
+            # A line of this very step that was written after its checkpoint is written again.
+            validated_at = self.step if self.validated_at == self.step else self.step - 1
+            told = {"train": self.logged_at, "validation": validated_at}
+            logger = Logger(self.output_dir, self.step, self.last_step, told)
+            self.plan.tell_late_starts(logger, self.batches_per_epoch)
         try:
             schedule = BatchSchedule(
                 len(self.pairs),
@@ -192,10 +194,10 @@ class Trainer:
                         self._run_steps(logger, batches, caught)
                 except distributed.PeerLost:  # perhaps in the middle of a step
                     raise
-                except UserError:
-                    is_new = self.step > 0 and self.saved_at != self.step
+                except UserError as error:
+                    is_new = self.step > 0 and self.checkpoints.saved_at != self.step
                     if distributed.is_main() and is_new and not self._is_bad():
-                        self.save()
+                        self._save_after(error)
                     raise
             if logger is not None:
                 with advice(self.config, self.num_own_samples):
@@ -205,13 +207,13 @@ class Trainer:
             if logger is not None:
                 logger.close()
 
-    def _tell_late_starts(self, logger: Logger) -> None:
-        for start in self.config.starts.values():
-            if start.share is None and self.last_step <= start.epoch * self.batches_per_epoch:
-                logger.message(
-                    f"{start}, which this run, of {self.last_step} steps and "
-                    f"{self.batches_per_epoch} in an epoch, does not reach"
-                )
+    def _save_after(self, error: UserError) -> None:
+        """Leave a checkpoint before `error` ends the run; one line for both if that fails too."""
+        try:
+            self.save()
+        except UserError as second:
+            lines = dict.fromkeys((str(error), str(second), self.checkpoints.describe_newest()))
+            raise UserError("; ".join(lines)) from error
 
     def _finish(self, logger: Logger, caught: list[int]) -> None:
         """Leave a checkpoint and, unless a signal ended the run, a validation of the last step."""
@@ -220,24 +222,23 @@ class Trainer:
             name = signal.Signals(caught[0]).name
             logger.message(f"{name}: saved step {self.step}; continue with --resume")
             return
-        if self.planned_steps is None:
-            for start in self._starts_by_share():
-                logger.message(f"{start}, which this run ended too early to plan: it has not begun")
-        if self.saved_at != self.step:
+        self.plan.tell_missed_starts(logger)
+        if self.checkpoints.saved_at != self.step:
             self.save()
         if self.validated_at != self.step:
             with uncompiled(self.config.train):
                 self._validate(logger)
+        if self.checkpoints.saved_at != self.step:
             self.save()  # again, with the metrics
 
     def _run_steps(
         self, logger: Logger | None, batches: Iterator[PairBatch], caught: list[int]
     ) -> None:
-        config, means, clock, pace = self.config, RunningMeans(), StepClock(), Pace()
+        config, clock, pace = self.config, StepClock(), Pace()
         draws_part = (distributed.rank(), distributed.world_size())
         generator = torch.Generator(self.device)
-        logged_at = self.step
         begun = time.perf_counter() - self.seconds
+        self._make_up(logger, clock)
         while self.step < self.last_step and not self._is_ended(caught):
             with distributed.shared_errors():
                 started = time.perf_counter()
@@ -252,70 +253,52 @@ class Trainer:
                 self.optimizer,
                 self.perceptual,
                 batch.to(self.device),
-                self._moment(generator, *draws_part),
+                self._context(generator, *draws_part),
                 config,
             )
             if self.average is not None:
                 self.average.update(self.model)
-            means.add(result.scalars)
+            self.means.add(result.scalars)
             self._advance()
             clock.step_done(waited)
             if logger is not None:
                 logger.step_done()
             pace.step_done(time.perf_counter() - started, self._waiting(self.step))
-            self._plan(logger, pace, begun)
-
-            if self._is_due(config.log.scalars_every):
-                self._log(logger, means, clock)
-                logged_at = self.step
+            seconds = time.perf_counter() - begun
+            is_log_due = self._is_due(config.log.scalars_every)
+            self.plan.update(logger, pace, self.step, seconds, is_log_due=is_log_due)
+            if is_log_due:
+                self._log(logger, clock)
+            elif self.step == self.last_step:
+                self._log(logger, clock, is_last=True)
+            if any(map(self._is_due, (config.log.validate_every, config.train.checkpoint_every))):
+                self.means.collect()  # a checkpoint may be written, by rank 0 alone
             if logger is not None:
-                self._look_and_save(logger, result.inputs, clock)
+                self._draw_validate_save(logger, result.inputs, clock)
             self.seconds = time.perf_counter() - begun
-        if self.step > logged_at:  # a last, shorter window
-            self._log(logger, means, clock)
+        if self.step > self.logged_at and not caught:  # time is up
+            self._log(logger, clock, is_last=True)
+            self.checkpoints.saved_at = -1  # a checkpoint of this step does not know of that line
+        self.means.collect()
 
-    def _plan(self, logger: Logger | None, pace: Pace, begun: float) -> None:
-        """Where time is limited: plan the run after its first steps and say so; say it again if it
-        changes when all parts of the model, which take their time too, have started.
+    def _make_up(self, logger: Logger | None, clock: StepClock) -> None:
+        """Log and validate where that was due after the last step of a run that is resumed, which
+        saved and ended because it could not write the lines.
         """
-        train, waiting = self.config.train, pace.waiting
-        if train.max_minutes is None or not pace.is_known:
-            return
-        is_planned = self.planned_with is not None and (waiting or not self.planned_with)
-        if is_planned and not self._is_due(self.config.log.scalars_every):
-            return
-        seconds = time.perf_counter() - begun
-        plan = make_plan(train, self.last_step, self.step, seconds, pace.seconds_per_step)
-        if is_planned:
-            if logger is not None:
-                logger.expect(plan.num_steps)
-            return
-        before, self.planned_with = self.expected_steps, waiting
-        self.expected_steps = plan.num_steps
-        starts = []
-        if self.planned_steps is None:
-            (num_steps,) = distributed.largest(plan.num_steps if distributed.is_main() else 0)
-            self.planned_steps = int(num_steps)
-            starts = self._starts_by_share()
-        if logger is not None and abs(before - plan.num_steps) > _NEWS * before:
-            logger.expect(plan.num_steps)
-            logger.message(
-                describe_plan(plan, train, pace.seconds_per_step, self.step, starts, datetime.now())
-            )
-
-    def _starts_by_share(self) -> list[Start]:
-        """Those that follow from the plan."""
-        return [start for start in self.config.starts.values() if start.share is not None]
+        if self.step > self.logged_at and self._is_due(self.config.log.scalars_every):
+            self._log(logger, clock)
+        is_missing = self.step > 0 and self.validated_at != self.step
+        if logger is not None and is_missing and self._is_due(self.config.log.validate_every):
+            with uncompiled(self.config.train):
+                self._validate(logger)
 
     def _waiting(self, step: int) -> frozenset[str]:
         """Sections of the config whose part has not learned from the first `step` steps; `step` is
         the number of those done, or one more.
         """
-        place = (self.epoch, self.batch + step - self.step, self.planned_steps)
-        starts = self.config.starts.items()
-        return frozenset(name for name, start in starts if not start.has_learned(step, *place))
+        return self.plan.waiting(step, self.epoch, self.batch + step - self.step)
 
-    def _look_and_save(self, logger: Logger, inputs: StepInputs, clock: StepClock) -> None:
+    def _draw_validate_save(self, logger: Logger, inputs: StepInputs, clock: StepClock) -> None:
         """Pictures, validation and checkpoint, where they are due after this step."""
         draws, validates = map(
             self._is_due, (self.config.log.images_every, self.config.log.validate_every)
@@ -329,17 +312,19 @@ class Trainer:
             clock.restart()
         if (
             self._is_due(self.config.train.checkpoint_every)
-            and self.saved_at != self.step
+            and self.checkpoints.saved_at != self.step
             and not self._is_bad()
         ):
             self.save()
 
-    def _moment(self, generator: torch.Generator, part: int = 0, num_parts: int = 1) -> Moment:
+    def _context(
+        self, generator: torch.Generator, part: int = 0, num_parts: int = 1
+    ) -> StepContext:
         """This step's, with `generator` seeded for it; of part `part` of the batch."""
         place = (self.config.seed, self.step)
-        return Moment(
+        return StepContext(
             self.epoch + self.batch / self.batches_per_epoch,
-            Draws(generator.manual_seed(torch_seed("step", *place)), part, num_parts),
+            BatchRandom(generator.manual_seed(torch_seed("step", *place)), part, num_parts),
             numpy_rng("coin", *place).random(),
             self._waiting(self.step + 1),
         )
@@ -368,8 +353,9 @@ class Trainer:
     def _time_is_up(self) -> bool:
         return time_is_up(self.config.train, self.step, self.seconds)
 
-    def _log(self, logger: Logger | None, means: RunningMeans, clock: StepClock) -> None:
-        values, not_finite = means.read()
+    def _log(self, logger: Logger | None, clock: StepClock, *, is_last: bool = False) -> None:
+        """Write the line of this step. Of the last one the window goes on where the run does."""
+        values, not_finite = self.means.read()
         values |= {f"learning_rate/{n}": rate for n, rate in self.optimizer.current_rates().items()}
         values["epoch"] = self.epoch + self.batch / self.batches_per_epoch
         values["bad_steps"] = float(self.optimizer.bad_steps)
@@ -384,16 +370,18 @@ class Trainer:
                 packed = isinstance(self.pairs.clips, PackedClips)
                 num_wanted = self.stated_config.data.num_workers
                 logger.message(data_warning(data_share, self.config.data, packed, num_wanted))
+        self.logged_at = self.step
+        if not is_last:
+            self.means.clear()
         self.failures.failed.update(*distributed.gather(sorted(self.failures.failed)))
         if message := self.failures.excess():
             raise distributed.common_error(message)
         if num_bad > self.config.train.max_bad_steps:
-            saved = checkpoint.list_steps(self.output_dir)
             raise distributed.common_error(
                 f"{num_bad} steps in a row were skipped for a loss or gradient that is not finite "
                 f"(train.max_bad_steps: {self.config.train.max_bad_steps}); not finite at the end: "
-                f"{', '.join(not_finite) or 'nothing'}; last good checkpoint: "
-                f"{saved[0] if saved else 'none'}; lower the learning rates or set train.clip_norm"
+                f"{', '.join(not_finite) or 'nothing'}; {self.checkpoints.describe_newest()}; "
+                "lower the learning rates or set train.clip_norm"
             )
 
     def _draw(self, logger: Logger, name: str, inputs: StepInputs) -> None:
@@ -406,19 +394,26 @@ class Trainer:
         model = (self.average.model if self.average is not None else self.model).eval()
         log, batch_size = self.config.log, self.config.train.micro_batch or self.num_own_samples
         self.metrics = judge_model(model, self.test_clips, log, self.device, batch_size)
-        self.validated_at = self.step
         logger.scalars(self.step, self.metrics, kind="validation")
+        self.validated_at, self.checkpoints.saved_at = self.step, -1  # it has no metrics yet
         logger.message(
             f"step {self.step} validation: "
             + " ".join(f"{name} {value:.4g}" for name, value in self.metrics.items())
         )
-        moment = self._moment(torch.Generator(self.device))
+        context = self._context(torch.Generator(self.device))
         inputs = run_branches(
-            model, self.test_clips, log.num_images, self.device, self.perceptual, moment
+            model, self.test_clips, log.num_images, self.device, self.perceptual, context
         )
         self._draw(logger, "validation", inputs)
         self.model.train()
-        # The best of a time when a part of the model had not started would be of no use.
-        if not self._waiting(self.step) and self.metrics["l1"] < self.best_l1:
-            self.best_l1 = self.metrics["l1"]
-            checkpoint.keep_best(self.output_dir, self.save())
+        self._keep_if_best()
+
+    def _keep_if_best(self) -> None:
+        """Copy the checkpoint of this step to best.pt if its metrics are the best so far. The best
+        of a time when a part of the model had not started would be of no use.
+        """
+        if not self._waiting(self.step) and self.metrics["l1"] < self.checkpoints.best_l1:
+            self.checkpoints.best_l1 = self.metrics["l1"]
+            if self.checkpoints.saved_at != self.step:
+                self.save()
+            self.checkpoints.keep_best(self.step)

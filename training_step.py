@@ -1,14 +1,14 @@
 """The training step: one update of all branches, and of the discriminator."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from acceleration import begin_step
 from adversary import Adversary
-from branches.branch import Moment, StepInputs, is_smallest
+from branches.branch import StepContext, StepInputs, is_smallest
 from config import Config
 from datasets.augmentation import jitter_colors, resize_and_crop
 from datasets.pairs import PairBatch
@@ -40,7 +40,7 @@ def train_step(
     optimizer: Optimizer,
     perceptual: Perceptual,
     batch: PairBatch,
-    moment: Moment,
+    context: StepContext,
     config: Config,
 ) -> StepResult:
     """One update of all branches, and of the discriminator, from one batch; nothing here waits for
@@ -53,9 +53,9 @@ def train_step(
     parts = batch.split(config.train.micro_batch)
     with optimizer.guarded_buffers():
         rows = []  # scalars of each part; of what else it made only the last is kept
-        for part, draws in zip(parts, moment.draws.split(len(parts)), strict=True):
+        for part, random in zip(parts, context.random.split(len(parts)), strict=True):
             frames = prepare_frames(part, config.train.channels_last is True)
-            now = moment._replace(draws=draws)
+            now = context._replace(random=random)
             result, losses = forward(model, adversary, perceptual, frames, now, config)
             optimizer.backward(losses, len(parts))
             rows.append(torch.stack([value.float() for value in result.scalars.values()]))
@@ -82,7 +82,7 @@ def forward(
     adversary: Adversary | None,
     perceptual: Perceptual,
     frames: PreparedFrames,
-    moment: Moment,
+    context: StepContext,
     config: Config,
 ) -> tuple[StepResult, dict[str, Tensor]]:
     """Outputs, loss terms and statistics of all branches, and for each player the sum that it
@@ -93,25 +93,25 @@ def forward(
     with autocast(config.train.precision, frames.source.device):
         with torch.no_grad():  # a constant of this step, shared by all branches
             target_features = perceptual(frames.driving)
-        outputs: dict[str, Any] = {}
-        inputs = StepInputs(*frames, perceptual, target_features, moment, outputs)
+        inputs = StepInputs(*frames, perceptual, target_features, context)
         terms = {}
         for branch_name, branch in model.branches.items():
-            outputs[branch_name] = branch(inputs)
-            for name, term in branch.loss_terms(inputs, outputs[branch_name]).items():
+            output = branch(inputs)
+            inputs = inputs.with_output(branch_name, output)
+            for name, term in branch.loss_terms(inputs, output).items():
                 terms[f"{branch_name}/{name}"] = term
-            for name, value in branch.statistics(outputs[branch_name]).items():
+            for name, value in branch.statistics(output).items():
                 scalars[f"{branch_name}/{name}"] = value.detach()
         if adversary is not None:
-            judgement = adversary.judge(inputs)
-            for name, term in adversary.generator_terms(judgement).items():
+            adversarial = adversary.discriminate(inputs)
+            for name, term in adversary.generator_terms(adversarial).items():
                 terms[f"adversarial/{name}"] = term
-            verdict = adversary.discriminator_terms(judgement)
-            for name, term in verdict.terms.items():
+            of_discriminator = adversary.discriminator_terms(adversarial)
+            for name, term in of_discriminator.terms.items():
                 scalars[f"discriminator_loss/{name}"] = term.weighted.detach()
-            for name, value in verdict.statistics.items():
+            for name, value in of_discriminator.statistics.items():
                 scalars[f"discriminator/{name}"] = value.detach()
-            losses["discriminator"] = total(verdict.terms)
+            losses["discriminator"] = total(of_discriminator.terms)
             scalars["discriminator_loss/total"] = losses["discriminator"].detach()
     for name, term in terms.items():
         scalars[f"loss/{name}"] = term.weighted.detach()

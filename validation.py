@@ -6,9 +6,8 @@ import numpy as np
 import torch
 
 from adversary import Adversary, evaluating
-from animation.movers import reconstruction_movers
-from branches.branch import Moment, StepInputs
-from branches.masks import MaskBranch
+from animation.movers import reconstruction_animators
+from branches.branch import StepContext, StepInputs
 from config import LogConfig
 from datasets.source import ClipSource
 from evaluation.reconstruction import evaluate, evaluate_masks, spread
@@ -25,16 +24,15 @@ def judge_model(
     """
     num_clips, num_frames = log.num_validation_clips, log.num_validation_frames
     metrics = evaluate(
-        reconstruction_movers(model, device),
+        reconstruction_animators(model, device),
         clips,
         num_clips=num_clips,
         num_frames=num_frames,
         batch_size=batch_size,
     )
-    masks = model.branches.get("masks")
-    if isinstance(masks, MaskBranch):
+    if model.masks is not None:
         metrics |= evaluate_masks(
-            masks,
+            model.masks,
             clips,
             device,
             threshold=model.mask_threshold,
@@ -51,7 +49,7 @@ def run_branches(
     num_clips: int,
     device: torch.device,
     perceptual: Perceptual,
-    moment: Moment,
+    context: StepContext,
 ) -> StepInputs:
     """What the branches of `model` make of the first and the middle frame of some test clips."""
     frames = []
@@ -60,9 +58,9 @@ def run_branches(
         frames.append(torch.from_numpy(clips.read(clip, [0, middle])))
     pairs = torch.stack(frames).movedim(-1, 2).to(device).float() / 255
     source, driving = pairs.unbind(1)
-    inputs = StepInputs(source, driving, driving, perceptual, [], moment, outputs={})
+    inputs = StepInputs(source, driving, driving, perceptual, [], context)
     for name, branch in model.branches.items():
-        inputs.outputs[name] = branch(inputs)
+        inputs = inputs.with_output(name, branch(inputs))
     return inputs
 
 
@@ -72,7 +70,7 @@ def draw_grids(
 ) -> Iterator[tuple[str, np.ndarray]]:
     """A titled grid of pictures for each branch and for the discriminator, with its name."""
     for name, branch in model.branches.items():
-        columns = branch.pictures(inputs, inputs.outputs[name])
+        columns = branch.pictures(inputs, getattr(inputs.outputs, name))
         if columns:  # none from a branch that has not started
             yield name, titled_grid({title: x[:num_rows] for title, x in columns.items()})
     if adversary is not None:

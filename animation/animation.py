@@ -12,7 +12,7 @@ import torch
 from animation.background_swap import BackgroundSwapper
 from animation.inputs import Driving
 from animation.layouts import AnimatedBatch, Layout, LayoutName
-from animation.movers import Mover, animate, frames_to_tensor
+from animation.movers import BranchAnimator, animate, frames_to_tensor
 from animation.overlap import made_ahead
 from datasets.crops import Paster
 from datasets.source import Frame, HasRemarks
@@ -48,7 +48,7 @@ class Animation:
 
     def __init__(
         self,
-        mover: Mover,
+        animator: BranchAnimator,
         source: Frame,
         driving: Driving,
         *,
@@ -69,7 +69,7 @@ class Animation:
         self.reference = reference
         self._chosen = [*notes]
         self._clips = clips
-        self._mover = mover
+        self._animator = animator
         self._driving = driving.frames
         self._swapper = swapper
         self._backgrounds = backgrounds
@@ -118,7 +118,7 @@ class Animation:
     ) -> Iterator[AnimatedBatch]:
         backgrounds = None if background_frames is None else iter(background_frames)
         moved = animate(
-            self._mover,
+            self._animator,
             self.source,
             driving_frames,
             self._batch_size,
@@ -135,7 +135,7 @@ class Animation:
                 # The array of a picture that stays is the same: one upload, one mask.
                 is_still = all(frame is behind[0] for frame in behind)
                 pictures = frames_to_tensor(
-                    np.stack(behind[:1] if is_still else behind), self._mover.device
+                    np.stack(behind[:1] if is_still else behind), self._animator.device
                 )
                 swapped = self._swapper.swap(animated[:count], pictures)
                 yield AnimatedBatch(
@@ -174,14 +174,14 @@ class Animation:
             )
         source_mask = None
         if show_masks and self._swapper is not None:
-            source = frames_to_tensor(self.source[None], self._mover.device)
+            source = frames_to_tensor(self.source[None], self._animator.device)
             source_mask = self._swapper.cut_out(source).foreground_mask
         return Layout(name, source_mask=source_mask)
 
     @property
     def device(self) -> torch.device:
         """Where the networks run."""
-        return self._mover.device
+        return self._animator.device
 
     @property
     def has_networks(self) -> bool:

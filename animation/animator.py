@@ -30,7 +30,7 @@ from animation.inputs import (
     open_source,
     whole_box,
 )
-from animation.movers import AnimatorName, MotionMover, build_mover, load_model
+from animation.movers import AnimatorName, MotionAnimator, build_animator, load_model
 from animation.reference import is_far, nearest_frame
 from animation.settings import (
     Crop,
@@ -45,6 +45,7 @@ from checkpoint import Checkpoint
 from cli import pick_device
 from config_file import load_config
 from datasets.crops import Box, Paster, cut_out, require_overlap, with_aspect
+from datasets.limits import chosen_limits
 from datasets.source import Frame, HasRemarks
 from errors import UserError
 
@@ -61,6 +62,7 @@ class Animator:
     Args:
         precision: of the networks; see `animation.inference`.
         compiled: let torch.compile fuse the kernels of each network when the first frames come.
+        max_pixels: of a picture or a frame that is read from a file; see `datasets.limits`.
 
     Attributes:
         saved: the checkpoint. size: (height, width) that the model works at.
@@ -73,8 +75,11 @@ class Animator:
         device: torch.device,
         precision: Precision = "auto",
         compiled: bool = False,
+        max_pixels: int | None = None,
     ) -> None:
         self.saved = saved
+        self.max_pixels = max_pixels
+        self.limits = chosen_limits(max_pixels)
         self.device = device
         self.precision = choose_precision(precision, device)
         dtype = DTYPES[self.precision.precision]
@@ -96,20 +101,21 @@ class Animator:
         device: str = "auto",
         precision: Precision = "auto",
         compiled: bool = False,
+        max_pixels: int | None = None,
     ) -> Self:
         """Read a checkpoint.
 
         Args:
             config: of a published file, which has none in it: a path, or a name in configs/.
             device: auto, cpu, cuda, cuda:1, mps.
-            precision, compiled: see the class.
+            precision, compiled, max_pixels: see the class.
 
         Raises:
             UserError: no checkpoint, one that does not fit its config, or no such device.
         """
         parsed = None if config is None else load_config(config)
         saved = checkpoint.load(Path(path), parsed)
-        return cls(saved, pick_device(device), precision, compiled)
+        return cls(saved, pick_device(device), precision, compiled, max_pixels)
 
     def animate(
         self,
@@ -155,7 +161,7 @@ class Animator:
         swapper = self._build_swapper(background, settings, with_masks)
         notes: list[str] = []
         picture, source_frame, box = self._fit_source(source, settings.crop_source, notes)
-        driving = frames if isinstance(frames, Driving) else open_driving(frames)
+        driving = frames if isinstance(frames, Driving) else open_driving(frames, self.limits)
         backgrounds = None
         if background is not None:
             backgrounds, more = open_backgrounds(
@@ -164,13 +170,14 @@ class Animator:
                 driving,
                 self.saved.config.data,
                 settings.background_end,
+                self.limits,
             )
             notes += more
         clips: dict[str, HasRemarks] = {}
         for clip_name, read in ((driving.name, driving.frames), (str(background), backgrounds)):
             if isinstance(read, HasRemarks):
                 clips[clip_name] = read
-        mover = build_mover(
+        animator = build_animator(
             self.model,
             self.device,
             name,
@@ -181,10 +188,10 @@ class Animator:
         # What reads the clip comes last, when nothing else can be refused.
         driving = self._fit_driving(driving, settings.crop_driving, notes)
         reference = None
-        if isinstance(mover, MotionMover) and mover.motion == "relative":
-            reference, driving = find_reference(mover, source_frame, driving, settings, notes)
+        if isinstance(animator, MotionAnimator) and animator.motion == "relative":
+            reference, driving = find_reference(animator, source_frame, driving, settings, notes)
         return Animation(
-            mover,
+            animator,
             source_frame,
             driving,
             reference=reference,
@@ -232,7 +239,7 @@ class Animator:
         self, source: Picture, crop: Crop, notes: list[str]
     ) -> tuple[Frame, Frame, Box]:
         """The whole picture, what the model sees of it, and where that was."""
-        picture, name = open_source(source)
+        picture, name = open_source(source, self.limits)
         data = self.saved.config.data
         if crop == "none":
             notes += describe_fit(name, picture.shape[:2], data)
@@ -264,13 +271,13 @@ class Animator:
 
 
 def find_reference(
-    mover: MotionMover, source: Frame, driving: Driving, settings: Settings, notes: list[str]
+    animator: MotionAnimator, source: Frame, driving: Driving, settings: Settings, notes: list[str]
 ) -> tuple[ReferenceChoice, Driving]:
     """The driving frame that relative motion refers to; `driving`, still from its first frame."""
     wanted = settings.reference_frame
     if wanted == "auto":
         driving.require_repeatable("--reference-frame auto")
-        found = nearest_frame(mover, source, driving.frames, settings.batch_size)
+        found = nearest_frame(animator, source, driving.frames, settings.batch_size)
         notes.append(
             f"reference frame {found.index} of {found.num_frames}: distance {found.distance:.3f} "
             f"to the source (the first frame: {found.first_distance:.3f})"
@@ -291,7 +298,7 @@ def find_reference(
                 f"--reference-frame {index}: {driving.name} has {num_frames} frames, counted from 0"
             )
         frame = after
-    distance = nearest_frame(mover, source, [frame], 1).distance
+    distance = nearest_frame(animator, source, [frame], 1).distance
     if is_far(distance):
         which = "the first driving frame" if index == 0 else f"driving frame {index}"
         notes.append(

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 
 from branches.background import BackgroundBranch
-from branches.masks import MaskBranch
 from errors import UserError
 from model import Model
 from modules.geometry import resize
@@ -49,21 +48,20 @@ class BackgroundSwapper:
     """
 
     def __init__(self, model: Model, background_type: BackgroundType, compose: Compose) -> None:
-        masks, background = model.branches.get("masks"), model.branches.get("background")
-        if not isinstance(masks, MaskBranch):
+        if model.masks is None:
             raise UserError(
                 "--background: the checkpoint was trained without the mask branch, so no figure "
                 "can be cut out; train with the sections masks and background (vox.yaml)"
             )
         self.networks: BackgroundBranch | None = None
         if compose == "network" or background_type == "same":
-            if not isinstance(background, BackgroundBranch):
+            if model.background is None:
                 raise UserError(
                     "--background: the checkpoint was trained without the background branch; use "
                     "--compose alpha --background-type other, or train with the section background"
                 )
-            self.networks = background
-        self.mask_generator = masks.mask_generator
+            self.networks = model.background
+        self.mask_generator = model.masks.mask_generator
         self.background_type = background_type
         self.compose = compose
         self.threshold = model.mask_threshold

@@ -16,16 +16,14 @@ from scipy.ndimage import gaussian_filter1d, median_filter
 from torch import Tensor
 
 from animation.movers import frames_to_tensor
-from branches.masks import MaskBranch
-from branches.motion import MotionBranch
 from datasets.crops import Box, as_text, centre_box, cut_out, with_aspect
 from datasets.source import Frame
 from datasets.timing import Clock, Times
-from errors import UserError
 from metrics.detectors.detector import Detector
 from metrics.detectors.dlib_face import DlibFace
+from metrics.detectors.packages import NotInstalled
 from model import Model
-from modules.keypoint_detector import KeypointDetector
+from modules.keypoint_detector import Keypoints
 from modules.mask_generator import MaskGenerator
 
 # Medians over 13 talking-head clips cropped for training, 256 x 256, faces found by dlib.
@@ -61,7 +59,7 @@ class FigureCrop(NamedTuple):
     how: str
 
 
-class Sighting(NamedTuple):
+class FramedFigure(NamedTuple):
     """The crop around a figure in frame `position` of a clip."""
 
     position: int
@@ -105,12 +103,11 @@ class Cropper:
         if face_detector is not None:
             name = f"a face ({face_detector.description.name})"
             self._finders.append(_Finder(name, partial(self._find_face, face_detector)))
-        masks, motion = model.branches.get("masks"), model.branches.get("motion")
-        if isinstance(masks, MaskBranch):
-            find = partial(self._find_mask, masks.mask_generator)
+        if model.masks is not None:
+            find = partial(self._find_mask, model.masks.mask_generator)
             self._finders.append(_Finder("the model's mask", find))
-        if isinstance(motion, MotionBranch):
-            find = partial(self._find_keypoints, motion.keypoint_detector)
+        if model.motion is not None:
+            find = partial(self._find_keypoints, model.motion.detect)
             self._finders.append(_Finder("the model's keypoints", find))
 
     def figure_box(self, frame: Frame) -> FigureCrop:
@@ -135,14 +132,14 @@ class Cropper:
             times: of frames that are not evenly spaced; see `datasets.timing`.
         """
         period = max(1, round(frame_rate * SIGHTING_SECONDS))
-        sightings: dict[str, list[Sighting]] = {finder.name: [] for finder in self._finders}
+        sightings: dict[str, list[FramedFigure]] = {finder.name: [] for finder in self._finders}
         num_frames, image_size = 0, (0, 0)
         for position, frame in enumerate(frames):
             num_frames, image_size = position + 1, _image_size(frame)
             found = self._search(frame) if position % period == 0 else None
             if found is not None:
                 name, box = found
-                sightings[name].append(Sighting(position, box))
+                sightings[name].append(FramedFigure(position, box))
         name, best = max(sightings.items(), key=lambda item: len(item[1]))
         if not best:
             box = centre_box(image_size, self._size)
@@ -186,9 +183,9 @@ class Cropper:
         return box
 
     @torch.inference_mode()
-    def _find_keypoints(self, detector: KeypointDetector, frame: Frame) -> Box | None:
+    def _find_keypoints(self, detect: Callable[[Tensor], Keypoints], frame: Frame) -> Box | None:
         box = self._whole(frame)
-        points = (detector(self._view(frame, box)).value[0] + 1) / 2
+        points = (detect(self._view(frame, box)).value[0] + 1) / 2
         (left, top), (right, bottom) = points.amin(0).tolist(), points.amax(0).tolist()
         figure = _within(box, left, top, right, bottom)
         if max(figure.width, figure.height) < 1:  # collapsed: they say nothing about a size
@@ -208,7 +205,7 @@ def installed_face_detector() -> FaceDetector | None:
     """dlib's; None where its packages are not installed."""
     try:
         return DlibFace()
-    except UserError:
+    except NotInstalled:
         return None
 
 
@@ -237,7 +234,7 @@ def moved_inside(box: Box, image_size: tuple[int, int]) -> Box:
 
 
 def glide(
-    sightings: list[Sighting],
+    sightings: list[FramedFigure],
     seconds: Sequence[float],
     frame_rate: float,
     image_size: tuple[int, int],

@@ -22,6 +22,7 @@ from datasets.build import build_source
 from datasets.container import DEFAULT_FRAME_RATE
 from datasets.crops import Box, centre_box, with_aspect
 from datasets.images import fit_frames, read_image
+from datasets.limits import LIMITS, Limits
 from datasets.source import ClipSource, Frame
 from datasets.timing import Clock, Times
 from datasets.video import VideoReader, open_clip
@@ -71,10 +72,10 @@ class Driving(NamedTuple):
         return frame, self._replace(frames=chain((frame,), iterator))
 
 
-def open_driving(frames: DrivingFrames) -> Driving:
+def open_driving(frames: DrivingFrames, limits: Limits = LIMITS) -> Driving:
     """Of a file, a reader, a list or an array of frames, or an iterator over frames."""
     if isinstance(frames, str | Path):
-        frames = open_clip(frames)
+        frames = open_clip(frames, limits=limits)
     if isinstance(frames, VideoReader):
         name = str(frames.path)
         return Driving(frames, frames.frame_rate, frames.num_frames, name, frames.uneven_times)
@@ -85,10 +86,10 @@ def open_driving(frames: DrivingFrames) -> Driving:
     )
 
 
-def open_source(source: Picture) -> tuple[Frame, str]:
+def open_source(source: Picture, limits: Limits = LIMITS) -> tuple[Frame, str]:
     """The picture, uint8 H x W x 3, and its name for messages."""
     if isinstance(source, str | Path):
-        return read_image(source), str(source)
+        return read_image(source, limits), str(source)
     return require_picture(source, "source"), "source"
 
 
@@ -108,6 +109,7 @@ def open_backgrounds(
     driving: Driving,
     data: DataConfig,
     end: BackgroundEnd | None,
+    limits: Limits = LIMITS,
 ) -> tuple[Iterable[Frame] | None, list[str]]:
     """A frame behind each driving frame, and notes for the user; None for `transparent`.
 
@@ -132,7 +134,7 @@ def open_backgrounds(
     else:
         text = str(background)
         clock = Clock(driving.frame_rate, driving.times)
-        opened = open_background(text, data.size, data.fit, clock, end or "loop")
+        opened = open_background(text, data.size, data.fit, clock, end or "loop", limits)
         if is_file_name(text):
             notes = describe_fit(text, opened.original_size, data)
         frames, is_clip = opened, not opened.is_still
@@ -152,9 +154,12 @@ class TestClips(NamedTuple):
     background: Frame | None
 
 
-def open_test_clips(saved: Checkpoint) -> TestClips:
-    """Of the data that the checkpoint was trained on."""
-    clips = build_source(saved.config.data, "test")
+def open_test_clips(saved: Checkpoint, max_pixels: int | None = None) -> TestClips:
+    """Of the data that the checkpoint was trained on; what its config says of `max_pixels` does not
+    count, since the checkpoint may be a stranger's.
+    """
+    data = saved.config.data.model_copy(update={"max_pixels": max_pixels})
+    clips = build_source(data, "test")
     source, third = (clips.read(index % len(clips.clips), [0])[0] for index in (1, 2))
     swaps = saved.config.background is not None and "background" not in saved.untrained
     driving = Driving(

@@ -32,7 +32,7 @@ class Job(NamedTuple):
     output: Path
 
 
-class Wanted(NamedTuple):
+class JobOptions(NamedTuple):
     """What all jobs of a run have in common; the fields are options of animate.py, but for one.
 
     start, end: of the driving clip, in seconds. max_frames: of it, or of the part, as the page
@@ -50,7 +50,7 @@ class Wanted(NamedTuple):
     detector: Detector | None = None
 
 
-class Done(NamedTuple):
+class JobResult(NamedTuple):
     """A finished animation. figures: of the detector, if there was one."""
 
     output: Output
@@ -101,11 +101,11 @@ def check_outputs(jobs: Sequence[Job], audio: str, *, save_masks: bool) -> None:
 def run_job(
     animator: Animator,
     job: Job,
-    wanted: Wanted,
+    wanted: JobOptions,
     announce: Callable[[str], object],
     progress: Callable[[int, int | None], object],
     watch: Callable[[], object] | None = None,
-) -> Done:
+) -> JobResult:
     """Make and write one animation.
 
     Args:
@@ -140,7 +140,7 @@ def run_job(
     for note in animation.notes:
         if note not in told:
             announce(note)
-    return Done(
+    return JobResult(
         output,
         num_frames,
         time.perf_counter() - began,
@@ -171,10 +171,10 @@ class _Prepared(NamedTuple):
 
 
 def _prepare(
-    animator: Animator, job: Job, wanted: Wanted, watch: Callable[[], object] | None
+    animator: Animator, job: Job, wanted: JobOptions, watch: Callable[[], object] | None
 ) -> _Prepared:
     with_masks = wanted.show_masks or wanted.save_masks
-    if with_masks and "masks" not in animator.model.branches:
+    if with_masks and animator.model.masks is None:
         option = "--show-masks" if wanted.show_masks else "--save-masks"
         raise UserError(
             f"{option}: the checkpoint was trained without the mask branch; leave it out, or train "
@@ -190,7 +190,7 @@ def _prepare(
         if is_excerpt:
             raise UserError("--start, --end are for a --driving clip; give one, or leave them out")
         return _prepare_test_clips(animator, job, wanted, with_masks)
-    clip, start = open_clip(job.driving), Fraction(0)
+    clip, start = open_clip(job.driving, limits=animator.limits), Fraction(0)
     if is_excerpt:
         clip = excerpt = Excerpt(clip, wanted.start or start, wanted.end)
         start = excerpt.start
@@ -201,7 +201,7 @@ def _prepare(
         )
     if watch is not None:
         clip = _Watched(clip, watch)
-    sound = choose_sound(wanted.audio, job.driving, start, job.output)
+    sound = choose_sound(wanted.audio, job.driving, start, job.output, animator.limits)
     # Refuses what cannot be written before the clip is searched for crops and reference frame.
     transparent = is_transparent(job.background)
     writer = VideoWriter(job.output, clip.frame_rate, transparent=transparent, sound=sound)
@@ -217,9 +217,9 @@ def _prepare(
 
 
 def _prepare_test_clips(
-    animator: Animator, job: Job, wanted: Wanted, with_masks: bool
+    animator: Animator, job: Job, wanted: JobOptions, with_masks: bool
 ) -> _Prepared:
-    clips = open_test_clips(animator.saved)
+    clips = open_test_clips(animator.saved, animator.max_pixels)
     background: Picture | None = job.background
     if background is None and not wanted.settings.paste_back:
         background = clips.background
@@ -229,5 +229,5 @@ def _prepare_test_clips(
     layout = wanted.layout
     if layout is None and not (animation.is_transparent or wanted.settings.paste_back):
         layout = "demo" if animation.has_networks else "side-by-side"
-    sound = choose_sound(wanted.audio, None, Fraction(0), job.output)
+    sound = choose_sound(wanted.audio, None, Fraction(0), job.output, animator.limits)
     return _Prepared(animation, layout, sound)

@@ -12,14 +12,13 @@ from torch import Tensor
 
 from animation.smoothing import FilterState, Smoothing, one_euro, smooth_keypoints
 from branches.masks import MaskBranch
-from branches.motion import MotionBranch
-from checkpoint import Checkpoint, load_networks
+from branches.motion import EncodedSource, MotionBranch
+from checkpoint import Checkpoint, check_networks, load_networks
 from datasets.source import Frame, Frames
 from errors import UserError
 from model import Model
 from modules.keypoint_detector import Keypoints
 from modules.keypoint_transfer import (
-    expand_keypoints,
     first_keypoints,
     movement_scale,
     relative_keypoints,
@@ -28,14 +27,14 @@ from modules.keypoint_transfer import (
 AnimatorName = Literal["motion", "masks"]
 ANIMATORS: tuple[AnimatorName, ...] = ("motion", "masks")
 
-Move = Callable[[Tensor], Tensor]  # driving frames to predictions; see `Mover.start`
+Move = Callable[[Tensor], Tensor]  # driving frames to predictions; see `BranchAnimator.start`
 Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
 
 
-class Mover(Protocol):
-    """Who moves the source."""
+class BranchAnimator(Protocol):
+    """Interface of an animator: moves a source image by driving frames."""
 
     device: torch.device
 
@@ -55,14 +54,6 @@ class Mover(Protocol):
         ...
 
 
-class EncodedSource(NamedTuple):
-    """Everything of the motion branch that depends on the source alone (batch 1)."""
-
-    image: Tensor
-    keypoints: Keypoints
-    features: Tensor
-
-
 class Reference(NamedTuple):
     """What relative motion starts from: keypoints of one driving frame; the scale of motion."""
 
@@ -70,7 +61,7 @@ class Reference(NamedTuple):
     scale: float
 
 
-class MotionMover:
+class MotionAnimator:
     """The motion branch, in evaluation mode.
 
     Args:
@@ -98,24 +89,24 @@ class MotionMover:
         self.smoothing = smoothing
 
     def start(self, source: Tensor, reference: Tensor | None = None) -> Move:
-        """See `Mover.start`."""
-        encoded = self.encode(source)
+        """See `BranchAnimator.start`."""
+        encoded = self.branch.encode(source)
         origin: Reference | None = None
         if reference is not None and self.motion == "relative":
-            origin = self.refer(encoded, self.branch.keypoint_detector(reference))
+            origin = self.refer(encoded, self.branch.detect(reference))
         filtered: FilterState | None = None
 
         def move(driving: Tensor) -> Tensor:
             nonlocal origin, filtered
             after = filtered
-            keypoints = self.branch.keypoint_detector(driving)
+            keypoints = self.branch.detect(driving)
             if self.smoothing is not None:
                 keypoints, after = smooth_keypoints(keypoints, self.smoothing, filtered)
             if self.motion == "relative":
                 if origin is None:
                     origin = self.refer(encoded, first_keypoints(keypoints))
                 keypoints = relative_keypoints(encoded.keypoints, keypoints, *origin)
-            prediction = self.predict(encoded, keypoints)
+            prediction = self.branch.predict(encoded, keypoints)
             filtered = after  # not before: if memory did not suffice, these frames come again
             return prediction
 
@@ -126,24 +117,8 @@ class MotionMover:
         scale = movement_scale(source.keypoints, keypoints) if self.adapt_scale else 1.0
         return Reference(keypoints, scale)
 
-    def encode(self, source: Tensor) -> EncodedSource:
-        """Encode `source`, 1 x 3 x H x W in [0, 1]."""
-        return EncodedSource(
-            source, self.branch.keypoint_detector(source), self.branch.generator.encode(source)
-        )
 
-    def predict(self, source: EncodedSource, keypoints: Keypoints) -> Tensor:
-        """The source moved to each of B `keypoints`: B x 3 x H x W in [0, 1]."""
-        batch = len(keypoints.value)
-        motion = self.branch.dense_motion(
-            source.image.expand(batch, -1, -1, -1),
-            expand_keypoints(source.keypoints, batch),
-            keypoints,
-        )
-        return self.branch.generator.decode(source.features.expand(batch, -1, -1, -1), motion)
-
-
-class MaskMover:
+class MaskAnimator:
     """The mask branch, in evaluation mode.
 
     Args:
@@ -166,7 +141,7 @@ class MaskMover:
         self.smoothing = smoothing
 
     def start(self, source: Tensor, reference: Tensor | None = None) -> Move:
-        """See `Mover.start`; a mask is taken as it is, so `reference` has no part in it."""
+        """See `BranchAnimator.start`; masks are taken as they are, so `reference` is ignored."""
         source_mask = self.branch.mask_generator(source)
         filtered: FilterState | None = None
 
@@ -190,13 +165,18 @@ class MaskMover:
 def load_model(checkpoint: Checkpoint, device: torch.device) -> Model:
     """The model with the checkpoint's best weights (its moving average, if it has one), in
     evaluation mode.
+
+    Raises:
+        CheckpointError: the config is not that of the weights.
     """
-    model = Model(checkpoint.config)
-    load_networks(model.networks, checkpoint.evaluation_networks, checkpoint.path)
+    config, states = checkpoint.config, checkpoint.evaluation_networks
+    check_networks(lambda: Model(config).networks, states, checkpoint.path)
+    model = Model(config)
+    load_networks(model.networks, states, checkpoint.path)
     return model.eval().to(device)
 
 
-def build_mover(
+def build_animator(
     model: Model,
     device: torch.device,
     name: AnimatorName,
@@ -204,34 +184,34 @@ def build_mover(
     motion: Literal["relative", "absolute"] = "relative",
     adapt_scale: bool = False,
     smoothing: Smoothing | None = None,
-) -> Mover:
+) -> BranchAnimator:
     """The animator `name` for a driving clip of anybody.
 
     Raises:
         UserError: the model was trained without that branch.
     """
-    branch = model.branches.get(name)
-    if isinstance(branch, MotionBranch):
-        return MotionMover(
-            branch, device, motion=motion, adapt_scale=adapt_scale, smoothing=smoothing
+    if name == "motion" and model.motion is not None:
+        return MotionAnimator(
+            model.motion, device, motion=motion, adapt_scale=adapt_scale, smoothing=smoothing
         )
-    if isinstance(branch, MaskBranch):
-        return MaskMover(branch, device, smoothing=smoothing)
+    if name == "masks" and model.masks is not None:
+        return MaskAnimator(model.masks, device, smoothing=smoothing)
     found = ", ".join(model.branches)
     raise UserError(
         f"--animator {name}: the checkpoint was trained without the branch {name}; it has: {found}"
     )
 
 
-def reconstruction_movers(model: Model, device: torch.device) -> dict[AnimatorName, Mover]:
+def reconstruction_animators(
+    model: Model, device: torch.device
+) -> dict[AnimatorName, BranchAnimator]:
     """Those that `model` has, set up for driving frames of the source's own clip."""
-    movers: dict[AnimatorName, Mover] = {}
-    for branch in model.branches.values():
-        if isinstance(branch, MotionBranch):
-            movers["motion"] = MotionMover(branch, device, motion="absolute")
-        elif isinstance(branch, MaskBranch):
-            movers["masks"] = MaskMover(branch, device, same_figure=True)
-    return movers
+    animators: dict[AnimatorName, BranchAnimator] = {}
+    if model.motion is not None:
+        animators["motion"] = MotionAnimator(model.motion, device, motion="absolute")
+    if model.masks is not None:
+        animators["masks"] = MaskAnimator(model.masks, device, same_figure=True)
+    return animators
 
 
 def frames_to_tensor(frames: Frames, device: torch.device) -> Tensor:
@@ -291,7 +271,7 @@ def in_batches(
 
 
 def animate(
-    mover: Mover,
+    animator: BranchAnimator,
     source: Frame,
     driving: Iterable[Frame],
     batch_size: int = 8,
@@ -304,7 +284,7 @@ def animate(
         driving: frames, uint8 H x W x 3 each.
         batch_size: at most so many at a time; see `in_batches`.
         reference: the driving frame that relative motion starts from, uint8 H x W x 3; None: the
-            first. See `Mover.start`.
+            first. See `BranchAnimator.start`.
 
     Yields:
         A batch of driving frames as it came, and its predictions, B x 3 x H x W in [0, 1].
@@ -318,13 +298,15 @@ def animate(
         nonlocal move
         _check_size("driving frames are", frames, source)
         if move is None:
-            start = None if reference is None else frames_to_tensor(reference[None], mover.device)
+            start = (
+                None if reference is None else frames_to_tensor(reference[None], animator.device)
+            )
             if start is not None:
                 _check_size("reference frame is", start, source)
-            move = mover.start(frames_to_tensor(source[None], mover.device), start)
+            move = animator.start(frames_to_tensor(source[None], animator.device), start)
         return move(frames)
 
-    return in_batches(animated, driving, batch_size, mover.device)
+    return in_batches(animated, driving, batch_size, animator.device)
 
 
 def _check_size(what: str, frames: Tensor, source: Frame) -> None:

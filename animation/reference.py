@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from animation.movers import MotionMover, frames_to_tensor, in_batches
+from animation.movers import MotionAnimator, frames_to_tensor, in_batches
 from datasets.source import Frame
 from modules.keypoint_transfer import hull_area
 
@@ -33,7 +33,7 @@ class Nearest:
 
 
 def nearest_frame(
-    mover: MotionMover, source: Frame, driving: Iterable[Frame], batch_size: int = 8
+    animator: MotionAnimator, source: Frame, driving: Iterable[Frame], batch_size: int = 8
 ) -> Nearest:
     """The driving frame whose keypoints lie most like those of `source`; see `keypoint_distance`.
 
@@ -50,12 +50,12 @@ def nearest_frame(
         ValueError: there are no driving frames.
         UserError: memory does not suffice for one frame.
     """
-    detector = mover.branch.keypoint_detector
+    detector = animator.branch.keypoint_detector
     with torch.inference_mode():
-        points = detector(frames_to_tensor(source[None], mover.device)).value[0].cpu()
+        points = detector(frames_to_tensor(source[None], animator.device)).value[0].cpu()
     nearest: Nearest | None = None
     num_frames = 0
-    for frames, keypoints in in_batches(detector, driving, batch_size, mover.device):
+    for frames, keypoints in in_batches(detector, driving, batch_size, animator.device):
         for frame, driving_points in zip(frames, keypoints.value.cpu(), strict=True):
             distance = keypoint_distance(points, driving_points)
             if nearest is None or distance < nearest.distance:

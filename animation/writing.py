@@ -9,6 +9,7 @@ from typing import NamedTuple
 from animation.animation import Animation
 from animation.layouts import AnimatedBatch, Layout, LayoutName, grey_frames
 from animation.overlap import made_ahead
+from datasets.limits import LIMITS, Limits
 from datasets.sound import Sound, open_sound
 from datasets.source import Frames
 from datasets.video_writer import VideoWriter, takes_sound
@@ -114,7 +115,9 @@ def _open_masks(path: Path, animation: Animation, as_folder: bool) -> VideoWrite
         raise UserError(f"--save-masks {error} (the name follows from --output)") from None
 
 
-def choose_sound(audio: str, driving: str | None, start: Fraction, output: Path) -> Sound | None:
+def choose_sound(
+    audio: str, driving: str | None, start: Fraction, output: Path, limits: Limits = LIMITS
+) -> Sound | None:
     """The sound of `--audio`: `copy` that of the driving clip from `start` (seconds) on, `none`,
     or that of a file from its beginning.
 
@@ -127,7 +130,7 @@ def choose_sound(audio: str, driving: str | None, start: Fraction, output: Path)
         sound = None
         if driving is not None and takes_sound(output):
             try:
-                sound = open_sound(driving)
+                sound = open_sound(driving, limits)
             except UserError as error:
                 raise UserError(f"{error}; use --audio none") from None
         return None if sound is None else sound.cut(start)
@@ -136,7 +139,7 @@ def choose_sound(audio: str, driving: str | None, start: Fraction, output: Path)
             f"--audio {audio}: {output} has no sound; write .mp4 or .webm, or leave --audio out"
         )
     try:
-        sound = open_sound(audio)
+        sound = open_sound(audio, limits)
     except UserError as error:
         raise UserError(f"--audio {error}") from None
     if sound is None:

@@ -42,8 +42,15 @@ from tqdm import tqdm
 
 import checkpoint
 import train
-from animation.movers import Mover, animate, frames_to_tensor, load_model, reconstruction_movers
+from animation.movers import (
+    BranchAnimator,
+    animate,
+    frames_to_tensor,
+    load_model,
+    reconstruction_animators,
+)
 from benchmarks.tables import markdown_table
+from checkpoint_folder import step_path
 from cli import add_device_argument, pick_device, positive_int, run_entry_point
 from config import Config
 from config_file import load_config
@@ -99,7 +106,7 @@ class Run(NamedTuple):
     @property
     def last_checkpoint(self) -> Path:
         assert self.config.train.max_steps is not None, "plan sets it"
-        return checkpoint.step_path(self.folder, self.config.train.max_steps)
+        return step_path(self.folder, self.config.train.max_steps)
 
 
 def main(arguments: argparse.Namespace) -> int | None:
@@ -229,8 +236,8 @@ def measured(run: Run, clips: ClipSource, num_frames: int, device: torch.device)
         if report["num_frames"] == num_frames:
             return report
     model = load_model(checkpoint.load(run.last_checkpoint), device)
-    mover = reconstruction_movers(model, device)["motion"]
-    scores, baseline = score_clips(mover, clips, num_frames)
+    animator = reconstruction_animators(model, device)["motion"]
+    scores, baseline = score_clips(animator, clips, num_frames)
     report = {
         "checkpoint": str(run.last_checkpoint),
         "num_frames": num_frames,
@@ -243,15 +250,17 @@ def measured(run: Run, clips: ClipSource, num_frames: int, device: torch.device)
 
 
 @torch.inference_mode()
-def score_clips(mover: Mover, clips: ClipSource, num_frames: int) -> tuple[ClipScores, ClipScores]:
+def score_clips(
+    animator: BranchAnimator, clips: ClipSource, num_frames: int
+) -> tuple[ClipScores, ClipScores]:
     """Of every clip, and of the prediction that repeats the source."""
     scores: ClipScores = {name: [] for name in METRICS}
     baseline: ClipScores = {name: [] for name in METRICS}
     for index in tqdm(range(len(clips.clips)), unit="clip", disable=None):
         frames = spread(clips.num_frames(index), num_frames)
         driving = clips.read(index, frames)
-        target = frames_to_tensor(driving, mover.device)
-        batches = animate(mover, driving[0], iter(driving))
+        target = frames_to_tensor(driving, animator.device)
+        batches = animate(animator, driving[0], iter(driving))
         prediction = torch.cat([predicted for _, predicted in batches])
         region = foreground_region(clips, index, frames, target)
         for result, collected in ((prediction, scores), (target[:1].expand_as(target), baseline)):

@@ -47,15 +47,15 @@ from datasets.pairs import PairBatch
 from errors import UserError
 from files import replacing
 from modules.cut_masks import priority_cut, rectangle_cut
-from modules.draws import Draws
+from modules.draws import BatchRandom
 from training import Trainer
 
 MEASURED: Final = ("fomm", "fomm-adv", "unet", "cutmix", "prioritycut")
-MIXES, PLAIN = 0.0, 1.0  # the coin of a step, which mixes where it is below the probability
+MIXES, PLAIN = 0.0, 1.0  # `host_random` of a step, which mixes where it is below the probability
 _WARM_UP = 3  # rounds, in which libraries choose their kernels and memory is allocated
 
 
-class Contestant(NamedTuple):
+class Variant(NamedTuple):
     """A row with its networks; `kinds`: the coins of the steps that it can take, by name."""
 
     trainer: Trainer
@@ -90,10 +90,10 @@ def main(arguments: argparse.Namespace) -> None:
         row: fresh_peak_memory(config, arguments.device) if arguments.memory else None
         for row, config in configs.items()
     }
-    contestants = {row: build_contestant(config, device) for row, config in configs.items()}
+    variants = {row: build_contestant(config, device) for row, config in configs.items()}
     batch = first_batch(configs[MEASURED[0]]).to(device)
-    medians = time_steps(contestants, batch, arguments.rounds)
-    rows = cost_rows(configs, contestants, medians, memory)
+    medians = time_steps(variants, batch, arguments.rounds)
+    rows = cost_rows(configs, variants, medians, memory)
     report = {
         "config": arguments.config,
         "overrides": arguments.overrides,
@@ -112,23 +112,23 @@ def main(arguments: argparse.Namespace) -> None:
     print(f"\ncut mask of a batch: {masks}\n{output}")
 
 
-def build_contestant(config: Config, device: torch.device) -> Contestant:
+def build_contestant(config: Config, device: torch.device) -> Variant:
     """The networks, the optimizer and the losses of a run, as train.py builds them."""
     trainer = build_trainer(config, device)
     mixes = config.discriminator is not None and config.discriminator.cut.kind != "none"
-    return Contestant(trainer, {"plain": PLAIN} | ({"mixing": MIXES} if mixes else {}))
+    return Variant(trainer, {"plain": PLAIN} | ({"mixing": MIXES} if mixes else {}))
 
 
 def time_steps(
-    contestants: dict[str, Contestant], batch: PairBatch, num_rounds: int
+    variants: dict[str, Variant], batch: PairBatch, num_rounds: int
 ) -> dict[tuple[str, str], float]:
     """Median seconds of a step by (row, kind), taken in turns."""
     device = batch.frames.device
     found: dict[tuple[str, str], list[float]] = {}
     for index in tqdm(range(_WARM_UP + num_rounds), unit="round", disable=None):
-        for row, contestant in contestants.items():
-            for kind, coin in contestant.kinds.items():
-                taken = seconds(partial(take_step, contestant.trainer, batch, coin), device)
+        for row, variant in variants.items():
+            for kind, host_random in variant.kinds.items():
+                taken = seconds(partial(take_step, variant.trainer, batch, host_random), device)
                 if index >= _WARM_UP:
                     found.setdefault((row, kind), []).append(taken)
     return {case: statistics.median(times) for case, times in found.items()}
@@ -136,13 +136,13 @@ def time_steps(
 
 def cost_rows(
     configs: dict[str, Config],
-    contestants: dict[str, Contestant],
+    variants: dict[str, Variant],
     medians: dict[tuple[str, str], float],
     memory: dict[str, int | None],
 ) -> list[dict[str, Any]]:
     """See the file's docstring; PriorityCut twice: by its probability, and in every step."""
     rows = []
-    for row, contestant in contestants.items():
+    for row, variant in variants.items():
         plain, mixing = medians[row, "plain"], medians.get((row, "mixing"))
         discriminator = configs[row].discriminator
         probability = discriminator.cut.probability if mixing is not None and discriminator else 0.0
@@ -154,12 +154,12 @@ def cost_rows(
             rows.append(
                 {
                     "row": name,
-                    "parameters": contestant.num_parameters,
+                    "parameters": variant.num_parameters,
                     "plain_ms": 1000 * plain,
                     "mixing_ms": None if mixing is None else 1000 * mixing,
                     "probability": share,
                     "step_ms": 1000 * step,
-                    "ratio": step / medians[next(iter(contestants)), "plain"],
+                    "ratio": step / medians[next(iter(variants)), "plain"],
                     "memory_mib": None if peak is None else peak / 2**20,
                 }
             )
@@ -179,7 +179,7 @@ def time_cut_masks(config: Config, device: torch.device, num_rounds: int) -> dic
     cuts: dict[str, Callable[[], object]] = {
         "priority_cut": lambda: priority_cut(background, occlusion, fraction),
         "rectangle_cut": lambda: rectangle_cut(
-            background, occlusion, fraction, draws=Draws(generator)
+            background, occlusion, fraction, random=BatchRandom(generator)
         ),
     }
     found: dict[str, list[float]] = {name: [] for name in cuts}
@@ -203,10 +203,10 @@ def memory_of_steps(config: Config, device_name: str) -> int | None:
     device = pick_device(device_name)
     batch = first_batch(config).to(device)
     before = peak_memory(device)
-    contestant = build_contestant(config, device)
+    variant = build_contestant(config, device)
     for _ in range(3):
-        for coin in contestant.kinds.values():
-            take_step(contestant.trainer, batch, coin)
+        for host_random in variant.kinds.values():
+            take_step(variant.trainer, batch, host_random)
     after = peak_memory(device)
     return None if before is None or after is None else after - before
 

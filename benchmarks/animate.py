@@ -48,7 +48,7 @@ from tqdm import tqdm
 
 import checkpoint
 from animation.inference import DTYPES, compile_networks, fold_norms, lay_out, regroup_outputs
-from animation.movers import MotionMover, Move, frames_to_tensor, load_model
+from animation.movers import MotionAnimator, Move, frames_to_tensor, load_model
 from benchmarks.plain_step import Lever, Patch, plain_downsample, plain_heatmaps, without
 from benchmarks.steps import in_fresh_process, seconds
 from benchmarks.tables import markdown_table
@@ -79,7 +79,7 @@ AS_PUBLISHED: Final = Lever(
 )
 
 
-class Contestant(NamedTuple):
+class Variant(NamedTuple):
     """A row of the first table: the networks, and how many frames they take at a time."""
 
     model: Model
@@ -106,11 +106,11 @@ def main(arguments: argparse.Namespace) -> None:
     for name in left_out(scene.device):
         print(f"left out: the row {name}, which is emulated on this device")
     with torch.inference_mode():
-        contestants = {name: build() for name, build in scene.contestants(arguments).items()}
-        errors = measure_errors(contestants, scene.driving, scene.device)
-    times = time_rows(arguments, list(contestants))
+        variants = {name: build() for name, build in scene.variants(arguments).items()}
+        errors = measure_errors(variants, scene.driving, scene.device)
+    times = time_rows(arguments, list(variants))
     rows = stage_rows(times, errors, len(scene.driving))
-    fastest = MotionMover(_motion(list(contestants.values())[-1].model), scene.device)
+    fastest = MotionAnimator(_motion(list(variants.values())[-1].model), scene.device)
     whole = WholeClips(
         fastest,
         scene.source,
@@ -152,24 +152,24 @@ class Scene(NamedTuple):
     driving: Frames
     device: torch.device
 
-    def contestants(self, arguments: argparse.Namespace) -> dict[str, Callable[[], Contestant]]:
+    def variants(self, arguments: argparse.Namespace) -> dict[str, Callable[[], Variant]]:
         """What makes each row; see the file's docstring."""
         first = frames_to_tensor(self.source[None], self.device)
         origin = frames_to_tensor(self.driving[:1], self.device)
         size = arguments.batch_size
 
-        def plain(*levers: Lever) -> Contestant:
-            return Contestant(self.model, plain_loop(self.model, first, origin, levers), 1)
+        def plain(*levers: Lever) -> Variant:
+            return Variant(self.model, plain_loop(self.model, first, origin, levers), 1)
 
-        def fast(batch_size: int, *pulls: Callable[[Model], None]) -> Contestant:
+        def fast(batch_size: int, *pulls: Callable[[Model], None]) -> Variant:
             model = copy.deepcopy(self.model)
             for pull in pulls:
                 pull(model)
-            move = MotionMover(_motion(model), self.device).start(first, origin)
-            return Contestant(model, move, batch_size)
+            move = MotionAnimator(_motion(model), self.device).start(first, origin)
+            return Variant(model, move, batch_size)
 
         exact: list[Callable[[Model], None]] = [fold_norms, regroup_outputs]
-        rows: dict[str, Callable[[], Contestant]] = {
+        rows: dict[str, Callable[[], Variant]] = {
             "plain loop": partial(plain, AS_PUBLISHED),
             "fewer products": plain,
             "source once": partial(fast, 1),
@@ -232,9 +232,9 @@ def time_row(arguments: argparse.Namespace, name: str) -> float:
     """Seconds, once libraries have chosen their kernels and networks are compiled."""
     scene = build_scene(arguments)
     with torch.inference_mode():
-        contestant = scene.contestants(arguments)[name]()
-        contestant.run(scene.driving, scene.device)
-        return seconds(partial(contestant.run, scene.driving, scene.device), scene.device)
+        variant = scene.variants(arguments)[name]()
+        variant.run(scene.driving, scene.device)
+        return seconds(partial(variant.run, scene.driving, scene.device), scene.device)
 
 
 def build_model(arguments: argparse.Namespace, device: torch.device) -> tuple[Model, Config]:
@@ -294,12 +294,12 @@ def plain_loop(
 
 
 def measure_errors(
-    contestants: dict[str, Contestant], driving: Frames, device: torch.device
+    variants: dict[str, Variant], driving: Frames, device: torch.device
 ) -> dict[str, tuple[float, float | None]]:
-    """Largest difference and PSNR of the predictions to those of the first contestant."""
+    """Largest difference and PSNR of the predictions to those of the first variant."""
     found = {
-        name: torch.cat(list(contestant.predictions(driving, device)))
-        for name, contestant in contestants.items()
+        name: torch.cat(list(variant.predictions(driving, device)))
+        for name, variant in variants.items()
     }
     expected = next(iter(found.values()))
     errors = {name: prediction - expected for name, prediction in found.items()}
@@ -330,9 +330,8 @@ def stage_rows(
 
 
 def _motion(model: Model) -> MotionBranch:
-    branch = model.branches["motion"]
-    assert isinstance(branch, MotionBranch)
-    return branch
+    assert model.motion is not None
+    return model.motion
 
 
 def _text(name: str, value: str | float | None) -> str:

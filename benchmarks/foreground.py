@@ -24,8 +24,6 @@ import checkpoint
 from animation.movers import frames_to_tensor, load_model
 from benchmarks.scenes import driving_frames
 from benchmarks.tables import markdown_table
-from branches.masks import MaskBranch
-from branches.motion import MotionBranch
 from cli import add_device_argument, pick_device, positive_int, run_entry_point
 from datasets.build import build_puppets
 from datasets.puppets import Puppets
@@ -91,17 +89,16 @@ def background_weights(
     """By name, B x 1 x h x w in [0, 1]; and the occlusion map of the same size, for `source`,
     1 x 3 x H x W, and `driving`, B x 3 x H x W.
     """
-    motion = model.branches["motion"]
-    assert isinstance(motion, MotionBranch)
+    motion = model.motion
+    assert motion is not None
     sources = source.expand_as(driving)
-    keypoints = motion.keypoint_detector(sources), motion.keypoint_detector(driving)
+    keypoints = motion.detect(sources), motion.detect(driving)
     dense = motion.dense_motion(sources, *keypoints)
     assert dense.occlusion_map is not None
     weights = {"dense_motion": dense.motion_weights[:, :1]}
-    masks = model.branches.get("masks")
-    if isinstance(masks, MaskBranch):
+    if model.masks is not None:
         size = (dense.occlusion_map.shape[-2], dense.occlusion_map.shape[-1])
-        weights["mask_generator"] = 1 - resize(masks.mask_generator(driving), size)
+        weights["mask_generator"] = 1 - resize(model.masks.mask_generator(driving), size)
     return weights, dense.occlusion_map
 
 

@@ -21,7 +21,6 @@ from animation.movers import in_batches, load_model
 from animation.reference import keypoint_distance
 from animation.smoothing import Smoothing, smooth_keypoints
 from benchmarks.tables import markdown_table
-from branches.motion import MotionBranch
 from cli import add_device_argument, pick_device, positive_int, run_entry_point
 from datasets.build import build_source
 from errors import UserError
@@ -39,8 +38,8 @@ LATEST, STEP = (
 def main(arguments: argparse.Namespace) -> None:
     device = pick_device(arguments.device)
     saved = checkpoint.load(Path(arguments.checkpoint))
-    branch = load_model(saved, device).branches.get("motion")
-    if not isinstance(branch, MotionBranch):
+    branch = load_model(saved, device).motion
+    if branch is None:
         raise UserError(f"{saved.path}: was trained without the motion branch, which has keypoints")
     data = saved.config.data.model_copy(update={"id_sampling": False})
     if arguments.data_root is not None:

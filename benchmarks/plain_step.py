@@ -17,10 +17,9 @@ import adversary
 import losses
 import training
 from acceleration import prepare_networks
-from adversary import Adversary, Judgement
+from adversary import AdversarialOutputs, Adversary
 from branches import background, masks, motion
 from branches.branch import ReconstructionLosses, StepInputs
-from branches.motion import MotionOutput
 from config import Config
 from losses import (
     LossTerm,
@@ -137,22 +136,26 @@ def own_target_features(
     return terms
 
 
-class TwoJudgements(NamedTuple):
+class TwoPasses(NamedTuple):
     """One for each player."""
 
-    for_generator: Judgement
-    for_discriminator: Judgement
+    for_generator: AdversarialOutputs
+    for_discriminator: AdversarialOutputs
 
 
-def judge_twice(self: Adversary, inputs: StepInputs) -> TwoJudgements:
+def discriminate_twice(self: Adversary, inputs: StepInputs) -> TwoPasses:
     """A pass for each player; the discriminator sees the prediction detached in its own."""
-    output: MotionOutput = inputs.outputs["motion"]
-    detached = {**inputs.outputs, "motion": output._replace(prediction=output.prediction.detach())}
+    output = inputs.outputs.motion
+    assert output is not None
+    detached = output._replace(prediction=output.prediction.detach())
     heatmaps = self._heatmaps(inputs)
-    for_generator = Judgement(
-        self._look(inputs.driving, heatmaps), self._look(output.prediction, heatmaps), None, None
+    for_generator = AdversarialOutputs(
+        self._discriminate(inputs.driving, heatmaps),
+        self._discriminate(output.prediction, heatmaps),
+        None,
+        None,
     )
-    return TwoJudgements(for_generator, _JUDGE(self, inputs._replace(outputs=detached)))
+    return TwoPasses(for_generator, _DISCRIMINATE(self, inputs.with_output("motion", detached)))
 
 
 def backward_everywhere(self: Optimizer, losses: dict[str, Tensor], num_parts: int = 1) -> None:
@@ -206,7 +209,7 @@ def _has_masks(config: Config) -> bool:
     return config.masks is not None
 
 
-_JUDGE = Adversary.judge
+_DISCRIMINATE = Adversary.discriminate
 _GENERATOR_TERMS = Adversary.generator_terms
 _DISCRIMINATOR_TERMS = Adversary.discriminator_terms
 
@@ -228,7 +231,7 @@ LEVERS: Final = (
     Lever(
         "one judgement for both players",
         patches=(
-            Patch(Adversary, "judge", judge_twice),
+            Patch(Adversary, "discriminate", discriminate_twice),
             Patch(
                 Adversary,
                 "generator_terms",

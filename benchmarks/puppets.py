@@ -52,16 +52,15 @@ import checkpoint
 from animation.background_swap import BackgroundSwapper, BackgroundType, Compose
 from animation.movers import (
     AnimatorName,
-    Mover,
-    build_mover,
+    BranchAnimator,
+    build_animator,
     load_model,
-    reconstruction_movers,
+    reconstruction_animators,
 )
 from benchmarks.scenes import DRIVERS, MIN_CLIPS, Driver, Scene, build_scene, driving_frames
 from benchmarks.scores import animation_scores, swap_scores
 from benchmarks.tables import detailed_tables, summary_table
-from branches.background import BackgroundBranch
-from branches.masks import MaskBranch
+from checkpoint_folder import folder_of_run
 from cli import add_device_argument, pick_device, positive_int, run_entry_point
 from datasets.build import build_puppets
 from datasets.puppets import Puppets
@@ -99,14 +98,14 @@ SwapMetrics = dict[SwapCase, list[FrameMetrics]]
 class Networks(NamedTuple):
     """What of a model is measured."""
 
-    movers: dict[Driver, dict[AnimatorName, Mover]]
+    animators: dict[Driver, dict[AnimatorName, BranchAnimator]]
     swappers: dict[tuple[BackgroundType, Compose], BackgroundSwapper]
     device: torch.device
 
 
 def main(arguments: argparse.Namespace) -> None:
     path = Path(arguments.checkpoint)
-    output = Path(arguments.output or checkpoint.run_folder(path) / "puppets.json")
+    output = Path(arguments.output or folder_of_run(path) / "puppets.json")
     if output.is_dir():
         raise UserError(f"--output {output}: is a folder; give a file, {output / 'puppets.json'}")
     if arguments.num_clips < MIN_CLIPS:
@@ -133,7 +132,7 @@ def main(arguments: argparse.Namespace) -> None:
         )
     )
     networks = build_networks(model, device, saved.untrained)
-    default_animator = next(iter(networks.movers["own"]))
+    default_animator = next(iter(networks.animators["own"]))
     masks = measure_masks(model, train, test, arguments.num_frames, device)
     animation, swap = measure(networks, test, arguments.num_frames)
     report: dict[str, Any] = {
@@ -169,17 +168,17 @@ def build_networks(model: Model, device: torch.device, untrained: Collection[str
     Args:
         untrained: sections of its config whose networks have not learned; they are left out.
     """
-    own = reconstruction_movers(model, device)  # from a driving frame's own mask, not refined
+    own = reconstruction_animators(model, device)  # from a driving frame's own mask, not refined
     another = {
-        name: build_mover(model, device, name, motion="absolute")
+        name: build_animator(model, device, name, motion="absolute")
         for name in own
         if name != "masks" or "masks.refinement" not in untrained
     }
     ways: list[tuple[BackgroundType, Compose]] = []
-    if "background" in model.branches and "background" not in untrained:
+    if model.background is not None and "background" not in untrained:
         # Alpha with `same` gives the pictures of both networks too.
         ways = [("same", "alpha"), ("other", "network"), ("other", "alpha")]
-    elif "masks" in model.branches:
+    elif model.masks is not None:
         ways = [("other", "alpha")]
     swappers = {way: BackgroundSwapper(model, *way) for way in ways}
     return Networks({"own": own, "another": another}, swappers, device)
@@ -191,11 +190,10 @@ def measure_masks(
     """`mask_iou` with its all-white baseline on `test`, by threshold on `train`; nothing for a
     model without masks.
     """
-    branch = model.branches.get("masks")
-    if not isinstance(branch, MaskBranch):
+    if model.masks is None:
         return {}
     overlap = evaluate_masks(
-        branch,
+        model.masks,
         test,
         device,
         threshold=model.mask_threshold,
@@ -203,7 +201,7 @@ def measure_masks(
         num_frames=num_frames,
     )
     by_threshold = mean_metrics(
-        mask_overlaps(branch, train, device, THRESHOLDS, len(train.clips), num_frames)
+        mask_overlaps(model.masks, train, device, THRESHOLDS, len(train.clips), num_frames)
     )
     return {
         "threshold": model.mask_threshold,
@@ -221,16 +219,16 @@ def sweep_swaps(
     """`swap_psnr_train`, see the file's docstring; nothing for a model without a background
     branch, or with fewer clips than a swap needs.
     """
-    branch = model.branches.get("background")
-    if not isinstance(branch, BackgroundBranch) or len(clips.clips) < MIN_CLIPS:
+    branch = model.background
+    if branch is None or len(clips.clips) < MIN_CLIPS:
         return {}
-    mover = next(iter(networks.movers["own"].values()))
+    animator = next(iter(networks.animators["own"].values()))
     trained_at = branch.threshold
     collected: list[FrameMetrics] = []
     frames = driving_frames(clips, num_frames)
     for index in range(len(clips.clips)):
         scene = build_scene(clips, index, "own", frames, networks.device)
-        pictures = mover.start(scene.source)(scene.driving)
+        pictures = animator.start(scene.source)(scene.driving)
         by_threshold = {}
         for threshold in THRESHOLDS:
             branch.threshold = threshold
@@ -259,8 +257,8 @@ def measure(
         for driver in DRIVERS:
             scene = build_scene(clips, index, driver, frames, networks.device)
             animated = {
-                name: mover.start(scene.source)(scene.driving)
-                for name, mover in networks.movers[driver].items()
+                name: animator.start(scene.source)(scene.driving)
+                for name, animator in networks.animators[driver].items()
             }
             for animation_case, scores in score_animation(scene, animated):
                 animation[animation_case].append(scores)

@@ -14,15 +14,15 @@ import torch
 
 from adversary import build_adversary
 from auto_settings import resolve
-from branches.branch import Moment
+from branches.branch import StepContext
 from cli import add_device_argument, positive_int
 from config import Config
 from config_file import override_config
 from datasets.build import build_pairs, build_source
-from datasets.pairs import PairBatch, Place, collate
+from datasets.pairs import PairBatch, SampleIndex, collate
 from errors import UserError
 from model import Model
-from modules.draws import Draws
+from modules.draws import BatchRandom
 from perceptual_weights import load_perceptual
 from speed_trial import is_emulated
 from training import Trainer
@@ -63,14 +63,14 @@ def without_auto(config: Config, device: torch.device) -> Config:
 def first_batch(config: Config) -> PairBatch:
     """The first samples of the first epoch, on the CPU."""
     pairs = build_pairs(config)
-    return collate([pairs[Place(0, sample)] for sample in range(config.train.batch_size)])
+    return collate([pairs[SampleIndex(0, sample)] for sample in range(config.train.batch_size)])
 
 
-def take_step(trainer: Trainer, batch: PairBatch, coin: float) -> StepResult:
+def take_step(trainer: Trainer, batch: PairBatch, host_random: float) -> StepResult:
     """One update, when everything has started and every warm-up is over; the same draws each time.
 
     Args:
-        coin: see `Moment`.
+        host_random: see `StepContext`.
     """
     return train_step(
         trainer.model,
@@ -78,7 +78,9 @@ def take_step(trainer: Trainer, batch: PairBatch, coin: float) -> StepResult:
         trainer.optimizer,
         trainer.perceptual,
         batch,
-        Moment(math.inf, Draws(torch.Generator(trainer.device).manual_seed(0)), coin),
+        StepContext(
+            math.inf, BatchRandom(torch.Generator(trainer.device).manual_seed(0)), host_random
+        ),
         trainer.config,
     )
 

@@ -59,12 +59,12 @@ from files import replacing
 from speed_trial import HALF_DTYPES
 from training import Trainer
 
-MIXES = 0.0  # the coin of a step, which mixes where it is below the probability
+MIXES = 0.0  # `host_random` of a step, which mixes where it is below the probability
 _WARM_UP = 3  # steps of a GPU or of compiled networks, besides the first, that are left out
 _PREFETCHED = 2  # batches that each worker of the loader has ready
 
 
-class Contestant(NamedTuple):
+class Variant(NamedTuple):
     """A trainer and the levers that it does without."""
 
     trainer: Trainer
@@ -151,7 +151,7 @@ def _is_off(lever: Lever, config: Config) -> bool:
     return bool(lever.off) and override_config(config, list(lever.off)) == config
 
 
-def build_contestant(config: Config, missing: list[Lever], device: torch.device) -> Contestant:
+def build_contestant(config: Config, missing: list[Lever], device: torch.device) -> Variant:
     """The step of `config` without some levers."""
     with without(missing):
         trainer = build_trainer(
@@ -161,7 +161,7 @@ def build_contestant(config: Config, missing: list[Lever], device: torch.device)
     for lever in missing:
         if lever.prepare is not None:
             lever.prepare(trainer)
-    return Contestant(trainer, missing)
+    return Variant(trainer, missing)
 
 
 def read_row(config: Config, row: str, device_name: str, num_steps: int) -> Reading:
@@ -169,15 +169,15 @@ def read_row(config: Config, row: str, device_name: str, num_steps: int) -> Read
     device = pick_device(device_name)
     batch = first_batch(config).to(device)
     before = peak_memory(device)
-    contestant = build_contestant(config, ladder(config)[row], device)
-    train = contestant.trainer.config.train
+    variant = build_contestant(config, ladder(config)[row], device)
+    train = variant.trainer.config.train
     with FlopCounterMode(display=False) as counter, uncompiled(train):
-        losses = _show_losses(contestant.step(batch))
+        losses = _show_losses(variant.step(batch))
     is_compiled = train.compile != "none"
     if is_compiled or device.type != "cpu":
         for _ in range(_WARM_UP):
-            contestant.step(batch)
-    taken = [seconds(partial(contestant.step, batch), device) for _ in range(num_steps)]
+            variant.step(batch)
+    taken = [seconds(partial(variant.step, batch), device) for _ in range(num_steps)]
     after = peak_memory(device)
     return Reading(
         taken,
@@ -231,8 +231,8 @@ def row_of_table(
 
 def time_waiting(config: Config, device_name: str, num_steps: int) -> float:
     """Share of the time of `num_steps` steps in which there was no batch yet."""
-    contestant = build_contestant(config, [], pick_device(device_name))
-    trainer, data = contestant.trainer, config.data
+    variant = build_contestant(config, [], pick_device(device_name))
+    trainer, data = variant.trainer, config.data
     schedule = BatchSchedule(len(trainer.pairs), config.train.batch_size, config.seed)
     waited = 0.0
     with loaded_batches(
@@ -245,7 +245,7 @@ def time_waiting(config: Config, device_name: str, num_steps: int) -> float:
             started = time.perf_counter()
             batch = next(batches).to(trainer.device)
             waited += time.perf_counter() - started
-            contestant.step(batch)
+            variant.step(batch)
         if trainer.device.type == "cuda":
             torch.cuda.synchronize(trainer.device)
     return waited / (time.perf_counter() - begun)

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from animation.animation import Animation
 from animation.inputs import DrivingFrames, open_driving
 from animation.layouts import AnimatedBatch
-from animation.movers import Mover
+from animation.movers import BranchAnimator
 from animation.writing import Output, write_animation
 from datasets.container import DEFAULT_FRAME_RATE
 from datasets.source import Frame, Frames
@@ -43,8 +43,10 @@ class WholeClips:
         driving: the frames of the clip, uint8 N x H x W x 3.
     """
 
-    def __init__(self, mover: Mover, source: Frame, driving: Frames, batch_size: int) -> None:
-        self.mover = mover
+    def __init__(
+        self, animator: BranchAnimator, source: Frame, driving: Frames, batch_size: int
+    ) -> None:
+        self.animator = animator
         self.source = source
         self.driving = driving
         self.batch_size = batch_size
@@ -94,7 +96,7 @@ class WholeClips:
 
     def _animation(self, driving: DrivingFrames) -> Animation:
         return Animation(
-            self.mover,
+            self.animator,
             self.source,
             open_driving(driving),
             reference=None,

@@ -1,42 +1,16 @@
 """The background branch: puts the figure of one frame on the background of another."""
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor
 
 from branches.branch import Branch, StepInputs, reconstruction_terms
-from branches.masks import MaskOutput, num_halvings
+from branches.masks import num_halvings
+from branches.outputs import BackgroundOutput, Swap
 from config import BackgroundConfig
 from losses import LossTerm, used_layers
 from modules.geometry import resize
 from modules.high_resolution_generator import HighResolutionGenerator
 from modules.low_resolution_generator import LowResolutionGenerator
-
-
-class Swap(NamedTuple):
-    """base, refined: BGBase's and BGRefine's pictures, B x 3 x H x W in [0, 1].
-
-    foreground, background: what BGRefine saw of the two frames, B x 3 x H x W.
-    """
-
-    base: Tensor
-    refined: Tensor
-    foreground: Tensor
-    background: Tensor
-
-
-class BackgroundOutput(NamedTuple):
-    """swap: None before the branch starts. target: B x 3 x H x W, what it should be.
-
-    own_target: the target is not the driving frame, so its features are still to be computed.
-    foreground_share: of the driving frame, after the threshold.
-    """
-
-    swap: Swap | None
-    target: Tensor
-    own_target: bool
-    foreground_share: Tensor
 
 
 class BackgroundBranch(Branch[BackgroundOutput]):
@@ -102,15 +76,16 @@ class BackgroundBranch(Branch[BackgroundOutput]):
         return Swap(base, refined, figure, scenery)
 
     def forward(self, inputs: StepInputs) -> BackgroundOutput:
-        masks: MaskOutput = inputs.outputs["masks"]
+        masks = inputs.outputs.masks
+        assert masks is not None, "the model runs the mask branch first"
         driving_mask = masks.driving_mask.detach()
         share = self.binarize(driving_mask).mean()
-        if "background" in inputs.moment.waiting:
+        if "background" in inputs.context.waiting:
             return BackgroundOutput(None, inputs.driving, False, share)
         background, background_mask = inputs.source, masks.source_mask.detach()
         target, own_target = inputs.driving, self.training and self.foreign_probability > 0
         if own_target:
-            chosen = inputs.moment.draws.uniform(len(background), 1, 1, 1)
+            chosen = inputs.context.random.uniform(len(background), 1, 1, 1)
             foreign = chosen < self.foreign_probability
             background = torch.where(foreign, background.roll(1, dims=0), background)
             background_mask = torch.where(foreign, 0.0, background_mask)

@@ -1,4 +1,4 @@
-"""What the training step, the checkpoint and the logger ask of a branch."""
+"""Interface of a branch: what the training step, the checkpoint and the logger use of it."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -6,7 +6,8 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from torch import Tensor, nn
 
-from config import ReluLayer
+from branches.outputs import StepOutputs
+from config_types import ReluLayer
 from losses import (
     LossTerm,
     Perceptual,
@@ -15,7 +16,7 @@ from losses import (
     used_layers,
     weigh,
 )
-from modules.draws import Draws
+from modules.draws import BatchRandom
 
 Output = TypeVar("Output")
 
@@ -27,28 +28,30 @@ def is_smallest(name: str) -> bool:
     return name.rpartition("/")[2].startswith("smallest_")
 
 
-class Moment(NamedTuple):
-    """epoch: passed so far, the begun one as a fraction; for what grows with time.
-    draws: for everything that is drawn at random in this step; on the device.
-    coin: a draw from [0, 1), one for the step, for choices that the host has to know.
+class StepContext(NamedTuple):
+    """The epoch and the random numbers of one step.
+
+    epoch: epochs passed so far, with the fraction of the current one; for what grows with time.
+    random: everything that is drawn at random in this step, on the device.
+    host_random: one number from [0, 1) for the step, for choices that the host has to know.
     waiting: sections of the config whose part of the model has not started to learn.
     """
 
     epoch: float
-    draws: Draws
-    coin: float
+    random: BatchRandom
+    host_random: float
     waiting: frozenset[str] = frozenset()
 
 
 class StepInputs(NamedTuple):
-    """What a step hands to every branch, computed once.
+    """Inputs of every branch in a step, computed once.
 
     source, driving: B x 3 x H x W in [0, 1], after the colour jitter that they share; driving is
         the target.
     recolored_driving: driving with a jitter of its own, for what must not learn its colours.
     target_features: of `driving`, without gradient.
-    moment: when the step is taken, and its chance.
-    outputs: of the branches before this one, by name, for what builds on them.
+    context: the epoch and the random numbers of this step.
+    outputs: of the branches before this one, for what builds on them.
     """
 
     source: Tensor
@@ -56,8 +59,12 @@ class StepInputs(NamedTuple):
     recolored_driving: Tensor
     perceptual: Perceptual
     target_features: PyramidFeatures
-    moment: Moment
-    outputs: dict[str, Any]
+    context: StepContext
+    outputs: StepOutputs = StepOutputs()
+
+    def with_output(self, branch_name: str, output: Any) -> "StepInputs":
+        """The same with the output of one more branch."""
+        return self._replace(outputs=self.outputs._replace(**{branch_name: output}))
 
 
 class Branch(ABC, nn.Module, Generic[Output]):

@@ -3,14 +3,14 @@ Animation with Perturbed Masks, Shalev and Wolf, CVPR 2022).
 """
 
 import math
-from typing import NamedTuple
 
 from torch import Tensor
 
 from branches.branch import Branch, StepInputs, reconstruction_terms
+from branches.outputs import MaskOutput
 from config import MasksConfig
 from losses import LossTerm, mask_prior_loss, picture_change, pixel_loss, weigh
-from modules.draws import Draws
+from modules.draws import BatchRandom
 from modules.geometry import resize
 from modules.high_resolution_generator import HighResolutionGenerator
 from modules.low_resolution_generator import LowResolutionGenerator
@@ -18,23 +18,6 @@ from modules.mask_generator import BORDER, MaskGenerator, mask_from_logits
 from modules.mask_refinement import MaskRefinement
 from modules.perturbation import perturb, shrink
 from visualization import grey_to_rgb
-
-
-class MaskOutput(NamedTuple):
-    """source_mask, driving_mask: B x 1 x h x w. The logits are theirs, without their border.
-
-    perturbed_mask, refined_mask: B x 1 x h x w; None before the refinement starts.
-    low_resolution, high_resolution: predictions, B x 3 x H x W.
-    """
-
-    source_mask: Tensor
-    driving_mask: Tensor
-    source_logits: Tensor
-    driving_logits: Tensor
-    perturbed_mask: Tensor | None
-    refined_mask: Tensor | None
-    low_resolution: Tensor
-    high_resolution: Tensor
 
 
 class MaskBranch(Branch[MaskOutput]):
@@ -85,8 +68,8 @@ class MaskBranch(Branch[MaskOutput]):
         driving_mask = mask_from_logits(driving_logits)
         low, high = self.generate(inputs.source, source_mask, driving_mask)
         perturbed = refined = None
-        if "masks.refinement" not in inputs.moment.waiting:
-            perturbed = self.perturbed_mask(driving_mask, inputs.moment.draws)
+        if "masks.refinement" not in inputs.context.waiting:
+            perturbed = self.perturbed_mask(driving_mask, inputs.context.random)
             # Detached: R must restore the masks as they are, not bend them to its liking.
             refined = self.refine(inputs.source, source_mask.detach(), perturbed)
         return MaskOutput(
@@ -110,7 +93,7 @@ class MaskBranch(Branch[MaskOutput]):
         """R: `perturbed_mask` in the shape of the source's figure, B x 1 x h x w in [0, 1]."""
         return self.refinement(self.downsample(source, source_mask), source_mask, perturbed_mask)
 
-    def perturbed_mask(self, foreground_mask: Tensor, draws: Draws) -> Tensor:
+    def perturbed_mask(self, foreground_mask: Tensor, random: BatchRandom) -> Tensor:
         """P, as in training: `foreground_mask`, B x 1 x h x w, as if of another figure."""
         settings = self.perturbation
         return perturb(
@@ -120,7 +103,7 @@ class MaskBranch(Branch[MaskOutput]):
             scales=(settings.scales[0], settings.scales[1]),
             threshold=settings.threshold,
             noise=settings.noise,
-            draws=draws,
+            random=random,
         )
 
     def shrunk_mask(self, foreground_mask: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from branches.branch import Branch, StepInputs, reconstruction_terms
+from branches.outputs import MotionOutput
 from config import HourglassConfig, MotionConfig
 from losses import (
     LossTerm,
@@ -17,17 +18,17 @@ from modules.dense_motion import DenseMotion, DenseMotionNetwork
 from modules.generator import Generator
 from modules.geometry import determinant_2x2, resize_grid, warp
 from modules.keypoint_detector import KeypointDetector, Keypoints
+from modules.keypoint_transfer import expand_keypoints
 from modules.thin_plate import random_thin_plate
 from visualization import colorize_weights, draw_keypoints, grey_to_rgb
 
 
-class MotionOutput(NamedTuple):
-    """source_keypoints, driving_keypoints: of the two frames. prediction: B x 3 x H x W."""
+class EncodedSource(NamedTuple):
+    """Everything of the motion branch that depends on the source alone (batch 1)."""
 
-    source_keypoints: Keypoints
-    driving_keypoints: Keypoints
-    motion: DenseMotion
-    prediction: Tensor
+    image: Tensor
+    keypoints: Keypoints
+    features: Tensor
 
 
 def _hourglass(config: HourglassConfig) -> dict[str, int]:
@@ -71,9 +72,34 @@ class MotionBranch(Branch[MotionOutput]):
             num_res_blocks=generator.num_res_blocks,
         )
 
+    def detect(self, frames: Tensor) -> Keypoints:
+        """Keypoints of `frames`, B x 3 x H x W in [0, 1]."""
+        keypoints: Keypoints = self.keypoint_detector(frames)
+        return keypoints
+
+    def encode(self, source: Tensor) -> EncodedSource:
+        """Encode `source`, 1 x 3 x H x W in [0, 1]."""
+        return EncodedSource(source, self.detect(source), self.generator.encode(source))
+
+    def estimate_motion(
+        self, source: Tensor, source_keypoints: Keypoints, keypoints: Keypoints
+    ) -> DenseMotion:
+        """Dense motion from one source, 1 x 3 x H x W, to each of B `keypoints`."""
+        batch = len(keypoints.value)
+        motion: DenseMotion = self.dense_motion(
+            source.expand(batch, -1, -1, -1), expand_keypoints(source_keypoints, batch), keypoints
+        )
+        return motion
+
+    def predict(self, source: EncodedSource, keypoints: Keypoints) -> Tensor:
+        """The source moved to each of B `keypoints`: B x 3 x H x W in [0, 1]."""
+        motion = self.estimate_motion(source.image, source.keypoints, keypoints)
+        features = source.features.expand(len(keypoints.value), -1, -1, -1)
+        return self.generator.decode(features, motion)
+
     def forward(self, inputs: StepInputs) -> MotionOutput:
-        source_keypoints = self.keypoint_detector(inputs.source)
-        driving_keypoints = self.keypoint_detector(inputs.driving)
+        source_keypoints = self.detect(inputs.source)
+        driving_keypoints = self.detect(inputs.driving)
         motion = self.dense_motion(inputs.source, source_keypoints, driving_keypoints)
         prediction = self.generator(inputs.source, motion)
         return MotionOutput(source_keypoints, driving_keypoints, motion, prediction)
@@ -93,9 +119,9 @@ class MotionBranch(Branch[MotionOutput]):
                 self.transform.affine_std,
                 self.transform.thin_plate_std,
                 self.transform.grid_size,
-                inputs.moment.draws,
+                inputs.context.random,
             )
-            transformed = self.keypoint_detector(transform.frame(inputs.driving))
+            transformed = self.detect(transform.frame(inputs.driving))
             pair = (output.driving_keypoints, transformed, transform)
             if weights.equivariance_value:
                 value = equivariance_value_loss(*pair)

@@ -3,17 +3,17 @@ one.
 """
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from itertools import count
 from pathlib import Path
 from typing import Literal, NamedTuple
 
 import numpy as np
-from PIL import Image
 
 from datasets.container import DEFAULT_FRAME_RATE
 from datasets.images import Fit, fit_frames, open_image, read_image
+from datasets.limits import LIMITS, Limits
 from datasets.source import Frame, HasRemarks
 from datasets.timing import Clock
 from datasets.video import CONTAINER_SUFFIXES, KINDS, open_clip
@@ -72,7 +72,8 @@ class BackgroundFrames:
         self.original_size = (height, width)
 
     def __iter__(self) -> Iterator[Frame]:
-        successive = self._successive()
+        now = Fraction(0)
+        successive = self._successive(lambda: now)
         latest: _Shown | None = next(successive)
         assert latest is not None
         current = latest.frame
@@ -94,8 +95,10 @@ class BackgroundFrames:
         """See `HasRemarks`."""
         return self._frames.remarks if isinstance(self._frames, HasRemarks) else ()
 
-    def _successive(self) -> Iterator[_Shown]:
-        """The frames in order, as often as `end` says."""
+    def _successive(self, moment: Callable[[], Fraction] = Fraction) -> Iterator[_Shown]:
+        """The frames in order, as often as `end` says; but for passes that would be over before
+        `moment`, now: a clip may be a thousand times shorter than a driving frame.
+        """
         elapsed = Fraction(0)  # until this pass began
         try:
             while True:
@@ -107,7 +110,8 @@ class BackgroundFrames:
                     raise ValueError("a background needs at least one frame")
                 if self._end != "loop":
                     return
-                elapsed += self._clock.begin(num_frames)
+                length = self._clock.begin(num_frames)
+                elapsed += length * max((moment() - elapsed) // length, 1)
         except UserError as error:
             raise UserError(f"--background {error}; {ADVICE}") from None
 
@@ -116,7 +120,12 @@ class BackgroundFrames:
 
 
 def open_background(
-    text: str, size: tuple[int, int], fit: Fit, driving_clock: Clock, end: BackgroundEnd
+    text: str,
+    size: tuple[int, int],
+    fit: Fit,
+    driving_clock: Clock,
+    end: BackgroundEnd,
+    limits: Limits = LIMITS,
 ) -> BackgroundFrames:
     """The background that a user named: a colour (#00ff00), an image or a clip.
 
@@ -125,15 +134,16 @@ def open_background(
     frame that can be decoded.
 
     Raises:
-        UserError: there is nothing of this name, or it cannot be read.
+        UserError: there is nothing of this name, or it cannot be read, or is larger than `limits`
+            allow.
     """
     color = parse_color(text)
     if color is not None:
         return still_background(solid_frame(color, size), size, fit)
     try:
-        if not _is_clip(Path(text)):
-            return still_background(read_image(text), size, fit)
-        clip = open_clip(text)
+        if not _is_clip(Path(text), limits):
+            return still_background(read_image(text, limits), size, fit)
+        clip = open_clip(text, limits=limits)
         clock = Clock(clip.frame_rate, clip.uneven_times)
     except UserError as error:
         raise UserError(f"--background {error}; {ADVICE}") from None
@@ -168,16 +178,16 @@ def still_background(image: Frame, size: tuple[int, int], fit: Fit) -> Backgroun
     return BackgroundFrames([image], clock, size, fit, clock, None)
 
 
-def _is_clip(path: Path) -> bool:
+def _is_clip(path: Path, limits: Limits) -> bool:
     """What the contents say; the suffix for what is no image."""
     if path.is_dir():
         return True
     is_video = path.suffix.lower() in CONTAINER_SUFFIXES
     try:
-        with open_image(path) as image:
+        with open_image(path, limits) as image:
             form = image.format
             is_animated = form in ANIMATED_FORMATS and getattr(image, "is_animated", False)
-    except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError):
+    except Exception:  # what is no picture breaks Pillow in any number of ways
         return is_video  # its reader says what is wrong
     if is_animated and not is_video:
         raise UserError(f"{path}: an animation ({form}), which is read from .gif and videos only")

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from config import Config, DataConfig
 from datasets.clips import ClipFolder, ClipReport, inspect_clips
+from datasets.limits import chosen_limits
 from datasets.pack_writer import is_pack
 from datasets.packed import PackedClips
 from datasets.pairs import MAX_UNREADABLE_SHARE, FramePairs
@@ -27,10 +28,10 @@ def build_source(data: DataConfig, split: str) -> ClipSource:
         return build_puppets(data, split, num_clips[split])
     assert data.root is not None  # the config's rules require it for clips
     id_sampling = data.id_sampling and split == "train"  # evaluation takes every clip
-    folder = Path(data.root) / split
+    folder, limits = Path(data.root) / split, chosen_limits(data.max_pixels)
     if is_pack(folder):
-        return PackedClips(folder, data.size, data.fit, id_sampling)
-    return ClipFolder(Path(data.root), split, data.size, data.fit, id_sampling)
+        return PackedClips(folder, data.size, data.fit, id_sampling, limits)
+    return ClipFolder(Path(data.root), split, data.size, data.fit, id_sampling, limits)
 
 
 def build_puppets(data: DataConfig, split: str, num_clips: int) -> Puppets:

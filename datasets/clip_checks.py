@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from datasets.container import VideoError
+from datasets.limits import MAX_FRAMES
 from datasets.source import Frame, Frames
 
 
@@ -16,6 +17,15 @@ def check_range(path: Path, frames: Sequence[int], num_frames: int, what: str = 
     for frame in frames:
         if not 0 <= frame < num_frames:
             raise VideoError(f"{path}: there is no frame {frame}; {what} has {num_frames}")
+
+
+def check_num_frames(path: Path, num_frames: int) -> None:
+    """Raise VideoError where a clip has more frames than any that is read."""
+    if num_frames > MAX_FRAMES:
+        raise VideoError(
+            f"{path}: more than {MAX_FRAMES:,} frames, of which none that is read has more; "
+            "cut it into parts"
+        )
 
 
 def stack_frames(path: Path, images: Sequence[Frame]) -> Frames:

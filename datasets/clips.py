@@ -11,10 +11,18 @@ from typing import NamedTuple
 
 from datasets.images import Fit, fit_frames
 from datasets.leftovers import own_entries, partition, without_empty_folders
+from datasets.limits import LIMITS, Limits
 from datasets.remarks import counted, describe_entries, describe_left_out
 from datasets.source import Clip, Frame, Frames
-from datasets.video import MissingFrame, VideoError, is_clip, natural_order, open_clip
-from errors import UserError
+from datasets.video import (
+    MissingFrame,
+    VideoError,
+    VideoReader,
+    is_clip,
+    natural_order,
+    open_clip,
+)
+from errors import UserError, ends_all, in_one_line
 from machine import num_cores
 
 LAYOUT = "a clip is a video file, a folder of frames (png, jpg), or a strip of frames in one png"
@@ -46,14 +54,20 @@ class ClipFolder:
         image_size: tuple[int, int],
         fit: Fit = "crop",
         id_sampling: bool = False,
+        limits: Limits = LIMITS,
     ) -> None:
         self.folder = Path(root) / split
         self.image_size = image_size
         self._fit: Fit = fit
+        self._limits = limits
         self.paths, self.left_out = _list_clips(Path(root), split)
         self.clips = with_identities(_unique_names(self.paths), id_sampling, self.folder)
         self.known_num_frames: dict[int, int] = {}  # of clips so far; worker processes inherit it
         self._reported: set[int] = set()
+
+    def open(self, index: int) -> VideoReader:
+        """The reader of clip `index`."""
+        return open_clip(self.paths[index], limits=self._limits)
 
     def num_frames(self, index: int) -> int:
         """Number of frames of clip `index`, without a tail that cannot be decoded.
@@ -61,12 +75,12 @@ class ClipFolder:
         The first time it takes the decoding of the last frame.
         """
         if index not in self.known_num_frames:
-            self.known_num_frames[index] = open_clip(self.paths[index]).num_frames
+            self.known_num_frames[index] = self.open(index).num_frames
         return self.known_num_frames[index]
 
     def frame_rate(self, index: int) -> Fraction:
         """Frames per second of clip `index`, exact."""
-        return open_clip(self.paths[index]).frame_rate
+        return self.open(index).frame_rate
 
     def stream(self, index: int) -> Iterator[Frame]:
         """The frames of clip `index` in order, fitted to the image size: uint8, H x W x 3.
@@ -74,7 +88,7 @@ class ClipFolder:
         Ends, with a warning, at the first that cannot be decoded.
         """
         try:
-            for frame in open_clip(self.paths[index]):
+            for frame in self.open(index):
                 yield fit_frames(frame[None], self.image_size, self._fit)[0]
         except MissingFrame as error:
             if error.frame == 0:
@@ -90,7 +104,7 @@ class ClipFolder:
         Raises:
             VideoError: the clip cannot be read, or nothing before a frame can be decoded.
         """
-        clip = open_clip(self.paths[index])
+        clip = self.open(index)
         while True:
             try:
                 return fit_frames(clip.read(frames), self.image_size, self._fit)
@@ -216,7 +230,11 @@ class _Inspected(NamedTuple):
 
 def _inspect(source: ClipFolder, index: int) -> _Inspected | VideoError:
     try:
-        clip = open_clip(source.paths[index])
+        clip = source.open(index)
         return _Inspected(source.num_frames(index), clip.size, [*clip.remarks])
     except VideoError as error:
         return error
+    except Exception as error:  # one odd file must not end a run over all the others
+        if ends_all(error):
+            raise
+        return VideoError(f"{source.paths[index]}: {in_one_line(error)}")

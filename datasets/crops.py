@@ -121,7 +121,9 @@ class Paster:
         fade = feather * min(box.width, box.height)
         rows = _fade(box.top, box.height, canvas.shape[0], fade)
         columns = _fade(box.left, box.width, canvas.shape[1], fade)
-        self._weights = np.rint(255 * rows[:, None] * columns).astype(np.uint8)
+        self._weights = np.empty(canvas.shape[:2], np.uint8)
+        for weights, row in zip(self._weights, rows, strict=True):  # of a large canvas no floats
+            weights[:] = np.rint(255 * row * columns)
 
     def paste(self, picture: Frame) -> Frame:
         """The canvas with `picture`, h x w x 3, scaled to the box: H x W x 3.

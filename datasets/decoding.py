@@ -10,6 +10,7 @@ from typing import Self
 import av
 
 from datasets.container import Damaged, decode, open_video
+from datasets.limits import LIMITS, Limits
 from datasets.video_index import Index
 
 NEVER = 2**62  # number of the first frame of a key from which none can be decoded
@@ -32,8 +33,15 @@ class Decoder:
     key's own, or a later one where an intra refresh is spread over several frames.
     """
 
-    def __init__(self, path: Path, index: Index, starts: MutableMapping[int, int]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        index: Index,
+        starts: MutableMapping[int, int],
+        limits: Limits = LIMITS,
+    ) -> None:
         self._path = path
+        self._limits = limits
         self._index = index
         self._starts = starts
         self._file = ExitStack()
@@ -130,5 +138,7 @@ class Decoder:
         """By opening the file once more; some containers lose packets when they seek there."""
         if not self._is_at_start:
             self._file.close()
-            self._container, self._stream = self._file.enter_context(open_video(self._path))
+            self._container, self._stream = self._file.enter_context(
+                open_video(self._path, self._limits)
+            )
             self._is_at_start = True

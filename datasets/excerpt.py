@@ -13,7 +13,7 @@ from datasets.timing import Clock, Times
 from datasets.video import VideoError, VideoReader
 from errors import UserError
 
-TIME = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?|\.\d+)", re.ASCII)
+TIME = re.compile(r"(?:(?:(\d{1,9}):)?(\d{1,9}):)?(\d{1,9}(?:\.\d{0,18})?|\.\d{1,18})", re.ASCII)
 
 
 def parse_time(text: str) -> Fraction:

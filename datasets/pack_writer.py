@@ -33,6 +33,7 @@ from datasets.container import os_reason
 from datasets.source import Frame
 from errors import UserError
 from files import replacing
+from json_files import parse_json, parse_rate
 from paths import MAX_TEXT, check_name, open_to_write
 
 FORMAT = 1
@@ -45,7 +46,6 @@ FRAME = np.dtype([("offset", "<u8"), ("size", "<u4"), ("crc", "<u4")])
 FrameTable = NDArray[np.void]  # of FRAME
 
 _SHARD = re.compile(r"\d{5,9}\.tar")
-_RATE = re.compile(r"\d{1,40}(/\d{1,40})?")  # as str(Fraction) writes it
 _MAX_SIDE = 65500  # pixels, of a JPEG file
 _LARGEST = 2**63  # of a file, in bytes
 
@@ -83,20 +83,20 @@ def read_pack(folder: Path) -> Pack:
     """
     path = folder / PACK
     try:
-        image_size, shards = _parse_header(path, json.loads(_read_plain_file(path)))
+        image_size, shards = _parse_header(path, parse_json(_read_plain_file(path)))
         path = folder / CLIPS
         content = b"" if shards is None and not path.exists() else _read_plain_file(path)
     except OSError as error:
         raise UserError(f"{path}: {os_reason(error)}; {PACK_AGAIN}") from None
     except UserError:
         raise
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError, ArithmeticError):
         raise UserError(f"{path}: damaged; {PACK_AGAIN}") from None
     clips = []
     for number, line in enumerate(content.split(b"\n")[:-1], 1):
         try:
-            clips.append(_parse_clip(json.loads(line.decode("utf-8"))))
-        except (ValueError, ZeroDivisionError, RecursionError) as error:
+            clips.append(_parse_clip(parse_json(line)))
+        except ValueError as error:
             raise UserError(f"{path}: damaged; line {number}: {error}; {PACK_AGAIN}") from None
     _check_places(path, clips, shards)
     return Pack(image_size, shards, clips)
@@ -129,7 +129,7 @@ def _parse_clip(found: Any) -> PackedClip:
     """A line of clips.jsonl.
 
     Raises:
-        ValueError, ZeroDivisionError: it is none.
+        ValueError: it is none.
     """
     if not isinstance(found, dict) or found.keys() != set(PackedClip._fields):
         raise ValueError(f"it has not the fields {', '.join(PackedClip._fields)}")
@@ -139,10 +139,10 @@ def _parse_clip(found: Any) -> PackedClip:
         raise ValueError("its shard is not named as 00000.tar")
     if not (_is_count(clip.num_frames) and _is_count(clip.end) and isinstance(clip.source, str)):
         raise ValueError(f"num_frames, end or source of {clip.name} cannot be right")
-    rate: object = clip.frame_rate
-    if not (isinstance(rate, str) and _RATE.fullmatch(rate) and Fraction(rate) > 0):
-        raise ValueError(f"frame_rate of {clip.name} is no number such as 25 or 30000/1001")
-    return clip._replace(frame_rate=Fraction(rate))
+    try:
+        return clip._replace(frame_rate=parse_rate(clip.frame_rate))
+    except ValueError as error:
+        raise ValueError(f"frame_rate of {clip.name}: {error}") from None
 
 
 def _is_count(number: object, largest: int = _LARGEST) -> bool:
@@ -279,6 +279,12 @@ class PackWriter:
         """Open the files that grow, cut to what the clips so far take."""
         if self._is_open:
             return
+        shard, end = self._clips_end()
+        for name in () if is_pack(self.folder) else (CLIPS, FRAMES, shard):
+            if (self.folder / name).exists():
+                raise UserError(
+                    f"{self.folder}: holds {name}, which no earlier run wrote; move it away"
+                )
         self._write_header({})
         self._is_finished = False
         num_frames = sum(clip.num_frames for clip in self.clips)
@@ -288,7 +294,6 @@ class PackWriter:
         self._frames = self._files.enter_context(
             _cut(self.folder / FRAMES, num_frames * FRAME.itemsize)
         )
-        shard, end = self._clips_end()
         _cut(self.folder / shard, end).close()
         self._is_open = True
 

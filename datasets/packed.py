@@ -16,6 +16,7 @@ from PIL import Image
 from datasets.clips import ClipReport, with_identities
 from datasets.container import os_reason
 from datasets.images import Fit, fit_frames
+from datasets.limits import LIMITS, Limits, check_pixels
 from datasets.pack_writer import FRAME, FRAMES, PACK_AGAIN, FrameTable, read_pack
 from datasets.source import Frame, Frames
 from datasets.video import VideoError, natural_order
@@ -39,6 +40,7 @@ class PackedClips:
         image_size: tuple[int, int],
         fit: Fit = "crop",
         id_sampling: bool = False,
+        limits: Limits = LIMITS,
     ) -> None:
         self.folder = Path(folder)
         self.image_size = image_size
@@ -52,7 +54,8 @@ class PackedClips:
         begins = [0, *accumulate(clip.num_frames for clip in pack.clips)]
         _check_sizes(self.folder, {**pack.shards, FRAMES: begins[-1] * FRAME.itemsize})
         order = sorted(range(len(pack.clips)), key=lambda i: natural_order(pack.clips[i].name))
-        self.packed_size = pack.image_size
+        height, width = self.packed_size = pack.image_size
+        check_pixels(self.folder, width, height, limits.picture, "frames")
         self._shard_bytes = pack.shards
         self.packed = [pack.clips[i] for i in order]
         self.clips = with_identities([clip.name for clip in self.packed], id_sampling, self.folder)

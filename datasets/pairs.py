@@ -18,7 +18,7 @@ MAX_UNREADABLE_SHARE = 0.01  # of the clips; more end the run
 _MAX_ATTEMPTS = 16  # other clips tried when one cannot be read
 
 
-class Place(NamedTuple):
+class SampleIndex(NamedTuple):
     """Where a sample stands in the run: its random choices follow from (seed, epoch, sample)."""
 
     epoch: int
@@ -108,7 +108,7 @@ class FramePairs(Dataset[Pair]):
         self.identities = [group for group in kept if group]
         self.length = repeats * len(self.identities)
 
-    def __getitem__(self, place: Place) -> Pair:
+    def __getitem__(self, place: SampleIndex) -> Pair:
         rng = numpy_rng("sample", self.seed, *place)
         frames, unreadable = self._read(place.sample % len(self.identities), rng)
         if rng.random() < self.augmentation.time_flip:
@@ -163,12 +163,12 @@ class FramePairs(Dataset[Pair]):
         return torch.tensor([*resized, *starts])
 
 
-class BatchSchedule(Sampler[list[Place]]):
+class BatchSchedule(Sampler[list[SampleIndex]]):
     """Every batch of a run, from (start_epoch, start_batch) on; endless.
 
     Each epoch is a permutation seeded by (seed, epoch); its last, incomplete batch is dropped.
 
-    part, num_parts: which part of each batch, of how many of the same size; as in `Draws`.
+    part, num_parts: which part of each batch, of how many of the same size; as in `BatchRandom`.
     """
 
     def __init__(
@@ -189,13 +189,13 @@ class BatchSchedule(Sampler[list[Place]]):
         share = batch_size // num_parts
         self.rows = slice(part * share, (part + 1) * share)
 
-    def __iter__(self) -> Iterator[list[Place]]:
+    def __iter__(self) -> Iterator[list[SampleIndex]]:
         epoch, first = self.start
         while True:
             order = numpy_rng("order", self.seed, epoch).permutation(self.num_samples)
             for batch in range(first, self.batches_per_epoch):
                 chosen = order[batch * self.batch_size : (batch + 1) * self.batch_size]
-                yield [Place(epoch, int(sample)) for sample in chosen[self.rows]]
+                yield [SampleIndex(epoch, int(sample)) for sample in chosen[self.rows]]
             epoch, first = epoch + 1, 0
 
 

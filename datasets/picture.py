@@ -68,7 +68,7 @@ class Look(NamedTuple):
 def look_at(frame: av.VideoFrame, aspect: Fraction) -> Look:
     """Of a frame whose pixels are `aspect` times as wide as high."""
     matrix = orientation(frame)
-    width, height = _square_pixels(frame, aspect)
+    width, height = square_size(frame.width, frame.height, aspect)
     is_turned = matrix is not None and _swaps_sides(matrix)
     return Look((width, height) if is_turned else (height, width), matrix, remarks_on(frame))
 
@@ -94,7 +94,7 @@ def frame_to_rgb(
     Where a pixel is `aspect` times as wide as high, the shorter side is enlarged, so that pixels
     become square and none is lost.
     """
-    width, height = _square_pixels(frame, aspect)
+    width, height = square_size(frame.width, frame.height, aspect)
     image: Frame
     kind = hdr_kind(frame)
     if kind is not None:
@@ -112,10 +112,11 @@ def frame_to_rgb(
     return image if matrix is None else _upright(image, matrix)
 
 
-def _square_pixels(frame: av.VideoFrame, aspect: Fraction) -> tuple[int, int]:
-    """(width, height) of the picture with square pixels."""
-    width = round(frame.width * max(aspect, Fraction(1)))
-    return width, round(frame.height / min(aspect, Fraction(1)))
+def square_size(width: int, height: int, aspect: Fraction) -> tuple[int, int]:
+    """(width, height) of a picture with square pixels; of one whose pixels are `aspect` times as
+    wide as high.
+    """
+    return round(width * max(aspect, Fraction(1))), round(height / min(aspect, Fraction(1)))
 
 
 def _upright(image: Frame, matrix: Orientation) -> Frame:

@@ -6,16 +6,18 @@ from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
-from datasets.clip_checks import check_range, stack_frames
+from datasets.clip_checks import check_num_frames, check_range, stack_frames
 from datasets.container import MissingFrame, VideoError
 from datasets.frame_folder import stated_frame_rate
-from datasets.images import IMAGE_SUFFIXES, describe_contents, open_image, read_image
+from datasets.images import IMAGE_SUFFIXES, image_error, open_image, read_image
 from datasets.leftovers import own_entries, partition
+from datasets.limits import LIMITS, Limits
 from datasets.remarks import describe_left_out
 from datasets.source import Frame, Frames
 from errors import UserError
+
+STRIP_SUFFIX = ".png"
 
 
 class FolderReader:
@@ -23,9 +25,10 @@ class FolderReader:
 
     uneven_times = None
 
-    def __init__(self, path: Path, frame_rate: Fraction) -> None:
+    def __init__(self, path: Path, frame_rate: Fraction, limits: Limits = LIMITS) -> None:
         self.path = path
         self.frame_rate = stated_frame_rate(path) or frame_rate
+        self._limits = limits
         frames, others = partition(
             own_entries(path), lambda entry: entry.suffix.lower() in IMAGE_SUFFIXES
         )
@@ -33,6 +36,7 @@ class FolderReader:
             raise VideoError(
                 f"{path}: no frames (png, jpg) in this folder, but {len(others)} other entries"
             )
+        check_num_frames(path, len(frames))
         # In one text, which takes a fifth of the memory: a reader is kept for every clip.
         self._names = "/".join(sorted((frame.name for frame in frames), key=natural_order))
         self.num_frames = len(frames)
@@ -59,7 +63,7 @@ class FolderReader:
 
     def _read_one(self, position: int) -> Frame:
         try:
-            return read_image(self.path / self._names.split("/")[position])
+            return read_image(self.path / self._names.split("/")[position], self._limits)
         except UserError as error:
             raise MissingFrame(str(error), position, position - 1) from None
 
@@ -70,16 +74,18 @@ class StripReader:
     uneven_times = None
     remarks: Sequence[str] = ()
 
-    def __init__(self, path: Path, frame_rate: Fraction) -> None:
+    def __init__(self, path: Path, frame_rate: Fraction, limits: Limits = LIMITS) -> None:
         self.path = path
         self.frame_rate = frame_rate
-        width, height = _image_size(path)
+        self._limits = limits
+        width, height = _image_size(path, limits)
         if width % height or width == height:
             raise VideoError(
                 f"{path}: not a clip but a single image ({height} x {width}); a strip has square "
                 "frames side by side"
             )
         self.num_frames = width // height
+        check_num_frames(path, self.num_frames)
         self.size = (height, height)
 
     @property
@@ -90,18 +96,23 @@ class StripReader:
         return self.frames_from(0)
 
     def frames_from(self, first: int) -> Iterator[Frame]:
-        return iter(self._read_all()[first:])
+        strip = self._read_strip()
+        return (self._cut(strip, number) for number in range(first, self.num_frames))
 
     def read(self, frames: Sequence[int]) -> Frames:
         check_range(self.path, frames, self.num_frames)
-        return self._read_all()[list(frames)]
+        strip = self._read_strip()
+        return np.stack([self._cut(strip, number) for number in frames])
 
-    def _read_all(self) -> Frames:
+    def _cut(self, strip: Frame, number: int) -> Frame:
+        side = len(strip)
+        return np.ascontiguousarray(strip[:, number * side : (number + 1) * side])
+
+    def _read_strip(self) -> Frame:
         try:
-            strip = read_image(self.path)
+            return read_image(self.path, self._limits)
         except UserError as error:
             raise VideoError(str(error)) from None
-        return np.stack(np.split(strip, self.num_frames, axis=1))
 
 
 def natural_order(name: str) -> list[tuple[bool, int, str]]:
@@ -115,10 +126,10 @@ def regular_times(num_frames: int, frame_rate: Fraction) -> Sequence[Fraction]:
     return [number / frame_rate for number in range(num_frames)]
 
 
-def _image_size(path: Path) -> tuple[int, int]:
+def _image_size(path: Path, limits: Limits) -> tuple[int, int]:
     """(width, height), from the header alone."""
     try:
-        with open_image(path) as image:
+        with open_image(path, limits) as image:
             return image.size
-    except (OSError, Image.DecompressionBombError):
-        raise VideoError(f"{path}: not an image: {describe_contents(path)}") from None
+    except Exception as error:
+        raise VideoError(str(image_error(path, error))) from None

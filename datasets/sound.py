@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from itertools import chain
+from itertools import chain, count
+from math import ceil
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -14,8 +15,10 @@ from av.audio.frame import AudioFrame
 from av.container import InputContainer, OutputContainer
 from av.filter import Graph
 
-from datasets.container import best_video, location, os_reason
-from datasets.images import describe_contents
+from datasets.container import best_video, container_reason, open_container
+from datasets.limits import LIMITS, Limits
+from datasets.mp4_boxes import check_samples
+from datasets.picture_clips import STRIP_SUFFIX
 from datasets.video_index import scan_packets
 from errors import UserError
 
@@ -31,6 +34,9 @@ FORMATS = {
     ".webm": _Format(("opus", "vorbis"), "libopus", hides_lead=False),
 }
 SAMPLE_RATE = 48000  # which both encoders take
+# What is read. At one sample a second, say, a packet would become a billion samples.
+SAMPLE_RATES = range(1000, 768_001)
+MAX_CHANNELS = 64
 BIT_RATE = 64000  # a channel
 MIN_COPIED_RATE = 16000  # below, packets last longer than two frames, and mp4 takes no MP3
 MAX_ERROR = 0.03  # seconds by which a gap may shift what follows before it is filled with silence
@@ -52,24 +58,32 @@ class Sound:
         return replace(self, start=self.start + start)
 
 
-def open_sound(path: Path | str) -> Sound | None:
+def open_sound(path: Path | str, limits: Limits = LIMITS) -> Sound | None:
     """The sound of any file that FFmpeg reads, from its first picture on if it has pictures.
 
-    None where there is no sound, as in a folder of frames.
+    None where there is no sound, as in a folder of frames, or a strip of them.
 
     Raises:
-        UserError: `path` is missing, holds no media, or its sound cannot be decoded.
+        UserError: `path` is missing, holds no media, or its sound cannot be decoded; its frames are
+            larger than `limits` allow.
     """
     path = Path(path)
-    if path.is_dir():
+    if path.is_dir() or path.suffix.lower() == STRIP_SUFFIX:
         return None
-    with _open(path) as container:
+    check_samples(path)
+    with _open(path, limits) as container:
         stream = container.streams.best("audio")
         if not isinstance(stream, av.AudioStream):
             return None
         if stream.codec_context is None:
             raise UserError(f"{path}: its sound is of a kind that cannot be decoded")
-        return Sound(path, _beginning(path, container, stream))
+        sample_rate, channels = stream.codec_context.sample_rate, stream.codec_context.channels
+        if sample_rate not in SAMPLE_RATES or channels > MAX_CHANNELS:
+            raise UserError(
+                f"{path}: its sound has {channels} channels of {sample_rate} samples a second; at "
+                f"most {MAX_CHANNELS} of {SAMPLE_RATES[0]} to {SAMPLE_RATES[-1]} are read"
+            )
+        return Sound(path, _beginning(path, container, stream, limits))
 
 
 class SoundTrack:
@@ -114,18 +128,20 @@ def _begin(packet: av.Packet) -> Fraction:
     return packet.pts * packet.time_base
 
 
-def _open(path: Path) -> InputContainer:
+def _open(path: Path, limits: Limits = LIMITS) -> InputContainer:
     try:
-        return av.open(location(path), "r", metadata_errors="replace")
+        return open_container(path, limits)
     except av.FFmpegError as error:
-        reason = os_reason(error) if isinstance(error, OSError) else describe_contents(path)
+        reason = container_reason(path, error)
         raise UserError(f"{path}: cannot be read as sound or video: {reason}") from None
 
 
-def _beginning(path: Path, container: InputContainer, sound: av.AudioStream) -> Fraction:
+def _beginning(
+    path: Path, container: InputContainer, sound: av.AudioStream, limits: Limits
+) -> Fraction:
     """When the first picture is shown; without any, when the sound begins."""
     if best_video(container) is not None:
-        scan = scan_packets(path)
+        scan = scan_packets(path, limits)
         return (scan.times[0] if scan.times is not None else 0) * scan.time_base
     assert sound.time_base is not None
     return (sound.start_time or 0) * sound.time_base
@@ -187,12 +203,29 @@ def _decoded(
             frames = codec.decode(packet)
         for frame in frames:
             # Decoders that are a packet late, of WMA for one, do not know when the last one is.
+            begin = following
             if frame.pts is not None and frame.time_base is not None:
-                following = frame.pts * frame.time_base
+                begin = frame.pts * frame.time_base
+            # The filter would hold the silence of a whole gap at once.
+            for second in count(max(ceil(following), 0)):
+                if second + 1 >= begin:
+                    break
+                yield _silence(frame, second)
             frame.time_base = Fraction(1, frame.sample_rate)
-            frame.pts = round(following * frame.sample_rate)
-            following += Fraction(frame.samples, frame.sample_rate)
+            frame.pts = round(begin * frame.sample_rate)
+            following = begin + Fraction(frame.samples, frame.sample_rate)
             yield frame
+
+
+def _silence(like: AudioFrame, second: int) -> AudioFrame:
+    """A second of it, of the kind of another frame."""
+    frame = AudioFrame(like.format.name, like.layout.name, like.sample_rate)
+    for plane in frame.planes:
+        plane.update((b"\x80" if like.format.bytes == 1 else b"\0") * plane.buffer_size)
+    frame.sample_rate = like.sample_rate
+    frame.time_base = Fraction(1, like.sample_rate)
+    frame.pts = second * like.sample_rate
+    return frame
 
 
 def _resampled(frames: Iterator[AudioFrame], target: av.AudioStream) -> Iterator[AudioFrame]:

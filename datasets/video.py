@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from datasets.container import DEFAULT_FRAME_RATE, MissingFrame, VideoError, os_reason
-from datasets.picture_clips import FolderReader, StripReader, natural_order
+from datasets.limits import LIMITS, Limits
+from datasets.picture_clips import STRIP_SUFFIX, FolderReader, StripReader, natural_order
 from datasets.source import Frame, Frames, HasRemarks
 from datasets.timing import Times
 from datasets.video_file import VideoFile
@@ -24,7 +25,6 @@ CONTAINER_SUFFIXES = (
     *(".wmv", ".asf", ".flv", ".ogv", ".divx"),
 )
 KINDS = f"{' '.join(CONTAINER_SUFFIXES[:6])} and others"  # for messages
-STRIP_SUFFIX = ".png"
 
 
 @runtime_checkable
@@ -102,18 +102,20 @@ def is_clip(path: Path) -> bool:
     return path.is_dir() or path.suffix.lower() in (*CONTAINER_SUFFIXES, STRIP_SUFFIX)
 
 
-def open_clip(path: Path | str, frame_rate: Fraction = DEFAULT_FRAME_RATE) -> VideoReader:
+def open_clip(
+    path: Path | str, frame_rate: Fraction = DEFAULT_FRAME_RATE, limits: Limits = LIMITS
+) -> VideoReader:
     """The reader of a clip; `frame_rate` is for folders and strips that state none.
 
     A file that did not change gets the same reader again, with what it learnt about the file.
 
     Raises:
-        VideoError: `path` is missing or not a clip.
+        VideoError: `path` is missing, not a clip, or larger than `limits` allow.
     """
     path = Path(path)
     try:
         status = path.stat()
-        return _open_clip(path, frame_rate, status.st_mtime_ns, status.st_size)
+        return _open_clip(path, frame_rate, limits, status.st_mtime_ns, status.st_size)
     except OSError as error:
         raise VideoError(f"{path}: {os_reason(error)}") from None
 
@@ -121,11 +123,13 @@ def open_clip(path: Path | str, frame_rate: Fraction = DEFAULT_FRAME_RATE) -> Vi
 # Some 5 KB for a clip of 200 frames. Worker processes begin with what the checks before training
 # learnt, so there is room for the clips of a whole data set.
 @lru_cache(maxsize=65536)
-def _open_clip(path: Path, frame_rate: Fraction, _changed: int, _num_bytes: int) -> VideoReader:
+def _open_clip(
+    path: Path, frame_rate: Fraction, limits: Limits, _changed: int, _num_bytes: int
+) -> VideoReader:
     if path.is_dir():
-        return FolderReader(path, frame_rate)
+        return FolderReader(path, frame_rate, limits)
     if path.suffix.lower() in CONTAINER_SUFFIXES:
-        return VideoFile(path)
+        return VideoFile(path, limits)
     if path.suffix.lower() == STRIP_SUFFIX:
-        return StripReader(path, frame_rate)
+        return StripReader(path, frame_rate, limits)
     raise VideoError(f"{path}: not a clip; expected {KINDS}, a folder of frames, or a strip .png")

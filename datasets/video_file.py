@@ -15,6 +15,7 @@ from datasets.container import Damaged, MissingFrame, VideoError, decode, open_v
 from datasets.decoding import Decoder, Misplaced, Numbered
 from datasets.deinterlace import deinterlaced
 from datasets.images import fit_frames
+from datasets.limits import LIMITS, Limits
 from datasets.picture import Look, frame_to_rgb, look_at, remarks_on
 from datasets.source import Frame, Frames
 from datasets.timing import Times, are_even
@@ -31,9 +32,10 @@ class VideoFile:
     and its frames are numbered anew.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, limits: Limits = LIMITS) -> None:
         self.path = path
-        self._scan = scan_packets(path)
+        self._limits = limits
+        self._scan = scan_packets(path, limits)
         self._starts: dict[int, int] = {}  # what decoders learnt about the keys of the index
         self._is_checked = False  # the index, by decoding the whole file
         self._num_listed = 0  # frames of an index that was wrong
@@ -141,7 +143,7 @@ class VideoFile:
             Misplaced: the index was wrong, and there is a better one now.
             MissingFrame: one cannot be decoded.
         """
-        with Decoder(self.path, index, self._starts) as decoder:
+        with Decoder(self.path, index, self._starts, self._limits) as decoder:
             number = -1  # of the last frame that was decoded
             frames: Iterator[Numbered] = iter(())
             for target in wanted:
@@ -174,7 +176,7 @@ class VideoFile:
             return True  # another reading found it
         if self._is_checked:
             return False
-        scan = with_decoded_index(self.path, self._scan)
+        scan = with_decoded_index(self.path, self._scan, self._limits)
         self._is_checked = True
         if scan is None:
             return False
@@ -236,13 +238,13 @@ class VideoFile:
         if first == len(index.frames) < self._num_listed:
             return
         check_range(self.path, [first], len(index.frames))
-        with Decoder(self.path, index, self._starts) as decoder:
+        with Decoder(self.path, index, self._starts, self._limits) as decoder:
             for number, frame in self._whole_frames(decoder, first):
                 if number >= first:
                     yield frame
 
     def _from_start(self, first: int) -> Iterator[av.VideoFrame]:
-        with open_video(self.path) as (container, stream):
+        with open_video(self.path, self._limits) as (container, stream):
             packets = dropwhile(lambda packet: not packet.is_keyframe, container.demux(stream))
             for _, frame in islice(self._deinterlaced(enumerate(decode(packets))), first, None):
                 yield frame

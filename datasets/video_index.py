@@ -3,9 +3,10 @@
 import re
 from array import array
 from bisect import bisect_right
-from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, suppress
 from fractions import Fraction
+from functools import partial
 from itertools import dropwhile, islice, pairwise
 from operator import add
 from pathlib import Path
@@ -14,7 +15,10 @@ from typing import NamedTuple
 import av
 from av.container import InputContainer
 
+from datasets.clip_checks import check_num_frames
 from datasets.container import DEFAULT_FRAME_RATE, Damaged, decode, open_video
+from datasets.limits import LIMITS, MAX_FRAMES, Limits
+from datasets.mp4_boxes import check_samples
 from datasets.picture import Look, look_at, pixel_aspect
 
 # Containers that state one time a packet, in the order of decoding: when a frame is shown is
@@ -34,6 +38,10 @@ NUM_CHECKED = 64  # frames that are decoded where the order of the packets is su
 # vop_coded = 0): a decoder makes no frame of it.
 MAX_NOT_CODED = 16
 
+# Of Matroska: 00:00:04.040000000
+_DURATION = re.compile(r"(\d{1,9}):(\d{1,9}):(\d{1,9}\.?\d{0,9})", re.ASCII)
+
+Opening = Callable[[], AbstractContextManager[tuple[InputContainer, av.VideoStream]]]
 Timestamps = Sequence[int]  # of a stream, in its units; as arrays, which take 8 bytes for each
 
 
@@ -101,26 +109,29 @@ class _Packets(NamedTuple):
     are_frames: bool  # each to be shown holds one
 
 
-def scan_packets(path: Path) -> Scan:
+def scan_packets(path: Path, limits: Limits = LIMITS) -> Scan:
     """Find the frames of a whole file.
 
     Decodes only where the packets leave open which of them are shown, or in which order.
 
     Raises:
-        VideoError: there is no video in it.
+        VideoError: there is no video in it, or a larger one than `limits` allow.
     """
-    with open_video(path) as (container, stream):
+    check_samples(path)
+    opening = partial(open_video, path, limits)
+    with opening() as (container, stream):
         time_base = stream.time_base or 1 / DEFAULT_FRAME_RATE
         rate, aspect = header_frame_rate(stream), pixel_aspect(stream)
         packets = _read_packets(container, stream)
-        is_ordered = _states_order(path, container, stream, packets)
+        check_num_frames(path, len(packets.times))
+        is_ordered = _states_order(opening, container, stream, packets)
         names = container.format.name, stream.codec_context.name
         stated_end = _stated_end(stream)
         num_stated = stream.frames if container.format.name != "avi" else 0  # it counts pauses
     index: Index | None = None
     look: Look | None = None
     if is_ordered and any(time is not None for time, _ in packets.keys):
-        index, look = _make_index(path, *names, packets, aspect)
+        index, look = _make_index(opening, *names, packets, aspect)
     times = index.frames if index is not None else _ascending(packets.decoding_times)
     num_promised = len(times) if times is not None else len(packets.times)
     is_cut_short = packets.is_damaged or (stated_end - packets.end) * time_base >= MAX_HELD
@@ -145,7 +156,7 @@ def scan_packets(path: Path) -> Scan:
     )
 
 
-def with_decoded_index(path: Path, scan: Scan) -> Scan | None:
+def with_decoded_index(path: Path, scan: Scan, limits: Limits = LIMITS) -> Scan | None:
     """`scan` with the frames that come out when the whole file is decoded.
 
     None where it has no index, some frame cannot be decoded, or the index is right as it is.
@@ -153,7 +164,7 @@ def with_decoded_index(path: Path, scan: Scan) -> Scan | None:
     wrong = scan.frame_index
     if wrong is None:
         return None
-    index = _decoded_index(path, wrong.keys, wrong.seek_times)
+    index = _decoded_index(partial(open_video, path, limits), wrong.keys, wrong.seek_times)
     if index is None or index.frames == wrong.frames:
         return None
     num_frames = len(index.frames)
@@ -187,6 +198,8 @@ def _read_packets(container: InputContainer, stream: av.VideoStream) -> _Packets
                 durations.append(packet.duration or 0)
                 are_frames &= codec != "mpeg4" or packet.size > MAX_NOT_CODED
                 end = max(end, (packet.pts or packet.dts or 0) + (packet.duration or 0))
+                if len(times) > MAX_FRAMES:
+                    break  # a file of some bytes may state any number of them
     return _Packets(times, decoding_times, keys, durations, end, is_damaged, are_frames)
 
 
@@ -223,7 +236,7 @@ def _is_hidden_vp8(packet: av.Packet) -> bool:
 
 
 def _states_order(
-    path: Path, container: InputContainer, stream: av.VideoStream, packets: _Packets
+    opening: Opening, container: InputContainer, stream: av.VideoStream, packets: _Packets
 ) -> bool:
     """Whether the times of the packets are those at which their frames are shown."""
     decoding_times = _known(packets.decoding_times)
@@ -236,11 +249,11 @@ def _states_order(
     # The codec may reorder frames, and by their times it never did: either that is so, or they
     # come from one of those containers.
     is_suspect = _ascending(packets.times) is not None
-    return not is_suspect or _ascending(_first_times(path)) is not None
+    return not is_suspect or _ascending(_first_times(opening)) is not None
 
 
 def _make_index(
-    path: Path, container: str, codec: str, packets: _Packets, aspect: Fraction
+    opening: Opening, container: str, codec: str, packets: _Packets, aspect: Fraction
 ) -> tuple[Index | None, Look | None]:
     """The index, and the look of its first frame."""
     seeks_by_decoding_time = container in SEEK_BY_DECODING_TIME
@@ -250,7 +263,7 @@ def _make_index(
         if time is not None
     }
     keys, seek_times = (array("q", times) for times in zip(*sorted(found), strict=True))
-    first = _first_whole(path, keys[0])
+    first = _first_whole(opening, keys[0])
     look = None if first is None else look_at(first, aspect)
     begin = keys[0]
     # A clip cut out of a longer one may begin with frames whose references are gone.
@@ -260,43 +273,43 @@ def _make_index(
     is_doubtful = len(set(packets.times) - {None}) < len(packets.times)
     is_wrong = not packets.are_frames
     if is_doubtful or container in SEEK_BY_DECODING_TIME:  # where a packet may be half a frame
-        shown = _first_times(path, begin)
+        shown = _first_times(opening, begin)
         is_wrong |= shown != [*frames[: len(shown)]]
     if is_wrong:
-        return _decoded_index(path, keys, seek_times), look
+        return _decoded_index(opening, keys, seek_times), look
     return (Index(frames, keys, seek_times) if frames else None), look
 
 
-def _decoded_index(path: Path, keys: Timestamps, seek_times: Timestamps) -> Index | None:
+def _decoded_index(opening: Opening, keys: Timestamps, seek_times: Timestamps) -> Index | None:
     try:
-        frames = _ascending([*_decoded_times(path, keys[0])])
+        frames = _ascending([*_decoded_times(opening, keys[0])])
     except Damaged:
         return None
     return Index(frames, keys, seek_times) if frames is not None else None
 
 
-def _first_times(path: Path, begin: int | None = None) -> list[int | None]:
+def _first_times(opening: Opening, begin: int | None = None) -> list[int | None]:
     times: list[int | None] = []
     with suppress(Damaged):
-        times.extend(islice(_decoded_times(path, begin), NUM_CHECKED))
+        times.extend(islice(_decoded_times(opening, begin), NUM_CHECKED))
     return times
 
 
-def _first_whole(path: Path, key: int) -> av.VideoFrame | None:
+def _first_whole(opening: Opening, key: int) -> av.VideoFrame | None:
     """The first frame that is decoded from a first key at time `key`; None if there is none.
 
     It is shown later where the picture is refreshed in parts, over several frames.
     """
-    with open_video(path) as (container, stream), suppress(Damaged):
+    with opening() as (container, stream), suppress(Damaged):
         packets = container.demux(stream)
         following = dropwhile(lambda packet: packet.pts != key or not packet.is_keyframe, packets)
         return next(decode(following, key), None)
     return None
 
 
-def _decoded_times(path: Path, begin: int | None) -> Iterator[int | None]:
+def _decoded_times(opening: Opening, begin: int | None) -> Iterator[int | None]:
     """Those of the frames, from `begin` on, as they come out of the decoder; raises Damaged."""
-    with open_video(path) as (container, stream):
+    with opening() as (container, stream):
         packets = dropwhile(lambda packet: not packet.is_keyframe, container.demux(stream))
         for frame in decode(packets, begin):
             yield frame.pts
@@ -317,8 +330,9 @@ def _stated_end(stream: av.VideoStream) -> Fraction:
     """When the last frame should end by what the file's header says, in units of the stream."""
     if stream.duration is not None:
         return Fraction((stream.start_time or 0) + stream.duration)
-    # Matroska
-    tag = re.fullmatch(r"(\d+):(\d+):(\d+\.?\d*)", stream.metadata.get("DURATION", ""))
+    tag = re.fullmatch(
+        r"(\d{1,9}):(\d{1,9}):(\d{1,9}\.?\d{0,9})", stream.metadata.get("DURATION", "")
+    )
     if tag is None or stream.time_base is None:
         return Fraction(0)
     return (int(tag[1]) * 3600 + int(tag[2]) * 60 + Fraction(tag[3])) / stream.time_base
@@ -344,4 +358,7 @@ def average_frame_rate(times: Timestamps, time_base: Fraction, stated: Fraction)
     if abs(seconds * stated - num_intervals) <= MAX_UNEVENNESS:
         return stated
     # Timestamps in ms cannot tell more; it makes 30000/1001 of what is close to it.
-    return (num_intervals / seconds).limit_denominator(1001)
+    interval = seconds / num_intervals
+    if interval > 1:  # of a recording that takes a frame now and then
+        return 1 / interval.limit_denominator(1001)
+    return (1 / interval).limit_denominator(1001)

@@ -1,7 +1,6 @@
 """Writing videos: mp4, webm, gif, or a folder of lossless frames; complete, or not at all."""
 
 import re
-import secrets
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -26,6 +25,7 @@ from datasets.sound import FORMATS, Sound, SoundTrack
 from datasets.source import Frame
 from datasets.timing import Clock, Times
 from errors import UserError
+from files import create, temporary_name
 
 MAX_GIF_RATE = 50  # browsers slow down what is faster than 1/50 s a frame
 GIF_TIME_BASE = Fraction(1, 100)
@@ -33,8 +33,8 @@ MIN_GIF_STEP = 2  # in those units; see MAX_GIF_RATE
 UNEVEN_TIME_BASE = Fraction(1, 90000)  # exact for 24, 25, 30, 50 and 60 frames per second
 MIN_UNEVEN_STEP = 90  # in those units: 1 ms, in which webm counts
 FRAME_NAME = re.compile(r"\d{5,}\.png")
+MAX_TERM = 2**31 - 1  # of a fraction in FFmpeg
 SMPTE170M = 6  # the BT.601 matrix as H.264 and VP9 number it
-_SHOWN_OF_NAME = 40  # characters, in the name of the unfinished result: that must not be too long
 
 
 class _Codec(NamedTuple):
@@ -97,8 +97,6 @@ class VideoWriter:
                 f"{self.path}: names no file or new folder; write out.mp4, or out for a folder of "
                 "png frames"
             )
-        self.frame_rate = frame_rate
-        self._clock = Clock(frame_rate, times)
         self._num_channels = 4 if transparent else 3
         suffix = self.path.suffix.lower()
         codecs = TRANSPARENT_CODECS if transparent else CODECS
@@ -113,6 +111,8 @@ class VideoWriter:
                 f"{path}: {problem}; use {', '.join(codecs)}, or a name without suffix for a "
                 "folder of png frames"
             )
+        if self._codec is not None:
+            frame_rate = _codable(frame_rate, self.path)
         if suffix == ".gif" and frame_rate > MAX_GIF_RATE:
             raise UserError(
                 f"{path}: a GIF shows at most {MAX_GIF_RATE} frames per second, not "
@@ -121,11 +121,13 @@ class VideoWriter:
         if sound is not None and (self._codec is None or suffix not in FORMATS):
             raise UserError(f"{path}: has no sound; write .mp4 or .webm, or leave the sound out")
         self._sound = sound
+        self.frame_rate = frame_rate
+        self._clock = Clock(frame_rate, times)
         self.is_folder = self._codec is None
         _check_writable(self.path)
-        # Nobody can foresee it and have put a link there, through which FFmpeg would write.
-        beginning = f".{self.path.stem[:_SHOWN_OF_NAME]}.{secrets.token_hex(8)}.tmp"
-        self._temporary = self.path.with_name(beginning + suffix)
+        # A folder that is a link is filled where it lies.
+        self._target = self.path.resolve() if self.path.is_dir() else self.path
+        self._temporary = temporary_name(self._target, suffix)
         self._sink: _Sink | None = None
 
     def __enter__(self) -> Self:
@@ -154,7 +156,7 @@ class VideoWriter:
             if kind is None:
                 if self._sink is None:
                     raise UserError(f"{self.path}: there were no frames to write")
-                _replace(self._temporary, self.path)
+                _replace(self._temporary, self._target)
         except (OSError, av.FFmpegError) as failure:
             raise self._failure(failure) from failure
         finally:
@@ -163,6 +165,7 @@ class VideoWriter:
     def _open_sink(self, frame: Frame) -> "_Sink":
         if self._codec is None:
             return _FolderSink(self._temporary, self._clock)
+        create(self._temporary)
         return _ContainerSink(
             self._temporary, self._codec, self._clock, frame.shape[:2], self._sound
         )
@@ -331,6 +334,19 @@ class _PaletteConverter:
         return self._graph.vpull()
 
 
+def _codable(rate: Fraction, path: Path) -> Fraction:
+    """`rate`, or the nearest whose terms FFmpeg can hold.
+
+    Raises:
+        UserError: there is none near it; names `path`.
+    """
+    if max(rate.as_integer_ratio()) > MAX_TERM:
+        rate = rate.limit_denominator(10**6)
+    if not 0 < rate <= MAX_TERM or rate.numerator > MAX_TERM:
+        raise UserError(f"{path}: no video file can have the frame rate of its frames")
+    return rate
+
+
 def takes_sound(path: Path | str) -> bool:
     """Whether a VideoWriter of this `path` can write a sound."""
     path = Path(path)
@@ -344,11 +360,7 @@ def _check_replaceable(folder: Path) -> None:
         raise UserError(f"{folder}: a file has this name; choose another, or a suffix such as .mp4")
     names = sorted(entry.name for entry in folder.iterdir())
     is_ours = stated_frame_rate(folder) is not None
-    strangers = [
-        name
-        for name in names
-        if not (is_ours and (name == RATE_FILE or FRAME_NAME.fullmatch(name) or is_leftover(name)))
-    ]
+    strangers = [name for name in names if not (is_ours and (is_result(name) or is_leftover(name)))]
     if strangers:
         raise UserError(
             f"{folder}: this folder holds {strangers[0]}, which no earlier run wrote; choose "
@@ -365,17 +377,27 @@ def _check_writable(path: Path) -> None:
         raise UserError(f"{path}: cannot be written: {os_reason(error)}") from None
 
 
+def is_result(name: str) -> bool:
+    """Whether an entry of a folder of frames has the name of one that a VideoWriter wrote."""
+    return name == RATE_FILE or FRAME_NAME.fullmatch(name) is not None
+
+
 def _replace(source: Path, target: Path) -> None:
-    """Rename, taking the place of an earlier file or folder of frames, or of a link to one."""
-    if target.is_symlink() and source.is_dir():  # which would not take the place of a link
-        target.unlink()
+    """Rename, taking the place of an earlier file or folder of frames. What else somebody has put
+    into that folder meanwhile is in the new one.
+    """
     if not target.is_dir():
         source.replace(target)
         return
-    earlier = source.with_name(f"{source.name}.earlier")
+    earlier = temporary_name(target)
     target.rename(earlier)
     source.rename(target)
-    shutil.rmtree(earlier)
+    for entry in earlier.iterdir():
+        if is_result(entry.name) and not entry.is_dir():
+            entry.unlink()
+        else:
+            entry.rename(target / entry.name)
+    earlier.rmdir()
 
 
 def _remove(path: Path) -> None:

@@ -19,7 +19,7 @@ from modules.cut_masks import (
     rectangle_cut,
     resize_cut,
 )
-from modules.draws import Draws
+from modules.draws import BatchRandom
 from modules.geometry import gaussian_heatmaps
 from visualization import to_uint8
 
@@ -51,8 +51,8 @@ def draw_cut(adversary: Adversary, example: Example) -> Figure:
     background = certain_background(weight, adversary.config.cut.background_threshold)
     small, large = (_priority_cut(adversary, example, k) for k in (SMALL_CUT, LARGE_CUT))
     share = (1 - large).mean(dim=(1, 2, 3))  # of the frame
-    draws = Draws(torch.Generator().manual_seed(0))
-    rectangle = rectangle_cut(weight, occlusion, share, draws=draws)
+    draws = BatchRandom(torch.Generator().manual_seed(0))
+    rectangle = rectangle_cut(weight, occlusion, share, random=draws)
     titles = (
         *("$D$", r"$\hat{D}$", "$O$", "$M_{bg}$", r"$\hat{M}_{bg}$", "$O_{fg}$"),
         *(f"$M_{{pc}}$, k = {SMALL_CUT:g}", "mix", f"$M_{{pc}}$, k = {LARGE_CUT:g}", "mix"),

@@ -4,9 +4,7 @@ import torch
 from matplotlib.figure import Figure
 
 from animation.background_swap import BackgroundSwapper, BackgroundType
-from animation.movers import MotionMover, frames_to_tensor
-from branches.background import BackgroundBranch
-from branches.motion import MotionBranch
+from animation.movers import MotionAnimator, frames_to_tensor
 from datasets.puppets import Puppets
 from docs.drawing import DEVICE, cells, show
 from docs.mask_figures import scenes
@@ -22,9 +20,9 @@ def draw_columns(model: Model, clips: Puppets) -> Figure:
     """The six columns of animate.py: clip i moves the puppet of clip i + 1, clip i + 2 gives the
     background.
     """
-    motion = model.branches["motion"]
-    assert isinstance(motion, MotionBranch)
-    mover = MotionMover(motion, DEVICE)
+    motion = model.motion
+    assert motion is not None
+    animator = MotionAnimator(motion, DEVICE)
     swapper = BackgroundSwapper(model, "same", "network")
     titles = ("source", "driving", "animation", "third image", "BGBase", "BGRefine")
     figure, axes = cells(NUM_ROWS, len(titles), titles, scale=1.2)
@@ -35,7 +33,7 @@ def draw_columns(model: Model, clips: Puppets) -> Figure:
             frames_to_tensor(clips.read((row + shift) % count, [0]), DEVICE) for shift in (1, 2)
         )
         driving = frames_to_tensor(clips.read(row, moments), DEVICE)
-        animated = mover.start(source)(driving)[1:]
+        animated = animator.start(source)(driving)[1:]
         swapped = swapper.swap(animated, third)
         assert swapped.base is not None
         assert swapped.refined is not None
@@ -50,16 +48,16 @@ def draw_swap(model: Model, clips: Puppets) -> Figure:
     """The animated figure on the background of a third image: what the networks see, what they
     paint, and the truth. Of another puppet's clip, in its absolute motion: only that has a truth.
     """
-    motion, background = model.branches["motion"], model.branches["background"]
-    assert isinstance(motion, MotionBranch)
-    assert isinstance(background, BackgroundBranch)
-    mover = MotionMover(motion, DEVICE, motion="absolute")
+    motion, background = model.motion, model.background
+    assert motion is not None
+    assert background is not None
+    animator = MotionAnimator(motion, DEVICE, motion="absolute")
     swappers = {case: BackgroundSwapper(model, case, "alpha") for case in CASES}
     titles = ("S", "D", "Y", "F(Y)", "Z", "B(Z)", "BGBase", "BGRefine", "alpha", "truth")
     found = scenes(clips, "another")
     figure, axes = cells(len(CASES) * len(found), len(titles), titles)
     for i, scene in enumerate(found):
-        animated = mover.start(scene.source)(scene.driving)
+        animated = animator.start(scene.source)(scene.driving)
         for j, (case, swapper) in enumerate(swappers.items()):
             third = scene.third_images[case]
             swapped = swapper.swap(animated, third)

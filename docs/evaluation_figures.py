@@ -23,10 +23,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import checkpoint
 from animation.cropping import Cropper
-from animation.movers import MotionMover, frames_to_tensor, load_model
+from animation.movers import MotionAnimator, frames_to_tensor, load_model
 from animation.smoothing import Smoothing, smooth_keypoints
-from branches.masks import MaskBranch
-from branches.motion import MotionBranch
 from cli import run_entry_point
 from datasets.build import build_puppets
 from datasets.crops import Box, cut_out
@@ -71,15 +69,15 @@ def main(arguments: argparse.Namespace) -> None:
 @torch.inference_mode()
 def draw_salient(model: Model, clips: Puppets) -> Figure:
     """A reconstructed frame, and what the two conventions make of the same salient region."""
-    motion, masks = model.branches["motion"], model.branches["masks"]
-    assert isinstance(motion, MotionBranch)
-    assert isinstance(masks, MaskBranch)
+    motion, masks = model.motion, model.masks
+    assert motion is not None
+    assert masks is not None
     titles = ("D", "prediction", "region", "D, salient", "prediction, salient")
     figure, axes = cells(NUM_EXAMPLES, len(titles), titles, scale=1.2)
     for row in range(NUM_EXAMPLES):
         moments = [0, clips.num_frames(row) // 2]
         source, driving = frames_to_tensor(clips.read(row, moments), DEVICE).split(1)
-        prediction = MotionMover(motion, DEVICE, motion="absolute").start(source)(driving)
+        prediction = MotionAnimator(motion, DEVICE, motion="absolute").start(source)(driving)
         region = MaskRegions(masks, model.mask_threshold, "").start("", source)(driving)
         pictures = (driving, prediction, region.float().expand_as(driving))
         salient = (masked(driving, region), masked(prediction, region))
@@ -96,7 +94,7 @@ def draw_salient(model: Model, clips: Puppets) -> Figure:
 def draw_crops(model: Model, clips: Puppets) -> Figure:
     """Puppets in larger pictures: the crops that mask and keypoints find, and what they hold."""
     keypoints_alone = copy.copy(model)
-    keypoints_alone.branches = {"motion": model.branches["motion"]}
+    keypoints_alone.masks = None
     croppers = {
         color: Cropper(found_by, clips.image_size, DEVICE, face_detector=None)
         for color, found_by in ((MASK, model), (KEYPOINTS, keypoints_alone))
@@ -166,8 +164,8 @@ def overlap(a: Box, b: Box) -> float:
 @torch.inference_mode()
 def draw_smoothing(model: Model, clips: Puppets) -> Figure:
     """Of each clip the keypoint that moves least along x and the one that moves most."""
-    motion = model.branches["motion"]
-    assert isinstance(motion, MotionBranch)
+    motion = model.motion
+    assert motion is not None
     figure, axes = plt.subplots(2, NUM_EXAMPLES, figsize=(12, 4.6), layout="constrained")
     for column in range(NUM_EXAMPLES):
         frames = clips.read(column, range(NUM_PATH_FRAMES))

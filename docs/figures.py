@@ -23,9 +23,6 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import checkpoint
 from adversary import Adversary
 from animation.movers import load_model
-from branches.background import BackgroundBranch
-from branches.masks import MaskBranch
-from branches.motion import MotionBranch
 from cli import run_entry_point
 from config import Config
 from datasets.build import build_source
@@ -84,10 +81,10 @@ def main(arguments: argparse.Namespace) -> None:
 
 def draw_pictures(model: Model, adversary: Adversary, config: Config) -> dict[str, Figure]:
     """By name, what the networks make of the test split; on the CPU."""
-    motion, masks, background = (model.branches[name] for name in ("motion", "masks", "background"))
-    assert isinstance(motion, MotionBranch)
-    assert isinstance(masks, MaskBranch)
-    assert isinstance(background, BackgroundBranch)
+    motion, masks, background = model.motion, model.masks, model.background
+    assert motion is not None
+    assert masks is not None
+    assert background is not None
     clips = build_source(config.data, "test")
     assert isinstance(clips, Puppets)
     example = compute_example(motion, clips)

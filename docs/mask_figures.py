@@ -9,7 +9,7 @@ from branches.masks import MaskBranch
 from datasets.puppets import Puppets
 from docs.drawing import DEVICE, NUM_EXAMPLES, cells, show, show_mask
 from losses import picture_change
-from modules.draws import Draws
+from modules.draws import BatchRandom
 from visualization import to_uint8
 
 NUM_DRAWS = 2  # perturbations of one mask
@@ -53,7 +53,7 @@ def draw_perturbation(branch: MaskBranch, clips: Puppets) -> Figure:
     """Driving masks, perturbed as in training and as in animation, each with its refinement."""
     titles = ["D", "m(D)", *["P(m(D))", "refined"] * NUM_DRAWS, "shrunk", "refined"]
     figure, axes = cells(NUM_EXAMPLES, len(titles), titles)
-    draws = Draws(torch.Generator().manual_seed(0))
+    draws = BatchRandom(torch.Generator().manual_seed(0))
     for row, scene in enumerate(scenes(clips, "own")):
         source_mask = branch.mask_generator(scene.source)
         driving_mask = branch.mask_generator(scene.driving)

@@ -7,7 +7,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from animation.movers import MotionMover, animate, frames_to_tensor
+from animation.movers import MotionAnimator, animate, frames_to_tensor
 from branches.motion import MotionBranch
 from config import Config
 from datasets.source import ClipSource
@@ -15,7 +15,7 @@ from docs.drawing import DEVICE, NUM_EXAMPLES, cells, draw_grid, mark, show
 from evaluation.reconstruction import spread
 from modules.blocks import AntiAliasDownsample
 from modules.dense_motion import DenseMotion, sparse_motions
-from modules.draws import Draws
+from modules.draws import BatchRandom
 from modules.geometry import coordinate_grid, gaussian_heatmaps, resize_grid, warp
 from modules.keypoint_detector import Keypoints
 from modules.thin_plate import random_thin_plate
@@ -55,7 +55,7 @@ def compute_example(motion: MotionBranch, clips: ClipSource) -> Example:
 
 def draw_teaser(motion: MotionBranch, clips: ClipSource) -> Figure:
     """The first test clip drives the first frames of the next ones: a column for each source."""
-    mover = MotionMover(motion, DEVICE)
+    animator = MotionAnimator(motion, DEVICE)
     count = min(NUM_SOURCES, len(clips.clips) - 1)
     moments = spread(clips.num_frames(0), NUM_MOMENTS + 1)
     driving = clips.read(0, moments)
@@ -67,7 +67,7 @@ def draw_teaser(motion: MotionBranch, clips: ClipSource) -> Figure:
         source = clips.read(column, [0])[0]
         show(axes[0][column], source)
         # The first driving frame goes in for relative motion, and its result is not shown.
-        predictions = np.concatenate([to_uint8(p) for _, p in animate(mover, source, driving)])
+        predictions = np.concatenate([to_uint8(p) for _, p in animate(animator, source, driving)])
         for row, frame in enumerate(predictions[1:], start=1):
             show(axes[row][column], frame)
     axes[0][0].text(1, 0.5, "source ", ha="right", va="center", transform=axes[0][0].transAxes)
@@ -98,7 +98,7 @@ def draw_thin_plate(motion: MotionBranch, example: Example) -> Figure:
         motion.transform.affine_std,
         motion.transform.thin_plate_std,
         motion.transform.grid_size,
-        Draws(torch.Generator().manual_seed(0)),
+        BatchRandom(torch.Generator().manual_seed(0)),
     )
     transformed = transform.frame(example.driving)
     keypoints = motion.keypoint_detector(transformed)

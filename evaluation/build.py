@@ -1,14 +1,13 @@
 """From the options of reconstruct.py to what is measured."""
 
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from animation.movers import AnimatorName
-from branches.masks import MaskBranch
-from branches.motion import MotionBranch
 from datasets.images import Fit
+from datasets.limits import LIMITS, Limits
 from datasets.source import ClipSource
 from errors import UserError
 from evaluation.measures import (
@@ -51,6 +50,7 @@ def build_plan(
     animator: AnimatorName,
     clips: ClipSource,
     fit: Fit,
+    limits: Limits = LIMITS,
     device: torch.device,
 ) -> Plan:
     """What the options ask for; without any, what needs nothing but the frames.
@@ -58,6 +58,7 @@ def build_plan(
     Args:
         origin: where the model's weights come from: its own regions are those of no other.
         fit: how the clips' frames are brought to the image size; given masks go the same way.
+        limits: of given masks.
 
     Raises:
         UserError: given masks do not fit the clips, or the frames are too small.
@@ -79,7 +80,7 @@ def build_plan(
     elif salient == MODEL_REGION:
         regions = _model_regions(model, animator, origin)
     else:
-        regions = GivenRegions(Path(salient), clips, fit)
+        regions = GivenRegions(Path(salient), clips, fit, limits)
     plan.measures.append(Salient(regions))
     plan.conventions["salient"] = regions.description
     return plan
@@ -113,8 +114,8 @@ def _add_detector(plan: Plan, name: str, device: torch.device) -> None:
 
 
 def _model_regions(model: Model, animator: AnimatorName, origin: str) -> Regions:
-    branch: Any = model.branches[animator]
-    if isinstance(branch, MotionBranch):
-        return MotionRegions(branch, origin)
-    assert isinstance(branch, MaskBranch), "an animator of a reconstruction"
-    return MaskRegions(branch, model.mask_threshold, origin)
+    if animator == "motion":
+        assert model.motion is not None, "it animates"
+        return MotionRegions(model.motion, origin)
+    assert model.masks is not None, "it animates"
+    return MaskRegions(model.masks, model.mask_threshold, origin)

@@ -1,7 +1,6 @@
 """Two evaluations side by side, paired frame by frame."""
 
 import csv
-import json
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +9,7 @@ import numpy as np
 from errors import UserError
 from evaluation.names import BASELINE, METRICS, Metric
 from evaluation.report import FRAMES_FILE, SUMMARY_FILE, MeasuredClip, bounds, number, read_frames
+from json_files import read_json
 from metrics.intervals import Interval, over_clips, over_frames
 
 _SAME_TRUTH = 1e-4  # L1 of the source repeated: how far two devices may be apart
@@ -64,7 +64,7 @@ def compare_runs(a: Path, b: Path) -> str:
 def read_evaluation(folder: Path) -> Evaluation:
     """Raises UserError where there is none."""
     try:
-        about = json.loads((folder / SUMMARY_FILE).read_text(encoding="utf-8"))
+        about = read_json(folder / SUMMARY_FILE)
         metrics = frozenset(about["metrics"])
         clips = {clip.name: clip for clip in read_frames(folder)}
     except UserError as error:

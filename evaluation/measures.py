@@ -24,7 +24,7 @@ FrameMetrics = dict[str, Tensor]  # by name, one number per frame; NaN where it 
 Score = Callable[[Tensor, Tensor], FrameMetrics]  # of a prediction and its target
 
 
-class Beginning(NamedTuple):
+class ClipContext(NamedTuple):
     """What is known of a clip before its frames come.
 
     frames: numbers of its driving frames. source: 1 x 3 x H x W in [0, 1].
@@ -39,7 +39,7 @@ class Beginning(NamedTuple):
 class Measure(Protocol):
     """One or more metrics."""
 
-    def start(self, clip: Beginning) -> Score:
+    def start(self, clip: ClipContext) -> Score:
         """Returns, for one clip: from predictions and targets, B x 3 x H x W each in [0, 1], in
         order and at once or in parts, to the metrics by name. Each comes with `baseline_`: the
         same for the trivial prediction that repeats the source.
@@ -50,7 +50,7 @@ class Measure(Protocol):
 class Pixels:
     """L1, PSNR and SSIM over the whole frame."""
 
-    def start(self, clip: Beginning) -> Score:
+    def start(self, clip: ClipContext) -> Score:
         """See `Measure.start`."""
         return partial(_beside_baseline, pixel_metrics, clip.source)
 
@@ -60,7 +60,7 @@ class Figure:
     driving frame.
     """
 
-    def start(self, clip: Beginning) -> Score:
+    def start(self, clip: ClipContext) -> Score:
         """See `Measure.start`."""
         in_source = true_foreground(clip.clips, clip.clip_index, clip.frames[:1])
         frames = iter(clip.frames)
@@ -82,7 +82,7 @@ class Salient:
     def __init__(self, regions: Regions) -> None:
         self.regions = regions
 
-    def start(self, clip: Beginning) -> Score:
+    def start(self, clip: ClipContext) -> Score:
         """See `Measure.start`."""
         find = self.regions.start(clip.clips.clips[clip.clip_index].name, clip.source)
 
@@ -96,7 +96,7 @@ class Salient:
 class Temporal:
     """How well the change from frame to frame meets that of the truth."""
 
-    def start(self, clip: Beginning) -> Score:
+    def start(self, clip: ClipContext) -> Score:
         """See `Measure.start`."""
         previous: tuple[Tensor, Tensor] | None = None
 
@@ -120,7 +120,7 @@ class Perceived:
     def __init__(self, lpips: Lpips) -> None:
         self.lpips = lpips
 
-    def start(self, clip: Beginning) -> Score:
+    def start(self, clip: ClipContext) -> Score:
         """See `Measure.start`."""
         return partial(
             _beside_baseline, lambda found, truth: {"lpips": self.lpips(found, truth)}, clip.source
@@ -136,7 +136,7 @@ class Detected:
     def __init__(self, detector: Detector) -> None:
         self._detector = detector
 
-    def start(self, clip: Beginning) -> Score:
+    def start(self, clip: ClipContext) -> Score:
         """See `Measure.start`."""
         in_source = self._find(clip.source)
 

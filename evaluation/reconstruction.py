@@ -7,11 +7,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from animation.movers import AnimatorName, Move, Mover, animate, frames_to_tensor
+from animation.movers import AnimatorName, BranchAnimator, Move, animate, frames_to_tensor
 from branches.masks import MaskBranch
 from datasets.source import ClipSource, Frames
 from evaluation.measures import (
-    Beginning,
+    ClipContext,
     Figure,
     FrameMetrics,
     Measure,
@@ -33,7 +33,7 @@ class ReconstructedBatch(NamedTuple):
 
 
 def reconstruct_clip(
-    mover: Mover,
+    animator: BranchAnimator,
     clips: ClipSource,
     index: int,
     frames: Sequence[int] | None = None,
@@ -48,11 +48,11 @@ def reconstruct_clip(
         driving = iter(clips.read(index, frames))
     source = clips.read(index, frames[:1])[0]
     with torch.inference_mode():
-        clip = Beginning(clips, index, frames, frames_to_tensor(source[None], mover.device))
+        clip = ClipContext(clips, index, frames, frames_to_tensor(source[None], animator.device))
         scores = [measure.start(clip) for measure in measures]
-    for batch, prediction in animate(mover, source, driving, batch_size):
+    for batch, prediction in animate(animator, source, driving, batch_size):
         with torch.inference_mode():
-            target = frames_to_tensor(batch, mover.device)
+            target = frames_to_tensor(batch, animator.device)
             metrics: FrameMetrics = {}
             for score in scores:
                 metrics |= score(prediction, target)
@@ -60,23 +60,23 @@ def reconstruct_clip(
 
 
 class EightBit:
-    """`mover`, its predictions rounded to the 256 levels of a picture file.
+    """`animator`, its predictions rounded to the 256 levels of a picture file.
 
     What is measured is then what a PNG holds, as in published evaluations.
     """
 
-    def __init__(self, mover: Mover) -> None:
-        self.device = mover.device
-        self._mover = mover
+    def __init__(self, animator: BranchAnimator) -> None:
+        self.device = animator.device
+        self._animator = animator
 
     def start(self, source: Tensor, reference: Tensor | None = None) -> Move:
-        """See `Mover.start`."""
-        move = self._mover.start(source, reference)
+        """See `BranchAnimator.start`."""
+        move = self._animator.start(source, reference)
         return lambda driving: move(driving).mul(255).round().clamp(0, 255) / 255
 
 
 def evaluate(
-    movers: Mapping[AnimatorName, Mover],
+    animators: Mapping[AnimatorName, BranchAnimator],
     clips: ClipSource,
     *,
     num_clips: int,
@@ -89,11 +89,11 @@ def evaluate(
     behind its name: `masks_l1`.
     """
     means: dict[str, float] = {}
-    for name, mover in movers.items():
+    for name, animator in animators.items():
         collected: list[FrameMetrics] = []
         for index in spread(len(clips.clips), num_clips):
             frames = spread(clips.num_frames(index), num_frames)
-            batches = reconstruct_clip(mover, clips, index, frames, batch_size)
+            batches = reconstruct_clip(animator, clips, index, frames, batch_size)
             collected += [batch.metrics for batch in batches]
         found = mean_metrics(collected)
         if means:

@@ -12,12 +12,12 @@ from torch import Tensor
 from branches.masks import MaskBranch
 from branches.motion import MotionBranch
 from datasets.images import Fit, fit_frames
+from datasets.limits import LIMITS, Limits
 from datasets.source import ClipSource, Frame
 from datasets.video import CONTAINER_SUFFIXES, VideoReader, open_clip
 from errors import UserError
 from metrics.detectors.detector import Description, RegionFinder
 from modules.geometry import resize
-from modules.keypoint_transfer import expand_keypoints
 from visualization import to_uint8
 
 BACKGROUND_WEIGHT = 0.5  # of dense motion; below it, the keypoints move a pixel: the figure
@@ -73,14 +73,11 @@ class MotionRegions:
 
     def start(self, name: str, source: Tensor) -> Callable[[Tensor], Tensor]:
         """See `Regions.start`."""
-        source_keypoints = self._branch.keypoint_detector(source)
+        source_keypoints = self._branch.detect(source)
 
         def find(driving: Tensor) -> Tensor:
-            motion = self._branch.dense_motion(
-                source.expand_as(driving),
-                expand_keypoints(source_keypoints, len(driving)),
-                self._branch.keypoint_detector(driving),
-            )
+            keypoints = self._branch.detect(driving)
+            motion = self._branch.estimate_motion(source, source_keypoints, keypoints)
             weight = resize(motion.motion_weights[:, :1], (driving.shape[-2], driving.shape[-1]))
             return weight < BACKGROUND_WEIGHT
 
@@ -123,7 +120,7 @@ class GivenRegions:
         UserError: a clip has no masks, or fewer than it has frames.
     """
 
-    def __init__(self, folder: Path, clips: ClipSource, fit: Fit) -> None:
+    def __init__(self, folder: Path, clips: ClipSource, fit: Fit, limits: Limits = LIMITS) -> None:
         if not folder.is_dir():
             raise UserError(
                 f"--salient {folder}: no such folder; give person, saliency, model, or a folder "
@@ -138,7 +135,7 @@ class GivenRegions:
         self._size = clips.image_size
         self._fit: Fit = fit
         self._num_frames: dict[str, int] = {}
-        self._masks = {clip.name: _open_masks(folder, clip.name) for clip in clips.clips}
+        self._masks = {clip.name: _open_masks(folder, clip.name, limits) for clip in clips.clips}
         for index, clip in enumerate(clips.clips):
             masks, num_frames = self._masks[clip.name], clips.num_frames(index)
             if masks.num_frames < num_frames:
@@ -170,11 +167,11 @@ class GivenRegions:
         return find
 
 
-def _open_masks(folder: Path, name: str) -> VideoReader:
+def _open_masks(folder: Path, name: str, limits: Limits) -> VideoReader:
     candidates: Sequence[Path] = [
         folder / f"{name}{suffix}" for suffix in ("", *CONTAINER_SUFFIXES)
     ]
     for path in candidates:
         if path.exists():
-            return open_clip(path)
+            return open_clip(path, limits=limits)
     raise UserError(f"--salient {folder}: no masks for the clip {name}; add {name}/ or {name}.mp4")

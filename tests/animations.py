@@ -17,7 +17,7 @@ from animation.animation import Animation
 from animation.background_swap import BackgroundSwapper, BackgroundType, Compose, SwappedFrames
 from animation.inputs import Driving
 from animation.layouts import AnimatedBatch
-from animation.movers import AnimatorName, build_mover, frames_to_tensor, load_model
+from animation.movers import AnimatorName, build_animator, frames_to_tensor, load_model
 from animation.movers import animate as animate_frames
 from checkpoint import load
 from datasets.source import Frame, Frames
@@ -90,7 +90,7 @@ def expected_swap(
     """Driving frames, the animation and its swap on other.png, by the classes themselves."""
     model = load_model(load(files / "all.pt"), CPU)
     driving = open_clip(files / "driving").read(range(5))
-    moved = build_mover(model, CPU, animator)
+    moved = build_animator(model, CPU, animator)
     ((_, animated),) = animate_frames(moved, picture(files / "source.png"), driving)
     other = frames_to_tensor(picture(files / "other.png")[None], CPU)
     return driving, animated, BackgroundSwapper(model, kind, compose).swap(animated, other)
@@ -105,7 +105,7 @@ def build_animation(
 ) -> Animation:
     """Frame 0 moved by `driving`, before `backgrounds` if there are any."""
     return Animation(
-        build_mover(model, CPU, "motion"),
+        build_animator(model, CPU, "motion"),
         numbered_frame(0, (32, 32)),
         Driving(driving, Fraction(25), None, "driving"),
         reference=None,

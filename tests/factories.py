@@ -10,15 +10,15 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from branches.branch import Moment, StepInputs
+from branches.branch import StepContext, StepInputs
 from config import Config
 from config_file import override_config, parse_config
-from datasets.pairs import FramePairs, PairBatch, Place, collate
+from datasets.pairs import FramePairs, PairBatch, SampleIndex, collate
 from datasets.source import Clip, Frames
 from datasets.video import VideoError
 from losses import LossTerm, Perceptual, build_perceptual, perceptual_layers
 from model import Model
-from modules.draws import Draws
+from modules.draws import BatchRandom
 
 # Every key that shapes numbers or running time; a section is a dict, a value set as a whole is not.
 _TINY: dict[str, Any] = {
@@ -199,7 +199,7 @@ def noise_batch(config: Config) -> PairBatch:
     clips = MemoryClips("abcd")
     clips.image_size = config.data.size
     pairs = FramePairs(clips, size, config.data.augmentation, config.seed)
-    batch = collate([pairs[Place(0, index)] for index in range(size)])
+    batch = collate([pairs[SampleIndex(0, index)] for index in range(size)])
     return batch._replace(frames=frames)
 
 
@@ -219,28 +219,29 @@ def noise_inputs(config: Config, batch: int = 2) -> StepInputs:
         target_features = perceptual(driving)
     generator = torch.Generator().manual_seed(0)
     recolored = driving.flip(1)
-    moment = Moment(0.0, Draws(generator), coin=0.0)
-    return StepInputs(source, driving, recolored, perceptual, target_features, moment, outputs={})
+    context = StepContext(0.0, BatchRandom(generator), host_random=0.0)
+    return StepInputs(source, driving, recolored, perceptual, target_features, context)
 
 
 def at_epoch(inputs: StepInputs, epoch: float) -> StepInputs:
     """The same step later in the run."""
-    return inputs._replace(moment=inputs.moment._replace(epoch=epoch))
+    return inputs._replace(context=inputs.context._replace(epoch=epoch))
 
 
 def before_start(inputs: StepInputs, section: str) -> StepInputs:
     """The same step before the part of the model of this section learns."""
-    return inputs._replace(moment=inputs.moment._replace(waiting=frozenset({section})))
+    return inputs._replace(context=inputs.context._replace(waiting=frozenset({section})))
 
 
-def joint_terms(model: Model, inputs: StepInputs) -> dict[str, LossTerm]:
-    """All branches in their order: loss terms by `branch/name`; the outputs are in the inputs."""
+def joint_terms(model: Model, inputs: StepInputs) -> tuple[dict[str, LossTerm], StepInputs]:
+    """All branches in their order: loss terms by `branch/name`, and inputs with the outputs."""
     terms = {}
     for branch_name, branch in model.branches.items():
-        inputs.outputs[branch_name] = output = branch(inputs)
+        output = branch(inputs)
+        inputs = inputs.with_output(branch_name, output)
         for name, term in branch.loss_terms(inputs, output).items():
             terms[f"{branch_name}/{name}"] = term
-    return terms
+    return terms, inputs
 
 
 class WaitsForTheDevice(TorchDispatchMode):

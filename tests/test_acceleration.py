@@ -22,7 +22,7 @@ def prepared(*overrides):
 def test_layout_follows_the_config():
     for channels_last in (True, False):
         run = prepared(f"train.channels_last={channels_last}".lower())
-        weight = run.model.branches["motion"].generator.up_blocks[0].conv.weight
+        weight = run.model.motion.generator.up_blocks[0].conv.weight
         assert weight.is_contiguous(memory_format=torch.channels_last) == channels_last
 
 
@@ -84,8 +84,11 @@ def test_compiled_steps_give_the_same_numbers_from_graphs_made_once(compilations
     compile_networks(compiled.model, compiled.adversary, compiled.perceptual, compiled.config.train)
     assert set(compiled.model.state_dict()) == names
     known = []
-    for coin in (0.0, 0.99, 0.0, 0.99):
-        expected, found = plain.step(coin=coin).scalars, compiled.step(coin=coin).scalars
+    for host_random in (0.0, 0.99, 0.0, 0.99):
+        expected, found = (
+            plain.step(host_random=host_random).scalars,
+            compiled.step(host_random=host_random).scalars,
+        )
         assert found.keys() == expected.keys()
         for name in ("loss/total", "discriminator_loss/total"):
             assert_close(found[name], expected[name], rtol=1e-4, atol=0)
@@ -98,7 +101,7 @@ def test_what_is_no_step_runs_uncompiled(compilations):
     run = Run("train.compile=default")
     train = run.config.train
     compile_networks(run.model, run.adversary, run.perceptual, train)
-    detector = run.model.branches["motion"].keypoint_detector.eval()
+    detector = run.model.motion.keypoint_detector.eval()
     frames = torch.rand(3, 3, 32, 32)
     with uncompiled(train):
         detector(frames)

@@ -39,21 +39,21 @@ class Players:
         self.adversary = build_adversary(self.config).train()
         self.inputs = noise_inputs(self.config, batch)
         for name, branch in self.model.branches.items():
-            self.inputs.outputs[name] = branch(self.inputs)
+            self.inputs = self.inputs.with_output(name, branch(self.inputs))
 
     @property
     def motion(self):
-        return self.inputs.outputs["motion"]
+        return self.inputs.outputs.motion
 
-    def coin(self, coin):
-        return self.inputs._replace(moment=self.inputs.moment._replace(coin=coin))
+    def at_random(self, host_random):
+        return self.inputs._replace(context=self.inputs.context._replace(host_random=host_random))
 
     def generator_terms(self):
-        return self.adversary.generator_terms(self.adversary.judge(self.inputs))
+        return self.adversary.generator_terms(self.adversary.discriminate(self.inputs))
 
     def discriminator_terms(self, inputs=None):
-        judgement = self.adversary.judge(self.inputs if inputs is None else inputs)
-        return self.adversary.discriminator_terms(judgement)
+        outputs = self.adversary.discriminate(self.inputs if inputs is None else inputs)
+        return self.adversary.discriminator_terms(outputs)
 
 
 def reached(loss, network):
@@ -71,10 +71,10 @@ def test_no_gradient_of_one_player_reaches_the_other(kind):
     cut = "none" if kind == "patch" else "priority"
     players = Players(*ALONE, f"discriminator.kind={kind}", f"discriminator.cut.kind={cut}")
     optimizer = Optimizer(players.model, players.adversary, players.config, CPU)
-    judgement = players.adversary.judge(players.inputs)
+    outputs = players.adversary.discriminate(players.inputs)
     losses = {
-        "model": total(players.adversary.generator_terms(judgement)),
-        "discriminator": total(players.adversary.discriminator_terms(judgement).terms),
+        "model": total(players.adversary.generator_terms(outputs)),
+        "discriminator": total(players.adversary.discriminator_terms(outputs).terms),
     }
     expected = {
         player: torch.autograd.grad(
@@ -86,7 +86,7 @@ def test_no_gradient_of_one_player_reaches_the_other(kind):
     for player, parameters in optimizer.players.items():
         for parameter, gradient in zip(parameters, expected[player], strict=True):
             assert_close(parameter.grad, gradient, atol=1e-7, rtol=1e-4)
-    motion = players.model.branches["motion"]
+    motion = players.model.motion
     for network in (motion.generator, motion.dense_motion, motion.keypoint_detector):
         assert any(p.grad is not None and p.grad.any() for p in network.parameters())
     assert all(p.grad is not None for p in players.adversary.parameters())
@@ -100,14 +100,15 @@ def test_nothing_is_computed_for_the_parameters_of_the_other(kind):
     cut = "none" if kind == "patch" else "priority"
     players = Players(*ALONE, f"discriminator.kind={kind}", f"discriminator.cut.kind={cut}")
     optimizer = Optimizer(players.model, players.adversary, players.config, CPU)
-    players.inputs.outputs["motion"] = players.motion._replace(
-        prediction=players.motion.prediction.detach().requires_grad_()
+    prediction = players.motion.prediction.detach().requires_grad_()
+    players.inputs = players.inputs.with_output(
+        "motion", players.motion._replace(prediction=prediction)
     )
     optimizer.players["model"] = [players.motion.prediction]
-    judgement = players.adversary.judge(players.inputs)
+    outputs = players.adversary.discriminate(players.inputs)
     losses = {
-        "model": total(players.adversary.generator_terms(judgement)),
-        "discriminator": total(players.adversary.discriminator_terms(judgement).terms),
+        "model": total(players.adversary.generator_terms(outputs)),
+        "discriminator": total(players.adversary.discriminator_terms(outputs).terms),
     }
     with ConvolutionGradients() as found:
         optimizer.backward(losses)
@@ -128,7 +129,7 @@ def test_all_images_are_judged_by_the_same_weights():
     layer = players.adversary.discriminator.down_blocks[0].conv1
     before, seen = layer.weight_u.clone(), []
     layer.register_forward_hook(lambda *_: seen.append(layer.weight.detach().clone()))
-    players.adversary.judge(players.inputs)
+    players.adversary.discriminate(players.inputs)
     assert len(seen) == 3
     assert torch.equal(seen[0], seen[1])
     assert torch.equal(seen[0], seen[2])
@@ -206,7 +207,9 @@ def test_terms_without_weight_are_left_out():
 def test_a_prediction_that_is_the_target_has_the_same_features():
     players = Players(*ALONE)
     players.adversary.eval()
-    players.inputs.outputs["motion"] = players.motion._replace(prediction=players.inputs.driving)
+    players.inputs = players.inputs.with_output(
+        "motion", players.motion._replace(prediction=players.inputs.driving)
+    )
     terms = players.generator_terms()
     assert terms["encoder_features"].value == 0
     assert terms["decoder_features"].value == 0
@@ -223,9 +226,9 @@ def test_discriminator_terms_by_hand(as_sample):
         "discriminator.losses={encoder: 0.5, decoder: 2, consistency: 3}",
         f"discriminator.cut.as_sample={as_sample}".lower(),
     )
-    generator = players.inputs.moment.draws.generator
+    generator = players.inputs.context.random.generator
     generator.manual_seed(3)
-    verdict = players.discriminator_terms()
+    found = players.discriminator_terms()
     generator.manual_seed(3)
     fraction = torch._sample_dirichlet(torch.ones(3, 2), generator=generator)[:, 0]
     cut = players.adversary.cut(players.inputs, fraction)
@@ -247,9 +250,9 @@ def test_discriminator_terms_by_hand(as_sample):
         ("decoder", decoder, 2),
         ("consistency", consistency, 3),
     ):
-        assert_close(verdict.terms[name].value, value, rtol=1e-4, atol=1e-6)
-        assert_close(verdict.terms[name].weighted, weight * value, rtol=1e-4, atol=1e-6)
-    statistics = verdict.statistics
+        assert_close(found.terms[name].value, value, rtol=1e-4, atol=1e-6)
+        assert_close(found.terms[name].weighted, weight * value, rtol=1e-4, atol=1e-6)
+    statistics = found.statistics
     assert_close(statistics["gap"], (real.logits.mean() - generated.logits.mean()))
     assert_close(statistics["real_logits"], real.logits.mean())
     assert_close(statistics["generated_logits"], generated.logits.mean())
@@ -288,19 +291,21 @@ def test_the_probability_of_mixing_rises_in_the_warm_up():
     assert without.mixing_probability(9) == 0
 
 
-@pytest.mark.parametrize(("epoch", "coin", "mixes"), [(2, 0.24, True), (2, 0.26, False), (0, 0, 0)])
-def test_the_coin_decides(epoch, coin, mixes):
+@pytest.mark.parametrize(
+    ("epoch", "host_random", "mixes"), [(2, 0.24, True), (2, 0.26, False), (0, 0, 0)]
+)
+def test_the_coin_decides(epoch, host_random, mixes):
     players = Players(*ALONE, "discriminator.cut.warm_up_epochs=4")  # probability .25 after 2
-    verdict = players.discriminator_terms(at_epoch(players.coin(coin), epoch))
-    assert ("consistency" in verdict.terms) == bool(mixes)
-    assert ("cut_share" in verdict.statistics) == bool(mixes)
+    found = players.discriminator_terms(at_epoch(players.at_random(host_random), epoch))
+    assert ("consistency" in found.terms) == bool(mixes)
+    assert ("cut_share" in found.statistics) == bool(mixes)
 
 
 def test_without_a_cut_nothing_is_drawn():
     players = Players(*ALONE, "discriminator.cut.kind=none")
-    before = players.inputs.moment.draws.generator.get_state()
+    before = players.inputs.context.random.generator.get_state()
     assert "consistency" not in players.discriminator_terms().terms
-    assert torch.equal(players.inputs.moment.draws.generator.get_state(), before)
+    assert torch.equal(players.inputs.context.random.generator.get_state(), before)
 
 
 # The cut
@@ -311,10 +316,12 @@ def with_maps(players, weight, occlusion, driving_mask=None):
     motion = players.motion
     weights = torch.cat((weight, *[(1 - weight) / 4] * 4), dim=1)
     maps = motion.motion._replace(motion_weights=weights, occlusion_map=occlusion)
-    players.inputs.outputs["motion"] = motion._replace(motion=maps)
+    players.inputs = players.inputs.with_output("motion", motion._replace(motion=maps))
     if driving_mask is not None:
-        masks = players.inputs.outputs["masks"]
-        players.inputs.outputs["masks"] = masks._replace(driving_mask=driving_mask)
+        masks = players.inputs.outputs.masks
+        players.inputs = players.inputs.with_output(
+            "masks", masks._replace(driving_mask=driving_mask)
+        )
 
 
 def halves(batch=3):
@@ -391,10 +398,10 @@ def test_a_bad_step_of_the_discriminator_leaves_both_players_as_they_were():
     def step(factor):
         inputs = players.inputs
         with optimizer.guarded_buffers():
-            inputs.outputs["motion"] = players.model.branches["motion"](inputs)
-            judgement = players.adversary.judge(inputs)
-            loss = total(players.adversary.generator_terms(judgement))
-            own = factor * total(players.adversary.discriminator_terms(judgement).terms)
+            inputs = inputs.with_output("motion", players.model.motion(inputs))
+            outputs = players.adversary.discriminate(inputs)
+            loss = total(players.adversary.generator_terms(outputs))
+            own = factor * total(players.adversary.discriminator_terms(outputs).terms)
             optimizer.backward({"model": loss, "discriminator": own})
             return optimizer.step(loss + own)
 
@@ -432,9 +439,9 @@ def test_each_player_is_clipped_by_its_own_norm():
             for name, own in optimizer.players.items()
         )
     )
-    judgement = players.adversary.judge(players.inputs)
-    loss = total(players.adversary.generator_terms(judgement))
-    own = total(players.adversary.discriminator_terms(judgement).terms)
+    outputs = players.adversary.discriminate(players.inputs)
+    loss = total(players.adversary.generator_terms(outputs))
+    own = total(players.adversary.discriminator_terms(outputs).terms)
     optimizer.backward({"model": loss, "discriminator": own})
     norms = optimizer.step(loss + own)
     assert min(norms.values()) > 0.01
@@ -480,7 +487,7 @@ def test_bf16_terms_stay_near_float32():
     found = []
     for enabled in (False, True):
         players.adversary.eval()
-        players.inputs.moment.draws.generator.manual_seed(0)
+        players.inputs.context.random.generator.manual_seed(0)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
             terms = players.generator_terms()
             terms |= players.discriminator_terms().terms

@@ -17,7 +17,7 @@ from PIL import Image
 
 import animate
 from animation.movers import animate as animate_frames
-from animation.movers import build_mover, load_model
+from animation.movers import build_animator, load_model
 from checkpoint import load
 from datasets.video import open_clip
 from tests.animations import CPU, pngs
@@ -53,7 +53,7 @@ def run_animate(tiny_run, media):
 def animator(tiny_run):
     def build(name="motion", **options):
         model = load_model(load(step_file(tiny_run, 8)), CPU)
-        return build_mover(model, CPU, name, **options)
+        return build_animator(model, CPU, name, **options)
 
     return build
 

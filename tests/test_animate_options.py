@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import animate
-from animation.movers import MotionMover, load_model
+from animation.movers import MotionAnimator, load_model
 from animation.movers import animate as animate_frames
 from animation.reference import nearest_frame
 from checkpoint import load
@@ -56,13 +56,13 @@ def run_animate(tiny_run, media):
 
 
 @pytest.fixture(scope="module")
-def mover(tiny_run):
+def animator(tiny_run):
     model = load_model(load(step_file(tiny_run, 8)), CPU)
-    return MotionMover(model.branches["motion"], CPU)
+    return MotionAnimator(model.motion, CPU)
 
 
-def expected_frames(mover, source, driving, reference=None):
-    batches = animate_frames(mover, source, driving, reference=reference)
+def expected_frames(animator, source, driving, reference=None):
+    batches = animate_frames(animator, source, driving, reference=reference)
     return np.concatenate([uint8(prediction) for _, prediction in batches])
 
 
@@ -70,17 +70,17 @@ def expected_frames(mover, source, driving, reference=None):
 
 
 @pytest.mark.parametrize("number", [0, 4])
-def test_reference_frame(run_animate, tmp_path, media, mover, number):
+def test_reference_frame(run_animate, tmp_path, media, animator, number):
     driving = open_clip(media / "frames").read(range(6))
-    expected = expected_frames(mover, picture(media / "source.png"), driving, driving[number])
+    expected = expected_frames(animator, picture(media / "source.png"), driving, driving[number])
     assert run_animate(tmp_path / "out", "--reference-frame", number) == 0
     assert np.array_equal(pngs(tmp_path / "out"), expected)
 
 
-def test_the_nearest_reference_frame(run_animate, tmp_path, media, mover, capsys):
+def test_the_nearest_reference_frame(run_animate, tmp_path, media, animator, capsys):
     source = picture(media / "source.png")
     driving = open_clip(media / "frames").read(range(6))
-    found = nearest_frame(mover, source, driving)
+    found = nearest_frame(animator, source, driving)
     assert run_animate(tmp_path / "out", "--reference-frame", "auto") == 0
     line = capsys.readouterr().out.splitlines()[1]
     assert line.startswith(
@@ -88,7 +88,7 @@ def test_the_nearest_reference_frame(run_animate, tmp_path, media, mover, capsys
         f"first frame: {found.first_distance:.3f})"
     )
     assert np.array_equal(
-        pngs(tmp_path / "out"), expected_frames(mover, source, driving, driving[found.index])
+        pngs(tmp_path / "out"), expected_frames(animator, source, driving, driving[found.index])
     )
 
 
@@ -317,3 +317,19 @@ def test_bad_input(run_animate, tmp_path, monkeypatch, capsys, media, arguments,
     assert run_animate(output[0], *options) == 2
     assert expected.format(media=media) in error_line(capsys, "animate.py")
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("option", "name"), [("--source", "source.png"), ("--driving", "frames/frame0.png")]
+)
+def test_the_largest_picture(run_animate, media, tmp_path, capsys, option, name):
+    """`--max-pixels` of the user lowers and raises the limit; nothing is left of a refused one."""
+    other = {"source": "small.png"} if option == "--driving" else {}
+    Image.fromarray(numbered_frame(21, (SIDE - 1, SIDE - 1))).save(media / "small.png")
+    most = SIDE * SIDE
+    assert run_animate(tmp_path / "out.mp4", "--max-pixels", most - 1, **other) == 2
+    line = error_line(capsys, "animate.py")
+    assert f"{media / name}: a picture of {SIDE} x {SIDE} pixels, 1,024 in all" in line
+    assert "at most 1,023 are read; if you trust the file, raise the limit with --max-" in line
+    assert list(tmp_path.iterdir()) == []
+    assert run_animate(tmp_path / "out.mp4", "--max-pixels", most, **other) == 0

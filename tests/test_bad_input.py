@@ -1,6 +1,5 @@
 """Bad input: exit code 2, one line that says what to do, nothing half written."""
 
-import os
 import pickle
 import zipfile
 from pathlib import Path
@@ -10,7 +9,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torchvision.models import VGG19_Weights
 
 import animate
 import reconstruct
@@ -19,18 +17,9 @@ from checkpoint import CheckpointError, load
 from cli import run_entry_point
 from errors import UserError
 from modules.vgg import VGGFeatures, relu_layers
+from tests.hostile import Malicious
 from tests.media import truncate
 from tests.runs import call, contents, error_line, run, step_file, tiny, write_clips
-
-
-class Malicious:
-    """Unpickled without care, this leaves a file behind."""
-
-    def __init__(self, trace: Path) -> None:
-        self.trace = trace
-
-    def __reduce__(self):
-        return os.system, (f"touch {self.trace}",)
 
 
 def lfs_pointer(path: Path, _good: Path) -> None:
@@ -264,6 +253,10 @@ def test_vgg_weights_from_a_file(tmp_path):
         ({"state_dict": {}}, "no tensor features.0.weight"),
         ([1, 2], "no tensor features.0.weight"),
         ("vgg16", "no tensor features.16.weight of 256 x 256 x 3 x 3"),
+        (
+            {"features.0.weight": torch.empty(64, 3, 3, 3, device="meta")},
+            "no tensor features.0.weight of 64 x 3 x 3 x 3",
+        ),
     ],
 )
 def test_vgg_weights_of_something_else(tmp_path, capsys, state, expected):
@@ -277,10 +270,10 @@ def test_vgg_weights_of_something_else(tmp_path, capsys, state, expected):
 
 
 def test_failed_download(tmp_path, monkeypatch, capsys):
-    def offline(_weights, **_options):
+    def offline(*_arguments, **_options):
         raise URLError("Name or service not known")
 
-    monkeypatch.setattr(VGG19_Weights, "get_state_dict", offline)
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
     folder = tmp_path / "run"
     assert call(train, *tiny(folder, *vgg_overrides(Path("imagenet")))) == 2

@@ -3,13 +3,17 @@
 import os
 import shutil
 import signal
+import zipfile
 
+import numpy as np
 import pytest
 import torch
 
+import animate
 import checkpoint
+import reconstruct
 import train
-from checkpoint import CheckpointError, init_from, load, load_newest
+from checkpoint import CheckpointError, init_from, load, load_newest, read_tensors
 from model import Model
 from modules import blocks
 from tests.factories import tiny_config
@@ -78,6 +82,7 @@ def test_kill_and_resume_is_bit_exact(tmp_path, monkeypatch, precision, num_work
 def without_time(content):
     content["training"].pop("seconds")
     content.pop("config")
+    content.pop("run_id")
     return content
 
 
@@ -151,6 +156,50 @@ def test_all_torn(tmp_path, tiny_run, capsys):
     assert "no readable one" in line
     assert "step-00000008.pt: damaged or truncated" in line
     assert sorted(folder.rglob("*")) == before
+
+
+def flip(path, place):
+    content = bytearray(path.read_bytes())
+    content[place // 8] ^= 1 << place % 8
+    path.write_bytes(content)
+
+
+def test_a_flipped_bit_is_skipped_with_its_name(tmp_path, tiny_run, capsys):
+    """In the numbers of a weight, which loads all the same."""
+    folder = tmp_path / "run"
+    shutil.copytree(tiny_run, folder)
+    with zipfile.ZipFile(step_file(folder, 8)) as archive:
+        entries = [entry for entry in archive.infolist() if "/data/" in entry.filename]
+        largest = max(entries, key=lambda entry: entry.file_size)
+    place = largest.header_offset + 200  # behind the header and its padding
+    flip(step_file(folder, 8), 8 * place)
+    assert contents(step_file(folder, 8))["step"] == 8  # torch does not mind
+    arguments = tiny(folder, "train.ema_decay=0.5", "train.max_steps=5")
+    assert call(train, *arguments, "--resume") == 0
+    output = capsys.readouterr()
+    assert f"skipped: {step_file(folder, 8)}: damaged or truncated" in output.err
+    assert f"continuing {step_file(folder, 4)} at step 4" in output.out
+    for script, module in (("reconstruct.py", reconstruct), ("animate.py", animate)):
+        assert call(module, "--checkpoint", step_file(folder, 8)) == 2
+        assert "damaged or truncated" in error_line(capsys, script)
+
+
+def test_no_flipped_bit_changes_what_is_loaded(tmp_path, tiny_run):
+    """Those that are not found lie in what nobody reads: times, padding."""
+    path = tmp_path / "c.pt"
+    good = contents(step_file(tiny_run, 8))
+    size = step_file(tiny_run, 8).stat().st_size
+    found = 0
+    for place in np.random.default_rng(0).integers(8 * size, size=40).tolist():
+        shutil.copy(step_file(tiny_run, 8), path)
+        flip(path, place)
+        try:
+            content = read_tensors(path)
+        except CheckpointError:
+            found += 1
+        else:
+            assert differences(content, good) == []
+    assert found > 20
 
 
 def test_newest_are_kept_and_the_best(tmp_path):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from config import Config
 from config_file import ConfigError, load_config, parse_config
 from errors import UserError
 
@@ -172,7 +173,7 @@ def test_unknown_key_like_no_other_lists_the_keys():
             (
                 f"data.image_size={size}",
                 f"data.image_size: found {size}; "
-                "must be one whole number or [height, width], each at least 16",
+                "must be one whole number or [height, width], each at least 16 and at most 2048",
             )
             for size in ('"big"', "8", "[64]", "[64, 64, 3]", "[64, 8]", "[64, 64.0]", "null")
         ),
@@ -227,3 +228,47 @@ def test_rules_do_not_judge_what_was_mistyped():
     assert bad_size.startswith("command line: data.image_size: found")
     write("a.yaml", "base: vox\ntrain: {batch_sizes: 64, micro_batch: 32}")
     assert message("a.yaml").startswith("a.yaml: train.batch_sizes: unknown key")
+
+
+def numbers_without_end(schema, definitions, key=""):
+    """Dotted keys of numbers and lists that may be of any size."""
+    if "$ref" in schema:
+        schema = definitions[schema["$ref"].rpartition("/")[2]]
+    for option in schema.get("anyOf", ()):
+        yield from numbers_without_end(option, definitions, key)
+    if schema.get("type") in ("integer", "number") and "const" not in schema:
+        if "maximum" not in schema and "exclusiveMaximum" not in schema:
+            yield key
+    elif schema.get("type") == "array":
+        if "maxItems" not in schema:
+            yield key
+        yield from numbers_without_end(schema["items"], definitions, f"{key}[]")
+    for name, value in schema.get("properties", {}).items():
+        yield from numbers_without_end(value, definitions, f"{key}.{name}")
+    values = schema.get("additionalProperties")
+    if isinstance(values, dict):
+        yield from numbers_without_end(values, definitions, f"{key}.*")
+
+
+def test_every_number_has_a_bound():
+    """A config may come with a stranger's checkpoint."""
+    schema = Config.model_json_schema()
+    without_end = {*numbers_without_end(schema, schema["$defs"])}
+    # Checked as a whole, by a function.
+    assert without_end == {".data.image_size", ".data.image_size[]"}
+    assert message("vox", "data.image_size=100000").endswith("at least 16 and at most 2048")
+
+
+@pytest.mark.parametrize(
+    ("override", "most"),
+    [
+        ("motion.generator.num_res_blocks=10000000", "100"),
+        ("data.puppets.num_train_clips=1000000000", "1e+06"),
+        ("motion.keypoint_detector.width=100000000", "8192"),
+        ("perceptual.width=4096", "128"),
+        ("train.max_steps=100000000000000000000", "1e+09"),
+        ("motion.losses.pixel=1e300", "1e+38"),
+    ],
+)
+def test_what_nobody_needs(override, most):
+    assert message("vox", override).endswith(f"must be at most {most}")

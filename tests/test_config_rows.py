@@ -7,10 +7,10 @@ import torch
 import yaml
 
 from adversary import build_adversary
-from branches.branch import Moment
+from branches.branch import StepContext
 from config_file import CONFIG_FOLDER, dump_config, load_config, parse_config
 from model import Model
-from modules.draws import Draws
+from modules.draws import BatchRandom
 from optimization import Optimizer, base_learning_rates
 from tests.factories import noise_batch, tiny_overrides, tiny_perceptual
 from training_step import train_step
@@ -361,7 +361,7 @@ def small(name: str):
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_one_step(name):
-    """Late enough for everything to have started, with a coin that mixes where it is allowed."""
+    """Late enough for everything to have started, and mixing where it is allowed."""
     config = small(name)
     model, adversary = Model(config).train(), build_adversary(config)
     optimizer = Optimizer(model, adversary, config, torch.device("cpu"))
@@ -372,7 +372,7 @@ def test_one_step(name):
         optimizer,
         tiny_perceptual(config),
         noise_batch(config),
-        Moment(20.0, Draws(torch.Generator().manual_seed(0)), coin=0.0),
+        StepContext(20.0, BatchRandom(torch.Generator().manual_seed(0)), host_random=0.0),
         config,
     ).scalars
     assert all(torch.isfinite(value) for value in scalars.values())

@@ -18,13 +18,13 @@ import train
 import training
 import training_step
 from adversary import build_adversary
-from branches.branch import Moment
+from branches.branch import StepContext
 from datasets.clips import ClipFolder
 from datasets.video import VideoError
 from errors import UserError
 from logger import JUDGED_STEPS, RunningMeans, StepClock
 from model import Model
-from modules.draws import Draws
+from modules.draws import BatchRandom
 from optimization import Optimizer
 from sync_batch_norm import synchronize_batch_norm
 from tests.factories import noise_batch, tiny_config, tiny_perceptual
@@ -52,7 +52,7 @@ SELDOM = (
 FOREVER = (*SELDOM, "train.epochs=100000", "train.ema_decay=0.5")
 
 
-class DrawsInDouble(Draws):
+class BatchRandomInDouble(BatchRandom):
     """The same numbers, as float64 where the dtype of the result follows from them."""
 
     def normal(self, batch, *shape):
@@ -91,9 +91,9 @@ def trained_in_double():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training_step, "prepare_frames", prepare_in_double)
         for step in range(3):
-            draws = DrawsInDouble(torch.Generator().manual_seed(step), part, num_parts)
+            draws = BatchRandomInDouble(torch.Generator().manual_seed(step), part, num_parts)
             result = training_step.train_step(
-                model, adversary, optimizer, perceptual, batch, Moment(0, draws, 0.0), config
+                model, adversary, optimizer, perceptual, batch, StepContext(0, draws, 0.0), config
             )
             norms.append(result.scalars["gradient_norm"])
     networks = model.networks | adversary.networks
@@ -126,7 +126,22 @@ def logged_means():
     wrong = math.inf if rank == 1 else 6.0
     smallest = {"c/smallest_d": torch.tensor(4.0 - 3 * rank)}
     means.add({"a": torch.tensor(3.0), "b": torch.tensor(wrong)} | smallest)
-    return list(means.read())
+    together = RunningMeans()
+    together.add({"a": torch.tensor(1.0 + rank)} | smallest)
+    together.collect()  # as before a checkpoint, and on
+    state = together.state()
+    resumed = RunningMeans()
+    resumed.load_state(state if rank == 0 else logged_state(), CPU)
+    for window in (together, resumed):
+        window.add({"a": torch.tensor(3.0)} | smallest)
+    return [*means.read(), together.read()[0], resumed.read()[0]]
+
+
+def logged_state():
+    """Of rank 1, which reads that of rank 0: other numbers, which must not count."""
+    means = RunningMeans()
+    means.add({"a": torch.tensor(100.0), "c/smallest_d": torch.tensor(-9.0)})
+    return means.state()
 
 
 def exchanged():
@@ -263,7 +278,7 @@ def endings():
 
 
 def set_up(folder, name, *overrides):
-    """A run of both processes on the clips of `folder`."""
+    """A run of both processes on the clips of `folder`, in a `with` block."""
     data = ("data.kind=clips", f"data.root={folder / 'data'}", "masks.prior.weight=0")
     arguments = tiny(folder / name, *FOREVER, *data, *overrides)
     return train.set_up(train.build_parser().parse_intermixed_args([*arguments, "--device", "cpu"]))
@@ -271,9 +286,9 @@ def set_up(folder, name, *overrides):
 
 def run_for_a_second(folder):
     """The counts of frames before it, and its end: steps, a checksum of the weights."""
-    trainer = set_up(folder, "second", "train.micro_batch=1", "train.max_minutes=0.015")
-    counts = dict(trainer.pairs.clips.known_num_frames)
-    ended = trainer.run()
+    with set_up(folder, "second", "train.micro_batch=1", "train.max_minutes=0.015") as trainer:
+        counts = dict(trainer.pairs.clips.known_num_frames)
+        ended = trainer.run()
     weights = sum(p.double().abs().sum() for n in trainer.networks.values() for p in n.parameters())
     return [counts, ended, trainer.step, weights.item(), trainer.average is not None]
 
@@ -281,9 +296,10 @@ def run_for_a_second(folder):
 def run_with_a_plan(folder):
     """The number of steps that each plans, and what has learned at the end."""
     shares = ("masks.refinement.start_share=0.5", "background.start_share=0.7")
-    trainer = set_up(folder, "planned", *shares, "train.max_minutes=60", "train.max_steps=17")
-    trainer.run()
-    return [trainer.planned_steps, trainer.step, sorted(trainer._waiting(trainer.step))]
+    limits = ("train.max_minutes=60", "train.max_steps=17")
+    with set_up(folder, "planned", *shares, *limits) as trainer:
+        trainer.run()
+    return [trainer.plan.num_steps, trainer.step, sorted(trainer._waiting(trainer.step))]
 
 
 def run_with_unreadable_clips(folder, *names):
@@ -295,8 +311,10 @@ def run_with_unreadable_clips(folder, *names):
             raise VideoError(f"{self.clips[index].name}: gone")
         return original(self, index, frames)
 
-    trainer = set_up(folder, f"without{len(names)}", "log.scalars_every=2")
-    with pytest.MonkeyPatch.context() as patch:
+    with (
+        set_up(folder, f"without{len(names)}", "log.scalars_every=2") as trainer,
+        pytest.MonkeyPatch.context() as patch,
+    ):
         patch.setattr(ClipFolder, "read", read)
         return ending_of(trainer.run)
 
@@ -329,9 +347,9 @@ def save_findings_and_kill_one(folder):
             os.kill(os.getpid(), signal.SIGKILL)
         return original(*arguments)
 
-    trainer = set_up(folder, "killed")
-    training.train_step = train_step
-    trainer.run()
+    with set_up(folder, "killed") as trainer:
+        training.train_step = train_step
+        trainer.run()
 
 
 class Group(NamedTuple):
@@ -452,13 +470,14 @@ def test_both_skip_the_step_that_is_bad_for_one(two):
 
 def test_logged_means_are_of_both(two):
     for found in two:
-        values, not_finite = found["logged_means"]
+        values, not_finite, together, resumed = found["logged_means"]
         assert values == {
             "a": (1 + 2 + 3 + 3) / 4,
             "b": pytest.approx((5 + 5 + 6) / 3),
             "c/smallest_d": 1,
         }
         assert not_finite == ["b"]
+        assert together == resumed == {"a": (1 + 2 + 3 + 3) / 4, "c/smallest_d": 1}
 
 
 def test_exchange(two):

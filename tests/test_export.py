@@ -281,7 +281,7 @@ def run_onnx(session, inputs) -> dict[str, torch.Tensor]:
 
 def lively_branch(config: Config) -> MotionBranch:
     """Jacobians that differ from the identity and pictures that are not grey, as after training."""
-    branch = Model(config).branches["motion"].eval()
+    branch = Model(config).eval().motion
     assert isinstance(branch, MotionBranch)
     jacobian = branch.keypoint_detector.jacobian
     if jacobian is not None:

@@ -23,7 +23,7 @@ from losses import (
     pixel_loss,
     weigh,
 )
-from modules.draws import Draws
+from modules.draws import BatchRandom
 from modules.keypoint_detector import Keypoints
 from modules.thin_plate import ThinPlateTransform, control_grid, random_thin_plate
 from tests.factories import tiny_config, tiny_perceptual
@@ -98,7 +98,7 @@ def keypoints(value, jacobian=None):
 
 def test_equivariance_losses_vanish_for_keypoints_that_transform_exactly():
     generator = torch.Generator().manual_seed(0)
-    transform = random_thin_plate(2, 0.05, 0.05, 5, Draws(generator))
+    transform = random_thin_plate(2, 0.05, 0.05, 5, BatchRandom(generator))
     value = torch.rand(2, 3, 2, generator=generator) - 0.5
     jacobian = torch.eye(2) + 0.3 * torch.rand(2, 3, 2, 2, generator=generator)
     transformed = keypoints(value, jacobian)
@@ -122,7 +122,7 @@ def test_equivariance_losses_by_hand():
 
 
 def test_jacobian_loss_without_jacobians_is_an_error():
-    transform = random_thin_plate(1, 0.05, 0.005, 5, Draws(torch.Generator()))
+    transform = random_thin_plate(1, 0.05, 0.005, 5, BatchRandom(torch.Generator()))
     without = keypoints(torch.zeros(1, 1, 2))
     with pytest.raises(ValueError, match="equivariance_jacobian"):
         equivariance_jacobian_loss(without, without, transform)
@@ -130,7 +130,7 @@ def test_jacobian_loss_without_jacobians_is_an_error():
 
 def test_jacobian_loss_stays_float32_under_autocast():
     generator = torch.Generator().manual_seed(0)
-    transform = random_thin_plate(1, 0.05, 0.005, 5, Draws(generator))
+    transform = random_thin_plate(1, 0.05, 0.005, 5, BatchRandom(generator))
     points = keypoints(
         torch.rand(1, 4, 2), torch.eye(2) + torch.rand(1, 4, 2, 2, generator=generator) / math.pi
     )

@@ -32,7 +32,7 @@ class Run:
     def step(self, factor=1.0, source=None):
         inputs = self.inputs if source is None else self.inputs._replace(source=source)
         with self.optimizer.guarded_buffers():
-            loss = factor * total(joint_terms(self.model, inputs))
+            loss = factor * total(joint_terms(self.model, inputs)[0])
             self.optimizer.backward({"model": loss})
             return self.optimizer.step(loss)["model"]
 
@@ -78,7 +78,7 @@ def test_gradient_that_overflows_under_a_finite_loss_is_bad():
     run = Run()
     run.step()
     before = run.snapshot()
-    weight = run.model.branches["motion"].generator.final.weight
+    weight = run.model.motion.generator.final.weight
     with run.optimizer.guarded_buffers():
         loss = (weight * 0).sqrt().sum()  # 0, with an infinite slope
         run.optimizer.backward({"model": loss})
@@ -253,7 +253,9 @@ def test_continued_run_clips_as_an_uninterrupted_one():
     forgetful.optimizer.load_state(older)
     for run in (resumed, forgetful):
         run.model.load_state_dict(whole.model.state_dict())
-        run.inputs.moment.draws.generator.set_state(whole.inputs.moment.draws.generator.get_state())
+        run.inputs.context.random.generator.set_state(
+            whole.inputs.context.random.generator.get_state()
+        )
     for run in (whole, resumed, forgetful):
         run.step(1000.0)
     assert equal(resumed.snapshot(), whole.snapshot())
@@ -322,14 +324,14 @@ def test_continued_run_equals_an_uninterrupted_one():
     networks = {n: {k: t.clone() for k, t in state.items()} for n, state in networks.items()}
     adam = {i: {k: t.clone() for k, t in s.items()} for i, s in saved["adam"]["state"].items()}
     saved = {**saved, "adam": {**saved["adam"], "state": adam}}
-    generator = whole.inputs.moment.draws.generator.get_state()
+    generator = whole.inputs.context.random.generator.get_state()
     whole.step()
 
     resumed = Run("seed=1")
     for name, network in resumed.model.networks.items():
         network.load_state_dict(networks[name])
     resumed.optimizer.load_state(saved)
-    resumed.inputs.moment.draws.generator.set_state(generator)
+    resumed.inputs.context.random.generator.set_state(generator)
     resumed.step()
     assert equal(resumed.snapshot(), whole.snapshot())
 
@@ -340,7 +342,7 @@ def test_bad_step_is_undone_after_loading_too():
     other.step()
     for name, network in run.model.networks.items():
         network.load_state_dict(other.model.networks[name].state_dict())
-    norm = run.model.branches["motion"].generator.first.norm
+    norm = run.model.motion.generator.first.norm
     storage = run.optimizer.statistics[0].untyped_storage().data_ptr()
     assert norm.running_mean.untyped_storage().data_ptr() == storage
     before = run.snapshot()
@@ -370,7 +372,7 @@ def test_moving_average_by_hand():
     for _ in range(3):
         average.update(current)
     # Decays: 1/10, min(0.15, 2/11), min(0.15, 3/12). So 9, then 9.85, then 9.9775.
-    norm = average.model.branches["motion"].generator.first.norm
+    norm = average.model.motion.generator.first.norm
     assert norm.weight[0].item() == pytest.approx(9.9775)
     assert norm.running_mean[0].item() == pytest.approx(9.9775)
     assert norm.num_batches_tracked.item() == 10  # a count is copied, not averaged

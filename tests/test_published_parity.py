@@ -7,7 +7,7 @@ import pytest
 import torch
 
 import animate as animate_script
-from animation.movers import animate, load_model, reconstruction_movers
+from animation.movers import animate, load_model, reconstruction_animators
 from checkpoint import load
 from config import Config
 from config_file import dump_config, load_config, override_config
@@ -113,6 +113,6 @@ def test_reconstruction_by_masks_is_the_published_one(golden_masks, tmp_path):
     assert saved.report is not None
     assert {name.split(".")[1] for name in saved.report.unused} == {"down_blocks"}
     frames = np.stack(list(open_clip(tmp_path / "clip")))
-    (mover,) = reconstruction_movers(load_model(saved, CPU), CPU).values()
-    ((_, predictions),) = animate(mover, frames[0], frames[1:])
+    (animator,) = reconstruction_animators(load_model(saved, CPU), CPU).values()
+    ((_, predictions),) = animate(animator, frames[0], frames[1:])
     assert_within_one_grey_level(to_uint8(predictions), golden_masks["high_resolution"][:1])

@@ -1,6 +1,7 @@
-"""Every command of the README does what it says: run as it stands, only smaller."""
+"""Every command of the README and of docs/ works: run as it stands, only smaller, or parsed."""
 
 import contextlib
+import importlib
 import os
 import re
 import shlex
@@ -16,16 +17,11 @@ import pytest
 import torch
 import yaml
 
-import animate
 import benchmarks.animate
 import benchmarks.data
 import benchmarks.train
 import datasets.prepare.__main__
-import datasets.unpack
 import export
-import reconstruct
-import train
-from benchmarks import puppets
 from cli import run_entry_point
 from config import BRANCHES
 from config_file import load_config
@@ -36,39 +32,36 @@ from tests.media import write_clip, write_tone
 from tests.published_files import fomm_content, motion_config, write
 from tests.runs import REPOSITORY, call
 
+PAGES = (REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md")))
+
 # Some commands read what others wrote: one process runs them all, in their order.
 pytestmark = pytest.mark.xdist_group("readme")
 
-SCRIPTS = {
-    "checkpoint": export,
-    "train.py": train,
-    "reconstruct.py": reconstruct,
-    "animate.py": animate,
-    "benchmarks.puppets": puppets,
-    "benchmarks.animate": benchmarks.animate,
-    "benchmarks.data": benchmarks.data,
-    "benchmarks.train": benchmarks.train,
-    "datasets.prepare": datasets.prepare.__main__,
-    "datasets.unpack": datasets.unpack,
+# Commands that are neither run nor parsed here, with the reason.
+ELSEWHERE = {
+    "make demo": "test_run_demo.py tries it",
+    "make test": "it runs this test",
+    "source .venv/bin/activate": "set-up, which this test stands on",
+    "python3 -m venv .venv": "set-up",
+    ".venv/bin/python -m pip install -r requirements.txt": "set-up",
+    ".venv/bin/python run_demo.py": "test_run_demo.py tries it",
+    "make eval": "set-up",
+    "pip install -r requirements-demo.txt": "set-up",
+    "python -m pip install -r docs/requirements.txt": "set-up",
+    "python demo.py --checkpoint runs/demo/checkpoints/best.pt": "a server; test_demo.py tries it",
+    "tensorboard --logdir runs/demo": "a server of another project",
+    "torchrun --nproc-per-node 4 train.py --config vox.yaml data.root=data/vox": (
+        "the same for two processes is run"
+    ),
 }
 
-# Installing is what this test stands on, the demo has a run of its own, and servers do not end; the
-# page is tried in test_demo.py.
-ELSEWHERE = (
-    "make demo",
-    "make test",
-    "python run_demo.py",
-    "source .venv/bin/activate",
-    "python3 -m venv .venv",
-    ".venv/bin/python -m pip install -r requirements.txt",
-    ".venv/bin/python run_demo.py",
-    "make eval",
-    "pip install -r requirements-demo.txt",
-    "python demo.py --checkpoint runs/demo/checkpoints/best.pt",
-    "tensorboard --logdir runs/demo",
-    # The same for two processes is tried.
-    "torchrun --nproc-per-node 4 train.py --config vox.yaml data.root=data/vox",
-)
+# Measurements and figures that take from minutes to hours: whole pages, and commands of the others.
+# Their options are parsed and their configs read.
+PAGES_OF_MEASUREMENTS = ("performance.md", "results.md")
+LONG = re.compile(r"docs[/.]|benchmarks\.(detectors|keypoints) |runs/(too-fast|no-prior)$")
+
+# `python -m` of this name runs another module.
+RUNS = {"checkpoint": export}
 
 # Of what a benchmark repeats.
 FEWER = {
@@ -78,15 +71,49 @@ FEWER = {
 }
 
 
-def readme_commands() -> list[str]:
-    blocks = re.findall(r"```bash\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
-    lines = [line for block in blocks for line in block.splitlines() if line.strip()]
-    return [line for line in lines if line not in ELSEWHERE]
+def commands_of(page: Path) -> list[str]:
+    """The lines of the page's bash blocks; one that ends in a backslash goes on in the next."""
+    blocks = re.findall(r"```bash\n(.*?)```", page.read_text(), re.DOTALL)
+    lines = "".join(blocks).replace("\\\n", " ").splitlines()
+    return [line for line in lines if line.strip() and line not in ELSEWHERE]
+
+
+def run_and_parsed() -> tuple[list[str], list[str]]:
+    """Commands to be run, in the order of the pages, and those that are only parsed; each once."""
+    run: dict[str, None] = {}
+    parsed: dict[str, None] = {}
+    for page in PAGES:
+        for command in commands_of(page):
+            is_long = page.name in PAGES_OF_MEASUREMENTS or LONG.search(command)
+            (parsed if is_long else run)[command] = None
+    return list(run), [command for command in parsed if command not in run]
+
+
+RUN, PARSED = run_and_parsed()
+
+
+def program(command: str) -> tuple[ModuleType, list[str]]:
+    """The module that a `python` command runs, and its arguments; variables before it are left
+    out.
+    """
+    words = shlex.split(command)
+    python, script, *arguments = words[next(i for i, w in enumerate(words) if "=" not in w) :]
+    assert python == "python"
+    if script == "-m":
+        name, *arguments = arguments
+    else:
+        name = script.removesuffix(".py").replace("/", ".")
+    if name in RUNS:
+        return RUNS[name], arguments
+    module = importlib.import_module(name)
+    if hasattr(module, "__path__"):  # a folder
+        module = importlib.import_module(f"{name}.__main__")
+    return module, arguments
 
 
 @pytest.fixture(scope="module")
 def workplace(tmp_path_factory, tiny_run) -> Path:
-    """A folder with everything that the README's commands name."""
+    """A folder with everything that the commands name."""
     folder = tmp_path_factory.mktemp("readme")
     for split, name in (("train", "anna#walk"), ("train", "ben#b"), ("test", "carla#c")):
         write_clip(folder / "data/vox" / split / f"{name}.mp4", 4, (36, 32))
@@ -149,34 +176,45 @@ def smaller(arguments: list[str], run: str) -> list[str]:
     return overrides
 
 
-def test_the_readme_has_commands():
-    assert len(readme_commands()) > 12
+def test_commands_are_found():
+    assert len(RUN) > 40
+    assert len(PARSED) > 20
+    texts = [page.read_text() for page in PAGES]
+    assert [c for c in ELSEWHERE if not any(f"\n{c}\n" in text for text in texts)] == []
 
 
-@pytest.mark.parametrize("command", readme_commands())
-def test_readme_command(command, workplace, monkeypatch):
+@pytest.mark.parametrize("command", RUN)
+def test_command(command, workplace, monkeypatch):
     monkeypatch.chdir(workplace)
-    python, script, *arguments = shlex.split(command)
-    if python == "torchrun":
-        torchrun(script, arguments, run=f"run-{zlib.crc32(command.encode())}")
+    run = f"run-{zlib.crc32(command.encode())}"
+    if command.startswith("torchrun "):
+        torchrun(shlex.split(command)[1:], run)
         return
-    assert python == "python"
-    if script == "-m":
-        script, *arguments = arguments
-    if script == "benchmarks.puppets":
+    module, arguments = program(command)
+    name = module.__name__
+    if name == "benchmarks.puppets":
         arguments += ["--num-clips", "3"]
-    if script in FEWER:
-        arguments += ["--rounds", "1", *FEWER[script]]
+    if name in FEWER:
+        arguments += ["--rounds", "1", *FEWER[name]]
         monkeypatch.setattr(benchmarks.data, "SECONDS", 0.001)
         for benchmark in (benchmarks.train, benchmarks.animate):
             monkeypatch.setattr(benchmark, "in_fresh_process", lambda measure: measure())
-    if script in ("train.py", "benchmarks.train"):
-        arguments += smaller(arguments, run=f"run-{zlib.crc32(command.encode())}")
-    module = SCRIPTS[script]
-    if script in ("checkpoint", "benchmarks.data", "datasets.prepare", "datasets.unpack"):
-        assert run_without_device(module, arguments) == 0
-    else:
+    if name in ("train", "benchmarks.train"):
+        arguments += smaller(arguments, run)
+    if "--device" in module.build_parser().format_help():
         assert call(module, *arguments) == 0
+    else:
+        assert run_without_device(module, arguments) == 0
+
+
+@pytest.mark.parametrize("command", PARSED)
+def test_options_of_long_command(command):
+    if re.search(r"docs[/.]", command):
+        pytest.importorskip("matplotlib")
+    module, arguments = program(command)
+    parsed = module.build_parser().parse_intermixed_args(arguments)
+    if getattr(parsed, "overrides", None):
+        load_config(parsed.config, parsed.overrides)
 
 
 def run_without_device(module: ModuleType, arguments: list[str]) -> int:
@@ -184,9 +222,8 @@ def run_without_device(module: ModuleType, arguments: list[str]) -> int:
     return run_entry_point(module.main, module.build_parser(), arguments)
 
 
-def torchrun(script: str, arguments: list[str], run: str) -> None:
-    """As the command does it, with its processes; `arguments` are torchrun's and the script's."""
-    options = [script, *arguments]
+def torchrun(options: list[str], run: str) -> None:
+    """As the command does it, with its processes; `options` are torchrun's and the script's."""
     place = options.index("train.py")
     launcher = [sys.executable, "-m", "torch.distributed.run", *options[:place]]
     arguments = [*options[place + 1 :], *smaller(options, run), "--device", "cpu"]
@@ -198,10 +235,11 @@ def torchrun(script: str, arguments: list[str], run: str) -> None:
     )
 
 
-def test_readme_python(workplace, monkeypatch, capsys):
+def test_python(workplace, monkeypatch, capsys):
     monkeypatch.chdir(workplace)
-    (code,) = re.findall(r"```python\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
+    texts = "".join(page.read_text() for page in PAGES)
+    (code,) = re.findall(r"```python\n(.*?)```", texts, re.DOTALL)
     names: dict[str, object] = {}
-    exec(compile(code, "README.md", "exec"), names)
+    exec(compile(code, "animation.md", "exec"), names)
     assert capsys.readouterr().out.splitlines() == ["(32, 32, 3)"] * 4
     assert len(list(names["frames"])) == 4

@@ -239,7 +239,7 @@ def test_every_clip_counts_though_training_sampled_identities(tmp_path, capsys):
 
 
 class FailsOnFrame:
-    """A mover that repeats the driving frame; one pixel of frame `number` is NaN."""
+    """A animator that repeats the driving frame; one pixel of frame `number` is NaN."""
 
     device = torch.device("cpu")
 
@@ -259,10 +259,10 @@ class FailsOnFrame:
 @pytest.mark.parametrize("number", [0, 3])
 def test_a_prediction_that_is_not_finite_is_an_error(tmp_path, number):
     """It must not pass for frames where a metric is not defined."""
-    mover, clips = EightBit(FailsOnFrame(number)), MemoryClips(["a"])
+    animator, clips = EightBit(FailsOnFrame(number)), MemoryClips(["a"])
     with pytest.raises(UserError, match=f"^a: frame {number} of the prediction is not finite; the"):
         reconstruct.measure_clip(
-            mover, clips, 0, [Pixels()], tmp_path, batch_size=2, save_frames=False
+            animator, clips, 0, [Pixels()], tmp_path, batch_size=2, save_frames=False
         )
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 

@@ -41,8 +41,8 @@ def test_one_clip_that_fails_is_left_out_and_told(
 ):
     original = reconstruct.reconstruct_clip
 
-    def reconstruct_clip(mover, clips, index, **options):
-        yield next(original(mover, clips, index, **options))
+    def reconstruct_clip(animator, clips, index, **options):
+        yield next(original(animator, clips, index, **options))
         if index == 0:
             raise error
 

@@ -10,7 +10,7 @@ from torch.distributed import TCPStore
 
 import rendezvous
 import train
-from rendezvous import Place, meet
+from rendezvous import ProcessPlace, meet
 from tests.processes import free_port, place
 from tests.runs import call, error_line, tiny
 
@@ -60,12 +60,12 @@ def answers(address, port):
 @pytest.mark.parametrize("address", ["127.0.0.1", "127.0.0.2", "localhost"])
 def test_rank_0_listens_at_the_address_given(address):
     port = free_port()
-    store = rendezvous._open_store(Place(0, 2, address, port), time.monotonic() + 10)
+    store = rendezvous._open_store(ProcessPlace(0, 2, address, port), time.monotonic() + 10)
     own = socket.gethostbyname(address)
     assert answers(own, port)
     assert not answers({"127.0.0.1": "127.0.0.2", "127.0.0.2": "127.0.0.1"}[own], port)
     store.set("question", "answer")
-    other = rendezvous._open_store(Place(1, 2, address, port), time.monotonic() + 10)
+    other = rendezvous._open_store(ProcessPlace(1, 2, address, port), time.monotonic() + 10)
     assert other.get("question") == b"answer"
 
 
@@ -87,7 +87,7 @@ def test_names_that_mean_something_else_here(monkeypatch, caplog, known_as, loca
     monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
     if local_size is not None:
         monkeypatch.setenv("LOCAL_WORLD_SIZE", local_size)
-    listener = rendezvous._listen(Place(0, 2, "anna", free_port()))
+    listener = rendezvous._listen(ProcessPlace(0, 2, "anna", free_port()))
     if expected is None:
         assert listener is None
         assert caplog.messages == [
@@ -117,10 +117,10 @@ def test_what_an_earlier_start_has_left_is_not_taken_for_a_process(one_of_two, m
     for rank in (0, 1):
         left.set(f"name/{rank}", f"gone{rank}")
     with ThreadPoolExecutor() as pool:
-        first = pool.submit(meet, Place(0, 2, "127.0.0.1", port), 10.0)
+        first = pool.submit(meet, ProcessPlace(0, 2, "127.0.0.1", port), 10.0)
         time.sleep(0.3)
         assert not first.done()
-        second = pool.submit(meet, Place(1, 2, "127.0.0.1", port), 10.0)
+        second = pool.submit(meet, ProcessPlace(1, 2, "127.0.0.1", port), 10.0)
         first.result().set("question", "answer")
         assert second.result().get("question") == b"answer"
 

@@ -51,7 +51,8 @@ def times(folder: Path) -> dict[Path, int]:
 
 def test_run_folder(tiny_run):
     names = {path.name for path in tiny_run.iterdir() if not path.name.startswith("events.out.")}
-    expected = {"checkpoints", "pictures", "commands.jsonl", "config.yaml", "metrics.jsonl"}
+    files = {"commands.jsonl", "config.yaml", "metrics.jsonl", "run.json"}
+    expected = {"checkpoints", "pictures", *files}
     assert names == expected
     assert not list(tiny_run.rglob("*.tmp"))
     config = load_config(str(tiny_run / "config.yaml"))

@@ -8,16 +8,16 @@ from torch.testing import assert_close
 
 import training_step
 from adversary import build_adversary
-from branches.branch import Moment
+from branches.branch import StepContext
 from datasets.augmentation import jitter_colors, resize_and_crop
 from model import Model
-from modules.draws import Draws
+from modules.draws import BatchRandom
 from optimization import Optimizer
 from tests.factories import WaitsForTheDevice, noise_batch, tiny_config, tiny_perceptual
 from training_step import PreparedFrames, prepare_frames, train_step
 
 
-class DoubleDraws(Draws):
+class DoubleDraws(BatchRandom):
     def _own(self, drawn):
         return super()._own(drawn).double()
 
@@ -37,10 +37,10 @@ class Run:
                     network.double()
         self.optimizer = Optimizer(self.model, self.adversary, self.config, torch.device("cpu"))
         self.batch = noise_batch(self.config)
-        kind = DoubleDraws if double else Draws
+        kind = DoubleDraws if double else BatchRandom
         self.draws = kind(torch.Generator().manual_seed(0))
 
-    def step(self, epoch=0, coin=0.0, waiting=()):
+    def step(self, epoch=0, host_random=0.0, waiting=()):
         with pytest.MonkeyPatch.context() as patch:
             if self.double:
                 patch.setattr(training_step, "prepare_frames", prepare_frames_in_double)
@@ -50,7 +50,7 @@ class Run:
                 self.optimizer,
                 self.perceptual,
                 self.batch,
-                Moment(epoch, self.draws, coin, frozenset(waiting)),
+                StepContext(epoch, self.draws, host_random, frozenset(waiting)),
                 self.config,
             )
 
@@ -123,7 +123,7 @@ def test_total_is_the_sum_of_the_weighted_terms():
 def test_smallest_determinant_is_that_of_all_parts():
     whole, parts = Run(), Run("train.micro_batch=1")
     for run in (whole, parts):
-        detector = run.model.branches["motion"].keypoint_detector
+        detector = run.model.motion.keypoint_detector
         torch.nn.init.normal_(
             detector.jacobian.weight, std=0.1, generator=torch.Generator().manual_seed(0)
         )
@@ -248,11 +248,11 @@ def test_a_step_on_cuda_does_not_wait_for_the_device():
     model, adversary = Model(config).train().to(device), build_adversary(config).to(device)
     perceptual, batch = tiny_perceptual(config).to(device), noise_batch(config).to(device)
     optimizer = Optimizer(model, adversary, config, device)
-    moment = Moment(0, Draws(torch.Generator(device).manual_seed(0)), 0.0)
-    train_step(model, adversary, optimizer, perceptual, batch, moment, config)  # fills caches
+    context = StepContext(0, BatchRandom(torch.Generator(device).manual_seed(0)), 0.0)
+    train_step(model, adversary, optimizer, perceptual, batch, context, config)  # fills caches
     torch.cuda.set_sync_debug_mode("error")
     try:
-        train_step(model, adversary, optimizer, perceptual, batch, moment, config)
+        train_step(model, adversary, optimizer, perceptual, batch, context, config)
     finally:
         torch.cuda.set_sync_debug_mode("default")
 
@@ -281,9 +281,7 @@ def test_no_graph_outlives_its_part():
     run.adversary.discriminator.register_forward_pre_hook(
         lambda _module, inputs: (_Sentinel.apply(inputs[0].requires_grad_(), alive),)
     )
-    run.model.branches["motion"].keypoint_detector.register_forward_pre_hook(
-        lambda *_: seen.append(len(alive))
-    )
+    run.model.motion.keypoint_detector.register_forward_pre_hook(lambda *_: seen.append(len(alive)))
     run.step()
     assert not alive
     assert max(seen) == 0  # when the next part begins

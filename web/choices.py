@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 from animation.background_swap import BackgroundType, Compose
 from animation.inputs import SOURCE, TRANSPARENT
-from animation.jobs import Job, Wanted
+from animation.jobs import Job, JobOptions
 from animation.layouts import LayoutName
 from animation.movers import AnimatorName
 from animation.settings import Motion, Settings
@@ -23,7 +23,7 @@ _NUMBER = r"\s*(\d+(?:\.\d*)?)\s*"
 RGBA = re.compile(rf"rgba?\({_NUMBER},{_NUMBER},{_NUMBER}(?:,{_NUMBER})?\)")  # of a colour picker
 
 
-class Offer(NamedTuple):
+class Capabilities(NamedTuple):
     """What a model can do.
 
     has_cutting: it can put the figure on another background. has_painting: also by the networks
@@ -36,7 +36,7 @@ class Offer(NamedTuple):
     notes: tuple[str, ...]
 
 
-class Choices(NamedTuple):
+class FormValues(NamedTuple):
     """What the controls hold; named like the options of animate.py where they mean the same.
 
     source .. background_clip: uploaded files. background_color: `#00ff00` or `rgba(0, 255, 0, 1)`.
@@ -64,7 +64,9 @@ class Choices(NamedTuple):
     layout: LayoutName
 
 
-def find_offer(branches: Collection[str], untrained: Collection[str], age: str) -> Offer:
+def find_capabilities(
+    branches: Collection[str], untrained: Collection[str], age: str
+) -> Capabilities:
     """What a model with these branches can do.
 
     Args:
@@ -99,10 +101,10 @@ def find_offer(branches: Collection[str], untrained: Collection[str], age: str) 
             "Another background is laid under the figure, not painted: at "
             f"{age} the background branch has not started."
         )
-    return Offer(tuple(animators), has_cutting, has_painting, tuple(notes))
+    return Capabilities(tuple(animators), has_cutting, has_painting, tuple(notes))
 
 
-def read_job(choices: Choices, folder: Path) -> Job:
+def read_job(choices: FormValues, folder: Path) -> Job:
     """What to animate, with the result in `folder`.
 
     Raises:
@@ -119,7 +121,7 @@ def read_job(choices: Choices, folder: Path) -> Job:
     return Job(choices.source, choices.driving, background, folder / name)
 
 
-def read_background(choices: Choices) -> str | None:
+def read_background(choices: FormValues) -> str | None:
     match choices.background:
         case "image" | "clip" as kind:
             path = choices.background_image if kind == "image" else choices.background_clip
@@ -145,7 +147,9 @@ def read_color(text: str) -> str:
     return "#" + "".join(f"{min(round(float(part)), 255):02x}" for part in match.groups()[:3])
 
 
-def read_wishes(choices: Choices, offer: Offer, max_frames: int | None = None) -> Wanted:
+def read_options(
+    choices: FormValues, offer: Capabilities, max_frames: int | None = None
+) -> JobOptions:
     """How to animate. What the page does not show at these choices has no effect.
 
     Args:
@@ -157,7 +161,7 @@ def read_wishes(choices: Choices, offer: Offer, max_frames: int | None = None) -
     background_type, compose = choices.background_type, choices.compose
     if not offer.has_painting:
         background_type, compose = "other", "alpha"
-    return Wanted(
+    return JobOptions(
         Settings(
             animator=choices.animator,
             motion=choices.motion if is_motion else None,

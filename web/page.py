@@ -11,15 +11,15 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from animation.animator import Animator
-from animation.jobs import Done, Job, run_job
+from animation.jobs import Job, JobResult, run_job
 from errors import UserError, in_one_line
 from web.choices import (
     BackgroundKind,
-    Choices,
+    FormValues,
     explain,
-    find_offer,
+    find_capabilities,
     read_job,
-    read_wishes,
+    read_options,
 )
 
 STYLE = Path(__file__).with_suffix(".css")
@@ -81,11 +81,11 @@ class Page:
         self._debug = debug
         self._limits = limits
         self._animator = animator
-        self._offer = find_offer(animator.model.branches, saved.untrained, saved.age)
+        self._capabilities = find_capabilities(animator.model.branches, saved.untrained, saved.age)
         # Sessions whose animation shall end, and since when.
         self._stopped: dict[str | None, float] = {}
         self._closing = threading.Event()  # all shall end
-        self._controls: dict[str, Any] = {}  # by the fields of Choices
+        self._controls: dict[str, Any] = {}  # by the fields of FormValues
         height, width = animator.size
         with gr.Blocks(
             title="Image animation",
@@ -115,7 +115,7 @@ class Page:
                     self._notes = gr.Textbox(visible=False, interactive=False)
                     self._download = gr.DownloadButton("Download", visible=False)
             model = f"Model: `{saved.path}`, {saved.age}, {width} x {height} pixels."
-            gr.Markdown(" ".join((model, *self._offer.notes)))
+            gr.Markdown(" ".join((model, *self._capabilities.notes)))
             self._connect()
         self.blocks.queue(max_size=limits.max_waiting, api_open=False)
 
@@ -131,11 +131,11 @@ class Page:
             controls["source"] = add_image("Source image", INPUT_HEIGHT)
         with gr.Column(min_width=MIN_COLUMN):
             controls["driving"] = add_video("Driving clip", INPUT_HEIGHT)
-        with gr.Column(min_width=MIN_COLUMN, visible=self._offer.has_cutting):
+        with gr.Column(min_width=MIN_COLUMN, visible=self._capabilities.has_cutting):
             kinds = [
                 (label, kind)
                 for kind, label in BACKGROUNDS.items()
-                if kind != "source" or self._offer.has_painting
+                if kind != "source" or self._capabilities.has_painting
             ]
             controls["background"] = gr.Dropdown(kinds, value="none", label="Background")
             controls["background_image"] = add_image("Image", BACKGROUND_HEIGHT, visible=False)
@@ -152,7 +152,7 @@ class Page:
     def _add_options(self) -> None:
         """On motion, on what is taken of the pictures, on what is written."""
         controls = self._controls
-        animators = self._offer.animators
+        animators = self._capabilities.animators
         has_motion = animators[0] == "motion"
         with gr.Row():
             with gr.Column(min_width=MIN_COLUMN):
@@ -259,7 +259,7 @@ class Page:
     def _show_background(self, kind: BackgroundKind) -> list[Any]:
         """What else there is to choose for this kind of background."""
         shown = [kind == other for other in ("image", "clip", "colour")]
-        is_painted = kind in ("image", "clip", "source") and self._offer.has_painting
+        is_painted = kind in ("image", "clip", "source") and self._capabilities.has_painting
         return [gr.update(visible=visible) for visible in (*shown, is_painted, is_painted)]
 
     def _show_motion(self, animator: str, motion: str) -> list[Any]:
@@ -306,7 +306,7 @@ class Page:
         It yields instead of returning because Gradio takes a copy of the result before it goes on:
         then ours is removed.
         """
-        choices = Choices(**{name: values[control] for name, control in self._controls.items()})
+        choices = FormValues(**{name: values[control] for name, control in self._controls.items()})
         deadline = time.monotonic() + self._limits.max_seconds
 
         def watch() -> None:
@@ -329,8 +329,8 @@ class Page:
                 job = read_job(choices, Path(folder))
                 progress(0, desc="reading")
                 show(0, None)
-                wanted = read_wishes(choices, self._offer, self._limits.max_frames)
-                done = run_job(self._animator, job, wanted, notes.append, show, watch)
+                options = read_options(choices, self._capabilities, self._limits.max_frames)
+                done = run_job(self._animator, job, options, notes.append, show, watch)
             except Stopped:
                 yield self._show_message("Stopped", "There is no result.")
             except MemoryError:  # of the whole server
@@ -360,7 +360,7 @@ class Page:
         }
 
 
-def describe(done: Done) -> str:
+def describe(done: JobResult) -> str:
     sound = "" if done.output.sound is None else ", with sound"
     return f"{done.output.path.name}: {done.num_frames} frames{sound}, in {done.seconds:.1f} s"
 

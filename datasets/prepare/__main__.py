@@ -17,10 +17,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cli import end_on_sigterm, positive_int, run_entry_point
+from cli import add_max_pixels_argument, end_on_sigterm, positive_int, run_entry_point
 from datasets.container import os_reason
+from datasets.limits import chosen_limits
 from datasets.prepare.candidates import Candidate, find_clips, in_splits
-from datasets.prepare.convert import Settings
+from datasets.prepare.convert import ConvertOptions
 from datasets.prepare.folder import claimed, finished_clips, note_settings, prepare
 from datasets.prepare.splits import assign_splits, note_drawn, read_drawn, shared_identities
 from errors import UserError
@@ -44,7 +45,7 @@ def main(arguments: argparse.Namespace) -> None:
         )
     if metadata is not None and arguments.fit == "pad":
         raise UserError("--fit pad: boxes of --metadata are widened, never padded; leave it out")
-    settings = Settings(
+    settings = ConvertOptions(
         format=arguments.format,
         image_size=arguments.image_size,
         fit=arguments.fit,
@@ -53,8 +54,10 @@ def main(arguments: argparse.Namespace) -> None:
         min_frames=arguments.min_frames,
         max_frames=arguments.max_frames,
         min_size=arguments.min_size,
+        limits=chosen_limits(arguments.max_pixels),
     )
-    every_choice = settings._asdict() | {
+    looks = {name: value for name, value in settings._asdict().items() if name != "limits"}
+    every_choice = looks | {
         "image_size": "x".join(map(str, settings.image_size)),
         "input": str(source.resolve()),
         "metadata": metadata and str(metadata.resolve()),
@@ -167,6 +170,7 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="PIXELS",
         help="reject clips whose picture, or box, has a shorter side than this (1)",
     )
+    add_max_pixels_argument(parser)
     parser.add_argument(
         "--test-share",
         type=share,

@@ -7,7 +7,8 @@ as id10280#NXjT3732Ekg#001093#001192.mp4 stay as they are. A subfolder of pictur
 whose frames they are. A TFRecord file is as many clips as it has records.
 """
 
-from collections import Counter
+import logging
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -20,12 +21,14 @@ from datasets.prepare.footage import Footage, RecordClip, Unreadable, WholeClip
 from datasets.prepare.records import SUFFIXES as RECORD_SUFFIXES
 from datasets.prepare.records import find_records
 from datasets.prepare.splits import identity
-from datasets.remarks import remark_left_out
+from datasets.remarks import counted, remark_left_out
 from datasets.video import CONTAINER_SUFFIXES, VideoError, is_clip, natural_order
 from errors import UserError
 from paths import MAX_TEXT, check_name
 
 WRAPPER = "mp4"  # a folder that names a kind of file, not an identity
+
+logger = logging.getLogger(__name__)
 
 
 class Candidate(NamedTuple):
@@ -46,12 +49,18 @@ def find_clips(folder: Path, metadata: Path | None) -> list[Listed]:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
     left_out: list[Path] = []
+    links: list[Path] = []
     if metadata is not None:
         listed = read_boxes(metadata, folder)
     else:
-        listed = _walk_splits(folder, left_out)
+        listed = _walk_splits(folder, left_out, links)
     empty, others = partition(left_out, lambda entry: entry.is_dir())
     remark_left_out(folder, others, len(empty))
+    if links:
+        logger.warning(
+            "%s: left out %s to folders that are looked through anyway: %s",
+            *(folder, counted(len(links), "link"), links[0]),
+        )
     if not listed:
         raise UserError(f"{folder}: no clip in it; {LAYOUT}, or a TFRecord file")
     for clip in listed:
@@ -81,13 +90,14 @@ def in_splits(listed: Iterable[Listed], splits: dict[str, str]) -> list[Candidat
     return sorted(found, key=lambda clip: (clip.split, natural_order(clip.name)))
 
 
-def _walk_splits(folder: Path, left_out: list[Path]) -> list[Listed]:
+def _walk_splits(folder: Path, left_out: list[Path], links: list[Path]) -> list[Listed]:
     entries = _entries(folder)
     splits = [entry for entry in entries if entry.name in PARTITIONS and entry.is_dir()]
     if not splits:
-        return [Listed(name, None, footage) for name, footage in _walk_wrapped(folder, left_out)]
+        found = _Walk(left_out, links).clips_in(folder)
+        return [Listed(name, None, footage) for name, footage in found]
     for entry in entries:
-        if entry not in splits and next(_walk_entry(entry, [], []), None) is not None:
+        if entry not in splits and next(_Walk([], []).clips([entry]), None) is not None:
             raise UserError(
                 f"{entry}: has clips, but lies beside {splits[0].name}/; move it into one of "
                 f"{', '.join(f'{name}/' for name in PARTITIONS)}, or away"
@@ -95,43 +105,72 @@ def _walk_splits(folder: Path, left_out: list[Path]) -> list[Listed]:
     return [
         Listed(name, PARTITIONS[entry.name], footage)
         for entry in splits
-        for name, footage in _walk_wrapped(entry, left_out)
+        for name, footage in _Walk(left_out, links).clips_in(entry)
     ]
 
 
-def _walk_wrapped(folder: Path, left_out: list[Path]) -> Iterator[tuple[str, Footage]]:
-    entries = _entries(folder)
-    if [entry.name for entry in entries if entry.is_dir()] == [WRAPPER]:
-        (wrapper,) = (entry for entry in entries if entry.is_dir())
-        if not _holds_frames(wrapper):
-            entries = [entry for entry in entries if entry != wrapper] + _entries(wrapper)
-    for entry in entries:
-        yield from _walk_entry(entry, [], left_out)
+class _Walk:
+    """A walk through folders. Each is looked through once, whatever links lead to it.
 
-
-def _walk_entry(
-    path: Path, above: Sequence[str], left_out: list[Path]
-) -> Iterator[tuple[str, Footage]]:
-    """Name and footage of a clip, or of all clips below a folder; other files and empty folders go
-    to `left_out`.
+    Args:
+        left_out: gets other files, and empty folders.
+        links: gets those to folders that are looked through anyway.
     """
-    if path.is_dir():
-        if path.is_symlink() and path.parent.resolve().is_relative_to(path.resolve()):
-            raise UserError(f"{path}: a link to a folder that it lies in; remove it")
+
+    def __init__(self, left_out: list[Path], links: list[Path]) -> None:
+        self._left_out = left_out
+        self._links = links
+        self._visited: set[Path] = set()
+        self._waiting: deque[tuple[Path, list[str]]] = deque()  # links, which come last
+
+    def clips_in(self, folder: Path) -> Iterator[tuple[str, Footage]]:
+        """Name and footage of each clip in `folder`; in place of WRAPPER, if that is the only
+        folder there, its entries are taken.
+        """
+        self._visited.add(folder.resolve())
+        entries = _entries(folder)
+        folders = [entry for entry in entries if entry.is_dir()]
+        if [entry.name for entry in folders] == [WRAPPER] and not _holds_frames(folders[0]):
+            self._visited.add(folders[0].resolve())
+            entries = [entry for entry in entries if entry not in folders] + _entries(folders[0])
+        return self.clips(entries)
+
+    def clips(self, entries: Sequence[Path]) -> Iterator[tuple[str, Footage]]:
+        """The same of `entries`, and of what is below them."""
+        for entry in entries:
+            yield from self._entry(entry, [])
+        while self._waiting:
+            yield from self._folder(*self._waiting.popleft())
+
+    def _entry(self, path: Path, above: list[str]) -> Iterator[tuple[str, Footage]]:
+        if path.is_dir():
+            if not path.is_symlink():
+                yield from self._folder(path, above)
+            elif path.parent.resolve().is_relative_to(path.resolve()):
+                raise UserError(f"{path}: a link to a folder that it lies in; remove it")
+            else:
+                self._waiting.append((path, above))
+        elif path.suffix.lower() in RECORD_SUFFIXES:
+            yield from _records(path, "#".join([*above, path.stem]))
+        elif is_clip(path):
+            yield "#".join([*above, path.stem]), WholeClip(path)
+        else:
+            self._left_out.append(path)
+
+    def _folder(self, path: Path, above: list[str]) -> Iterator[tuple[str, Footage]]:
+        real = path.resolve()
+        if real in self._visited:
+            self._links.append(path)
+            return
+        self._visited.add(real)
         if _holds_frames(path):
             yield "#".join([*above, path.name]), WholeClip(path)
             return
         entries = _entries(path)
         if not entries:
-            left_out.append(path)
+            self._left_out.append(path)
         for entry in entries:
-            yield from _walk_entry(entry, [*above, path.name], left_out)
-    elif path.suffix.lower() in RECORD_SUFFIXES:
-        yield from _records(path, "#".join([*above, path.stem]))
-    elif is_clip(path):
-        yield "#".join([*above, path.stem]), WholeClip(path)
-    else:
-        left_out.append(path)
+            yield from self._entry(entry, [*above, path.name])
 
 
 def _entries(folder: Path) -> list[Path]:

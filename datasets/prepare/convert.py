@@ -14,6 +14,7 @@ from typing import Literal, NamedTuple
 from datasets.container import os_reason
 from datasets.crops import cut_out, with_aspect
 from datasets.images import Fit, fit_frames
+from datasets.limits import LIMITS, Limits
 from datasets.pack_writer import FrameTable, write_fragment
 from datasets.prepare.candidates import Candidate
 from datasets.prepare.footage import Region
@@ -26,7 +27,7 @@ from paths import MAX_NAME
 Format = Literal["packed", "frames"]
 
 
-class Settings(NamedTuple):
+class ConvertOptions(NamedTuple):
     """What decides how prepared clips look; the same for all clips of a folder."""
 
     format: Format
@@ -37,6 +38,7 @@ class Settings(NamedTuple):
     min_frames: int  # that are kept; a clip with fewer is rejected
     max_frames: int | None  # what follows them is left out
     min_size: int  # pixels of the shorter side of what is cut out of the picture
+    limits: Limits = LIMITS  # of what is read
 
 
 class Remark(NamedTuple):
@@ -66,7 +68,7 @@ class Outcome(NamedTuple):
     traceback: str | None = None
 
 
-def convert(candidate: Candidate, settings: Settings, target: Path) -> Outcome:
+def convert(candidate: Candidate, settings: ConvertOptions, target: Path) -> Outcome:
     """Write a clip to `target`: a part of a shard, or a folder of frames.
 
     A damaged clip is used as far as it goes; one that fails in any other way is rejected.
@@ -89,14 +91,14 @@ def _rejected(candidate: Candidate, reason: str, detail: str) -> Outcome:
     return Outcome(None, Remark(split, name, "rejected", reason, detail, footage.source))
 
 
-def _convert(candidate: Candidate, settings: Settings, target: Path) -> Outcome:
+def _convert(candidate: Candidate, settings: ConvertOptions, target: Path) -> Outcome:
     split, name, footage = candidate
     rejected = partial(_rejected, candidate)
     if settings.format == "frames" and len(name.encode()) > MAX_NAME:
         return rejected("name too long", f"a folder's name has at most {MAX_NAME} bytes")
     with _warnings() as problems:
         try:
-            frame_rate, frames, region, num_asked, clip = footage.open()
+            frame_rate, frames, region, num_asked, clip = footage.open(settings.limits)
             problems.clear()  # of other parts of the same video
             first = next(frames)
         except UserError as error:
@@ -137,7 +139,11 @@ def _convert(candidate: Candidate, settings: Settings, target: Path) -> Outcome:
 
 
 def _write(
-    name: str, pictures: Iterator[Frame], frame_rate: Fraction, settings: Settings, target: Path
+    name: str,
+    pictures: Iterator[Frame],
+    frame_rate: Fraction,
+    settings: ConvertOptions,
+    target: Path,
 ) -> Converted:
     if settings.format == "packed":
         try:
@@ -153,7 +159,7 @@ def _write(
     return Converted(num_frames, frame_rate, None)
 
 
-def _fit(frame: Frame, region: Region | None, settings: Settings) -> Frame:
+def _fit(frame: Frame, region: Region | None, settings: ConvertOptions) -> Frame:
     height, width = frame.shape[:2]
     if region is None:
         return fit_frames(frame[None], settings.image_size, settings.fit)[0]

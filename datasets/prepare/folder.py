@@ -1,10 +1,10 @@
 """From candidates to a prepared folder: all cores, one order, nothing done twice."""
 
 import csv
-import fcntl
 import json
 import multiprocessing
 import os
+import re
 import secrets
 import shutil
 import signal
@@ -23,19 +23,23 @@ from tqdm import tqdm
 from csv_cells import as_written, protected
 from datasets.container import os_reason
 from datasets.leftovers import own_entries
-from datasets.pack_writer import PackWriter, is_pack, read_pack
+from datasets.pack_writer import PACK, PackWriter, is_pack, read_pack
 from datasets.prepare.candidates import Candidate
-from datasets.prepare.convert import Outcome, Remark, Settings, convert
-from datasets.prepare.splits import SPLITS
+from datasets.prepare.convert import ConvertOptions, Outcome, Remark, convert
+from datasets.prepare.splits import DRAWN, SPLITS
 from errors import UserError
-from files import replacing
+from file_lock import locked
+from files import remove_leftovers, replacing
+from json_files import read_json
 from paths import open_to_write, printable, refuse_links
 
 PREPARED, REPORT = "prepared.json", "report.csv"
+# Of a clip while it is written; earlier versions put a process id in place of the 16 digits.
+_UNFINISHED = r"\.(?:[0-9a-f]{16}|\d{1,10})-\d+\.tmp"
 AHEAD = 2  # clips waiting for each process, so that none waits for a clip
 
 
-class Summary(NamedTuple):
+class ConversionSummary(NamedTuple):
     """What one run did."""
 
     num_earlier: int  # clips that an earlier run had finished
@@ -66,26 +70,23 @@ def claimed(output: Path, settings: Mapping[str, object]) -> Iterator[None]:
             something else.
     """
     path = output / PREPARED
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        strangers = [entry.name for entry in own_entries(output)]
-        if strangers and not path.exists():
-            raise UserError(
-                f"{output}: holds {min(strangers)}, which no earlier run wrote; choose another "
-                "--output, or an empty folder"
-            )
-        lock = open_to_write(output / ".lock", "a")
-    except OSError as error:
-        raise UserError(f"{output}: cannot be written: {os_reason(error)}") from None
-    with lock:
+    with ExitStack() as stack:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            output.mkdir(parents=True, exist_ok=True)
+            strangers = [entry.name for entry in own_entries(output)]
+            if strangers and not path.exists():
+                raise UserError(
+                    f"{output}: holds {min(strangers)}, which no earlier run wrote; choose another "
+                    "--output, or an empty folder"
+                )
+            stack.enter_context(locked(output / ".lock"))
         except BlockingIOError:
             raise UserError(f"{output}: another run is preparing clips into it") from None
-        except OSError:  # a file system without locks
-            pass
+        except OSError as error:
+            raise UserError(f"{output}: cannot be written: {os_reason(error)}") from None
         if path.exists() and finished_clips(output):
             _check_settings(path, settings)
+        remove_leftovers(output, "|".join(map(re.escape, (PREPARED, DRAWN, REPORT))))
         yield
 
 
@@ -97,7 +98,7 @@ def note_settings(output: Path, settings: Mapping[str, object]) -> None:
 
 def _check_settings(path: Path, settings: Mapping[str, object]) -> None:
     try:
-        earlier = json.loads(path.read_text(encoding="utf-8"))
+        earlier = read_json(path)
         changed = [name for name in settings if settings[name] != earlier.get(name, settings[name])]
     except (ValueError, AttributeError, RecursionError):
         raise UserError(f"{path}: damaged; remove the folder {path.parent}") from None
@@ -117,11 +118,11 @@ def _option(name: str, value: object) -> str:
 
 def prepare(
     candidates: list[Candidate],
-    settings: Settings,
+    settings: ConvertOptions,
     output: Path,
     num_workers: int,
     debug: bool = False,
-) -> Summary:
+) -> ConversionSummary:
     """Write all candidates that are not there yet to `output`/train and /test; see `claimed`.
 
     The clips of a pack stand in the order of the candidates, whatever the number of processes.
@@ -182,7 +183,7 @@ def prepare(
             f"the first: {remarks[0].detail}"
         )
     empty = {clip.split for clip in candidates} - {split for split, _ in finished_clips(output)}
-    return Summary(
+    return ConversionSummary(
         num_earlier=len(candidates) - len(missing),
         num_clips=num_clips,
         num_frames=num_frames,
@@ -193,11 +194,10 @@ def prepare(
 
 
 def _convert_all(
-    candidates: Iterable[Candidate], settings: Settings, output: Path, num_workers: int
+    candidates: Iterable[Candidate], settings: ConvertOptions, output: Path, num_workers: int
 ) -> Generator[tuple[Candidate, Path, Outcome], None, None]:
     """Outcomes in the order of the candidates; a few are at work ahead of the one that is due."""
-    # Nobody else writes there, not even a worker that another run has left.
-    run = secrets.token_hex(8)
+    run = secrets.token_hex(8)  # nobody else writes there, not even a worker left by another
     jobs = (
         (candidate, output / candidate.split / f".{run}-{number}.tmp")
         for number, candidate in enumerate(candidates)
@@ -266,7 +266,10 @@ def finished_clips(output: Path) -> set[tuple[str, str]]:
 
 def _remove_leftovers(folder: Path) -> None:
     """What an interrupted run, or a worker of this one, did not finish."""
-    for entry in folder.glob(".*.tmp*"):
+    remove_leftovers(folder, rf"{re.escape(PACK)}|{_UNFINISHED}")
+    for entry in folder.iterdir():
+        if re.fullmatch(_UNFINISHED, entry.name) is None:
+            continue
         if entry.is_dir() and not entry.is_symlink():
             shutil.rmtree(entry)
         else:

@@ -10,6 +10,7 @@ from typing import NamedTuple, Protocol
 from datasets.container import DEFAULT_FRAME_RATE
 from datasets.crops import Box
 from datasets.excerpt import Excerpt
+from datasets.limits import LIMITS, Limits
 from datasets.prepare.records import read_record
 from datasets.source import Frame, HasRemarks
 from datasets.video import VideoError, VideoReader, open_clip
@@ -56,8 +57,8 @@ class Footage(Protocol):
         """For people: the file, and the part of it."""
         ...
 
-    def open(self) -> Opened:
-        """Raises VideoError: it cannot be read."""
+    def open(self, limits: Limits = LIMITS) -> Opened:
+        """Raises VideoError: it cannot be read, or is larger than `limits` allow."""
         ...
 
 
@@ -70,8 +71,8 @@ class WholeClip(NamedTuple):
     def source(self) -> str:
         return str(self.path)
 
-    def open(self) -> Opened:
-        clip = open_clip(self.path)
+    def open(self, limits: Limits = LIMITS) -> Opened:
+        clip = open_clip(self.path, limits=limits)
         return Opened(clip.frame_rate, iter(clip), clip=clip)
 
 
@@ -93,8 +94,8 @@ class BoxedClip(NamedTuple):
     def source(self) -> str:
         return f"{self.path} frames {self.start} to {self.end}"
 
-    def open(self) -> Opened:
-        clip: VideoReader = open_clip(self.path)
+    def open(self, limits: Limits = LIMITS) -> Opened:
+        clip: VideoReader = open_clip(self.path, limits=limits)
         rate, num_frames = self.frame_rate, self.end - self.start
         if rate is None or abs(rate / clip.frame_rate - 1) < SAME_RATE:
             if self.start >= clip.num_frames:
@@ -125,7 +126,7 @@ class RecordClip(NamedTuple):
     def source(self) -> str:
         return f"{self.path} record {self.number}"
 
-    def open(self) -> Opened:
+    def open(self, limits: Limits = LIMITS) -> Opened:
         frames = read_record(self.path, self.offset, self.num_bytes)
         return Opened(DEFAULT_FRAME_RATE, iter(frames))
 
@@ -136,5 +137,5 @@ class Unreadable(NamedTuple):
     source: str
     reason: str
 
-    def open(self) -> Opened:
+    def open(self, limits: Limits = LIMITS) -> Opened:
         raise VideoError(self.reason)

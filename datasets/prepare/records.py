@@ -125,22 +125,15 @@ def _fields(message: bytes, wanted: int) -> list[bytes]:
 
 
 def _varint(message: bytes, position: int) -> tuple[int, int]:
-    """The number at `position`, seven bits a byte, and the position behind it.
-
-    Raises:
-        ValueError: it has more than 64 bits. A file of nothing but bits would take for ever.
-        IndexError: the message ends within it.
-    """
-    value = shift = 0
-    while True:
-        if shift > 63:
-            raise ValueError("a number of more than 64 bits")
+    """The number at `position`, seven bits a byte, and the position behind it."""
+    value = 0
+    for shift in range(0, 70, 7):
         byte = message[position]
         position += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value, position
-        shift += 7
+    raise ValueError("a number of more than 64 bits")
 
 
 def _masked_crc(data: bytes) -> int:

@@ -13,12 +13,13 @@ import numpy as np
 from datasets.prepare.boxes import Listed
 from errors import UserError
 from files import replacing
+from json_files import read_json
 from seeding import sequence
 
 SPLITS = ("train", "test")
 DRAWN = "splits.json"  # the split of every identity for which one was drawn
 
-Place = tuple[str, str]  # split and name of a clip
+ClipKey = tuple[str, str]  # split and name of a clip
 
 
 def identity(name: str) -> str:
@@ -29,7 +30,7 @@ def assign_splits(
     listed: Sequence[Listed],
     test_share: float,
     seed: int,
-    finished: Set[Place],
+    finished: Set[ClipKey],
     drawn: Mapping[str, str],
 ) -> dict[str, str]:
     """The split of each identity of which a clip states none; stated ones are checked only.
@@ -67,7 +68,7 @@ def assign_splits(
     return split_identities(unsplit, test_share, seed, known)
 
 
-def _splits_of(places: Set[Place]) -> defaultdict[str, set[str]]:
+def _splits_of(places: Set[ClipKey]) -> defaultdict[str, set[str]]:
     """The splits in which each identity has clips."""
     found = defaultdict(set)
     for split, name in places:
@@ -75,7 +76,7 @@ def _splits_of(places: Set[Place]) -> defaultdict[str, set[str]]:
     return found
 
 
-def shared_identities(places: Set[Place]) -> list[str]:
+def shared_identities(places: Set[ClipKey]) -> list[str]:
     """What stands before the # in names of both splits."""
     splits = _splits_of({(split, name) for split, name in places if "#" in name})
     return sorted(name for name, found in splits.items() if len(found) > 1)
@@ -119,7 +120,7 @@ def read_drawn(output: Path) -> dict[str, str]:
     if not path.exists():
         return {}
     try:
-        drawn = json.loads(path.read_text(encoding="utf-8"))
+        drawn = read_json(path)
         if not set(drawn.values()) <= set(SPLITS):
             raise ValueError
     except (OSError, ValueError, AttributeError, TypeError, RecursionError):

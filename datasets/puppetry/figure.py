@@ -1,4 +1,4 @@
-"""Draws a puppet, from the parts that are farthest back to those in front."""
+"""BatchRandom a puppet, from the parts that are farthest back to those in front."""
 
 import math
 from typing import NamedTuple

@@ -1,8 +1,8 @@
 """Landmarks of faces by face-alignment, the package that published AKD is measured with."""
 
 import warnings
-from pathlib import Path
 from pickle import UnpicklingError
+from typing import Final
 
 import numpy as np
 import torch
@@ -11,29 +11,37 @@ from datasets.source import Frame
 from errors import UserError
 from metrics.detectors.detector import Description, Points
 from metrics.detectors.packages import import_package
+from weight_files import downloaded
+
+_FOLDER: Final = "https://www.adrianbulat.com/downloads/python-fan"
+_FACES, _LANDMARKS = f"{_FOLDER}/s3fd-619a316812.pth", f"{_FOLDER}/2DFAN4-11f355bf06.pth.tar"
 
 
 class FaceAlignmentLandmarks:
     """68 landmarks by FAN (Bulat and Tzimiropoulos 2017) of the largest face of a frame.
 
-    The package downloads its weights once.
+    The package reads its weights from torch's cache, where they are downloaded once. They are
+    checked before; by itself it would unpickle what is there under the name of the first.
 
     Raises:
-        UserError: the package is missing, or the download failed.
+        UserError: the package is missing, the download failed, or a file is another one.
     """
 
     def __init__(self, device: torch.device) -> None:
         package = import_package("face_alignment", 'pip install "face-alignment>=1.5"')
+        faces, landmarks = downloaded(_FACES), downloaded(_LANDMARKS)
         try:
             self._network = package.FaceAlignment(
-                package.LandmarksType.TWO_D, device=str(device), flip_input=False, compile=False
+                package.LandmarksType.TWO_D,
+                device=str(device),
+                flip_input=False,
+                compile=False,
+                face_detector_kwargs={"path_to_detector": str(faces)},  # reads tensors alone
             )
-        except (OSError, RuntimeError, UnpicklingError) as error:  # no network; a damaged file
-            folder = Path(torch.hub.get_dir()) / "checkpoints"
+        except (OSError, RuntimeError, UnpicklingError) as error:  # other files, other tensors
             raise UserError(
-                f"the weights of face-alignment could not be loaded ({error}); put "
-                "s3fd-619a316812.pth and 2DFAN4-11f355bf06.pth.tar from "
-                f"https://www.adrianbulat.com/downloads/python-fan into {folder}"
+                f"face-alignment {package.__version__} cannot use its weights, {faces} and "
+                f"{landmarks} ({error}); install another version"
             ) from error
         self.description = Description(
             name="face-alignment",

@@ -1,20 +1,22 @@
 """Keypoints of bodies by torchvision's Keypoint R-CNN."""
 
 from collections.abc import Mapping
-from pathlib import Path
+from functools import partial
 
 import numpy as np
 import torch
+import torchvision.models.detection as detection
 from torch import Tensor, nn
-from torchvision.models.detection import (
-    KeypointRCNN_ResNet50_FPN_Weights,
-    keypointrcnn_resnet50_fpn,
-)
+from torchvision.models.detection import KeypointRCNN_ResNet50_FPN_Weights
+from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
+from torchvision.ops import FrozenBatchNorm2d
 
+from checkpoint import read_tensors
 from datasets.source import Frame
-from errors import UserError
 from metrics.detectors.detector import Description, Points
+from weight_files import downloaded
 
+_WEIGHTS = KeypointRCNN_ResNet50_FPN_Weights.COCO_V1
 _NUM_KEYPOINTS = 17
 # What Detectron (Girshick et al. 2018) draws by default: the probability that a box is a person,
 # and the logit of a keypoint at its place.
@@ -45,19 +47,13 @@ class KeypointRCNN:
 
     @classmethod
     def trained(cls, device: torch.device) -> "KeypointRCNN":
-        """With the weights that torchvision downloads and caches.
+        """With the weights that torchvision publishes, downloaded once.
 
         Raises:
-            UserError: the download failed.
+            UserError: the download failed, or the file in the cache is another one.
         """
-        weights = KeypointRCNN_ResNet50_FPN_Weights.COCO_V1
-        try:
-            network = keypointrcnn_resnet50_fpn(weights=weights)
-        except (OSError, RuntimeError) as error:  # no network; another hash
-            folder = Path(torch.hub.get_dir()) / "checkpoints"
-            raise UserError(
-                f"{weights.url} could not be downloaded ({error}); put it into {folder}"
-            ) from error
+        network = build_network()
+        network.load_state_dict(read_tensors(downloaded(_WEIGHTS.url)))
         return cls(network, device)
 
     def landmarks(self, frame: Frame) -> Points:
@@ -66,6 +62,19 @@ class KeypointRCNN:
         with torch.inference_mode():
             (people,) = self._network([image])
         return largest_person(people)
+
+
+def build_network() -> nn.Module:
+    """As torchvision's `keypointrcnn_resnet50_fpn` is with these weights, which it would unpickle
+    without care; untrained.
+    """
+    backbone = resnet_fpn_backbone(
+        backbone_name="resnet50",
+        weights=None,
+        norm_layer=partial(FrozenBatchNorm2d, eps=0.0),  # as it was trained
+        trainable_layers=3,
+    )
+    return detection.KeypointRCNN(backbone, num_classes=2, num_keypoints=_NUM_KEYPOINTS)
 
 
 def largest_person(people: Mapping[str, Tensor]) -> Points:

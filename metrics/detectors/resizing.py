@@ -10,6 +10,8 @@ from datasets.source import Frame
 def resize_frame(frame: Frame, size: tuple[int, int]) -> Frame:
     """Stretched to `size`, (height, width), whatever its shape: bilinear, averaged to shrink."""
     height, width = size
+    if frame.shape[:2] == size:
+        return np.ascontiguousarray(frame)
     return np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BILINEAR))
 
 

@@ -30,14 +30,14 @@ def model():
     with torch.no_grad():
         for _ in range(20):
             for name, branch in model.branches.items():
-                inputs.outputs[name] = branch(inputs)
+                inputs = inputs.with_output(name, branch(inputs))
     return model.eval()
 
 
 def constant_masks(model, value):
     """The model with masks of one `value` wherever they are not border."""
     changed = copy.deepcopy(model)
-    generator = changed.branches["masks"].mask_generator
+    generator = changed.masks.mask_generator
     with torch.no_grad():
         generator.ref.weight.zero_()
         generator.ref.bias.fill_(generator.temperature * math.log(value / (1 - value)))
@@ -105,7 +105,7 @@ def test_figure_of_the_background_is_painted_over(model, frames, backgrounds):
 def test_networks_are_those_of_the_branch(model, frames, backgrounds, kind, compose):
     """m of both pictures, or none for the background of another type."""
     swapped = BackgroundSwapper(model, kind, compose).swap(frames, backgrounds)
-    masks, branch = model.branches["masks"], model.branches["background"]
+    masks, branch = model.masks, model.background
     with torch.no_grad():
         mask, background_mask = masks.mask_generator(frames), masks.mask_generator(backgrounds)
         if kind == "other":
@@ -161,7 +161,7 @@ def test_threshold_of_the_config_is_where_alpha_is_half(model, saturated, frames
         (saturated[1], 1.0),
     ):
         changed = copy.deepcopy(changed)
-        changed.branches["background"].threshold = threshold
+        changed.background.threshold = threshold
         alpha = BackgroundSwapper(changed, "other", "alpha").cut_out(frames).alpha[MIDDLE]
         assert_close(alpha, torch.full_like(alpha, expected), atol=1e-5, rtol=0)
 

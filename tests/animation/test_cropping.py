@@ -14,7 +14,7 @@ from animation.cropping import (
     FACE_DROP,
     FACE_MARGIN,
     Cropper,
-    Sighting,
+    FramedFigure,
     framed,
     glide,
     installed_face_detector,
@@ -74,8 +74,8 @@ def model():
     processor.
     """
     model = Model(CONFIG)
-    generator = model.branches["masks"].mask_generator
-    detector = model.branches["motion"].keypoint_detector
+    generator = model.masks.mask_generator
+    detector = model.motion.keypoint_detector
     optimizer = torch.optim.Adam([*generator.parameters(), *detector.parameters()], lr=1e-2)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 1e-2, total_steps=200)
     rng = np.random.default_rng(0)
@@ -134,7 +134,7 @@ def test_framed():
 
 
 def sighted(boxes):
-    return [Sighting(position, Box(*box)) for position, box in boxes.items()]
+    return [FramedFigure(position, Box(*box)) for position, box in boxes.items()]
 
 
 def even(num_frames, rate=25):
@@ -155,7 +155,7 @@ def test_one_sighting_is_enough():
 
 
 def test_no_lag_behind_what_moves_and_grows_evenly():
-    sightings = [Sighting(t, Box(10 + 2 * t, 200, 100 + t, 100 + t)) for t in range(0, 296, 5)]
+    sightings = [FramedFigure(t, Box(10 + 2 * t, 200, 100 + t, 100 + t)) for t in range(0, 296, 5)]
     boxes = glide(sightings, even(296), 25, (2000, 2000))
     for t in range(50, 246):  # in the first and last seconds, one side is all there is
         assert_allclose(middle(boxes[t]), (60 + 2.5 * t, 250 + 0.5 * t), atol=1e-6)

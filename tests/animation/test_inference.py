@@ -17,7 +17,7 @@ from animation.inference import (
     compile_whole_batches,
     optimize_for_inference,
 )
-from animation.movers import animate, build_mover, frames_to_tensor, reconstruction_movers
+from animation.movers import animate, build_animator, frames_to_tensor, reconstruction_animators
 from errors import UserError
 from model import Model
 from modules.generator import Generator
@@ -45,7 +45,7 @@ def model():
         for _ in range(20):
             inputs = noise_inputs(CONFIG)
             for name, branch in model.branches.items():
-                inputs.outputs[name] = branch(inputs)
+                inputs = inputs.with_output(name, branch(inputs))
     return model.eval()
 
 
@@ -57,12 +57,12 @@ def frames():
 
 def predictions(model, way, frames):
     if way in ("relative", "absolute"):
-        mover = build_mover(model, CPU, "motion", motion=way)
+        animator = build_animator(model, CPU, "motion", motion=way)
     elif way == "masks":
-        mover = build_mover(model, CPU, "masks")
+        animator = build_animator(model, CPU, "masks")
     else:
-        mover = reconstruction_movers(model, CPU)["masks"]
-    moved = animate(mover, frames[0], iter(frames[1:]), batch_size=3)
+        animator = reconstruction_animators(model, CPU)["masks"]
+    moved = animate(animator, frames[0], iter(frames[1:]), batch_size=3)
     return torch.cat([prediction for _, prediction in moved])
 
 

@@ -69,7 +69,7 @@ def test_demo(run, tmp_path, files, compose):
 def test_show_masks(run, tmp_path, files):
     """More columns behind the others: of the source, the animated frame, the background."""
     _, _, swapped = expected_swap(files, "same", "network")
-    generator = load_model(load(files / "all.pt"), CPU).branches["masks"].mask_generator
+    generator = load_model(load(files / "all.pt"), CPU).masks.mask_generator
     image = frames_to_tensor(picture(files / "source.png")[None], CPU)
     with torch.no_grad():
         masks = [generator(image), swapped.foreground_mask, swapped.background_mask]

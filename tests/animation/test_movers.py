@@ -10,13 +10,13 @@ import torch
 from torch.testing import assert_close
 
 from animation.movers import (
-    MaskMover,
-    MotionMover,
+    MaskAnimator,
+    MotionAnimator,
     animate,
-    build_mover,
+    build_animator,
     frames_to_tensor,
     in_batches,
-    reconstruction_movers,
+    reconstruction_animators,
 )
 from animation.smoothing import Smoothing, one_euro, smooth_keypoints
 from branches.masks import MaskBranch
@@ -36,7 +36,7 @@ SMOOTHING = Smoothing(25)
 def model():
     """Untrained; its masks differ between frames, its BatchNorm statistics are not trivial."""
     model = Model(CONFIG)
-    masks = model.branches["masks"]
+    masks = model.masks
     assert isinstance(masks, MaskBranch)
     masks.train()
     with torch.no_grad():
@@ -47,13 +47,13 @@ def model():
 
 @pytest.fixture(scope="module")
 def masks(model):
-    return model.branches["masks"]
+    return model.masks
 
 
 @pytest.fixture(scope="module")
 def motion(model):
     """A motion branch whose keypoints, Jacobians and BatchNorm statistics are not trivial."""
-    branch = model.branches["motion"]
+    branch = model.motion
     assert isinstance(branch, MotionBranch)
     generator = torch.Generator().manual_seed(0)
     assert branch.keypoint_detector.jacobian is not None
@@ -68,7 +68,7 @@ def motion(model):
 
 @pytest.fixture
 def animator(motion):
-    return MotionMover(motion, CPU)
+    return MotionAnimator(motion, CPU)
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +100,7 @@ def memory_for(num_frames, network):
 
 def test_absolute_motion_equals_the_branch_in_evaluation_mode(motion, frames):
     source, driving = frames[0], frames[1:]
-    animated = predictions(MotionMover(motion, CPU, motion="absolute"), source, driving)
+    animated = predictions(MotionAnimator(motion, CPU, motion="absolute"), source, driving)
     inputs = noise_inputs(CONFIG)._replace(
         source=frames_to_tensor(np.stack([source] * 5), CPU), driving=frames_to_tensor(driving, CPU)
     )
@@ -125,7 +125,7 @@ def test_masks_equal_the_formula(masks, frames):
         ):
             expected[same_figure] = masks.generate(sources, source_mask, target)[1]
     for same_figure in (False, True):
-        animator = MaskMover(masks, CPU, same_figure=same_figure)
+        animator = MaskAnimator(masks, CPU, same_figure=same_figure)
         animated = predictions(animator, frames[0], frames[1:])
         assert_close(animated, expected[same_figure], atol=1e-5, rtol=0)
     assert not torch.allclose(expected[False], expected[True], atol=1e-3)
@@ -135,9 +135,9 @@ def test_masks_equal_the_formula(masks, frames):
 @pytest.mark.parametrize("kind", ["relative", "absolute", "masks"])
 def test_batch_size_does_not_change_the_result(motion, masks, frames, kind, smoothing):
     if kind == "masks":
-        animator = MaskMover(masks, CPU, smoothing=smoothing)
+        animator = MaskAnimator(masks, CPU, smoothing=smoothing)
     else:
-        animator = MotionMover(motion, CPU, motion=kind, adapt_scale=True, smoothing=smoothing)
+        animator = MotionAnimator(motion, CPU, motion=kind, adapt_scale=True, smoothing=smoothing)
     one = predictions(animator, frames[0], frames[1:], batch_size=1)
     for size in (2, 5, 8):
         many = predictions(animator, frames[0], frames[1:], batch_size=size)
@@ -147,28 +147,28 @@ def test_batch_size_does_not_change_the_result(motion, masks, frames, kind, smoo
 
 def test_still_driving_clip_leaves_the_source_still(motion, frames):
     """Relative motion by a clip that does not move: the source's own keypoints, whoever drives."""
-    animator = MotionMover(motion, CPU, adapt_scale=True)
+    animator = MotionAnimator(motion, CPU, adapt_scale=True)
     with torch.no_grad():
-        encoded = animator.encode(frames_to_tensor(frames[:1], CPU))
-        expected = animator.predict(encoded, encoded.keypoints)
+        encoded = motion.encode(frames_to_tensor(frames[:1], CPU))
+        expected = motion.predict(encoded, encoded.keypoints)
     for prediction in predictions(animator, frames[0], [frames[3]] * 3):
         assert_close(prediction, expected[0], atol=1e-4, rtol=0)
-    absolute = predictions(MotionMover(motion, CPU, motion="absolute"), frames[0], [frames[3]])
+    absolute = predictions(MotionAnimator(motion, CPU, motion="absolute"), frames[0], [frames[3]])
     assert not torch.allclose(absolute, expected, atol=1e-4)
 
 
 def test_source_stands_as_it_is_in_the_reference_frame(motion, frames):
     """And moves by each frame's change since then, at the scale of the figure there."""
-    animator = MotionMover(motion, CPU, adapt_scale=True)
+    animator = MotionAnimator(motion, CPU, adapt_scale=True)
     source, driving = frames_to_tensor(frames[:1], CPU), frames_to_tensor(frames[1:], CPU)
     with torch.no_grad():
-        encoded = animator.encode(source)
+        encoded = motion.encode(source)
         keypoints = motion.keypoint_detector(driving)
         reference = first_keypoints(motion.keypoint_detector(driving[3:]))
         scale = movement_scale(encoded.keypoints, reference)
         moved = relative_keypoints(encoded.keypoints, keypoints, reference, scale)
-        expected = animator.predict(encoded, moved)
-        still = animator.predict(encoded, encoded.keypoints)
+        expected = motion.predict(encoded, moved)
+        still = motion.predict(encoded, encoded.keypoints)
     animated = predictions(animator, frames[0], frames[1:], 2, reference=frames[4])
     assert_close(animated, expected, atol=1e-4, rtol=0)
     assert_close(animated[3:4], still, atol=1e-4, rtol=0)
@@ -182,23 +182,23 @@ def test_first_frame_is_the_reference_by_default(animator, frames):
 
 
 def test_absolute_motion_and_masks_have_no_reference(motion, masks, frames):
-    for animator in (MotionMover(motion, CPU, motion="absolute"), MaskMover(masks, CPU)):
+    for animator in (MotionAnimator(motion, CPU, motion="absolute"), MaskAnimator(masks, CPU)):
         given = predictions(animator, frames[0], frames[1:], reference=frames[4])
         assert torch.equal(given, predictions(animator, frames[0], frames[1:]))
 
 
 @pytest.mark.parametrize("transfer", ["relative", "absolute"])
 def test_driving_keypoints_are_smoothed_before_they_move_the_source(motion, frames, transfer):
-    animator = MotionMover(motion, CPU, motion=transfer, smoothing=SMOOTHING)
+    animator = MotionAnimator(motion, CPU, motion=transfer, smoothing=SMOOTHING)
     with torch.no_grad():
-        encoded = animator.encode(frames_to_tensor(frames[:1], CPU))
+        encoded = motion.encode(frames_to_tensor(frames[:1], CPU))
         detected = motion.keypoint_detector(frames_to_tensor(frames[1:], CPU))
         moved, _ = smooth_keypoints(detected, SMOOTHING, None)
         if transfer == "relative":
             moved = relative_keypoints(encoded.keypoints, moved, first_keypoints(detected))
-        expected = animator.predict(encoded, moved)
+        expected = motion.predict(encoded, moved)
     assert_close(predictions(animator, frames[0], frames[1:]), expected, atol=1e-4, rtol=0)
-    plain = predictions(MotionMover(motion, CPU, motion=transfer), frames[0], frames[1:])
+    plain = predictions(MotionAnimator(motion, CPU, motion=transfer), frames[0], frames[1:])
     assert (plain[1:] - expected[1:]).abs().amax(dim=(1, 2, 3)).min() > 1e-3
 
 
@@ -212,7 +212,7 @@ def test_driving_masks_are_smoothed_before_their_refinement(masks, frames, same_
         if not same_figure:
             target = masks.animated_mask(source, source_masks, target)
         expected = masks.generate(source, source_masks, target)[1]
-    animator = MaskMover(masks, CPU, same_figure=same_figure, smoothing=SMOOTHING)
+    animator = MaskAnimator(masks, CPU, same_figure=same_figure, smoothing=SMOOTHING)
     assert_close(predictions(animator, frames[0], frames[1:]), expected, atol=1e-5, rtol=0)
 
 
@@ -220,7 +220,7 @@ def test_every_clip_starts_anew(motion, frames):
     """Relative motion and the filter count from the first frame of each clip, not from an earlier
     one's.
     """
-    animator = MotionMover(motion, CPU, smoothing=SMOOTHING)
+    animator = MotionAnimator(motion, CPU, smoothing=SMOOTHING)
     first = predictions(animator, frames[0], frames[1:3])
     predictions(animator, frames[0], frames[4:])
     assert torch.equal(predictions(animator, frames[0], frames[1:3]), first)
@@ -228,23 +228,23 @@ def test_every_clip_starts_anew(motion, frames):
 
 def test_animators_by_name(model, motion, masks):
     settings = {"adapt_scale": True, "smoothing": SMOOTHING}
-    moved = build_mover(model, CPU, "motion", motion="absolute", **settings)
-    assert isinstance(moved, MotionMover)
+    moved = build_animator(model, CPU, "motion", motion="absolute", **settings)
+    assert isinstance(moved, MotionAnimator)
     assert (moved.branch, moved.motion, moved.adapt_scale) == (motion, "absolute", True)
     assert moved.smoothing == SMOOTHING
-    masked = build_mover(model, CPU, "masks", smoothing=SMOOTHING)
-    assert isinstance(masked, MaskMover)
+    masked = build_animator(model, CPU, "masks", smoothing=SMOOTHING)
+    assert isinstance(masked, MaskAnimator)
     assert (masked.branch, masked.same_figure, masked.smoothing) == (masks, False, SMOOTHING)
 
 
 def test_animators_of_a_reconstruction(model):
     """The driving frames are the source's own clip: nothing to transfer, nothing to refine."""
-    animators = reconstruction_movers(model, CPU)
+    animators = reconstruction_animators(model, CPU)
     assert list(animators) == ["motion", "masks"]
     motion, masks = animators.values()
-    assert isinstance(motion, MotionMover)
+    assert isinstance(motion, MotionAnimator)
     assert motion.motion == "absolute"
-    assert isinstance(masks, MaskMover)
+    assert isinstance(masks, MaskAnimator)
     assert masks.same_figure
     assert motion.smoothing is masks.smoothing is None
 
@@ -259,8 +259,8 @@ def test_animators_of_a_reconstruction(model):
 def test_missing_branch(missing, expected):
     model = Model(tiny_config(*(f"{name}=null" for name in (*missing, "discriminator"))))
     with pytest.raises(UserError, match=expected):
-        build_mover(model, CPU, missing[0])
-    assert missing[0] not in reconstruction_movers(model, CPU)
+        build_animator(model, CPU, missing[0])
+    assert missing[0] not in reconstruction_animators(model, CPU)
 
 
 def test_driving_frames_come_back_as_they_went_in(animator, frames):
@@ -301,8 +301,8 @@ def test_no_driving_frames_no_predictions(animator, frames):
 def test_out_of_memory_halves_the_batch(motion, masks, frames, kind, caplog):
     """It does so for good, says so once a halving, and no frame counts twice in the filter."""
     animator, network = {
-        "motion": (MotionMover(motion, CPU, smoothing=SMOOTHING), motion.dense_motion),
-        "masks": (MaskMover(masks, CPU, smoothing=SMOOTHING), masks.high_resolution),
+        "motion": (MotionAnimator(motion, CPU, smoothing=SMOOTHING), motion.dense_motion),
+        "masks": (MaskAnimator(masks, CPU, smoothing=SMOOTHING), masks.high_resolution),
     }[kind]
     driving = np.concatenate((frames[1:], frames[1:]))
     whole = predictions(animator, frames[0], driving, batch_size=10)
@@ -319,7 +319,7 @@ def test_out_of_memory_halves_the_batch(motion, masks, frames, kind, caplog):
 
 def test_out_of_memory_in_the_middle_of_a_clip(motion, frames):
     """The filter goes on from where the last batch that worked had left it."""
-    animator = MotionMover(motion, CPU, smoothing=SMOOTHING)
+    animator = MotionAnimator(motion, CPU, smoothing=SMOOTHING)
     whole = predictions(animator, frames[0], frames[1:])
     batches = animate(animator, frames[0], iter(frames[1:]), 3)
     found = [next(batches)[1]]

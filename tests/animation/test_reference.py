@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from animation.movers import MotionMover, animate, frames_to_tensor
+from animation.movers import MotionAnimator, animate, frames_to_tensor
 from animation.reference import is_far, keypoint_distance, nearest_frame
 from branches.motion import MotionBranch
 from model import Model
@@ -19,20 +19,20 @@ SQUARE = torch.tensor([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0], [0.0,
 
 
 def build(*overrides):
-    """A mover whose keypoints are not trivial."""
+    """A animator whose keypoints are not trivial."""
     config = tiny_config("data.image_size=[32, 48]", *overrides)
-    branch = Model(config).eval().branches["motion"]
+    branch = Model(config).eval().motion
     assert isinstance(branch, MotionBranch)
     detector = branch.keypoint_detector
     assert detector.jacobian is not None
     generator = torch.Generator().manual_seed(0)
     for conv, size in ((detector.jacobian, 0.02), (detector.kp, 1)):
         conv.weight.data += size * torch.randn(conv.weight.shape, generator=generator)
-    return MotionMover(branch, CPU, adapt_scale=True)
+    return MotionAnimator(branch, CPU, adapt_scale=True)
 
 
 @pytest.fixture(scope="module")
-def mover():
+def animator():
     return build()
 
 
@@ -43,8 +43,8 @@ def frames():
     return (images * 255).round().byte().movedim(1, -1).numpy().copy()
 
 
-def predictions(mover, source, driving, reference=None):
-    batches = animate(mover, source, iter(driving), 4, reference)
+def predictions(animator, source, driving, reference=None):
+    batches = animate(animator, source, iter(driving), 4, reference)
     return torch.cat([prediction for _, prediction in batches])
 
 
@@ -71,41 +71,41 @@ def test_without_a_hull_infinitely_far(points):
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 8])
-def test_nearest_frame(mover, frames, batch_size):
+def test_nearest_frame(animator, frames, batch_size):
     """The source itself, hidden among the driving frames, twice; the first of equals counts."""
     driving = [*frames[1:4], frames[0], *frames[4:], frames[0]]
-    found = nearest_frame(mover, frames[0], iter(driving), batch_size)
+    found = nearest_frame(animator, frames[0], iter(driving), batch_size)
     assert (found.index, found.num_frames) == (3, 8)
     assert found.distance == pytest.approx(0, abs=1e-4)
     with torch.no_grad():
-        keypoints = mover.branch.keypoint_detector(frames_to_tensor(frames[:2], CPU)).value
+        keypoints = animator.branch.keypoint_detector(frames_to_tensor(frames[:2], CPU)).value
     assert found.first_distance == pytest.approx(keypoint_distance(*keypoints), rel=1e-3)
     assert found.first_distance > 0.01
 
 
-def test_nearest_of_others(mover, frames):
+def test_nearest_of_others(animator, frames):
     with torch.no_grad():
-        points = mover.branch.keypoint_detector(frames_to_tensor(frames, CPU)).value
+        points = animator.branch.keypoint_detector(frames_to_tensor(frames, CPU)).value
     distances = [keypoint_distance(points[0], points[index]) for index in (5, 1, 3, 6, 2, 4)]
-    found = nearest_frame(mover, frames[0], frames[[5, 1, 3, 6, 2, 4]], 4)
+    found = nearest_frame(animator, frames[0], frames[[5, 1, 3, 6, 2, 4]], 4)
     assert found.index == int(np.argmin(distances)) != 0
     assert found.distance == pytest.approx(min(distances), rel=1e-3)
 
 
 def test_no_hull_anywhere_leaves_the_first(frames):
-    mover = build("motion.keypoint_detector.num_keypoints=2")
-    found = nearest_frame(mover, frames[0], iter(frames[1:]), 4)
+    animator = build("motion.keypoint_detector.num_keypoints=2")
+    found = nearest_frame(animator, frames[0], iter(frames[1:]), 4)
     assert (found.index, found.num_frames) == (0, 6)
     assert (found.distance, found.first_distance) == (math.inf, math.inf)
     assert is_far(found.first_distance)
 
 
-def test_no_frames(mover, frames):
+def test_no_frames(animator, frames):
     with pytest.raises(ValueError, match="no driving frames"):
-        nearest_frame(mover, frames[0], [], 4)
+        nearest_frame(animator, frames[0], [], 4)
 
 
-def test_clip_is_streamed(mover, frames):
+def test_clip_is_streamed(animator, frames):
     alive, most = [], 0
 
     def clip():
@@ -117,19 +117,19 @@ def test_clip_is_streamed(mover, frames):
             yield frame
             del frame
 
-    assert nearest_frame(mover, frames[0], clip(), 4).num_frames == 40
+    assert nearest_frame(animator, frames[0], clip(), 4).num_frames == 40
     assert most <= 2 * 4  # a batch, and the one before it
 
 
-def test_one_pass_gives_what_forward_and_backward_give(mover, frames):
+def test_one_pass_gives_what_forward_and_backward_give(animator, frames):
     """Forward from frame 3 to the end and backward from it to the start, put together."""
     source, driving = frames[0], frames[1:]
-    forward = predictions(mover, source, driving[3:])
-    backward = predictions(mover, source, driving[3::-1])
+    forward = predictions(animator, source, driving[3:])
+    backward = predictions(animator, source, driving[3::-1])
     together = torch.cat((backward.flip(0), forward[1:]))
-    one_pass = predictions(mover, source, driving, reference=driving[3])
+    one_pass = predictions(animator, source, driving, reference=driving[3])
     assert_close(one_pass, together, atol=1e-5, rtol=0)
-    assert (one_pass - predictions(mover, source, driving)).abs().max() > 1e-3
+    assert (one_pass - predictions(animator, source, driving)).abs().max() > 1e-3
 
 
 def test_far():

@@ -57,14 +57,14 @@ def test_expected_step_by_hand():
         "fomm": tiny_config("discriminator=null", "masks=null", "background=null"),
         "prioritycut": tiny_config("discriminator.cut.probability=0.25"),
     }
-    contestants = {row: build_contestant(config, CPU) for row, config in configs.items()}
+    variants = {row: build_contestant(config, CPU) for row, config in configs.items()}
     seconds = {
         ("fomm", "plain"): 2.0,
         ("prioritycut", "plain"): 4.0,
         ("prioritycut", "mixing"): 8.0,
     }
     memory = {"fomm": 2**20, "prioritycut": None}
-    rows = cost_rows(configs, contestants, seconds, memory)
+    rows = cost_rows(configs, variants, seconds, memory)
     assert [row["row"] for row in rows] == ["fomm", "prioritycut", "prioritycut every step"]
     assert [row["step_ms"] for row in rows] == [2000, 5000, 8000]
     assert [row["ratio"] for row in rows] == [1, 2.5, 4]
@@ -86,11 +86,12 @@ def test_memory_of_a_fresh_process():
 def test_kinds_of_steps(warm_up):
     """A mixing step has the consistency term, whatever the warm-up, and a plain one has not."""
     config = tiny_config(f"discriminator.cut.warm_up_epochs={warm_up}")
-    contestant = build_contestant(config, CPU)
-    assert list(contestant.kinds) == ["plain", "mixing"]
+    variant = build_contestant(config, CPU)
+    assert list(variant.kinds) == ["plain", "mixing"]
     batch = first_batch(config)
     found = {
-        kind: take_step(contestant.trainer, batch, coin) for kind, coin in contestant.kinds.items()
+        kind: take_step(variant.trainer, batch, host_random)
+        for kind, host_random in variant.kinds.items()
     }
     name = "discriminator_loss/consistency"
     assert [name in result.scalars for result in found.values()] == [False, True]

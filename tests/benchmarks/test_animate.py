@@ -66,7 +66,7 @@ def test_the_plain_loop_is_the_branch(levers):
     model = Model(config).eval()
     inputs = noise_inputs(config, batch=1)
     with torch.no_grad():
-        expected = model.branches["motion"](inputs).prediction
+        expected = model.motion(inputs).prediction
         found = plain_loop(model, inputs.source, inputs.source, levers)(inputs.driving)
     assert torch.allclose(found, expected, atol=1e-5)
 

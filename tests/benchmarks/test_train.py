@@ -45,10 +45,10 @@ def test_every_lever_keeps_the_losses_and_none_adds_arithmetic():
     config = tiny_config("discriminator.spectral_norm=false")
     batch, found = first_batch(config), {}
     for name, missing in ladder(config).items():
-        contestant = build_contestant(config, missing, CPU)
+        variant = build_contestant(config, missing, CPU)
         with FlopCounterMode(display=False) as counter:
-            scalars = contestant.step(batch)
-        found[name] = (scalars, contestant.step(batch), counter.get_total_flops())
+            scalars = variant.step(batch)
+        found[name] = (scalars, variant.step(batch), counter.get_total_flops())
     plain, again, most = found["plain"]
     for name, (scalars, second, flops) in found.items():
         for key in ("loss/total", "discriminator_loss/total", "gradient_norm"):

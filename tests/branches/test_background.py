@@ -19,8 +19,8 @@ def build(*overrides, batch=2):
     config = tiny_config(*overrides)
     model = Model(config).train()
     inputs = noise_inputs(config, batch)
-    inputs.outputs["masks"] = model.branches["masks"](inputs)
-    branch = model.branches["background"]
+    inputs = inputs.with_output("masks", model.masks(inputs))
+    branch = model.background
     assert isinstance(branch, BackgroundBranch)
     return branch, inputs
 
@@ -112,9 +112,9 @@ def test_background_without_a_figure_is_seen_whole():
 def test_in_training_the_driving_figure_comes_on_the_background_of_its_source():
     branch, inputs = build("background.losses.pixel=1")
     base_calls = seen_by(branch.bg_base)
-    before = inputs.moment.draws.generator.get_state()
+    before = inputs.context.random.generator.get_state()
     output = branch(inputs)
-    masks = inputs.outputs["masks"]
+    masks = inputs.outputs.masks
     seen_background_mask, seen_frame_mask, *_ = base_calls[0]
     assert torch.equal(seen_background_mask, masks.source_mask)
     assert torch.equal(seen_frame_mask, masks.driving_mask)
@@ -123,7 +123,7 @@ def test_in_training_the_driving_figure_comes_on_the_background_of_its_source():
     assert_close(output.swap.foreground, inputs.driving * inside)
     assert_close(output.swap.background, inputs.source * outside)
     assert output.target is inputs.driving
-    assert torch.equal(inputs.moment.draws.generator.get_state(), before)  # nothing is drawn
+    assert torch.equal(inputs.context.random.generator.get_state(), before)  # nothing is drawn
     terms = branch.loss_terms(inputs, output)
     assert list(terms) == ["base_perceptual", "base_pixel", "refine_perceptual", "refine_pixel"]
     assert_close(terms["base_pixel"].value, pixel_loss(output.swap.base, inputs.driving))
@@ -137,7 +137,7 @@ def test_foreign_background_has_no_mask_and_the_target_is_a_composite():
     assert not base_calls[0][0].any()
     others = inputs.source[[2, 0, 1]]
     assert torch.equal(output.swap.background, others)
-    alpha = resize(inputs.outputs["masks"].driving_mask, (32, 32)).detach()
+    alpha = resize(inputs.outputs.masks.driving_mask, (32, 32)).detach()
     target = alpha * inputs.driving + (1 - alpha) * others
     assert_close(output.target, target)
     terms = branch.loss_terms(inputs, output)
@@ -156,37 +156,37 @@ def test_some_backgrounds_are_foreign():
     assert 1 <= foreign.sum() <= 11
     rolled = inputs.source.roll(1, dims=0)
     assert torch.equal(output.swap.background[foreign], rolled[foreign])
-    outside = resize((inputs.outputs["masks"].source_mask <= 0.4).float(), (32, 32))
+    outside = resize((inputs.outputs.masks.source_mask <= 0.4).float(), (32, 32))
     assert_close(output.swap.background[~foreign], (inputs.source * outside)[~foreign])
     again = branch(inputs)  # drawn anew, from the generator
     assert not torch.equal(again.target, output.target)
-    inputs.moment.draws.generator.manual_seed(3)
+    inputs.context.random.generator.manual_seed(3)
     first = branch(inputs).target
-    inputs.moment.draws.generator.manual_seed(3)
+    inputs.context.random.generator.manual_seed(3)
     assert torch.equal(branch(inputs).target, first)
 
 
 @torch.no_grad()
 def test_evaluation_has_no_foreign_backgrounds():
     branch, inputs = build(FOREIGN)
-    before = inputs.moment.draws.generator.get_state()
+    before = inputs.context.random.generator.get_state()
     output = branch.eval()(inputs)
     assert output.target is inputs.driving
     assert not output.own_target
-    assert torch.equal(inputs.moment.draws.generator.get_state(), before)
+    assert torch.equal(inputs.context.random.generator.get_state(), before)
 
 
 @pytest.mark.parametrize("foreign", [0, 1])
 def test_branch_waits_for_its_start(foreign):
     branch, inputs = build(f"background.foreign_probability={foreign}")
-    before = inputs.moment.draws.generator.get_state()
+    before = inputs.context.random.generator.get_state()
     early = before_start(inputs, "background")
     output = branch(early)
     assert output.swap is None
     assert branch.loss_terms(early, output) == {}
     assert branch.pictures(early, output) == {}
     assert branch.statistics(output)["foreground_share"].isfinite()
-    assert torch.equal(inputs.moment.draws.generator.get_state(), before)
+    assert torch.equal(inputs.context.random.generator.get_state(), before)
     assert branch.loss_terms(inputs, branch(inputs))
 
 
@@ -214,7 +214,7 @@ def test_bf16_is_near_float32():
     branch, inputs = build("background.foreign_probability=0.5")
     found = []
     for enabled in (False, True):
-        inputs.moment.draws.generator.manual_seed(0)
+        inputs.context.random.generator.manual_seed(0)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
             output = branch(inputs)
             found.append((output, total(branch.loss_terms(inputs, output))))
@@ -245,9 +245,11 @@ def test_channels_last_equals_contiguous():
 
 def test_share_of_the_foreground():
     branch, inputs = build("background.threshold=0.3")
-    masks = inputs.outputs["masks"]
+    masks = inputs.outputs.masks
     driving_mask = torch.tensor([0.2, 0.3, 0.4, 0.9]).view(1, 1, 1, 4).expand(2, 1, 16, 4)
-    inputs.outputs["masks"] = masks._replace(driving_mask=driving_mask.repeat(1, 1, 1, 4))
+    inputs = inputs.with_output(
+        "masks", masks._replace(driving_mask=driving_mask.repeat(1, 1, 1, 4))
+    )
     statistics = branch.statistics(branch(inputs))
     assert {name: value.item() for name, value in statistics.items()} == {"foreground_share": 0.5}
 

@@ -34,7 +34,8 @@ REACHED = {
 def joint(*overrides):
     config = tiny_config(*PIXEL, *overrides)
     model, inputs = Model(config).train(), noise_inputs(config, batch=3)
-    return model, inputs, joint_terms(model, inputs)
+    terms, inputs = joint_terms(model, inputs)
+    return model, inputs, terms
 
 
 def gradients(value, tensors):
@@ -57,7 +58,7 @@ def test_every_term_reaches_its_networks_and_no_other(foreign):
 
 def test_low_resolution_reaches_the_masks_of_both_frames_and_nothing_else_does():
     _, inputs, terms = joint()
-    masks = inputs.outputs["masks"]
+    masks = inputs.outputs.masks
     logits = (masks.source_logits, masks.driving_logits)
     learning = {"masks/low_perceptual", "masks/low_pixel", "masks/prior"}
     for name, term in terms.items():
@@ -68,7 +69,7 @@ def test_low_resolution_reaches_the_masks_of_both_frames_and_nothing_else_does()
 
 def test_the_refinement_sees_detached_masks_and_target():
     _, inputs, terms = joint()
-    masks = inputs.outputs["masks"]
+    masks = inputs.outputs.masks
     assert not masks.perturbed_mask.requires_grad
     (refined,) = gradients(terms["masks/refinement"].weighted, (masks.refined_mask,))
     assert refined.any()
@@ -78,7 +79,7 @@ def test_the_refinement_sees_detached_masks_and_target():
 
 def test_the_predictions_of_one_network_do_not_depend_on_the_next():
     _, inputs, terms = joint()
-    masks, swap = inputs.outputs["masks"], inputs.outputs["background"].swap
+    masks, swap = inputs.outputs.masks, inputs.outputs.background.swap
     assert gradients(terms["masks/high_perceptual"].weighted, (masks.low_resolution,)) == (None,)
     assert gradients(terms["background/refine_perceptual"].weighted, (swap.base,)) == (None,)
 
@@ -103,7 +104,7 @@ def test_every_parameter_receives_a_gradient(overrides):
 
 def test_no_gradient_reaches_the_vgg_or_the_target():
     _, inputs, terms = joint("background.foreign_probability=1")
-    assert not inputs.outputs["background"].target.requires_grad
+    assert not inputs.outputs.background.target.requires_grad
     assert not any(m.requires_grad for level in inputs.target_features for m in level.values())
     total(terms).backward()
     assert all(p.grad is None for p in inputs.perceptual.parameters())

@@ -4,10 +4,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from branches.branch import Moment, StepInputs
+from branches.branch import StepContext, StepInputs
 from metrics.masks import mask_iou
 from model import Model
-from modules.draws import Draws
+from modules.draws import BatchRandom
 from modules.geometry import resize
 from optimization import Optimizer
 from tests.factories import tiny_config, tiny_perceptual
@@ -47,7 +47,7 @@ class Masks:
         )
         self.model, self.perceptual = Model(self.config).train(), tiny_perceptual(self.config)
         self.optimizer = Optimizer(self.model, None, self.config, torch.device("cpu"))
-        self.branch = self.model.branches["masks"]
+        self.branch = self.model.masks
         self.generator = torch.Generator().manual_seed(0)
 
     def start_with(self, logit):
@@ -67,8 +67,8 @@ class Masks:
     def train(self, num_steps):
         for _ in range(num_steps):
             source, driving = moving_squares(8, self.generator)[0].unbind(1)
-            moment = Moment(0, Draws(self.generator), coin=0)
-            inputs = StepInputs(source, driving, driving, self.perceptual, [], moment, {})
+            context = StepContext(0, BatchRandom(self.generator), host_random=0)
+            inputs = StepInputs(source, driving, driving, self.perceptual, [], context)
             self.update(total(self.branch.loss_terms(inputs, self.branch(inputs))))
         return self
 

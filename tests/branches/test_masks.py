@@ -16,7 +16,7 @@ PIXEL = "masks.losses.pixel=1"
 
 def build(*overrides):
     config = tiny_config(*overrides)
-    branch = Model(config).branches["masks"]
+    branch = Model(config).masks
     assert isinstance(branch, MaskBranch)
     return branch.train(), noise_inputs(config)
 
@@ -54,7 +54,7 @@ def test_the_driving_mask_sees_other_colours_than_the_target():
     assert_close(terms["low_pixel"].value, pixel_loss(output.low_resolution, inputs.driving))
     assert_close(terms["high_pixel"].value, pixel_loss(output.high_resolution, inputs.driving))
     # The driving frame itself is a target and nothing else.
-    inputs.moment.draws.generator.manual_seed(0)
+    inputs.context.random.generator.manual_seed(0)
     other = branch(inputs._replace(driving=torch.zeros_like(inputs.driving)))
     assert torch.equal(other.low_resolution, output.low_resolution)
     assert torch.equal(other.high_resolution, output.high_resolution)
@@ -88,7 +88,7 @@ def test_perturbation_is_drawn_from_the_generator_anew_in_each_step():
     first, second = branch(inputs), branch(inputs)
     assert torch.equal(first.driving_mask, second.driving_mask)
     assert not torch.equal(first.perturbed_mask, second.perturbed_mask)
-    inputs.moment.draws.generator.manual_seed(0)
+    inputs.context.random.generator.manual_seed(0)
     torch.manual_seed(1)  # the global stream plays no part
     assert torch.equal(branch(inputs).perturbed_mask, first.perturbed_mask)
     assert not torch.equal(first.perturbed_mask[0], first.perturbed_mask[1])
@@ -96,10 +96,10 @@ def test_perturbation_is_drawn_from_the_generator_anew_in_each_step():
 
 def test_refinement_waits_for_its_start():
     branch, inputs = build()
-    before = inputs.moment.draws.generator.get_state()
+    before = inputs.context.random.generator.get_state()
     output = branch(before_start(inputs, "masks.refinement"))
     assert output.perturbed_mask is output.refined_mask is None
-    assert torch.equal(inputs.moment.draws.generator.get_state(), before)
+    assert torch.equal(inputs.context.random.generator.get_state(), before)
     assert "refinement" not in branch.loss_terms(inputs, output)
     assert {"perturbed", "refined"}.isdisjoint(branch.pictures(inputs, output))
     output = branch(inputs)
@@ -185,7 +185,7 @@ def test_bf16_is_near_float32():
     branch, inputs = build()
     found = []
     for enabled in (False, True):
-        inputs.moment.draws.generator.manual_seed(0)
+        inputs.context.random.generator.manual_seed(0)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
             output = branch(inputs)
             found.append((output, total(branch.loss_terms(inputs, output))))
@@ -212,7 +212,7 @@ def test_channels_last_equals_contiguous():
         name: getattr(inputs, name).contiguous(memory_format=layout)
         for name in ("source", "driving", "recolored_driving")
     }
-    inputs.moment.draws.generator.manual_seed(0)
+    inputs.context.random.generator.manual_seed(0)
     output = branch(inputs._replace(**frames))
     for name in ("driving_mask", "refined_mask", "low_resolution", "high_resolution"):
         assert_close(getattr(output, name), getattr(expected, name), atol=1e-4, rtol=0)

@@ -11,7 +11,7 @@ from tests.factories import noise_inputs, tiny_config
 
 def build(*overrides):
     config = tiny_config(*overrides, "discriminator=null")
-    branch = Model(config).branches["motion"]
+    branch = Model(config).motion
     assert isinstance(branch, MotionBranch)
     return branch.train(), noise_inputs(config)
 
@@ -73,7 +73,7 @@ def test_random_transform_follows_from_the_generator():
     output = branch.eval()(inputs)
     losses = []
     for seed in (1, 1, 2):
-        inputs.moment.draws.generator.manual_seed(seed)
+        inputs.context.random.generator.manual_seed(seed)
         losses.append(branch.loss_terms(inputs, output)["equivariance_value"].value.item())
     assert losses[0] == losses[1] != losses[2]
 
@@ -82,7 +82,7 @@ def test_bf16_losses_are_near_float32():
     branch, inputs = build()
     losses = []
     for enabled in (False, True):
-        inputs.moment.draws.generator.manual_seed(0)
+        inputs.context.random.generator.manual_seed(0)
         with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
             losses.append(total_loss(branch, inputs))
     assert losses[1].dtype == torch.float32

@@ -76,6 +76,24 @@ def test_end_of_a_clip(end, shown):
     assert values(counted(5, 50, 25, end), 9) == shown
 
 
+@pytest.mark.parametrize("rate", [1000, Fraction(90000, 7)])
+def test_a_clip_much_shorter_than_a_driving_frame(rate):
+    """It is not read a thousand times for each."""
+
+    class Watched:
+        num_passes = 0
+
+        def __iter__(self):
+            self.num_passes += 1
+            return iter([np.full((2, 2, 3), number, np.uint8) for number in range(3)])
+
+    frames, clock = Watched(), Clock(Fraction(rate))
+    background = BackgroundFrames(frames, clock, (2, 2), "crop", Clock(Fraction(7)), "loop")
+    expected = [int(Fraction(step, 7) * rate) % 3 for step in range(50)]
+    assert values(background, 50) == expected
+    assert frames.num_passes < 60
+
+
 def test_hold_keeps_the_last_frame_even_if_its_time_fell_between():
     assert values(counted(6, 50, 25, "hold"), 5) == [0, 2, 4, 5, 5]
 

@@ -282,3 +282,29 @@ def test_what_is_odd_is_told_once_for_all_clips(tmp_path, monkeypatch):
     with loaded_batches(pairs, BatchSchedule(len(pairs), 3, seed=0), 2, False) as batches:
         assert len([*islice(batches, 8)]) == 8
     assert not (tmp_path / "log").exists()
+
+
+@pytest.mark.parametrize("rate", ["Infinity", "1e999", "NaN", '"1/0"', "-1", "null"])
+def test_an_odd_frame_rate_is_none(tmp_path, rate):
+    """JSON knows numbers that no fraction can be."""
+    folder = write_frame_folder(tmp_path / "train" / "a", 3)
+    (folder / "frame_rate.json").write_text(f'{{"frames_per_second": {rate}}}')
+    clips = ClipFolder(tmp_path, "train", (48, 64))
+    assert inspect_clips(clips).num_frames == 3
+    assert clips.frame_rate(0) == 25
+
+
+def test_a_clip_that_fails_in_an_unknown_way_ends_no_inspection(root, monkeypatch):
+    def fail_with(error):
+        def fail(*_):
+            raise error
+
+        monkeypatch.setattr(video, "FolderReader", fail)
+
+    fail_with(OverflowError("cannot convert float infinity to integer"))
+    report = inspect_clips(ClipFolder(root, "train", (32, 32)))
+    (reason,) = report.unreadable.values()
+    assert reason.endswith(": OverflowError: cannot convert float infinity to integer")
+    fail_with(MemoryError())
+    with pytest.raises(MemoryError):
+        inspect_clips(ClipFolder(root, "train", (32, 32)))

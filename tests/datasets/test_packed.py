@@ -315,6 +315,20 @@ def test_interrupted_before_the_first_clip(tmp_path):
     assert PackedClips(tmp_path, SIZE).num_frames(0) == 2
 
 
+@pytest.mark.parametrize("name", [CLIPS, FRAMES, "00000.tar"])
+def test_files_that_no_writer_wrote_are_not_emptied(tmp_path, name):
+    folder = tmp_path / "train"
+    folder.mkdir()
+    (folder / name).write_text("mine")
+    with (
+        PackWriter(folder, SIZE) as writer,
+        pytest.raises(UserError, match=f"holds {name}, which no earlier run wrote; move it away"),
+    ):
+        add(writer, "a", 2)
+    assert (folder / name).read_text() == "mine"
+    assert not (folder / PACK).exists()
+
+
 def test_a_disk_that_fails_at_the_end(tmp_path):
     writer = PackWriter(tmp_path / "train", SIZE)
     add(writer, "a", 2)

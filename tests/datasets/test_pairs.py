@@ -12,7 +12,7 @@ from datasets.pairs import (
     BatchSchedule,
     FailureBudget,
     FramePairs,
-    Place,
+    SampleIndex,
     UnreadableClip,
     collate,
 )
@@ -37,7 +37,7 @@ def same(a, b):
 
 
 def test_sample_is_two_frames_of_one_clip():
-    sample = make_pairs(time_flip=0.0, horizontal_flip=0.0)[Place(0, 3)]
+    sample = make_pairs(time_flip=0.0, horizontal_flip=0.0)[SampleIndex(0, 3)]
     assert sample.frames.shape == (2, 3, 16, 16)
     assert sample.frames.dtype == torch.uint8
     (source_clip, first), (driving_clip, second) = origin(sample.frames)
@@ -58,30 +58,35 @@ def test_samples_follow_from_seed_and_place_alone(num_workers):
 
 def test_another_epoch_sample_or_seed_differs():
     pairs = make_pairs(repeats=2)
-    here = pairs[Place(0, 1)]
-    assert same(here, pairs[Place(0, 1)])
-    assert not same(here, pairs[Place(1, 1)])
-    assert not same(here, pairs[Place(0, 7)])  # the same clip in its second pass
-    assert not same(here, make_pairs(repeats=2, seed=1)[Place(0, 1)])
+    here = pairs[SampleIndex(0, 1)]
+    assert same(here, pairs[SampleIndex(0, 1)])
+    assert not same(here, pairs[SampleIndex(1, 1)])
+    assert not same(here, pairs[SampleIndex(0, 7)])  # the same clip in its second pass
+    assert not same(here, make_pairs(repeats=2, seed=1)[SampleIndex(0, 1)])
 
 
 def test_time_flip_reverses_the_sorted_order():
     forward = make_pairs(time_flip=0.0, horizontal_flip=0.0)
     backward = make_pairs(time_flip=1.0, horizontal_flip=1.0)  # never both
     for index in range(6):
-        plain, flipped = forward[Place(0, index)].frames, backward[Place(0, index)].frames
+        plain, flipped = (
+            forward[SampleIndex(0, index)].frames,
+            backward[SampleIndex(0, index)].frames,
+        )
         assert torch.equal(flipped, plain.flip(0))
 
 
 def test_horizontal_flip_mirrors_both_frames():
-    plain = make_pairs(time_flip=0.0, horizontal_flip=0.0)[Place(0, 2)].frames
-    mirrored = make_pairs(time_flip=0.0, horizontal_flip=1.0)[Place(0, 2)].frames
+    plain = make_pairs(time_flip=0.0, horizontal_flip=0.0)[SampleIndex(0, 2)].frames
+    mirrored = make_pairs(time_flip=0.0, horizontal_flip=1.0)[SampleIndex(0, 2)].frames
     assert torch.equal(mirrored, plain.flip(-1))
 
 
 def test_frames_are_drawn_with_replacement_from_the_whole_clip():
     pairs = make_pairs(["a#1.mp4"], repeats=200, num_frames=4, time_flip=0.0, horizontal_flip=0.0)
-    drawn = {tuple(number for _, number in origin(pairs[Place(0, i)].frames)) for i in range(200)}
+    drawn = {
+        tuple(number for _, number in origin(pairs[SampleIndex(0, i)].frames)) for i in range(200)
+    }
     assert drawn == {(a, b) for a in range(4) for b in range(a, 4)}
 
 
@@ -91,14 +96,14 @@ def test_repeats_and_identities_make_the_epoch():
         ["a#1.mp4", "a#2.mp4", "b#1.mp4"], repeats=40, time_flip=0, horizontal_flip=0
     )
     assert len(by_id) == 80
-    clips = [origin(by_id[Place(0, index)].frames)[0][0] for index in range(80)]
+    clips = [origin(by_id[SampleIndex(0, index)].frames)[0][0] for index in range(80)]
     assert set(clips[0::2]) == {0, 1}  # either clip of a
     assert set(clips[1::2]) == {2}
 
 
 def test_color_jitter_stays_in_its_range_and_neutral_is_neutral():
     pairs = make_pairs(repeats=50, brightness=0.1, contrast=0.0, saturation=3.0, hue=0.2)
-    samples = [pairs[Place(0, index)] for index in range(300)]
+    samples = [pairs[SampleIndex(0, index)] for index in range(300)]
     factors = torch.cat([sample.color_factors for sample in samples])
     brightness, contrast, saturation, hue = factors.unbind(1)
     assert 0.9 <= brightness.min() < 0.91
@@ -116,7 +121,7 @@ def test_color_jitter_stays_in_its_range_and_neutral_is_neutral():
 
 def test_two_jitters_a_sample_drawn_apart():
     pairs = make_pairs(repeats=50)
-    samples = [pairs[Place(0, index)] for index in range(300)]
+    samples = [pairs[SampleIndex(0, index)] for index in range(300)]
     batch = collate(samples)
     assert batch.color_factors.shape == batch.color_order.shape == (300, 2, 4)
     assert batch.color_factors.dtype == torch.float32
@@ -133,7 +138,7 @@ def test_strength_of_the_jitter_changes_no_other_draw():
     """Runs with and without it see the same frames."""
     weak, strong = make_pairs(brightness=0.0, hue=0.0), make_pairs(brightness=0.3, hue=0.3)
     for index in range(6):
-        a, b = weak[Place(0, index)], strong[Place(0, index)]
+        a, b = weak[SampleIndex(0, index)], strong[SampleIndex(0, index)]
         assert torch.equal(a.frames, b.frames)
         assert torch.equal(a.color_order, b.color_order)
         assert torch.equal(a.color_factors[:, 1:3], b.color_factors[:, 1:3])
@@ -141,7 +146,7 @@ def test_strength_of_the_jitter_changes_no_other_draw():
 
 def test_resize_keeps_its_range_and_the_crop_lies_within():
     pairs = make_pairs(repeats=100, resize=[0.5, 2.0])
-    placements = torch.stack([pairs[Place(0, index)].placement for index in range(600)])
+    placements = torch.stack([pairs[SampleIndex(0, index)].placement for index in range(600)])
     height, width, *starts = placements.unbind(1)
     assert torch.equal(height, width)  # one ratio for both sides of a square
     assert set(height.tolist()) == set(range(8, 32))  # int(16 * ratio)
@@ -158,12 +163,12 @@ def test_resize_keeps_its_range_and_the_crop_lies_within():
 def test_resize_is_off_by_default_and_changes_no_other_draw():
     plain, resized = make_pairs(), make_pairs(resize=[0.9, 1.1])
     for index in range(6):
-        a, b = plain[Place(0, index)], resized[Place(0, index)]
+        a, b = plain[SampleIndex(0, index)], resized[SampleIndex(0, index)]
         assert same(a, b)
         assert a.placement is None
         assert b.placement is not None
-    assert collate([plain[Place(0, 0)]]).placement is None
-    batch = collate([resized[Place(0, index)] for index in range(4)])
+    assert collate([plain[SampleIndex(0, 0)]]).placement is None
+    batch = collate([resized[SampleIndex(0, index)] for index in range(4)])
     parts = batch.split(2)
     assert torch.equal(torch.cat([part.placement for part in parts]), batch.placement)
     assert torch.equal(batch.to(torch.device("cpu")).placement, batch.placement)
@@ -171,21 +176,21 @@ def test_resize_is_off_by_default_and_changes_no_other_draw():
 
 def test_unreadable_clip_is_replaced_and_reported():
     pairs = make_pairs(broken=[NAMES[1]])
-    sample = pairs[Place(0, 1)]
+    sample = pairs[SampleIndex(0, 1)]
     assert (
-        origin(make_pairs(broken=[NAMES[1]], time_flip=0, horizontal_flip=0)[Place(0, 1)].frames)[
-            0
-        ][0]
+        origin(
+            make_pairs(broken=[NAMES[1]], time_flip=0, horizontal_flip=0)[SampleIndex(0, 1)].frames
+        )[0][0]
         != 1
     )
     assert sample.unreadable[0] == UnreadableClip(NAMES[1], f"{NAMES[1]}: broken")
-    batch = collate([pairs[Place(0, index)] for index in range(3)])
+    batch = collate([pairs[SampleIndex(0, index)] for index in range(3)])
     assert {clip.name for clip in batch.unreadable} == {NAMES[1]}
 
 
 def test_nothing_readable_is_an_error():
     with pytest.raises(VideoError, match="broken"):
-        make_pairs(broken=NAMES)[Place(0, 0)]
+        make_pairs(broken=NAMES)[SampleIndex(0, 0)]
 
 
 def take(schedule, count):
@@ -230,7 +235,7 @@ def test_processes_share_every_batch_without_duplicates(num_parts):
 
 def test_split_batch_keeps_every_sample():
     pairs = make_pairs()
-    batch = collate([pairs[Place(0, index)] for index in range(6)])
+    batch = collate([pairs[SampleIndex(0, index)] for index in range(6)])
     assert batch.split(None) == [batch]
     parts = batch.split(2)
     assert [len(part.frames) for part in parts] == [2, 2, 2]

@@ -4,6 +4,7 @@ import av
 import numpy as np
 import pytest
 
+from datasets import sound
 from datasets.excerpt import Excerpt
 from datasets.sound import Sound, open_sound
 from datasets.video import open_clip
@@ -265,6 +266,39 @@ def test_a_pause_in_the_recording_stays_one(tmp_path, name, suffix):
     paused = remux(source, tmp_path / name, lambda time: 0 if 0.6 < time < 1 else 1)
     clicks = click_times(copy(paused, tmp_path / f"out{suffix}"))
     assert clicks == pytest.approx([0.48, 1.12, 1.56], abs=0.03)
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".webm"])
+def test_a_pause_of_seconds_stays_one(tmp_path, suffix):
+    source = write_sound_clip(tmp_path / "whole.mkv", [12, 120], num_frames=150)
+    paused = remux(source, tmp_path / "a.mkv", lambda time: 0 if 0.8 < time < 4.5 else 1)
+    clicks = click_times(copy(paused, tmp_path / f"out{suffix}"))
+    assert clicks == pytest.approx([0.48, 4.8], abs=0.03)
+
+
+def test_a_long_pause_is_made_second_by_second(tmp_path):
+    """All at once, one of 20,000 seconds took 3 GB."""
+    path = tmp_path / "a.mkv"
+    with av.open(str(path), "w") as container:
+        track = container.add_stream("pcm_s16le", 48000)
+        track.layout = "mono"
+        for second in (3, 200):
+            frame = av.AudioFrame.from_ndarray(np.ones((1, 4800), np.int16), "s16", "mono")
+            frame.sample_rate, frame.time_base = 48000, Fraction(1, 48000)
+            frame.pts = second * 48000
+            container.mux(track.encode(frame))
+        container.mux(track.encode())
+    with av.open(str(path)) as container:
+        stream = container.streams.audio[0]
+        packets = sound._packets(container, stream, Fraction(0))
+        end, num_loud = 0, 0
+        for frame in sound._decoded(packets, stream.codec_context, Fraction(0)):
+            assert frame.samples <= 48000
+            assert 0 <= frame.pts - end < 2 * 48000
+            end = frame.pts + frame.samples
+            num_loud += bool(frame.to_ndarray().any())
+    assert end == 200 * 48000 + 4800
+    assert num_loud == 2
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".webm"])

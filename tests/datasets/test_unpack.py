@@ -97,6 +97,28 @@ def test_list_of_an_unfinished_pack(packed, capsys):
     assert "packing ended early, after 2 clips" in error_line(capsys, PROG)
 
 
+@pytest.mark.parametrize("rate", ["1/1" + "0" * 400, "1" + "0" * 400])
+def test_a_frame_rate_that_nothing_has_is_damage(packed, capsys, rate):
+    table = packed / "clips.jsonl"
+    clips = [json.loads(line) for line in table.read_text().splitlines()]
+    clips[0]["frame_rate"] = rate
+    table.write_text("".join(json.dumps(clip) + "\n" for clip in clips))
+    assert run(packed) == 2
+    line = error_line(capsys, PROG)
+    assert f"{table}: damaged; line 1: frame_rate of id1#a" in line
+
+
+@pytest.mark.parametrize("rate", ["Infinity", "1e999", "NaN"])
+def test_a_frame_rate_that_is_no_number_is_damage(packed, capsys, rate):
+    table = packed / "clips.jsonl"
+    lines = table.read_text().splitlines()
+    first = json.loads(lines[0]) | {"frame_rate": "RATE"}
+    lines[0] = json.dumps(first).replace('"RATE"', rate)
+    table.write_text("".join(f"{line}\n" for line in lines))
+    assert run(packed) == 2
+    assert f"{table}: damaged" in error_line(capsys, PROG)
+
+
 def test_a_reader_that_has_seen_enough(packed):
     """`| head` closes the pipe."""
     reader, writer = os.pipe()

@@ -110,9 +110,9 @@ def test_an_earlier_result_is_replaced(tmp_path, name):
     assert names(tmp_path) == [name]
 
 
-@pytest.mark.parametrize("name", ["a.mp4", "folder"])
-def test_a_link_in_its_place_is_replaced(tmp_path, name):
+def test_a_link_in_its_place_is_replaced(tmp_path):
     """What it leads to stays as it is."""
+    name = "a.mp4"
     (tmp_path / "other").mkdir()
     (tmp_path / "here").mkdir()
     other = write(tmp_path / "other" / name, 9)
@@ -163,6 +163,61 @@ def test_an_earlier_result_with_other_things_is_left_alone(tmp_path):
     with pytest.raises(UserError, match=r"holds thesis\.tex"):
         VideoWriter(folder, Fraction(25))
     assert names(folder) == ["00000.png", "00001.png", "frame_rate.json", "thesis.tex"]
+
+
+@pytest.mark.parametrize("has_earlier", [False, True])
+def test_what_somebody_adds_meanwhile_stays(tmp_path, has_earlier):
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    if has_earlier:
+        write(folder, 9)
+    with VideoWriter(folder, Fraction(25)) as writer:
+        writer.write(numbered_frame(40))
+        (folder / "thesis.tex").write_text("mine")
+        (folder / "notes").mkdir()
+        (folder / "notes" / "00000.png").write_text("mine")
+    assert names(tmp_path) == ["folder"]
+    assert names(folder) == ["00000.png", "frame_rate.json", "notes", "thesis.tex"]
+    assert (folder / "thesis.tex").read_text() == "mine"
+    assert (folder / "notes" / "00000.png").read_text() == "mine"
+    assert frame_numbers([np.asarray(Image.open(folder / "00000.png"))]) == [40]
+
+
+def test_a_folder_that_is_a_link_is_filled_where_it_lies(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "folder").symlink_to(tmp_path / "disk")
+    for count in (5, 3):
+        write(tmp_path / "folder", count)
+    assert (tmp_path / "folder").is_symlink()
+    assert names(tmp_path / "disk") == ["00000.png", "00001.png", "00002.png", "frame_rate.json"]
+    assert names(tmp_path) == ["disk", "folder"]
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "folder"])
+def test_what_a_process_of_the_same_id_left_is_not_in_the_way(tmp_path, name):
+    """As of process 1 of a container, which was killed."""
+    path = tmp_path / name
+    left = tmp_path / f".{path.stem}.{os.getpid()}.tmp{path.suffix}"
+    left.mkdir()
+    assert open_clip(write(path, 3)).num_frames == 3
+    assert left.exists()  # in a folder that is not ours
+
+
+@pytest.mark.parametrize("rate", [Fraction("29.970029970029970029"), 25 + Fraction(1, 10**400)])
+def test_a_frame_rate_of_many_digits(tmp_path, rate):
+    """More than FFmpeg can hold: the nearest that it can."""
+    reader = open_clip(write(tmp_path / "a.mp4", 3, rate=rate))
+    assert reader.frame_rate == pytest.approx(rate, abs=1e-4)
+    reader = open_clip(write(tmp_path / "folder", 3, rate=rate))
+    assert reader.frame_rate == pytest.approx(rate, abs=1e-9)
+
+
+@pytest.mark.parametrize("rate", [Fraction(10**400), Fraction(1, 10**400), Fraction(2**31)])
+@pytest.mark.parametrize("name", ["a.mp4", "a.webm"])
+def test_a_frame_rate_that_no_video_can_have(tmp_path, rate, name):
+    with pytest.raises(UserError, match=f"{name}: no video file can have the frame rate of its f"):
+        VideoWriter(tmp_path / name, rate)
+    assert names(tmp_path) == []
 
 
 def test_an_empty_folder_is_used(tmp_path):

@@ -6,7 +6,7 @@ import torch
 
 from datasets.puppets import Puppets
 from evaluation.measures import (
-    Beginning,
+    ClipContext,
     Detected,
     Figure,
     Measure,
@@ -29,7 +29,7 @@ def flat(*values):
 
 def measured(measure: Measure, source, prediction, target, sizes=(99,)):
     """The metrics of a clip that comes in parts of `sizes`."""
-    score = measure.start(Beginning(CLIPS, 0, range(len(target)), source))
+    score = measure.start(ClipContext(CLIPS, 0, range(len(target)), source))
     parts = [
         score(*pair)
         for pair in zip(prediction.split(sizes[0]), target.split(sizes[0]), strict=True)
@@ -58,7 +58,7 @@ def test_figure_in_parts():
     """Each part is measured where the figure is in its own frames."""
     puppets = Puppets("test", num_clips=1, num_frames=5, image_size=(32, 32), seed=0)
     frames = torch.from_numpy(puppets.read(0, range(5))).movedim(-1, 1) / 255
-    start = Beginning(puppets, 0, range(5), frames[:1])
+    start = ClipContext(puppets, 0, range(5), frames[:1])
     whole, parts = Figure().start(start), Figure().start(start)
     prediction = torch.rand(frames.shape)
     expected = whole(prediction, frames)["figure_l1"]

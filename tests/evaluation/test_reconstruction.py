@@ -82,7 +82,7 @@ class TestEvaluateMasks:
     @pytest.fixture
     def branch(self):
         """Masks that are 1 wherever the last convolution reaches: 16 x 16 with a border of 3."""
-        branch = Model(tiny_config()).branches["masks"].eval()
+        branch = Model(tiny_config()).masks.eval()
         assert isinstance(branch, MaskBranch)
         with torch.no_grad():
             branch.mask_generator.ref.weight.zero_()

@@ -24,7 +24,7 @@ def model():
 @torch.no_grad()
 def test_what_the_background_does_not_move_is_salient(model, bias, expected):
     """A dense motion that is sure of the background everywhere, and one that is sure of none."""
-    branch = model.branches["motion"]
+    branch = model.motion
     assert isinstance(branch, MotionBranch)
     branch.dense_motion.mask.bias[0] = bias
     region = MotionRegions(branch, "here").start("clip", FRAMES[:1])(FRAMES)
@@ -35,7 +35,7 @@ def test_what_the_background_does_not_move_is_salient(model, bias, expected):
 @torch.no_grad()
 def test_the_masks_foreground_is_salient(model):
     """Masks that are 1 wherever the last convolution reaches: not in their border."""
-    branch = model.branches["masks"]
+    branch = model.masks
     assert isinstance(branch, MaskBranch)
     branch.mask_generator.ref.weight.zero_()
     branch.mask_generator.ref.bias.fill_(10.0)

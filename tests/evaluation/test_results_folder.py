@@ -1,5 +1,6 @@
 """A folder of results: a second run replaces the first as a whole, and touches nothing else."""
 
+import errno
 import json
 import os
 import subprocess
@@ -12,11 +13,12 @@ from errors import UserError
 from evaluation import results_folder
 from evaluation.report import MeasuredClip, write_report
 from evaluation.results_folder import clip_path, replacing_results
+from file_lock import locked
 from tests.runs import REPOSITORY
 
 
-def run(output, names, content="x", *, saves_frames=False, fails=False, obstacle=None):
-    """Write results as an evaluation does; `obstacle` is a file that appears meanwhile."""
+def run(output, names, content="x", *, saves_frames=False, fails=False, meanwhile=None):
+    """Write results as an evaluation does; `meanwhile` is a file that somebody adds."""
     with replacing_results(output, names, saves_frames=saves_frames) as folder:
         for name in names:
             write(folder / clip_path(name), content)
@@ -28,8 +30,8 @@ def run(output, names, content="x", *, saves_frames=False, fails=False, obstacle
         clips = [MeasuredClip(name, 1, {}) for name in names]
         write_report(folder, {"content": content, "saved_frames": saves_frames}, {}, clips)
         write(folder / "index.html", content)
-        if obstacle is not None:
-            write(obstacle, "mine")
+        if meanwhile is not None:
+            write(meanwhile, "mine")
 
 
 def write(path, content):
@@ -83,26 +85,44 @@ def test_a_first_run_that_fails_leaves_nothing(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def unfinished_of(process, output):
-    """A file in the unfinished folder of a run of that process id."""
-    path = output / f".unfinished-{process}-abc" / "results" / "clips" / "old.mp4"
+def unfinished_of(name, output):
+    """A file in the unfinished folder of a run."""
+    path = output / f".unfinished-{name}" / "results" / "clips" / "old.mp4"
     write(path, "old")
     return path
 
 
 def test_what_a_killed_run_left_goes(tmp_path):
-    ended = subprocess.Popen([sys.executable, "-c", ""])
-    ended.wait()
-    left = unfinished_of(ended.pid, tmp_path)
+    """Whatever its process id was: one of this process, as in a container, or of an earlier
+    version.
+    """
+    left = [unfinished_of(name, tmp_path) for name in ("0123456789abcdef", f"{os.getpid()}-abc")]
+    (tmp_path / ".unfinished-0123456789abcdef.lock").touch()
+    (tmp_path / ".unfinished-before-its-folder.lock").touch()
     run(tmp_path, ["a"])
-    assert not left.exists()
+    assert not [path for path in left if path.exists()]
     assert not list(tmp_path.glob(".unfinished*"))
 
 
 def test_what_another_run_is_writing_stays(tmp_path):
-    busy = unfinished_of(os.getppid(), tmp_path)
+    """Of a process that cannot be seen from here, too, as one in another container."""
+    busy = unfinished_of("abc", tmp_path)
+    with locked(tmp_path / ".unfinished-abc.lock"):
+        run(tmp_path, ["a"])
+        assert busy.read_text() == "old"
     run(tmp_path, ["a"])
-    assert busy.read_text() == "old"
+    assert not busy.exists()
+
+
+@pytest.mark.parametrize("name", ["index.html", "clips/b.mp4", "frames/driving/b/mine.txt"])
+def test_a_file_that_comes_meanwhile_is_not_replaced(tmp_path, name):
+    """Nor is what took so long to make: both are there."""
+    with pytest.raises(UserError, match=r"which came while this run was at work; its results are"):
+        run(tmp_path, ["b"], "2", saves_frames=True, meanwhile=tmp_path / name)
+    found = contents(tmp_path)
+    assert found.pop(name) == "mine"
+    assert all(path.startswith(".unfinished-") for path in found)
+    assert sum(path.endswith("results/clips/b.mp4") for path in found) == 1
 
 
 def test_two_runs_at_once(tmp_path):
@@ -121,16 +141,33 @@ def test_two_runs_at_once(tmp_path):
     assert found.keys() == {"metrics.json", "metrics.csv", "frames.csv", "clips/a.mp4"}
 
 
+@pytest.fixture
+def refuse(monkeypatch):
+    """Let the system refuse to replace one file."""
+    replace = os.replace
+
+    def refuse(refused):
+        def replace_others(source, target):
+            if target == refused:
+                raise OSError(errno.EIO, "Input/output error")
+            replace(source, target)
+
+        monkeypatch.setattr(os, "replace", replace_others)
+
+    return refuse
+
+
 @pytest.mark.parametrize("has_earlier", [True, False])
-def test_interrupted_in_the_exchange(tmp_path, has_earlier):
-    """A folder in the way of c stops it: nothing that was not replaced is gone, and the next run
-    clears up, for which it must know the clips of both.
+def test_interrupted_in_the_exchange(tmp_path, refuse, monkeypatch, has_earlier):
+    """At c: nothing that was not replaced is gone, and the next run clears up, for which it must
+    know the clips of both.
     """
     if has_earlier:
         run(tmp_path, ["a", "b", "old"], "1", saves_frames=True)
-    obstacle = tmp_path / "clips" / "c.mp4" / "file"
+    refuse(tmp_path / "clips" / "c.mp4")
     with pytest.raises(UserError, match="cannot be written"):
-        run(tmp_path, ["b", "c"], "2", obstacle=obstacle)
+        run(tmp_path, ["b", "c"], "2")
+    monkeypatch.undo()
     found = contents(tmp_path)
     (rest,) = (name for name in found if name.endswith("results/clips/c.mp4"))
     assert rest.startswith(".unfinished-")
@@ -138,8 +175,6 @@ def test_interrupted_in_the_exchange(tmp_path, has_earlier):
     if has_earlier:
         assert found["clips/a.mp4"] == found["clips/old.mp4"] == "1"
         assert found["frames/driving/b/00000.png"] == "1"
-    obstacle.unlink()
-    obstacle.parent.rmdir()
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path, ["b"], "3", fails=True)
     run(tmp_path, ["a"], "4")
@@ -151,14 +186,13 @@ def test_interrupted_in_the_exchange(tmp_path, has_earlier):
     assert not list(tmp_path.glob(".unfinished*"))
 
 
-def test_interrupted_before_both_tables_are_there(tmp_path):
+def test_interrupted_before_both_tables_are_there(tmp_path, refuse, monkeypatch):
     """The files of a first run that no table tells of are still known as a run's."""
-    obstacle = tmp_path / "metrics.json" / "file"
+    refuse(tmp_path / "metrics.json")
     with pytest.raises(UserError, match="cannot be written"):
-        run(tmp_path, ["a"], "1", obstacle=obstacle)
+        run(tmp_path, ["a"], "1")
     assert (tmp_path / "metrics.csv").exists()
-    obstacle.unlink()
-    obstacle.parent.rmdir()
+    monkeypatch.undo()
     run(tmp_path, ["b"], "2")
     assert set(contents(tmp_path)) == {
         *("metrics.json", "metrics.csv", "frames.csv", "index.html", "clips/b.mp4"),

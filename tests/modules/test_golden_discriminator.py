@@ -5,7 +5,7 @@ import torch
 from torch.testing import assert_close
 
 from adversary import Adversary
-from branches.motion import MotionOutput
+from branches.outputs import MotionOutput, StepOutputs
 from config import DiscriminatorConfig
 from modules.dense_motion import DenseMotion
 from modules.discriminator import PatchDiscriminator
@@ -49,14 +49,14 @@ def inputs(golden):
         golden["prediction"],
     )
     return noise_inputs(tiny_config())._replace(
-        source=golden["source"], driving=golden["driving"], outputs={"motion": motion}
+        source=golden["source"], driving=golden["driving"], outputs=StepOutputs(motion)
     )
 
 
 def test_generator_losses_logits_and_features(golden, adversary, inputs):
     seen = []
     hook = adversary.discriminator.register_forward_hook(lambda *call: seen.append(call[-1]))
-    terms = adversary.generator_terms(adversary.judge(inputs))
+    terms = adversary.generator_terms(adversary.discriminate(inputs))
     hook.remove()
     assert terms.keys() == {"encoder", "encoder_features"}
     # The stored losses carry their published weights of 1 and 10, which are the config's defaults.
@@ -71,13 +71,13 @@ def test_generator_losses_logits_and_features(golden, adversary, inputs):
 
 
 def test_discriminator_loss(golden, adversary, inputs):
-    verdict = adversary.discriminator_terms(adversary.judge(inputs))
-    assert verdict.terms.keys() == {"encoder"}
-    close(verdict.terms["encoder"].weighted, golden["loss_discriminator_gan"])
+    found = adversary.discriminator_terms(adversary.discriminate(inputs))
+    assert found.terms.keys() == {"encoder"}
+    close(found.terms["encoder"].weighted, golden["loss_discriminator_gan"])
     real, generated = golden["disc_real_1"].mean(), golden["disc_generated_1"].mean()
-    close(verdict.statistics["real_logits"], real)
-    close(verdict.statistics["generated_logits"], generated)
-    close(verdict.statistics["gap"], real - generated)
+    close(found.statistics["real_logits"], real)
+    close(found.statistics["generated_logits"], generated)
+    close(found.statistics["gap"], real - generated)
 
 
 def test_published_tensor_names_with_spectral_norm(golden):

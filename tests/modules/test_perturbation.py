@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from modules.draws import Draws
+from modules.draws import BatchRandom
 from modules.perturbation import (
     _apply,
     _AxisDraws,
@@ -29,14 +29,14 @@ PUBLISHED = {
 
 def published(foreground_mask, seed=0, **changes):
     generator = torch.Generator().manual_seed(seed)
-    return perturb(foreground_mask, **PUBLISHED | changes, draws=Draws(generator))
+    return perturb(foreground_mask, **PUBLISHED | changes, random=BatchRandom(generator))
 
 
 def drawn(foreground_mask, seed=0, **changes):
     options = PUBLISHED | changes
     del options["threshold"]
     generator = torch.Generator().manual_seed(seed)
-    return _draw(foreground_mask, **options, draws=Draws(generator))
+    return _draw(foreground_mask, **options, random=BatchRandom(generator))
 
 
 def sample_strip(line, start, end, scale):
@@ -245,8 +245,8 @@ def test_generator_decides():
     assert torch.equal(published(mask, seed=3), first)
     assert not torch.equal(published(mask, seed=4), first)
     generator = torch.Generator().manual_seed(3)
-    assert torch.equal(perturb(mask, **PUBLISHED, draws=Draws(generator)), first)
-    assert not torch.equal(perturb(mask, **PUBLISHED, draws=Draws(generator)), first)
+    assert torch.equal(perturb(mask, **PUBLISHED, random=BatchRandom(generator)), first)
+    assert not torch.equal(perturb(mask, **PUBLISHED, random=BatchRandom(generator)), first)
 
 
 def test_input_stays_and_no_gradient_passes():

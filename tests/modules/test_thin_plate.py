@@ -5,7 +5,7 @@ import math
 import torch
 from torch.testing import assert_close
 
-from modules.draws import Draws
+from modules.draws import BatchRandom
 from modules.geometry import coordinate_grid
 from modules.thin_plate import ThinPlateTransform, control_grid, random_thin_plate
 
@@ -19,7 +19,7 @@ def identity(batch=1, num_points=9):
 
 def drawn(batch=2, seed=0, affine_std=0.05, thin_plate_std=0.05):
     generator = torch.Generator().manual_seed(seed)
-    return random_thin_plate(batch, affine_std, thin_plate_std, 5, Draws(generator))
+    return random_thin_plate(batch, affine_std, thin_plate_std, 5, BatchRandom(generator))
 
 
 def test_control_points_row_by_row():

@@ -5,21 +5,21 @@ from pathlib import Path
 
 import pytest
 
-from animation.jobs import Job, Wanted
+from animation.jobs import Job, JobOptions
 from animation.settings import Settings
 from errors import UserError
 from web.choices import (
-    Choices,
-    Offer,
+    Capabilities,
+    FormValues,
     explain,
-    find_offer,
+    find_capabilities,
     read_job,
-    read_wishes,
+    read_options,
 )
 
 AGE = "step 8"
-ALL = Offer(("motion", "masks"), has_cutting=True, has_painting=True, notes=())
-FRESH = Choices(
+ALL = Capabilities(("motion", "masks"), has_cutting=True, has_painting=True, notes=())
+FRESH = FormValues(
     source="/up/anna.png",
     driving="/up/dance.mov",
     background="none",
@@ -44,7 +44,7 @@ FRESH = Choices(
 
 def test_untouched_options_are_those_of_animate():
     settings = Settings(animator="motion", motion="relative")
-    assert read_wishes(FRESH, ALL) == Wanted(settings, layout="result")
+    assert read_options(FRESH, ALL) == JobOptions(settings, layout="result")
 
 
 def test_all_options():
@@ -74,16 +74,16 @@ def test_all_options():
         background_type="other",
         compose="alpha",
     )
-    assert read_wishes(choices, ALL) == Wanted(
+    assert read_options(choices, ALL) == JobOptions(
         settings, layout="side-by-side", audio="none", start=Fraction(125, 2), end=Fraction(63)
     )
 
 
 def test_hidden_options_have_no_effect():
     hidden = FRESH._replace(reference_frame="auto", adapt_scale=True)
-    masks = read_wishes(hidden._replace(animator="masks", motion="absolute"), ALL)
+    masks = read_options(hidden._replace(animator="masks", motion="absolute"), ALL)
     assert masks.settings == Settings(animator="masks")
-    absolute = read_wishes(hidden._replace(motion="absolute"), ALL)
+    absolute = read_options(hidden._replace(motion="absolute"), ALL)
     assert absolute.settings == Settings(animator="motion", motion="absolute")
 
 
@@ -115,13 +115,13 @@ def test_job(kind, background, suffix):
     ],
 )
 def test_how_a_background_is_put(kind, settings):
-    wanted = read_wishes(FRESH._replace(background=kind), ALL)
+    wanted = read_options(FRESH._replace(background=kind), ALL)
     assert (wanted.settings.background_type, wanted.settings.compose) == settings
 
 
 def test_background_without_the_networks_that_paint():
     cutting = ALL._replace(has_painting=False)
-    wanted = read_wishes(FRESH._replace(background="image"), cutting)
+    wanted = read_options(FRESH._replace(background="image"), cutting)
     assert (wanted.settings.background_type, wanted.settings.compose) == ("other", "alpha")
 
 
@@ -155,7 +155,7 @@ def test_missing_file(missing, reason):
 
 def test_time_that_is_none():
     with pytest.raises(UserError, match=r"^--end soon: not a time"):
-        read_wishes(FRESH._replace(end="soon"), ALL)
+        read_options(FRESH._replace(end="soon"), ALL)
 
 
 @pytest.mark.parametrize(
@@ -176,7 +176,7 @@ def test_time_that_is_none():
     ],
 )
 def test_offer(branches, untrained, animators, cuts, paints, reasons):
-    offer = find_offer(branches, untrained, AGE)
+    offer = find_capabilities(branches, untrained, AGE)
     assert offer[:3] == (animators, cuts, paints)
     for note, reason in zip(offer.notes, reasons, strict=True):
         assert reason in note
@@ -184,7 +184,7 @@ def test_offer(branches, untrained, animators, cuts, paints, reasons):
 
 def test_nothing_to_offer():
     with pytest.raises(UserError, match="the refinement has not started"):
-        find_offer(["masks"], ["masks.refinement"], AGE)
+        find_capabilities(["masks"], ["masks.refinement"], AGE)
 
 
 def test_messages_name_files_and_controls_as_the_page_does():

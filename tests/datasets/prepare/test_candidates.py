@@ -96,6 +96,34 @@ def test_a_loop_of_links(tmp_path):
         find(tmp_path)
 
 
+def test_folders_that_link_to_each_other_are_looked_through_once(tmp_path, caplog):
+    """Links last, so that a clip has the name of where it lies."""
+    write_clip(tmp_path / "train" / "b" / "clip.mp4", 2)
+    (tmp_path / "train" / "c").mkdir()
+    (tmp_path / "train" / "b" / "there").symlink_to(tmp_path / "train" / "c")
+    (tmp_path / "train" / "c" / "back").symlink_to(tmp_path / "train" / "b")
+    (tmp_path / "train" / "a").symlink_to(tmp_path / "train" / "b")
+    assert names(find(tmp_path)) == ["train/b#clip"]
+    (record,) = (record for record in caplog.records if "link" in record.getMessage())
+    assert record.getMessage() == (
+        f"{tmp_path}: left out 3 links to folders that are looked through anyway: "
+        f"{tmp_path / 'train' / 'a'}"
+    )
+
+
+def test_folders_that_links_lead_to_elsewhere_are_taken_once(tmp_path):
+    """Beyond a link that leads back to where it came from, too."""
+    store, data = tmp_path / "store", tmp_path / "data"
+    write_clip(store / "id1" / "a.mp4", 2)
+    write_clip(data / "train" / "id2" / "b.mp4", 2)
+    write_frame_folder(store / "frames", 2)
+    for name in ("id1", "frames"):
+        (data / "train" / name).symlink_to(store / name)
+        (data / "train" / f"{name}-again").symlink_to(store / name)
+    (store / "id1" / "back").symlink_to(data / "train")
+    assert names(find(data)) == ["train/frames", "train/id1#a", "train/id2#b"]
+
+
 @pytest.mark.parametrize("name", ["a\nb.mp4", "a\\b.mp4", b"caf\xe9.mp4"])
 def test_names_that_no_folder_can_have(tmp_path, name):
     path = tmp_path / "train" / os.fsdecode(name)

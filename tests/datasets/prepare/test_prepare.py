@@ -48,11 +48,11 @@ def clips(tmp_path):
 
 
 def files(folder):
-    """Contents of all files by path, but the lock."""
+    """Contents of all files by path."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != ".lock"
+        if path.is_file()
     }
 
 

@@ -15,17 +15,18 @@ import pytest
 from datasets.packed import PackedClips
 from datasets.prepare import folder as prepare_folder
 from datasets.prepare.candidates import Candidate
-from datasets.prepare.convert import Remark, Settings, convert
+from datasets.prepare.convert import ConvertOptions, Remark, convert
 from datasets.prepare.footage import WholeClip
 from errors import UserError
 from tests.datasets.prepare import dying
 from tests.datasets.prepare.files import run
 from tests.datasets.test_deinterlace import KINDS, woven, write_interlaced
+from tests.hostile import write_large_gif
 from tests.media import damage, frame_numbers, write_clip, write_strip
 from tests.runs import REPOSITORY, environment, error_line, wait_until
 
 PROG = "python -m datasets.prepare"
-SETTINGS = Settings("packed", (48, 64), "crop", 95, 1, 2, None, 1)
+SETTINGS = ConvertOptions("packed", (48, 64), "crop", 95, 1, 2, None, 1)
 
 
 def names(output, split):
@@ -107,7 +108,7 @@ def test_a_process_that_dies_while_others_are_sent_for(tmp_path, monkeypatch):
 class Odd:
     source = "odd.mp4"
 
-    def open(self):
+    def open(self, limits=None):
         raise ZeroDivisionError("division by zero")
 
 
@@ -123,7 +124,7 @@ def test_a_clip_that_fails_in_an_unknown_way(tmp_path):
 class TooLarge:
     source = "large.mp4"
 
-    def open(self):
+    def open(self, limits=None):
         raise MemoryError
 
 
@@ -266,3 +267,42 @@ def test_processes_do_without_torch():
     """It takes 300 MB in each of them."""
     code = "import sys, datasets.prepare.__main__; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, env=environment(), check=True)
+
+
+def test_clips_that_are_too_large(tmp_path, capsys):
+    """Rows of the report, until the limit is raised."""
+    write_clip(tmp_path / "clips" / "train" / "a.mp4", 4)
+    write_large_gif(tmp_path / "clips" / "train" / "b.gif", 16000, 16000)
+    assert run(tmp_path / "clips", tmp_path / "out") == 0
+    (row,) = report(tmp_path / "out").values()
+    assert (row["clip"], row["reason"]) == ("b", "cannot be read")
+    assert "frames of 16000 x 16000 pixels" in row["detail"]
+    assert "with --max-pixels" in row["detail"]
+    capsys.readouterr()
+    output = tmp_path / "other"
+    assert run(tmp_path / "clips", output, "--max-pixels", 48 * 64 - 1) == 2
+    assert "none of 2 clips could be used" in error_line(capsys, PROG)
+    assert run(tmp_path / "clips", output, "--max-pixels", 48 * 64) == 0  # no setting of the folder
+    assert names(output, "train") == {"a"}
+
+
+@pytest.mark.parametrize("form", ["packed", "frames"])
+def test_what_a_killed_run_left_goes_and_the_files_of_others_stay(tmp_path, form):
+    """Its process may have had the id of this one, as in a container."""
+    write_clip(tmp_path / "clips" / "train" / "a.mp4", 4)
+    out = tmp_path / "out"
+    assert run(tmp_path / "clips", out, "--format", form) == 0
+    token, process = "0123456789abcdef", os.getpid()
+    left = [
+        *(f".prepared.{token}.tmp.json", f".report.{process}.tmp.csv", f".splits.{token}.tmp.json"),
+        *(f"train/.{token}-3.tmp", f"train/.{process}-0.tmp", f"train/.pack.{process}.tmp.json"),
+        f"train/..{token}-3.{token}.tmp.tmp/00000.png",
+    ]
+    others = [".notes.tmp", "train/.notes.tmp.txt", "train/.mine.tmp"]
+    for name in (*left, *others):
+        (out / name).parent.mkdir(exist_ok=True)
+        (out / name).write_text("half")
+    write_clip(tmp_path / "clips" / "train" / "b.mp4", 4)
+    assert run(tmp_path / "clips", out, "--format", form) == 0
+    hidden = {str(path.relative_to(out)) for path in out.rglob(".*")}
+    assert hidden == set(others)

@@ -2,8 +2,8 @@
 
 import sys
 import warnings
+from pathlib import Path
 from types import ModuleType, SimpleNamespace
-from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ import torch
 from numpy.testing import assert_array_equal
 
 from errors import UserError
+from metrics.detectors import face_alignment_landmarks
 from metrics.detectors.face_alignment_landmarks import FaceAlignmentLandmarks
 
 
@@ -29,8 +30,17 @@ def package(monkeypatch):
     module.found = []
 
     class FaceAlignment:
-        def __init__(self, landmarks_type, device="cuda", flip_input=True, compile=True):
+        def __init__(
+            self,
+            landmarks_type,
+            device="cuda",
+            flip_input=True,
+            face_detector_kwargs=None,
+            compile=True,
+        ):
             assert (landmarks_type, device, flip_input, compile) == (1, "cpu", False, False)
+            # By itself it would unpickle what lies in the cache.
+            assert face_detector_kwargs == {"path_to_detector": "s3fd-619a316812.pth"}
 
         def get_landmarks_from_image(self, _frame):
             if not module.found:
@@ -40,6 +50,9 @@ def package(monkeypatch):
 
     module.FaceAlignment = FaceAlignment
     monkeypatch.setitem(sys.modules, "face_alignment", module)
+    monkeypatch.setattr(
+        face_alignment_landmarks, "downloaded", lambda url: Path(url.rsplit("/", 1)[-1])
+    )
     return module
 
 
@@ -57,13 +70,12 @@ def test_no_face_is_no_warning(package, blank):
     assert np.isnan(points).all()
 
 
-def test_failed_download(package, monkeypatch, tmp_path):
-    def offline(*_arguments, **_options):
-        raise URLError("Name or service not known")
+def test_weights_of_another_version(package, monkeypatch):
+    def unfit(*_arguments, **_options):
+        raise RuntimeError("size mismatch for conv1.weight")
 
-    monkeypatch.setattr(package, "FaceAlignment", offline)
-    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    with pytest.raises(UserError, match="Name or service not known") as raised:
+    monkeypatch.setattr(package, "FaceAlignment", unfit)
+    with pytest.raises(UserError, match=r"1\.5\.0 cannot use its weights.*size mismatch") as raised:
         FaceAlignmentLandmarks(torch.device("cpu"))
-    assert str(tmp_path / "hub" / "checkpoints") in str(raised.value)
+    assert "2DFAN4-11f355bf06.pth.tar" in str(raised.value)
     assert "\n" not in str(raised.value)

@@ -1,5 +1,6 @@
 """Keypoint R-CNN: what becomes of its output. Its trained weights are not at hand."""
 
+import warnings
 from urllib.error import URLError
 
 import numpy as np
@@ -12,7 +13,7 @@ from torchvision.models.detection import (
 )
 
 from errors import UserError
-from metrics.detectors.keypoint_rcnn import KeypointRCNN, largest_person
+from metrics.detectors.keypoint_rcnn import KeypointRCNN, build_network, largest_person
 
 
 def people(*boxes_and_scores):
@@ -74,11 +75,27 @@ def test_the_real_network_untrained(logit):
         assert (points <= (95.5, 63.5)).all()
 
 
+def test_built_as_torchvision_does_with_its_weights(monkeypatch):
+    with torch.device("meta"):
+        network = build_network()
+        monkeypatch.setattr(
+            KeypointRCNN_ResNet50_FPN_Weights,
+            "get_state_dict",
+            lambda _weights, **_options: network.state_dict(),
+        )
+        with warnings.catch_warnings(action="ignore"):  # nothing is copied on this device
+            expected = keypointrcnn_resnet50_fpn(weights="COCO_V1")
+    assert str(network) == str(expected)
+    assert "eps=0.0" in str(network)
+    needs_gradient = [(name, p.requires_grad) for name, p in network.named_parameters()]
+    assert needs_gradient == [(name, p.requires_grad) for name, p in expected.named_parameters()]
+
+
 def test_failed_download(monkeypatch, tmp_path):
-    def offline(_weights, **_options):
+    def offline(*_arguments, **_options):
         raise URLError("Name or service not known")
 
-    monkeypatch.setattr(KeypointRCNN_ResNet50_FPN_Weights, "get_state_dict", offline)
+    monkeypatch.setattr(torch.hub, "download_url_to_file", offline)
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
     with pytest.raises(UserError, match="could not be downloaded") as raised:
         KeypointRCNN.trained(torch.device("cpu"))

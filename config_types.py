@@ -1,0 +1,80 @@
+"""What a key of a config may be by itself: the kinds of values and their ranges.
+
+Every number has an upper bound, since a config may come with a stranger's checkpoint, and a network
+of ten million blocks takes all memory before anything notices that the weights are of another. The
+bounds are far above what anybody uses.
+"""
+
+import math
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field
+
+MIN_SIDE: Final = 16  # pixels; below it no network of this project has anything to see
+# Published models work at 64 to 512; at this side a sample takes some 50 GB in training.
+MAX_SIDE: Final = 2048
+
+
+def _check_scale(scale: float) -> float:
+    mantissa, _ = math.frexp(scale)
+    if mantissa != 0.5 or scale < 2**-10:
+        raise ValueError("1 or a half of it, a quarter, ...: 1, 0.5, 0.25, 0.125")
+    return scale
+
+
+def _check_image_size(size: Any) -> Any:
+    sides = size if isinstance(size, list) else [size, size]
+    if len(sides) != 2 or not all(
+        type(side) is int and MIN_SIDE <= side <= MAX_SIDE for side in sides
+    ):
+        raise ValueError(
+            f"one whole number or [height, width], each at least {MIN_SIDE} and at most {MAX_SIDE}"
+        )
+    return size
+
+
+def _check_switch(value: Any) -> Any:
+    if value is not True and value is not False and value != "auto":
+        raise ValueError("true, false or auto")
+    return value
+
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+Weight = Annotated[float, Field(ge=0, le=1e38)]  # beyond it float32 ends
+Positive = Annotated[float, Field(gt=0, le=1e38)]
+Strength = Annotated[float, Field(ge=0, le=10)]  # of jitter; at 1 a factor is drawn from 0 to 2
+ResizeRatio = Annotated[float, Field(ge=0.25, le=4)]
+Scale = Annotated[float, Field(gt=0, le=1), AfterValidator(_check_scale)]  # 1 / 2^n
+ImageSize = Annotated[int | list[int], BeforeValidator(_check_image_size)]  # or [height, width]
+Switch = Annotated[bool | Literal["auto"], BeforeValidator(_check_switch)]
+
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+Steps = Annotated[int, Field(ge=1, le=10**9)]  # a thousand a second for ten days
+Epoch = Annotated[int, Field(ge=0, le=10**9)]
+Minutes = Annotated[float, Field(gt=0, le=1e7)]  # 19 years
+Repeats = Annotated[int, Field(ge=1, le=10**5)]  # published: up to 150
+NumClips = Annotated[int, Field(ge=1, le=10**6)]  # puppets, or clips to validate on
+NumFrames = Annotated[int, Field(ge=2, le=10**5)]  # of a clip: an hour
+NumSamples = Annotated[int, Field(ge=1, le=2**16)]  # of a batch
+NumImages = Annotated[int, Field(ge=1, le=256)]  # rows of a picture
+NumWorkers = Annotated[int, Field(ge=0, le=1024)]
+NumStrips = Annotated[int, Field(ge=1, le=256)]
+GridSize = Annotated[int, Field(ge=2, le=32)]  # its square is counted, for every pixel
+Grey = Annotated[float, Field(ge=0, le=255)]
+ClipRatio = Annotated[float, Field(gt=1, le=1e6)]
+ClipWindow = Annotated[int, Field(ge=2, le=10**5)]
+Milestones = Annotated[list[Steps], Field(max_length=1000)]
+Pair = Annotated[list[Positive], Field(min_length=2, max_length=2)]
+NumPixels = Annotated[int, Field(ge=1, lt=2**31)]  # FFmpeg knows no larger frame
+Width = Annotated[int, Field(ge=1, le=2**13)]  # channels; a 3 x 3 convolution of so many has 2.4 GB
+VggWidth = Annotated[int, Field(ge=1, le=128)]  # published: 64; times 8 in the deep layers
+NumBlocks = Annotated[int, Field(ge=1, le=10)]  # each halves the picture
+NumResBlocks = Annotated[int, Field(ge=1, le=100)]  # published: 6
+NumKeypoints = Annotated[int, Field(ge=1, le=1000)]  # published: 10; each warps the picture once
+
+ReluLayer = Literal[
+    "relu1_1", "relu1_2", "relu2_1", "relu2_2", "relu3_1", "relu3_2", "relu3_3", "relu3_4",
+    "relu4_1", "relu4_2", "relu4_3", "relu4_4", "relu5_1", "relu5_2", "relu5_3", "relu5_4",
+]  # fmt: skip

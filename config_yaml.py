@@ -1,0 +1,136 @@
+"""The YAML of configs: safe, small, and with 1e-4 as a number.
+
+A few hundred bytes of YAML can stand for billions of values, since an alias repeats what it refers
+to. So everything is counted as it would be written out, and ends at limits that are far above those
+of any config: the largest that we ship has 300 values, 5 deep.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Any, Final
+
+import yaml
+
+MAX_BYTES: Final = 2**18  # of a file
+MAX_VALUES: Final = 2**12  # keys count too
+MAX_DEPTH: Final = 20
+MAX_TEXT: Final = 2**12  # characters of one value: the longest path
+MAX_DIGITS: Final = 64  # characters of a number
+
+
+class Loader(yaml.SafeLoader):
+    """Safe YAML in which 1e-4 is a number and a key that appears twice in a mapping is an error."""
+
+    def __init__(self, stream: str | bytes) -> None:
+        super().__init__(stream)
+        self._depth = 0
+        self._sizes: dict[int, int] = {}  # of finished nodes, with all in them: by their id
+
+    def compose_node(self, parent: Any, index: Any) -> yaml.Node | None:
+        event = self.peek_event()
+        self._depth += 1
+        if self._depth > MAX_DEPTH:
+            _refuse(f"more than {MAX_DEPTH} levels", event)
+        if isinstance(event, yaml.ScalarEvent) and len(event.value) > MAX_TEXT:
+            _refuse(f"a value of more than {MAX_TEXT} characters", event)
+        node = super().compose_node(parent, index)
+        self._depth -= 1
+        if node is None:
+            return None
+        if isinstance(event, yaml.AliasEvent):
+            if id(node) not in self._sizes:
+                _refuse(f"*{event.anchor} refers to itself", event)
+            return node
+        is_number = node.tag in ("tag:yaml.org,2002:int", "tag:yaml.org,2002:float")
+        if is_number and isinstance(node.value, str) and len(node.value) > MAX_DIGITS:
+            _refuse(f"a number of more than {MAX_DIGITS} digits", event)
+        size = 1 + sum(self._sizes[id(part)] for part in _parts(node))
+        if size > MAX_VALUES:
+            _refuse(f"more than {MAX_VALUES} values, those that aliases repeat included", event)
+        self._sizes[id(node)] = size
+        return node
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        seen = set()
+        for key, _ in node.value:
+            if key.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"):
+                raise yaml.MarkedYAMLError(None, None, "a key that is not text", key.start_mark)
+            if key.value in seen:
+                problem = f"key {key.value!r} appears twice"
+                raise yaml.MarkedYAMLError(None, None, problem, key.start_mark)
+            seen.add(key.value)
+        return node
+
+
+class Dumper(yaml.SafeDumper):
+    """Lists on one line; text that `Loader` would read as a number in quotes."""
+
+    def represent_list(self, data: Any) -> yaml.SequenceNode:
+        return self.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=True)
+
+
+# YAML 1.1, which PyYAML follows, wants 1.0e-4; everybody else writes 1e-4.
+_EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
+for _yaml_class in (Loader, Dumper):
+    _yaml_class.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
+Dumper.add_representer(list, Dumper.represent_list)
+
+
+def parse_yaml(text: str | bytes) -> Any:
+    """What `text` says.
+
+    Raises:
+        ValueError: in one line, what is wrong and where.
+    """
+    if len(text) > MAX_BYTES:
+        raise ValueError(f"more than {MAX_BYTES:,} bytes of YAML; no config is so long")
+    try:
+        return yaml.load(text, Loader=Loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+        problem = ", ".join(part for part in (error.context, error.problem) if part)
+        raise ValueError(f"{place}{problem}") from error
+    except RecursionError as error:
+        raise ValueError("not YAML: it is nested too deeply") from error
+    except Exception as error:  # a date such as 2024-13-01, a tag such as !!bool on other text
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(f"not YAML: {reason}") from error
+
+
+def check_tree(tree: Any) -> None:
+    """Hold what was not read from YAML, such as the config in a checkpoint, to the same limits.
+
+    Raises:
+        ValueError: it is larger, or holds something else than plain values.
+    """
+    num_left = MAX_VALUES
+    waiting = [(tree, 1)]
+    while waiting:
+        value, depth = waiting.pop()
+        num_left -= 1
+        if depth > MAX_DEPTH or num_left < 0:
+            raise ValueError(f"more than {MAX_VALUES} values, or {MAX_DEPTH} levels")
+        if isinstance(value, dict):
+            waiting += ((part, depth + 1) for pair in value.items() for part in pair)
+        elif isinstance(value, list | tuple):
+            waiting += ((part, depth + 1) for part in value)
+        elif isinstance(value, str):
+            if len(value) > MAX_TEXT:
+                raise ValueError(f"a value of more than {MAX_TEXT} characters")
+        elif isinstance(value, int):
+            if value.bit_length() > 4 * MAX_DIGITS:
+                raise ValueError(f"a number of more than {MAX_DIGITS} digits")
+        elif value is not None and not isinstance(value, float):
+            raise ValueError(f"a value of type {type(value).__name__}")
+
+
+def _parts(node: yaml.Node) -> Iterable[yaml.Node]:
+    if isinstance(node, yaml.MappingNode):
+        return (part for pair in node.value for part in pair)
+    return node.value if isinstance(node, yaml.SequenceNode) else ()
+
+
+def _refuse(problem: str, event: Any) -> None:
+    raise yaml.MarkedYAMLError(None, None, problem, event.start_mark)

@@ -1,0 +1,108 @@
+"""Files as a stranger with bad intentions would make them."""
+
+import os
+import pickle
+import struct
+import zipfile
+import zlib
+from pathlib import Path
+
+import torch
+
+
+class Malicious:
+    """Unpickled without care, this leaves the file `trace` behind."""
+
+    def __init__(self, trace: Path) -> None:
+        self.trace = trace
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.trace}",)
+
+
+def write_pickled_code(path: Path, trace: Path) -> Path:
+    """A plain pickle that runs code; returns `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(pickle.dumps({"weights": Malicious(trace)}))
+    return path
+
+
+def write_saved_code(path: Path, trace: Path) -> Path:
+    """The same as torch saves it; returns `path`."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    torch.save({"weights": Malicious(trace)}, path)
+    return path
+
+
+def write_large_gif(path: Path, width: int, height: int) -> Path:
+    """43 bytes that state a GIF of any size, with one dot in it; returns `path`."""
+    screen = b"GIF89a" + struct.pack("<HH", width, height) + b"\x80\0\0" + b"\0\0\0\xff\xff\xff"
+    dot = b"\x2c\0\0\0\0\1\0\1\0\0\2\2\x44\1\0"
+    path.write_bytes(screen + dot + b"\x3b")
+    return path
+
+
+def write_large_png(path: Path, width: int, height: int) -> Path:
+    """A PNG that states any size, and ends there; returns `path`."""
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunks = (b"IHDR" + header, b"IDAT" + zlib.compress(b"\0" * 1000), b"IEND")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(map(_chunk, chunks)))
+    return path
+
+
+def add_text(path: Path, num_bytes: int) -> Path:
+    """Add a note of so many compressed bytes to a PNG; returns `path`."""
+    content = path.read_bytes()
+    note = _chunk(b"zTXtnote\0\0" + zlib.compress(b"a" * num_bytes))
+    path.write_bytes(content[:33] + note + content[33:])
+    return path
+
+
+def _chunk(content: bytes) -> bytes:
+    length, checksum = len(content) - 4, zlib.crc32(content)
+    return struct.pack(">I", length) + content + struct.pack(">I", checksum)
+
+
+def write_tiled_tiff(path: Path, side: int) -> Path:
+    """A TIFF of one pixel in a tile of `side` x `side`; returns `path`."""
+    # Size, 8 bits, no compression, black is 0, one sample; then the tile, its place, its bytes.
+    tags = [(256, 1), (257, 1), (258, 8), (259, 1), (262, 1), (277, 1)]
+    tags += [(322, side), (323, side), (324, 8), (325, 1)]
+    entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    header = b"II*\0" + struct.pack("<IH", 8, len(tags))
+    path.write_bytes(header + entries + b"\0" * 4)
+    return path
+
+
+def state_samples(path: Path, num_samples: int) -> Path:
+    """Let an mp4 file state so many samples of one byte in each track; returns `path`."""
+    counts = {
+        b"stsz": struct.pack(">III", 0, 1, num_samples),
+        b"stts": struct.pack(">IIII", 0, 1, num_samples, 1),
+        b"stsc": struct.pack(">IIIII", 0, 1, 1, num_samples, 1),
+    }
+
+    def rewritten(boxes: bytes) -> bytes:
+        result, position = b"", 0
+        while position < len(boxes):
+            size, kind = struct.unpack_from(">I4s", boxes, position)
+            content = boxes[position + 8 : position + size]
+            if kind in (b"moov", b"trak", b"mdia", b"minf", b"stbl"):
+                content = rewritten(content)
+            content = counts.get(kind, content)
+            result += struct.pack(">I4s", 8 + len(content), kind) + content
+            position += size
+        return result
+
+    path.write_bytes(rewritten(path.read_bytes()))
+    return path
+
+
+def compress_archive(path: Path) -> Path:
+    """Write a zip archive anew, compressed; returns `path`."""
+    with zipfile.ZipFile(path) as archive:
+        records = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in records.items():
+            archive.writestr(name, content)
+    return path
