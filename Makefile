@@ -11,7 +11,7 @@ DEV := $(VENV)/installed-dev
 .PHONY: demo eval test faults format
 
 demo: $(INSTALLED)
-	$(BIN)/python run_demo.py
+	$(BIN)/python benchmarks/demo.py
 
 # The extras of evaluation: detectors, their weights, LPIPS.
 eval: $(EVAL)

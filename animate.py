@@ -11,21 +11,21 @@ from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
 
-import openmp  # noqa: F401
+import common.openmp  # noqa: F401
 
 import torch
 from tqdm import tqdm
 
 from animation.animator import Animator
+from animation.branch_animators import ANIMATORS
+from animation.job_list import is_many, list_jobs, read_pairs
 from animation.jobs import Job, JobOptions, JobResult, check_outputs, run_job
 from animation.layouts import LAYOUTS
-from animation.movers import ANIMATORS
-from animation.pairs import is_many, list_jobs, read_pairs
-from animation.results import Results, Row
+from animation.results_table import Results, Row
 from animation.settings import Crop, ReferenceFrame, Settings
-from checkpoint import Checkpoint
-from checkpoint_folder import folder_of_run
-from cli import (
+from checkpoints.checkpoint import Checkpoint
+from checkpoints.folder import folder_of_run
+from common.cli import (
     add_device_argument,
     add_max_pixels_argument,
     add_precision_argument,
@@ -34,10 +34,10 @@ from cli import (
     positive_int,
     run_entry_point,
 )
-from datasets.crops import parse_box
-from datasets.excerpt import parse_time
-from errors import UserError, ends_all, in_one_line
-from machine import keep_freed_memory
+from common.errors import UserError, ends_all, in_one_line
+from common.machine import keep_freed_memory
+from media.crops import parse_box
+from media.excerpt import parse_time
 from metrics.detectors.build import DETECTORS, build_detector
 
 FORMATS = {"mp4": ".mp4", "webm": ".webm", "gif": ".gif", "png": ""}

@@ -14,15 +14,15 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-import distributed
 from branches.branch import is_smallest
-from config import DataConfig
-from datasets.images import write_image
-from errors import UserError
-from event_file import EventFile
-from files import named_failures, replacing
-from machine import num_cores
-from run_folder import METRICS_FILE, PICTURES_FOLDER, add_line
+from common.errors import UserError
+from common.files import named_failures, replacing
+from common.machine import num_cores
+from configs.schema import DataConfig
+from media.images import write_image
+from training.distributed import processes as distributed
+from training.event_file import EventFile
+from training.run_folder import METRICS_FILE, PICTURES_FOLDER, add_line
 
 WARM_UP_STEPS = 20  # in which workers start and kernels are chosen; they say nothing about data
 JUDGED_STEPS = 200  # after so many, once, whether data is the bottleneck:

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
-from config import Config, PerceptualConfig
-from config_types import ReluLayer
+from configs.schema import Config, PerceptualConfig
+from configs.value_types import ReluLayer
 from modules.blocks import AntiAliasDownsample
 from modules.geometry import inverse_2x2, resize
 from modules.keypoint_detector import Keypoints

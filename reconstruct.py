@@ -10,18 +10,23 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import openmp  # noqa: F401
+import common.openmp  # noqa: F401
 
 import numpy as np
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
-import checkpoint
-from animation.inference import DTYPES, choose_precision, optimize_for_inference
-from animation.movers import ANIMATORS, BranchAnimator, load_model, reconstruction_animators
-from checkpoint_folder import folder_of_run
-from cli import (
+from animation.acceleration import DTYPES, choose_precision, optimize_for_inference
+from animation.branch_animators import (
+    ANIMATORS,
+    BranchAnimator,
+    load_model,
+    reconstruction_animators,
+)
+from checkpoints import checkpoint
+from checkpoints.folder import folder_of_run
+from common.cli import (
     add_device_argument,
     add_max_pixels_argument,
     add_precision_argument,
@@ -30,14 +35,12 @@ from cli import (
     positive_int,
     run_entry_point,
 )
-from config import DataConfig
-from config_file import load_config
+from common.errors import UserError, ends_all, in_one_line
+from common.limits import chosen_limits
+from configs.loading import load_config
+from configs.schema import DataConfig
 from datasets.build import build_puppets, build_source, preflight
-from datasets.limits import chosen_limits
 from datasets.source import ClipSource, Frame
-from datasets.video import VideoError
-from datasets.video_writer import VideoWriter
-from errors import UserError, ends_all, in_one_line
 from evaluation.build import MODEL_REGION, REGION_FINDERS, build_plan
 from evaluation.compare import compare_runs
 from evaluation.measures import FrameMetrics, Measure
@@ -46,8 +49,10 @@ from evaluation.published_tables import TABLES, console_text, published_table
 from evaluation.reconstruction import EightBit, reconstruct_clip
 from evaluation.report import MeasuredClip, console_table, summarize, write_report
 from evaluation.results_folder import PAGE_FILE, SAVED_FOLDERS, clip_path, replacing_results
+from media.video import VideoError
+from media.video_writer import VideoWriter
+from media.visualization import to_uint8
 from metrics.detectors.build import DETECTORS
-from visualization import to_uint8
 
 ERROR_GAIN = 4  # of the last column: an error of a quarter of the range is white
 COLUMNS = ("source", "driving", "prediction", f"{ERROR_GAIN}x error")

@@ -17,30 +17,31 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import openmp  # noqa: F401
+import common.openmp  # noqa: F401
 
 import torch
 from torch import nn
 
-import checkpoint
-import distributed
-from adversary import Adversary, build_adversary
-from advice import memory_advice
-from auto_settings import resolve
-from checkpoint_folder import list_steps
-from cli import add_device_argument, pick_device, positive_int, run_entry_point
-from config import Config
-from config_file import dump_config, load_config, override_config
+from branches.model import Model
+from checkpoints import checkpoint
+from checkpoints.folder import list_steps
+from checkpoints.perceptual_weights import load_perceptual
+from common.cli import add_device_argument, pick_device, positive_int, run_entry_point
+from common.errors import UserError
+from common.files import replacing
+from configs.loading import dump_config, load_config, override_config
+from configs.schema import Config
 from datasets.build import build_pairs, build_source, leave_out_single_frames, preflight
 from datasets.clips import ClipFolder
 from datasets.pairs import FramePairs
 from datasets.source import ClipSource
-from errors import UserError
-from files import replacing
 from losses import Perceptual
-from model import Model
-from perceptual_weights import load_perceptual
-from run_folder import (
+from training.adversary import Adversary, build_adversary
+from training.auto_settings import resolve
+from training.diagnosis import memory_advice
+from training.distributed import processes as distributed
+from training.distributed.torchrun_agent import ending_with_agent
+from training.run_folder import (
     COMMANDS_FILE,
     CONFIG_FILE,
     RunRecord,
@@ -50,8 +51,7 @@ from run_folder import (
     identify,
     write_record,
 )
-from torchrun_agent import ending_with_agent
-from training import Trainer
+from training.trainer import Trainer
 
 _LIBRARIES = ("torch", "torchvision", "av", "numpy", "pydantic")
 

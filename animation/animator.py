@@ -8,17 +8,16 @@ from typing import Self
 
 import torch
 
-import checkpoint
-from animation.animation import Animation, ReferenceChoice
-from animation.background_swap import BackgroundSwapper
-from animation.cropping import Cropper, installed_face_detector
-from animation.inference import (
+from animation.acceleration import (
     DTYPES,
     Precision,
     choose_precision,
     compile_networks,
     optimize_for_inference,
 )
+from animation.background_swap import BackgroundSwapper
+from animation.branch_animators import AnimatorName, MotionAnimator, build_animator, load_model
+from animation.cropping import Cropper, installed_face_detector
 from animation.inputs import (
     Driving,
     DrivingFrames,
@@ -30,7 +29,7 @@ from animation.inputs import (
     open_source,
     whole_box,
 )
-from animation.movers import AnimatorName, MotionAnimator, build_animator, load_model
+from animation.prepared import Animation, ReferenceChoice
 from animation.reference import is_far, nearest_frame
 from animation.settings import (
     Crop,
@@ -41,13 +40,14 @@ from animation.settings import (
     is_transparent,
 )
 from animation.smoothing import Smoothing
-from checkpoint import Checkpoint
-from cli import pick_device
-from config_file import load_config
-from datasets.crops import Box, Paster, cut_out, require_overlap, with_aspect
-from datasets.limits import chosen_limits
+from checkpoints import checkpoint
+from checkpoints.checkpoint import Checkpoint
+from common.cli import pick_device
+from common.errors import UserError
+from common.limits import chosen_limits
+from configs.loading import load_config
 from datasets.source import Frame, HasRemarks
-from errors import UserError
+from media.crops import Box, Paster, cut_out, require_overlap, with_aspect
 
 DEFAULTS = Settings()
 
@@ -60,9 +60,9 @@ class Animator:
             ...  # uint8 H x W x 3
 
     Args:
-        precision: of the networks; see `animation.inference`.
+        precision: of the networks; see `animation.acceleration`.
         compiled: let torch.compile fuse the kernels of each network when the first frames come.
-        max_pixels: of a picture or a frame that is read from a file; see `datasets.limits`.
+        max_pixels: of a picture or a frame that is read from a file; see `common.limits`.
 
     Attributes:
         saved: the checkpoint. size: (height, width) that the model works at.

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from branches.background import BackgroundBranch
-from errors import UserError
-from model import Model
+from branches.model import Model
+from common.errors import UserError
 from modules.geometry import resize
 
 BackgroundType = Literal["same", "other"]

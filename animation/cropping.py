@@ -15,14 +15,14 @@ import torch
 from scipy.ndimage import gaussian_filter1d, median_filter
 from torch import Tensor
 
-from animation.movers import frames_to_tensor
-from datasets.crops import Box, as_text, centre_box, cut_out, with_aspect
+from animation.branch_animators import frames_to_tensor
+from branches.model import Model
 from datasets.source import Frame
-from datasets.timing import Clock, Times
+from media.crops import Box, as_text, centre_box, cut_out, with_aspect
+from media.timing import Clock, Times
 from metrics.detectors.detector import Detector
 from metrics.detectors.dlib_face import DlibFace
 from metrics.detectors.packages import NotInstalled
-from model import Model
 from modules.keypoint_detector import Keypoints
 from modules.mask_generator import MaskGenerator
 
@@ -129,7 +129,7 @@ class Cropper:
 
         Args:
             frames: uint8 H x W x 3 each, at `frame_rate` per second; at least one.
-            times: of frames that are not evenly spaced; see `datasets.timing`.
+            times: of frames that are not evenly spaced; see `media.timing`.
         """
         period = max(1, round(frame_rate * SIGHTING_SECONDS))
         sightings: dict[str, list[FramedFigure]] = {finder.name: [] for finder in self._finders}

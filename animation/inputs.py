@@ -10,23 +10,18 @@ from typing import NamedTuple
 
 import numpy as np
 
-from checkpoint import Checkpoint
-from config import DataConfig
-from datasets.backgrounds import (
-    BackgroundEnd,
-    open_background,
-    parse_color,
-    still_background,
-)
+from checkpoints.checkpoint import Checkpoint
+from common.errors import UserError
+from common.limits import LIMITS, Limits
+from configs.schema import DataConfig
 from datasets.build import build_source
-from datasets.container import DEFAULT_FRAME_RATE
-from datasets.crops import Box, centre_box, with_aspect
-from datasets.images import fit_frames, read_image
-from datasets.limits import LIMITS, Limits
 from datasets.source import ClipSource, Frame
-from datasets.timing import Clock, Times
-from datasets.video import VideoReader, open_clip
-from errors import UserError
+from media.backgrounds import BackgroundEnd, open_background, parse_color, still_background
+from media.container import DEFAULT_FRAME_RATE
+from media.crops import Box, centre_box, with_aspect
+from media.images import fit_frames, read_image
+from media.timing import Clock, Times
+from media.video import VideoReader, open_clip
 
 SOURCE, TRANSPARENT = "source", "transparent"  # backgrounds that are no files
 
@@ -40,7 +35,7 @@ class Driving(NamedTuple):
     frame_rate: frames per second; the average of frames that are not evenly spaced.
     num_frames: None for an iterator, which can be read only once.
     name: for messages.
-    times: of frames that are not evenly spaced; see `datasets.timing`.
+    times: of frames that are not evenly spaced; see `media.timing`.
     """
 
     frames: Iterable[Frame]

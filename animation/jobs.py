@@ -6,21 +6,21 @@ from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
-from animation.animation import Animation, ReferenceChoice
 from animation.animator import Animator
 from animation.inputs import Picture, is_file_name, open_test_clips
 from animation.layouts import AnimatedBatch, LayoutName
+from animation.output import Output, choose_sound, write_animation
+from animation.prepared import Animation, ReferenceChoice
 from animation.settings import Settings, is_transparent
-from animation.writing import Output, choose_sound, write_animation
-from datasets.excerpt import Excerpt
-from datasets.sound import Sound
+from common.errors import UserError
 from datasets.source import Frame
-from datasets.video import VideoReader, open_clip
-from datasets.video_writer import VideoWriter
-from errors import UserError
-from evaluation.cross_identity import CrossIdentity
+from media.excerpt import Excerpt
+from media.sound import Sound
+from media.video import VideoReader, open_clip
+from media.video_writer import VideoWriter
+from media.visualization import to_uint8
+from metrics.cross_identity import CrossIdentity
 from metrics.detectors.detector import Detector
-from visualization import to_uint8
 
 
 class Job(NamedTuple):

@@ -6,9 +6,9 @@ import numpy as np
 from torch import Tensor
 
 from animation.background_swap import SwappedFrames
-from datasets.crops import Paster
 from datasets.source import Frame, Frames
-from visualization import grey_to_rgb, to_uint8
+from media.crops import Paster
+from media.visualization import grey_to_rgb, to_uint8
 
 LayoutName = Literal["result", "side-by-side", "demo"]
 LAYOUTS: tuple[LayoutName, ...] = ("result", "side-by-side", "demo")

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from animation.movers import MotionAnimator, frames_to_tensor, in_batches
+from animation.branch_animators import MotionAnimator, frames_to_tensor, in_batches
 from datasets.source import Frame
 from modules.keypoint_transfer import hull_area
 

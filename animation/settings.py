@@ -7,11 +7,11 @@ from pydantic import Field, PositiveInt
 from pydantic.dataclasses import dataclass
 
 from animation.background_swap import BackgroundType, Compose
+from animation.branch_animators import AnimatorName
 from animation.inputs import TRANSPARENT, Picture
-from animation.movers import AnimatorName
-from datasets.backgrounds import BackgroundEnd, parse_color
-from datasets.crops import Box
-from errors import UserError
+from common.errors import UserError
+from media.backgrounds import BackgroundEnd, parse_color
+from media.crops import Box
 
 Motion = Literal["relative", "absolute"]
 ReferenceFrame = Annotated[int, Field(ge=0)] | Literal["first", "auto"]

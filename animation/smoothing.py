@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from datasets.timing import Times
+from media.timing import Times
 from modules.keypoint_detector import Keypoints
 
 SPEED_CUTOFF = 1.0  # Hz, of the low-pass filter of the speed, as published
@@ -19,7 +19,7 @@ class Smoothing(NamedTuple):
     """Settings of the filter.
 
     frame_rate: of the driving clip, frames per second.
-    times: of frames that are not evenly spaced; see `datasets.timing`.
+    times: of frames that are not evenly spaced; see `media.timing`.
     min_cutoff: Hz, greater than 0; what swings faster is jitter while nothing moves. Smaller
         values smooth more.
     beta: Hz per unit a second; how much the cutoff grows with the speed. Greater values lag less.

@@ -1,1 +1,1 @@
-import openmp  # noqa: F401
+import common.openmp  # noqa: F401

@@ -40,9 +40,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from tqdm import tqdm
 
-import checkpoint
 import train
-from animation.movers import (
+from animation.branch_animators import (
     BranchAnimator,
     animate,
     frames_to_tensor,
@@ -50,16 +49,17 @@ from animation.movers import (
     reconstruction_animators,
 )
 from benchmarks.tables import markdown_table
-from checkpoint_folder import step_path
-from cli import add_device_argument, pick_device, positive_int, run_entry_point
-from config import Config
-from config_file import load_config
+from checkpoints import checkpoint
+from checkpoints.folder import step_path
+from common.cli import add_device_argument, pick_device, positive_int, run_entry_point
+from common.errors import UserError
+from common.files import replacing
+from configs.loading import load_config
+from configs.schema import Config
 from datasets.build import build_source
 from datasets.source import ClipSource, HasForeground
-from errors import UserError
 from evaluation.measures import FrameMetrics, figure_metrics, pixel_metrics
 from evaluation.reconstruction import spread
-from files import replacing
 from metrics.image import region_psnr, ssim
 from metrics.intervals import Summary, summarize
 

@@ -40,15 +40,15 @@ from benchmarks.steps import (
     take_step,
 )
 from benchmarks.tables import markdown_table
-from cli import pick_device, run_entry_point
-from config import Config
-from config_file import load_config
+from common.batch_random import BatchRandom
+from common.cli import pick_device, run_entry_point
+from common.errors import UserError
+from common.files import replacing
+from configs.loading import load_config
+from configs.schema import Config
 from datasets.pairs import PairBatch
-from errors import UserError
-from files import replacing
 from modules.cut_masks import priority_cut, rectangle_cut
-from modules.draws import BatchRandom
-from training import Trainer
+from training.trainer import Trainer
 
 MEASURED: Final = ("fomm", "fomm-adv", "unet", "cutmix", "prioritycut")
 MIXES, PLAIN = 0.0, 1.0  # `host_random` of a step, which mixes where it is below the probability

@@ -14,11 +14,11 @@ once for a clip.
     source once         encoded once
     batches             --batch-size frames at a time
     folded norms, regrouped outputs, channels last, bf16, fp16, compiled
-                        animation/inference.py; bf16 not where it is emulated; fp16, in the place
+                        animation/acceleration.py; bf16 not where it is emulated; fp16, in the place
                         of bf16, on CUDA only;
                         compiled, of the row above, with --compile
     freed memory is kept
-                        machine.py; on the CPU only
+                        common/machine.py; on the CPU only
 
     ratio               frames/s, to those of the plain loop
     max_error, psnr     of the predictions in [0, 1], to the plain loop's; the PSNR of all frames
@@ -46,28 +46,28 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-import checkpoint
-from animation.inference import DTYPES, compile_networks, fold_norms, lay_out, regroup_outputs
-from animation.movers import MotionAnimator, Move, frames_to_tensor, load_model
+from animation.acceleration import DTYPES, compile_networks, fold_norms, lay_out, regroup_outputs
+from animation.branch_animators import MotionAnimator, Move, frames_to_tensor, load_model
 from benchmarks.plain_step import Lever, Patch, plain_downsample, plain_heatmaps, without
 from benchmarks.steps import in_fresh_process, seconds
 from benchmarks.tables import markdown_table
 from benchmarks.whole_clips import WholeClips
+from branches.model import Model
 from branches.motion import MotionBranch
-from cli import add_device_argument, pick_device, positive_int, run_entry_point
-from config import Config
-from config_file import load_config
-from datasets.puppets import Puppets
+from checkpoints import checkpoint
+from common.cli import add_device_argument, pick_device, positive_int, run_entry_point
+from common.errors import UserError
+from common.files import replacing
+from common.machine import keep_freed_memory
+from common.speed_trial import is_emulated
+from configs.loading import load_config
+from configs.schema import Config
+from datasets.puppets.clips import Puppets
 from datasets.source import Frame, Frames
-from errors import UserError
-from files import replacing
-from machine import keep_freed_memory
-from model import Model
+from media.visualization import to_uint8
 from modules import blocks, dense_motion
 from modules.blocks import AntiAliasDownsample
 from modules.keypoint_transfer import first_keypoints, relative_keypoints
-from speed_trial import is_emulated
-from visualization import to_uint8
 
 AS_PUBLISHED: Final = Lever(
     "fewer products",

@@ -34,20 +34,20 @@ from torch import Tensor
 from tqdm import tqdm
 
 from benchmarks.tables import markdown_table
-from cli import positive_int, run_entry_point
-from config import AugmentationConfig
+from common.cli import positive_int, run_entry_point
+from common.errors import UserError
+from common.files import replacing
+from configs.schema import AugmentationConfig
 from datasets.clips import ClipFolder
-from datasets.images import fit_frames
 from datasets.loading import loaded_batches
 from datasets.pack_writer import PackWriter, write_fragment
 from datasets.packed import PackedClips
 from datasets.pairs import BatchSchedule, FramePairs
-from datasets.picture import ACCURATE
-from datasets.puppets import Puppets
+from datasets.puppets.clips import Puppets
 from datasets.source import Clip, ClipSource, Frame, Frames
-from datasets.video import open_clip
-from errors import UserError
-from files import replacing
+from media.images import fit_frames
+from media.picture import ACCURATE
+from media.video import open_clip
 from metrics.image import psnr
 
 SIZE = (256, 256)

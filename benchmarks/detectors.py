@@ -20,11 +20,11 @@ import torch
 from PIL import Image
 
 from benchmarks.tables import markdown_table
-from cli import add_device_argument, pick_device, positive_int, run_entry_point
+from common.cli import add_device_argument, pick_device, positive_int, run_entry_point
+from common.errors import UserError
 from datasets.source import Frame
-from datasets.video import open_clip
-from datasets.video_writer import VideoWriter
-from errors import UserError
+from media.video import open_clip
+from media.video_writer import VideoWriter
 from metrics.detectors.build import DETECTORS, build_detector
 from metrics.detectors.detector import Detector, IdentityEncoder, LandmarkDetector
 from metrics.identity import aed, aed_squared

@@ -44,12 +44,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import train
 from benchmarks.tables import markdown_table
-from checkpoint import read_tensors
-from checkpoint_folder import best_path, step_path
-from cli import run_entry_point
-from errors import UserError
-from files import replacing
-from tests.factories import tiny_overrides
+from checkpoints.checkpoint import read_tensors
+from checkpoints.folder import best_path, step_path
+from common.cli import run_entry_point
+from common.errors import UserError
+from common.files import replacing
+from tests.helpers.factories import tiny_overrides
 
 STATES: Final[dict[str, tuple[str, ...]]] = {
     "motion": ("masks=null", "background=null", "discriminator=null"),

@@ -20,18 +20,18 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-import checkpoint
-from animation.movers import frames_to_tensor, load_model
+from animation.branch_animators import frames_to_tensor, load_model
 from benchmarks.scenes import driving_frames
 from benchmarks.tables import markdown_table
-from cli import add_device_argument, pick_device, positive_int, run_entry_point
+from branches.model import Model
+from checkpoints import checkpoint
+from common.cli import add_device_argument, pick_device, positive_int, run_entry_point
+from common.errors import UserError
 from datasets.build import build_puppets
-from datasets.puppets import Puppets
-from errors import UserError
+from datasets.puppets.clips import Puppets
 from evaluation.measures import FrameMetrics
 from evaluation.reconstruction import mean_metrics
 from metrics.masks import mask_iou
-from model import Model
 from modules.cut_masks import priority_cut
 from modules.geometry import resize
 

@@ -16,14 +16,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-import checkpoint
-from animation.movers import in_batches, load_model
+from animation.branch_animators import in_batches, load_model
 from animation.reference import keypoint_distance
 from animation.smoothing import Smoothing, smooth_keypoints
 from benchmarks.tables import markdown_table
-from cli import add_device_argument, pick_device, positive_int, run_entry_point
+from checkpoints import checkpoint
+from common.cli import add_device_argument, pick_device, positive_int, run_entry_point
+from common.errors import UserError
 from datasets.build import build_source
-from errors import UserError
 from evaluation.reconstruction import spread
 from modules.keypoint_detector import Keypoints
 

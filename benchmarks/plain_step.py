@@ -13,14 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-import adversary
 import losses
-import training
-from acceleration import prepare_networks
-from adversary import AdversarialOutputs, Adversary
 from branches import background, masks, motion
 from branches.branch import ReconstructionLosses, StepInputs
-from config import Config
+from checkpoints.perceptual_weights import load_vgg
+from common.speed_trial import HALF_DTYPES
+from configs.schema import Config
 from losses import (
     LossTerm,
     Perceptual,
@@ -36,10 +34,12 @@ from modules.blocks import AntiAliasDownsample
 from modules.geometry import coordinate_grid, full_precision, warp
 from modules.thin_plate import ThinPlateTransform
 from modules.vgg import VGGFeatures
-from optimization import Optimizer
-from perceptual_weights import load_vgg
-from speed_trial import HALF_DTYPES
-from training import Trainer
+from training import adversary
+from training import trainer as training
+from training.acceleration import prepare_networks
+from training.adversary import AdversarialOutputs, Adversary
+from training.optimization import Optimizer
+from training.trainer import Trainer
 
 DEEPEST: Final = "relu5_1"  # of the published perceptual networks, whatever the loss uses
 

@@ -48,9 +48,8 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-import checkpoint
 from animation.background_swap import BackgroundSwapper, BackgroundType, Compose
-from animation.movers import (
+from animation.branch_animators import (
     AnimatorName,
     BranchAnimator,
     build_animator,
@@ -60,15 +59,16 @@ from animation.movers import (
 from benchmarks.scenes import DRIVERS, MIN_CLIPS, Driver, Scene, build_scene, driving_frames
 from benchmarks.scores import animation_scores, swap_scores
 from benchmarks.tables import detailed_tables, summary_table
-from checkpoint_folder import folder_of_run
-from cli import add_device_argument, pick_device, positive_int, run_entry_point
+from branches.model import Model
+from checkpoints import checkpoint
+from checkpoints.folder import folder_of_run
+from common.cli import add_device_argument, pick_device, positive_int, run_entry_point
+from common.errors import UserError
+from common.files import replacing
 from datasets.build import build_puppets
-from datasets.puppets import Puppets
-from errors import UserError
+from datasets.puppets.clips import Puppets
 from evaluation.measures import FrameMetrics
 from evaluation.reconstruction import evaluate_masks, mask_overlaps, mean_metrics
-from files import replacing
-from model import Model
 
 THRESHOLDS = tuple(tenths / 10 for tenths in range(1, 10))
 

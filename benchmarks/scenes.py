@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from animation.background_swap import BackgroundType
-from animation.movers import frames_to_tensor
+from animation.branch_animators import frames_to_tensor
 from benchmarks.scores import Cutout
-from datasets.puppetry.figure import draw_figure
-from datasets.puppets import Puppets
+from datasets.puppets.clips import Puppets
+from datasets.puppets.figure import draw_figure
 from evaluation.reconstruction import spread
-from visualization import to_uint8
+from media.visualization import to_uint8
 
 Driver = Literal["own", "another"]  # the source's own clip or that of another puppet
 DRIVERS: tuple[Driver, ...] = ("own", "another")

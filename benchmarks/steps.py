@@ -12,21 +12,21 @@ from typing import TypeVar
 
 import torch
 
-from adversary import build_adversary
-from auto_settings import resolve
 from branches.branch import StepContext
-from cli import add_device_argument, positive_int
-from config import Config
-from config_file import override_config
+from branches.model import Model
+from checkpoints.perceptual_weights import load_perceptual
+from common.batch_random import BatchRandom
+from common.cli import add_device_argument, positive_int
+from common.errors import UserError
+from common.speed_trial import is_emulated
+from configs.loading import override_config
+from configs.schema import Config
 from datasets.build import build_pairs, build_source
 from datasets.pairs import PairBatch, SampleIndex, collate
-from errors import UserError
-from model import Model
-from modules.draws import BatchRandom
-from perceptual_weights import load_perceptual
-from speed_trial import is_emulated
-from training import Trainer
-from training_step import StepResult, train_step
+from training.adversary import build_adversary
+from training.auto_settings import resolve
+from training.step import StepResult, train_step
+from training.trainer import Trainer
 
 Result = TypeVar("Result")
 

@@ -36,7 +36,6 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from acceleration import uncompiled
 from benchmarks.plain_step import LEVERS, Lever, without
 from benchmarks.steps import (
     build_trainer,
@@ -49,15 +48,16 @@ from benchmarks.steps import (
     without_auto,
 )
 from benchmarks.tables import markdown_table
-from cli import pick_device, positive_int, run_entry_point
-from config import Config
-from config_file import load_config, override_config
+from common.cli import pick_device, positive_int, run_entry_point
+from common.errors import UserError
+from common.files import replacing
+from common.speed_trial import HALF_DTYPES
+from configs.loading import load_config, override_config
+from configs.schema import Config
 from datasets.loading import loaded_batches
 from datasets.pairs import BatchSchedule, PairBatch
-from errors import UserError
-from files import replacing
-from speed_trial import HALF_DTYPES
-from training import Trainer
+from training.acceleration import uncompiled
+from training.trainer import Trainer
 
 MIXES = 0.0  # `host_random` of a step, which mixes where it is below the probability
 _WARM_UP = 3  # steps of a GPU or of compiled networks, besides the first, that are left out

@@ -11,8 +11,8 @@ import argparse
 import sys
 
 from benchmarks.tables import Cell, markdown_table
-from cli import add_device_argument, pick_device, run_entry_point
-from speed_trial import Shape, half_precision_ratio, layout_ratio
+from common.cli import add_device_argument, pick_device, run_entry_point
+from common.speed_trial import Shape, half_precision_ratio, layout_ratio
 
 # Of the demo; of networks at 256 x 256 from their first maps down, one sample; of a batch.
 SHAPES = (

@@ -11,15 +11,15 @@ from typing import Any
 
 from tqdm import tqdm
 
-from animation.animation import Animation
+from animation.branch_animators import BranchAnimator
 from animation.inputs import DrivingFrames, open_driving
 from animation.layouts import AnimatedBatch
-from animation.movers import BranchAnimator
-from animation.writing import Output, write_animation
-from datasets.container import DEFAULT_FRAME_RATE
+from animation.output import Output, write_animation
+from animation.prepared import Animation
 from datasets.source import Frame, Frames
-from datasets.video import open_clip
-from datasets.video_writer import VideoWriter
+from media.container import DEFAULT_FRAME_RATE
+from media.video import open_clip
+from media.video_writer import VideoWriter
 
 _WARM_UP = 1  # rounds, in which libraries choose their kernels and networks are compiled
 

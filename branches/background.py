@@ -6,7 +6,7 @@ from torch import Tensor
 from branches.branch import Branch, StepInputs, reconstruction_terms
 from branches.masks import num_halvings
 from branches.outputs import BackgroundOutput, Swap
-from config import BackgroundConfig
+from configs.schema import BackgroundConfig
 from losses import LossTerm, used_layers
 from modules.geometry import resize
 from modules.high_resolution_generator import HighResolutionGenerator

@@ -7,7 +7,8 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 from torch import Tensor, nn
 
 from branches.outputs import StepOutputs
-from config_types import ReluLayer
+from common.batch_random import BatchRandom
+from configs.value_types import ReluLayer
 from losses import (
     LossTerm,
     Perceptual,
@@ -16,7 +17,6 @@ from losses import (
     used_layers,
     weigh,
 )
-from modules.draws import BatchRandom
 
 Output = TypeVar("Output")
 

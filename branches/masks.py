@@ -8,16 +8,16 @@ from torch import Tensor
 
 from branches.branch import Branch, StepInputs, reconstruction_terms
 from branches.outputs import MaskOutput
-from config import MasksConfig
+from common.batch_random import BatchRandom
+from configs.schema import MasksConfig
 from losses import LossTerm, mask_prior_loss, picture_change, pixel_loss, weigh
-from modules.draws import BatchRandom
+from media.visualization import grey_to_rgb
 from modules.geometry import resize
 from modules.high_resolution_generator import HighResolutionGenerator
 from modules.low_resolution_generator import LowResolutionGenerator
 from modules.mask_generator import BORDER, MaskGenerator, mask_from_logits
 from modules.mask_refinement import MaskRefinement
 from modules.perturbation import perturb, shrink
-from visualization import grey_to_rgb
 
 
 class MaskBranch(Branch[MaskOutput]):

@@ -7,20 +7,20 @@ from torch import Tensor
 
 from branches.branch import Branch, StepInputs, reconstruction_terms
 from branches.outputs import MotionOutput
-from config import HourglassConfig, MotionConfig
+from configs.schema import HourglassConfig, MotionConfig
 from losses import (
     LossTerm,
     equivariance_jacobian_loss,
     equivariance_value_loss,
     weigh,
 )
+from media.visualization import colorize_weights, draw_keypoints, grey_to_rgb
 from modules.dense_motion import DenseMotion, DenseMotionNetwork
 from modules.generator import Generator
 from modules.geometry import determinant_2x2, resize_grid, warp
 from modules.keypoint_detector import KeypointDetector, Keypoints
 from modules.keypoint_transfer import expand_keypoints
 from modules.thin_plate import random_thin_plate
-from visualization import colorize_weights, draw_keypoints, grey_to_rgb
 
 
 class EncodedSource(NamedTuple):

@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from config import Config, DataConfig
+from common.errors import UserError
+from common.limits import chosen_limits
+from configs.schema import Config, DataConfig
 from datasets.clips import ClipFolder, ClipReport, inspect_clips
-from datasets.limits import chosen_limits
 from datasets.pack_writer import is_pack
 from datasets.packed import PackedClips
 from datasets.pairs import MAX_UNREADABLE_SHARE, FramePairs
-from datasets.puppets import Puppets
+from datasets.puppets.clips import Puppets
 from datasets.source import ClipSource
-from errors import UserError
 
 _NUM_NAMED = 5  # unreadable clips in a message
 

@@ -9,21 +9,14 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-from datasets.images import Fit, fit_frames
-from datasets.leftovers import own_entries, partition, without_empty_folders
-from datasets.limits import LIMITS, Limits
-from datasets.remarks import counted, describe_entries, describe_left_out
+from common.errors import UserError, ends_all, in_one_line
+from common.limits import LIMITS, Limits
+from common.machine import num_cores
 from datasets.source import Clip, Frame, Frames
-from datasets.video import (
-    MissingFrame,
-    VideoError,
-    VideoReader,
-    is_clip,
-    natural_order,
-    open_clip,
-)
-from errors import UserError, ends_all, in_one_line
-from machine import num_cores
+from media.images import Fit, fit_frames
+from media.leftovers import own_entries, partition, without_empty_folders
+from media.remarks import counted, describe_entries, describe_left_out
+from media.video import MissingFrame, VideoError, VideoReader, is_clip, natural_order, open_clip
 
 LAYOUT = "a clip is a video file, a folder of frames (png, jpg), or a strip of frames in one png"
 NUM_LISTED = 5  # clips that a summary names

@@ -6,9 +6,9 @@ from contextlib import contextmanager
 
 from torch.utils.data import DataLoader
 
+from common.errors import UserError
 from datasets.pairs import BatchSchedule, FramePairs, PairBatch, collate
-from datasets.video import VideoError
-from errors import UserError
+from media.video import VideoError
 
 
 @contextmanager

@@ -29,12 +29,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from datasets.container import os_reason
+from common.errors import UserError
+from common.files import replacing
+from common.json_files import parse_json, parse_rate
+from common.paths import MAX_TEXT, check_name, open_to_write
 from datasets.source import Frame
-from errors import UserError
-from files import replacing
-from json_files import parse_json, parse_rate
-from paths import MAX_TEXT, check_name, open_to_write
+from media.container import os_reason
 
 FORMAT = 1
 PACK, CLIPS, FRAMES = "pack.json", "clips.jsonl", "frames.bin"

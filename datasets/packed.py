@@ -13,14 +13,14 @@ from zlib import crc32
 import numpy as np
 from PIL import Image
 
+from common.errors import UserError
+from common.limits import LIMITS, Limits, check_pixels
 from datasets.clips import ClipReport, with_identities
-from datasets.container import os_reason
-from datasets.images import Fit, fit_frames
-from datasets.limits import LIMITS, Limits, check_pixels
 from datasets.pack_writer import FRAME, FRAMES, PACK_AGAIN, FrameTable, read_pack
 from datasets.source import Frame, Frames
-from datasets.video import VideoError, natural_order
-from errors import UserError
+from media.container import os_reason
+from media.images import Fit, fit_frames
+from media.video import VideoError, natural_order
 
 
 class PackedClips:

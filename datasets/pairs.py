@@ -8,11 +8,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
-from config import AugmentationConfig
+from common.seeding import numpy_rng
+from configs.schema import AugmentationConfig
 from datasets.augmentation import NEUTRAL
 from datasets.source import ClipSource
-from datasets.video import VideoError
-from seeding import numpy_rng
+from media.video import VideoError
 
 MAX_UNREADABLE_SHARE = 0.01  # of the clips; more end the run
 _MAX_ATTEMPTS = 16  # other clips tried when one cannot be read

@@ -46,7 +46,7 @@ class ClipSource(Protocol):
         """Frames of clip `index` in the order asked for (repeats allowed): uint8, N x H x W x 3.
 
         Raises:
-            datasets.video.VideoError: the clip cannot be read.
+            media.video.VideoError: the clip cannot be read.
         """
         ...
 

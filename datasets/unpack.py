@@ -12,14 +12,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from cli import end_on_sigterm, run_entry_point
+from common.cli import end_on_sigterm, run_entry_point
+from common.errors import UserError
+from common.paths import printable
 from datasets.clips import NUM_LISTED
 from datasets.pack_writer import PACK, is_pack, read_pack
 from datasets.packed import PackedClips
-from datasets.video import natural_order
-from datasets.video_writer import VideoWriter
-from errors import UserError
-from paths import printable
+from media.video import natural_order
+from media.video_writer import VideoWriter
 
 
 def main(arguments: argparse.Namespace) -> None:

@@ -5,11 +5,11 @@ from typing import NamedTuple
 
 import torch
 
-from animation.movers import AnimatorName
-from datasets.images import Fit
-from datasets.limits import LIMITS, Limits
+from animation.branch_animators import AnimatorName
+from branches.model import Model
+from common.errors import UserError
+from common.limits import LIMITS, Limits
 from datasets.source import ClipSource
-from errors import UserError
 from evaluation.measures import (
     Detected,
     Figure,
@@ -19,12 +19,12 @@ from evaluation.measures import (
     Salient,
     Temporal,
 )
-from evaluation.names import Convention
+from evaluation.metric_names import Convention
 from evaluation.regions import FoundRegions, GivenRegions, MaskRegions, MotionRegions, Regions
+from media.images import Fit
 from metrics.detectors.build import REGION_FINDERS, build_detector, build_region_finder
 from metrics.detectors.detector import Description, IdentityEncoder
 from metrics.lpips import Lpips, LpipsNet
-from model import Model
 
 MODEL_REGION = "model"
 SMALLEST_FOR_LPIPS = 32  # pixels; below, nothing is left of the frame after the last pooling

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from errors import UserError
-from evaluation.names import BASELINE, METRICS, Metric
+from common.errors import UserError
+from common.json_files import read_json
+from evaluation.metric_names import BASELINE, METRICS, Metric
 from evaluation.report import FRAMES_FILE, SUMMARY_FILE, MeasuredClip, bounds, number, read_frames
-from json_files import read_json
 from metrics.intervals import Interval, over_clips, over_frames
 
 _SAME_TRUTH = 1e-4  # L1 of the source repeated: how far two devices may be apart

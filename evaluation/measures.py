@@ -12,13 +12,13 @@ from torch import Tensor
 
 from datasets.source import ClipSource, HasForeground
 from evaluation.regions import Regions
+from media.visualization import to_uint8
 from metrics.detectors.detector import Detector, IdentityEncoder, LandmarkDetector
 from metrics.identity import aed, aed_squared
 from metrics.image import l1, masked, psnr, region_l1, region_psnr, region_ssim, ssim
 from metrics.keypoints import akd, akd_euclidean, mkr
 from metrics.lpips import Lpips
 from metrics.temporal import temporal_difference
-from visualization import to_uint8
 
 FrameMetrics = dict[str, Tensor]  # by name, one number per frame; NaN where it is not defined
 Score = Callable[[Tensor, Tensor], FrameMetrics]  # of a prediction and its target

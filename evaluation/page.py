@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from evaluation.names import BASELINE, METRICS, Metric
+from common.files import replacing
+from evaluation.metric_names import BASELINE, METRICS, Metric
 from evaluation.published_tables import LEFT_OUT, PublishedTable, own_figures
 from evaluation.report import PSNR_NOTE, MeasuredClip, Summaries, bounds, mean_and_bounds, number
 from evaluation.results_folder import clip_path
-from files import replacing
 from metrics.intervals import clip_means
 
 _STYLE = Path(__file__).with_name("page.css")

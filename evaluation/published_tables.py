@@ -7,8 +7,8 @@ networks that find keypoints, identities and the salient region, which are other
 
 from typing import Literal, NamedTuple
 
-from errors import UserError
-from evaluation.names import METRICS
+from common.errors import UserError
+from evaluation.metric_names import METRICS
 from evaluation.report import Summaries, number
 
 Dataset = Literal["vox", "taichi"]

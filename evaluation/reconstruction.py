@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from animation.movers import AnimatorName, BranchAnimator, Move, animate, frames_to_tensor
+from animation.branch_animators import AnimatorName, BranchAnimator, Move, animate, frames_to_tensor
 from branches.masks import MaskBranch
 from datasets.source import ClipSource, Frames
 from evaluation.measures import (

@@ -11,14 +11,14 @@ from torch import Tensor
 
 from branches.masks import MaskBranch
 from branches.motion import MotionBranch
-from datasets.images import Fit, fit_frames
-from datasets.limits import LIMITS, Limits
+from common.errors import UserError
+from common.limits import LIMITS, Limits
 from datasets.source import ClipSource, Frame
-from datasets.video import CONTAINER_SUFFIXES, VideoReader, open_clip
-from errors import UserError
+from media.images import Fit, fit_frames
+from media.video import CONTAINER_SUFFIXES, VideoReader, open_clip
+from media.visualization import to_uint8
 from metrics.detectors.detector import Description, RegionFinder
 from modules.geometry import resize
-from visualization import to_uint8
 
 BACKGROUND_WEIGHT = 0.5  # of dense motion; below it, the keypoints move a pixel: the figure
 WHITE = 127  # of 255; masks are brighter where they mean the salient region

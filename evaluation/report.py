@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from csv_cells import as_written, protected
-from errors import UserError
-from evaluation.names import BASELINE, METRICS
-from files import replacing
+from common.csv_cells import as_written, protected
+from common.errors import UserError
+from common.files import replacing
+from common.paths import check_name
+from evaluation.metric_names import BASELINE, METRICS
 from metrics.intervals import Interval, clip_means, over_clips, over_frames
-from paths import check_name
 
 SUMMARY_FILE = "metrics.json"
 CLIPS_FILE = "metrics.csv"

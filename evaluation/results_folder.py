@@ -11,14 +11,14 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from csv_cells import as_written
-from datasets.container import os_reason
-from datasets.video_writer import is_result
-from errors import UserError
+from common.csv_cells import as_written
+from common.errors import UserError
+from common.file_lock import locked
+from common.json_files import read_json
+from common.paths import MAX_NAME, check_name, refuse_links
 from evaluation.report import CLIPS_FILE, FRAMES_FILE, SUMMARY_FILE
-from file_lock import locked
-from json_files import read_json
-from paths import MAX_NAME, check_name, refuse_links
+from media.container import os_reason
+from media.video_writer import is_result
 
 PAGE_FILE = "index.html"
 CLIPS_FOLDER = Path("clips")

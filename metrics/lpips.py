@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import AlexNet_Weights, VGG16_Weights, WeightsEnum
 
-from checkpoint import read_tensors
-from errors import UserError
+from checkpoints.checkpoint import read_tensors
+from common.errors import UserError
+from common.weight_files import downloaded, read_arrays
 from metrics.detectors.detector import Description
 from metrics.detectors.packages import NotInstalled, import_package, weight_file
-from weight_files import downloaded, read_arrays
 
 LpipsNet = Literal["alex", "vgg"]
 

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from modules.draws import BatchRandom
+from common.batch_random import BatchRandom
 from modules.geometry import full_precision
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from modules.draws import BatchRandom
+from common.batch_random import BatchRandom
 from modules.geometry import full_precision
 
 _LEVELS = 255  # of an 8-bit mask; the published threshold and noise count in them

@@ -5,7 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from modules.draws import BatchRandom
+from common.batch_random import BatchRandom
 from modules.geometry import coordinate_grid, full_precision, warp
 
 _EPS = 1e-6  # keeps d^2 log d finite at a control point

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-import speed_trial
+from common import speed_trial
 from modules import blocks
 
 SHARED = Path(__file__).parents[1].parent / "shared"
@@ -121,7 +121,7 @@ def golden_masks() -> GoldenMasks:
 def tiny_run(tmp_path_factory) -> Path:
     """The folder of a finished run of 8 steps on puppets, to read from only."""
     import train
-    from tests.runs import call, tiny
+    from tests.helpers.runs import call, tiny
 
     folder = tmp_path_factory.mktemp("tiny") / "run"
     assert call(train, *tiny(folder, "train.ema_decay=0.5")) == 0

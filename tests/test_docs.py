@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.runs import REPOSITORY
+from tests.helpers.runs import REPOSITORY
 
 DOCS = sorted((REPOSITORY / "docs").glob("*.md"))
 PAGES = (

@@ -8,8 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from config import DataConfig
-from errors import UserError
+from common.errors import UserError
+from configs.schema import DataConfig
 from logger import METRICS_FILE, Logger, RunningMeans, StepClock, data_warning
 
 

@@ -8,7 +8,8 @@ import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.testing import assert_close
 
-from config import DiscriminatorConfig
+from common.batch_random import BatchRandom
+from configs.schema import DiscriminatorConfig
 from losses import (
     ADVERSARIAL_LOSSES,
     build_perceptual,
@@ -23,10 +24,9 @@ from losses import (
     pixel_loss,
     weigh,
 )
-from modules.draws import BatchRandom
 from modules.keypoint_detector import Keypoints
 from modules.thin_plate import ThinPlateTransform, control_grid, random_thin_plate
-from tests.factories import tiny_config, tiny_perceptual
+from tests.helpers.factories import tiny_config, tiny_perceptual
 
 
 def test_perceptual_loss_by_hand():

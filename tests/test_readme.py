@@ -21,16 +21,16 @@ import benchmarks.animate
 import benchmarks.data
 import benchmarks.train
 import datasets.prepare.__main__
-import export
-from cli import run_entry_point
-from config import BRANCHES
-from config_file import load_config
-from datasets.images import write_image
+from checkpoints import export
+from common.cli import run_entry_point
+from configs.loading import load_config
+from configs.schema import BRANCHES
+from media.images import write_image
 from modules.vgg import VGGFeatures, relu_layers
-from tests.factories import tiny_overrides
-from tests.media import write_clip, write_tone
-from tests.published_files import fomm_content, motion_config, write
-from tests.runs import REPOSITORY, call
+from tests.helpers.factories import tiny_overrides
+from tests.helpers.media import write_clip, write_tone
+from tests.helpers.published_files import fomm_content, motion_config, write
+from tests.helpers.runs import REPOSITORY, call
 
 PAGES = (REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md")))
 
@@ -44,11 +44,11 @@ ELSEWHERE = {
     "source .venv/bin/activate": "set-up, which this test stands on",
     "python3 -m venv .venv": "set-up",
     ".venv/bin/python -m pip install -r requirements.txt": "set-up",
-    ".venv/bin/python run_demo.py": "test_run_demo.py tries it",
+    ".venv/bin/python benchmarks/demo.py": "test_run_demo.py tries it",
     "make eval": "set-up",
     "pip install -r requirements-demo.txt": "set-up",
     "python -m pip install -r docs/requirements.txt": "set-up",
-    "python demo.py --checkpoint runs/demo/checkpoints/best.pt": "a server; test_demo.py tries it",
+    "python web/__main__.py --checkpoint runs/demo/checkpoints/best.pt": "a server; test_demo.py tries it",
     "tensorboard --logdir runs/demo": "a server of another project",
     "torchrun --nproc-per-node 4 train.py --config vox.yaml data.root=data/vox": (
         "the same for two processes is run"

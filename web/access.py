@@ -4,8 +4,8 @@ import os
 import stat
 from pathlib import Path
 
-from errors import UserError
-from machine import is_loopback
+from common.errors import UserError
+from common.machine import is_loopback
 
 VARIABLE = "DEMO_AUTH"  # USER:PASSWORD; unlike an option it is in no list of processes
 

@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from animation.background_swap import BackgroundType, Compose
+from animation.branch_animators import AnimatorName
 from animation.inputs import SOURCE, TRANSPARENT
 from animation.jobs import Job, JobOptions
 from animation.layouts import LayoutName
-from animation.movers import AnimatorName
 from animation.settings import Motion, Settings
-from datasets.excerpt import parse_time
-from errors import UserError
+from common.errors import UserError
+from media.excerpt import parse_time
 
 BackgroundKind = Literal["none", "image", "clip", "colour", "source", "transparent"]
 

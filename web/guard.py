@@ -17,7 +17,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from machine import is_loopback
+from common.machine import is_loopback
 
 OVERHEAD = 2**20  # bytes of a request beside the file that it brings
 FULL = 20  # files of the largest size: uploads stop where so many bytes are kept
@@ -108,7 +108,7 @@ def refusal(
     if not _is_address(name) and name not in names:
         return Refusal(
             403,
-            f"This page is not known as {name!a}; if it should be, start demo.py with "
+            f"This page is not known as {name!a}; if it should be, start web/__main__.py with "
             f"--allowed-host {name!a}.",
         )
     origin = headers.get("origin")

@@ -1,4 +1,4 @@
-"""The page of demo.py, made with Gradio: what it shows, and what its buttons do."""
+"""The page of web/__main__.py, made with Gradio: what it shows, and what its buttons do."""
 
 import tempfile
 import threading
@@ -12,7 +12,7 @@ import gradio as gr
 
 from animation.animator import Animator
 from animation.jobs import Job, JobResult, run_job
-from errors import UserError, in_one_line
+from common.errors import UserError, in_one_line
 from web.choices import (
     BackgroundKind,
     FormValues,

@@ -17,15 +17,15 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from cli import add_max_pixels_argument, end_on_sigterm, positive_int, run_entry_point
-from datasets.container import os_reason
-from datasets.limits import chosen_limits
+from common.cli import add_max_pixels_argument, end_on_sigterm, positive_int, run_entry_point
+from common.errors import UserError
+from common.limits import chosen_limits
+from common.machine import num_cores
 from datasets.prepare.candidates import Candidate, find_clips, in_splits
 from datasets.prepare.convert import ConvertOptions
 from datasets.prepare.folder import claimed, finished_clips, note_settings, prepare
 from datasets.prepare.splits import assign_splits, note_drawn, read_drawn, shared_identities
-from errors import UserError
-from machine import num_cores
+from media.container import os_reason
 
 _MIN_SIDE = 16
 

@@ -13,18 +13,18 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from common.errors import UserError
+from common.paths import MAX_TEXT, check_name
 from datasets.clips import LAYOUT
-from datasets.images import IMAGE_SUFFIXES
-from datasets.leftovers import own_entries, partition
-from datasets.prepare.boxes import PARTITIONS, Listed, read_boxes
 from datasets.prepare.footage import Footage, RecordClip, Unreadable, WholeClip
-from datasets.prepare.records import SUFFIXES as RECORD_SUFFIXES
-from datasets.prepare.records import find_records
+from datasets.prepare.importers.bair_records import SUFFIXES as RECORD_SUFFIXES
+from datasets.prepare.importers.bair_records import find_records
+from datasets.prepare.importers.boxes import PARTITIONS, Listed, read_boxes
 from datasets.prepare.splits import identity
-from datasets.remarks import counted, remark_left_out
-from datasets.video import CONTAINER_SUFFIXES, VideoError, is_clip, natural_order
-from errors import UserError
-from paths import MAX_TEXT, check_name
+from media.images import IMAGE_SUFFIXES
+from media.leftovers import own_entries, partition
+from media.remarks import counted, remark_left_out
+from media.video import CONTAINER_SUFFIXES, VideoError, is_clip, natural_order
 
 WRAPPER = "mp4"  # a folder that names a kind of file, not an identity
 

@@ -11,18 +11,18 @@ from math import ceil
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from datasets.container import os_reason
-from datasets.crops import cut_out, with_aspect
-from datasets.images import Fit, fit_frames
-from datasets.limits import LIMITS, Limits
+from common.errors import UserError, ends_all, in_one_line
+from common.limits import LIMITS, Limits
+from common.paths import MAX_NAME
 from datasets.pack_writer import FrameTable, write_fragment
 from datasets.prepare.candidates import Candidate
 from datasets.prepare.footage import Region
 from datasets.source import Frame
-from datasets.video_file import VideoFile
-from datasets.video_writer import VideoWriter
-from errors import UserError, ends_all, in_one_line
-from paths import MAX_NAME
+from media.container import os_reason
+from media.crops import cut_out, with_aspect
+from media.images import Fit, fit_frames
+from media.video_file import VideoFile
+from media.video_writer import VideoWriter
 
 Format = Literal["packed", "frames"]
 

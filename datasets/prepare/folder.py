@@ -20,18 +20,18 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from csv_cells import as_written, protected
-from datasets.container import os_reason
-from datasets.leftovers import own_entries
+from common.csv_cells import as_written, protected
+from common.errors import UserError
+from common.file_lock import locked
+from common.files import remove_leftovers, replacing
+from common.json_files import read_json
+from common.paths import open_to_write, printable, refuse_links
 from datasets.pack_writer import PACK, PackWriter, is_pack, read_pack
 from datasets.prepare.candidates import Candidate
 from datasets.prepare.convert import ConvertOptions, Outcome, Remark, convert
 from datasets.prepare.splits import DRAWN, SPLITS
-from errors import UserError
-from file_lock import locked
-from files import remove_leftovers, replacing
-from json_files import read_json
-from paths import open_to_write, printable, refuse_links
+from media.container import os_reason
+from media.leftovers import own_entries
 
 PREPARED, REPORT = "prepared.json", "report.csv"
 # Of a clip while it is written; earlier versions put a process id in place of the 16 digits.

@@ -7,13 +7,13 @@ from math import ceil
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from datasets.container import DEFAULT_FRAME_RATE
-from datasets.crops import Box
-from datasets.excerpt import Excerpt
-from datasets.limits import LIMITS, Limits
-from datasets.prepare.records import read_record
+from common.limits import LIMITS, Limits
+from datasets.prepare.importers.bair_records import read_record
 from datasets.source import Frame, HasRemarks
-from datasets.video import VideoError, VideoReader, open_clip
+from media.container import DEFAULT_FRAME_RATE
+from media.crops import Box
+from media.excerpt import Excerpt
+from media.video import VideoError, VideoReader, open_clip
 
 SAME_RATE = Fraction(1, 1000)  # of a rate
 

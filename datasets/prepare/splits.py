@@ -10,11 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.prepare.boxes import Listed
-from errors import UserError
-from files import replacing
-from json_files import read_json
-from seeding import sequence
+from common.errors import UserError
+from common.files import replacing
+from common.json_files import read_json
+from common.seeding import sequence
+from datasets.prepare.importers.boxes import Listed
 
 SPLITS = ("train", "test")
 DRAWN = "splits.json"  # the split of every identity for which one was drawn

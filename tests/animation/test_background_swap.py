@@ -12,9 +12,9 @@ import torch
 from torch.testing import assert_close
 
 from animation.background_swap import BackgroundSwapper
-from errors import UserError
-from model import Model
-from tests.factories import noise_frames, noise_inputs, tiny_config
+from branches.model import Model
+from common.errors import UserError
+from tests.helpers.factories import noise_frames, noise_inputs, tiny_config
 
 CONFIG = tiny_config("data.image_size=[32, 48]", "background.threshold=0.5")
 KINDS = [("same", "network"), ("same", "alpha"), ("other", "network"), ("other", "alpha")]

@@ -20,12 +20,12 @@ from animation.cropping import (
     installed_face_detector,
     moved_inside,
 )
-from datasets.crops import Box, cut_out
-from datasets.images import fit_frames
-from datasets.video import open_clip
+from branches.model import Model
+from media.crops import Box, cut_out
+from media.images import fit_frames
+from media.video import open_clip
 from metrics.detectors.detector import Description
-from model import Model
-from tests.factories import tiny_config
+from tests.helpers.factories import tiny_config
 
 CONFIG = tiny_config("data.image_size=64", "background.threshold=0.5")
 SIZE = CONFIG.data.size

@@ -5,13 +5,13 @@ import pytest
 import torch
 
 import animate
+from animation.branch_animators import frames_to_tensor, load_model
 from animation.layouts import Layout
-from animation.movers import frames_to_tensor, load_model
-from checkpoint import load
+from checkpoints.checkpoint import load
 from datasets.build import build_source
-from datasets.video import open_clip
+from media.video import open_clip
 from modules.geometry import resize
-from tests.animations import (
+from tests.helpers.animations import (
     CPU,
     columns,
     expected_swap,
@@ -21,7 +21,7 @@ from tests.animations import (
     uint8,
     write_files,
 )
-from tests.runs import call, contents, step_file
+from tests.helpers.runs import call, contents, step_file
 
 GREEN = "#00ff00"
 

@@ -8,11 +8,11 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from animation.movers import MotionAnimator, animate, frames_to_tensor
+from animation.branch_animators import MotionAnimator, animate, frames_to_tensor
 from animation.reference import is_far, keypoint_distance, nearest_frame
+from branches.model import Model
 from branches.motion import MotionBranch
-from model import Model
-from tests.factories import noise_inputs, tiny_config
+from tests.helpers.factories import noise_inputs, tiny_config
 
 CPU = torch.device("cpu")
 SQUARE = torch.tensor([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0], [0.0, 0.0]])

@@ -10,12 +10,12 @@ from torch.testing import assert_close
 
 from benchmarks import ablation
 from benchmarks.ablation import ROWS, foreground_region, score_frames
-from cli import run_entry_point
-from datasets.puppets import Puppets
+from common.cli import run_entry_point
+from datasets.puppets.clips import Puppets
 from metrics.image import ssim
 from metrics.intervals import Summary, summarize
-from tests.factories import MemoryClips, noise_frames, tiny_overrides
-from tests.runs import call, error_line, step_file, steps
+from tests.helpers.factories import MemoryClips, noise_frames, tiny_overrides
+from tests.helpers.runs import call, error_line, step_file, steps
 
 SMALL = (*tiny_overrides(), "masks=null", "background=null", "train.checkpoint_every=2")
 ARGUMENTS = ("--config", "demo.yaml", *SMALL, "--steps", 4, "--num-frames", 3)

@@ -6,14 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from adversary import build_adversary
 from benchmarks import adversarial
 from benchmarks.ablation import ROWS
 from benchmarks.adversarial import build_contestant, cost_rows, fresh_peak_memory
 from benchmarks.steps import first_batch, take_step
-from cli import run_entry_point
-from tests.factories import tiny_config, tiny_overrides
-from tests.runs import call, error_line
+from common.cli import run_entry_point
+from tests.helpers.factories import tiny_config, tiny_overrides
+from tests.helpers.runs import call, error_line
+from training.adversary import build_adversary
 
 SMALL = (*tiny_overrides(), "masks=null", "background=null", "discriminator.cut.probability=0.25")
 CPU = torch.device("cpu")

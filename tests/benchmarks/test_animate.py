@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 import torch
 
-import speed_trial
 from benchmarks import animate, whole_clips
 from benchmarks.animate import plain_loop, stage_rows
-from cli import run_entry_point
-from model import Model
-from tests.factories import noise_inputs, tiny_config, tiny_overrides
-from tests.runs import call, error_line
+from branches.model import Model
+from common import speed_trial
+from common.cli import run_entry_point
+from tests.helpers.factories import noise_inputs, tiny_config, tiny_overrides
+from tests.helpers.runs import call, error_line
 
 SMALL = (*tiny_overrides(), "masks=null", "background=null", "discriminator=null")
 SHORT = ("--rounds", 1, "--frames", 3, "--clip-frames", 5, "--batch-size", 2)

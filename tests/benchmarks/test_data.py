@@ -7,9 +7,9 @@ import pytest
 
 from benchmarks import data
 from benchmarks.data import mean_psnr, store
-from cli import run_entry_point
-from tests.media import frame_numbers, numbered_frame, write_clip
-from tests.runs import error_line
+from common.cli import run_entry_point
+from tests.helpers.media import frame_numbers, numbered_frame, write_clip
+from tests.helpers.runs import error_line
 
 
 @pytest.fixture(autouse=True)

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from benchmarks import faults
-from cli import run_entry_point
-from tests.runs import contents, step_file
+from common.cli import run_entry_point
+from tests.helpers.runs import contents, step_file
 
 
 def run(*arguments):

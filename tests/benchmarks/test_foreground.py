@@ -5,9 +5,9 @@ import torch
 
 from benchmarks import foreground
 from benchmarks.foreground import score
-from cli import run_entry_point
-from tests.animations import without
-from tests.runs import error_line, step_file
+from common.cli import run_entry_point
+from tests.helpers.animations import without
+from tests.helpers.runs import error_line, step_file
 
 SOURCES = ("dense_motion", "mask_generator")
 

@@ -5,10 +5,10 @@ import torch
 
 from benchmarks import keypoints
 from benchmarks.keypoints import between, jitter, lateness, within
-from cli import run_entry_point
-from tests.animations import without
-from tests.media import write_clip
-from tests.runs import error_line, step_file
+from common.cli import run_entry_point
+from tests.helpers.animations import without
+from tests.helpers.media import write_clip
+from tests.helpers.runs import error_line, step_file
 
 
 def run(*arguments):

@@ -6,13 +6,13 @@ import math
 import numpy as np
 import pytest
 
-import checkpoint
 from benchmarks import puppets
 from benchmarks.tables import markdown_table
-from datasets.puppets import Puppets, render
-from model import Model
-from tests.factories import tiny_config
-from tests.runs import call, error_line, step_file
+from branches.model import Model
+from checkpoints import checkpoint
+from datasets.puppets.clips import Puppets, render
+from tests.helpers.factories import tiny_config
+from tests.helpers.runs import call, error_line, step_file
 
 SMALL = ("--num-clips", 3, "--num-frames", 2)
 ANIMATION = {"l1", "psnr", "ssim", "figure_l1", "figure_psnr"}

@@ -9,7 +9,7 @@ from torch.testing import assert_close
 
 from benchmarks.scenes import build_scene, driving_frames
 from benchmarks.scores import Cutout, animation_scores, swap_scores
-from datasets.puppets import Puppets, render
+from datasets.puppets.clips import Puppets, render
 
 CPU = torch.device("cpu")
 CLIPS = Puppets("test", num_clips=3, num_frames=9, image_size=(32, 48), seed=0)

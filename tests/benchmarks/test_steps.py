@@ -6,7 +6,7 @@ from functools import partial
 import pytest
 
 from benchmarks.steps import in_fresh_process
-from errors import UserError
+from common.errors import UserError
 
 
 def test_a_process_has_its_own_memory_and_answers():

@@ -7,14 +7,14 @@ import torch
 from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
-import speed_trial
 from benchmarks import train
 from benchmarks.plain_step import LEVERS
 from benchmarks.steps import first_batch, without_auto
 from benchmarks.train import build_contestant, ladder
-from cli import run_entry_point
-from tests.factories import tiny_config, tiny_overrides
-from tests.runs import call, error_line
+from common import speed_trial
+from common.cli import run_entry_point
+from tests.helpers.factories import tiny_config, tiny_overrides
+from tests.helpers.runs import call, error_line
 
 CPU = torch.device("cpu")
 ALL = ("train.precision=bf16", "discriminator.spectral_norm=false")

@@ -1,8 +1,8 @@
 """benchmarks/trials.py: the ratios by the size of the maps."""
 
 from benchmarks import trials
-from speed_trial import Shape
-from tests.runs import call
+from common.speed_trial import Shape
+from tests.helpers.runs import call
 
 
 def test_a_row_for_each_size(monkeypatch, capsys):

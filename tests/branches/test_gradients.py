@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from model import Model
-from tests.factories import joint_terms, noise_inputs, tiny_config
-from training_step import total
+from branches.model import Model
+from tests.helpers.factories import joint_terms, noise_inputs, tiny_config
+from training.step import total
 
 PIXEL = ("motion.losses.pixel=1", "masks.losses.pixel=1", "background.losses.pixel=1")
 MOTION = {"keypoint_detector", "dense_motion", "generator"}

@@ -5,13 +5,13 @@ import torch
 import torch.nn.functional as F
 
 from branches.branch import StepContext, StepInputs
+from branches.model import Model
+from common.batch_random import BatchRandom
 from metrics.masks import mask_iou
-from model import Model
-from modules.draws import BatchRandom
 from modules.geometry import resize
-from optimization import Optimizer
-from tests.factories import tiny_config, tiny_perceptual
-from training_step import total
+from tests.helpers.factories import tiny_config, tiny_perceptual
+from training.optimization import Optimizer
+from training.step import total
 
 SIDE = 9
 

@@ -5,11 +5,11 @@ import torch
 from torch.testing import assert_close
 
 from branches.masks import MaskBranch, num_halvings
+from branches.model import Model
 from losses import pixel_loss
-from model import Model
 from modules.geometry import resize
-from tests.factories import before_start, noise_inputs, tiny_config
-from training_step import total
+from tests.helpers.factories import before_start, noise_inputs, tiny_config
+from training.step import total
 
 PIXEL = "masks.losses.pixel=1"
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from branches.model import Model
 from branches.motion import MotionBranch
-from model import Model
-from tests.factories import noise_inputs, tiny_config
+from tests.helpers.factories import noise_inputs, tiny_config
 
 
 def build(*overrides):

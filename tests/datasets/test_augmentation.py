@@ -9,7 +9,7 @@ from torch.testing import assert_close
 from torchvision.transforms.v2 import functional
 
 from datasets.augmentation import HUE, NEUTRAL, jitter_colors, resize_and_crop
-from tests.factories import WaitsForTheDevice
+from tests.helpers.factories import WaitsForTheDevice
 
 ADJUSTMENTS = (
     functional.adjust_brightness,

@@ -7,15 +7,14 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from config import AugmentationConfig
-from datasets import video
+from common.errors import UserError
+from configs.schema import AugmentationConfig
 from datasets.clips import ClipFolder, inspect_clips
 from datasets.loading import loaded_batches
 from datasets.pairs import BatchSchedule, FramePairs
-from datasets.video import VideoError
-from errors import UserError
-from tests.datasets.test_deinterlace import KINDS, woven, write_interlaced
-from tests.media import (
+from media import video
+from media.video import VideoError
+from tests.helpers.media import (
     damage,
     frame_numbers,
     leave_behind,
@@ -24,6 +23,7 @@ from tests.media import (
     write_frame_folder,
     write_strip,
 )
+from tests.media.test_deinterlace import KINDS, woven, write_interlaced
 
 
 @pytest.fixture

@@ -10,13 +10,13 @@ import pytest
 from PIL import Image
 
 import reconstruct
+from common.errors import UserError
 from datasets.pack_writer import CLIPS, FRAME, FRAMES, PACK, PackWriter
 from datasets.packed import PackedClips
-from datasets.video import VideoError
-from errors import UserError
+from media.video import VideoError
 from tests.datasets.test_packed import SIZE, add, contents, pack
-from tests.media import frame_numbers
-from tests.runs import call, error_line, step_file
+from tests.helpers.media import frame_numbers
+from tests.helpers.runs import call, error_line, step_file
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from common.errors import UserError
 from datasets.pack_writer import CLIPS, FRAMES, PACK, PackWriter, write_fragment
 from datasets.packed import PackedClips
-from datasets.video import VideoError, open_clip
-from errors import UserError
-from tests.media import frame_numbers, numbered_frame
+from media.video import VideoError, open_clip
+from tests.helpers.media import frame_numbers, numbered_frame
 
 SIZE = (48, 64)
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from config import AugmentationConfig
+from configs.schema import AugmentationConfig
 from datasets.pairs import (
     BatchSchedule,
     FailureBudget,
@@ -16,8 +16,8 @@ from datasets.pairs import (
     UnreadableClip,
     collate,
 )
-from datasets.video import VideoError
-from tests.factories import MemoryClips
+from media.video import VideoError
+from tests.helpers.factories import MemoryClips
 
 NAMES = [f"{i}#clip.mp4" for i in range(6)]
 

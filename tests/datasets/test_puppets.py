@@ -5,13 +5,13 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from datasets.puppetry.background import paint_background, sample_background
-from datasets.puppetry.canvas import Canvas, Place
-from datasets.puppetry.colour import oklch
-from datasets.puppetry.identity import Fabric, sample_identity
-from datasets.puppetry.pose import Pose
-from datasets.puppetry.shapes import Cap, Ellipse, Limb, Shape, Smile, Trapezoid
-from datasets.puppets import Puppets, render
+from datasets.puppets.background import paint_background, sample_background
+from datasets.puppets.canvas import Canvas, Place
+from datasets.puppets.clips import Puppets, render
+from datasets.puppets.colour import oklch
+from datasets.puppets.identity import Fabric, sample_identity
+from datasets.puppets.pose import Pose
+from datasets.puppets.shapes import Cap, Ellipse, Limb, Shape, Smile, Trapezoid
 
 SIZE = (64, 64)
 

@@ -9,13 +9,13 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from cli import run_entry_point
+from common.cli import run_entry_point
 from datasets import unpack
 from datasets.pack_writer import PackWriter, write_fragment
 from datasets.packed import PackedClips
-from datasets.video import open_clip
-from tests.media import frame_numbers, numbered_frame
-from tests.runs import REPOSITORY, environment, error_line
+from media.video import open_clip
+from tests.helpers.media import frame_numbers, numbered_frame
+from tests.helpers.runs import REPOSITORY, environment, error_line
 
 PROG = "python -m datasets.unpack"
 

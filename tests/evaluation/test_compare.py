@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import reconstruct
-from errors import UserError
+from common.errors import UserError
 from evaluation.compare import compare_runs, differences, read_evaluation
 from evaluation.report import MeasuredClip, summarize, write_report
-from tests.runs import error_line
+from tests.helpers.runs import error_line
 
 DLIB = {"name": "dlib", "weights": "dlib 20", "convention": "68 landmarks", "licence": "none"}
 

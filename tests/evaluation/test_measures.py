@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from datasets.puppets import Puppets
+from datasets.puppets.clips import Puppets
 from evaluation.measures import (
     ClipContext,
     Detected,
@@ -16,7 +16,7 @@ from evaluation.measures import (
     salient_metrics,
 )
 from metrics.detectors.detector import Description
-from tests.factories import MemoryClips
+from tests.helpers.factories import MemoryClips
 
 NOWHERE = Description("none", "none", "none", "none")
 CLIPS = MemoryClips(["a"])

@@ -12,7 +12,7 @@ from evaluation.page import write_page
 from evaluation.published_tables import TABLES
 from evaluation.report import MeasuredClip, summarize
 from evaluation.results_folder import clip_path
-from tests.media import write_clip
+from tests.helpers.media import write_clip
 
 COLUMNS = ("source", "driving", "prediction", "4x error")
 NAMES = ("id1#a", "b & <c>")

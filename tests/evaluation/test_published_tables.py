@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from errors import UserError
+from common.errors import UserError
 from evaluation.published_tables import TABLES, console_text, published_table
 from evaluation.report import MeasuredClip, summarize
 

@@ -6,7 +6,8 @@ import torch
 from torch.testing import assert_close
 
 from branches.masks import MaskBranch
-from datasets.puppets import Puppets
+from branches.model import Model
+from datasets.puppets.clips import Puppets
 from evaluation.reconstruction import (
     evaluate,
     evaluate_masks,
@@ -14,8 +15,7 @@ from evaluation.reconstruction import (
     reconstruct_clip,
     spread,
 )
-from model import Model
-from tests.factories import MemoryClips, tiny_config
+from tests.helpers.factories import MemoryClips, tiny_config
 
 CPU = torch.device("cpu")
 PUPPETS = Puppets("test", num_clips=5, num_frames=6, image_size=(32, 32), seed=0)

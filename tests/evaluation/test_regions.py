@@ -6,11 +6,11 @@ import torch
 from PIL import Image
 
 from branches.masks import MaskBranch
+from branches.model import Model
 from branches.motion import MotionBranch
 from evaluation.regions import FoundRegions, GivenRegions, MaskRegions, MotionRegions
 from metrics.detectors.detector import Description
-from model import Model
-from tests.factories import MemoryClips, noise_frames, tiny_config
+from tests.helpers.factories import MemoryClips, noise_frames, tiny_config
 
 FRAMES = noise_frames(3, (32, 32))
 

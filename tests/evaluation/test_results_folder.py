@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from errors import UserError
+from common.errors import UserError
+from common.file_lock import locked
 from evaluation import results_folder
 from evaluation.report import MeasuredClip, write_report
 from evaluation.results_folder import clip_path, replacing_results
-from file_lock import locked
-from tests.runs import REPOSITORY
+from tests.helpers.runs import REPOSITORY
 
 
 def run(output, names, content="x", *, saves_frames=False, fails=False, meanwhile=None):

@@ -12,7 +12,7 @@ import torch
 from torch.testing import assert_close
 
 import metrics.lpips as lpips_module
-from errors import UserError
+from common.errors import UserError
 from metrics.detectors import packages
 from metrics.image import l1
 from metrics.lpips import Lpips

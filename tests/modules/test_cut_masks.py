@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from common.batch_random import BatchRandom
 from modules.cut_masks import (
     certain_background,
     foreground_occlusion,
@@ -15,8 +16,7 @@ from modules.cut_masks import (
     rectangle_cut,
     resize_cut,
 )
-from modules.draws import BatchRandom
-from tests.factories import WaitsForTheDevice
+from tests.helpers.factories import WaitsForTheDevice
 
 
 def maps(*rows):

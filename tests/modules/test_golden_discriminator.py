@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from adversary import Adversary
 from branches.outputs import MotionOutput, StepOutputs
-from config import DiscriminatorConfig
+from configs.schema import DiscriminatorConfig
 from modules.dense_motion import DenseMotion
 from modules.discriminator import PatchDiscriminator
 from modules.keypoint_detector import Keypoints
-from tests.factories import noise_inputs, tiny_config
+from tests.helpers.factories import noise_inputs, tiny_config
+from training.adversary import Adversary
 
 TOLERANCE = {"atol": 1e-4, "rtol": 0.0}
 

@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch.testing import assert_close
 
 from branches.masks import MaskBranch
-from config import MasksConfig
+from configs.schema import MasksConfig
 from modules.geometry import resize
 from modules.mask_generator import BORDER
 

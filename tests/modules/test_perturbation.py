@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from modules.draws import BatchRandom
+from common.batch_random import BatchRandom
 from modules.perturbation import (
     _apply,
     _AxisDraws,

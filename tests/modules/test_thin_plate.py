@@ -5,7 +5,7 @@ import math
 import torch
 from torch.testing import assert_close
 
-from modules.draws import BatchRandom
+from common.batch_random import BatchRandom
 from modules.geometry import coordinate_grid
 from modules.thin_plate import ThinPlateTransform, control_grid, random_thin_plate
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from errors import UserError
+from common.errors import UserError
 from web.access import VARIABLE, read_accounts, warnings
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from animation.jobs import Job, JobOptions
 from animation.settings import Settings
-from errors import UserError
+from common.errors import UserError
 from web.choices import (
     Capabilities,
     FormValues,

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import pytest
 
 from animation.animator import Animator
-from datasets.excerpt import Excerpt
-from datasets.images import write_image
-from tests.datasets.test_deinterlace import KINDS, woven, write_interlaced
-from tests.media import write_clip
-from tests.runs import step_file
+from media.excerpt import Excerpt
+from media.images import write_image
+from tests.helpers.media import write_clip
+from tests.helpers.runs import step_file
+from tests.media.test_deinterlace import KINDS, woven, write_interlaced
 
 
 def test_what_is_odd_about_the_clip_stands_beside_the_result(tiny_run, tmp_path):

@@ -4,12 +4,12 @@ import os
 
 import pytest
 
+from common.errors import UserError
 from datasets.prepare.candidates import find_clips, in_splits
 from datasets.prepare.footage import RecordClip, Unreadable
 from datasets.prepare.splits import assign_splits
-from errors import UserError
-from tests.datasets.prepare.files import robot_record, write_records
-from tests.media import leave_behind, truncate, write_clip, write_frame_folder, write_strip
+from tests.helpers.clip_files import robot_record, write_records
+from tests.helpers.media import leave_behind, truncate, write_clip, write_frame_folder, write_strip
 
 
 def find(folder, test_share=0.0, seed=0):

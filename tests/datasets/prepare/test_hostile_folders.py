@@ -7,9 +7,9 @@ import os
 import pytest
 
 from datasets.prepare import folder as prepare_folder
-from tests.datasets.prepare.files import run
-from tests.media import write_clip
-from tests.runs import error_line
+from tests.helpers.clip_files import run
+from tests.helpers.media import write_clip
+from tests.helpers.runs import error_line
 
 PROG = "python -m datasets.prepare"
 

@@ -14,15 +14,15 @@ import numpy as np
 import pytest
 
 import train
+from common.errors import UserError
 from datasets.build import build_source, preflight
 from datasets.clips import ClipFolder
 from datasets.packed import PackedClips
 from datasets.prepare import folder as prepare_folder
-from errors import UserError
-from tests.datasets.prepare import dying
-from tests.datasets.prepare.files import robot_record, run, write_records
-from tests.factories import tiny_config
-from tests.media import (
+from tests.helpers import dying
+from tests.helpers.clip_files import robot_record, run, write_records
+from tests.helpers.factories import tiny_config
+from tests.helpers.media import (
     damage,
     frame_numbers,
     truncate,
@@ -30,7 +30,16 @@ from tests.media import (
     write_frame_folder,
     write_strip,
 )
-from tests.runs import REPOSITORY, call, environment, error_line, finish, metrics, tiny, wait_until
+from tests.helpers.runs import (
+    REPOSITORY,
+    call,
+    environment,
+    error_line,
+    finish,
+    metrics,
+    tiny,
+    wait_until,
+)
 
 SIZE = (48, 64)
 PROG = "python -m datasets.prepare"

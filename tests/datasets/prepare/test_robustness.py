@@ -12,18 +12,18 @@ from pathlib import Path
 
 import pytest
 
+from common.errors import UserError
 from datasets.packed import PackedClips
 from datasets.prepare import folder as prepare_folder
 from datasets.prepare.candidates import Candidate
 from datasets.prepare.convert import ConvertOptions, Remark, convert
 from datasets.prepare.footage import WholeClip
-from errors import UserError
-from tests.datasets.prepare import dying
-from tests.datasets.prepare.files import run
-from tests.datasets.test_deinterlace import KINDS, woven, write_interlaced
-from tests.hostile import write_large_gif
-from tests.media import damage, frame_numbers, write_clip, write_strip
-from tests.runs import REPOSITORY, environment, error_line, wait_until
+from tests.helpers import dying
+from tests.helpers.clip_files import run
+from tests.helpers.hostile import write_large_gif
+from tests.helpers.media import damage, frame_numbers, write_clip, write_strip
+from tests.helpers.runs import REPOSITORY, environment, error_line, wait_until
+from tests.media.test_deinterlace import KINDS, woven, write_interlaced
 
 PROG = "python -m datasets.prepare"
 SETTINGS = ConvertOptions("packed", (48, 64), "crop", 95, 1, 2, None, 1)

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from datasets.prepare.boxes import Listed
+from common.errors import UserError
 from datasets.prepare.footage import WholeClip
+from datasets.prepare.importers.boxes import Listed
 from datasets.prepare.splits import (
     assign_splits,
     note_drawn,
@@ -13,7 +14,6 @@ from datasets.prepare.splits import (
     shared_identities,
     split_identities,
 )
-from errors import UserError
 
 
 def listed(*places):

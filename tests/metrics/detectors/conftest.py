@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from skimage.data import astronaut
 
-from datasets.video import open_clip
+from media.video import open_clip
 
 
 @pytest.fixture(scope="session")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from errors import UserError
+from common.errors import UserError
 from metrics.detectors.build import DETECTORS, REGION_FINDERS, build_detector, build_region_finder
 from metrics.detectors.detector import IdentityEncoder, LandmarkDetector, RegionFinder
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from numpy.testing import assert_array_equal
 
-from errors import UserError
+from common.errors import UserError
 from metrics.detectors import face_alignment_landmarks
 from metrics.detectors.face_alignment_landmarks import FaceAlignmentLandmarks
 

@@ -12,7 +12,7 @@ from torchvision.models.detection import (
     keypointrcnn_resnet50_fpn,
 )
 
-from errors import UserError
+from common.errors import UserError
 from metrics.detectors.keypoint_rcnn import KeypointRCNN, build_network, largest_person
 
 

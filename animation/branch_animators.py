@@ -1,0 +1,318 @@
+"""Animate a source image by driving frames: encode the source once, then batch by batch."""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from itertools import chain, islice
+from typing import Literal, NamedTuple, Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from animation.smoothing import FilterState, Smoothing, one_euro, smooth_keypoints
+from branches.masks import MaskBranch
+from branches.model import Model
+from branches.motion import EncodedSource, MotionBranch
+from checkpoints.checkpoint import Checkpoint, check_networks, load_networks
+from common.errors import UserError
+from datasets.source import Frame, Frames
+from modules.keypoint_detector import Keypoints
+from modules.keypoint_transfer import (
+    first_keypoints,
+    movement_scale,
+    relative_keypoints,
+)
+
+AnimatorName = Literal["motion", "masks"]
+ANIMATORS: tuple[AnimatorName, ...] = ("motion", "masks")
+
+Move = Callable[[Tensor], Tensor]  # driving frames to predictions; see `BranchAnimator.start`
+Result = TypeVar("Result")
+
+logger = logging.getLogger(__name__)
+
+
+class BranchAnimator(Protocol):
+    """Interface of an animator: moves a source image by driving frames."""
+
+    device: torch.device
+
+    def start(self, source: Tensor, reference: Tensor | None = None) -> Move:
+        """Encode `source`, 1 x 3 x H x W in [0, 1].
+
+        Args:
+            reference: the driving frame, 1 x 3 x H x W, that relative motion starts from: there
+                the source stands as it is. None: the first driving frame. Masks and absolute
+                motion have no such frame and ignore it.
+
+        Returns:
+            From driving frames, B x 3 x H x W, in order and at once or in parts, to the source
+            moved by them: B x 3 x H x W. Frames that memory did not suffice for may be given
+            again, in smaller parts.
+        """
+        ...
+
+
+class Reference(NamedTuple):
+    """What relative motion starts from: keypoints of one driving frame; the scale of motion."""
+
+    keypoints: Keypoints
+    scale: float
+
+
+class MotionAnimator:
+    """The motion branch, in evaluation mode.
+
+    Args:
+        motion: `relative` puts the change since the reference frame on the source's keypoints;
+            `absolute` uses the driving keypoints themselves.
+        adapt_scale: relative motion is scaled by the sizes of the two figures, the driving one as
+            in the reference frame.
+        smoothing: of the driving keypoints, before they move the source; None: as detected. The
+            filter starts at the first driving frame; a reference given to `start` is not smoothed.
+    """
+
+    def __init__(
+        self,
+        branch: MotionBranch,
+        device: torch.device,
+        *,
+        motion: Literal["relative", "absolute"] = "relative",
+        adapt_scale: bool = False,
+        smoothing: Smoothing | None = None,
+    ) -> None:
+        self.branch = branch
+        self.device = device
+        self.motion = motion
+        self.adapt_scale = adapt_scale
+        self.smoothing = smoothing
+
+    def start(self, source: Tensor, reference: Tensor | None = None) -> Move:
+        """See `BranchAnimator.start`."""
+        encoded = self.branch.encode(source)
+        origin: Reference | None = None
+        if reference is not None and self.motion == "relative":
+            origin = self.refer(encoded, self.branch.detect(reference))
+        filtered: FilterState | None = None
+
+        def move(driving: Tensor) -> Tensor:
+            nonlocal origin, filtered
+            after = filtered
+            keypoints = self.branch.detect(driving)
+            if self.smoothing is not None:
+                keypoints, after = smooth_keypoints(keypoints, self.smoothing, filtered)
+            if self.motion == "relative":
+                if origin is None:
+                    origin = self.refer(encoded, first_keypoints(keypoints))
+                keypoints = relative_keypoints(encoded.keypoints, keypoints, *origin)
+            prediction = self.branch.predict(encoded, keypoints)
+            filtered = after  # not before: if memory did not suffice, these frames come again
+            return prediction
+
+        return move
+
+    def refer(self, source: EncodedSource, keypoints: Keypoints) -> Reference:
+        """Let relative motion start from `keypoints` (batch 1) of a driving frame."""
+        scale = movement_scale(source.keypoints, keypoints) if self.adapt_scale else 1.0
+        return Reference(keypoints, scale)
+
+
+class MaskAnimator:
+    """The mask branch, in evaluation mode.
+
+    Args:
+        same_figure: the driving frames show the source's own figure, as in reconstruction: its
+            masks need no refinement (as published).
+        smoothing: of the driving masks, before their refinement; None: as generated.
+    """
+
+    def __init__(
+        self,
+        branch: MaskBranch,
+        device: torch.device,
+        *,
+        same_figure: bool = False,
+        smoothing: Smoothing | None = None,
+    ) -> None:
+        self.branch = branch
+        self.device = device
+        self.same_figure = same_figure
+        self.smoothing = smoothing
+
+    def start(self, source: Tensor, reference: Tensor | None = None) -> Move:
+        """See `BranchAnimator.start`; masks are taken as they are, so `reference` is ignored."""
+        source_mask = self.branch.mask_generator(source)
+        filtered: FilterState | None = None
+
+        def move(driving: Tensor) -> Tensor:
+            nonlocal filtered
+            after = filtered
+            images = source.expand(len(driving), -1, -1, -1)
+            source_masks = source_mask.expand(len(driving), -1, -1, -1)
+            target_mask = self.branch.mask_generator(driving)
+            if self.smoothing is not None:
+                target_mask, after = one_euro(target_mask, self.smoothing, filtered)
+            if not self.same_figure:
+                target_mask = self.branch.animated_mask(images, source_masks, target_mask)
+            prediction = self.branch.generate(images, source_masks, target_mask)[1]
+            filtered = after  # not before: if memory did not suffice, these frames come again
+            return prediction
+
+        return move
+
+
+def load_model(checkpoint: Checkpoint, device: torch.device) -> Model:
+    """The model with the checkpoint's best weights (its moving average, if it has one), in
+    evaluation mode.
+
+    Raises:
+        CheckpointError: the config is not that of the weights.
+    """
+    config, states = checkpoint.config, checkpoint.evaluation_networks
+    check_networks(lambda: Model(config).networks, states, checkpoint.path)
+    model = Model(config)
+    load_networks(model.networks, states, checkpoint.path)
+    return model.eval().to(device)
+
+
+def build_animator(
+    model: Model,
+    device: torch.device,
+    name: AnimatorName,
+    *,
+    motion: Literal["relative", "absolute"] = "relative",
+    adapt_scale: bool = False,
+    smoothing: Smoothing | None = None,
+) -> BranchAnimator:
+    """The animator `name` for a driving clip of anybody.
+
+    Raises:
+        UserError: the model was trained without that branch.
+    """
+    if name == "motion" and model.motion is not None:
+        return MotionAnimator(
+            model.motion, device, motion=motion, adapt_scale=adapt_scale, smoothing=smoothing
+        )
+    if name == "masks" and model.masks is not None:
+        return MaskAnimator(model.masks, device, smoothing=smoothing)
+    found = ", ".join(model.branches)
+    raise UserError(
+        f"--animator {name}: the checkpoint was trained without the branch {name}; it has: {found}"
+    )
+
+
+def reconstruction_animators(
+    model: Model, device: torch.device
+) -> dict[AnimatorName, BranchAnimator]:
+    """Those that `model` has, set up for driving frames of the source's own clip."""
+    animators: dict[AnimatorName, BranchAnimator] = {}
+    if model.motion is not None:
+        animators["motion"] = MotionAnimator(model.motion, device, motion="absolute")
+    if model.masks is not None:
+        animators["masks"] = MaskAnimator(model.masks, device, same_figure=True)
+    return animators
+
+
+def frames_to_tensor(frames: Frames, device: torch.device) -> Tensor:
+    """uint8 N x H x W x 3 -> float N x 3 x H x W in [0, 1] on the device."""
+    pixels = torch.tensor(frames)  # a copy, since images from Pillow are read-only
+    if device.type == "cuda":
+        pixels = pixels.pin_memory()  # otherwise the copy waits for all that the device is doing
+    return pixels.to(device, non_blocking=True).movedim(-1, 1).float() / 255
+
+
+@torch.inference_mode()
+def in_batches(
+    compute: Callable[[Tensor], Result],
+    frames: Iterable[Frame],
+    batch_size: int,
+    device: torch.device,
+) -> Iterator[tuple[Frames, Result]]:
+    """Give `compute` at most `batch_size` frames at a time; memory does not grow with their number.
+
+    Frames that the device has no memory for are given again in halves, and so are all that follow:
+    what `compute` keeps between calls must not depend on a call that failed.
+
+    Args:
+        compute: takes frames, B x 3 x H x W in [0, 1] on the device.
+        frames: uint8 H x W x 3 each.
+
+    Yields:
+        A batch of frames as it came, uint8 B x H x W x 3, and what `compute` made of it.
+
+    Raises:
+        UserError: there is no memory for one frame alone.
+    """
+    waiting = iter(frames)
+    while batch := list(islice(waiting, batch_size)):
+        stacked = np.stack(batch)
+        result: Result | None = None
+        with suppress(torch.OutOfMemoryError):
+            result = compute(frames_to_tensor(stacked, device))
+        if result is not None:
+            yield stacked, result
+            continue
+        # The error is gone, and with its traceback the tensors that filled the memory.
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+        height, width = stacked.shape[1:3]
+        if len(batch) == 1:
+            raise UserError(
+                f"{device}: out of memory with one frame of {width} x {height} pixels; end what "
+                "else runs on it, use smaller images, or --device cpu"
+            )
+        batch_size = len(batch) // 2
+        waiting = chain(batch, waiting)
+        logger.warning(
+            "%s: out of memory with %d frames of %d x %d pixels at a time; going on with %d",
+            *(device, len(batch), width, height, batch_size),
+        )
+
+
+def animate(
+    animator: BranchAnimator,
+    source: Frame,
+    driving: Iterable[Frame],
+    batch_size: int = 8,
+    reference: Frame | None = None,
+) -> Iterator[tuple[Frames, Tensor]]:
+    """Move `source` as the driving frames move; memory does not grow with their number.
+
+    Args:
+        source: uint8 H x W x 3.
+        driving: frames, uint8 H x W x 3 each.
+        batch_size: at most so many at a time; see `in_batches`.
+        reference: the driving frame that relative motion starts from, uint8 H x W x 3; None: the
+            first. See `BranchAnimator.start`.
+
+    Yields:
+        A batch of driving frames as it came, and its predictions, B x 3 x H x W in [0, 1].
+
+    Raises:
+        UserError: source and driving frames differ in size, or memory does not suffice for one.
+    """
+    move: Move | None = None
+
+    def animated(frames: Tensor) -> Tensor:
+        nonlocal move
+        _check_size("driving frames are", frames, source)
+        if move is None:
+            start = (
+                None if reference is None else frames_to_tensor(reference[None], animator.device)
+            )
+            if start is not None:
+                _check_size("reference frame is", start, source)
+            move = animator.start(frames_to_tensor(source[None], animator.device), start)
+        return move(frames)
+
+    return in_batches(animated, driving, batch_size, animator.device)
+
+
+def _check_size(what: str, frames: Tensor, source: Frame) -> None:
+    height, width = frames.shape[-2:]
+    if (height, width) != source.shape[:2]:
+        raise UserError(
+            f"the {what} {width} x {height} pixels, the source {source.shape[1]} x "
+            f"{source.shape[0]}; bring them to one size"
+        )

@@ -1,0 +1,168 @@
+"""Which animations to make: every source with every clip, or the pairs of a table."""
+
+import csv
+import os
+from collections import Counter
+from collections.abc import Sequence
+from itertools import product
+from pathlib import Path
+
+from animation.inputs import is_file_name
+from animation.jobs import Job
+from common.errors import UserError
+from common.paths import check_inner_path, refuse_links
+from media.images import IMAGE_SUFFIXES
+from media.leftovers import own_entries, partition, without_empty_folders
+from media.remarks import remark_left_out
+from media.video import is_clip, natural_order
+
+_LONGEST_NAME = 200  # bytes; file systems take 255, and while it is written a name is longer
+_COLUMNS = ("source", "driving", "background", "output")  # of a table; two are required
+
+
+def is_many(source: str, driving: str) -> bool:
+    """Whether one of them is a folder of several sources, or of several clips."""
+    return Path(source).is_dir() or _holds_clips(Path(driving))
+
+
+def list_jobs(
+    source: str, driving: str, background: str | None, output: Path, suffix: str
+) -> list[Job]:
+    """Every source with every driving clip; files in the folder `output`.
+
+    Args:
+        source: an image, or a folder of images.
+        driving: a clip, or a folder of clips; a folder of images is one clip.
+        suffix: of the results, such as `.mp4`; empty for folders of png frames.
+    """
+    sources = _list_images(Path(source)) if Path(source).is_dir() else [Path(source)]
+    drivings = _list_clips(Path(driving)) if _holds_clips(Path(driving)) else [Path(driving)]
+    jobs = [
+        Job(str(image), str(clip), background, output / _name(image, clip, suffix))
+        for image, clip in product(sources, drivings)
+    ]
+    return _check_names(jobs)
+
+
+def read_pairs(
+    path: Path,
+    background: str | None,
+    output: Path,
+    suffix: str,
+    *,
+    allow_outside: bool = False,
+) -> list[Job]:
+    """The jobs of a CSV file with the columns source, driving and, if wanted, background, output.
+
+    Names in it are relative to its folder, outputs to the folder `output`. `background` is for
+    rows that name none.
+
+    Args:
+        allow_outside: outputs may be in other folders than `output`.
+
+    Raises:
+        UserError: names the file, the line and what is missing or not allowed.
+    """
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            columns = reader.fieldnames or []
+            lines = [(reader.line_num, line) for line in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a CSV file"
+        raise UserError(f"--pairs {path}: {reason}") from None
+    unknown = [name for name in columns if name not in _COLUMNS]
+    if unknown or not {"source", "driving"} <= set(columns):
+        raise UserError(
+            f"--pairs {path}: its columns are {', '.join(columns) or 'missing'}; the first line "
+            "must name source, driving and, if wanted, background, output"
+        )
+    jobs = []
+    for number, line in lines:
+        for column in ("source", "driving"):
+            if not line[column]:
+                raise UserError(f"--pairs {path}: line {number} has no {column}")
+        if any("\0" in (line.get(column) or "") for column in _COLUMNS):
+            raise UserError(f"--pairs {path}: line {number} has a name with a NUL character")
+        image, clip = path.parent / line["source"], path.parent / line["driving"]
+        given = line.get("output")
+        if given and not allow_outside:
+            _check_inside(output, given, f"--pairs {path}: line {number}")
+        name = given or _name(image, clip, suffix)
+        behind = line.get("background") or ""
+        if behind and is_file_name(behind):
+            behind = os.path.join(path.parent, behind)  # keeps the ./ of ./source
+        jobs.append(Job(str(image), str(clip), behind or background, output / name))
+    if not jobs:
+        raise UserError(f"--pairs {path}: there is no line below the names of the columns")
+    return _check_names(jobs)
+
+
+def _check_inside(output: Path, name: str, place: str) -> None:
+    """Raises UserError where `name` leads out of the folder `output`; says how to allow it."""
+    try:
+        inner = check_inner_path(name)
+        refuse_links(output, inner.parent)
+    except ValueError as error:
+        raise UserError(
+            f"{place}: its output would not be in --output {output}: {error}; name a place in it, "
+            "or add --allow-outside"
+        ) from None
+
+
+def _name(source: Path, driving: Path, suffix: str) -> str:
+    driving_name = driving.name if driving.is_dir() else driving.stem
+    return f"{source.stem}--{driving_name}{suffix}"
+
+
+def _check_names(jobs: Sequence[Job]) -> list[Job]:
+    ((output, count),) = Counter(job.output for job in jobs).most_common(1)
+    if count > 1:
+        raise UserError(
+            f"{output}: {count} animations would have this name; give their pairs with --pairs, "
+            "with a column output"
+        )
+    for job in jobs:
+        if len(os.fsencode(job.output.name)) > _LONGEST_NAME:
+            raise UserError(
+                f"{job.output}: too long a name; give it a shorter one with --pairs, in a column "
+                "output"
+            )
+    return list(jobs)
+
+
+def _list_images(folder: Path) -> list[Path]:
+    suffixes = (*IMAGE_SUFFIXES, ".gif")  # of which the first frame is taken
+    found, others = partition(
+        _visible(folder), lambda entry: entry.suffix.lower() in suffixes and entry.is_file()
+    )
+    if not found:
+        raise UserError(f"--source {folder}: no images (png, jpg) in this folder")
+    remark_left_out(f"--source {folder}", others)
+    return found
+
+
+def _list_clips(folder: Path) -> list[Path]:
+    entries, num_empty = without_empty_folders(_visible(folder))
+    clips, others = partition(entries, is_clip)
+    remark_left_out(f"--driving {folder}", others, num_empty)
+    return clips
+
+
+def _holds_clips(path: Path) -> bool:
+    """Whether `path` is a folder of clips, not a clip whose frames are files in a folder."""
+    if not path.is_dir():
+        return False
+    entries, _ = without_empty_folders(_visible(path))
+    frames, others = partition(entries, lambda entry: entry.suffix.lower() in IMAGE_SUFFIXES)
+    clips = [entry for entry in others if is_clip(entry)]
+    if frames and clips:
+        raise UserError(
+            f"--driving {path}: holds images ({frames[0].name}) and clips ({clips[0].name}); keep "
+            "the frames of a clip, or the clips, in a folder of their own"
+        )
+    return bool(clips)
+
+
+def _visible(folder: Path) -> list[Path]:
+    return sorted(own_entries(folder), key=lambda entry: natural_order(entry.name))

@@ -1,0 +1,189 @@
+"""One animation, checked and ready to run."""
+
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing
+from itertools import islice
+from types import MappingProxyType
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from animation.background_swap import BackgroundSwapper
+from animation.branch_animators import BranchAnimator, animate, frames_to_tensor
+from animation.inputs import Driving
+from animation.layouts import AnimatedBatch, Layout, LayoutName
+from animation.read_ahead import made_ahead
+from common.errors import UserError
+from datasets.source import Frame, HasRemarks
+from media.crops import Paster
+
+
+class ReferenceChoice(NamedTuple):
+    """The driving frame that relative motion refers to, at the model's size.
+
+    distance: of its keypoints to the source's; see animation/reference.py.
+    """
+
+    position: int
+    frame: Frame
+    distance: float
+
+
+class Animation:
+    """A source and what moves it, all at the model's size.
+
+    Attributes:
+        frame_rate: of the driving frames and so of the result; the average where it varies.
+        times: of frames that are not evenly spaced, else None; see `media.timing`.
+        num_frames: of the driving frames; None where nobody knows. The result has as many, fewer
+            where a background ends it or a clip is damaged.
+        reference: None where motion refers to no frame.
+        is_transparent: the result is the figure alone, with an alpha channel.
+
+    Args:
+        clips: what the frames come from, by its name: what is odd about it is told.
+        notes: lines on what was chosen.
+    """
+
+    def __init__(
+        self,
+        animator: BranchAnimator,
+        source: Frame,
+        driving: Driving,
+        *,
+        reference: ReferenceChoice | None,
+        swapper: BackgroundSwapper | None,
+        backgrounds: Iterable[Frame] | None,
+        paster: Paster | None,
+        is_transparent: bool,
+        batch_size: int,
+        notes: Sequence[str],
+        clips: Mapping[str, HasRemarks] = MappingProxyType({}),
+    ) -> None:
+        self.source = source
+        self.is_transparent = is_transparent
+        self.frame_rate = driving.frame_rate
+        self.times = driving.times
+        self.num_frames = driving.num_frames
+        self.reference = reference
+        self._chosen = [*notes]
+        self._clips = clips
+        self._animator = animator
+        self._driving = driving.frames
+        self._swapper = swapper
+        self._backgrounds = backgrounds
+        self._paster = paster
+        self._batch_size = batch_size
+
+    @property
+    def notes(self) -> list[str]:
+        """Lines for the user: how pictures are fitted, the reference frame, and what is odd about
+        the clips, of which reading them may tell more.
+        """
+        remarks = [f"{name}: {line}" for name, clip in self._clips.items() for line in clip.remarks]
+        return [*self._chosen, *remarks]
+
+    def note(self, line: str) -> None:
+        """Add to the notes."""
+        self._chosen.append(line)
+
+    def frames(self) -> Iterator[Frame]:
+        """The result: uint8 H x W x 3, or 4 where transparent."""
+        layout = self.layout("result")
+        for batch in self.batches():
+            yield from layout.arrange(batch)
+
+    def batches(self, *, read_ahead: bool = False) -> Generator[AnimatedBatch, None, None]:
+        """Animate and swap batch by batch; memory does not grow with the number of frames.
+
+        Args:
+            read_ahead: threads of their own read the next two batches of driving frames and
+                backgrounds, and end when this generator is closed.
+        """
+        if not read_ahead:
+            yield from self._animated(self._driving, self._backgrounds)
+            return
+        num_ahead = 2 * self._batch_size
+        with ExitStack() as opened:
+            driving = opened.enter_context(closing(made_ahead(self._driving, num_ahead)))
+            backgrounds = None
+            if self._backgrounds is not None:
+                ahead = made_ahead(self._backgrounds, num_ahead)
+                backgrounds = opened.enter_context(closing(ahead))
+            yield from self._animated(driving, backgrounds)
+
+    def _animated(
+        self, driving_frames: Iterable[Frame], background_frames: Iterable[Frame] | None
+    ) -> Iterator[AnimatedBatch]:
+        backgrounds = None if background_frames is None else iter(background_frames)
+        moved = animate(
+            self._animator,
+            self.source,
+            driving_frames,
+            self._batch_size,
+            reference=None if self.reference is None else self.reference.frame,
+        )
+        for driving, animated in moved:
+            if self._swapper is None or backgrounds is None:
+                swapped = None if self._swapper is None else self._swapper.cut_out(animated)
+                yield AnimatedBatch(self.source, driving, animated, None, swapped)
+                continue
+            behind = list(islice(backgrounds, len(driving)))
+            count = len(behind)
+            if behind:
+                # The array of a picture that stays is the same: one upload, one mask.
+                is_still = all(frame is behind[0] for frame in behind)
+                pictures = frames_to_tensor(
+                    np.stack(behind[:1] if is_still else behind), self._animator.device
+                )
+                swapped = self._swapper.swap(animated[:count], pictures)
+                yield AnimatedBatch(
+                    self.source, driving[:count], animated[:count], np.stack(behind), swapped
+                )
+            if count < len(driving):
+                return
+
+    def layout(self, name: LayoutName | None, *, show_masks: bool = False) -> Layout:
+        """How the frames to write look; None for `result`.
+
+        Raises:
+            UserError: these pictures are not made, or cannot stand side by side.
+        """
+        if show_masks and self.is_transparent:
+            raise UserError("--show-masks: a transparent result stands alone; use --save-masks")
+        if name in (None, "result"):
+            if show_masks:
+                raise UserError(
+                    "--show-masks adds columns; use it with --layout side-by-side or demo"
+                )
+            return Layout("result", self.is_transparent, paster=self._paster)
+        if self.is_transparent:
+            raise UserError(
+                f"--layout {name}: transparent shows the figure alone; use --layout result"
+            )
+        if self._paster is not None:
+            raise UserError(
+                f"--layout {name}: --paste-back gives frames of the source's size, which stand "
+                "alone; use --layout result"
+            )
+        if name == "demo" and not self.has_networks:
+            raise UserError(
+                "--layout demo shows what BGBase and BGRefine paint, and nothing needs them here; "
+                "give a --background with --compose network, or use --layout side-by-side"
+            )
+        source_mask = None
+        if show_masks and self._swapper is not None:
+            source = frames_to_tensor(self.source[None], self._animator.device)
+            source_mask = self._swapper.cut_out(source).foreground_mask
+        return Layout(name, source_mask=source_mask)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks run."""
+        return self._animator.device
+
+    @property
+    def has_networks(self) -> bool:
+        """Whether BGBase and BGRefine paint something."""
+        return self._swapper is not None and self._swapper.networks is not None

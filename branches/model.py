@@ -1,0 +1,60 @@
+"""The model: the branches that the config switches on."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from branches.background import BackgroundBranch
+from branches.branch import Branch
+from branches.masks import MaskBranch
+from branches.motion import MotionBranch
+from common.seeding import torch_seed
+from configs.schema import Config
+
+DEFAULT_THRESHOLD = 0.5  # of the masks, without a background branch
+
+
+class Model(nn.Module):
+    """One attribute for each section of the config that is a branch; None where it is null."""
+
+    motion: MotionBranch | None
+    masks: MaskBranch | None
+    background: BackgroundBranch | None
+
+    def __init__(self, config: Config) -> None:
+        super().__init__()
+        self.motion = self.masks = self.background = None
+        # The initial weights follow from the seed and leave the global stream alone.
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(torch_seed("weights", config.seed))
+            if config.motion is not None:
+                self.motion = MotionBranch(config.motion)
+            if config.masks is not None:
+                self.masks = MaskBranch(config.masks)
+                if config.background is not None:
+                    scale = config.masks.mask_generator.scale
+                    self.background = BackgroundBranch(config.background, scale)
+
+    @property
+    def branches(self) -> dict[str, Branch[Any]]:
+        """The branches that there are, by name, in the order in which a step runs them."""
+        found = {"motion": self.motion, "masks": self.masks, "background": self.background}
+        return {name: branch for name, branch in found.items() if branch is not None}
+
+    @property
+    def mask_threshold(self) -> float:
+        """Above it a mask counts as foreground: that of the background branch, if there is one."""
+        return DEFAULT_THRESHOLD if self.background is None else self.background.threshold
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """All networks by name, as a checkpoint stores them."""
+        named = [pair for branch in self.branches.values() for pair in branch.named_children()]
+        networks = dict(named)
+        assert len(networks) == len(named), "two branches name a network alike"
+        return networks
+
+    def state(self) -> dict[str, dict[str, torch.Tensor]]:
+        """The state dict of each network."""
+        return {name: network.state_dict() for name, network in self.networks.items()}

@@ -1,0 +1,122 @@
+"""Names and places that a file states, which a stranger may have written: checked before use.
+
+A pack, a table of results or a list of pairs says how its clips and files are called. Such a name
+is used only after `check_name` or `check_inner_path`, where the file is read; and what is written
+into a folder that others may have filled goes through `open_to_write`, which follows no link.
+"""
+
+import os
+import re
+import stat
+from pathlib import Path
+from typing import IO, Any
+
+from common.errors import UserError
+
+MAX_NAME = 255  # bytes of a file's name, in nearly all file systems
+MAX_TEXT = 4096  # bytes of a name that is no file's: the longest path of Linux
+_SHOWN = 60  # characters of a bad name in a message
+
+_SEPARATOR = re.compile(r"[/\\]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_NOT_UTF8 = re.compile(r"[\ud800-\udfff]")
+
+
+def check_name(name: object, longest: int = MAX_NAME) -> str:
+    """`name`, if it can be that of an entry of any folder, on any system.
+
+    Args:
+        longest: bytes that it may have.
+
+    Raises:
+        ValueError: it is no text, is empty or too long, begins with a dot (as `..` does), or has a
+            separator, a control character or what is not UTF-8; says which.
+    """
+    if not isinstance(name, str):
+        raise ValueError(f"found {type(name).__name__} in place of a name")
+    problem = _problem(name, longest)
+    if problem is not None:
+        shown = name if len(name) <= _SHOWN else f"{name[:_SHOWN]}..."
+        raise ValueError(f"{shown!r} cannot be a name: {problem}")
+    return name
+
+
+def _problem(name: str, longest: int) -> str | None:
+    if not name:
+        return "it is empty"
+    if name.startswith("."):
+        return "it begins with a dot"
+    for pattern, problem in (
+        (_SEPARATOR, "it has a slash"),
+        (_CONTROL, "it has a control character"),
+        (_NOT_UTF8, "it has bytes that are not UTF-8"),
+    ):
+        if pattern.search(name):
+            return problem
+    num_bytes = len(name.encode())
+    return f"it has {num_bytes} bytes, more than {longest}" if num_bytes > longest else None
+
+
+def check_inner_path(text: str) -> Path:
+    """The relative path `text`, if it leads nowhere but further into the folder that it is in.
+
+    Raises:
+        ValueError: it is absolute, or one of its names is none; says which.
+    """
+    path = Path(text)
+    if path.is_absolute():
+        raise ValueError(f"{text[:_SHOWN]!r} is absolute")
+    for part in path.parts or ("",):
+        check_name(part)
+    return path
+
+
+def refuse_links(folder: Path, inner: Path) -> None:
+    """Make sure that the way from `folder` to `inner`, a relative path in it, is over no link.
+
+    Raises:
+        UserError: names the first link.
+    """
+    path = folder
+    for part in inner.parts:
+        path /= part
+        if path.is_symlink():
+            raise UserError(
+                f"{path}: is a link, and nothing is written through one; remove it, or choose "
+                "another folder"
+            )
+
+
+def open_to_write(path: Path, mode: str, **options: Any) -> IO[Any]:
+    """As `open` for a file that is made, changed or continued, with a link or a pipe refused.
+
+    Raises:
+        UserError: there is something else than a plain file in its place.
+        OSError: as `open`.
+    """
+    return open(path, mode, opener=open_plain_file, **options)
+
+
+def open_plain_file(path: str, flags: int) -> int:
+    """As `os.open`; raises as `open_to_write`."""
+    # A pipe would be waited for without O_NONBLOCK. Windows has neither flag.
+    flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        descriptor = os.open(path, flags, 0o666)
+    except OSError:
+        if os.path.islink(path):
+            raise UserError(_instead_of_a_file(path, "a link")) from None
+        raise
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise UserError(_instead_of_a_file(path, "no plain file"))
+    return descriptor
+
+
+def _instead_of_a_file(path: str, found: str) -> str:
+    return f"{path}: is {found}, and nothing is written to it; remove it"
+
+
+def printable(text: str) -> str:
+    """`text` from a file, for a terminal: control characters, which could steer it, escaped."""
+    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)

@@ -1,0 +1,351 @@
+"""Reads and writes configs: YAML with inheritance and overrides, all mistakes in one message.
+
+`base: other.yaml` starts from another config, `base: [one.yaml, other.yaml]` from several, one over
+the other; a file that they share counts once, where it comes first. Overrides `key.sub=value` come
+last. Whatever comes later merges with what was there wherever the schema has a section, and
+replaces it everywhere else: numbers and lists, but also mappings whose keys are data, such as the
+layers of a perceptual loss. A null section is switched off; keys given to it afterwards switch it
+on again.
+"""
+
+import difflib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import UnionType
+from typing import Any, NamedTuple, Union, get_args, get_origin
+
+import yaml
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from common.errors import UserError
+from configs.rules import violations
+from configs.safe_yaml import MAX_BYTES, MAX_DEPTH, Dumper, check_tree, parse_yaml
+from configs.schema import FORMAT_VERSION, Config, Section
+
+CONFIG_FOLDER = Path(__file__).parent / "configs"
+
+# What a key may be, by pydantic's name of the mistake.
+ALLOWED = {
+    "bool_type": "true or false",
+    "dict_type": "a mapping",
+    "finite_number": "a finite number",
+    "float_type": "a number",
+    "greater_than": "above {gt:g}",
+    "greater_than_equal": "at least {ge:g}",
+    "int_type": "a whole number",
+    "invalid_key": "text",
+    "less_than": "below {lt:g}",
+    "less_than_equal": "at most {le:g}",
+    "list_type": "a list",
+    "literal_error": "{expected}",
+    "model_type": "a section, that is, a mapping of keys",
+    "string_type": "text (in quotes if it looks like a number)",
+    "too_long": "a list of at most {max_length}",
+    "too_short": "a list of at least {min_length}",
+    "value_error": "{error}",
+}
+
+
+class ConfigError(UserError):
+    """A config that cannot be used; the message lists every problem."""
+
+
+class _Layer(NamedTuple):
+    """What one file or one override says; `origin` names it in messages."""
+
+    origin: str
+    tree: dict[str, Any]
+
+
+class _Problem(NamedTuple):
+    key: str  # dotted
+    text: str
+    spoils: str  # dotted key of the value or section that says nothing because of this problem
+
+
+def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> Config:
+    """The config of a YAML file, with its bases and `key.sub=value` overrides applied.
+
+    `name_or_path` is a file or the name of one in configs/, with or without .yaml. Without
+    `run.output_dir` the output goes to runs/<name of the file>.
+
+    Raises:
+        ConfigError: a file or override that cannot be read, or every wrong key there is.
+    """
+    path = _find(name_or_path, Path())
+    config = _stack([*_read_with_bases(path), *map(_read_override, overrides)], _label(path))
+    if config.run.output_dir is None:
+        run = config.run.model_copy(update={"output_dir": f"runs/{path.stem}"})
+        config = config.model_copy(update={"run": run})
+    return config
+
+
+def override_config(config: Config, overrides: Sequence[str]) -> Config:
+    """`config`, a stored one for example, with `key.sub=value` overrides applied.
+
+    Raises:
+        ConfigError: an override that cannot be read, or every wrong key there is.
+    """
+    stored = _Layer("stored config", config.model_dump())
+    return _stack([stored, *map(_read_override, overrides)], stored.origin)
+
+
+def parse_config(tree: Any, origin: str) -> Config:
+    """The config in a resolved `tree`, as `Config.model_dump` gives it; `origin` names its file.
+
+    Raises:
+        ConfigError: not a mapping, another format version, or every wrong key there is.
+    """
+    try:
+        check_tree(tree)
+    except ValueError as error:
+        raise ConfigError(f"{origin}: no config of this program: it has {error}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{origin}: the config is {_show(tree)}, not a mapping of keys")
+    return _validate(tree, origin, {})
+
+
+def dump_config(config: Config) -> str:
+    """YAML of every key in the order of the schema; reading it gives an equal config."""
+    return yaml.dump(config.model_dump(), Dumper=Dumper, sort_keys=False)
+
+
+# Files and overrides
+
+
+def _parse_yaml(text: str | bytes, origin: str) -> Any:
+    try:
+        return parse_yaml(text)
+    except ValueError as error:
+        raise ConfigError(f"{origin}: {error}") from error
+
+
+def _find(name: str, folder: Path) -> Path:
+    """The config file `name`: a path seen from `folder`, or a name in configs/."""
+    for path in (folder / name, CONFIG_FOLDER / name, CONFIG_FOLDER / f"{name}.yaml"):
+        if path.is_file():
+            return path
+    names = sorted(path.stem for path in CONFIG_FOLDER.glob("*.yaml"))
+    raise ConfigError(
+        f"{name}: no such config{_nearest(Path(name).stem, names)}; "
+        f"give a path or a name in configs/: {', '.join(names)}"
+    )
+
+
+def _label(path: Path) -> str:
+    return path.name if path.parent == CONFIG_FOLDER else str(path)
+
+
+def _read_with_bases(path: Path) -> list[_Layer]:
+    """What the file says, after what its bases say."""
+    layers: dict[Path, _Layer] = {}
+    _add_with_bases(path, layers, {})
+    return list(layers.values())
+
+
+def _add_with_bases(path: Path, layers: dict[Path, _Layer], waiting: dict[Path, str]) -> None:
+    """Add to `layers` what is not there yet: the bases of the file in their order, then the file.
+
+    `waiting` has the labels of the files that it is a base of.
+    """
+    file, label = path.resolve(), _label(path)
+    if file in layers:
+        return
+    if file in waiting:
+        chain = [*waiting.values(), label]
+        raise ConfigError(f"{chain[-2]}: base: files in a circle: {' -> '.join(chain)}")
+    tree = _read_file(path)
+    for name in _base_names(tree.pop("base", None), label):
+        try:
+            base = _find(name, path.parent)
+        except ConfigError as error:
+            raise ConfigError(f"{label}: base: {error}") from error
+        _add_with_bases(base, layers, waiting | {file: label})
+    layers[file] = _Layer(label, tree)
+
+
+def _base_names(base: Any, label: str) -> list[str]:
+    if base is None:
+        return []
+    names = [base] if isinstance(base, str) else base
+    if isinstance(names, list) and names and all(isinstance(name, str) for name in names):
+        return names
+    raise ConfigError(
+        f"{label}: base: found {_show(base)}; must be the name of a config, or a list of names"
+    )
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    label = _label(path)
+    try:
+        with path.open("rb") as file:
+            text = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise ConfigError(f"{label}: cannot be read: {error.strerror}") from error
+    tree = _parse_yaml(text, label)
+    if tree is None:
+        raise ConfigError(f"{label}: the file is empty; a config is a mapping of keys")
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{label}: the top level is {_show(tree)}, not a mapping of keys")
+    return tree
+
+
+def _read_override(override: str) -> _Layer:
+    key, equals, value = override.partition("=")
+    names = key.strip().split(".")
+    if not equals or not all(names) or len(names) > MAX_DEPTH:
+        raise ConfigError(
+            f"override {override!r}: must be key.sub=value, for example train.max_steps=10"
+        )
+    section: type[Section] = Config
+    for depth, name in enumerate(names[:-1], start=1):
+        if name not in section.model_fields:
+            break  # an unknown key, which is reported with all the others
+        subsection = _subsection(section, name)
+        if subsection is None:
+            whole = ".".join(names[:depth])
+            raise ConfigError(f"override {override!r}: {whole} is set as a whole: {whole}=...")
+        section = subsection
+    tree = _parse_yaml(value, f"override {override!r}")
+    for name in reversed(names):
+        tree = {name: tree}
+    return _Layer("command line", tree)
+
+
+def _stack(layers: Sequence[_Layer], label: str) -> Config:
+    """The checked config of all layers, the last on top."""
+    tree: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    for layer in layers:
+        tree = _merge(tree, layer.tree, Config)
+        origins |= dict.fromkeys(_dotted_keys(layer.tree), layer.origin)
+    return _validate(tree, label, origins)
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any], section: type[Section]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        subsection = _subsection(section, key)
+        if subsection is not None and isinstance(value, dict):
+            old = merged.get(key)
+            merged[key] = _merge(old if isinstance(old, dict) else {}, value, subsection)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _subsection(section: type[Section], key: object) -> type[Section] | None:
+    """The schema of the section at `key`; None where a value stands or nothing is known."""
+    field = section.model_fields.get(str(key))
+    if field is None:
+        return None
+    is_union = get_origin(field.annotation) in (Union, UnionType)
+    for kind in get_args(field.annotation) if is_union else (field.annotation,):
+        if isinstance(kind, type) and issubclass(kind, Section):
+            return kind
+    return None
+
+
+def _dotted_keys(tree: Mapping[str, Any]) -> Iterator[str]:
+    for key, value in tree.items():
+        yield key
+        if isinstance(value, dict):
+            yield from (f"{key}.{inner}" for inner in _dotted_keys(value))
+
+
+# Checks
+
+
+def _validate(tree: dict[str, Any], label: str, origins: Mapping[str, str]) -> Config:
+    """The checked config; `origins` tells where a dotted key was written, `label` where not."""
+    version = tree.get("format", FORMAT_VERSION)
+    if version != FORMAT_VERSION:
+        raise ConfigError(
+            f"{origins.get('format', label)}: format: found {_show(version)}; "
+            f"this version of the program reads format {FORMAT_VERSION}"
+        )
+    config, problems = _check(tree)
+    lines = [
+        f"{origins.get(problem.key.partition('[')[0], label)}: {problem.key}: {problem.text}"
+        for problem in problems
+    ]
+    if len(lines) == 1:
+        raise ConfigError(lines[0])
+    if lines:
+        raise ConfigError("\n  ".join([f"{len(lines)} problems in the config", *lines]))
+    return config
+
+
+def _check(tree: dict[str, Any]) -> tuple[Config, list[_Problem]]:
+    """The config and all that is wrong with it; what is wrong by itself is left at its default."""
+    problems: list[_Problem] = []
+    try:
+        config = Config.model_validate(tree)
+    except ValidationError as error:
+        for details in error.errors():
+            problems.append(_translate(details))
+            tree = _without(tree, _field_path(details["loc"]))
+        config = Config.model_validate(tree)
+    spoiled = [problem.spoils for problem in problems]
+    for keys, reason in violations(config):
+        if not any(_overlap(key, other) for key in keys for other in spoiled):
+            problems.append(_Problem(keys[0], reason, spoils=keys[0]))
+    return config, problems
+
+
+def _translate(error: ErrorDetails) -> _Problem:
+    """Pydantic's description of a mistake in plain words."""
+    path = _field_path(error["loc"])
+    key = ".".join(map(str, path))
+    if error["type"] == "extra_forbidden":
+        *parents, name = path
+        section: type[Section] = Config
+        for parent in parents:
+            section = _subsection(section, parent) or section
+        prefix = "".join(f"{parent}." for parent in parents)
+        known = list(section.model_fields)
+        hint = _nearest(str(name), known, prefix) or f"; known here: {', '.join(known)}"
+        return _Problem(key, f"unknown key{hint}", spoils=prefix.removesuffix("."))
+    items = error["loc"][len(path) :]  # of a list, or of a mapping whose keys are data
+    item = "".join(f"[{i}]" if isinstance(i, int) else f".{i}" for i in items if i != "[key]")
+    template = ALLOWED.get(error["type"], "{message}")
+    allowed = template.format(message=error["msg"], **error.get("ctx", {}))
+    return _Problem(key + item, f"found {_show(error['input'])}; must be {allowed}", spoils=key)
+
+
+def _field_path(location: Sequence[int | str]) -> tuple[int | str, ...]:
+    """The part of a pydantic location that names sections and their key, without items below."""
+    section: type[Section] = Config
+    for depth, name in enumerate(location, start=1):
+        subsection = _subsection(section, name)
+        if subsection is None:
+            return tuple(location[:depth])
+        section = subsection
+    return tuple(location)
+
+
+def _without(tree: dict[str, Any], path: Sequence[Any]) -> dict[str, Any]:
+    """`tree` without what is at `path`."""
+    name, *rest = path
+    if rest and name in tree:
+        return tree | {name: _without(tree[name], rest)}
+    return {key: value for key, value in tree.items() if key != name}
+
+
+def _overlap(key: str, other: str) -> bool:
+    """One dotted key is the other or holds it; the empty one, the root, holds all."""
+    shorter, longer = sorted((key, other), key=len)
+    return not shorter or f"{longer}.".startswith(f"{shorter}.")
+
+
+def _nearest(name: str, known: Sequence[str], prefix: str = "") -> str:
+    matches = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean {prefix}{matches[0]}?" if matches else ""
+
+
+def _show(value: Any) -> str:
+    """A value as it may stand in YAML, on one line and cut if it is long."""
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= 60 else f"{text[:57]}..."

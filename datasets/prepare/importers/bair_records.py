@@ -1,0 +1,147 @@
+"""BAIR robot pushing as it is downloaded: TFRecord files, read without TensorFlow.
+
+Assumed, as in softmotion30_44k/{train,test}/traj_*.tfrecords: each record is a tf.train.Example
+whose features `0/image_aux1/encoded`, `1/image_aux1/encoded` ... hold one frame each as raw RGB
+bytes, 64 x 64 x 3, of the camera that published work uses. Every length is checked by its
+CRC-32C; of the contents that they have the form and the size expected, not their checksum, which
+takes long in Python.
+"""
+
+import struct
+from collections.abc import Iterator
+from math import isqrt
+from pathlib import Path
+
+import numpy as np
+
+from datasets.source import Frame, Frames
+from media.container import os_reason
+from media.video import VideoError
+
+SUFFIXES = (".tfrecords", ".tfrecord")
+CAMERA = "image_aux1"
+
+_LENGTH = struct.Struct("<QI")  # bytes of the record, and their masked CRC-32C
+_FOOTER = 4  # bytes: the CRC-32C of the record
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types of protocol buffers
+
+
+def find_records(path: Path) -> Iterator[tuple[int, int]]:
+    """(offset, bytes) of each record of a file, without reading them.
+
+    Raises:
+        VideoError: after the last whole record, where the file is cut off or damaged.
+    """
+    end = path.stat().st_size
+    position = 0
+    with path.open("rb") as file:
+        while position < end:
+            file.seek(position)
+            head = file.read(_LENGTH.size)
+            if len(head) < _LENGTH.size or _LENGTH.unpack(head)[1] != _masked_crc(head[:8]):
+                raise VideoError(f"{path}: no record at byte {position}; download the file again")
+            num_bytes = _LENGTH.unpack(head)[0]
+            begin = position + _LENGTH.size
+            position = begin + num_bytes + _FOOTER
+            if position > end:
+                raise VideoError(f"{path}: ends within a record; download the file again")
+            yield begin, num_bytes
+
+
+def read_record(path: Path, offset: int, num_bytes: int) -> Frames:
+    """The frames of one record: uint8, N x H x W x 3.
+
+    Raises:
+        VideoError: it holds no frames of the layout above.
+    """
+    try:
+        with path.open("rb") as file:
+            file.seek(offset)
+            record = file.read(num_bytes)
+    except OSError as error:
+        raise VideoError(f"{path}: {os_reason(error)}") from None
+    place = f"{path} at byte {offset}"
+    try:
+        features = _parse_example(record)
+    except (IndexError, ValueError):
+        raise VideoError(f"{place}: not a tf.train.Example") from None
+    frames: list[Frame] = []
+    while (pixels := features.get(f"{len(frames)}/{CAMERA}/encoded")) is not None:
+        side = isqrt(len(pixels) // 3)
+        if not side or side * side * 3 != len(pixels):
+            raise VideoError(f"{place}: {len(pixels)} bytes are no square RGB frame")
+        frames.append(np.frombuffer(pixels, np.uint8).reshape(side, side, 3))
+    if not frames:
+        listed = ", ".join(sorted(features)[:3]) or "nothing"
+        raise VideoError(f"{place}: no feature 0/{CAMERA}/encoded; it holds {listed}")
+    if len({frame.shape for frame in frames}) > 1:
+        raise VideoError(f"{place}: its frames differ in size")
+    return np.stack(frames)
+
+
+def _parse_example(data: bytes) -> dict[str, bytes]:
+    """The features of an Example that hold bytes: the first value of each, by name.
+
+    Example { features: 1 }, Features { map entries: 1 }, entry { key: 1, Feature: 2 },
+    Feature { BytesList: 1 }, BytesList { values: 1 }.
+    """
+    found = {}
+    for features in _fields(data, 1):
+        for entry in _fields(features, 1):
+            (name,) = _fields(entry, 1)
+            values = [
+                value
+                for feature in _fields(entry, 2)
+                for strings in _fields(feature, 1)
+                for value in _fields(strings, 1)
+            ]
+            if values:
+                found[name.decode()] = values[0]
+    return found
+
+
+def _fields(message: bytes, wanted: int) -> list[bytes]:
+    """The values of field number `wanted` of a message, those that are strings or messages."""
+    found = []
+    position = 0
+    while position < len(message):
+        tag, position = _varint(message, position)
+        number, wire_type = tag >> 3, tag & 7
+        if wire_type == _VARINT:
+            _, position = _varint(message, position)
+            continue
+        if wire_type == _BYTES:
+            size, position = _varint(message, position)
+        elif wire_type in (_FIXED64, _FIXED32):
+            size = 8 if wire_type == _FIXED64 else 4
+        else:
+            raise ValueError(f"wire type {wire_type}")
+        if position + size > len(message):
+            raise ValueError("a field ends behind its message")
+        if number == wanted and wire_type == _BYTES:
+            found.append(message[position : position + size])
+        position += size
+    return found
+
+
+def _varint(message: bytes, position: int) -> tuple[int, int]:
+    """The number at `position`, seven bits a byte, and the position behind it."""
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = message[position]
+        position += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, position
+    raise ValueError("a number of more than 64 bits")
+
+
+def _masked_crc(data: bytes) -> int:
+    """CRC-32C as TFRecord files store it."""
+    crc = 0xFFFFFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = crc >> 1 ^ (0x82F63B78 if crc & 1 else 0)
+    crc ^= 0xFFFFFFFF
+    return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF

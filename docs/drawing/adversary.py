@@ -1,0 +1,147 @@
+"""Figures of the adversary: how a cut mask comes about, and what the discriminator says."""
+
+from typing import Any
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from checkpoints.checkpoint import Checkpoint, load_networks
+from common.batch_random import BatchRandom
+from common.errors import UserError
+from docs.drawing.canvas import cells, show, show_mask
+from docs.drawing.motion import Example
+from media.visualization import to_uint8
+from modules.cut_masks import (
+    certain_background,
+    foreground_occlusion,
+    mix,
+    priority_cut,
+    rectangle_cut,
+    resize_cut,
+)
+from modules.geometry import gaussian_heatmaps
+from training.adversary import Adversary, build_adversary
+
+SMALL_CUT, LARGE_CUT = 0.2, 0.6  # k: shares of the foreground that are generated
+
+
+def load_adversary(saved: Checkpoint) -> Adversary:
+    """The adversary of a checkpoint, in evaluation mode; raises UserError if it mixes no images."""
+    discriminator = saved.config.discriminator
+    if discriminator is None or discriminator.cut.kind == "none":
+        found = "discriminator null" if discriminator is None else "discriminator.cut.kind none"
+        raise UserError(
+            f"{saved.path}: trained with {found}; the figures show what a U-Net says of mixed "
+            "images; give a checkpoint with discriminator.cut.kind priority (demo.yaml)"
+        )
+    adversary = build_adversary(saved.config)
+    assert adversary is not None, "its section is there"
+    states = {name: saved.networks[name] for name in adversary.networks}
+    load_networks(adversary.networks, states, saved.path)
+    return adversary.eval()
+
+
+@torch.inference_mode()
+def draw_cut(adversary: Adversary, example: Example) -> Figure:
+    """From the maps of the dense motion to cut masks (PriorityCut, Figure 2), with a small and a
+    large share of the foreground; and a rectangle with the area of the latter.
+    """
+    weight, occlusion = _maps(example)
+    background = certain_background(weight, adversary.config.cut.background_threshold)
+    small, large = (_priority_cut(adversary, example, k) for k in (SMALL_CUT, LARGE_CUT))
+    share = (1 - large).mean(dim=(1, 2, 3))  # of the frame
+    draws = BatchRandom(torch.Generator().manual_seed(0))
+    rectangle = rectangle_cut(weight, occlusion, share, random=draws)
+    titles = (
+        *("$D$", r"$\hat{D}$", "$O$", "$M_{bg}$", r"$\hat{M}_{bg}$", "$O_{fg}$"),
+        *(f"$M_{{pc}}$, k = {SMALL_CUT:g}", "mix", f"$M_{{pc}}$, k = {LARGE_CUT:g}", "mix"),
+        *("rectangle", "mix"),
+    )
+    columns = (
+        *(example.driving, example.prediction),
+        *(occlusion, weight, background, foreground_occlusion(background, occlusion)),
+        *(small, _mixed(example, small), large, _mixed(example, large)),
+        *(rectangle, _mixed(example, rectangle)),
+    )
+    figure, axes = cells(len(example.driving), len(titles), titles)
+    for column, pictures in zip(axes.T, columns, strict=True):
+        _show_column(column, pictures)
+    return figure
+
+
+@torch.inference_mode()
+def draw_judged(adversary: Adversary, example: Example) -> Figure:
+    """What the decoder says of every pixel of the real, the generated and the mixed image, and what
+    the consistency loss wants of the last.
+    """
+    cut_mask = _priority_cut(adversary, example, LARGE_CUT)
+    mixed = _mixed(example, cut_mask)
+    cut_mask = resize_cut(cut_mask, (mixed.shape[-2], mixed.shape[-1]))
+    logits = torch.stack(
+        [
+            _pixel_logits(adversary, example, image)
+            for image in (example.driving, example.prediction, mixed)
+        ]
+    )
+    # One scale for a sample's three maps: between images the logits differ more than within.
+    low, high = (logits.amin(dim=(0, 2, 3, 4)), logits.amax(dim=(0, 2, 3, 4)))
+    low, high = (bound.view(-1, 1, 1, 1) for bound in (low, high))
+    real, generated, of_mixed = (logits - low) / (high - low)
+    columns = {
+        "$D$": example.driving,
+        "$D_{dec}(D)$": real,
+        r"$\hat{D}$": example.prediction,
+        r"$D_{dec}(\hat{D})$": generated,
+        "mix": mixed,
+        r"$D_{dec}$(mix)": of_mixed,
+        "mix of $D_{dec}$": mix(cut_mask, real, generated),
+        "$M_{pc}$": cut_mask,
+    }
+    figure, axes = cells(len(mixed), len(columns), list(columns))
+    for column, pictures in zip(axes.T, columns.values(), strict=True):
+        _show_column(column, pictures)
+    return figure
+
+
+def _maps(example: Example) -> tuple[Tensor, Tensor]:
+    """M_bg and O, B x 1 x h x w."""
+    occlusion = example.motion.occlusion_map
+    assert occlusion is not None, "config_rules asks for it where images are mixed"
+    return example.motion.motion_weights[:, :1], occlusion
+
+
+def _priority_cut(adversary: Adversary, example: Example, share: float) -> Tensor:
+    """M_pc with `share` of the foreground generated, B x 1 x h x w."""
+    fraction = torch.full((len(example.driving),), share)
+    threshold = adversary.config.cut.background_threshold
+    return priority_cut(*_maps(example), fraction, threshold=threshold)
+
+
+def _mixed(example: Example, cut_mask: Tensor) -> Tensor:
+    """Driving frame and prediction, mixed by `cut_mask`, B x 1 x h x w."""
+    driving = example.driving
+    large = resize_cut(cut_mask, (driving.shape[-2], driving.shape[-1]))
+    return mix(large, driving, example.prediction)
+
+
+def _pixel_logits(adversary: Adversary, example: Example, image: Tensor) -> Tensor:
+    """Of `image`, B x 3 x H x W: B x 1 x H x W, high = real."""
+    if adversary.config.keypoints:
+        height, width = image.shape[-2:]
+        points = example.driving_keypoints.value
+        heatmaps = gaussian_heatmaps(points, height, width, adversary.variance)
+        image = torch.cat((image, heatmaps), dim=1)
+    logits: Tensor = adversary.discriminator(image).pixel_logits
+    return logits
+
+
+def _show_column(axes: Any, pictures: Tensor) -> None:
+    """A picture in each row: colours, B x 3 x H x W, or a map, B x 1 x h x w, all in [0, 1]."""
+    for axis, picture in zip(axes, pictures, strict=True):
+        if len(picture) == 3:
+            show(axis, to_uint8(picture))
+        else:
+            show_mask(axis, picture[None])
+            axis.spines[:].set_visible(True)  # where white ends
+            axis.spines[:].set_color("silver")

@@ -1,0 +1,158 @@
+"""Figures of the scalars that training runs have logged."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from common.errors import UserError
+
+Metrics = list[dict[str, Any]]  # the lines of a metrics.jsonl
+
+GOOD, BAD, TRUTH = "#1f6fb4", "#d1495b", "#777777"
+
+# Panels of the curves
+EQUIVARIANCE = ("unweighted/motion/equivariance_value", "unweighted/motion/equivariance_jacobian")
+UNIT_INTERVAL = ("motion/background_weight", "motion/occlusion_mean")
+MASKS = (
+    "unweighted/masks/prior",
+    *("masks/mask_mean", "masks/mask_binariness", "masks/mask_movement"),
+)
+MOTION = ("motion/keypoint_spread", "motion/keypoint_shift", *UNIT_INTERVAL)
+ADVERSARY = (  # up to two scalars in a panel
+    ("discriminator/real_logits", "discriminator/generated_logits"),
+    ("discriminator/gap", "discriminator/pixel_gap"),
+    ("discriminator_loss/encoder", "discriminator_loss/decoder"),
+    ("discriminator_loss/consistency",),
+    ("loss/adversarial/encoder", "loss/adversarial/decoder"),
+    ("loss/adversarial/encoder_features", "loss/adversarial/decoder_features"),
+    ("discriminator/cut_share",),
+    ("discriminator/gradient_norm",),
+)
+
+
+def draw_curves(metrics: Metrics) -> Figure:
+    """Every scalar of one run that tells how it goes."""
+    figure, axes = plt.subplots(4, 4, figsize=(12, 9.2), layout="constrained")
+    names = ("unweighted/motion/perceptual", *EQUIVARIANCE, "gradient_norm", *MOTION)
+    for axis, name in zip(axes[:2].flat, names, strict=True):
+        plot(axis, name, {GOOD: metrics})
+    for axis, name in zip(axes[2], ("l1", "figure_l1", "psnr", "ssim"), strict=True):
+        plot_validation(axis, metrics, name)
+    for axis, name in zip(axes[3], MASKS, strict=True):
+        plot(axis, name, {GOOD: metrics})
+    for axis in axes[-1]:
+        axis.set_xlabel("step")
+    return figure
+
+
+def draw_adversarial_curves(metrics: Metrics) -> Figure:
+    """How the two players of one run stand."""
+    figure, axes = plt.subplots(2, 4, figsize=(12, 4.8), layout="constrained")
+    for axis, names in zip(axes.flat, ADVERSARY, strict=True):
+        for name, color in zip(names, (GOOD, BAD), strict=False):
+            label = name.rpartition("/")[2]
+            axis.plot(*series(metrics, name, "train"), color=color, linewidth=1.4, label=label)
+        if len(names) > 1:
+            axis.legend(frameon=False, fontsize=8)
+            decorate(axis, names[0].rpartition("/")[0])
+        else:
+            decorate(axis, names[0])
+        if names[0].endswith(("/encoder", "/gradient_norm")):
+            axis.set_yscale("log")  # the first steps are far off
+            axis.tick_params(which="minor", labelsize=8)
+    axes[1][2].set_ylim(0, 1.03)  # cut_share
+    for axis in axes[-1]:
+        axis.set_xlabel("step")
+    return figure
+
+
+def draw_mask_collapse(healthy: Metrics, no_prior: Metrics) -> Figure:
+    """What the masks' scalars say with and without the prior."""
+    figure, axes = plt.subplots(1, 4, figsize=(12, 2.6), layout="constrained")
+    for axis, name in zip(axes, MASKS[1:], strict=False):
+        plot(axis, name, {GOOD: healthy, BAD: no_prior})
+    for run, color, text in ((healthy, GOOD, "with prior"), (no_prior, BAD, "without")):
+        axes[3].plot(*series(run, "mask_iou", "validation"), "o-", color=color, label=text)
+    _, all_white = series(healthy, "mask_iou_all_white", "validation")
+    axes[3].axhline(all_white[0], color=TRUTH, linestyle="--", linewidth=1)
+    axes[3].set_ylim(0, 1)
+    decorate(axes[3], "validation/mask_iou (dashed: all white)")
+    axes[3].legend(frameon=False, fontsize=8)
+    for axis in axes:
+        axis.set_xlabel("step")
+    return figure
+
+
+def draw_collapse(healthy: Metrics, unhealthy: Metrics) -> Figure:
+    """A healthy and an unhealthy run: scalars that hardly depend on the size of the networks."""
+    figure, axes = plt.subplots(2, 4, figsize=(12, 4.8), layout="constrained")
+    for axis, name in zip(axes.flat, (*EQUIVARIANCE, *MOTION), strict=False):
+        plot(axis, name, {GOOD: healthy, BAD: unhealthy})
+    for axis, name in zip(axes[1][2:], ("l1", "figure_l1"), strict=True):
+        for run, color, text in ((healthy, GOOD, "healthy"), (unhealthy, BAD, "unhealthy")):
+            steps, values = series(run, name, "validation")
+            _, baseline = series(run, f"baseline_{name}", "validation")
+            ratio = [v / b for v, b in zip(values, baseline, strict=True)]
+            axis.plot(steps, ratio, "o-", color=color, markersize=4, label=text)
+        axis.axhline(1, color=TRUTH, linestyle="--", linewidth=1)
+        decorate(axis, f"validation/{name} / baseline")
+    axes[1][3].legend(frameon=False, fontsize=8)
+    return figure
+
+
+def plot(axis: Axes, name: str, runs: dict[str, Metrics]) -> None:
+    """The scalar `name` of training runs, given by their colour."""
+    for color, metrics in runs.items():
+        axis.plot(*series(metrics, name, "train"), color=color, linewidth=1.4)
+    if name in UNIT_INTERVAL:
+        axis.set_ylim(0, 1.03)
+    elif name == "gradient_norm":
+        axis.set_yscale("log")
+    else:
+        axis.set_ylim(bottom=0)
+    decorate(axis, name)
+
+
+def plot_validation(axis: Axes, metrics: Metrics, name: str) -> None:
+    axis.plot(*series(metrics, name, "validation"), "o-", color=GOOD, markersize=4)
+    axis.plot(*series(metrics, f"baseline_{name}", "validation"), color=TRUTH, linestyle="--")
+    decorate(axis, f"validation/{name} (dashed: baseline)")
+
+
+def decorate(axis: Axes, title: str) -> None:
+    axis.set_title(title, fontsize=9)
+    axis.tick_params(labelsize=8)
+    axis.grid(alpha=0.25)
+    axis.spines[["top", "right"]].set_visible(False)
+
+
+def series(metrics: Metrics, name: str, kind: str) -> tuple[list[int], list[float]]:
+    """Steps and values of one scalar; lines without it, or with null for it, are left out."""
+    rows = [row for row in metrics if row["kind"] == kind and row.get(name) is not None]
+    return [row["step"] for row in rows], [row[name] for row in rows]
+
+
+def read_metrics(path: Path) -> Metrics:
+    """The lines of a run's metrics.jsonl; raises UserError if it is none or has no scalars yet."""
+    try:
+        metrics = [json.loads(line) for line in path.read_text().splitlines()]
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: no metrics of a run ({error}); give its metrics.jsonl") from error
+    if not any(row["kind"] == "train" for row in metrics):
+        raise UserError(f"{path}: no training scalars in it; train past log.scalars_every steps")
+    return metrics
+
+
+def print_values(metrics: Metrics) -> None:
+    """A Markdown table of the scalars at the first log, in the middle and at the end."""
+    rows = [row for row in metrics if row["kind"] == "train"]
+    chosen = [rows[0], rows[len(rows) // 2], rows[-1]]
+    print("| scalar |", " | ".join(f"step {row['step']}" for row in chosen), "|")
+    print("|---" * (1 + len(chosen)) + "|")
+    for name in (name for name in rows[-1] if name not in ("step", "kind")):
+        values = [f"{row[name]:.3g}" if name in row else "" for row in chosen]  # some start late
+        print(f"| {name} |", " | ".join(values), "|")

@@ -1,0 +1,190 @@
+"""Figures of the motion branch: what its networks make of the first clips of the test split."""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from animation.branch_animators import MotionAnimator, animate, frames_to_tensor
+from branches.motion import MotionBranch
+from common.batch_random import BatchRandom
+from configs.schema import Config
+from datasets.source import ClipSource
+from docs.drawing.canvas import DEVICE, NUM_EXAMPLES, cells, draw_grid, mark, show
+from evaluation.reconstruction import spread
+from media.visualization import colorize_weights, to_uint8
+from modules.blocks import AntiAliasDownsample
+from modules.dense_motion import DenseMotion, sparse_motions
+from modules.geometry import coordinate_grid, gaussian_heatmaps, resize_grid, warp
+from modules.keypoint_detector import Keypoints
+from modules.thin_plate import random_thin_plate
+
+NUM_SOURCES, NUM_MOMENTS = 6, 4  # columns and rows of the teaser
+NUM_CANDIDATES = 6  # keypoints of the dense motion figure
+
+
+class Example(NamedTuple):
+    """The first and the middle frame of some test clips, and what the networks make of them."""
+
+    source: Tensor
+    driving: Tensor
+    source_keypoints: Keypoints
+    driving_keypoints: Keypoints
+    motion: DenseMotion
+    prediction: Tensor
+
+
+@torch.inference_mode()
+def compute_example(motion: MotionBranch, clips: ClipSource) -> Example:
+    """Run the motion branch on the first clips of the test split."""
+    frames = [
+        clips.read(i, [0, clips.num_frames(i) // 2])
+        for i in range(min(NUM_EXAMPLES, len(clips.clips)))
+    ]
+    source, driving = (
+        frames_to_tensor(np.stack(side), DEVICE) for side in zip(*frames, strict=True)
+    )
+    source_keypoints = motion.keypoint_detector(source)
+    driving_keypoints = motion.keypoint_detector(driving)
+    dense = motion.dense_motion(source, source_keypoints, driving_keypoints)
+    prediction = motion.generator(source, dense)
+    return Example(source, driving, source_keypoints, driving_keypoints, dense, prediction)
+
+
+def draw_teaser(motion: MotionBranch, clips: ClipSource) -> Figure:
+    """The first test clip drives the first frames of the next ones: a column for each source."""
+    animator = MotionAnimator(motion, DEVICE)
+    count = min(NUM_SOURCES, len(clips.clips) - 1)
+    moments = spread(clips.num_frames(0), NUM_MOMENTS + 1)
+    driving = clips.read(0, moments)
+    figure, axes = cells(len(moments), count + 1)
+    axes[0][0].axis("off")
+    for row, frame in enumerate(driving[1:], start=1):
+        show(axes[row][0], frame)
+    for column in range(1, count + 1):
+        source = clips.read(column, [0])[0]
+        show(axes[0][column], source)
+        # The first driving frame goes in for relative motion, and its result is not shown.
+        predictions = np.concatenate([to_uint8(p) for _, p in animate(animator, source, driving)])
+        for row, frame in enumerate(predictions[1:], start=1):
+            show(axes[row][column], frame)
+    axes[0][0].text(1, 0.5, "source ", ha="right", va="center", transform=axes[0][0].transAxes)
+    axes[0][0].text(0.5, 0, "driving", ha="center", va="bottom", transform=axes[0][0].transAxes)
+    return figure
+
+
+def draw_keypoints(example: Example) -> Figure:
+    """Keypoints and the axes of their Jacobians on source and driving frames."""
+    figure, axes = cells(2, len(example.source), scale=1.6)
+    rows = (
+        ("source", example.source, example.source_keypoints),
+        ("driving", example.driving, example.driving_keypoints),
+    )
+    for row, (name, frames, keypoints) in enumerate(rows):
+        axes[row][0].set_ylabel(name)
+        for i, frame in enumerate(to_uint8(frames)):
+            show(axes[row][i], frame)
+            mark(axes[row][i], keypoints, i)
+    return figure
+
+
+@torch.inference_mode()
+def draw_thin_plate(motion: MotionBranch, example: Example) -> Figure:
+    """Driving frames, where T samples them, the transformed frames, and how well T is undone."""
+    transform = random_thin_plate(
+        len(example.driving),
+        motion.transform.affine_std,
+        motion.transform.thin_plate_std,
+        motion.transform.grid_size,
+        BatchRandom(torch.Generator().manual_seed(0)),
+    )
+    transformed = transform.frame(example.driving)
+    keypoints = motion.keypoint_detector(transformed)
+    mapped = transform.points(keypoints.value)
+    lines = coordinate_grid(9, 9, example.driving)
+    sampled = transform.points(lines.reshape(1, -1, 2).expand(len(mapped), -1, -1))
+    titles = ("D and T(grid)", "D at T(grid), $p_T$", "$p_D$ and T($p_T$)")
+    figure, axes = cells(len(mapped), 3, titles, scale=1.6)
+    frames = zip(to_uint8(example.driving), to_uint8(transformed), strict=True)
+    for i, (before, after) in enumerate(frames):
+        show(axes[i][0], before)
+        draw_grid(axes[i][0], sampled[i].view(9, 9, 2))
+        show(axes[i][1], after)
+        draw_grid(axes[i][1], lines)
+        mark(axes[i][1], keypoints, i, jacobian=False)
+        show(axes[i][2], before)
+        mark(axes[i][2], example.driving_keypoints, i, jacobian=False)
+        axes[i][2].plot(*mapped[i].T, "+", color="black", markersize=10, mew=2.2, zorder=4)
+        axes[i][2].plot(*mapped[i].T, "+", color="white", markersize=9, mew=1.1, zorder=5)
+    return figure
+
+
+@torch.inference_mode()
+def draw_candidates(motion: MotionBranch, example: Example) -> Figure:
+    """For the background and the keypoints with most weight: heatmap, warped source, weight."""
+    dense, one = motion.dense_motion, slice(0, 1)
+    source = dense.down(example.source[one])
+    height, width = source.shape[-2:]
+    points = [
+        Keypoints(k.value[one], None if k.jacobian is None else k.jacobian[one])
+        for k in (example.source_keypoints, example.driving_keypoints)
+    ]
+    candidates = sparse_motions(points[0], points[1], height, width)[0]
+    warped = warp(source.expand(len(candidates), -1, -1, -1), candidates)
+    heatmaps = [gaussian_heatmaps(k.value, height, width, dense.heatmap_variance) for k in points]
+    difference = torch.cat((torch.zeros(1, height, width), (heatmaps[1] - heatmaps[0])[0]))
+    weights = example.motion.motion_weights[0]
+    heaviest = 1 + weights[1:].mean(dim=(1, 2)).argsort(descending=True)[:NUM_CANDIDATES]
+    shown = [0, *heaviest.sort().values.tolist()]
+    titles = ["background" if k == 0 else f"keypoint {k}" for k in shown]
+    figure, axes = cells(3, len(shown), titles)
+    names = ("heatmaps", "warped", "weight")
+    for axis, name in zip(axes[:, 0], names, strict=True):
+        axis.set_ylabel(name)
+    for column, k in enumerate(shown):
+        show(axes[0][column], difference[k].numpy(), cmap="coolwarm", vmin=-1, vmax=1)
+        show(axes[1][column], to_uint8(warped[k]))
+        show(axes[2][column], weights[k].numpy(), cmap="gray", vmin=0, vmax=1)
+    return figure
+
+
+@torch.inference_mode()
+def draw_generator(example: Example) -> Figure:
+    """From the source to the prediction: motion weights, deformation, warp, occlusion."""
+    height, width = example.source.shape[-2:]
+    motion = example.motion
+    columns = {
+        "source": example.source,
+        "driving": example.driving,
+        "motion weights": colorize_weights(motion.motion_weights, (height, width)),
+        "deformation": example.source,
+        "warped source": warp(example.source, resize_grid(motion.deformation, (height, width))),
+    }
+    if motion.occlusion_map is not None:
+        columns["occlusion map"] = motion.occlusion_map.expand(-1, 3, -1, -1)
+    columns["prediction"] = example.prediction
+    figure, axes = cells(len(example.source), len(columns), list(columns))
+    for column, (title, images) in enumerate(columns.items()):
+        for row, image in enumerate(to_uint8(images)):
+            show(axes[row][column], image)
+            if title == "deformation":
+                field = resize_grid(motion.deformation[row : row + 1], (13, 13))[0]
+                draw_grid(axes[row][column], field)
+    return figure
+
+
+@torch.inference_mode()
+def draw_pyramid(config: Config, example: Example) -> Figure:
+    """One driving frame at every scale of the perceptual loss, each pixel visible."""
+    scales = config.perceptual.scales
+    images = [to_uint8(AntiAliasDownsample(scale)(example.driving[:1]))[0] for scale in scales]
+    titles = [
+        f"scale {scale:g}: {image.shape[1]} x {image.shape[0]}"
+        for scale, image in zip(scales, images, strict=True)
+    ]
+    figure, axes = cells(1, len(scales), titles, scale=1.6)
+    for axis, image in zip(axes[0], images, strict=True):
+        show(axis, image, interpolation="nearest")
+    return figure

@@ -1,0 +1,144 @@
+"""Frames of a video file by their number: each is the one asked for, or there is none."""
+
+from bisect import bisect_left
+from collections.abc import Iterator, MutableMapping
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import av
+
+from common.limits import LIMITS, Limits
+from media.container import Damaged, decode, open_video
+from media.video_index import Index
+
+NEVER = 2**62  # number of the first frame of a key from which none can be decoded
+
+Numbered = tuple[int, av.VideoFrame]
+
+
+class Misplaced(Damaged):
+    """What came out is not what the index says."""
+
+
+class Decoder:
+    """Decodes the frames that `index` lists; it holds the file open inside a `with` block.
+
+    Neither the container is trusted to arrive at the packet that it was asked for, nor the packet
+    to be one at which decoding can start: where another frame comes out than the one that the
+    index says, decoding starts further back, at last from the start of the file.
+
+    `starts` remembers for each key (by its number) the first frame that was decoded from it: the
+    key's own, or a later one where an intra refresh is spread over several frames.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        index: Index,
+        starts: MutableMapping[int, int],
+        limits: Limits = LIMITS,
+    ) -> None:
+        self._path = path
+        self._limits = limits
+        self._index = index
+        self._starts = starts
+        self._file = ExitStack()
+        self._is_at_start = False
+
+    def __enter__(self) -> Self:
+        self._rewind()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+    def frames_near(self, first: int) -> Iterator[Numbered]:
+        """Frames with their numbers, each one more than the last, from `first` or shortly before.
+
+        Raises:
+            Misplaced: not even from the start of the file does the next frame come: the index is
+                wrong.
+            Damaged: the next frame cannot be decoded. A file that merely ends early ends here.
+        """
+        following: int | None = None  # number of the frame to yield next
+        is_misplaced = False  # with the last key that was tried
+        for key in self._index.keys_before(first):
+            wanted = first if following is None else following
+            if self._starts.get(key, -1) > wanted:
+                continue
+            is_first = True
+            is_misplaced = False
+            try:
+                for number, frame in self._frames_of(key):
+                    if is_first:
+                        is_first = False
+                        self._starts[key] = number
+                        if number > wanted:
+                            break
+                    if following is None or number == following:
+                        yield number, frame
+                        following = number + 1
+                else:
+                    if following is not None:
+                        return
+            except Misplaced:
+                is_misplaced = True
+            except Damaged:
+                if following is not None:
+                    raise
+            if is_first:
+                self._starts[key] = NEVER
+        raise Misplaced if is_misplaced else Damaged
+
+    def _frames_of(self, key: int) -> Iterator[Numbered]:
+        times = self._index.frames
+        begin = self._index.keys[key]
+        number: int | None = None
+        for frame in decode(self._packets_of(key), begin):
+            if frame.pts is None:
+                raise Misplaced
+            if number is None:
+                number = bisect_left(times, frame.pts)
+            if number == len(times) or frame.pts != times[number]:
+                raise Misplaced
+            yield number, frame
+            number += 1
+
+    def _packets_of(self, key: int) -> Iterator[av.Packet]:
+        """All from that of the key on; the first key is looked for from the start of the file."""
+        time = self._index.keys[key]
+        if key == 0:
+            self._rewind()
+        self._is_at_start = False
+        try:
+            if key > 0:
+                self._container.seek(self._index.seek_times[key], stream=self._stream)
+            packets = self._container.demux(self._stream)
+            for packet in packets:
+                if packet.is_keyframe and packet.pts is not None:
+                    if packet.pts == time:
+                        yield packet
+                        break
+                    if packet.pts > time:
+                        raise Misplaced
+            else:
+                raise Misplaced
+        except av.FFmpegError as error:
+            raise Damaged from error
+        yield from packets
+
+    def _rewind(self) -> None:
+        """By opening the file once more; some containers lose packets when they seek there."""
+        if not self._is_at_start:
+            self._file.close()
+            self._container, self._stream = self._file.enter_context(
+                open_video(self._path, self._limits)
+            )
+            self._is_at_start = True

@@ -1,0 +1,120 @@
+"""A part of a clip, given by times as people type them."""
+
+import re
+from bisect import bisect_left
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from itertools import islice
+from math import ceil
+
+from common.errors import UserError
+from datasets.source import Frame, Frames
+from media.clip_checks import check_range
+from media.timing import Clock, Times
+from media.video import VideoError, VideoReader
+
+TIME = re.compile(r"(?:(?:(\d{1,9}):)?(\d{1,9}):)?(\d{1,9}(?:\.\d{0,18})?|\.\d{1,18})", re.ASCII)
+
+
+def parse_time(text: str) -> Fraction:
+    """Seconds, exact, of `12.5`, `1:02.5` (minutes) or `0:01:02` (hours).
+
+    Raises:
+        UserError: it is none of these.
+    """
+    match = TIME.fullmatch(text.strip())
+    if match is None:
+        raise UserError(f"{text}: not a time; write seconds (12.5), 1:02.5 or 0:01:02")
+    hours, minutes, seconds = int(match[1] or 0), int(match[2] or 0), Fraction(match[3])
+    if (match[1] and minutes >= 60) or (match[2] and seconds >= 60):
+        raise UserError(f"{text}: not a time; minutes and seconds behind a colon are below 60")
+    return hours * 3600 + minutes * 60 + seconds
+
+
+class Excerpt:
+    """The frames of `clip` that begin in [start, end), as a VideoReader.
+
+    Times are in seconds since the clip's first frame. An `end` behind the last frame is that of the
+    clip.
+
+    Attributes:
+        start: when the first frame begins; for its sound.
+        uneven_times: since `start`. The last frame ends at `end`, or where the next one begins.
+
+    Raises:
+        VideoError: no frame begins between `start` and `end`.
+    """
+
+    def __init__(
+        self, clip: VideoReader, start: Fraction = Fraction(0), end: Fraction | None = None
+    ) -> None:
+        if start < 0:
+            raise ValueError(f"expected a start of at least 0, found {start}")
+        self.path = clip.path
+        self.frame_rate = clip.frame_rate
+        self._clip = clip
+        clock = Clock(clip.frame_rate, clip.uneven_times)
+        times = clock.times
+        stop = clip.num_frames
+        self._first = min(_first_from(start, clock), stop)
+        if self._first == stop:
+            length = _in_seconds(clock.begin(stop))
+            raise VideoError(f"{self.path}: lasts {length}, cannot start at {_in_seconds(start)}")
+        if end is not None:
+            stop = min(stop, _first_from(end, clock))
+            if end <= start:
+                raise VideoError(
+                    f"{self.path}: starts at {_in_seconds(start)}, cannot end at {_in_seconds(end)}"
+                )
+            if self._first >= stop:
+                raise VideoError(
+                    f"{self.path}: no frame from {_in_seconds(start)} to {_in_seconds(end)}; "
+                    + self._describe_gap(times)
+                )
+        self.num_frames = stop - self._first
+        self.start = clock.begin(self._first)
+        self.uneven_times: Times | None = None
+        if times is not None:
+            last = times[stop] if end is None else min(times[stop], end)
+            begins = times[self._first : stop]
+            self.uneven_times = [time - self.start for time in (*begins, last)]
+
+    def _describe_gap(self, times: Times | None) -> str:
+        if times is None:
+            return f"they are {_in_seconds(1 / self.frame_rate)} apart"
+        before, after = times[self._first - 1], times[self._first]
+        return f"one begins at {_in_seconds(before)}, the next at {_in_seconds(after)}"
+
+    @property
+    def times(self) -> Sequence[Fraction]:
+        times = self._clip.times[self._first : self._first + self.num_frames]
+        return [time - times[0] for time in times]
+
+    @property
+    def remarks(self) -> Sequence[str]:
+        return self._clip.remarks
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self._clip.size
+
+    def __iter__(self) -> Iterator[Frame]:
+        return self.frames_from(0)
+
+    def frames_from(self, first: int) -> Iterator[Frame]:
+        return islice(self._clip.frames_from(self._first + first), self.num_frames - first)
+
+    def read(self, frames: Sequence[int]) -> Frames:
+        check_range(self.path, frames, self.num_frames, "the excerpt")
+        return self._clip.read([self._first + frame for frame in frames])
+
+
+def _first_from(time: Fraction, clock: Clock) -> int:
+    """The first frame that begins at `time` or later; maybe behind the last one."""
+    if clock.times is None:
+        return ceil(time * clock.frame_rate)
+    return bisect_left(clock.times, time)
+
+
+def _in_seconds(seconds: Fraction) -> str:
+    return f"{float(seconds):g} s"

@@ -1,0 +1,279 @@
+"""Sound for a video: taken from a file, it begins and ends with the frames."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import chain, count
+from math import ceil
+from pathlib import Path
+from typing import NamedTuple, Self
+
+import av
+from av.audio.codeccontext import AudioCodecContext
+from av.audio.frame import AudioFrame
+from av.container import InputContainer, OutputContainer
+from av.filter import Graph
+
+from common.errors import UserError
+from common.limits import LIMITS, Limits
+from media.container import best_video, container_reason, open_container
+from media.mp4_boxes import check_samples
+from media.picture_clips import STRIP_SUFFIX
+from media.video_index import scan_packets
+
+
+class _Format(NamedTuple):
+    copied: tuple[str, ...]  # codecs that are taken over as they are
+    encoder: str  # for all others
+    hides_lead: bool  # whether what begins before time 0 is left out by players
+
+
+FORMATS = {
+    ".mp4": _Format(("aac", "mp3"), "aac", hides_lead=True),
+    ".webm": _Format(("opus", "vorbis"), "libopus", hides_lead=False),
+}
+SAMPLE_RATE = 48000  # which both encoders take
+# What is read. At one sample a second, say, a packet would become a billion samples.
+SAMPLE_RATES = range(1000, 768_001)
+MAX_CHANNELS = 64
+BIT_RATE = 64000  # a channel
+MIN_COPIED_RATE = 16000  # below, packets last longer than two frames, and mp4 takes no MP3
+MAX_ERROR = 0.03  # seconds by which a gap may shift what follows before it is filled with silence
+WARM_UP = Fraction(1, 10)  # seconds; an Opus decoder needs 0.08 until it is right
+
+
+@dataclass(frozen=True)
+class Sound:
+    """The sound of a file from `start` on, in seconds as the file counts them.
+
+    It may start before there is any: then it is silent until there is.
+    """
+
+    path: Path
+    start: Fraction
+
+    def cut(self, start: Fraction) -> Self:
+        """What follows `start` seconds after this one's beginning."""
+        return replace(self, start=self.start + start)
+
+
+def open_sound(path: Path | str, limits: Limits = LIMITS) -> Sound | None:
+    """The sound of any file that FFmpeg reads, from its first picture on if it has pictures.
+
+    None where there is no sound, as in a folder of frames, or a strip of them.
+
+    Raises:
+        UserError: `path` is missing, holds no media, or its sound cannot be decoded; its frames are
+            larger than `limits` allow.
+    """
+    path = Path(path)
+    if path.is_dir() or path.suffix.lower() == STRIP_SUFFIX:
+        return None
+    check_samples(path)
+    with _open(path, limits) as container:
+        stream = container.streams.best("audio")
+        if not isinstance(stream, av.AudioStream):
+            return None
+        if stream.codec_context is None:
+            raise UserError(f"{path}: its sound is of a kind that cannot be decoded")
+        sample_rate, channels = stream.codec_context.sample_rate, stream.codec_context.channels
+        if sample_rate not in SAMPLE_RATES or channels > MAX_CHANNELS:
+            raise UserError(
+                f"{path}: its sound has {channels} channels of {sample_rate} samples a second; at "
+                f"most {MAX_CHANNELS} of {SAMPLE_RATES[0]} to {SAMPLE_RATES[-1]} are read"
+            )
+        return Sound(path, _beginning(path, container, stream, limits))
+
+
+class SoundTrack:
+    """Sound on its way into a video that is being written; memory does not grow with its length.
+
+    AAC and MP3 go into mp4, Opus and Vorbis into webm packet by packet, as they are. mp4 begins
+    with the packet before the cut, and an edit list hides what is too much, to the sample; webm
+    begins with the packet after it, some 20 ms late. Anything else is encoded anew. Sound and
+    pictures stay in step in any case, in webm to the 1 ms in which it counts.
+    """
+
+    def __init__(self, output: OutputContainer, suffix: str, sound: Sound) -> None:
+        kind = FORMATS[suffix]
+        self._input = _open(sound.path)
+        stream = self._input.streams.best("audio")
+        assert isinstance(stream, av.AudioStream), "open_sound has looked"
+        packets = _packets(self._input, stream, sound.start)
+        codec = stream.codec_context
+        if codec.codec.canonical_name in kind.copied and codec.sample_rate >= MIN_COPIED_RATE:
+            lead = Fraction(2 * codec.frame_size if kind.hides_lead else codec.delay, codec.rate)
+            self._packets = _copied(packets, output.add_stream_from_template(stream), lead)
+        else:
+            target = output.add_stream(kind.encoder, SAMPLE_RATE)
+            assert isinstance(target, av.AudioStream)
+            target.layout = "mono" if codec.channels == 1 else "stereo"
+            target.bit_rate = BIT_RATE * target.channels
+            self._packets = _encoded(_decoded(packets, codec, sound.start), target)
+        self._next = next(self._packets, None)
+
+    def packets_before(self, end: Fraction) -> Iterator[av.Packet]:
+        """Those that begin before `end` (seconds) and were not yet asked for."""
+        while self._next is not None and _begin(self._next) < end:
+            yield self._next
+            self._next = next(self._packets, None)
+
+    def close(self) -> None:
+        self._input.close()
+
+
+def _begin(packet: av.Packet) -> Fraction:
+    assert packet.pts is not None
+    return packet.pts * packet.time_base
+
+
+def _open(path: Path, limits: Limits = LIMITS) -> InputContainer:
+    try:
+        return open_container(path, limits)
+    except av.FFmpegError as error:
+        reason = container_reason(path, error)
+        raise UserError(f"{path}: cannot be read as sound or video: {reason}") from None
+
+
+def _beginning(
+    path: Path, container: InputContainer, sound: av.AudioStream, limits: Limits
+) -> Fraction:
+    """When the first picture is shown; without any, when the sound begins."""
+    if best_video(container) is not None:
+        scan = scan_packets(path, limits)
+        return (scan.times[0] if scan.times is not None else 0) * scan.time_base
+    assert sound.time_base is not None
+    return (sound.start_time or 0) * sound.time_base
+
+
+def _packets(
+    container: InputContainer, stream: av.AudioStream, start: Fraction
+) -> Iterator[av.Packet]:
+    """All packets, their times counted from `start`; the last one is empty.
+
+    From the beginning of the file, because times are a guess after seeking in MP3.
+    """
+    assert stream.time_base is not None
+    offset = round(start / stream.time_base)
+    try:
+        for packet in container.demux(stream):
+            if packet.pts is not None:
+                packet.pts -= offset
+                packet.dts = packet.pts
+            yield packet
+    except av.FFmpegError:
+        return  # the file is cut off
+
+
+def _copied(
+    packets: Iterator[av.Packet], target: av.AudioStream, lead: Fraction
+) -> Iterator[av.Packet]:
+    """Those that begin at -`lead` seconds or later, in order."""
+    previous = None
+    for packet in packets:
+        if packet.pts is None or packet.is_corrupt:
+            continue
+        # Its time is a whole number of the file's units, so half of one is not early.
+        is_early = packet.pts + Fraction(1, 2) < -lead / packet.time_base
+        if not is_early and (previous is None or packet.pts > previous):
+            previous = packet.pts
+            packet.stream = target
+            yield packet
+
+
+def _encoded(frames: Iterator[AudioFrame], target: av.AudioStream) -> Iterator[av.Packet]:
+    for frame in _resampled(frames, target):
+        yield from target.encode(frame)
+    if target.codec_context.is_open:
+        yield from target.encode(None)
+
+
+def _decoded(
+    packets: Iterator[av.Packet], codec: AudioCodecContext, start: Fraction
+) -> Iterator[AudioFrame]:
+    """Frames with the time in samples; one that states none follows those before it."""
+    following = -start  # seconds
+    for packet in packets:
+        length = (packet.duration or 0) * packet.time_base
+        if packet.pts is not None and _begin(packet) + length < -WARM_UP:
+            continue
+        frames: list[AudioFrame] = []
+        with suppress(av.FFmpegError):  # of a damaged packet nothing is heard
+            frames = codec.decode(packet)
+        for frame in frames:
+            # Decoders that are a packet late, of WMA for one, do not know when the last one is.
+            begin = following
+            if frame.pts is not None and frame.time_base is not None:
+                begin = frame.pts * frame.time_base
+            # The filter would hold the silence of a whole gap at once.
+            for second in count(max(ceil(following), 0)):
+                if second + 1 >= begin:
+                    break
+                yield _silence(frame, second)
+            frame.time_base = Fraction(1, frame.sample_rate)
+            frame.pts = round(begin * frame.sample_rate)
+            following = begin + Fraction(frame.samples, frame.sample_rate)
+            yield frame
+
+
+def _silence(like: AudioFrame, second: int) -> AudioFrame:
+    """A second of it, of the kind of another frame."""
+    frame = AudioFrame(like.format.name, like.layout.name, like.sample_rate)
+    for plane in frame.planes:
+        plane.update((b"\x80" if like.format.bytes == 1 else b"\0") * plane.buffer_size)
+    frame.sample_rate = like.sample_rate
+    frame.time_base = Fraction(1, like.sample_rate)
+    frame.pts = second * like.sample_rate
+    return frame
+
+
+def _resampled(frames: Iterator[AudioFrame], target: av.AudioStream) -> Iterator[AudioFrame]:
+    """Brings frames to the target's rate and layout, from time 0 on; fills gaps with silence."""
+    graph, kind, num_samples = None, None, 0
+    for frame in chain(frames, [None]):
+        found = None if frame is None else _kind(frame)
+        if graph is not None and found != kind:  # broadcasts change it between two programmes
+            graph.push(None)
+            for piece in _drain(graph):
+                num_samples += piece.samples
+                yield piece
+            graph = None
+        if frame is None:
+            return
+        if graph is None:
+            graph, kind = _resampling(frame, target, num_samples), found
+        graph.push(frame)
+        for piece in _drain(graph):
+            num_samples += piece.samples
+            yield piece
+
+
+def _kind(frame: AudioFrame) -> tuple[int, str, str]:
+    return frame.sample_rate, frame.format.name, frame.layout.name
+
+
+def _resampling(frame: AudioFrame, target: av.AudioStream, first: int) -> Graph:
+    """A filter for frames of this kind, whose result begins with sample `first`."""
+    sample_rate, form, layout = _kind(frame)
+    graph = Graph()
+    chained = [
+        graph.add_abuffer(
+            sample_rate=sample_rate, format=form, layout=layout, time_base=frame.time_base
+        ),
+        graph.add("aresample", f"{target.rate}:first_pts={first}:min_hard_comp={MAX_ERROR}"),
+        graph.add("aformat", f"channel_layouts={target.layout.name}"),
+        graph.add("abuffersink"),
+    ]
+    graph.link_nodes(*chained).configure()
+    return graph
+
+
+def _drain(graph: Graph) -> Iterator[AudioFrame]:
+    while True:
+        try:
+            frame = graph.pull()
+        except (BlockingIOError, EOFError):
+            return
+        assert isinstance(frame, AudioFrame)
+        yield frame

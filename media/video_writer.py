@@ -1,0 +1,407 @@
+"""Writing videos: mp4, webm, gif, or a folder of lossless frames; complete, or not at all."""
+
+import re
+import shutil
+import tempfile
+from collections.abc import Callable
+from contextlib import ExitStack, closing
+from fractions import Fraction
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple, Protocol, Self
+
+import av
+import numpy as np
+from av.filter import Graph
+from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
+from numpy.typing import NDArray
+from PIL import Image
+
+from common.errors import UserError
+from common.files import create, temporary_name
+from datasets.source import Frame
+from media.container import location, os_reason
+from media.frame_folder import RATE_FILE, stated_frame_rate, write_frame_rate
+from media.leftovers import is_leftover
+from media.picture import ACCURATE
+from media.sound import FORMATS, Sound, SoundTrack
+from media.timing import Clock, Times
+
+MAX_GIF_RATE = 50  # browsers slow down what is faster than 1/50 s a frame
+GIF_TIME_BASE = Fraction(1, 100)
+MIN_GIF_STEP = 2  # in those units; see MAX_GIF_RATE
+UNEVEN_TIME_BASE = Fraction(1, 90000)  # exact for 24, 25, 30, 50 and 60 frames per second
+MIN_UNEVEN_STEP = 90  # in those units: 1 ms, in which webm counts
+FRAME_NAME = re.compile(r"\d{5,}\.png")
+MAX_TERM = 2**31 - 1  # of a fraction in FFmpeg
+SMPTE170M = 6  # the BT.601 matrix as H.264 and VP9 number it
+
+
+class _Codec(NamedTuple):
+    name: str
+    pixel_format: str
+    options: dict[str, str]
+
+
+CODECS = {
+    ".mp4": _Codec("libx264", "yuv420p", {"crf": "17"}),
+    ".webm": _Codec(
+        "libvpx-vp9", "yuv420p", {"crf": "24", "b:v": "0", "cpu-used": "4", "row-mt": "1"}
+    ),
+    ".gif": _Codec("gif", "pal8", {}),
+}
+TRANSPARENT_CODECS = {".webm": CODECS[".webm"]._replace(pixel_format="yuva420p")}
+
+
+class VideoWriter:
+    """Writes H x W x 3 uint8 frames to `path`, whose suffix chooses the kind.
+
+    .mp4 (H.264), .webm (VP9) and .gif; no suffix, a folder that exists, or any name `as_folder`
+    gets 00000.png and so on, and a note of the frame rate, which marks the folder as a result that
+    may be replaced. Odd sizes get one more row or column in mp4 and webm, which have even sizes
+    only. The result appears under its name when the `with` block ends well; after an exception
+    nothing is left, and an earlier result stays.
+
+    `transparent` frames are H x W x 4, RGBA with colours not multiplied by alpha, for .webm and
+    folders. The colour where alpha is 0 survives in folders only.
+
+    `sound` goes into .mp4 and .webm, beginning with the first frame; it ends with the last one, at
+    most a packet (some 20 ms) later, or where its file ends.
+
+        with VideoWriter(path, Fraction(25)) as writer:
+            writer.write(frame)
+
+    Attributes:
+        is_folder: of frames, not a file.
+
+    Raises:
+        UserError: from the constructor where nothing could be written later: no name, an unknown
+            suffix, a folder that cannot be written or holds other things than an earlier result,
+            a frame rate that a GIF cannot have, a kind without transparency or sound. Later only
+            for what could not be known: a full disk.
+    """
+
+    def __init__(
+        self,
+        path: Path | str,
+        frame_rate: Fraction,
+        *,
+        transparent: bool = False,
+        as_folder: bool = False,
+        sound: Sound | None = None,
+        times: Times | None = None,
+    ) -> None:
+        self.path = Path(path)
+        if self.path.name in ("", ".."):
+            raise UserError(
+                f"{self.path}: names no file or new folder; write out.mp4, or out for a folder of "
+                "png frames"
+            )
+        self._num_channels = 4 if transparent else 3
+        suffix = self.path.suffix.lower()
+        codecs = TRANSPARENT_CODECS if transparent else CODECS
+        self._codec = codecs.get(suffix)
+        if as_folder or not suffix or self.path.is_dir():
+            self._codec = None
+            _check_replaceable(self.path)
+        elif self._codec is None:
+            is_known = suffix in CODECS
+            problem = f"{suffix} has no transparency" if is_known else f"cannot write {suffix}"
+            raise UserError(
+                f"{path}: {problem}; use {', '.join(codecs)}, or a name without suffix for a "
+                "folder of png frames"
+            )
+        if self._codec is not None:
+            frame_rate = _codable(frame_rate, self.path)
+        if suffix == ".gif" and frame_rate > MAX_GIF_RATE:
+            raise UserError(
+                f"{path}: a GIF shows at most {MAX_GIF_RATE} frames per second, not "
+                f"{float(frame_rate):g}; write .mp4 or .webm"
+            )
+        if sound is not None and (self._codec is None or suffix not in FORMATS):
+            raise UserError(f"{path}: has no sound; write .mp4 or .webm, or leave the sound out")
+        self._sound = sound
+        self.frame_rate = frame_rate
+        self._clock = Clock(frame_rate, times)
+        self.is_folder = self._codec is None
+        _check_writable(self.path)
+        # A folder that is a link is filled where it lies.
+        self._target = self.path.resolve() if self.path.is_dir() else self.path
+        self._temporary = temporary_name(self._target, suffix)
+        self._sink: _Sink | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def write(self, frame: Frame) -> None:
+        """Append one frame; all have the size of the first."""
+        if frame.shape[2] != self._num_channels:
+            raise ValueError(f"expected {self._num_channels} channels, found {frame.shape[2]}")
+        try:
+            if self._sink is None:
+                self._sink = self._open_sink(frame)
+            self._sink.write(frame)
+        except (OSError, av.FFmpegError) as error:
+            raise self._failure(error) from error
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            if self._sink is not None:
+                self._sink.close(complete=kind is None)
+            if kind is None:
+                if self._sink is None:
+                    raise UserError(f"{self.path}: there were no frames to write")
+                _replace(self._temporary, self._target)
+        except (OSError, av.FFmpegError) as failure:
+            raise self._failure(failure) from failure
+        finally:
+            _remove(self._temporary)
+
+    def _open_sink(self, frame: Frame) -> "_Sink":
+        if self._codec is None:
+            return _FolderSink(self._temporary, self._clock)
+        create(self._temporary)
+        return _ContainerSink(
+            self._temporary, self._codec, self._clock, frame.shape[:2], self._sound
+        )
+
+    def _failure(self, error: Exception) -> UserError:
+        reason = os_reason(error) if isinstance(error, OSError) else str(error)
+        return UserError(f"{self.path}: cannot be written: {reason}")
+
+
+class _Sink(Protocol):
+    def write(self, frame: Frame) -> None: ...
+
+    def close(self, complete: bool) -> None: ...
+
+
+class _FolderSink:
+    def __init__(self, folder: Path, clock: Clock) -> None:
+        folder.mkdir()
+        write_frame_rate(folder, clock.frame_rate)
+        self._folder = folder
+        self._clock = clock
+        self._num_frames = 0
+        self._num_written = 0
+
+    def write(self, frame: Frame) -> None:
+        self._num_frames += 1
+        end = self._clock.begin(self._num_frames)
+        while self._num_written / self._clock.frame_rate < end:
+            Image.fromarray(frame).save(self._folder / f"{self._num_written:05d}.png")
+            self._num_written += 1
+
+    def close(self, complete: bool) -> None:
+        pass
+
+
+class _ContainerSink:
+    def __init__(
+        self,
+        path: Path,
+        codec: _Codec,
+        clock: Clock,
+        size: tuple[int, ...],
+        sound: Sound | None,
+    ) -> None:
+        height, width = self._size = size
+        self._clock = clock
+        self._num_frames = 0
+        self._min_step = 1
+        self._earliest = 0  # time stamp that the next frame may have
+        self._durations: dict[int, int] = {}  # by time stamp, of frames within the encoder
+        options = {"movflags": "faststart"} if path.suffix == ".mp4" else {}
+        self._opened = ExitStack()
+        opened = av.open(location(path), "w", options=options)
+        self._container = self._opened.enter_context(opened)
+        coding = codec.options
+        if clock.times is not None and codec.name == "libx264":
+            # With B-frames the last packet is not the last frame, and its end is not the video's.
+            coding = {**coding, "bf": "0"}
+        stream = self._container.add_stream(codec.name, clock.frame_rate, coding)
+        assert isinstance(stream, av.VideoStream)
+        stream.pix_fmt = codec.pixel_format
+        context = stream.codec_context
+        self._convert: Callable[[Frame], av.VideoFrame]
+        if codec.name == "gif":
+            self._convert = _PaletteConverter(height, width)
+            self._time_base = GIF_TIME_BASE
+            self._min_step = MIN_GIF_STEP
+        else:
+            height, width = height + height % 2, width + width % 2
+            self._convert = _to_yuv
+            self._time_base = 1 / clock.frame_rate
+            if clock.times is not None:
+                self._time_base, self._min_step = UNEVEN_TIME_BASE, MIN_UNEVEN_STEP
+            context.colorspace, context.color_range = SMPTE170M, ColorRange.MPEG
+            context.color_primaries, context.color_trc = ColorPrimaries.BT709, ColorTrc.IEC61966_2_1
+        context.time_base = self._time_base
+        stream.height, stream.width = height, width
+        self._stream = stream
+        self._sound = None
+        if sound is not None:
+            self._sound = SoundTrack(self._container, path.suffix, sound)
+            self._opened.enter_context(closing(self._sound))
+
+    def write(self, frame: Frame) -> None:
+        assert frame.shape[:2] == self._size, "PyAV would squash it"
+        picture = self._convert(frame)
+        # Rounding the time, not the delay, keeps the rate where 1/100 s is too coarse for it.
+        picture.pts = max(self._time_stamp(self._num_frames), self._earliest)
+        self._earliest = picture.pts + self._min_step
+        self._num_frames += 1
+        lasts = self._time_stamp(self._num_frames) - picture.pts
+        self._durations[picture.pts] = max(lasts, self._min_step)
+        picture.time_base = self._time_base
+        self._mux(self._stream.encode(picture))
+        if self._sound is not None:
+            for packet in self._sound.packets_before(self._clock.begin(self._num_frames)):
+                self._container.mux(packet)
+
+    def _mux(self, packets: list[av.Packet]) -> None:
+        """With their durations, of which encoders know nothing; the last one ends the video."""
+        for packet in packets:
+            assert packet.pts is not None
+            packet.duration = self._durations.pop(packet.pts, packet.duration)
+            self._container.mux(packet)
+
+    def _time_stamp(self, position: int) -> int:
+        return round(self._clock.begin(position) / self._time_base)
+
+    def close(self, complete: bool) -> None:
+        with self._opened:
+            if complete:
+                self._mux(self._stream.encode())
+
+
+def _to_yuv(frame: Frame) -> av.VideoFrame:
+    """Limited range and the BT.601 matrix: what readers assume that ignore the tags."""
+    height, width, num_channels = frame.shape
+    is_opaque = num_channels == 3
+    even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+    rgb = even if is_opaque else _hidden_colour_replaced(even)
+    return av.VideoFrame.from_ndarray(rgb, format="rgb24" if is_opaque else "rgba").reformat(
+        format="yuv420p" if is_opaque else "yuva420p",
+        dst_colorspace=Colorspace.ITU601,
+        dst_color_range=ColorRange.MPEG,
+        interpolation=ACCURATE,
+    )
+
+
+def _hidden_colour_replaced(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The mean visible colour where alpha is 0.
+
+    What nobody sees costs bits (noise 60 times those of the figure), and colour at half the
+    resolution carries it into the figure's edge.
+    """
+    alpha = rgba[..., 3].astype(np.float64)
+    mean = np.tensordot(alpha, rgba[..., :3], 2) / max(alpha.sum(), 1)
+    replaced = rgba.copy()
+    replaced[rgba[..., 3] == 0, :3] = np.rint(mean)
+    return replaced
+
+
+class _PaletteConverter:
+    """A palette of its own for every frame, so that a GIF streams like the other kinds."""
+
+    def __init__(self, height: int, width: int) -> None:
+        graph = Graph()
+        rgb24 = av.VideoFormat("rgb24")
+        source = graph.add_buffer(width=width, height=height, format=rgb24, time_base=GIF_TIME_BASE)
+        split = graph.add("split")
+        generate = graph.add("palettegen", "stats_mode=single")
+        use = graph.add("paletteuse", "new=1:dither=sierra2_4a")
+        source.link_to(split)
+        split.link_to(use, 0, 0)
+        split.link_to(generate, 1, 0)
+        generate.link_to(use, 0, 1)
+        use.link_to(graph.add("buffersink"))
+        graph.configure()
+        self._graph = graph
+        self._num_frames = 0
+
+    def __call__(self, frame: Frame) -> av.VideoFrame:
+        picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
+        picture.pts, picture.time_base = self._num_frames, GIF_TIME_BASE  # the filters need order
+        self._num_frames += 1
+        self._graph.vpush(picture)
+        return self._graph.vpull()
+
+
+def _codable(rate: Fraction, path: Path) -> Fraction:
+    """`rate`, or the nearest whose terms FFmpeg can hold.
+
+    Raises:
+        UserError: there is none near it; names `path`.
+    """
+    if max(rate.as_integer_ratio()) > MAX_TERM:
+        rate = rate.limit_denominator(10**6)
+    if not 0 < rate <= MAX_TERM or rate.numerator > MAX_TERM:
+        raise UserError(f"{path}: no video file can have the frame rate of its frames")
+    return rate
+
+
+def takes_sound(path: Path | str) -> bool:
+    """Whether a VideoWriter of this `path` can write a sound."""
+    path = Path(path)
+    return path.suffix.lower() in FORMATS and not path.is_dir()
+
+
+def _check_replaceable(folder: Path) -> None:
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise UserError(f"{folder}: a file has this name; choose another, or a suffix such as .mp4")
+    names = sorted(entry.name for entry in folder.iterdir())
+    is_ours = stated_frame_rate(folder) is not None
+    strangers = [name for name in names if not (is_ours and (is_result(name) or is_leftover(name)))]
+    if strangers:
+        raise UserError(
+            f"{folder}: this folder holds {strangers[0]}, which no earlier run wrote; choose "
+            "another folder, or an empty one"
+        )
+
+
+def _check_writable(path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise UserError(f"{path}: cannot be written: {os_reason(error)}") from None
+
+
+def is_result(name: str) -> bool:
+    """Whether an entry of a folder of frames has the name of one that a VideoWriter wrote."""
+    return name == RATE_FILE or FRAME_NAME.fullmatch(name) is not None
+
+
+def _replace(source: Path, target: Path) -> None:
+    """Rename, taking the place of an earlier file or folder of frames. What else somebody has put
+    into that folder meanwhile is in the new one.
+    """
+    if not target.is_dir():
+        source.replace(target)
+        return
+    earlier = temporary_name(target)
+    target.rename(earlier)
+    source.rename(target)
+    for entry in earlier.iterdir():
+        if is_result(entry.name) and not entry.is_dir():
+            entry.unlink()
+        else:
+            entry.rename(target / entry.name)
+    earlier.rmdir()
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)

@@ -1,0 +1,31 @@
+"""Which files of a folder are sources and driving clips."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from animation.job_list import list_jobs
+from tests.helpers.media import write_clip
+
+
+def test_every_suffix_counts_and_what_is_left_out_is_told(tmp_path, caplog):
+    sources, clips = tmp_path / "sources", tmp_path / "clips"
+    sources.mkdir()
+    picture = Image.fromarray(np.zeros((8, 8, 3), np.uint8))
+    names = ["a.webp", "b.JPG", "c.bmp", "d.gif", "e.tif"]
+    for name in names:
+        picture.save(sources / name)
+    (sources / "f.heic").touch()  # which says itself what it needs
+    for path in (sources / "g.psd", sources / "h.psd"):
+        path.touch()
+    for name in ("a.m4v", "b.mts"):
+        write_clip(clips / name, 2)
+    (clips / "song.mp3").touch()
+    jobs = list_jobs(str(sources), str(clips), None, tmp_path / "out", ".mp4")
+    assert [Path(job.source).name for job in jobs[::2]] == [*names, "f.heic"]
+    assert {Path(job.driving).name for job in jobs} == {"a.m4v", "b.mts"}
+    assert caplog.messages == [
+        f"--source {sources}: left out 2 .psd files",
+        f"--driving {clips}: left out 1 .mp3 file",
+    ]

@@ -1,0 +1,93 @@
+"""benchmarks/demo.py on a tiny run: its artefacts, a second start, and a run whose parts did not start."""
+
+import json
+
+import pytest
+
+import animate
+import reconstruct
+import train
+from benchmarks import demo as run_demo
+from benchmarks import puppets
+from media.video import open_clip
+from tests.helpers.runs import call, tiny
+
+SCRIPTS = {"train.py": train, "reconstruct.py": reconstruct, "animate.py": animate}
+ARTEFACTS = ("animation.mp4", "animation.png", "summary.json", "puppets.json",
+             "reconstruction/test/index.html", "reconstruction/test/metrics.json")  # fmt: skip
+
+
+@pytest.fixture
+def demo(tmp_path, monkeypatch):
+    """Makes the demo with `overrides`; returns the commands that it ran."""
+    monkeypatch.chdir(tmp_path)
+
+    def make(*overrides):
+        ran = []
+
+        def run(script, *arguments):
+            if script == "train.py":
+                assert arguments == ("--config", "demo.yaml", "--resume")
+                arguments = (*tiny(run_demo.RUN, *overrides), "--resume")
+            ran.append(arguments[0] if script == "-m" else script)
+            if script == "-m":
+                size = ("--num-clips", 3, "--num-frames", 2)
+                assert call(puppets, *arguments[1:], *size) == 0
+            else:
+                assert call(SCRIPTS[script], *arguments) == 0
+
+        monkeypatch.setattr(run_demo, "run", run)
+        run_demo.main()
+        return ran
+
+    return make
+
+
+def summary():
+    return json.loads((run_demo.RUN / "summary.json").read_text())
+
+
+def test_the_whole_path_and_once_more(demo, capsys):
+    rest = ["reconstruct.py", "benchmarks.puppets", "animate.py"]
+    assert demo() == ["train.py", *rest]
+    for name in ARTEFACTS:
+        assert (run_demo.RUN / name).stat().st_size > 0
+    assert open_clip(run_demo.RUN / "animation.mp4").size == (32, 6 * 32)
+    figures = summary()
+    assert figures["steps"] == 8
+    assert figures["left_out"] == []
+    assert figures.keys() >= {"l1_ratio", "figure_l1_ratio", "mask_iou", *run_demo.HEADLINES}
+    told = capsys.readouterr().out
+    assert "8 steps in 0." in told
+    assert "background swap: " in told
+    assert "not measured" not in told
+    # Done: nothing is made again.
+    assert demo() == ["train.py"]
+    assert summary() == figures
+    # One result is missing.
+    (run_demo.RUN / "puppets.json").unlink()
+    assert demo() == ["train.py", "benchmarks.puppets"]
+    # One is of another checkpoint, one of an earlier version.
+    truth = json.loads(run_demo.TRUTH.read_text())
+    del truth["left_out"]
+    run_demo.TRUTH.write_text(json.dumps(truth))
+    best = str(run_demo.RUN / "checkpoints" / "best.pt")
+    assert call(reconstruct, "--checkpoint", best) == 0
+    assert demo() == ["train.py", "reconstruct.py", "benchmarks.puppets"]
+    # Trained on: all are old.
+    assert demo("train.epochs=3") == ["train.py", *rest]
+    assert summary()["steps"] == 12
+
+
+def test_what_has_not_started_is_left_out(demo, capsys):
+    """Every artefact is made all the same."""
+    waiting = ("masks.refinement.start_epoch=2", "background.start_epoch=2", "train.max_steps=3")
+    demo(*waiting, "train.epochs=3")
+    for name in ARTEFACTS:
+        assert (run_demo.RUN / name).stat().st_size > 0
+    assert open_clip(run_demo.RUN / "animation.mp4").size == (32, 3 * 32)
+    figures = summary()
+    assert figures["left_out"] == ["masks.refinement.start_epoch: 2", "background.start_epoch: 2"]
+    assert "swap_gain_db" not in figures
+    told = capsys.readouterr().out
+    assert "not measured, since not started: masks.refinement.start_epoch: 2, background" in told

@@ -1,0 +1,150 @@
+"""Exit codes, one-line errors, the choice of the device."""
+
+import argparse
+
+import pytest
+import torch
+
+from common.cli import add_device_argument, pick_device, positive_int, run_entry_point
+from common.errors import UserError
+
+
+def parser():
+    parser = argparse.ArgumentParser(prog="train.py")
+    parser.add_argument("--steps", type=positive_int, default=1)
+    parser.add_argument("overrides", nargs="*")
+    add_device_argument(parser)
+    return parser
+
+
+def fail(arguments):
+    raise UserError("clip.mp4: no frames")
+
+
+@pytest.mark.parametrize(("returned", "code"), [(None, 0), (0, 0), (143, 143)])
+def test_exit_code_of_main(returned, code):
+    assert run_entry_point(lambda arguments: returned, parser(), []) == code
+
+
+def test_user_error_is_one_line_and_exit_code_2(capsys):
+    assert run_entry_point(fail, parser(), []) == 2
+    captured = capsys.readouterr()
+    assert captured.err == "train.py: error: clip.mp4: no frames\n"
+    assert captured.out == ""
+
+
+def test_debug_shows_the_traceback():
+    with pytest.raises(UserError, match="no frames"):
+        run_entry_point(fail, parser(), ["--debug"])
+
+
+def test_our_own_mistakes_keep_their_traceback():
+    def broken(arguments):
+        raise ValueError("a bug")
+
+    with pytest.raises(ValueError, match="a bug"):
+        run_entry_point(broken, parser(), [])
+
+
+def test_overrides_stand_anywhere():
+    def check(arguments):
+        assert arguments.overrides == ["a=1", "b=2"]
+        assert (arguments.device, arguments.steps) == ("cpu", 3)
+
+    run_entry_point(check, parser(), ["a=1", "--device", "cpu", "b=2", "--steps", "3"])
+
+
+@pytest.mark.parametrize("number", ["0", "-1", "two"])
+def test_positive_int(number, capsys):
+    with pytest.raises(SystemExit) as caught:
+        run_entry_point(lambda arguments: None, parser(), ["--steps", number])
+    assert caught.value.code == 2
+    assert "--steps" in capsys.readouterr().err
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """A machine with so many CUDA devices, with MPS or without; the CUDA devices made current."""
+
+    chosen = []
+
+    def build(num_cuda, mps):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: num_cuda > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: num_cuda)
+        monkeypatch.setattr(torch.cuda, "set_device", lambda index: chosen.append(index))
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+        return chosen
+
+    return build
+
+
+@pytest.mark.parametrize(
+    ("num_cuda", "mps", "name", "device"),
+    [
+        (0, False, "auto", "cpu"),
+        (0, True, "auto", "cpu"),  # MPS only where it is asked for
+        (2, True, "auto", "cuda"),
+        (2, False, "cpu", "cpu"),
+        (2, False, "cuda:1", "cuda:1"),
+        (1, False, "cuda", "cuda"),
+        (0, True, "mps", "mps"),
+    ],
+)
+def test_device(machine, num_cuda, mps, name, device):
+    chosen = machine(num_cuda, mps)
+    assert pick_device(name) == torch.device(device)
+    # What asks for the current device, such as the peak memory, gets this one.
+    assert chosen == ([torch.device(device).index or 0] if device.startswith("cuda") else [])
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("cuda", "0 CUDA devices here; use --device cpu"),
+        ("cuda:0", "0 CUDA devices here"),
+        ("mps", "not available here; use --device cpu"),
+        ("gpu", "unknown; use auto, cpu, cuda, cuda:N or mps"),
+        ("cuda:x", "unknown"),
+    ],
+)
+def test_device_that_is_not_there(machine, name, reason):
+    machine(0, False)
+    with pytest.raises(UserError, match=f"--device {name}: {reason}"):
+        pick_device(name)
+
+
+def test_cuda_index_beyond_the_last(machine):
+    machine(2, False)
+    with pytest.raises(UserError, match="--device cuda:2: 2 CUDA devices here"):
+        pick_device("cuda:2")
+
+
+@pytest.mark.parametrize(
+    ("num_cuda", "name", "device"),
+    [(4, "auto", "cuda:2"), (4, "cuda", "cuda:2"), (4, "cpu", "cpu"), (0, "auto", "cpu")],
+)
+def test_several_processes_take_a_gpu_each(machine, num_cuda, name, device):
+    chosen = machine(num_cuda, False)
+    assert pick_device(name, local_rank=2) == torch.device(device)
+    assert chosen == ([2] if device == "cuda:2" else [])
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("auto", "cuda:2: 2 CUDA devices here; start fewer processes"),
+        ("cuda:1", "cuda:1: one device for several processes; use cuda or cpu"),
+        ("mps", "mps: one device for several processes"),
+    ],
+)
+def test_too_few_gpus_for_the_processes(machine, name, reason):
+    machine(2, True)
+    with pytest.raises(UserError, match=f"--device {reason}"):
+        pick_device(name, local_rank=2)
+
+
+def test_one_gpu_may_be_shown_to_each_process(machine):
+    machine(1, False)
+    advice = "start fewer processes, or set LOCAL_RANK=0 if each process sees a GPU of its own"
+    with pytest.raises(UserError, match=f"cuda:2: 1 CUDA devices here; {advice}"):
+        pick_device("cuda", local_rank=2)

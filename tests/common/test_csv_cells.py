@@ -1,0 +1,45 @@
+"""Cells of CSV files: no formulas, numbers stay numbers, and everything comes back."""
+
+import csv
+import io
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from common.csv_cells import as_written, protected
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "=1+1",
+        "+cmd|' /C calc'!A0",
+        "-2+3",
+        "@SUM(A1)",
+        "\t=1",
+        "\r=1",
+        "\n=1",
+        "\uff1d1",
+        "'=1",
+        "-a",
+    ],
+)
+def test_what_a_spreadsheet_would_compute(text):
+    assert protected(text) == f"'{text}"
+
+
+@pytest.mark.parametrize(
+    "text", ["", "a", "a=b", "'a", "anna#walk", "12", "-0.5", "+3", "-1.5e-07", "0.0000001", "é"]
+)
+def test_what_stays_as_it_is(text):
+    assert protected(text) == text
+
+
+@given(st.one_of(st.text("'=+-@\t\r\n\uff1da1", max_size=6), st.text(max_size=6)))
+def test_every_text_comes_back(text):
+    file = io.StringIO(newline="")
+    csv.writer(file).writerow([protected(text), "end"])
+    file.seek(0)
+    (row,) = csv.reader(file)
+    assert as_written(row[0]) == text

@@ -1,0 +1,142 @@
+"""Files that are replaced as a whole: their temporary names, and what is left of them."""
+
+import errno
+import os
+import re
+import stat
+from pathlib import Path
+
+import pytest
+
+from common.errors import UserError
+from common.file_lock import holder, locked
+from common.files import create, named_failures, remove_leftovers, replacing, temporary_name
+
+
+def test_temporary_names_cannot_be_foreseen_and_keep_the_suffix(tmp_path):
+    names = {temporary_name(tmp_path / "a.b.png").name for _ in range(100)}
+    assert len(names) == 100
+    assert all(re.fullmatch(r"\.a\.b\.[0-9a-f]{16}\.tmp\.png", name) for name in names)
+
+
+@pytest.mark.parametrize("stem", ["a" * 251, "ä" * 125, os.fsdecode(b"caf\xe9" * 50)])
+def test_the_longest_names_can_be_written(tmp_path, stem):
+    with replacing(tmp_path / f"{stem}.txt") as temporary:
+        temporary.write_text("x")
+    assert [path.read_text() for path in tmp_path.iterdir()] == ["x"]
+
+
+def test_what_others_can_read_does_not_change(tmp_path):
+    """A temporary file of `tempfile` could be read by its owner alone."""
+    before = os.umask(0o022)
+    try:
+        with replacing(tmp_path / "a.txt") as temporary:
+            temporary.write_text("x")
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "a.txt").stat().st_mode) == 0o644
+
+
+def test_nothing_is_written_through_a_link(tmp_path, monkeypatch):
+    """Where somebody has guessed the name."""
+    monkeypatch.setattr("secrets.token_hex", lambda _: "0" * 16)
+    (tmp_path / "mine").write_text("mine")
+    temporary_name(tmp_path / "a.txt").symlink_to(tmp_path / "mine")
+    with (
+        pytest.raises(UserError, match=r"a\.txt: cannot be written \(File exists\)"),
+        replacing(tmp_path / "a.txt"),
+    ):
+        raise AssertionError("a file that is somebody else's")
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
+def test_create_makes_new_files_only(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    for name in ("link", "file"):
+        if name == "file":
+            create(tmp_path / name)
+        with pytest.raises(FileExistsError):
+            create(tmp_path / name)
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_failures_are_named():
+    expected = r"^a\.txt: cannot be written \(No space left on device\)$"
+    with pytest.raises(UserError, match=expected), named_failures(Path("a.txt")):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_leftovers_of_the_names_given_go(tmp_path):
+    token = "0123456789abcdef"
+    gone = [f".a.{token}.tmp.txt", ".a.17.tmp.txt", f".b.{token}.tmp"]
+    kept = [
+        *("a.txt", ".a.tmp.txt", f".a.{token}.tmp.png", f".c.{token}.tmp.txt", f".a.{token}.txt"),
+        *(f"x.a.{token}.tmp.txt", f".a.{token[:-1]}.tmp.txt"),
+    ]
+    for name in (*gone, *kept):
+        (tmp_path / name).touch()
+    (tmp_path / f".b.{token[::-1]}.tmp").mkdir()
+    (tmp_path / f".b.{token[::-1]}.tmp" / "frame").touch()
+    remove_leftovers(tmp_path, r"a\.txt|b")
+    assert {path.name for path in tmp_path.iterdir()} == set(kept)
+    remove_leftovers(tmp_path / "nowhere", "a")  # nothing to do
+
+
+# Locks
+
+
+def test_a_lock_is_held_once_and_gone_afterwards(tmp_path):
+    path = tmp_path / ".lock"
+    with locked(path) as is_held:
+        assert is_held
+        assert holder(path).startswith(f"process {os.getpid()} on ")
+        with pytest.raises(BlockingIOError), locked(path):
+            raise AssertionError("held twice")
+        assert path.exists()
+    assert not path.exists()
+    with locked(path):
+        pass
+
+
+def test_a_lock_that_its_holder_deletes_is_made_anew(tmp_path, monkeypatch):
+    """Between opening and locking it: else two processes would each hold a file of their own."""
+    path, opened = tmp_path / ".lock", []
+    open_file = os.open
+
+    def open_and_lose(name, *arguments):
+        descriptor = open_file(name, *arguments)
+        if not opened:
+            path.unlink()
+        opened.append(descriptor)
+        return descriptor
+
+    monkeypatch.setattr(os, "open", open_and_lose)
+    with locked(path):
+        monkeypatch.undo()
+        assert len(opened) == 2
+        with pytest.raises(BlockingIOError), locked(path):
+            raise AssertionError("held twice")
+
+
+def test_a_lock_that_nobody_holds_any_more(tmp_path):
+    """Its holder was killed."""
+    (tmp_path / ".lock").write_text("process 1 on elsewhere")
+    with locked(tmp_path / ".lock") as is_held:
+        assert is_held
+
+
+@pytest.mark.parametrize(
+    "content", [b"process 1\nis fine", b"hello", b"process \x1b[2J", b"process \xff"]
+)
+def test_a_holder_is_told_in_plain_words(tmp_path, content):
+    (tmp_path / ".lock").write_bytes(content)
+    assert holder(tmp_path / ".lock") == "another process"
+
+
+def test_a_file_system_without_locks_lets_everybody_in(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with locked(tmp_path / ".lock") as first, locked(tmp_path / ".lock") as second:
+        assert (first, second) == (False, False)

@@ -1,0 +1,107 @@
+"""Names and places that a stranger's file states: what is taken, and what is never written to."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from common.errors import UserError
+from common.paths import check_inner_path, check_name, open_to_write, printable, refuse_links
+
+
+@pytest.mark.parametrize(
+    "name", ["a", "id1#b.c", "é 日本 #1", "a..b", "-x", "=1+1", "con", "n" * 255, "é" * 127]
+)
+def test_names(name):
+    assert check_name(name) == name
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("", "it is empty"),
+        (".", "it begins with a dot"),
+        ("..", "it begins with a dot"),
+        (".hidden", "it begins with a dot"),
+        ("../x", "it begins with a dot"),
+        ("a/../../x", "it has a slash"),
+        ("/etc/x", "it has a slash"),
+        ("a\\b", "it has a slash"),
+        ("a\0b", "it has a control character"),
+        ("a\nb", "it has a control character"),
+        ("a\x1b[2Jb", "it has a control character"),
+        ("a\x9bb", "it has a control character"),
+        ("caf\udce9", "it has bytes that are not UTF-8"),
+        ("n" * 256, "it has 256 bytes, more than 255"),
+        ("é" * 128, "it has 256 bytes, more than 255"),
+    ],
+)
+def test_what_is_no_name(name, problem):
+    with pytest.raises(ValueError, match=f"cannot be a name: {problem}$") as caught:
+        check_name(name)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize("name", [None, 1, ["a"], b"a"])
+def test_what_is_no_text(name):
+    with pytest.raises(ValueError, match="in place of a name"):
+        check_name(name)
+
+
+@pytest.mark.parametrize("path", ["a.mp4", "a/b.mp4", "./a//b.mp4", "a/b/"])
+def test_inner_paths(tmp_path, path):
+    assert (tmp_path / check_inner_path(path)).is_relative_to(tmp_path)
+
+
+@pytest.mark.parametrize("path", ["", ".", "..", "../a", "a/../../b", "/a", "a/.b", "a\0b"])
+def test_paths_that_lead_elsewhere(path):
+    with pytest.raises(ValueError, match=r"is absolute|cannot be a name"):
+        check_inner_path(path)
+
+
+def test_links_on_the_way(tmp_path):
+    (tmp_path / "folder" / "a").mkdir(parents=True)
+    (tmp_path / "other" / "b").mkdir(parents=True)
+    (tmp_path / "folder" / "link").symlink_to(tmp_path / "other")
+    (tmp_path / "to_folder").symlink_to(tmp_path / "folder")
+    refuse_links(tmp_path / "to_folder", Path("a/new/x"))  # the folder itself is one's own choice
+    for inner in ("link", "link/b"):
+        with pytest.raises(UserError, match="folder/link: is a link, and nothing is written thr"):
+            refuse_links(tmp_path / "folder", Path(inner))
+
+
+@pytest.mark.parametrize("mode", ["w", "a", "r+", "wb"])
+def test_a_link_is_not_written_through(tmp_path, mode):
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    (tmp_path / "file").symlink_to(victim)
+    with pytest.raises(UserError, match="file: is a link, and nothing is written to it; remove"):
+        open_to_write(tmp_path / "file", mode)
+    (tmp_path / "dangling").symlink_to(tmp_path / "new")
+    with pytest.raises(UserError, match="dangling: is a link"):
+        open_to_write(tmp_path / "dangling", mode)
+    assert victim.read_text() == "mine"
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="pipe"):
+        open_to_write(tmp_path / "pipe", "a")
+    with pytest.raises(UserError, match="pipe: is no plain file"):
+        open_to_write(tmp_path / "pipe", "r+b")
+
+
+def test_plain_files(tmp_path):
+    for mode in ("w", "a", "a"):
+        with open_to_write(tmp_path / "file", mode, newline="", encoding="utf-8") as file:
+            file.write("é\n")
+    assert (tmp_path / "file").read_text(encoding="utf-8") == "é\n" * 3
+    with pytest.raises(IsADirectoryError):
+        open_to_write(tmp_path, "w")
+
+
+def test_nothing_steers_the_terminal():
+    assert printable("a/b.mp4 frames 1 to 2 日本") == "a/b.mp4 frames 1 to 2 日本"
+    assert printable("a\x1b[2J\nb\x9b") == "a\\x1b[2J\\nb\\x9b"

@@ -1,0 +1,314 @@
+"""What must agree between the keys of a config, and how a disagreement is put."""
+
+import pytest
+import torch
+
+from configs.loading import ConfigError, load_config
+from modules.discriminator import PatchDiscriminator
+
+SMALL = (
+    "data.image_size=[128, 64]",
+    "perceptual.scales=[1, 0.5, 0.25]",
+    "motion.keypoint_detector.num_blocks=4",
+    "motion.dense_motion.num_blocks=4",
+    "masks.mask_generator.num_blocks=4",
+    "masks.refinement.num_blocks=4",
+)
+FITS_96 = (  # a side of 96, besides
+    "motion.keypoint_detector.num_blocks=3",
+    "motion.dense_motion.num_blocks=3",
+    "masks.mask_generator.num_blocks=3",
+    "masks.refinement.num_blocks=3",
+    "masks.high_resolution.num_blocks=5",
+    "background.bg_refine.num_blocks=5",
+)
+PATCH = (
+    "discriminator.kind=patch",
+    "discriminator.channels=[64, 128]",
+    "discriminator.cut.kind=none",
+)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (
+            ["motion.dense_motion.num_blocks=6"],
+            "motion.dense_motion.num_blocks: found 6, which at scale 0.25 needs image sides that "
+            "are multiples of 256; data.image_size is 128 x 64; the largest num_blocks that fits "
+            "is 4",
+        ),
+        (
+            ["motion.keypoint_detector.scale=0.0625", "motion.keypoint_detector.num_blocks=1"],
+            "motion.keypoint_detector.scale: 0.0625 of 128 x 64 leaves 8 x 4 pixels; the last "
+            "convolution, without padding, needs 7",
+        ),
+        (
+            ["motion.generator.num_down_blocks=7"],
+            "motion.generator.num_down_blocks: found 7, which at scale 1 needs image sides that "
+            "are multiples of 128; data.image_size is 128 x 64; the largest num_down_blocks that "
+            "fits is 6",
+        ),
+        (
+            ["perceptual.scales=[1, 0.125]"],
+            "perceptual.scales: 0.125 of 128 x 64 leaves 8 pixels; motion.losses.perceptual.relu5_1"
+            " needs at least 16; drop the scale or the layer",
+        ),
+        (
+            ["perceptual.network=vgg16", "motion.losses.perceptual={relu3_4: 1}"],
+            "motion.losses.perceptual.relu3_4: perceptual.network vgg16 has no such layer; "
+            "the last of block 3 is relu3_3",
+        ),
+        (
+            ["perceptual.width=16", "perceptual.weights=vgg.pt"],
+            "perceptual.width: found 16 with perceptual.weights vgg.pt, which have 64; "
+            "another width is only for random weights",
+        ),
+        (
+            ["train.micro_batch=6"],
+            "train.micro_batch: found 6; must divide train.batch_size, 16",
+        ),
+        (
+            ["train.milestones=[9, 9]"],
+            "train.milestones: found [9, 9]; each must be above the one before",
+        ),
+        (
+            ["train.milestones=[9, 10]", "train.epochs=10"],
+            "train.milestones: found [9, 10]; each must be below train.epochs, 10",
+        ),
+        (
+            ["motion.keypoint_detector.jacobian=none"],
+            "motion.losses.equivariance_jacobian: found 10 with "
+            "motion.keypoint_detector.jacobian none; set it to 0",
+        ),
+        (
+            ["motion.losses.perceptual={relu1_1: 0}"],
+            "motion.losses.perceptual: no weight above 0, nor is motion.losses.pixel; "
+            "nothing would train the generator",
+        ),
+        (
+            ["masks=null"],
+            "background: the background branch cuts out with the masks of the mask branch, and "
+            "masks is null; set background=null, or give the section masks",
+        ),
+        *(
+            (
+                [f"masks.{network}.num_blocks=5"],
+                f"masks.{network}.num_blocks: found 5, which at scale 0.25 needs image sides that "
+                "are multiples of 128; data.image_size is 128 x 64; the largest num_blocks that "
+                "fits is 4",
+            )
+            for network in ("mask_generator", "refinement")
+        ),
+        *(
+            (
+                [f"{network}.num_blocks=7"],
+                f"{network}.num_blocks: found 7, which at scale 1 needs image sides that are "
+                "multiples of 128; data.image_size is 128 x 64; the largest num_blocks that fits "
+                "is 6",
+            )
+            for network in ("masks.high_resolution", "background.bg_refine")
+        ),
+        (
+            [
+                "masks.mask_generator.scale=0.0625",
+                "masks.mask_generator.num_blocks=1",
+                "masks.refinement.num_blocks=1",
+            ],
+            "masks.mask_generator.scale: 0.0625 of 128 x 64 leaves 8 x 4 pixels; the last "
+            "convolution, without padding, needs 7",
+        ),
+        (
+            ["masks.perturbation.pivots=[0.7, 0.2]"],
+            "masks.perturbation.pivots: found [0.7, 0.2]; the first is larger",
+        ),
+        (
+            ["data.augmentation.resize=[1.1, 0.9]"],
+            "data.augmentation.resize: found [1.1, 0.9]; the first is larger",
+        ),
+        (
+            ["masks.perturbation.scales=[1.25, 0.75]"],
+            "masks.perturbation.scales: found [1.25, 0.75]; the first is larger",
+        ),
+        (
+            ["masks.losses.perceptual={}"],
+            "masks.losses.perceptual: no weight above 0, nor is masks.losses.pixel; nothing would "
+            "train the generator",
+        ),
+        (
+            ["background.losses.perceptual={relu1_1: 0}"],
+            "background.losses.perceptual: no weight above 0, nor is background.losses.pixel; "
+            "nothing would train the generator",
+        ),
+        *(
+            (
+                ["background.foreign_probability=0.5", f"train.{key}=1"],
+                "background.foreign_probability: found 0.5 with one sample at a time; a background "
+                "from another sample comes from the same batch: use at least 2",
+            )
+            for key in ("batch_size", "micro_batch")
+        ),
+        (
+            ["train.epochs=2", "train.milestones=[]"],
+            "background.start_epoch: found 2 with train.epochs 2; what starts there would stay "
+            "untrained",
+        ),
+        (
+            ["data.root=null"],
+            "data.root: data.kind clips needs a folder with train/ and test/; set data.root",
+        ),
+    ],
+)
+def test_rule(overrides, expected):
+    load_config("vox", SMALL)
+    with pytest.raises(ConfigError) as caught:
+        load_config("vox", [*SMALL, *overrides])
+    _, found = str(caught.value).split(": ", 1)
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        (
+            ["motion=null"],
+            "discriminator: it judges the prediction of the motion branch, and motion is null; set "
+            "discriminator=null, or give the section motion",
+        ),
+        (
+            ["data.image_size=[128, 96]"],
+            "discriminator.channels: 6 blocks of kind unet need image sides that are multiples of "
+            "64; data.image_size is 128 x 96; the largest number that fits is 5",
+        ),
+        (
+            ["discriminator.channels=[1, 1, 1, 1, 1, 1, 1]"],
+            "discriminator.channels: 7 blocks of kind unet need image sides that are multiples of "
+            "128; data.image_size is 128 x 64; the largest number that fits is 6",
+        ),
+        (
+            # Of 64 pixels 30, 13, 5 and 1 are left, and the fifth block finds nothing.
+            ["discriminator.kind=patch", "discriminator.cut.kind=none"],
+            "discriminator.channels: 6 blocks of kind patch leave less than 2 x 2 patches of "
+            "128 x 64; give fewer",
+        ),
+        (
+            ["discriminator.losses.encoder=0", "discriminator.losses.decoder=0"],
+            "discriminator.losses: encoder and decoder are 0; nothing would teach the "
+            "discriminator to tell real from generated",
+        ),
+        (
+            [*PATCH, "discriminator.losses.encoder=0"],
+            "discriminator.losses: encoder is 0; nothing would teach the discriminator to tell "
+            "real from generated",
+        ),
+        *(
+            (
+                [f"discriminator.losses.{head}=0"],
+                f"discriminator.generator_losses.{head}: found 0.5 with discriminator.losses."
+                f"{head} 0; the generator would follow what was never trained; set it to 0 too",
+            )
+            for head in ("encoder", "decoder")
+        ),
+        *(
+            (
+                [*kind, *(f"discriminator.generator_losses.{name}=0" for name in names)],
+                "discriminator.generator_losses: no weight above 0; nothing would come of the "
+                "discriminator; set discriminator=null",
+            )
+            for kind, names in (
+                ([], ("encoder", "decoder", "encoder_features", "decoder_features")),
+                (PATCH, ("encoder", "encoder_features")),
+            )
+        ),
+        (
+            ["discriminator.losses.consistency=0"],
+            "discriminator.cut.kind: found priority with discriminator.losses.consistency 0 and "
+            "discriminator.cut.as_sample false; nothing would use the mixed images; set it to none",
+        ),
+        *(
+            (
+                [*PATCH, f"discriminator.cut.kind={kind}"],
+                f"discriminator.cut.kind: found {kind} with discriminator.kind patch; only kind "
+                "unet judges the pixels of a mixed image; set it to none",
+            )
+            for kind in ("rectangle", "priority")
+        ),
+        *(
+            (
+                ["motion.dense_motion.occlusion=false", f"discriminator.cut.kind={kind}"],
+                f"discriminator.cut.kind: found {kind} with motion.dense_motion.occlusion false; a "
+                "cut needs the occlusion map; set it to none, or occlusion to true",
+            )
+            for kind in ("rectangle", "priority")
+        ),
+        (
+            ["masks=null", "background=null", "discriminator.cut.foreground=mask_generator"],
+            "discriminator.cut.foreground: found mask_generator, and masks is null; set it to "
+            "dense_motion, or give the section masks",
+        ),
+    ],
+)
+def test_rule_of_the_discriminator(overrides, expected):
+    small = [*SMALL, *FITS_96]
+    if "motion=null" in overrides:  # a key of the section would bring it back
+        small = [override for override in small if not override.startswith("motion.")]
+    load_config("vox", [*SMALL, *FITS_96])
+    with pytest.raises(ConfigError) as caught:
+        load_config("vox", [*small, *overrides])
+    _, found = str(caught.value).split(": ", 1)
+    assert found == expected
+
+
+@pytest.mark.parametrize(("side", "left"), [(48, 0), (60, 1), (64, 2), (72, 3)])
+def test_the_rule_of_patches_asks_for_what_the_network_can_judge(side, left):
+    """The instance norm of the last block stops at a map of 1 x 1."""
+    assert PatchDiscriminator.patch_side(side, 4) == left
+    network = PatchDiscriminator(3, [2, 2, 2, 2], use_spectral_norm=False)
+    image = torch.zeros(1, 3, side, side)
+    sizes = (f"data.image_size={side}", "perceptual.scales=[1]")
+    nets = ("motion.keypoint_detector", "motion.dense_motion")
+    sizes += tuple(f"{net}.{key}=1" for net in nets for key in ("scale", "num_blocks"))
+    patch = ("discriminator.kind=patch", "discriminator.channels=[2, 2, 2, 2]")
+    config = ("vox-fomm", [*sizes, *patch])
+    if left >= 2:
+        assert network(image).logits.shape == (1, 1, left, left)
+        load_config(*config)
+        return
+    with pytest.raises((RuntimeError, ValueError)):
+        network(image)
+    with pytest.raises(ConfigError, match="4 blocks of kind patch leave less than"):
+        load_config(*config)
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["data.kind=puppets", "data.root=null"],
+        ["train.micro_batch=16"],
+        ["train.micro_batch=1"],
+        ["train.micro_batch=2", "background.foreign_probability=0.5"],
+        ["masks.perturbation.pivots=[0.5, 0.5]", "masks.perturbation.scales=[1, 1]"],
+        ["masks.losses.perceptual={}", "masks.losses.pixel=1"],
+        ["masks=null", "background=null"],
+        ["motion=null", "discriminator=null"],
+        [*PATCH, "discriminator.losses.decoder=0", "discriminator.losses.consistency=0"],
+        [*PATCH, "discriminator.keypoints=true"],
+        ["discriminator.losses.encoder=0", "discriminator.generator_losses.encoder=0"],
+        ["discriminator.losses.decoder=0", "discriminator.generator_losses.decoder=0"],
+        ["discriminator.losses.consistency=0", "discriminator.cut.as_sample=true"],
+        [*PATCH, "discriminator.generator_losses.encoder=0"],  # for its features alone
+        ["discriminator.cut.kind=none", "motion.dense_motion.occlusion=false"],
+        ["background=null", "discriminator.cut.foreground=mask_generator"],
+        ["discriminator.channels=[1, 1, 1, 1, 1, 1, 1, 1]"],  # 256 x 256 down to one pixel
+        ["perceptual.width=16", "perceptual.weights=random"],
+        ["motion.losses.perceptual={relu3_4: 1}"],
+        ["motion.keypoint_detector.jacobian=none", "motion.losses.equivariance_jacobian=0"],
+        [
+            *("motion.losses.perceptual={}", "motion.losses.pixel=1"),
+            *("masks=null", "background=null", "perceptual.scales=[0.001953125]"),
+        ],
+        ["motion.losses.perceptual={relu4_3: 1, relu5_1: 0}", "perceptual.scales=[0.03125]"],
+    ],
+)
+def test_what_the_rules_allow(overrides):
+    load_config("vox", overrides)

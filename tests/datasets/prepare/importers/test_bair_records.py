@@ -1,0 +1,88 @@
+"""TFRecord files as BAIR's, written here by hand."""
+
+import numpy as np
+import pytest
+
+from datasets.prepare.importers.bair_records import find_records, read_record
+from media.video import VideoError
+from tests.helpers.clip_files import example, masked_crc, robot_record, varint, write_records
+from tests.helpers.media import numbered_frame
+
+
+def test_check_value_of_the_crc():
+    assert masked_crc(b"123456789") == ((0xE3069283 >> 15 | 0xE3069283 << 17) + 0xA282EAD8) % 2**32
+
+
+def test_every_record_and_every_frame(tmp_path):
+    path = write_records(tmp_path / "a.tfrecords", [robot_record(5), robot_record(30, 12)])
+    (first, second) = find_records(path)
+    np.testing.assert_array_equal(
+        read_record(path, *first), [numbered_frame(n, (16, 16)) for n in (5, 6, 7)]
+    )
+    frames = read_record(path, *second)  # 10 comes behind 9, not behind 1
+    np.testing.assert_array_equal(frames[10], numbered_frame(40, (16, 16)))
+    assert len(frames) == 12
+
+
+def test_size_of_the_data_set(tmp_path):
+    """30 frames of 64 x 64: lengths and tags of more than one byte."""
+    path = write_records(tmp_path / "a.tfrecords", [robot_record(0, 30, 64)])
+    ((offset, num_bytes),) = find_records(path)
+    assert num_bytes > 2 * 30 * 64 * 64 * 3
+    assert read_record(path, offset, num_bytes).shape == (30, 64, 64, 3)
+
+
+def test_fields_of_every_kind_are_passed_over(tmp_path):
+    unknown = varint(7 << 3) + varint(1 << 60)
+    unknown += varint(8 << 3 | 1) + bytes(8) + varint(9 << 3 | 5) + bytes(4)
+    path = write_records(tmp_path / "a.tfrecords", [unknown + robot_record(1) + unknown])
+    (span,) = find_records(path)
+    assert len(read_record(path, *span)) == 3
+
+
+@pytest.mark.parametrize(
+    ("keep", "num_whole", "expected"),
+    [
+        (slice(None, -30), 1, "ends within a record"),
+        (slice(None, -3), 1, "ends within a record"),  # of the last checksum
+        (slice(3, None), 0, "no record at byte 0"),
+    ],
+)
+def test_files_that_are_cut_off(tmp_path, keep, num_whole, expected):
+    path = write_records(tmp_path / "a.tfrecords", [robot_record(5), robot_record(6)])
+    path.write_bytes(path.read_bytes()[keep])
+    found = []
+    with pytest.raises(VideoError, match=rf"a\.tfrecords: {expected}.*; download the file again"):
+        found.extend(find_records(path))
+    spans = find_records(path)
+    assert len([next(spans) for _ in range(num_whole)]) == num_whole
+
+
+@pytest.mark.parametrize(
+    ("record", "expected"),
+    [
+        (example({"0/image_aux1/encoded": bytes(100)}), "100 bytes are no square RGB frame"),
+        (example({"0/image_aux1/encoded": b""}), "0 bytes are no square RGB frame"),
+        (example({"image": b"x"}), "no feature 0/image_aux1/encoded; it holds image"),
+        (
+            example({"0/image_aux1/encoded": bytes(12), "1/image_aux1/encoded": bytes(27)}),
+            "its frames differ in size",
+        ),
+        (robot_record(0)[:-10], r"not a tf\.train\.Example"),
+        (b"\xff" * 20, r"not a tf\.train\.Example"),
+        (b"", "it holds nothing"),
+    ],
+)
+def test_records_of_other_layouts(tmp_path, record, expected):
+    path = write_records(tmp_path / "a.tfrecords", [record])
+    (span,) = find_records(path)
+    with pytest.raises(VideoError, match=expected):
+        read_record(path, *span)
+
+
+def test_a_number_without_end(tmp_path):
+    """It would take hours to add up."""
+    path = write_records(tmp_path / "a.tfrecords", [b"\x80" * 2_000_000])
+    ((offset, num_bytes),) = find_records(path)
+    with pytest.raises(VideoError, match=r"not a tf\.train\.Example"):
+        read_record(path, offset, num_bytes)

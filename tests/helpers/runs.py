@@ -1,0 +1,135 @@
+"""Entry points as a user runs them: in this process where possible, as processes of their own."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+
+from common.cli import run_entry_point
+from tests.helpers.factories import tiny_overrides
+from tests.helpers.media import write_clip, write_frame_folder, write_strip
+
+REPOSITORY = Path(__file__).parents[1]
+PATIENCE = 120.0  # seconds until a process that should do something is given up
+
+
+def call(module: ModuleType, *arguments: object) -> int:
+    """The exit code of an entry point, run in this process on the CPU."""
+    argv = [*map(str, arguments), "--device", "cpu"]
+    return run_entry_point(module.main, module.build_parser(), argv)
+
+
+def tiny(output_dir: Path, *overrides: str) -> list[str]:
+    """Arguments of train.py for a tiny run into `output_dir`; the last override wins."""
+    return ["--config", "demo.yaml", *tiny_overrides(), f"run.output_dir={output_dir}", *overrides]
+
+
+class Ended(NamedTuple):
+    """How a process ended."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+
+def command(script: str, arguments: Sequence[object]) -> list[str]:
+    return [sys.executable, str(REPOSITORY / script), *map(str, arguments), "--device", "cpu"]
+
+
+def environment() -> dict[str, str]:
+    return os.environ | {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1"}
+
+
+def start(script: str, *arguments: object) -> subprocess.Popen[str]:
+    """An entry point as a process, leading a process group of its own."""
+    return subprocess.Popen(
+        command(script, arguments),
+        env=environment(),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> Ended:
+    stdout, stderr = process.communicate(timeout=PATIENCE)
+    return Ended(process.returncode, stdout, stderr)
+
+
+def run(script: str, *arguments: object) -> Ended:
+    """An entry point as a process, to its end."""
+    return finish(start(script, *arguments))
+
+
+def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    """Wait for `condition`; fail if the process ends before or nothing happens for long."""
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.005)
+
+
+def steps(run_dir: Path) -> list[int]:
+    """Steps of the checkpoints in a run folder, ascending."""
+    names = [path.name for path in (run_dir / "checkpoints").glob("step-*.pt")]
+    return sorted(int(match[1]) for name in names if (match := re.search(r"-(\d+)\.pt", name)))
+
+
+def step_file(run_dir: Path, step: int) -> Path:
+    return run_dir / "checkpoints" / f"step-{step:08d}.pt"
+
+
+def contents(path: Path) -> dict[str, Any]:
+    """A checkpoint as it lies on disk, read without running any code."""
+    content = torch.load(path, weights_only=True)
+    assert isinstance(content, dict)
+    return content
+
+
+def metrics(run_dir: Path, kind: str = "train") -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl of one kind, in order."""
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+    return [line for line in lines if line["kind"] == kind]
+
+
+def differences(a: Any, b: Any, place: str = "") -> list[str]:
+    """Where two trees of containers, tensors and numbers are not the same to the last bit."""
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        same = a.dtype == b.dtype and torch.equal(a, b)
+        return [] if same else [place]
+    if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
+        return [d for key in a for d in differences(a[key], b[key], f"{place}.{key}")]
+    if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        return [d for i in range(len(a)) for d in differences(a[i], b[i], f"{place}[{i}]")]
+    return [] if type(a) is type(b) and a == b else [place]
+
+
+def write_clips(root: Path, num_train: int = 4) -> Path:
+    """A data root with clips of odd and unlike shapes and kinds; returns `root`."""
+    for index in range(num_train - 2):
+        write_clip(root / "train" / f"clip{index}.mp4", 6, (48 + 2 * index, 66))
+    write_frame_folder(root / "train" / "folder", 5, (37, 51))
+    write_clip(root / "train" / "tall.webm", 6, (66, 34))
+    write_clip(root / "test" / "wide.mp4", 7, (40, 72), Fraction(30000, 1001))
+    write_strip(root / "test" / "strip.png", 4, 33)
+    return root
+
+
+def error_line(capsys: pytest.CaptureFixture[str], script: str) -> str:
+    """What stands on stderr: exactly one line, of `script`, and no traceback."""
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1, lines
+    assert lines[0].startswith(f"{script}: error: ")
+    return lines[0]

@@ -1,0 +1,96 @@
+"""Figures of one person's motion on another, by hand and with a detector that reads pixels."""
+
+import numpy as np
+import pytest
+
+from metrics.cross_identity import CrossIdentity, pose_distance
+from metrics.detectors.detector import Description
+
+SQUARE = np.array([[0.0, 0], [2, 0], [2, 2], [0, 2]])
+
+
+class Reader:
+    """Finds what a frame's first pixels say: red is the identity, green leans the square."""
+
+    description = Description("reader", "none", "four points", "none")
+
+    def __init__(self):
+        self.frames = []
+
+    def landmarks(self, frame):
+        self.frames.append(int(frame[0, 0, 2]))
+        if frame[0, 0, 0] == 0:  # nobody
+            return np.full((4, 2), np.nan)
+        return SQUARE + np.array([[0.0, 0], [0, 0], [1, 0], [1, 0]]) * (frame[0, 0, 1] / 100)
+
+    def embedding(self, frame):
+        self.frames.append(int(frame[0, 0, 2]))
+        if frame[0, 0, 0] == 0:
+            return np.full(2, np.nan)
+        return np.array([frame[0, 0, 0] / 10, 0.0])
+
+
+def frames(*pixels):
+    return np.array([np.full((4, 4, 3), pixel, np.uint8) for pixel in pixels])
+
+
+def test_pose_distance_ignores_place_and_size():
+    assert pose_distance(SQUARE * 3 + 7, SQUARE) == pytest.approx(0, abs=1e-12)
+    turned = SQUARE[[1, 2, 3, 0]]  # each corner is a side away from where it should be
+    assert pose_distance(turned, SQUARE) == pytest.approx(2)
+    assert pose_distance(turned, SQUARE * 10) == pytest.approx(20)  # in pixels of the wanted one
+
+
+def test_pose_distance_of_what_is_there():
+    missing = SQUARE.copy()
+    missing[2:] = np.nan
+    assert pose_distance(missing + 1, SQUARE) == pytest.approx(0)
+    missing[1] = np.nan
+    assert np.isnan(pose_distance(missing, SQUARE))
+    assert np.isnan(pose_distance(np.ones((4, 2)), SQUARE))
+
+
+def test_figures():
+    """Two frames: one that copies the driving pose and keeps who it is, one without anybody."""
+    (source,) = frames((10, 0, 0))
+    cross = CrossIdentity(Reader(), source)
+    cross.add(frames((30, 100, 1)), frames((11, 100, 2)))
+    cross.add(frames((30, 100, 3)), frames((0, 0, 4)))
+    leaning = SQUARE + np.array([[0.0, 0], [0, 0], [1, 0], [1, 0]])
+    assert cross.figures() == {
+        "pose_distance": pytest.approx(0, abs=1e-12),
+        "source_pose_distance": pytest.approx(pose_distance(SQUARE, leaning)),
+        "found": 0.5,
+        "identity_distance": pytest.approx(0.1),
+        "driving_identity_distance": pytest.approx(2.0),
+    }
+
+
+def test_nobody_anywhere_is_not_a_number():
+    (source,) = frames((0, 0, 0))
+    cross = CrossIdentity(Reader(), source)
+    cross.add(frames((0, 0, 1)), frames((0, 0, 2)))
+    found = cross.figures()
+    assert found.pop("found") == 0
+    assert all(np.isnan(value) for value in found.values())
+
+
+def test_both_questions_about_a_frame_follow_each_other():
+    """So that a detector that remembers its last frame searches each once."""
+    reader = Reader()
+    (source,) = frames((10, 0, 0))
+    CrossIdentity(reader, source).add(frames((30, 0, 1)), frames((11, 0, 2)))
+    assert reader.frames == [0, 0, 2, 2, 1, 1]
+
+
+def test_a_detector_that_only_tells_people_apart():
+    class Encoder:
+        description = Reader.description
+
+        def embedding(self, frame):
+            return np.array([float(frame[0, 0, 0])])
+
+    (source,) = frames((10, 0, 0))
+    cross = CrossIdentity(Encoder(), source)
+    cross.add(frames((30, 0, 0)), frames((12, 0, 0)))
+    assert cross.figures() == {"identity_distance": 2.0, "driving_identity_distance": 20.0}

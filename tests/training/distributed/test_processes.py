@@ -1,0 +1,579 @@
+"""Several processes: they train as one does, end together, and say what is missing."""
+
+import math
+import os
+import pickle
+import signal
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch.testing import assert_close
+
+import train
+from branches.branch import StepContext
+from branches.model import Model
+from common.batch_random import BatchRandom
+from common.errors import UserError
+from datasets.clips import ClipFolder
+from logger import JUDGED_STEPS, RunningMeans, StepClock
+from media.video import VideoError
+from tests.commands.test_bad_input import Malicious
+from tests.helpers.factories import noise_batch, tiny_config, tiny_perceptual
+from tests.helpers.processes import finish_together, place, start_function, start_together
+from tests.helpers.runs import (
+    Ended,
+    call,
+    command,
+    contents,
+    metrics,
+    step_file,
+    steps,
+    tiny,
+    wait_until,
+    write_clips,
+)
+from training import step as training_step
+from training import trainer as training
+from training.adversary import build_adversary
+from training.distributed import processes as distributed
+from training.distributed.sync_batch_norm import synchronize_batch_norm
+from training.optimization import Optimizer
+
+CPU = torch.device("cpu")
+SELDOM = (
+    "train.checkpoint_every=100000",
+    "log.validate_every=100000",
+    "log.images_every=100000",
+)
+FOREVER = (*SELDOM, "train.epochs=100000", "train.ema_decay=0.5")
+
+
+class BatchRandomInDouble(BatchRandom):
+    """The same numbers, as float64 where the dtype of the result follows from them."""
+
+    def normal(self, batch, *shape):
+        return super().normal(batch, *shape).double()
+
+
+def trained_in_double():
+    """State of all networks, and the gradient norms, after three steps with everything on.
+
+    In float64, where rounding stays far below the epsilon of Adam: in float32 parameters with no
+    gradient but rounding, biases before a batch normalization, walk at random.
+    """
+    config = tiny_config(
+        "masks.prior.weight=0.0",  # see its docs
+        "train.clip_norm=50.0",
+        "train.clip_ratio=2",
+        "train.clip_window=2",
+    )
+    torch.manual_seed(0)
+    model, adversary = Model(config).double().train(), build_adversary(config).double().train()
+    perceptual = tiny_perceptual(config).double()
+    if distributed.world_size() > 1:
+        synchronize_batch_norm(model, CPU)
+    optimizer = Optimizer(model, adversary, config, CPU)
+    for recent in optimizer.recent_norms.values():
+        recent.load(torch.ones(2))  # two steps are clipped by their ratio to these
+    part, num_parts = distributed.rank(), distributed.world_size()
+    batch = noise_batch(config).split(config.train.batch_size // num_parts)[part]
+    prepare_frames = training_step.prepare_frames
+
+    def prepare_in_double(*arguments):
+        frames = prepare_frames(*arguments)
+        return frames._replace(**{name: x.double() for name, x in frames._asdict().items()})
+
+    norms = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training_step, "prepare_frames", prepare_in_double)
+        for step in range(3):
+            draws = BatchRandomInDouble(torch.Generator().manual_seed(step), part, num_parts)
+            result = training_step.train_step(
+                model, adversary, optimizer, perceptual, batch, StepContext(0, draws, 0.0), config
+            )
+            norms.append(result.scalars["gradient_norm"])
+    networks = model.networks | adversary.networks
+    state = {f"{n}.{k}": t for n in networks for k, t in networks[n].state_dict().items()}
+    assert optimizer.clipped_steps == 2
+    return state | {
+        "gradient_norm": torch.stack(norms),
+        "clipped_steps": optimizer.clipped_steps,
+        **{f"norms.{name}": recent.norms for name, recent in optimizer.recent_norms.items()},
+    }
+
+
+def skipped_step():
+    """Whether the weights stay, and what is counted, where the loss of rank 1 alone is NaN."""
+    config = tiny_config("masks=null", "background=null", "discriminator=null")
+    model = Model(config)
+    optimizer = Optimizer(model, None, config, CPU)
+    before = [parameter.clone() for parameter in model.parameters()]
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step(torch.tensor(math.nan if distributed.rank() == 1 else 1.0))
+    same = all(map(torch.equal, before, model.parameters()))
+    return [same, optimizer.bad_steps.item()]
+
+
+def logged_means():
+    """Of two steps; rank 1 finds one value infinite, and the smallest of another."""
+    means, rank = RunningMeans(), distributed.rank()
+    means.add({"a": torch.tensor(1.0 + rank), "b": torch.tensor(5.0)})
+    wrong = math.inf if rank == 1 else 6.0
+    smallest = {"c/smallest_d": torch.tensor(4.0 - 3 * rank)}
+    means.add({"a": torch.tensor(3.0), "b": torch.tensor(wrong)} | smallest)
+    together = RunningMeans()
+    together.add({"a": torch.tensor(1.0 + rank)} | smallest)
+    together.collect()  # as before a checkpoint, and on
+    state = together.state()
+    resumed = RunningMeans()
+    resumed.load_state(state if rank == 0 else logged_state(), CPU)
+    for window in (together, resumed):
+        window.add({"a": torch.tensor(3.0)} | smallest)
+    return [*means.read(), together.read()[0], resumed.read()[0]]
+
+
+def logged_state():
+    """Of rank 1, which reads that of rank 0: other numbers, which must not count."""
+    means = RunningMeans()
+    means.add({"a": torch.tensor(100.0), "c/smallest_d": torch.tensor(-9.0)})
+    return means.state()
+
+
+def exchanged():
+    """Tensors of several shapes, in buckets of at most eight numbers."""
+    rank = distributed.rank()
+    shapes = [(2, 3), (5,), (), (20,), (1, 2, 2, 2)]
+    tensors = [torch.full(shape, 1.0 + rank) for shape in shapes]
+    tensors[-1] = tensors[-1].to(memory_format=torch.channels_last)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(distributed, "_BUCKET", 8)
+        distributed.average(tensors)
+        averaged = [tensor.clone() for tensor in tensors]
+        tensors[3] += torch.arange(20) + rank
+        distributed.copy_from_main(tensors)
+    return {
+        "averaged": averaged,
+        "copied": tensors,
+        "gathered": distributed.gather({"rank": rank}),
+        "largest": distributed.largest(rank, -rank),
+    }
+
+
+def strange_messages(folder):
+    """How it ends where rank 1 sends a pickle, and where somebody sends too much."""
+
+    def pack_code(_):
+        return torch.frombuffer(bytearray(harmful_pickle(folder)), dtype=torch.uint8)
+
+    with pytest.MonkeyPatch.context() as patch:
+        if distributed.rank() == 1:
+            patch.setattr(distributed, "_pack", pack_code)
+        found = [ending_of(lambda: distributed.gather({"a": 1}))]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(distributed, "_LONGEST_MESSAGE", 4)
+        found.append(ending_of(lambda: distributed.gather("b" * distributed.rank())))
+        found.append(ending_of(lambda: distributed.gather("b" * 3 * distributed.rank())))
+    return found
+
+
+def harmful_pickle(folder):
+    """Unpickled, it leaves a file in `folder`."""
+    return pickle.dumps(Malicious(folder / "trace"))
+
+
+def listening_at():
+    """The addresses at which this process waits for others, as Linux notes them: in hexadecimal,
+    each group of four bytes turned round.
+    """
+    links = [os.readlink(path) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
+    own = {link.removeprefix("socket:[").removesuffix("]") for link in links}
+    rows = [
+        line.split()
+        for name in ("tcp", "tcp6")
+        for line in Path("/proc/self/net", name).read_text().splitlines()[1:]
+    ]
+    return sorted({row[1].split(":")[0] for row in rows if row[3] == "0A" and row[9] in own})
+
+
+def ending_of(function):
+    """How `function` would end the process, and the error behind that, where there is one."""
+    try:
+        function()
+    except (UserError, SystemExit) as error:
+        cause = f" from {error.__cause__}" if type(error.__cause__) is UserError else ""
+        return f"{type(error).__name__}: {error}{cause}"
+    return "no error"
+
+
+def shared(*messages):
+    """What becomes of one error of each process, by rank."""
+
+    def fail():
+        message = messages[distributed.rank()]
+        with distributed.shared_errors():
+            if message is not None:
+                raise UserError(message)
+
+    return ending_of(fail)
+
+
+DIVISIONS = {
+    (): "no error",
+    ("train.micro_batch=2",): "no error",
+    ("train.batch_size=5",): "UserError: train.batch_size: 5 samples cannot be divided among 2 "
+    "processes; it counts those of all processes together: set it to a multiple of their number",
+    ("train.micro_batch=4",): "UserError: train.micro_batch: found 4; must divide the 2 samples "
+    "that each of 2 processes takes of train.batch_size, 4",
+    ("background.foreign_probability=0.5", "train.batch_size=2"): "UserError: "
+    "background.foreign_probability: found 0.5 with one sample of a batch in each process; the "
+    "background of another sample comes from the same process: set train.batch_size to at least 4",
+}
+
+
+def data_share():
+    """Of ten seconds of rank 0; rank 1 has 30 more, in which rank 0 validated, and waits for 4."""
+    clock = StepClock()
+    seconds, waiting = ((10.0, 1.0), (40.0, 4.0))[distributed.rank()]
+    clock.since_log.add(seconds, waiting)
+    clock.since_warm_up.add(seconds, waiting)
+    clock.num_steps = JUDGED_STEPS
+    return [clock.speed(batch_size=4)["speed/data_share"], clock.bottleneck()]
+
+
+def no_answer():
+    """What rank 0 is told where rank 1 does not come in time, and what a bug of ours becomes."""
+    found = []
+    group = dist.new_group(backend="gloo", timeout=timedelta(seconds=0.3))
+    if distributed.rank() == 0:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(distributed, "_host_group", group)
+            found.append(ending_of(lambda: distributed.largest(0)))
+    distributed.largest(0)
+    with pytest.raises((RuntimeError, UserError)) as error:
+        distributed.add_up(torch.zeros(2, dtype=torch.uint16))  # gloo has no sum of these
+    found.append(type(error.value).__name__)
+    return found
+
+
+def endings():
+    def disagree(name, value):
+        return ending_of(lambda: distributed.check_agreement({"clips": 2, name: value}))
+
+    def divide(overrides):
+        return ending_of(lambda: train.check_division(tiny_config(*overrides)))
+
+    return {
+        "same": shared("no config", "no config"),
+        "one": shared(None, "no file"),
+        "two": shared("a", "b"),
+        "none": shared(None, None),
+        "agreed": disagree("step", 4),
+        "differing": disagree("step", distributed.rank()),
+    } | {str(overrides): divide(overrides) for overrides in DIVISIONS}
+
+
+def set_up(folder, name, *overrides):
+    """A run of both processes on the clips of `folder`, in a `with` block."""
+    data = ("data.kind=clips", f"data.root={folder / 'data'}", "masks.prior.weight=0")
+    arguments = tiny(folder / name, *FOREVER, *data, *overrides)
+    return train.set_up(train.build_parser().parse_intermixed_args([*arguments, "--device", "cpu"]))
+
+
+def run_for_a_second(folder):
+    """The counts of frames before it, and its end: steps, a checksum of the weights."""
+    with set_up(folder, "second", "train.micro_batch=1", "train.max_minutes=0.015") as trainer:
+        counts = dict(trainer.pairs.clips.known_num_frames)
+        ended = trainer.run()
+    weights = sum(p.double().abs().sum() for n in trainer.networks.values() for p in n.parameters())
+    return [counts, ended, trainer.step, weights.item(), trainer.average is not None]
+
+
+def run_with_a_plan(folder):
+    """The number of steps that each plans, and what has learned at the end."""
+    shares = ("masks.refinement.start_share=0.5", "background.start_share=0.7")
+    limits = ("train.max_minutes=60", "train.max_steps=17")
+    with set_up(folder, "planned", *shares, *limits) as trainer:
+        trainer.run()
+    return [trainer.plan.num_steps, trainer.step, sorted(trainer._waiting(trainer.step))]
+
+
+def run_with_unreadable_clips(folder, *names):
+    """How it ends where rank 1 cannot read those clips; logs every second step."""
+    original = ClipFolder.read
+
+    def read(self, index, frames):
+        if distributed.rank() == 1 and self.clips[index].name in names:
+            raise VideoError(f"{self.clips[index].name}: gone")
+        return original(self, index, frames)
+
+    with (
+        set_up(folder, f"without{len(names)}", "log.scalars_every=2") as trainer,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr(ClipFolder, "read", read)
+        return ending_of(trainer.run)
+
+
+def save_findings_and_kill_one(folder):
+    """All in one group, since starting one takes long; the last run loses rank 1 in a step."""
+    functions = (
+        trained_in_double,
+        skipped_step,
+        logged_means,
+        exchanged,
+        data_share,
+        no_answer,
+        endings,
+    )
+    findings = {function.__name__: function() for function in functions}
+    findings["listening_at"] = listening_at()
+    findings["strange_messages"] = strange_messages(folder)
+    findings["second"] = run_for_a_second(folder)
+    findings["planned"] = run_with_a_plan(folder)
+    findings["unreadable"] = [
+        run_with_unreadable_clips(folder, "clip0"),
+        run_with_unreadable_clips(folder, "clip0", "clip1", "folder", "tall"),
+    ]
+    torch.save(findings, folder / f"{distributed.rank()}.pt")
+    original = training.train_step
+
+    def train_step(*arguments):
+        if distributed.rank() == 1 and trainer.step == 2:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return original(*arguments)
+
+    with set_up(folder, "killed") as trainer:
+        training.train_step = train_step
+        trainer.run()
+
+
+class Group(NamedTuple):
+    """Two processes: the folder of their runs, what each has found, and how it ended."""
+
+    folder: Path
+    found: list[dict[str, Any]]
+    first: Ended
+    second: Ended
+
+
+@pytest.fixture(scope="module")
+def group(tmp_path_factory):
+    """What each of two processes found, and how they ended."""
+    folder = tmp_path_factory.mktemp("two")
+    write_clips(folder / "data")
+    ended = finish_together(start_function(save_findings_and_kill_one, folder))
+    files = [folder / f"{rank}.pt" for rank in range(2)]
+    assert all(file.exists() for file in files), ended
+    return Group(folder, [torch.load(file, weights_only=True) for file in files], *ended)
+
+
+@pytest.fixture(scope="module")
+def two(group):
+    return group.found
+
+
+def test_killed_process_ends_the_other_with_a_message(group):
+    """The step that both had begun is half done: nothing is saved."""
+    assert group.second.code == -signal.SIGKILL
+    assert group.first.code == 2
+    assert [row["step"] for row in metrics(group.folder / "killed")] == [1, 2]
+    assert steps(group.folder / "killed") == []
+    line = group.first.stderr.splitlines()[-1]
+    assert line.startswith("processes: error: another process has ended or cannot be reached (")
+    assert line.endswith("; its own message says why; continue with --resume")
+    assert "Traceback" not in group.first.stderr
+
+
+def test_what_is_no_json_is_not_unpickled(group):
+    for found in group.found:
+        code, fitting, long = found["strange_messages"]
+        assert code == (
+            "UserError: rank 1 has sent what is no JSON: another program, or another version of "
+            "this one, has joined; choose another port"
+        )
+        assert fitting == "no error"
+        assert long == f"UserError: messages of [2, 5] bytes, by rank: {code.split(': ')[2]}"
+    assert not (group.folder / "trace").exists()
+    pickle.loads(harmful_pickle(group.folder))
+    assert (group.folder / "trace").exists()
+
+
+@pytest.mark.skipif(not Path("/proc/self/net/tcp").exists(), reason="asks Linux who listens")
+def test_who_trains_on_one_machine_listens_there_alone(two):
+    """The store of rank 0, and what gloo opens in each process."""
+    assert [found["listening_at"] for found in two] == [["0100007F"]] * 2
+
+
+def test_process_that_does_not_answer(two):
+    (told, bug), (other_bug,) = (found["no_answer"] for found in two)
+    assert told.startswith("PeerLost: another process does not answer (")
+    assert bug == other_bug == "RuntimeError"
+
+
+def test_run_of_two_with_small_parts_an_average_and_a_time_limit(group):
+    """Both end at the same step, with the same weights; rank 1 knows what rank 0 has counted."""
+    (counts, ended, step, weights, averages), other = (found["second"] for found in group.found)
+    assert counts == {0: 6, 1: 6, 2: 5, 3: 6}
+    assert (ended, averages, step > 0) == (None, True, True)
+    assert other == [counts, None, step, weights, False]
+    assert steps(group.folder / "second") == [step]
+    assert contents(step_file(group.folder / "second", step))["average"] is not None
+
+
+def test_two_make_one_plan(two):
+    """After 15 steps, by the speed of rank 0; refinement and background start at once."""
+    assert [found["planned"] for found in two] == [[17, 17, []]] * 2
+
+
+def test_clips_that_one_process_cannot_read_end_both(group):
+    """After the step, saved, in which a log was due; at once where it finds no other clip."""
+    of_rank_0, of_rank_1 = (found["unreadable"] for found in group.found)
+    assert of_rank_0[0] == (
+        "UserError: data.root: 1 of 4 clips cannot be read, more than 1%; remove or repair clip0"
+    )
+    assert of_rank_0[1].startswith("UserError: rank 1: 16 clips in a row cannot be read; ")
+    assert of_rank_1[0] == "SystemExit: 2"
+    assert of_rank_1[1].startswith("SystemExit: 2 from 16 clips in a row cannot be read; ")
+    (saved,) = steps(group.folder / "without1")
+    assert saved % 2 == 0
+    assert steps(group.folder / "without4") == []
+    assert group.second.stderr.count("rank 1: skipped: clip0: gone") == 1
+
+
+def test_data_share_is_of_the_longest_wait_and_the_time_without_validation(two):
+    assert two[0]["data_share"] == [0.4, 0.4]
+
+
+def test_two_processes_train_as_one(two):
+    """With every branch, the U-Net and PriorityCut: weights and running statistics."""
+    expected = trained_in_double()
+    for found in two:
+        assert_close(found["trained_in_double"], expected, rtol=1e-7, atol=1e-8)
+    initial = {
+        f"{name}.{key}": tensor
+        for name, state in Model(tiny_config()).double().state().items()
+        for key, tensor in state.items()
+    }
+    # By three steps of 2e-4, and the statistics: four orders above the tolerance. Not the biases.
+    moved = [name for name, t in initial.items() if (expected[name] - t).abs().max() > 1e-4]
+    assert len(moved) > 0.8 * len(initial)
+
+
+def test_both_skip_the_step_that_is_bad_for_one(two):
+    assert [found["skipped_step"] for found in two] == [[True, 1.0]] * 2
+
+
+def test_logged_means_are_of_both(two):
+    for found in two:
+        values, not_finite, together, resumed = found["logged_means"]
+        assert values == {
+            "a": (1 + 2 + 3 + 3) / 4,
+            "b": pytest.approx((5 + 5 + 6) / 3),
+            "c/smallest_d": 1,
+        }
+        assert not_finite == ["b"]
+        assert together == resumed == {"a": (1 + 2 + 3 + 3) / 4, "c/smallest_d": 1}
+
+
+def test_exchange(two):
+    for found in (process["exchanged"] for process in two):
+        assert all(tensor.eq(1.5).all() for tensor in found["averaged"])
+        assert [tensor.shape for tensor in found["averaged"]] == [
+            (2, 3),
+            (5,),
+            (),
+            (20,),
+            (1, 2, 2, 2),
+        ]
+        assert torch.equal(found["copied"][3], torch.arange(20) + 1.5)
+        assert found["gathered"] == [{"rank": 0}, {"rank": 1}]
+        assert found["largest"] == [1.0, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("case", "of_rank_0", "of_rank_1"),
+    [
+        ("same", "UserError: no config from no config", "SystemExit: 2 from no config"),
+        ("one", "UserError: rank 1: no file", "SystemExit: 2 from no file"),
+        ("two", "UserError: rank 0: a; rank 1: b from a", "SystemExit: 2 from b"),
+        ("none", "no error", "no error"),
+        ("agreed", "no error", "no error"),
+        (
+            "differing",
+            "UserError: step: 0 on rank 0, 1 on rank 1; give all processes the same arguments, and "
+            "all machines the same files",
+            "SystemExit: 2",
+        ),
+        *((str(overrides), ending, ending) for overrides, ending in DIVISIONS.items()),
+    ],
+)
+def test_errors_end_all_processes_and_are_told_once(two, case, of_rank_0, of_rank_1):
+    assert [found["endings"][case] for found in two] == [of_rank_0, of_rank_1]
+
+
+# Runs, without the prior of the masks: it takes averages over what one process sees.
+
+ARGUMENTS = (*SELDOM, "masks.prior.weight=0", "train.epochs=3")
+
+
+def losses(run_dir):
+    """Of the motion and the mask branch, by step."""
+    rows = metrics(run_dir)
+    names = [name for name in rows[0] if name.startswith(("unweighted/motion", "unweighted/masks"))]
+    return {row["step"]: [row[name] for name in names] for row in rows}
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    """A run of twelve steps in one process, with a checkpoint at the fourth."""
+    folder = tmp_path_factory.mktemp("alone") / "run"
+    overrides = (*ARGUMENTS, "train.checkpoint_every=4", "train.keep_checkpoints=3")
+    assert call(train, *tiny(folder, *overrides)) == 0
+    return folder
+
+
+def test_two_continue_one_and_one_continues_two(tmp_path, alone):
+    """From step 4 on, until a signal reaches one of them: both end at the same step. The samples
+    and the random numbers are those of one process all the while.
+    """
+    folder = tmp_path / "run"
+    arguments = tiny(folder, *ARGUMENTS)
+    resumed = [*arguments, "train.epochs=100000", "--resume", step_file(alone, 4)]
+    processes = start_together(command("train.py", resumed))
+    log = folder / "metrics.jsonl"
+    wait_until(lambda: log.exists() and log.read_text().count("\n") >= 2, processes[0])
+    os.kill(processes[1].pid, signal.SIGTERM)
+    first, second = finish_together(processes)
+    (saved,) = steps(folder)
+    assert (first.code, second.code) == (128 + signal.SIGTERM,) * 2
+    assert first.stderr.splitlines()[-1] == f"SIGTERM: saved step {saved}; continue with --resume"
+    assert "of 4 samples (2 on each of 2 processes) on cpu" in first.stdout
+    assert (second.stdout, second.stderr) == ("", "")
+    assert list(losses(folder)) == [*range(5, saved + 1)]
+
+    last = max(saved + 1, 12)
+    assert call(train, *resumed[:-2], f"train.max_steps={last}", "--resume") == 0
+    found, expected = losses(folder), losses(alone)
+    assert list(found) == [*range(5, last + 1)]
+    for step in range(5, 13):  # rounding grows; other samples would be far off
+        assert found[step] == pytest.approx(expected[step], rel=0.01), step
+
+
+def test_one_process_forms_no_group(monkeypatch):
+    """Of torchrun --nproc-per-node 1 too."""
+    for name, value in place(0, 1, port=1).items():  # where nobody could listen
+        monkeypatch.setenv(name, value)
+    with distributed.process_group(patience=0):
+        assert (distributed.rank(), distributed.world_size()) == (0, 1)
+        assert distributed.local_rank() is None
+        tensor = torch.ones(2)
+        distributed.average([tensor])
+        distributed.add_up(tensor)
+        assert tensor.tolist() == [1, 1]
+        assert distributed.gather("a") == ["a"]
+        assert distributed.largest(1, 2.5) == [1, 2.5]

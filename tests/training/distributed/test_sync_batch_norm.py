@@ -1,0 +1,126 @@
+"""Batch normalization over several processes, against BatchNorm2d on all samples at once."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import torch
+from torch import nn
+from torch.testing import assert_close
+
+from branches.model import Model
+from tests.helpers.factories import tiny_config
+from training.distributed import processes as distributed
+from training.distributed.sync_batch_norm import SyncBatchNorm, synchronize_batch_norm
+
+CPU, CUDA = torch.device("cpu"), torch.device("cuda")
+
+
+class Threads:
+    """Threads of this process that exchange as processes do."""
+
+    def __init__(self, size):
+        self.size = size
+        self.barrier = threading.Barrier(size, timeout=10)
+        self.given = {}
+
+    def add_up(self, tensor):
+        self.given[threading.get_ident()] = tensor.clone()
+        self.barrier.wait()
+        total = torch.stack(list(self.given.values())).sum(dim=0)
+        self.barrier.wait()
+        tensor.copy_(total)
+
+    def run(self, function, parts):
+        with ThreadPoolExecutor(self.size) as pool:
+            return list(pool.map(function, parts))
+
+
+@pytest.fixture
+def threads(monkeypatch):
+    threads = Threads(2)
+    monkeypatch.setattr(distributed, "add_up", threads.add_up)
+    monkeypatch.setattr(distributed, "world_size", lambda: threads.size)
+    return threads
+
+
+def random_norm(kind=nn.BatchNorm2d):
+    norm = kind(3, eps=1e-3, momentum=0.3).double()
+    generator = torch.Generator().manual_seed(1)
+    for tensor in (*norm.parameters(), norm.running_mean, norm.running_var):
+        tensor.data.copy_(torch.rand(3, generator=generator) + 0.5)
+    return norm
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_equals_batch_norm_of_all_samples(threads, layout):
+    """Outputs, running statistics and all gradients, where the processes' means differ."""
+    x = torch.randn(4, 3, 5, 6, dtype=torch.float64) * 2 + torch.arange(4.0).view(4, 1, 1, 1)
+    weights = torch.randn_like(x)  # of the loss
+    whole = random_norm()
+    whole_x = x.clone().requires_grad_()
+    whole_y = whole(whole_x)
+    (whole_y * weights).sum().backward()
+
+    def process(rows):
+        norm = SyncBatchNorm.like(random_norm())
+        own_x = x[rows].to(memory_format=layout).requires_grad_()
+        y = norm(own_x)
+        (y * weights[rows]).sum().backward()
+        return norm, own_x, y
+
+    (a, *first), (b, *second) = threads.run(process, [slice(0, 2), slice(2, 4)])
+    assert_close(torch.cat([first[1], second[1]]), whole_y)
+    assert_close(torch.cat([first[0].grad, second[0].grad]), whole_x.grad)
+    assert_close(a.weight.grad + b.weight.grad, whole.weight.grad)
+    assert_close(a.bias.grad + b.bias.grad, whole.bias.grad)
+    for norm in (a, b):
+        assert_close(norm.state_dict(), whole.state_dict())
+    assert a.num_batches_tracked == 1
+
+
+def test_half_precision_keeps_its_statistics_in_float32(threads):
+    x = (torch.randn(4, 3, 5, 6) + 100).bfloat16()
+    whole = nn.BatchNorm2d(3)
+    expected = whole(x)
+
+    def process(rows):
+        norm = SyncBatchNorm(3)
+        return norm, norm(x[rows])
+
+    (norm, first), (_, second) = threads.run(process, [slice(0, 2), slice(2, 4)])
+    y = torch.cat([first, second])
+    assert y.dtype == torch.bfloat16
+    assert_close(y, expected, rtol=0.01, atol=0.01)
+    assert norm.running_mean.dtype == torch.float32
+    assert_close(norm.running_mean, whole.running_mean)
+    assert_close(norm.running_var, whole.running_var, rtol=1e-4, atol=1e-4)
+
+
+def test_evaluation_exchanges_nothing(monkeypatch):
+    def refuse(_tensor):
+        raise AssertionError("no other process would answer")
+
+    monkeypatch.setattr(distributed, "add_up", refuse)
+    norm = random_norm().eval()
+    x = torch.randn(2, 3, 4, 4, dtype=torch.float64)
+    own = SyncBatchNorm.like(norm)
+    assert not own.training
+    assert_close(own(x), norm(x), rtol=0, atol=0)
+    with pytest.raises(AssertionError, match="no other process"):
+        own.train()(x)
+
+
+@pytest.mark.parametrize(("device", "kind"), [(CPU, SyncBatchNorm), (CUDA, nn.SyncBatchNorm)])
+def test_every_batch_norm_of_a_model_is_replaced(device, kind):
+    """State dicts fit both ways, so a checkpoint does not show how many processes wrote it."""
+    plain, model = Model(tiny_config()), Model(tiny_config())
+    norms = [name for name, m in plain.named_modules() if isinstance(m, nn.BatchNorm2d)]
+    synchronize_batch_norm(model, device)
+    modules = dict(model.named_modules())
+    assert norms
+    assert all(type(modules[name]) is kind for name in norms)
+    assert_close(model.state_dict(), plain.state_dict(), rtol=0, atol=0)
+    assert list(model.state_dict()) == list(plain.state_dict())
+    for branch in model.branches.values():  # which are the same objects
+        assert not any(type(module) is nn.BatchNorm2d for module in branch.modules())

@@ -1,0 +1,398 @@
+"""Bad steps, learning rates, clipping, moving average, state."""
+
+import copy
+import math
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from branches.model import Model
+from tests.helpers.factories import joint_terms, noise_inputs, tiny_config
+from training.optimization import MovingAverage, Optimizer, RecentNorms, base_learning_rates
+from training.step import total
+
+CPU = torch.device("cpu")
+NETWORKS = [
+    "keypoint_detector", "dense_motion", "generator",
+    "mask_generator", "refinement", "low_resolution", "high_resolution",
+    "bg_base", "bg_refine",
+]  # fmt: skip
+
+
+class Run:
+    """A tiny model, its optimizer and one step on fixed frames."""
+
+    def __init__(self, *overrides):
+        self.config = tiny_config(*overrides)
+        self.model = Model(self.config).train()
+        self.inputs = noise_inputs(self.config)
+        self.optimizer = Optimizer(self.model, None, self.config, CPU)
+
+    def step(self, factor=1.0, source=None):
+        inputs = self.inputs if source is None else self.inputs._replace(source=source)
+        with self.optimizer.guarded_buffers():
+            loss = factor * total(joint_terms(self.model, inputs)[0])
+            self.optimizer.backward({"model": loss})
+            return self.optimizer.step(loss)["model"]
+
+    def snapshot(self):
+        """Everything that a bad step must leave alone."""
+        tensors = dict(self.model.named_parameters())
+        tensors |= {n: b for n, b in self.model.named_buffers() if b.is_floating_point()}
+        for i, state in self.optimizer.adam.state_dict()["state"].items():
+            tensors |= {f"adam.{i}.{name}": tensor for name, tensor in state.items()}
+        return {name: tensor.detach().clone() for name, tensor in tensors.items()}
+
+
+def equal(a, b):
+    return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
+
+
+@pytest.mark.parametrize("clip", ["null", "1.0"])
+@pytest.mark.parametrize("factor", [math.nan, math.inf])
+def test_bad_step_leaves_everything_as_it_was(factor, clip):
+    run = Run(f"train.clip_norm={clip}")
+    run.step()
+    before = run.snapshot()
+    run.step(factor)
+    assert equal(run.snapshot(), before)
+    assert run.optimizer.bad_steps.item() == 1
+    run.step()
+    after = run.snapshot()
+    assert not equal(after, before)
+    assert all(torch.isfinite(tensor).all() for tensor in after.values())
+    assert run.optimizer.bad_steps.item() == 1
+
+
+def test_non_finite_activations_do_not_stay_in_the_batch_norm_statistics():
+    run = Run()
+    run.step()
+    before = run.snapshot()
+    run.step(source=torch.full_like(run.inputs.source, math.nan))
+    assert equal(run.snapshot(), before)
+    assert run.optimizer.bad_steps.item() == 1
+
+
+def test_gradient_that_overflows_under_a_finite_loss_is_bad():
+    run = Run()
+    run.step()
+    before = run.snapshot()
+    weight = run.model.motion.generator.final.weight
+    with run.optimizer.guarded_buffers():
+        loss = (weight * 0).sqrt().sum()  # 0, with an infinite slope
+        run.optimizer.backward({"model": loss})
+        norm = run.optimizer.step(loss)["model"]
+    assert loss.item() == 0
+    assert not torch.isfinite(norm)
+    assert equal(run.snapshot(), before)
+    assert run.optimizer.bad_steps.item() == 1
+
+
+def test_very_first_step_may_be_bad():
+    run = Run()
+    run.step(math.nan)
+    run.step()
+    assert {float(state["step"]) for state in run.optimizer.adam.state.values()} == {1.0}
+    assert all(torch.isfinite(tensor).all() for tensor in run.snapshot().values())
+
+
+def test_fp16_overflow_lowers_the_loss_scale_and_is_no_bad_step():
+    run = Run("train.precision=fp16")
+    run.step()
+    before, scale = run.snapshot(), run.optimizer.scaler.get_scale()
+    run.step(math.inf)
+    assert equal(run.snapshot(), before)
+    assert run.optimizer.scaler.get_scale() == scale / 2
+    assert run.optimizer.bad_steps.item() == 0
+    run.step()
+    assert not equal(run.snapshot(), before)
+
+
+def test_fp16_failure_that_no_loss_scale_mends_is_a_bad_step():
+    run = Run("train.precision=fp16")
+    for _ in range(17):  # 2^16 halved 16 times is 1
+        run.step(math.nan)
+    assert run.optimizer.bad_steps.item() == 1
+
+
+@pytest.mark.parametrize("precision", ["float32", "fp16"])
+def test_infinite_loss_with_finite_gradients_is_a_bad_step(precision):
+    run = Run(f"train.precision={precision}")
+    run.step()
+    before = run.snapshot()
+    loss = sum(p.sum() for p in run.model.parameters())
+    with run.optimizer.guarded_buffers():
+        run.optimizer.backward({"model": loss})
+        assert torch.isfinite(run.optimizer.step(loss.detach() + math.inf)["model"])
+    assert equal(run.snapshot(), before)
+    assert run.optimizer.bad_steps.item() == 1
+
+
+def test_bad_steps_in_a_row_are_counted_apart():
+    run = Run()
+    for factor in (math.nan, math.nan, 1.0, math.nan):
+        run.step(factor)
+    assert run.optimizer.bad_steps.item() == 3
+    assert run.optimizer.bad_in_a_row.item() == 1
+
+
+def test_settings_of_the_config_win_over_saved_ones():
+    saved = Run().optimizer.state()
+    other = Run("train.betas=[0.9, 0.99]", "train.precision=fp16").optimizer
+    other.load_state(saved)
+    assert all(group["betas"] == (0.9, 0.99) for group in other.adam.param_groups)
+
+
+def test_norm_is_that_of_all_gradients_before_clipping():
+    run = Run("train.clip_norm=0.001")
+    seen = []
+    run.optimizer.adam.register_step_pre_hook(
+        lambda adam, *_: seen.extend(p.grad.clone() for p in run.model.parameters())
+    )
+    norm = run.step()
+    clipped = torch.stack([gradient.norm() for gradient in seen]).norm()
+    assert clipped.item() == pytest.approx(0.001, rel=1e-3)
+    unclipped = Run()
+    unclipped.optimizer.adam.register_step_pre_hook(
+        lambda adam, *_: seen.extend(p.grad.clone() for p in unclipped.model.parameters())
+    )
+    seen.clear()
+    assert_close(unclipped.step(), norm)
+    assert_close(torch.stack([gradient.norm() for gradient in seen]).norm(), norm)
+    assert all(p.grad is None for p in unclipped.model.parameters())
+
+
+def seen_norms(run):
+    """The norms of the gradients that Adam gets, filled in step by step."""
+    seen = []
+    parameters = list(run.model.parameters())
+    run.optimizer.adam.register_step_pre_hook(
+        lambda *_: seen.append(torch.stack([p.grad.norm() for p in parameters]).norm().item())
+    )
+    return seen
+
+
+SPIKES = ("train.clip_ratio=10", "train.clip_window=6")
+
+
+def test_median_of_recent_norms_by_hand():
+    recent, good = RecentNorms(5, CPU), torch.tensor(False)
+    medians = []
+    for norm in (7.0, 3.0, 5.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0):
+        recent.add(torch.tensor(norm), good)
+        medians.append(recent.median().item())
+    # Of 1 norm none yet; then of 2, 3, 4 and 5, of an even number the lower; of the last 5 after.
+    assert medians == [math.inf, 3, 5, 3, 3, 1, 1, 1, math.inf]
+    kept = recent.norms
+    recent.add(torch.tensor(math.nan), ~good)
+    assert torch.equal(recent.norms, kept)
+
+
+@pytest.mark.parametrize("precision", ["float32", "fp16"])
+def test_gradient_far_above_the_running_median_is_clipped_and_counted(precision):
+    # What fp16 can hold 1000 times: its scaler must not be in the norms.
+    factor = 0.01 if precision == "fp16" else 1.0
+    run = Run(*SPIKES, f"train.precision={precision}")
+    seen = seen_norms(run)
+    norms = [run.step(factor).item() for _ in range(4)]
+    assert seen == pytest.approx(norms, rel=1e-4)
+    assert run.optimizer.clipped_steps.item() == 0
+    spike = run.step(1000 * factor).item()
+    assert spike > 100 * max(norms)
+    assert seen[-1] == pytest.approx(10 * sorted(norms)[1], rel=1e-3)
+    assert run.optimizer.clipped_steps.item() == 1
+    assert run.optimizer.bad_steps.item() == 0
+    # One spike among five does not move the median far.
+    run.step(factor)
+    assert run.optimizer.clipped_steps.item() == 1
+
+
+def test_first_gradients_are_not_clipped():
+    """Half of the window has to pass first: there is nothing to compare with."""
+    run = Run(*SPIKES)
+    seen = seen_norms(run)
+    assert [run.step(1000.0**i).item() for i in range(3)] == pytest.approx(seen, rel=1e-4)
+    assert run.optimizer.clipped_steps.item() == 0
+
+
+def test_bad_step_is_neither_clipped_nor_remembered():
+    run = Run(*SPIKES)
+    for _ in range(3):
+        run.step()
+    before, kept = run.snapshot(), run.optimizer.recent_norms["model"].norms
+    for factor in (math.nan, math.inf):
+        run.step(factor)
+    assert equal(run.snapshot(), before)
+    assert torch.equal(run.optimizer.recent_norms["model"].norms, kept)
+    assert run.optimizer.clipped_steps.item() == 0
+    assert run.optimizer.bad_steps.item() == 2
+
+
+def test_training_goes_on_after_a_spike():
+    """Without clipping its square stays in Adam's second moment, and nothing moves."""
+    moved = {}
+    for ratio in ("10", "null"):
+        run = Run("train.clip_window=6", f"train.clip_ratio={ratio}", "train.betas=[0.0, 0.999]")
+        for factor in (1, 1, 1, 1, 1e5, 1):
+            before = [p.detach().clone() for p in run.model.parameters()]
+            run.step(factor)
+        parameters = run.model.parameters()
+        changes = [(p - old).abs().sum() for p, old in zip(parameters, before, strict=True)]
+        moved[ratio] = torch.stack(changes).sum().item()
+    assert moved["null"] < 0.01 * moved["10"]
+
+
+def test_continued_run_clips_as_an_uninterrupted_one():
+    whole, resumed, forgetful = Run(*SPIKES), Run(*SPIKES), Run(*SPIKES)
+    for _ in range(4):
+        whole.step()
+    resumed.optimizer.load_state(copy.deepcopy(whole.optimizer.state()))
+    older = copy.deepcopy(whole.optimizer.state())
+    del older["recent_norms"], older["clipped_steps"]
+    forgetful.optimizer.load_state(older)
+    for run in (resumed, forgetful):
+        run.model.load_state_dict(whole.model.state_dict())
+        run.inputs.context.random.generator.set_state(
+            whole.inputs.context.random.generator.get_state()
+        )
+    for run in (whole, resumed, forgetful):
+        run.step(1000.0)
+    assert equal(resumed.snapshot(), whole.snapshot())
+    assert torch.equal(
+        resumed.optimizer.recent_norms["model"].norms, whole.optimizer.recent_norms["model"].norms
+    )
+    assert whole.optimizer.clipped_steps == resumed.optimizer.clipped_steps == 1
+    assert forgetful.optimizer.clipped_steps == 0  # a checkpoint of format 1
+
+
+@pytest.mark.parametrize(("window", "expected"), [(3, [3, 4, 5]), (7, [math.inf] * 2)])
+def test_window_of_a_continued_run_may_change(window, expected):
+    saved, recent = RecentNorms(5, CPU), RecentNorms(window, CPU)
+    for norm in range(1, 6):
+        saved.add(torch.tensor(float(norm)), torch.tensor(False))
+    recent.load(saved.norms)
+    assert recent.norms.tolist()[: len(expected)] == expected
+    assert recent.norms.tolist()[-3:] == [3, 4, 5]
+
+
+def test_loss_scale_of_fp16_is_not_in_the_norm():
+    assert_close(Run("train.precision=fp16").step(), Run().step(), rtol=1e-4, atol=0)
+
+
+def test_learning_rates_per_network_and_milestones():
+    run = Run(
+        "train.epochs=9",
+        "train.milestones=[2, 5]",
+        "train.gamma=0.5",
+        "motion.keypoint_detector.learning_rate=0",
+        "motion.generator.learning_rate=1e-3",
+        "masks.refinement.learning_rate=2e-3",
+        "background.bg_base.learning_rate=3e-3",
+        "discriminator.learning_rate=4e-3",
+    )
+    assert base_learning_rates(run.config) == dict.fromkeys(NETWORKS, 2e-4) | {
+        "keypoint_detector": 0, "generator": 1e-3, "refinement": 2e-3, "bg_base": 3e-3,
+        "discriminator": 4e-3,
+    }  # fmt: skip
+    for epoch, factor in ((0, 1), (1, 1), (2, 0.5), (4, 0.5), (5, 0.25), (8, 0.25), (1, 1)):
+        run.optimizer.set_epoch(epoch)
+        rates = run.optimizer.current_rates()
+        assert rates["generator"] == pytest.approx(1e-3 * factor)
+        assert rates["dense_motion"] == pytest.approx(2e-4 * factor)
+        assert rates["refinement"] == pytest.approx(2e-3 * factor)
+        assert rates["bg_base"] == pytest.approx(3e-3 * factor)
+    detector = run.model.networks["keypoint_detector"]
+    before = [p.clone() for p in detector.parameters()]
+    run.step()
+    assert all(torch.equal(a, b) for a, b in zip(before, detector.parameters(), strict=True))
+
+
+def test_adam_as_published():
+    adam = Run("train.betas=[0.5, 0.999]").optimizer.adam
+    assert [group["name"] for group in adam.param_groups] == NETWORKS
+    for group in adam.param_groups:
+        assert group["betas"] == (0.5, 0.999)
+        assert (group["weight_decay"], group["eps"], group["amsgrad"]) == (0, 1e-8, False)
+
+
+def test_continued_run_equals_an_uninterrupted_one():
+    whole = Run()
+    for _ in range(2):
+        whole.step()
+    networks, saved = whole.model.state(), whole.optimizer.state()
+    networks = {n: {k: t.clone() for k, t in state.items()} for n, state in networks.items()}
+    adam = {i: {k: t.clone() for k, t in s.items()} for i, s in saved["adam"]["state"].items()}
+    saved = {**saved, "adam": {**saved["adam"], "state": adam}}
+    generator = whole.inputs.context.random.generator.get_state()
+    whole.step()
+
+    resumed = Run("seed=1")
+    for name, network in resumed.model.networks.items():
+        network.load_state_dict(networks[name])
+    resumed.optimizer.load_state(saved)
+    resumed.inputs.context.random.generator.set_state(generator)
+    resumed.step()
+    assert equal(resumed.snapshot(), whole.snapshot())
+
+
+def test_bad_step_is_undone_after_loading_too():
+    """The joined statistics are still the modules' own after load_state_dict."""
+    run, other = Run(), Run("seed=1")
+    other.step()
+    for name, network in run.model.networks.items():
+        network.load_state_dict(other.model.networks[name].state_dict())
+    norm = run.model.motion.generator.first.norm
+    storage = run.optimizer.statistics[0].untyped_storage().data_ptr()
+    assert norm.running_mean.untyped_storage().data_ptr() == storage
+    before = run.snapshot()
+    run.step(math.nan)
+    after = run.snapshot()  # with Adam's moments, which are there from the first step on
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+
+
+def test_joining_the_buffers_changes_no_checkpoint():
+    config = tiny_config()
+    model = Model(config)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    Optimizer(model, None, config, CPU)
+    assert equal(model.state_dict(), before)
+
+
+def filled(value):
+    model = Model(tiny_config())
+    for tensor in [*model.parameters(), *model.buffers()]:
+        tensor.data.fill_(value)
+    return model
+
+
+def test_moving_average_by_hand():
+    average = MovingAverage(filled(0), decay=0.15)
+    current = filled(10)
+    for _ in range(3):
+        average.update(current)
+    # Decays: 1/10, min(0.15, 2/11), min(0.15, 3/12). So 9, then 9.85, then 9.9775.
+    norm = average.model.motion.generator.first.norm
+    assert norm.weight[0].item() == pytest.approx(9.9775)
+    assert norm.running_mean[0].item() == pytest.approx(9.9775)
+    assert norm.num_batches_tracked.item() == 10  # a count is copied, not averaged
+    assert not any(p.requires_grad for p in average.model.parameters())
+
+
+def test_moving_average_does_not_share_memory_with_the_model():
+    run = Run()
+    average = MovingAverage(run.model, decay=0.9)
+    before = {name: tensor.clone() for name, tensor in average.model.state_dict().items()}
+    run.step()
+    assert equal(average.model.state_dict(), before)
+
+
+def test_moving_average_state_round_trip():
+    average = MovingAverage(filled(1), decay=0.9)
+    average.update(filled(2))
+    other = MovingAverage(filled(0), decay=0.9)
+    other.load_state(average.state())
+    for each in (average, other):
+        each.update(filled(3))
+    assert other.num_updates == 2
+    assert equal(other.model.state_dict(), average.model.state_dict())

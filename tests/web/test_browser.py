@@ -1,0 +1,211 @@
+"""web/__main__.py: the page in a browser, with real files; what it needs, and what it leaves behind."""
+
+import re
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from fractions import Fraction
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import av
+import pytest
+from PIL import Image
+
+from tests.helpers.media import numbered_frame, write_clip, write_sound_clip
+from tests.helpers.pages import (
+    PATIENCE,
+    box,
+    chromium,
+    download,
+    give,
+    message,
+    press_animate,
+    served,
+)
+from tests.helpers.runs import call, error_line, step_file
+from web import __main__
+
+LONG = 600  # frames
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> Path:
+    """source.png, wide.png, driving.mp4 (10 frames, with sound), phone.mov (stored upright, shown
+    turned, 12 frames), long.mp4; text.png, which is none.
+    """
+    folder = tmp_path_factory.mktemp("files")
+    Image.fromarray(numbered_frame(21, (32, 32))).save(folder / "source.png")
+    Image.fromarray(numbered_frame(42, (30, 50))).save(folder / "wide.png")
+    (folder / "text.png").write_text("not a picture\n")
+    write_sound_clip(folder / "driving.mp4", [4], num_frames=10)
+    write_clip(folder / "phone.mov", 12, (64, 48), Fraction(30000, 1001), rotation=90)
+    write_clip(folder / "long.mp4", LONG, (32, 32), gop=100)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def address(tiny_run, tmp_path_factory) -> Iterator[str]:
+    """Of a page that is served meanwhile."""
+    with served(tmp_path_factory.mktemp("temporary"), step_file(tiny_run, 8)) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with chromium() as browser:
+        yield browser
+
+
+@pytest.fixture
+def page(browser, address):
+    """The page, just opened. It must ask nobody but its own server."""
+    page = browser.new_page()
+    page.set_default_timeout(PATIENCE)
+    requests = []
+    page.on("request", lambda request: requests.append(request.url))
+    page.goto(address)
+    page.get_by_role("button", name="Animate").wait_for()
+    yield page
+    page.close()
+    others = [url for url in requests if urlsplit(url).scheme not in ("data", "blob")]
+    assert {urlsplit(url).netloc for url in others} == {urlsplit(address).netloc}
+
+
+def test_result_is_shown_and_can_be_downloaded(page, files, tmp_path):
+    give(page, "Source image", files / "source.png")
+    give(page, "Driving clip", files / "driving.mp4")
+    press_animate(page)
+    path = download(page, tmp_path)
+    assert path.name == "source--driving.mp4"
+    with av.open(str(path)) as container:
+        stream = container.streams.video[0]
+        assert stream.average_rate == 25
+        assert [(f.width, f.height) for f in container.decode(stream)] == [(32, 32)] * 10
+        assert len(container.streams.audio) == 1
+    assert re.match(
+        r"source--driving\.mp4: 10 frames, with sound, in \d+\.\d s$",
+        message(page, "Notes").splitlines()[0],
+    )
+    shown = box(page, "Result").locator("video")
+    page.wait_for_function("video => video.videoWidth == 32", arg=shown.element_handle())
+    assert shown.evaluate("video => getComputedStyle(video).imageRendering") == "pixelated"
+    assert box(page, "Source image").bounding_box()["height"] > 200  # and so enlarged
+
+
+def test_wrong_file_and_then_the_right_one(page, files, tmp_path):
+    press_animate(page)
+    assert message(page, "Error") == "There is no source yet: drop an image there."
+    give(page, "Source image", files / "text.png")
+    give(page, "Driving clip", files / "driving.mp4")
+    press_animate(page)
+    page.get_by_label("Error", exact=True).wait_for(state="hidden")
+    assert message(page, "Error") == "text.png: not an image: the file holds text"
+    assert not page.get_by_role("button", name="Download").is_visible()
+    give(page, "Source image", files / "source.png")
+    press_animate(page)
+    with av.open(str(download(page, tmp_path))) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 10
+    assert not page.get_by_label("Error", exact=True).is_visible()
+
+
+def test_options(page, files, tmp_path):
+    give(page, "Source image", files / "wide.png")
+    give(page, "Driving clip", files / "phone.mov")
+    page.get_by_role("button", name="Options").click()
+    page.get_by_text("Reference frame", exact=True).wait_for()
+    page.get_by_label("masks", exact=True).check()
+    page.get_by_text("Reference frame", exact=True).wait_for(state="hidden")
+    page.get_by_label(re.compile(r"^\s*Start")).fill("0.1")
+    page.get_by_label("side-by-side", exact=True).check()
+    press_animate(page)
+    with av.open(str(download(page, tmp_path))) as container:
+        stream = container.streams.video[0]
+        assert stream.average_rate == Fraction(30000, 1001)
+        sizes = [(frame.width, frame.height) for frame in container.decode(stream)]
+    assert sizes == [(96, 32)] * 9  # frames 3 .. 11
+    assert "wide.png: 50 x 30 pixels, cropped" in message(page, "Notes")
+    assert "phone.mov: 48 x 64 pixels, cropped" in message(page, "Notes")
+
+
+def test_background(page, files, tmp_path):
+    give(page, "Source image", files / "source.png")
+    give(page, "Driving clip", files / "driving.mp4")
+    page.get_by_label("Background", exact=True).click()
+    page.get_by_role("option", name="an image").click()
+    give(page, "Image", files / "wide.png")
+    page.get_by_role("button", name="Options").click()
+    page.get_by_label("Paste back", exact=True).check()
+    press_animate(page)
+    assert message(page, "Error") == (
+        "paste back keeps what surrounds the source, background replaces it; leave one out"
+    )
+    page.get_by_label("Paste back", exact=True).uncheck()
+    press_animate(page)
+    assert download(page, tmp_path).suffix == ".mp4"
+    assert "wide.png: 50 x 30 pixels" in message(page, "Notes")
+    page.get_by_label("Background", exact=True).click()
+    page.get_by_role("option", name="transparent").click()
+    box(page, "Image").wait_for(state="hidden")
+    press_animate(page)
+    page.get_by_role("button", name="Download").wait_for(state="hidden")
+    path = download(page, tmp_path)
+    assert path.suffix == ".webm"
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].metadata["alpha_mode"] == "1"
+
+
+def test_stop(page, files, tmp_path):
+    give(page, "Source image", files / "source.png")
+    give(page, "Driving clip", files / "long.mp4")
+    press_animate(page)
+    page.get_by_text(re.compile(rf"\d+/{LONG}")).wait_for()  # progress
+    page.get_by_role("button", name="Stop").click()
+    assert message(page, "Stopped") == "There is no result."
+    give(page, "Driving clip", files / "driving.mp4")
+    press_animate(page)
+    assert download(page, tmp_path).name == "source--driving.mp4"
+
+
+def test_files_of_the_server_stay_there(page, address):
+    for path in (__main__.__file__, "/etc/hostname"):
+        assert page.request.get(f"{address}gradio_api/file={path}").status == 403
+
+
+@pytest.fixture
+def unchanged_environment(monkeypatch) -> None:
+    """What main sets in the environment ends with the test."""
+    for name in ("GRADIO_ANALYTICS_ENABLED", "GRADIO_TEMP_DIR", "NO_PROXY", "no_proxy"):
+        monkeypatch.setenv(name, "")
+
+
+@pytest.fixture
+def refused(capsys, unchanged_environment) -> Callable[..., str]:
+    """The line with which __main__.py ends at once."""
+
+    def run(*arguments: object) -> str:
+        assert call(demo, *arguments) == 2
+        return error_line(capsys, "web/__main__.py")
+
+    return run
+
+
+def test_without_gradio(refused, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    assert refused().endswith("pip install -r requirements-__main__.txt")
+
+
+def test_port_that_is_taken(refused, tiny_run):
+    pytest.importorskip("gradio")
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        line = refused("--checkpoint", step_file(tiny_run, 8), "--port", port)
+    assert f"--port {port}: " in line
+    assert line.endswith("choose another")
+
+
+def test_checkpoint_that_is_not_there(refused, tmp_path):
+    pytest.importorskip("gradio")
+    assert "none.pt: cannot be read" in refused("--checkpoint", tmp_path / "none.pt")

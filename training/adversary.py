@@ -1,0 +1,299 @@
+"""The discriminator of the motion branch's prediction, and the losses of both players."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from branches.branch import StepInputs
+from branches.outputs import MotionOutput
+from common.seeding import torch_seed
+from configs.schema import Config, DiscriminatorConfig
+from losses import (
+    ADVERSARIAL_LOSSES,
+    LossTerm,
+    consistency_loss,
+    feature_matching_loss,
+    weigh,
+)
+from media.visualization import grey_to_rgb
+from modules.cut_masks import (
+    certain_background,
+    foreground_occlusion,
+    mix,
+    priority_cut,
+    rectangle_cut,
+    resize_cut,
+)
+from modules.discriminator import DiscriminatorOutput, PatchDiscriminator, UNetDiscriminator
+from modules.geometry import gaussian_heatmaps, resize
+
+
+class Cut(NamedTuple):
+    """cut_mask: B x 1 x H x W at image size, 1 = real. mixed: B x 3 x H x W in [0, 1].
+
+    background: Mhat_bg, and occlusion: O_fg, B x 1 x h x w as the dense motion has them.
+    share: of the foreground that is generated, a scalar.
+    """
+
+    cut_mask: Tensor
+    mixed: Tensor
+    background: Tensor
+    occlusion: Tensor
+    share: Tensor
+
+
+class AdversarialOutputs(NamedTuple):
+    """Outputs of the discriminator for the driving frame, the prediction, and the two mixed.
+
+    Every graph is whole: each player takes the gradient for its own parameters from it.
+
+    cut, mixed: None in a step that does not mix.
+    """
+
+    real: DiscriminatorOutput
+    generated: DiscriminatorOutput
+    cut: Cut | None
+    mixed: DiscriminatorOutput | None
+
+
+class TermsAndStatistics(NamedTuple):
+    """The loss terms that the discriminator minimizes, and scalars to be logged."""
+
+    terms: dict[str, LossTerm]
+    statistics: dict[str, Tensor]
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Within it `network` is in evaluation mode."""
+    mode = network.training
+    network.eval()
+    try:
+        yield
+    finally:
+        network.train(mode)
+
+
+class Adversary(nn.Module):
+    """The discriminator, and the losses of generator and discriminator.
+
+    Both losses use the outputs of one call of `discriminate`, which detaches nothing.
+    `Optimizer.backward` sees to it that each player's loss changes its own parameters only.
+    """
+
+    def __init__(self, config: DiscriminatorConfig, num_keypoints: int, variance: float) -> None:
+        super().__init__()
+        self.config = config
+        self.variance = variance  # of the keypoints' heatmaps
+        self.loss = ADVERSARIAL_LOSSES[config.loss]
+        network = {"patch": PatchDiscriminator, "unet": UNetDiscriminator}[config.kind]
+        in_channels = 3 + (num_keypoints if config.keypoints else 0)
+        self.discriminator = network(in_channels, config.channels, config.spectral_norm)
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """By name, as a checkpoint stores them."""
+        return {"discriminator": self.discriminator}
+
+    def discriminate(self, inputs: StepInputs) -> AdversarialOutputs:
+        """Run the discriminator once on real, generated and mixed images; both losses use these
+        outputs.
+
+        Spectral norm refines its estimate at the first image only, so all images see the same
+        weights, with one power iteration in a step (Miyato et al., 2018, section 2.1).
+        """
+        motion = _motion(inputs)
+        heatmaps = self._heatmaps(inputs)
+        # Apart, not in one batch: the generator's gradient then passes through its image alone.
+        real = self._discriminate(inputs.driving, heatmaps)
+        cut = mixed = None
+        with evaluating(self.discriminator):
+            generated = self._discriminate(motion.prediction, heatmaps)
+            if self._mixes(inputs):
+                a, b = self.config.cut.beta
+                cut = self.cut(inputs, inputs.context.random.beta(a, b, len(inputs.driving)))
+                mixed = self._discriminate(cut.mixed, heatmaps)
+        return AdversarialOutputs(real, generated, cut, mixed)
+
+    def generator_terms(self, outputs: AdversarialOutputs) -> dict[str, LossTerm]:
+        """Loss terms of the generator: to pass as real, with features like those of the target."""
+        weights = self.config.generator_losses
+        real, generated = outputs.real, outputs.generated
+        terms = {}
+        if weights.encoder:
+            terms["encoder"] = weigh(self.loss.fool(generated.logits).mean(), weights.encoder)
+        if weights.decoder and generated.pixel_logits is not None:
+            value = self.loss.fool(generated.pixel_logits).mean()
+            terms["decoder"] = weigh(value, weights.decoder)
+        if weights.encoder_features:
+            value = feature_matching_loss(generated.encoder_features, real.encoder_features)
+            terms["encoder_features"] = weigh(value, weights.encoder_features)
+        if weights.decoder_features and generated.decoder_features:
+            value = feature_matching_loss(generated.decoder_features, real.decoder_features)
+            terms["decoder_features"] = weigh(value, weights.decoder_features)
+        return terms
+
+    def discriminator_terms(self, outputs: AdversarialOutputs) -> TermsAndStatistics:
+        """Loss terms of the discriminator: real against generated, for whole images and for every
+        pixel, and the consistency of a mixed image with its parts.
+        """
+        of_images = self._image_terms(outputs)
+        if outputs.real.pixel_logits is None:
+            return of_images
+        of_pixels = self._pixel_terms(outputs)
+        return TermsAndStatistics(
+            of_images.terms | of_pixels.terms, of_images.statistics | of_pixels.statistics
+        )
+
+    def _image_terms(self, outputs: AdversarialOutputs) -> TermsAndStatistics:
+        """Of the encoder's logits: of real, generated and, where there are any, mixed images."""
+        real, generated = outputs.real.logits, outputs.generated.logits
+        value = self.loss.real(real).mean() + self.loss.generated(generated).mean()
+        statistics = {
+            "real_logits": real.mean(),
+            "generated_logits": generated.mean(),
+            "gap": real.mean() - generated.mean(),
+        }
+        if outputs.cut is not None and outputs.mixed is not None:
+            statistics["cut_share"] = outputs.cut.share
+            if self.config.cut.as_sample:
+                value = value + self.loss.generated(outputs.mixed.logits).mean()
+        weight = self.config.losses.encoder
+        return TermsAndStatistics({"encoder": weigh(value, weight)} if weight else {}, statistics)
+
+    def _pixel_terms(self, outputs: AdversarialOutputs) -> TermsAndStatistics:
+        """The same of the decoder's logits, with the consistency of the mixed ones."""
+        weights = self.config.losses
+        real, generated = outputs.real.pixel_logits, outputs.generated.pixel_logits
+        assert real is not None
+        assert generated is not None
+        value = self.loss.real(real).mean() + self.loss.generated(generated).mean()
+        statistics = {"pixel_gap": real.mean() - generated.mean()}
+        terms = {}
+        if outputs.cut is not None and outputs.mixed is not None:
+            cut_mask, mixed = outputs.cut.cut_mask, outputs.mixed.pixel_logits
+            assert mixed is not None
+            if self.config.cut.as_sample:
+                parts = mix(cut_mask, self.loss.real(mixed), self.loss.generated(mixed))
+                value = value + parts.mean()
+            if weights.consistency:
+                consistency = consistency_loss(mixed, mix(cut_mask, real, generated))
+                terms["consistency"] = weigh(consistency, weights.consistency)
+        if weights.decoder:
+            terms["decoder"] = weigh(value, weights.decoder)
+        return TermsAndStatistics(terms, statistics)
+
+    def mixing_probability(self, epoch: float) -> float:
+        """That a step mixes, `epoch` epochs after the start: rises linearly in the warm-up."""
+        cut = self.config.cut
+        if cut.kind == "none":
+            return 0.0
+        progress = min(1.0, epoch / cut.warm_up_epochs) if cut.warm_up_epochs else 1.0
+        return cut.probability * progress
+
+    @torch.no_grad()
+    def cut(self, inputs: StepInputs, fraction: Tensor) -> Cut:
+        """Driving frame and prediction mixed; `fraction`, of shape B, is generated."""
+        settings = self.config.cut
+        motion = _motion(inputs)
+        occlusion_map = motion.motion.occlusion_map
+        assert occlusion_map is not None, "config_rules asks for it"
+        if settings.foreground == "dense_motion":
+            background_weight = motion.motion.motion_weights[:, :1]
+        else:
+            masks = inputs.outputs.masks
+            assert masks is not None, "config_rules asks for it"
+            small = (occlusion_map.shape[-2], occlusion_map.shape[-1])
+            background_weight = 1 - resize(masks.driving_mask.to(occlusion_map.dtype), small)
+        maps = (background_weight, occlusion_map, fraction)
+        if settings.kind == "rectangle":
+            cut_mask = rectangle_cut(*maps, random=inputs.context.random)
+        else:
+            cut_mask = priority_cut(*maps, threshold=settings.background_threshold)
+        background = certain_background(background_weight, settings.background_threshold)
+        generated_share = ((1 - cut_mask) * (1 - background)).sum()
+        large = resize_cut(cut_mask, (inputs.driving.shape[-2], inputs.driving.shape[-1]))
+        return Cut(
+            large,
+            mix(large, inputs.driving, motion.prediction),
+            background,
+            foreground_occlusion(background, occlusion_map),
+            generated_share / (1 - background).sum().clamp(min=1),
+        )
+
+    @torch.no_grad()
+    def pictures(self, inputs: StepInputs, num_rows: int) -> dict[str, Tensor]:
+        """Columns of the picture grid by title: B x 3 x H x W in [0, 1].
+
+        The discriminator's maps, white = real; then how the cut mask comes about (PriorityCut,
+        Figure 2), with a larger fraction from row to row of the `num_rows` that are shown. In
+        evaluation mode.
+        """
+        motion = _motion(inputs)
+        size = (inputs.driving.shape[-2], inputs.driving.shape[-1])
+        heatmaps = self._heatmaps(inputs)
+        pictures = {"driving": inputs.driving, "prediction": motion.prediction}
+        for title, image in (("real", inputs.driving), ("generated", motion.prediction)):
+            pictures[f"D({title})"] = self._realness(self._discriminate(image, heatmaps), size)
+        if self.config.cut.kind == "none":
+            return pictures
+        row = torch.arange(len(inputs.driving), device=inputs.driving.device) % num_rows
+        cut = self.cut(inputs, (row + 1) / (num_rows + 1))
+        pictures["D(mixed)"] = self._realness(self._discriminate(cut.mixed, heatmaps), size)
+        assert motion.motion.occlusion_map is not None
+        maps = {
+            "occlusion map": motion.motion.occlusion_map,
+            "background": cut.background,
+            "O_fg": cut.occlusion,
+            "cut mask": cut.cut_mask,
+        }
+        pictures |= {title: grey_to_rgb(values, size) for title, values in maps.items()}
+        return pictures | {"mixed": cut.mixed}
+
+    def _mixes(self, inputs: StepInputs) -> bool:
+        return inputs.context.host_random < self.mixing_probability(inputs.context.epoch)
+
+    def _heatmaps(self, inputs: StepInputs) -> Tensor | None:
+        """Of the driving keypoints, B x K x H x W; detached: they are no way to win this game."""
+        if not self.config.keypoints:
+            return None
+        motion = _motion(inputs)
+        height, width = inputs.driving.shape[-2:]
+        points = motion.driving_keypoints.value.detach()
+        return gaussian_heatmaps(points, height, width, self.variance)
+
+    def _discriminate(self, image: Tensor, heatmaps: Tensor | None) -> DiscriminatorOutput:
+        judged: DiscriminatorOutput = self.discriminator(
+            image if heatmaps is None else torch.cat((image, heatmaps), dim=1)
+        )
+        return judged
+
+    def _realness(self, judged: DiscriminatorOutput, size: tuple[int, int]) -> Tensor:
+        """Logits of pixels, or of patches, as grey pictures: black where all is fake."""
+        logits = judged.logits if judged.pixel_logits is None else judged.pixel_logits
+        low, high = self.loss.fake_logit, self.loss.real_logit
+        return grey_to_rgb(((logits - low) / (high - low)).clamp(0, 1), size)
+
+
+def _motion(inputs: StepInputs) -> MotionOutput:
+    """What the discriminator is shown: the output of the motion branch."""
+    assert inputs.outputs.motion is not None, "config_rules asks for it"
+    return inputs.outputs.motion
+
+
+def build_adversary(config: Config) -> Adversary | None:
+    """The adversary of `config`, None without one; its weights follow from the seed."""
+    if config.discriminator is None:
+        return None
+    motion = config.motion
+    assert motion is not None, "config_rules asks for it"
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(torch_seed("discriminator weights", config.seed))
+        return Adversary(
+            config.discriminator,
+            motion.keypoint_detector.num_keypoints,
+            motion.dense_motion.heatmap_variance,
+        )

@@ -1,0 +1,72 @@
+"""What to set where the device or the compiler of a training run fails, in one line."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from common.errors import UserError, lacks_memory
+from common.speed_trial import HALF_DTYPES, is_emulated
+from configs.schema import Config, TrainConfig
+
+
+@contextmanager
+def memory_advice(config: Config, num_samples: int) -> Iterator[None]:
+    """Within it running out of memory ends in one line that says what to set.
+
+    Args:
+        num_samples: of the batch, in this process.
+
+    Raises:
+        UserError: there was not enough memory.
+    """
+    try:
+        yield
+    except RuntimeError as error:  # torch.OutOfMemoryError is one, and all that the CPU has
+        if not lacks_memory(error):
+            raise
+        raise UserError(_how_to_save_memory(config, num_samples)) from error
+
+
+@contextmanager
+def compile_advice(train: TrainConfig) -> Iterator[None]:
+    """Within it a compiler that fails, or is not there, ends in one line.
+
+    Raises:
+        UserError: from the function that could not be compiled.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        # Looked up only where it was used: the compiler takes a second to import.
+        if train.compile == "none" or not isinstance(
+            error, torch._dynamo.exc.BackendCompilerFailed
+        ):
+            raise
+        reason = str(error).split("\n", 1)[0]
+        raise UserError(f"train.compile: {reason}; mend it, or set train.compile=none") from error
+
+
+@contextmanager
+def advice(config: Config, num_samples: int) -> Iterator[None]:
+    """Both of the above."""
+    with memory_advice(config, num_samples), compile_advice(config.train):
+        yield
+
+
+def _how_to_save_memory(config: Config, num_samples: int) -> str:
+    train = config.train
+    at_once = train.micro_batch or num_samples
+    height, width = config.data.size
+    cures = []
+    if at_once > 1:
+        needs_another = config.background is not None and config.background.foreign_probability > 0
+        sizes = range(2 if needs_another else 1, at_once // 2 + 1)
+        cures += [f"train.micro_batch={n}" for n in sizes if num_samples % n == 0][-1:]
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if train.precision not in HALF_DTYPES and not is_emulated("bf16", device):
+        cures.append("train.precision=bf16")
+    if not cures or at_once == 1:
+        cures.append(f"data.image_size smaller than {height} x {width}")
+    found = f"out of memory with {at_once} sample{'s' * (at_once > 1)} at a time; set "
+    return found + ", or ".join(cures)

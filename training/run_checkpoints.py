@@ -1,0 +1,74 @@
+"""The checkpoints of one run as it trains: the newest, and the best."""
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from checkpoints import checkpoint
+from checkpoints.checkpoint import Checkpoint
+from checkpoints.folder import best_path, keep_best, list_steps, prune, step_path
+from configs.schema import Config
+from training.distributed import processes
+from training.run_folder import RunRecord, write_record
+
+
+class RunCheckpoints:
+    """Written by rank 0 alone.
+
+    Args:
+        record: of the run; one that saves nothing does without.
+
+    Attributes:
+        saved_at: the last step that has a checkpoint.
+        best_l1: validation L1 of best.pt.
+    """
+
+    def __init__(self, output_dir: Path, record: RunRecord | None, num_kept: int) -> None:
+        self._output_dir = output_dir
+        self._record = record
+        self._num_kept = num_kept
+        self.saved_at = -1
+        self.best_l1 = math.inf
+
+    def restore(self, saved: Checkpoint) -> None:
+        """Go on from `saved`. What the best is best.pt says itself: a run may have been killed
+        before the copy was there.
+        """
+        if saved.path.resolve() == step_path(self._output_dir, saved.step).resolve():
+            self.saved_at = saved.step
+        path = best_path(self._output_dir)
+        if processes.is_main() and path.exists():
+            facts = checkpoint.read_facts(path)
+            if not facts:
+                processes.report(f"{path}: cannot be read; the next validation replaces it")
+            self.best_l1 = facts.get("metrics", {}).get("l1", math.inf)
+
+    def save(
+        self, step: int, config: Config, networks: Mapping[str, nn.Module], **content: Any
+    ) -> Path:
+        """Write the checkpoint of `step`, see `checkpoint.save`, and drop those that are too old.
+
+        Raises:
+            UserError: it cannot be written, on a full disk for example.
+        """
+        assert self._record is not None, "nobody knows whose checkpoint it would be"
+        path, run_id = step_path(self._output_dir, step), self._record.run_id
+        checkpoint.save(path, config, networks, step=step, run_id=run_id, **content)
+        self.saved_at = step
+        if not self._record.has_saved:
+            self._record = self._record._replace(has_saved=True)
+            write_record(self._output_dir, self._record)
+        prune(path, self._num_kept)
+        return path
+
+    def keep_best(self, step: int) -> None:
+        """Make best.pt a copy of the checkpoint of `step`."""
+        keep_best(self._output_dir, step_path(self._output_dir, step))
+
+    def describe_newest(self) -> str:
+        """The end of an error's line."""
+        newest = next(iter(list_steps(self._output_dir)), None)
+        return f"last good checkpoint: {newest or 'none'}"

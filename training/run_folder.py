@@ -1,0 +1,208 @@
+"""Whose a run folder is: which run may begin or go on there, in one process at a time.
+
+run.json    the id of the run, and what it began from
+.lock       there while a process trains into the folder
+"""
+
+import json
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from checkpoints.checkpoint import Checkpoint, read_facts
+from checkpoints.folder import WRITTEN, best_path, check_names, checkpoint_folder, list_all
+from common.errors import UserError
+from common.file_lock import holder, locked
+from common.files import named_failures, remove_leftovers, replacing
+from common.paths import open_to_write
+
+RUN_FILE, LOCK_FILE = "run.json", ".lock"
+CONFIG_FILE, COMMANDS_FILE, METRICS_FILE = "config.yaml", "commands.jsonl", "metrics.jsonl"
+PICTURES_FOLDER = "pictures"
+# Names of what is written by way of a temporary file; see `files.remove_leftovers`.
+_TABLES = r"run\.json|config\.yaml|metrics\.jsonl"
+_PICTURE = r"(train|validation)-\w+-\d{8}\.png"
+_ELSEWHERE = "choose another folder with run.output_dir=..."
+
+
+class Origin(NamedTuple):
+    """The checkpoint of another run that a run began from; see `Checkpoint`."""
+
+    checkpoint: str
+    run_id: str | None
+    step: int
+
+
+class RunRecord(NamedTuple):
+    """run.json. has_saved: whether the run has written a checkpoint."""
+
+    run_id: str
+    origin: Origin | None = None
+    has_saved: bool = False
+
+
+@contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Keep other processes from training into `folder`, which is made where it is missing, and
+    goes again where nothing was written there.
+
+    Raises:
+        UserError: another process trains there, or nothing can be written there.
+    """
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    lock = folder / LOCK_FILE
+    with ExitStack() as stack:
+        stack.callback(_remove_empty, new)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(locked(lock))
+        except BlockingIOError:
+            raise UserError(
+                f"run.output_dir: {holder(lock)} trains into {folder}; wait until it ends, or "
+                f"{_ELSEWHERE}"
+            ) from None
+        except OSError as error:
+            raise UserError(
+                f"run.output_dir: {folder} cannot be written ({error.strerror})"
+            ) from error
+        yield
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    for folder in folders:
+        with suppress(OSError):  # there is something in it
+            folder.rmdir()
+
+
+def identify(folder: Path, saved: Checkpoint | None) -> RunRecord:
+    """The run that begins in `folder`, or goes on there from the checkpoint `saved`.
+
+    A checkpoint of another run begins a new one, in a folder that has nothing of a third. One
+    without an id, of an earlier version, belongs to the run in whose folder it lies.
+
+    Raises:
+        UserError: two runs would be mixed, something that no run wrote would be replaced, or
+            checkpoints are gone.
+    """
+    check_names(folder)
+    record, files = read_record(folder), list_all(folder)
+    if saved is not None and _is_own(saved, folder, record):
+        run_id = record.run_id if record is not None else saved.run_id or _new_id()
+        for path in files:
+            if read_facts(path).get("run_id") not in (None, run_id):
+                raise UserError(
+                    f"{path}: a checkpoint of another run than that of {folder}; move it away, or "
+                    f"{_ELSEWHERE}"
+                )
+        return (record or RunRecord(run_id))._replace(has_saved=True)
+    origin = None
+    if saved is not None:
+        origin = Origin(str(saved.path.resolve()), saved.run_id, saved.step)
+    _require_no_checkpoints(folder, files, origin)
+    if record is None:
+        _require_no_strangers(folder, origin)
+        return RunRecord(_new_id(), origin)
+    if record.has_saved:
+        raise UserError(
+            f"{checkpoint_folder(folder)}: has no checkpoint, though this run saved some; mount "
+            f"their disk or bring them back, or {_ELSEWHERE}; to start over, remove {folder}"
+        )
+    if record.origin != origin:
+        begun = "a new run" if record.origin is None else f"--resume {record.origin.checkpoint}"
+        raise UserError(
+            f"run.output_dir: {folder} was begun as {begun}, which has saved nothing yet; start it "
+            f"again like that, or {_ELSEWHERE}"
+        )
+    return record
+
+
+def _is_own(saved: Checkpoint, folder: Path, record: RunRecord | None) -> bool:
+    if saved.path.resolve().parent == checkpoint_folder(folder).resolve():
+        return True
+    return record is not None and saved.run_id == record.run_id
+
+
+def _require_no_checkpoints(folder: Path, files: list[Path], origin: Origin | None) -> None:
+    if not files:
+        return
+    found = f"run.output_dir: {folder} already has checkpoints ({files[0].name})"
+    if origin is not None:
+        raise UserError(f"{found}, of another run than {origin.checkpoint}; {_ELSEWHERE}")
+    best = f" {files[0]}" if files[0] == best_path(folder) else ""
+    raise UserError(f"{found}; continue with --resume{best}, or {_ELSEWHERE}")
+
+
+def _require_no_strangers(folder: Path, origin: Origin | None) -> None:
+    """In a folder without run.json: nothing but what an earlier version left of a run that had
+    saved no checkpoint, and begins again.
+    """
+    if origin is None and (folder / COMMANDS_FILE).exists():
+        return
+    for name in (CONFIG_FILE, METRICS_FILE, COMMANDS_FILE):
+        if (folder / name).exists():
+            whose = "which no run wrote" if origin is None else f"not of {origin.checkpoint}"
+            raise UserError(f"run.output_dir: {folder} holds {name}, {whose}; {_ELSEWHERE}")
+
+
+def _new_id() -> str:
+    return secrets.token_hex(8)
+
+
+def read_record(folder: Path) -> RunRecord | None:
+    """What run.json says; None where there is none, as of a run of an earlier version.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    path = folder / RUN_FILE
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        origin = content["origin"]
+        record = RunRecord(
+            content["run_id"], None if origin is None else Origin(**origin), content["has_saved"]
+        )
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except (ValueError, TypeError, KeyError):
+        record = None
+    if record is None or not isinstance(record.run_id, str):
+        raise UserError(
+            f"{path}: not as a run wrote it; remove it if the checkpoints beside it are of one run"
+        )
+    return record
+
+
+def write_record(folder: Path, record: RunRecord) -> None:
+    """Note whose the folder is."""
+    content: dict[str, Any] = record._asdict()
+    if record.origin is not None:
+        content["origin"] = record.origin._asdict()
+    with replacing(folder / RUN_FILE) as temporary:
+        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def clean(folder: Path) -> None:
+    """Delete what this run has left half written when it was killed."""
+    remove_leftovers(folder, _TABLES)
+    remove_leftovers(checkpoint_folder(folder), WRITTEN)
+    remove_leftovers(folder / PICTURES_FOLDER, _PICTURE)
+
+
+def add_line(path: Path, text: str) -> None:
+    """Add a line to a file; behind one that was torn off, a line of its own.
+
+    Raises:
+        UserError: the file cannot be written, or is a link.
+    """
+    with named_failures(path), open_to_write(path, "ab+") as file:
+        end = file.seek(0, os.SEEK_END)
+        if end > 0:
+            file.seek(end - 1)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+        file.write(f"{text}\n".encode())

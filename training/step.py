@@ -1,0 +1,141 @@
+"""The training step: one update of all branches, and of the discriminator."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from branches.branch import StepContext, StepInputs, is_smallest
+from branches.model import Model
+from configs.schema import Config
+from datasets.augmentation import jitter_colors, resize_and_crop
+from datasets.pairs import PairBatch
+from losses import LossTerm, Perceptual
+from training.acceleration import begin_step
+from training.adversary import Adversary
+from training.optimization import Optimizer, autocast
+
+
+class StepResult(NamedTuple):
+    """Scalars of a step, still on the device, and what its pictures are drawn from: the inputs of
+    its last part, which hold the outputs of all branches.
+    """
+
+    scalars: dict[str, Tensor]
+    inputs: StepInputs
+
+
+class PreparedFrames(NamedTuple):
+    """See `StepInputs`: B x 3 x H x W in [0, 1] each."""
+
+    source: Tensor
+    driving: Tensor
+    recolored_driving: Tensor
+
+
+def train_step(
+    model: Model,
+    adversary: Adversary | None,
+    optimizer: Optimizer,
+    perceptual: Perceptual,
+    batch: PairBatch,
+    context: StepContext,
+    config: Config,
+) -> StepResult:
+    """One update of all branches, and of the discriminator, from one batch; nothing here waits for
+    the device, but for torch's SyncBatchNorm where several processes train on CUDA.
+
+    Both players move at once: the discriminator learns from the very pictures that the generator's
+    loss judged. Gradients of `train.micro_batch` samples at a time are accumulated.
+    """
+    begin_step(config.train)
+    parts = batch.split(config.train.micro_batch)
+    with optimizer.guarded_buffers():
+        rows = []  # scalars of each part; of what else it made only the last is kept
+        for part, random in zip(parts, context.random.split(len(parts)), strict=True):
+            frames = prepare_frames(part, config.train.channels_last is True)
+            now = context._replace(random=random)
+            result, losses = forward(model, adversary, perceptual, frames, now, config)
+            optimizer.backward(losses, len(parts))
+            rows.append(torch.stack([value.float() for value in result.scalars.values()]))
+        scalars = join_parts(list(result.scalars), torch.stack(rows))
+        loss = scalars["loss/total"]
+        if adversary is not None:
+            loss = loss + scalars["discriminator_loss/total"]
+        norms = optimizer.step(loss)
+        scalars["gradient_norm"] = norms["model"]
+        if adversary is not None:
+            scalars["discriminator/gradient_norm"] = norms["discriminator"]
+    return result._replace(scalars=scalars)
+
+
+def join_parts(names: list[str], rows: Tensor) -> dict[str, Tensor]:
+    """Scalars of a batch from those of its parts, parts x names."""
+    means, minima = rows.mean(dim=0).unbind(), rows.amin(dim=0).unbind()
+    joined = zip(names, means, minima, strict=True)
+    return {name: low if is_smallest(name) else mean for name, mean, low in joined}
+
+
+def forward(
+    model: Model,
+    adversary: Adversary | None,
+    perceptual: Perceptual,
+    frames: PreparedFrames,
+    context: StepContext,
+    config: Config,
+) -> tuple[StepResult, dict[str, Tensor]]:
+    """Outputs, loss terms and statistics of all branches, and for each player the sum that it
+    minimizes.
+    """
+    scalars: dict[str, Tensor] = {}
+    losses = {}
+    with autocast(config.train.precision, frames.source.device):
+        with torch.no_grad():  # a constant of this step, shared by all branches
+            target_features = perceptual(frames.driving)
+        inputs = StepInputs(*frames, perceptual, target_features, context)
+        terms = {}
+        for branch_name, branch in model.branches.items():
+            output = branch(inputs)
+            inputs = inputs.with_output(branch_name, output)
+            for name, term in branch.loss_terms(inputs, output).items():
+                terms[f"{branch_name}/{name}"] = term
+            for name, value in branch.statistics(output).items():
+                scalars[f"{branch_name}/{name}"] = value.detach()
+        if adversary is not None:
+            adversarial = adversary.discriminate(inputs)
+            for name, term in adversary.generator_terms(adversarial).items():
+                terms[f"adversarial/{name}"] = term
+            of_discriminator = adversary.discriminator_terms(adversarial)
+            for name, term in of_discriminator.terms.items():
+                scalars[f"discriminator_loss/{name}"] = term.weighted.detach()
+            for name, value in of_discriminator.statistics.items():
+                scalars[f"discriminator/{name}"] = value.detach()
+            losses["discriminator"] = total(of_discriminator.terms)
+            scalars["discriminator_loss/total"] = losses["discriminator"].detach()
+    for name, term in terms.items():
+        scalars[f"loss/{name}"] = term.weighted.detach()
+        scalars[f"unweighted/{name}"] = term.value.detach()
+    losses["model"] = total(terms)
+    scalars["loss/total"] = losses["model"].detach()
+    # The features are large, and no picture needs them.
+    return StepResult(scalars, inputs._replace(target_features=[])), losses
+
+
+def total(terms: Mapping[str, LossTerm]) -> Tensor:
+    """What a player minimizes."""
+    return torch.stack([term.weighted for term in terms.values()]).sum()
+
+
+def prepare_frames(batch: PairBatch, channels_last: bool) -> PreparedFrames:
+    """The frames of `batch` after resize and crop, where asked for, and the colour jitter."""
+    frames = batch.frames.float() / 255
+    if batch.placement is not None:
+        frames = resize_and_crop(frames, batch.placement)
+    shared, own = zip(batch.color_factors.unbind(1), batch.color_order.unbind(1), strict=True)
+    source, driving = jitter_colors(frames, *shared).unbind(1)
+    recolored_driving = jitter_colors(frames[:, 1:], *own).squeeze(1)
+    layout = torch.channels_last if channels_last else torch.contiguous_format
+    return PreparedFrames(
+        *(x.contiguous(memory_format=layout) for x in (source, driving, recolored_driving))
+    )

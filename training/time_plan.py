@@ -1,0 +1,126 @@
+"""How many steps fit into the minutes of a run: measured in its first steps."""
+
+from collections import deque
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+from typing import NamedTuple
+
+from configs.schema import Start, TrainConfig
+
+_NUM_MEASURED = 12  # steps whose mean time tells
+_NUM_IGNORED = 3  # before them: kernels are chosen and workers start
+
+
+class Pace:
+    """Mean time of the latest steps that trained the same parts of the model."""
+
+    def __init__(self) -> None:
+        self.waiting: frozenset[str] | None = None  # parts that those steps did not train
+        self._seconds: deque[float] = deque(maxlen=_NUM_MEASURED)
+        self._num_steps = 0
+
+    def step_done(self, seconds: float, waiting: frozenset[str]) -> None:
+        if waiting != self.waiting:
+            self.waiting, self._num_steps = waiting, 0
+            self._seconds.clear()
+        self._num_steps += 1
+        if self._num_steps > _NUM_IGNORED:
+            self._seconds.append(seconds)
+
+    @property
+    def is_known(self) -> bool:
+        """Whether enough steps were taken."""
+        return len(self._seconds) == _NUM_MEASURED
+
+    @property
+    def seconds_per_step(self) -> float:
+        return sum(self._seconds) / len(self._seconds)
+
+
+class Plan(NamedTuple):
+    """What a run will come to.
+
+    num_steps: of the whole run.
+    seconds_left: from now to its last step.
+    num_in_time: steps that fit into train.max_minutes; None without that limit.
+    is_short: time ends it before train.min_steps.
+    """
+
+    num_steps: int
+    seconds_left: float
+    num_in_time: int | None
+    is_short: bool
+
+
+def make_plan(
+    train: TrainConfig, last_step: int, step: int, seconds: float, seconds_per_step: float
+) -> Plan:
+    """The plan after `step` steps.
+
+    Args:
+        last_step: by epochs and train.max_steps.
+        seconds: that the run has taken so far.
+        seconds_per_step: of those to come.
+    """
+
+    def fitting(minutes: float | None) -> int:
+        if minutes is None:
+            return last_step
+        return step + max(0, int((60 * minutes - seconds) / seconds_per_step))
+
+    num_in_time = None if train.max_minutes is None else fitting(train.max_minutes)
+    num_steps = last_step if num_in_time is None else num_in_time
+    if num_in_time is not None and train.min_steps is not None and num_in_time < train.min_steps:
+        longer = train.min_steps if train.min_steps_minutes is None else fitting(_longest(train))
+        num_steps = max(num_in_time, min(train.min_steps, longer))
+    num_steps = min(num_steps, last_step)
+    is_short = train.min_steps is not None and num_steps < min(train.min_steps, last_step)
+    return Plan(num_steps, (num_steps - step) * seconds_per_step, num_in_time, is_short)
+
+
+def time_is_up(train: TrainConfig, step: int, seconds: float) -> bool:
+    """Whether a time limit ends a run that has taken `step` steps in `seconds`."""
+    if train.max_minutes is None or seconds < 60 * train.max_minutes:
+        return False
+    if train.min_steps is None or step >= train.min_steps:
+        return True
+    return train.min_steps_minutes is not None and seconds >= 60 * _longest(train)
+
+
+def _longest(train: TrainConfig) -> float:
+    """The time limit of fewer than train.min_steps steps, in minutes."""
+    return max(train.max_minutes or 0.0, train.min_steps_minutes or 0.0)
+
+
+def describe_plan(
+    plan: Plan,
+    train: TrainConfig,
+    seconds_per_step: float,
+    step: int,
+    starts: Iterable[Start],
+    now: datetime,
+) -> str:
+    """One line for the person at the terminal, after `step` steps.
+
+    Args:
+        starts: of the parts whose first step follows from the plan.
+    """
+    end = now + timedelta(seconds=plan.seconds_left)
+    line = f"{seconds_per_step:.2g} s a step: "
+    if plan.num_in_time is not None and plan.num_in_time < plan.num_steps:
+        limit = "" if train.min_steps_minutes is None else f" (at most {_longest(train):g} minutes)"
+        line += (
+            f"only about {plan.num_in_time} steps fit into train.max_minutes, "
+            f"{train.max_minutes:g}; training goes on to about {plan.num_steps}{limit}"
+        )
+        if plan.is_short:
+            line += f", fewer than train.min_steps, {train.min_steps}: expect little of the result"
+    else:
+        line += f"about {plan.num_steps} steps"
+        if plan.num_in_time == plan.num_steps:
+            line += f" fit into train.max_minutes, {train.max_minutes:g}"
+    line += f"; done at about {end:%H:%M}"
+    for start in starts:
+        first = start.first_step(plan.num_steps)
+        line += f"; {start.section} starts " + (f"after step {first}" if first > step else "now")
+    return line

@@ -1,0 +1,419 @@
+"""The loop around the training step: a run from its first step to its last.
+
+With several processes every one of them has a Trainer and takes every step; what is there once,
+the log, validation and checkpoints, is up to rank 0. The others meet it again in the next step.
+"""
+
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from branches.branch import StepContext, StepInputs
+from branches.model import Model
+from checkpoints import checkpoint
+from checkpoints.checkpoint import Checkpoint
+from common.batch_random import BatchRandom
+from common.cli import caught_signals
+from common.errors import UserError
+from common.machine import keep_freed_memory
+from common.seeding import numpy_rng, torch_seed
+from configs.schema import Config
+from datasets.loading import loaded_batches
+from datasets.packed import PackedClips
+from datasets.pairs import BatchSchedule, FailureBudget, FramePairs, PairBatch
+from datasets.source import ClipSource
+from logger import Logger, RunningMeans, StepClock, data_warning
+from losses import Perceptual
+from training.acceleration import compile_networks, prepare_networks, uncompiled
+from training.adversary import Adversary
+from training.auto_settings import numerics
+from training.diagnosis import advice
+from training.distributed import processes as distributed
+from training.distributed.sync_batch_norm import synchronize_batch_norm
+from training.optimization import MovingAverage, Optimizer
+from training.run_checkpoints import RunCheckpoints
+from training.run_folder import RunRecord
+from training.run_plan import RunPlan
+from training.step import train_step
+from training.time_plan import Pace, time_is_up
+from training.validation import draw_grids, judge_model, run_branches
+
+
+class Trainer:
+    """A run: model, optimizer, data and log, from a first step to the last.
+
+    Args:
+        config: without `auto`; see `auto_settings.resolve`.
+        stated_config: what checkpoints keep: the config as it was given, for other machines too.
+        record: of the run, in `output_dir`; only a run that saves nothing does without.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        model: Model,
+        adversary: Adversary | None,
+        perceptual: Perceptual,
+        pairs: FramePairs,
+        test_clips: ClipSource,
+        device: torch.device,
+        output_dir: Path,
+        stated_config: Config | None = None,
+        record: RunRecord | None = None,
+    ) -> None:
+        self.config = config
+        self.stated_config = config if stated_config is None else stated_config
+        self.device = device
+        self.output_dir = output_dir
+        self.checkpoints = RunCheckpoints(output_dir, record, config.train.keep_checkpoints)
+        self.model = model.to(device).train()
+        self.adversary = adversary if adversary is None else adversary.to(device).train()
+        self.perceptual = perceptual.to(device).eval()
+        self.num_own_samples = config.train.batch_size // distributed.world_size()
+        if distributed.world_size() > 1:
+            synchronize_batch_norm(self.model, device)
+            self._copy_from_main()
+        prepare_networks(self.model, self.adversary, self.perceptual, config.train)
+        if device.type == "cpu":
+            keep_freed_memory()
+        self.pairs = pairs
+        self.test_clips = test_clips
+        self.optimizer = Optimizer(self.model, self.adversary, config, device)
+        decay = config.train.ema_decay
+        self.average = None  # it is for validation and checkpoints
+        if decay is not None and distributed.is_main():
+            self.average = MovingAverage(self.model, decay)
+        # Last: copies of compiled networks would still run the original ones.
+        compile_networks(self.model, self.adversary, self.perceptual, config.train)
+        self.failures = FailureBudget(len(pairs.clips.clips))
+        self.batches_per_epoch = len(pairs) // config.train.batch_size
+        self.last_step = self.batches_per_epoch * config.train.epochs
+        if config.train.max_steps is not None:
+            self.last_step = min(self.last_step, config.train.max_steps)
+        self.step = self.epoch = self.batch = 0  # steps done; place of the next one
+        self.plan = RunPlan(config, self.last_step)
+        self.means = RunningMeans()  # of the steps that the log has not told
+        self.logged_at = 0
+        self.seconds = 0.0  # by the clock so far, earlier parts of a resumed run included
+        self.validated_at = -1  # step
+        self.metrics: dict[str, float] = {}
+
+    @property
+    def networks(self) -> dict[str, nn.Module]:
+        """Everything that is trained, by name."""
+        return self.model.networks | (self.adversary.networks if self.adversary is not None else {})
+
+    def _copy_from_main(self) -> None:
+        """Begin with the weights of rank 0: what another machine draws may differ in rounding."""
+        networks = [n for n in (self.model, self.adversary, self.perceptual) if n is not None]
+        tensors = [t for n in networks for t in (*n.parameters(), *n.buffers())]
+        distributed.copy_from_main([t for t in tensors if t.is_floating_point()])
+
+    def restore(self, saved: Checkpoint) -> None:
+        """Continue exactly where `saved` was written."""
+        checkpoint.load_networks(self.networks, saved.networks, saved.path)
+        self.optimizer.load_state(saved.training["optimizer"])
+        if self.average is not None and saved.average is not None:
+            self.average.load_state(saved.average)
+        self.step, self.epoch, self.batch = saved.step, saved.epoch, saved.batch
+        if self.batch >= self.batches_per_epoch:  # the data or the batch size has changed
+            self.epoch, self.batch = self.epoch + 1, 0
+        self.plan.restore(saved)
+        self.seconds = saved.training["seconds"]
+        self.logged_at = saved.step
+        if "log" in saved.training:  # not of older ones
+            self.logged_at = saved.training["log"]["logged_at"]
+            self.means.load_state(saved.training["log"]["means"], self.device)
+        if saved.metrics:
+            self.metrics, self.validated_at = saved.metrics, saved.step
+        self.checkpoints.restore(saved)
+        if distributed.is_main() and self.checkpoints.saved_at == self.validated_at == self.step:
+            self._keep_if_best()  # killed before it was copied
+
+    def save(self) -> None:
+        """Write a checkpoint of this step and drop the ones that are too old."""
+        self.checkpoints.save(
+            self.step,
+            self.stated_config,
+            self.networks,
+            epoch=self.epoch,
+            batch=self.batch,
+            planned_steps=self.plan.num_steps if self.plan.starts else None,
+            average=self.average.state() if self.average is not None else None,
+            training=self._training_state(),
+            metrics=self.metrics if self.validated_at == self.step else {},
+        )
+
+    def _training_state(self) -> dict[str, Any]:
+        return {
+            "optimizer": self.optimizer.state(),
+            "seconds": self.seconds,
+            "best_l1": self.checkpoints.best_l1,
+            "log": {"logged_at": self.logged_at, "means": self.means.state()},
+            "numerics": numerics(self.config),
+        }
+
+    def run(self) -> int | None:
+        """Train to the end, or until a signal or the time limit, and leave a checkpoint.
+
+        Returns:
+            The number of the signal that ended the run, None if nothing did.
+
+        Raises:
+            UserError: too many bad steps or unreadable clips.
+        """
+        logger = None
+        if distributed.is_main():
+            # A line of this very step that was written after its checkpoint is written again.
+            validated_at = self.step if self.validated_at == self.step else self.step - 1
+            told = {"train": self.logged_at, "validation": validated_at}
+            logger = Logger(self.output_dir, self.step, self.last_step, told)
+            self.plan.tell_late_starts(logger, self.batches_per_epoch)
+        try:
+            schedule = BatchSchedule(
+                len(self.pairs),
+                self.config.train.batch_size,
+                self.config.seed,
+                self.epoch,
+                self.batch,
+                distributed.rank(),
+                distributed.world_size(),
+            )
+            num_workers, pin_memory = self.config.data.num_workers, self.device.type == "cuda"
+            with (
+                caught_signals() as caught,
+                loaded_batches(self.pairs, schedule, num_workers, pin_memory) as batches,
+            ):
+                try:
+                    with advice(self.config, self.num_own_samples):
+                        self._run_steps(logger, batches, caught)
+                except distributed.PeerLost:  # perhaps in the middle of a step
+                    raise
+                except UserError as error:
+                    is_new = self.step > 0 and self.checkpoints.saved_at != self.step
+                    if distributed.is_main() and is_new and not self._is_bad():
+                        self._save_after(error)
+                    raise
+            if logger is not None:
+                with advice(self.config, self.num_own_samples):
+                    self._finish(logger, caught)
+            return caught[0] if caught else None
+        finally:
+            if logger is not None:
+                logger.close()
+
+    def _save_after(self, error: UserError) -> None:
+        """Leave a checkpoint before `error` ends the run; one line for both if that fails too."""
+        try:
+            self.save()
+        except UserError as second:
+            lines = dict.fromkeys((str(error), str(second), self.checkpoints.describe_newest()))
+            raise UserError("; ".join(lines)) from error
+
+    def _finish(self, logger: Logger, caught: list[int]) -> None:
+        """Leave a checkpoint and, unless a signal ended the run, a validation of the last step."""
+        if caught:
+            self.save()
+            name = signal.Signals(caught[0]).name
+            logger.message(f"{name}: saved step {self.step}; continue with --resume")
+            return
+        self.plan.tell_missed_starts(logger)
+        if self.checkpoints.saved_at != self.step:
+            self.save()
+        if self.validated_at != self.step:
+            with uncompiled(self.config.train):
+                self._validate(logger)
+        if self.checkpoints.saved_at != self.step:
+            self.save()  # again, with the metrics
+
+    def _run_steps(
+        self, logger: Logger | None, batches: Iterator[PairBatch], caught: list[int]
+    ) -> None:
+        config, clock, pace = self.config, StepClock(), Pace()
+        draws_part = (distributed.rank(), distributed.world_size())
+        generator = torch.Generator(self.device)
+        begun = time.perf_counter() - self.seconds
+        self._make_up(logger, clock)
+        while self.step < self.last_step and not self._is_ended(caught):
+            with distributed.shared_errors():
+                started = time.perf_counter()
+                batch = next(batches)
+                waited = time.perf_counter() - started
+            for line in self.failures.note(batch.unreadable):
+                distributed.report(line)
+            self.optimizer.set_epoch(self.epoch)
+            result = train_step(
+                self.model,
+                self.adversary,
+                self.optimizer,
+                self.perceptual,
+                batch.to(self.device),
+                self._context(generator, *draws_part),
+                config,
+            )
+            if self.average is not None:
+                self.average.update(self.model)
+            self.means.add(result.scalars)
+            self._advance()
+            clock.step_done(waited)
+            if logger is not None:
+                logger.step_done()
+            pace.step_done(time.perf_counter() - started, self._waiting(self.step))
+            seconds = time.perf_counter() - begun
+            is_log_due = self._is_due(config.log.scalars_every)
+            self.plan.update(logger, pace, self.step, seconds, is_log_due=is_log_due)
+            if is_log_due:
+                self._log(logger, clock)
+            elif self.step == self.last_step:
+                self._log(logger, clock, is_last=True)
+            if any(map(self._is_due, (config.log.validate_every, config.train.checkpoint_every))):
+                self.means.collect()  # a checkpoint may be written, by rank 0 alone
+            if logger is not None:
+                self._draw_validate_save(logger, result.inputs, clock)
+            self.seconds = time.perf_counter() - begun
+        if self.step > self.logged_at and not caught:  # time is up
+            self._log(logger, clock, is_last=True)
+            self.checkpoints.saved_at = -1  # a checkpoint of this step does not know of that line
+        self.means.collect()
+
+    def _make_up(self, logger: Logger | None, clock: StepClock) -> None:
+        """Log and validate where that was due after the last step of a run that is resumed, which
+        saved and ended because it could not write the lines.
+        """
+        if self.step > self.logged_at and self._is_due(self.config.log.scalars_every):
+            self._log(logger, clock)
+        is_missing = self.step > 0 and self.validated_at != self.step
+        if logger is not None and is_missing and self._is_due(self.config.log.validate_every):
+            with uncompiled(self.config.train):
+                self._validate(logger)
+
+    def _waiting(self, step: int) -> frozenset[str]:
+        """Sections of the config whose part has not learned from the first `step` steps; `step` is
+        the number of those done, or one more.
+        """
+        return self.plan.waiting(step, self.epoch, self.batch + step - self.step)
+
+    def _draw_validate_save(self, logger: Logger, inputs: StepInputs, clock: StepClock) -> None:
+        """Pictures, validation and checkpoint, where they are due after this step."""
+        draws, validates = map(
+            self._is_due, (self.config.log.images_every, self.config.log.validate_every)
+        )
+        if draws or validates:
+            with uncompiled(self.config.train):
+                if draws:
+                    self._draw(logger, "train", inputs)
+                if validates:
+                    self._validate(logger)
+            clock.restart()
+        if (
+            self._is_due(self.config.train.checkpoint_every)
+            and self.checkpoints.saved_at != self.step
+            and not self._is_bad()
+        ):
+            self.save()
+
+    def _context(
+        self, generator: torch.Generator, part: int = 0, num_parts: int = 1
+    ) -> StepContext:
+        """This step's, with `generator` seeded for it; of part `part` of the batch."""
+        place = (self.config.seed, self.step)
+        return StepContext(
+            self.epoch + self.batch / self.batches_per_epoch,
+            BatchRandom(generator.manual_seed(torch_seed("step", *place)), part, num_parts),
+            numpy_rng("coin", *place).random(),
+            self._waiting(self.step + 1),
+        )
+
+    def _advance(self) -> None:
+        self.step += 1
+        self.batch += 1
+        if self.batch == self.batches_per_epoch:
+            self.epoch, self.batch = self.epoch + 1, 0
+
+    def _is_bad(self) -> bool:
+        """Whether the last step was skipped: the weights it was taken from may be broken."""
+        return bool(self.optimizer.last_step_bad)
+
+    def _is_due(self, every: int) -> bool:
+        return self.step % every == 0
+
+    def _is_ended(self, caught: list[int]) -> bool:
+        """Whether a signal that any process has caught, or the time limit, ends the run here."""
+        time_is_up = distributed.is_main() and self._time_is_up()
+        signals, ends = distributed.largest(caught[0] if caught else 0, time_is_up)
+        if signals and not caught:
+            caught.append(int(signals))
+        return bool(signals or ends)
+
+    def _time_is_up(self) -> bool:
+        return time_is_up(self.config.train, self.step, self.seconds)
+
+    def _log(self, logger: Logger | None, clock: StepClock, *, is_last: bool = False) -> None:
+        """Write the line of this step. Of the last one the window goes on where the run does."""
+        values, not_finite = self.means.read()
+        values |= {f"learning_rate/{n}": rate for n, rate in self.optimizer.current_rates().items()}
+        values["epoch"] = self.epoch + self.batch / self.batches_per_epoch
+        values["bad_steps"] = float(self.optimizer.bad_steps)
+        values["clipped_steps"] = float(self.optimizer.clipped_steps)
+        num_bad = int(self.optimizer.bad_in_a_row)
+        values |= clock.speed(self.config.train.batch_size)
+        data_share = clock.bottleneck()
+        if logger is not None:
+            logger.scalars(self.step, values)
+            logger.status(self.step, values)
+            if data_share is not None:
+                packed = isinstance(self.pairs.clips, PackedClips)
+                num_wanted = self.stated_config.data.num_workers
+                logger.message(data_warning(data_share, self.config.data, packed, num_wanted))
+        self.logged_at = self.step
+        if not is_last:
+            self.means.clear()
+        self.failures.failed.update(*distributed.gather(sorted(self.failures.failed)))
+        if message := self.failures.excess():
+            raise distributed.common_error(message)
+        if num_bad > self.config.train.max_bad_steps:
+            raise distributed.common_error(
+                f"{num_bad} steps in a row were skipped for a loss or gradient that is not finite "
+                f"(train.max_bad_steps: {self.config.train.max_bad_steps}); not finite at the end: "
+                f"{', '.join(not_finite) or 'nothing'}; {self.checkpoints.describe_newest()}; "
+                "lower the learning rates or set train.clip_norm"
+            )
+
+    def _draw(self, logger: Logger, name: str, inputs: StepInputs) -> None:
+        grids = draw_grids(self.model, self.adversary, inputs, self.config.log.num_images)
+        for part, grid in grids:
+            logger.picture(self.step, f"{name}-{part}", grid)
+
+    def _validate(self, logger: Logger) -> None:
+        """Metrics and pictures on the test split, with the averaged weights."""
+        model = (self.average.model if self.average is not None else self.model).eval()
+        log, batch_size = self.config.log, self.config.train.micro_batch or self.num_own_samples
+        self.metrics = judge_model(model, self.test_clips, log, self.device, batch_size)
+        logger.scalars(self.step, self.metrics, kind="validation")
+        self.validated_at, self.checkpoints.saved_at = self.step, -1  # it has no metrics yet
+        logger.message(
+            f"step {self.step} validation: "
+            + " ".join(f"{name} {value:.4g}" for name, value in self.metrics.items())
+        )
+        context = self._context(torch.Generator(self.device))
+        inputs = run_branches(
+            model, self.test_clips, log.num_images, self.device, self.perceptual, context
+        )
+        self._draw(logger, "validation", inputs)
+        self.model.train()
+        self._keep_if_best()
+
+    def _keep_if_best(self) -> None:
+        """Copy the checkpoint of this step to best.pt if its metrics are the best so far. The best
+        of a time when a part of the model had not started would be of no use.
+        """
+        if not self._waiting(self.step) and self.metrics["l1"] < self.checkpoints.best_l1:
+            self.checkpoints.best_l1 = self.metrics["l1"]
+            if self.checkpoints.saved_at != self.step:
+                self.save()
+            self.checkpoints.keep_best(self.step)

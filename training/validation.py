@@ -1,0 +1,79 @@
+"""How a run is judged while it trains: metrics on test clips, and pictures of what is computed."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from animation.branch_animators import reconstruction_animators
+from branches.branch import StepContext, StepInputs
+from branches.model import Model
+from configs.schema import LogConfig
+from datasets.source import ClipSource
+from evaluation.reconstruction import evaluate, evaluate_masks, spread
+from losses import Perceptual
+from media.visualization import titled_grid
+from training.adversary import Adversary, evaluating
+
+
+def judge_model(
+    model: Model, clips: ClipSource, log: LogConfig, device: torch.device, batch_size: int
+) -> dict[str, float]:
+    """Reconstruction metrics of `model`, in evaluation mode, on test `clips`, and the overlap of
+    its masks where the truth is known.
+    """
+    num_clips, num_frames = log.num_validation_clips, log.num_validation_frames
+    metrics = evaluate(
+        reconstruction_animators(model, device),
+        clips,
+        num_clips=num_clips,
+        num_frames=num_frames,
+        batch_size=batch_size,
+    )
+    if model.masks is not None:
+        metrics |= evaluate_masks(
+            model.masks,
+            clips,
+            device,
+            threshold=model.mask_threshold,
+            num_clips=num_clips,
+            num_frames=num_frames,
+        )
+    return metrics
+
+
+@torch.no_grad()
+def run_branches(
+    model: Model,
+    clips: ClipSource,
+    num_clips: int,
+    device: torch.device,
+    perceptual: Perceptual,
+    context: StepContext,
+) -> StepInputs:
+    """What the branches of `model` make of the first and the middle frame of some test clips."""
+    frames = []
+    for clip in spread(len(clips.clips), num_clips):
+        middle = clips.num_frames(clip) // 2
+        frames.append(torch.from_numpy(clips.read(clip, [0, middle])))
+    pairs = torch.stack(frames).movedim(-1, 2).to(device).float() / 255
+    source, driving = pairs.unbind(1)
+    inputs = StepInputs(source, driving, driving, perceptual, [], context)
+    for name, branch in model.branches.items():
+        inputs = inputs.with_output(name, branch(inputs))
+    return inputs
+
+
+@torch.no_grad()
+def draw_grids(
+    model: Model, adversary: Adversary | None, inputs: StepInputs, num_rows: int
+) -> Iterator[tuple[str, np.ndarray]]:
+    """A titled grid of pictures for each branch and for the discriminator, with its name."""
+    for name, branch in model.branches.items():
+        columns = branch.pictures(inputs, getattr(inputs.outputs, name))
+        if columns:  # none from a branch that has not started
+            yield name, titled_grid({title: x[:num_rows] for title, x in columns.items()})
+    if adversary is not None:
+        with evaluating(adversary):  # spectral norm moves its vectors in training mode
+            columns = adversary.pictures(inputs, num_rows)
+        yield "adversarial", titled_grid({title: x[:num_rows] for title, x in columns.items()})

@@ -1,0 +1,144 @@
+"""A page to animate images in the browser; it is served from here, and asks nothing of others."""
+
+import argparse
+import os
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import common.openmp  # noqa: F401
+
+from animation.animator import Animator
+from common.cli import (
+    add_device_argument,
+    add_max_pixels_argument,
+    add_precision_argument,
+    newest_checkpoint,
+    positive_int,
+    run_entry_point,
+)
+from common.errors import UserError
+from metrics.detectors.packages import import_package
+from web.access import VARIABLE, Account, read_accounts, warnings
+
+INSTALL = "pip install -r requirements-demo.txt"
+
+
+def main(arguments: argparse.Namespace) -> None:
+    accounts = read_accounts(arguments.auth_file)
+    for line in warnings(arguments.host, arguments.auth_file, accounts):
+        print(line, file=sys.stderr)
+    with tempfile.TemporaryDirectory(prefix="demo-") as folder:
+        # Read when Gradio is imported, and when it builds a page.
+        os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+        os.environ["GRADIO_TEMP_DIR"] = folder  # uploads and results
+        os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"  # it calls nobody but itself
+        import_package("gradio", INSTALL)
+        path = Path(arguments.checkpoint) if arguments.checkpoint else newest_checkpoint()
+        animator = Animator.load(
+            path,
+            arguments.config,
+            arguments.device,
+            arguments.precision,
+            max_pixels=arguments.max_pixels,
+        )
+        print(f"networks in {animator.precision} on {animator.device}")
+        serve(animator, arguments, accounts, Path(folder))
+
+
+def serve(
+    animator: Animator, arguments: argparse.Namespace, accounts: Sequence[Account], folder: Path
+) -> None:
+    """Until Ctrl-C or SIGTERM; `folder` is that of the uploads."""
+    from starlette.middleware import Middleware
+
+    from web.guard import Guard, known_names
+    from web.page import SCRIPT, STYLE, Limits, Page
+
+    host, port = arguments.host, arguments.port
+    max_bytes = arguments.max_upload * 2**20
+    limits = Limits(arguments.max_frames, arguments.max_minutes * 60, arguments.max_waiting)
+    page = Page(animator, arguments.debug, limits)
+    names = known_names(host, arguments.allowed_host)
+    try:
+        _, address, _ = page.blocks.launch(
+            server_name=host,
+            server_port=port,
+            auth=[*accounts] or None,
+            max_file_size=max_bytes,
+            app_kwargs={
+                "middleware": [
+                    Middleware(Guard, names=names, max_bytes=max_bytes, folder=folder),
+                ]
+            },
+            num_workers=0,  # servers of Gradio's own beside this one, which nobody guards
+            share=False,
+            prevent_thread_lock=True,
+            quiet=True,
+            footer_links=[],
+            run_history=False,
+            enable_monitoring=False,
+            ssr_mode=False,
+            css_paths=STYLE,
+            js=SCRIPT.read_text(),
+        )
+    except (OSError, OverflowError) as error:
+        raise UserError(
+            f"--host {host} --port {port}: no page can be served there, mostly because the port is "
+            "taken; choose another"
+        ) from error
+    ended = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: ended.set())
+    print(f"{address} (Ctrl-C ends it)", flush=True)
+    ended.wait()
+    page.close()
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="web/__main__.py", description=__doc__)
+    parser.add_argument("--checkpoint", metavar="PATH", help="default: the newest under runs/")
+    parser.add_argument(
+        "--config", metavar="FILE", help="of a published checkpoint, which has none in it"
+    )
+    parser.add_argument("--port", type=positive_int, default=7860, help="7860")
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="127.0.0.1: this machine alone; 0.0.0.0: its network"
+    )
+    parser.add_argument(
+        "--auth-file",
+        metavar="FILE",
+        help="a line USER:PASSWORD for each who may use the page; without the option the "
+        f"environment's {VARIABLE}, if it is set",
+    )
+    parser.add_argument(
+        "--allowed-host",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="another name that the page is reached by, as behind a proxy; may be repeated",
+    )
+    limits = parser.add_argument_group("limits for each user")
+    limits.add_argument(
+        "--max-upload", type=positive_int, default=200, metavar="MB", help="of a file (200)"
+    )
+    limits.add_argument(
+        "--max-frames", type=positive_int, default=3000, help="of the driving clip (3000)"
+    )
+    limits.add_argument(
+        "--max-minutes", type=positive_int, default=30, help="that an animation may take (30)"
+    )
+    limits.add_argument(
+        "--max-waiting", type=positive_int, default=10, help="animations in the queue (10)"
+    )
+    add_device_argument(parser)
+    add_precision_argument(parser)
+    add_max_pixels_argument(parser)
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(run_entry_point(main, build_parser()))
