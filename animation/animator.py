@@ -1,6 +1,6 @@
 """The Python API behind animate.py: load a model once, animate any number of pictures."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -16,7 +16,7 @@ from animation.acceleration import (
     optimize_for_inference,
 )
 from animation.background_swap import BackgroundSwapper
-from animation.branch_animators import AnimatorName, MotionAnimator, build_animator, load_model
+from animation.branch_animators import AnimatorName, MotionAnimator, build_animator
 from animation.cropping import Cropper, installed_face_detector
 from animation.inputs import (
     Driving,
@@ -42,12 +42,13 @@ from animation.settings import (
 from animation.smoothing import Smoothing
 from checkpoints import checkpoint
 from checkpoints.checkpoint import Checkpoint
+from checkpoints.weights import load_model
 from common.cli import pick_device
 from common.errors import UserError
 from common.limits import chosen_limits
 from configs.loading import load_config
-from datasets.source import Frame, HasRemarks
 from media.crops import Box, Paster, cut_out, require_overlap, with_aspect
+from media.frames import Frame, HasRemarks
 
 DEFAULTS = Settings()
 
@@ -157,7 +158,7 @@ class Animator:
             with_masks: also make the masks of the animated frames where no background needs them.
         """
         check_background(settings, background is not None)
-        name = self._choose(settings)
+        animator_name = self._choose(settings)
         swapper = self._build_swapper(background, settings, with_masks)
         notes: list[str] = []
         picture, source_frame, box = self._fit_source(source, settings.crop_source, notes)
@@ -173,14 +174,11 @@ class Animator:
                 self.limits,
             )
             notes += more
-        clips: dict[str, HasRemarks] = {}
-        for clip_name, read in ((driving.name, driving.frames), (str(background), backgrounds)):
-            if isinstance(read, HasRemarks):
-                clips[clip_name] = read
+        clips = _with_remarks({driving.name: driving.frames, str(background): backgrounds})
         animator = build_animator(
             self.model,
             self.device,
-            name,
+            animator_name,
             motion=settings.motion or "relative",
             adapt_scale=settings.adapt_scale,
             smoothing=Smoothing(driving.frame_rate, driving.times) if settings.smooth else None,
@@ -268,6 +266,11 @@ class Animator:
         require_overlap(crop, (first.shape[0], first.shape[1]), "--crop, --crop-driving")
         box = with_aspect(crop, self.size)
         return driving.fitted(lambda _, frame: cut_out(frame, box, self.size))
+
+
+def _with_remarks(read: Mapping[str, object]) -> dict[str, HasRemarks]:
+    """Those of the clips that may have something to tell."""
+    return {name: clip for name, clip in read.items() if isinstance(clip, HasRemarks)}
 
 
 def find_reference(

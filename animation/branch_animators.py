@@ -14,9 +14,8 @@ from animation.smoothing import FilterState, Smoothing, one_euro, smooth_keypoin
 from branches.masks import MaskBranch
 from branches.model import Model
 from branches.motion import EncodedSource, MotionBranch
-from checkpoints.checkpoint import Checkpoint, check_networks, load_networks
 from common.errors import UserError
-from datasets.source import Frame, Frames
+from media.frames import Frame, Frames
 from modules.keypoint_detector import Keypoints
 from modules.keypoint_transfer import (
     first_keypoints,
@@ -160,20 +159,6 @@ class MaskAnimator:
             return prediction
 
         return move
-
-
-def load_model(checkpoint: Checkpoint, device: torch.device) -> Model:
-    """The model with the checkpoint's best weights (its moving average, if it has one), in
-    evaluation mode.
-
-    Raises:
-        CheckpointError: the config is not that of the weights.
-    """
-    config, states = checkpoint.config, checkpoint.evaluation_networks
-    check_networks(lambda: Model(config).networks, states, checkpoint.path)
-    model = Model(config)
-    load_networks(model.networks, states, checkpoint.path)
-    return model.eval().to(device)
 
 
 def build_animator(

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from animation.branch_animators import frames_to_tensor
 from branches.model import Model
-from datasets.source import Frame
 from media.crops import Box, as_text, centre_box, cut_out, with_aspect
+from media.frames import Frame
 from media.timing import Clock, Times
 from metrics.detectors.detector import Detector
 from metrics.detectors.dlib_face import DlibFace

@@ -15,10 +15,11 @@ from common.errors import UserError
 from common.limits import LIMITS, Limits
 from configs.schema import DataConfig
 from datasets.build import build_source
-from datasets.source import ClipSource, Frame
+from datasets.source import ClipSource
 from media.backgrounds import BackgroundEnd, open_background, parse_color, still_background
 from media.container import DEFAULT_FRAME_RATE
 from media.crops import Box, centre_box, with_aspect
+from media.frames import Frame
 from media.images import fit_frames, read_image
 from media.timing import Clock, Times
 from media.video import VideoReader, open_clip

@@ -13,8 +13,8 @@ from animation.output import Output, choose_sound, write_animation
 from animation.prepared import Animation, ReferenceChoice
 from animation.settings import Settings, is_transparent
 from common.errors import UserError
-from datasets.source import Frame
 from media.excerpt import Excerpt
+from media.frames import Frame
 from media.sound import Sound
 from media.video import VideoReader, open_clip
 from media.video_writer import VideoWriter

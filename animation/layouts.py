@@ -6,8 +6,8 @@ import numpy as np
 from torch import Tensor
 
 from animation.background_swap import SwappedFrames
-from datasets.source import Frame, Frames
 from media.crops import Paster
+from media.frames import Frame, Frames
 from media.visualization import grey_to_rgb, to_uint8
 
 LayoutName = Literal["result", "side-by-side", "demo"]

@@ -11,7 +11,7 @@ from animation.prepared import Animation
 from animation.read_ahead import made_ahead
 from common.errors import UserError
 from common.limits import LIMITS, Limits
-from datasets.source import Frames
+from media.frames import Frames
 from media.sound import Sound, open_sound
 from media.video_writer import VideoWriter, takes_sound
 

@@ -15,8 +15,8 @@ from animation.inputs import Driving
 from animation.layouts import AnimatedBatch, Layout, LayoutName
 from animation.read_ahead import made_ahead
 from common.errors import UserError
-from datasets.source import Frame, HasRemarks
 from media.crops import Paster
+from media.frames import Frame, HasRemarks
 
 
 class ReferenceChoice(NamedTuple):

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from animation.branch_animators import MotionAnimator, frames_to_tensor, in_batches
-from datasets.source import Frame
+from media.frames import Frame
 from modules.keypoint_transfer import hull_area
 
 # Between frames of one clip 95 of 100 distances are smaller (puppets and real heads alike).

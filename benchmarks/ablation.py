@@ -45,12 +45,12 @@ from animation.branch_animators import (
     BranchAnimator,
     animate,
     frames_to_tensor,
-    load_model,
     reconstruction_animators,
 )
 from benchmarks.tables import markdown_table
 from checkpoints import checkpoint
 from checkpoints.folder import step_path
+from checkpoints.weights import load_model
 from common.cli import add_device_argument, pick_device, positive_int, run_entry_point
 from common.errors import UserError
 from common.files import replacing

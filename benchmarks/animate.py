@@ -47,7 +47,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from animation.acceleration import DTYPES, compile_networks, fold_norms, lay_out, regroup_outputs
-from animation.branch_animators import MotionAnimator, Move, frames_to_tensor, load_model
+from animation.branch_animators import MotionAnimator, Move, frames_to_tensor
 from benchmarks.plain_step import Lever, Patch, plain_downsample, plain_heatmaps, without
 from benchmarks.steps import in_fresh_process, seconds
 from benchmarks.tables import markdown_table
@@ -55,6 +55,7 @@ from benchmarks.whole_clips import WholeClips
 from branches.model import Model
 from branches.motion import MotionBranch
 from checkpoints import checkpoint
+from checkpoints.weights import load_model
 from common.cli import add_device_argument, pick_device, positive_int, run_entry_point
 from common.errors import UserError
 from common.files import replacing
@@ -63,7 +64,7 @@ from common.speed_trial import is_emulated
 from configs.loading import load_config
 from configs.schema import Config
 from datasets.puppets.clips import Puppets
-from datasets.source import Frame, Frames
+from media.frames import Frame, Frames
 from media.visualization import to_uint8
 from modules import blocks, dense_motion
 from modules.blocks import AntiAliasDownsample

@@ -44,7 +44,8 @@ from datasets.pack_writer import PackWriter, write_fragment
 from datasets.packed import PackedClips
 from datasets.pairs import BatchSchedule, FramePairs
 from datasets.puppets.clips import Puppets
-from datasets.source import Clip, ClipSource, Frame, Frames
+from datasets.source import Clip, ClipSource
+from media.frames import Frame, Frames
 from media.images import fit_frames
 from media.picture import ACCURATE
 from media.video import open_clip

@@ -22,7 +22,7 @@ from PIL import Image
 from benchmarks.tables import markdown_table
 from common.cli import add_device_argument, pick_device, positive_int, run_entry_point
 from common.errors import UserError
-from datasets.source import Frame
+from media.frames import Frame
 from media.video import open_clip
 from media.video_writer import VideoWriter
 from metrics.detectors.build import DETECTORS, build_detector

@@ -44,11 +44,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 import train
 from benchmarks.tables import markdown_table
-from checkpoints.checkpoint import read_tensors
 from checkpoints.folder import best_path, step_path
 from common.cli import run_entry_point
 from common.errors import UserError
 from common.files import replacing
+from common.tensor_files import read_tensors
 from tests.helpers.factories import tiny_overrides
 
 STATES: Final[dict[str, tuple[str, ...]]] = {

@@ -20,11 +20,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from animation.branch_animators import frames_to_tensor, load_model
+from animation.branch_animators import frames_to_tensor
 from benchmarks.scenes import driving_frames
 from benchmarks.tables import markdown_table
 from branches.model import Model
 from checkpoints import checkpoint
+from checkpoints.weights import load_model
 from common.cli import add_device_argument, pick_device, positive_int, run_entry_point
 from common.errors import UserError
 from datasets.build import build_puppets

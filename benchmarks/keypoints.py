@@ -16,11 +16,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from animation.branch_animators import in_batches, load_model
+from animation.branch_animators import in_batches
 from animation.reference import keypoint_distance
 from animation.smoothing import Smoothing, smooth_keypoints
 from benchmarks.tables import markdown_table
 from checkpoints import checkpoint
+from checkpoints.weights import load_model
 from common.cli import add_device_argument, pick_device, positive_int, run_entry_point
 from common.errors import UserError
 from datasets.build import build_source

@@ -53,7 +53,6 @@ from animation.branch_animators import (
     AnimatorName,
     BranchAnimator,
     build_animator,
-    load_model,
     reconstruction_animators,
 )
 from benchmarks.scenes import DRIVERS, MIN_CLIPS, Driver, Scene, build_scene, driving_frames
@@ -62,6 +61,7 @@ from benchmarks.tables import detailed_tables, summary_table
 from branches.model import Model
 from checkpoints import checkpoint
 from checkpoints.folder import folder_of_run
+from checkpoints.weights import load_model
 from common.cli import add_device_argument, pick_device, positive_int, run_entry_point
 from common.errors import UserError
 from common.files import replacing

@@ -16,8 +16,8 @@ from animation.inputs import DrivingFrames, open_driving
 from animation.layouts import AnimatedBatch
 from animation.output import Output, write_animation
 from animation.prepared import Animation
-from datasets.source import Frame, Frames
 from media.container import DEFAULT_FRAME_RATE
+from media.frames import Frame, Frames
 from media.video import open_clip
 from media.video_writer import VideoWriter
 

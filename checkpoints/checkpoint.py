@@ -1,16 +1,16 @@
-"""Checkpoints: the only file that calls torch.save and torch.load.
+"""Checkpoints: reading and writing. Nothing else calls torch.save; `common/tensor_files.py` reads.
 
 Where those of a run lie, and which are kept, is up to `checkpoints/folder.py`.
 
 A checkpoint is one dict of tensors and plain containers, so it loads without unpickling code.
-`checkpoints/published.py` knows those of other projects, `older_formats.py` the earlier formats of ours;
-`checkpoints/export.py` slims one for sharing. Ours has:
+`published.py` knows those of other projects, `older_formats.py` the earlier formats of ours, and
+`export.py` slims one for sharing. Ours has:
 
     format      version of this layout
     config      the resolved config, plain containers
     step, epoch, batch   steps done; epoch and batch of the next one
     planned_steps        of the whole run, where the start of a part follows from it; else None
-    run_id      of the run that wrote it; see `training/run_folder.py`. Older and slim ones have none
+    run_id      of the run that wrote it (training/run_folder.py); older and slim ones have none
     networks    state dict of each network, by name; in a slim one those that animate
     average     the same for the moving average, without the discriminator, or None
     training    optimizer, scaler, counters, and what the log has not told yet; what only a resumed
@@ -21,11 +21,8 @@ A checkpoint is one dict of tensors and plain containers, so it loads without un
 """
 
 import os
-import pickle
 import platform
-import sys
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -33,23 +30,17 @@ import torch
 from torch import Tensor, nn
 
 from checkpoints import older_formats
-from checkpoints.file_checks import Inflated, check_archive, check_content, check_sums
+from checkpoints.file_checks import check_content
 from checkpoints.folder import checkpoint_folder, list_steps
-from checkpoints.load_report import LoadReport, compare, flatten, state_dicts, why_unfit
+from checkpoints.load_report import LoadReport, compare, flatten, state_dicts
 from checkpoints.published import Published, convert, problems
-from common.errors import UserError
-from common.files import GIT_LFS_POINTER, WatchedFile, replacing
+from common.files import WatchedFile, replacing
+from common.tensor_files import CheckpointError, read_tensors
 from configs.loading import parse_config
 from configs.schema import Config, Start
 
 FORMAT_VERSION = 2
 _CONTENT = ("step", "epoch", "batch", "networks", "average", "training", "metrics")
-# How files of torch begin since version 1.6, and before.
-_ZIP, _OLD = b"PK", b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
-
-
-class CheckpointError(UserError):
-    """A file that is no checkpoint, is damaged, or does not fit the config."""
 
 
 class Checkpoint(NamedTuple):
@@ -273,41 +264,6 @@ def _trained(path: Path, published: Published, config: Config | None) -> Checkpo
     return saved._replace(report=report)
 
 
-def load_networks(
-    networks: Mapping[str, nn.Module], states: dict[str, dict[str, Tensor]], path: Path
-) -> None:
-    """Put the weights of `states`, read from `path`, into `networks`, all of them.
-
-    Raises:
-        CheckpointError: another architecture; names the first tensors that differ.
-    """
-    _check_fit(networks, states, path)
-    for name, network in networks.items():
-        network.load_state_dict(states[name])
-
-
-def check_networks(
-    build: Callable[[], Mapping[str, nn.Module]], states: dict[str, dict[str, Tensor]], path: Path
-) -> None:
-    """Raise as `load_networks` would, before networks are built: a config may ask for more memory
-    than there is. `build` makes them by name, here without memory for their weights.
-    """
-    with torch.device("meta"):
-        networks = build()
-    _check_fit(networks, states, path)
-
-
-def _check_fit(
-    networks: Mapping[str, nn.Module], states: dict[str, dict[str, Tensor]], path: Path
-) -> None:
-    reason = why_unfit(networks, states)
-    if reason is not None:
-        raise CheckpointError(
-            f"{path}: checkpoint of {reason}; use the config that it was trained with, or start a "
-            "new run with --init-from"
-        )
-
-
 def init_from(networks: Mapping[str, nn.Module], path: Path) -> LoadReport:
     """Fine-tuning: copy every tensor that fits, and say which ones did.
 
@@ -351,52 +307,3 @@ def load_newest(output_dir: Path) -> tuple[Checkpoint | None, list[str]]:
     if messages:
         raise CheckpointError(f"{checkpoint_folder(output_dir)}: no readable one; {messages[0]}")
     return None, messages
-
-
-def read_facts(path: Path) -> Mapping[str, Any]:
-    """What a checkpoint says of itself; of its tensors nothing is read where the file can be mapped
-    to memory. Empty where it is no checkpoint, or damaged.
-    """
-    try:
-        check_archive(path)
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception:  # the format of old, a file system without maps, or no checkpoint at all
-        try:
-            content = read_tensors(path)
-        except CheckpointError:
-            return {}
-    return content if isinstance(content, dict) else {}
-
-
-def read_tensors(path: Path) -> Any:
-    """Unpickle tensors and plain containers only, to the CPU; every byte is as it was written."""
-    try:
-        with path.open("rb") as file:
-            head = file.read(len(GIT_LFS_POINTER))
-    except OSError as error:
-        raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
-    if head == GIT_LFS_POINTER:
-        raise CheckpointError(f"{path}: a git-lfs pointer, not the file itself; run `git lfs pull`")
-    try:
-        if head.startswith(_ZIP):
-            check_archive(path)
-            check_sums(path)
-        with warnings.catch_warnings(action="ignore"):  # about pickles that are refused anyway
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except Inflated as error:
-        raise CheckpointError(f"{path}: {error}") from error
-    except Exception as error:  # what is no checkpoint breaks the reader in any number of ways
-        if not head.startswith((_ZIP, _OLD)):
-            raise CheckpointError(f"{path}: not a checkpoint") from error
-        if isinstance(error, pickle.UnpicklingError):
-            raise CheckpointError(
-                f"{path}: holds pickled code, which is not run; only tensors and plain containers "
-                "are read"
-            ) from error
-        raise CheckpointError(f"{path}: damaged or truncated; use an earlier checkpoint") from error
-
-
-if __name__ == "__main__":
-    from checkpoints.export import run  # which imports this file
-
-    sys.exit(run())

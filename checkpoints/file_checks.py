@@ -1,11 +1,9 @@
-"""What the file of a checkpoint and its content must be before anything is made of them.
+"""What the content of a checkpoint must be before anything is made of it.
 
 A checkpoint may be a stranger's. Its reader runs no code, but a small file can still stand for more
-than there is memory: a zip archive that grows a thousandfold, a tensor that repeats one number.
+than there is memory: a tensor that repeats one number.
 """
 
-import zipfile
-from pathlib import Path
 from typing import Any, Final, TypeGuard
 
 import torch
@@ -27,36 +25,6 @@ def is_plain(value: Any) -> TypeGuard[Tensor]:
     if not isinstance(value, Tensor) or value.is_nested or value.dtype not in _DTYPES:
         return False
     return value.layout == torch.strided and value.device.type == "cpu"
-
-
-class Inflated(ValueError):
-    """A file that is larger in memory than on disk."""
-
-
-def check_archive(path: Path) -> None:
-    """Make sure that a zip archive takes no more memory than disk: torch compresses nothing.
-
-    Raises:
-        Inflated: it takes more.
-        Exception: of any kind, where it is no archive.
-    """
-    with zipfile.ZipFile(path) as archive:
-        records = archive.infolist()
-        if any(record.compress_type != zipfile.ZIP_STORED for record in records):
-            raise Inflated("its records are compressed, as torch never writes them")
-        if sum(record.file_size for record in records) > path.stat().st_size:
-            raise Inflated("its records are larger than the file")
-
-
-def check_sums(path: Path) -> None:
-    """Compare the CRC-32 of every record, which torch writes but does not look at.
-
-    Raises:
-        Exception: of any kind, where the file is damaged.
-    """
-    with zipfile.ZipFile(path) as archive:
-        if (name := archive.testzip()) is not None:
-            raise zipfile.BadZipFile(f"{name}: another CRC-32")
 
 
 def check_content(content: dict[str, Any]) -> None:

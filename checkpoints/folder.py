@@ -8,6 +8,7 @@ from pathlib import Path
 from common.errors import UserError
 from common.files import replacing
 
+RUNS = Path("runs")
 WRITTEN = r"(step-\d{8}|best)\.pt"  # the names of what lies there
 _STEP_FILE = re.compile(r"step-(\d{8})\.pt")
 
@@ -108,3 +109,15 @@ def keep_best(output_dir: Path, path: Path) -> None:
         shutil.copyfile(path, temporary)
         with temporary.open("rb") as file:
             os.fsync(file.fileno())
+
+
+def newest_checkpoint() -> Path:
+    """The checkpoint written last in any run."""
+    steps = [path for run in RUNS.glob("*/") for path in list_steps(run)]
+    found = sorted(steps, key=lambda path: (path.stat().st_mtime, path))
+    if not found:
+        raise UserError(
+            f"no checkpoint under {RUNS}/: train one with `python train.py --config demo.yaml`, "
+            "or give --checkpoint"
+        )
+    return found[-1]

@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torchvision.models import VGG16_Weights, VGG19_Weights
 
-from checkpoints.checkpoint import read_tensors
 from checkpoints.file_checks import is_plain
 from checkpoints.load_report import show_shape
 from common.errors import UserError
+from common.tensor_files import read_tensors
 from common.weight_files import check_sha256, digits_in_name, downloaded
 from configs.schema import Config
 from losses import Perceptual, build_perceptual, perceptual_layers

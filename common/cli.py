@@ -7,19 +7,15 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from checkpoints.folder import list_steps
 from common.errors import UserError
 from common.limits import LIMITS, OPTION
 from common.machine import divide_cores
 
 if TYPE_CHECKING:
     import torch
-
-RUNS = Path("runs")
 
 
 def run_entry_point(
@@ -139,18 +135,6 @@ def pick_device(name: str, local_rank: int | None = None) -> "torch.device":
         num_threads = divide_cores(0, is_cpu=True).num_threads
         torch.set_num_threads(min(num_threads, torch.get_num_threads()))
     return device
-
-
-def newest_checkpoint() -> Path:
-    """The checkpoint written last in any run."""
-    steps = [path for run in RUNS.glob("*/") for path in list_steps(run)]
-    found = sorted(steps, key=lambda path: (path.stat().st_mtime, path))
-    if not found:
-        raise UserError(
-            f"no checkpoint under {RUNS}/: train one with `python train.py --config demo.yaml`, "
-            "or give --checkpoint"
-        )
-    return found[-1]
 
 
 def positive_int(text: str) -> int:

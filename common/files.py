@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from common.errors import UserError
+from common.paths import open_to_write
 
 GIT_LFS_POINTER = b"version https://git-lfs"  # how the stand-in of a file not yet fetched begins
 
@@ -106,3 +107,18 @@ def remove_leftovers(folder: Path, written: str) -> None:
                 shutil.rmtree(entry, ignore_errors=True)
             else:
                 os.unlink(entry)
+
+
+def add_line(path: Path, text: str) -> None:
+    """Add a line to a file; behind one that was torn off, a line of its own.
+
+    Raises:
+        UserError: the file cannot be written, or is a link.
+    """
+    with named_failures(path), open_to_write(path, "ab+") as file:
+        end = file.seek(0, os.SEEK_END)
+        if end > 0:
+            file.seek(end - 1)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+        file.write(f"{text}\n".encode())

@@ -2,7 +2,7 @@
 
 A file is read only if its SHA-256 is the expected one, no matter whether it was downloaded just now
 or earlier, put in place by hand, or came with a package. None is unpickled in a way that could run
-code: torch's own are read by `checkpoint.read_tensors`, arrays by `read_arrays`.
+code: torch's own are read by `tensor_files.read_tensors`, arrays by `read_arrays`.
 """
 
 import hashlib

@@ -24,7 +24,7 @@ from configs.rules import violations
 from configs.safe_yaml import MAX_BYTES, MAX_DEPTH, Dumper, check_tree, parse_yaml
 from configs.schema import FORMAT_VERSION, Config, Section
 
-CONFIG_FOLDER = Path(__file__).parent / "configs"
+CONFIG_FOLDER = Path(__file__).parent
 
 # What a key may be, by pydantic's name of the mistake.
 ALLOWED = {

@@ -1,4 +1,4 @@
-"""Rules that tie keys of a config together; what one key may be by itself stands in `configs/schema.py`."""
+"""Rules that tie keys of a config together; `schema.py` says what one key may be by itself."""
 
 import math
 from collections.abc import Callable, Iterator

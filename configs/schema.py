@@ -1,8 +1,8 @@
 """The typed configuration: every key, its range and its meaning.
 
-A config is YAML. `configs/loading.py` reads it (inheritance, overrides, the report of all mistakes),
-`configs/value_types.py` says what a value may be, `configs/rules.py` what must agree between keys. A branch
-is a section of `Config`: a null section switches the branch off. Every key has a default.
+A config is YAML. `loading.py` reads it (inheritance, overrides, the report of all mistakes),
+`value_types.py` says what a value may be, and `rules.py` what must agree between keys. A branch is
+a section of `Config`, and a null section switches it off. Every key has a default.
 """
 
 from typing import Annotated, Any, Final, Literal, NamedTuple

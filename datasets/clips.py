@@ -12,7 +12,8 @@ from typing import NamedTuple
 from common.errors import UserError, ends_all, in_one_line
 from common.limits import LIMITS, Limits
 from common.machine import num_cores
-from datasets.source import Clip, Frame, Frames
+from datasets.source import Clip
+from media.frames import Frame, Frames
 from media.images import Fit, fit_frames
 from media.leftovers import own_entries, partition, without_empty_folders
 from media.remarks import counted, describe_entries, describe_left_out

@@ -33,8 +33,8 @@ from common.errors import UserError
 from common.files import replacing
 from common.json_files import parse_json, parse_rate
 from common.paths import MAX_TEXT, check_name, open_to_write
-from datasets.source import Frame
 from media.container import os_reason
+from media.frames import Frame
 
 FORMAT = 1
 PACK, CLIPS, FRAMES = "pack.json", "clips.jsonl", "frames.bin"

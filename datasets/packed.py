@@ -17,8 +17,8 @@ from common.errors import UserError
 from common.limits import LIMITS, Limits, check_pixels
 from datasets.clips import ClipReport, with_identities
 from datasets.pack_writer import FRAME, FRAMES, PACK_AGAIN, FrameTable, read_pack
-from datasets.source import Frame, Frames
 from media.container import os_reason
+from media.frames import Frame, Frames
 from media.images import Fit, fit_frames
 from media.video import VideoError, natural_order
 

@@ -7,8 +7,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-Frame = NDArray[np.uint8]  # H x W x 3, RGB
-Frames = NDArray[np.uint8]  # N x H x W x 3, RGB
+from media.frames import Frame, Frames
 
 
 class Clip(NamedTuple):
@@ -47,18 +46,6 @@ class ClipSource(Protocol):
 
         Raises:
             media.video.VideoError: the clip cannot be read.
-        """
-        ...
-
-
-@runtime_checkable
-class HasRemarks(Protocol):
-    """Frames that may be odd."""
-
-    @property
-    def remarks(self) -> Sequence[str]:
-        """What was done to the frames so far that a user should know, such as `interlaced; made
-        whole (bwdif)`, and what was left out. At least what the first frame tells.
         """
         ...
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from animation.branch_animators import AnimatorName, BranchAnimator, Move, animate, frames_to_tensor
 from branches.masks import MaskBranch
-from datasets.source import ClipSource, Frames
+from datasets.source import ClipSource
 from evaluation.measures import (
     ClipContext,
     Figure,
@@ -18,6 +18,7 @@ from evaluation.measures import (
     Pixels,
     true_foreground,
 )
+from media.frames import Frames
 from metrics.masks import mask_iou
 from modules.geometry import resize
 

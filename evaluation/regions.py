@@ -13,7 +13,8 @@ from branches.masks import MaskBranch
 from branches.motion import MotionBranch
 from common.errors import UserError
 from common.limits import LIMITS, Limits
-from datasets.source import ClipSource, Frame
+from datasets.source import ClipSource
+from media.frames import Frame
 from media.images import Fit, fit_frames
 from media.video import CONTAINER_SUFFIXES, VideoReader, open_clip
 from media.visualization import to_uint8

@@ -13,8 +13,8 @@ import numpy as np
 
 from common.errors import UserError
 from common.limits import LIMITS, Limits
-from datasets.source import Frame, HasRemarks
 from media.container import DEFAULT_FRAME_RATE
+from media.frames import Frame, HasRemarks
 from media.images import Fit, fit_frames, open_image, read_image
 from media.timing import Clock
 from media.video import CONTAINER_SUFFIXES, KINDS, open_clip

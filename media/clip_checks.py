@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from common.limits import MAX_FRAMES
-from datasets.source import Frame, Frames
 from media.container import VideoError
+from media.frames import Frame, Frames
 
 
 def check_range(path: Path, frames: Sequence[int], num_frames: int, what: str = "it") -> None:

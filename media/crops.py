@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from common.errors import UserError
-from datasets.source import Frame
+from media.frames import Frame
 
 FEATHER = 0.08  # of the box's shorter side
 ROUNDING = 1e-6  # pixels, and shares of a side, that do not count

@@ -8,8 +8,8 @@ from itertools import islice
 from math import ceil
 
 from common.errors import UserError
-from datasets.source import Frame, Frames
 from media.clip_checks import check_range
+from media.frames import Frame, Frames
 from media.timing import Clock, Times
 from media.video import VideoError, VideoReader
 

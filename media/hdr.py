@@ -13,7 +13,7 @@ from av import VideoFrame
 from av.video.reformatter import ColorPrimaries, ColorTrc
 from numpy.typing import NDArray
 
-from datasets.source import Frame
+from media.frames import Frame
 
 Array = NDArray[np.float64]
 

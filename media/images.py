@@ -12,8 +12,8 @@ from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 from common.errors import UserError
 from common.files import GIT_LFS_POINTER, replacing
 from common.limits import LIMITS, Limits, check_bytes, check_pixels, too_many
-from datasets.source import Frame, Frames
 from media.crops import centre_box, cut_out
+from media.frames import Frame, Frames
 
 Fit = Literal["crop", "pad"]
 

@@ -9,7 +9,7 @@ import numpy as np
 from av.sidedata.sidedata import SideDataContainer, Type
 from av.video.reformatter import Interpolation
 
-from datasets.source import Frame
+from media.frames import Frame
 from media.hdr import hdr_kind, tone_map
 from media.images import over_white
 

@@ -9,10 +9,10 @@ import numpy as np
 
 from common.errors import UserError
 from common.limits import LIMITS, Limits
-from datasets.source import Frame, Frames
 from media.clip_checks import check_num_frames, check_range, stack_frames
 from media.container import MissingFrame, VideoError
 from media.frame_folder import stated_frame_rate
+from media.frames import Frame, Frames
 from media.images import IMAGE_SUFFIXES, image_error, open_image, read_image
 from media.leftovers import own_entries, partition
 from media.remarks import describe_left_out

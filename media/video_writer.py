@@ -19,9 +19,9 @@ from PIL import Image
 
 from common.errors import UserError
 from common.files import create, temporary_name
-from datasets.source import Frame
 from media.container import location, os_reason
 from media.frame_folder import RATE_FILE, stated_frame_rate, write_frame_rate
+from media.frames import Frame
 from media.leftovers import is_leftover
 from media.picture import ACCURATE
 from media.sound import FORMATS, Sound, SoundTrack

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.source import Frame, Frames
+from media.frames import Frame, Frames
 from metrics.detectors.detector import Detector, IdentityEncoder, LandmarkDetector, Points
 
 

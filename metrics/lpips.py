@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.models import AlexNet_Weights, VGG16_Weights, WeightsEnum
 
-from checkpoints.checkpoint import read_tensors
 from common.errors import UserError
+from common.tensor_files import read_tensors
 from common.weight_files import downloaded, read_arrays
 from metrics.detectors.detector import Description
 from metrics.detectors.packages import NotInstalled, import_package, weight_file

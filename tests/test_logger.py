@@ -10,7 +10,9 @@ from PIL import Image
 
 from common.errors import UserError
 from configs.schema import DataConfig
-from logger import METRICS_FILE, Logger, RunningMeans, StepClock, data_warning
+from logger import METRICS_FILE, Logger
+from training.diagnosis import data_warning
+from training.meters import RunningMeans, StepClock
 
 
 def test_means_leave_bad_steps_out_and_name_them():
@@ -196,7 +198,7 @@ def test_warning_names_the_cure(data, packed, cures):
 
 def test_warning_counts_workers_and_cores_of_a_process(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda _process: {4, 5, 6}, raising=False)
-    monkeypatch.setattr("distributed.world_size", lambda: 2)
+    monkeypatch.setattr("training.distributed.processes.world_size", lambda: 2)
     data = DataConfig(num_workers=1, kind="puppets")
     line = data_warning(0.5, data, packed=False, num_wanted=1)
     assert line.endswith("raise data.num_workers (now 1 in each process; 3 cores here)")

@@ -21,7 +21,6 @@ import benchmarks.animate
 import benchmarks.data
 import benchmarks.train
 import datasets.prepare.__main__
-from checkpoints import export
 from common.cli import run_entry_point
 from configs.loading import load_config
 from configs.schema import BRANCHES
@@ -39,16 +38,16 @@ pytestmark = pytest.mark.xdist_group("readme")
 
 # Commands that are neither run nor parsed here, with the reason.
 ELSEWHERE = {
-    "make demo": "test_run_demo.py tries it",
+    "make demo": "benchmarks/test_demo.py tries it",
     "make test": "it runs this test",
     "source .venv/bin/activate": "set-up, which this test stands on",
     "python3 -m venv .venv": "set-up",
     ".venv/bin/python -m pip install -r requirements.txt": "set-up",
-    ".venv/bin/python benchmarks/demo.py": "test_run_demo.py tries it",
+    ".venv/bin/python -m benchmarks.demo": "benchmarks/test_demo.py tries it",
     "make eval": "set-up",
-    "pip install -r requirements-demo.txt": "set-up",
-    "python -m pip install -r docs/requirements.txt": "set-up",
-    "python web/__main__.py --checkpoint runs/demo/checkpoints/best.pt": "a server; test_demo.py tries it",
+    "pip install -e '.[web]'": "set-up",
+    "python -m pip install -e '.[docs]'": "set-up",
+    "python -m web --checkpoint runs/demo/checkpoints/best.pt": "test_browser.py tries it",
     "tensorboard --logdir runs/demo": "a server of another project",
     "torchrun --nproc-per-node 4 train.py --config vox.yaml data.root=data/vox": (
         "the same for two processes is run"
@@ -59,9 +58,6 @@ ELSEWHERE = {
 # Their options are parsed and their configs read.
 PAGES_OF_MEASUREMENTS = ("performance.md", "results.md")
 LONG = re.compile(r"docs[/.]|benchmarks\.(detectors|keypoints) |runs/(too-fast|no-prior)$")
-
-# `python -m` of this name runs another module.
-RUNS = {"checkpoint": export}
 
 # Of what a benchmark repeats.
 FEWER = {
@@ -103,8 +99,6 @@ def program(command: str) -> tuple[ModuleType, list[str]]:
         name, *arguments = arguments
     else:
         name = script.removesuffix(".py").replace("/", ".")
-    if name in RUNS:
-        return RUNS[name], arguments
     module = importlib.import_module(name)
     if hasattr(module, "__path__"):  # a folder
         module = importlib.import_module(f"{name}.__main__")

@@ -1,4 +1,4 @@
-"""What to set where the device or the compiler of a training run fails, in one line."""
+"""One line that says what to set where memory, the compiler or the data holds a run up."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,8 +6,10 @@ from contextlib import contextmanager
 import torch
 
 from common.errors import UserError, lacks_memory
+from common.machine import num_cores
 from common.speed_trial import HALF_DTYPES, is_emulated
-from configs.schema import Config, TrainConfig
+from configs.schema import Config, DataConfig, TrainConfig
+from training.distributed import processes as distributed
 
 
 @contextmanager
@@ -70,3 +72,24 @@ def _how_to_save_memory(config: Config, num_samples: int) -> str:
         cures.append(f"data.image_size smaller than {height} x {width}")
     found = f"out of memory with {at_once} sample{'s' * (at_once > 1)} at a time; set "
     return found + ", or ".join(cures)
+
+
+def data_warning(share: float, data: DataConfig, packed: bool, num_wanted: int) -> str:
+    """What to do where `share` of the time is spent waiting for data.
+
+    Args:
+        data: its workers are those that run.
+        num_wanted: workers that were asked for; where cores are few, fewer run.
+    """
+    each = " in each process" if distributed.world_size() > 1 else ""
+    cores = f"{num_cores()} cores here"
+    if data.num_workers < num_wanted:
+        cure = f"data.num_workers: no more than {data.num_workers} fit beside the step ({cores})"
+    else:
+        cure = f"raise data.num_workers (now {data.num_workers}{each}; {cores})"
+    if data.kind == "clips" and not packed:
+        cure += (
+            f", or pack the clips once (python -m datasets.prepare --input {data.root} --output "
+            "FOLDER) and set data.root=FOLDER"
+        )
+    return f"data is the bottleneck, {share:.0%} of the time is spent waiting for it: {cure}"

@@ -10,6 +10,7 @@ from torch import nn
 from checkpoints import checkpoint
 from checkpoints.checkpoint import Checkpoint
 from checkpoints.folder import best_path, keep_best, list_steps, prune, step_path
+from common import tensor_files
 from configs.schema import Config
 from training.distributed import processes
 from training.run_folder import RunRecord, write_record
@@ -41,7 +42,7 @@ class RunCheckpoints:
             self.saved_at = saved.step
         path = best_path(self._output_dir)
         if processes.is_main() and path.exists():
-            facts = checkpoint.read_facts(path)
+            facts = tensor_files.read_facts(path)
             if not facts:
                 processes.report(f"{path}: cannot be read; the next validation replaces it")
             self.best_l1 = facts.get("metrics", {}).get("l1", math.inf)

@@ -5,23 +5,22 @@ run.json    the id of the run, and what it began from
 """
 
 import json
-import os
 import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from checkpoints.checkpoint import Checkpoint, read_facts
+from checkpoints.checkpoint import Checkpoint
 from checkpoints.folder import WRITTEN, best_path, check_names, checkpoint_folder, list_all
 from common.errors import UserError
 from common.file_lock import holder, locked
-from common.files import named_failures, remove_leftovers, replacing
-from common.paths import open_to_write
+from common.files import remove_leftovers, replacing
+from common.tensor_files import read_facts
+from logger import METRICS_FILE, PICTURES_FOLDER
 
 RUN_FILE, LOCK_FILE = "run.json", ".lock"
-CONFIG_FILE, COMMANDS_FILE, METRICS_FILE = "config.yaml", "commands.jsonl", "metrics.jsonl"
-PICTURES_FOLDER = "pictures"
+CONFIG_FILE, COMMANDS_FILE = "config.yaml", "commands.jsonl"
 # Names of what is written by way of a temporary file; see `files.remove_leftovers`.
 _TABLES = r"run\.json|config\.yaml|metrics\.jsonl"
 _PICTURE = r"(train|validation)-\w+-\d{8}\.png"
@@ -191,18 +190,3 @@ def clean(folder: Path) -> None:
     remove_leftovers(folder, _TABLES)
     remove_leftovers(checkpoint_folder(folder), WRITTEN)
     remove_leftovers(folder / PICTURES_FOLDER, _PICTURE)
-
-
-def add_line(path: Path, text: str) -> None:
-    """Add a line to a file; behind one that was torn off, a line of its own.
-
-    Raises:
-        UserError: the file cannot be written, or is a link.
-    """
-    with named_failures(path), open_to_write(path, "ab+") as file:
-        end = file.seek(0, os.SEEK_END)
-        if end > 0:
-            file.seek(end - 1)
-            if file.read(1) != b"\n":
-                file.write(b"\n")
-        file.write(f"{text}\n".encode())

@@ -15,8 +15,8 @@ from torch import nn
 
 from branches.branch import StepContext, StepInputs
 from branches.model import Model
-from checkpoints import checkpoint
 from checkpoints.checkpoint import Checkpoint
+from checkpoints.weights import load_networks
 from common.batch_random import BatchRandom
 from common.cli import caught_signals
 from common.errors import UserError
@@ -27,14 +27,15 @@ from datasets.loading import loaded_batches
 from datasets.packed import PackedClips
 from datasets.pairs import BatchSchedule, FailureBudget, FramePairs, PairBatch
 from datasets.source import ClipSource
-from logger import Logger, RunningMeans, StepClock, data_warning
+from logger import Logger
 from losses import Perceptual
 from training.acceleration import compile_networks, prepare_networks, uncompiled
 from training.adversary import Adversary
 from training.auto_settings import numerics
-from training.diagnosis import advice
+from training.diagnosis import advice, data_warning
 from training.distributed import processes as distributed
 from training.distributed.sync_batch_norm import synchronize_batch_norm
+from training.meters import RunningMeans, StepClock
 from training.optimization import MovingAverage, Optimizer
 from training.run_checkpoints import RunCheckpoints
 from training.run_folder import RunRecord
@@ -116,7 +117,7 @@ class Trainer:
 
     def restore(self, saved: Checkpoint) -> None:
         """Continue exactly where `saved` was written."""
-        checkpoint.load_networks(self.networks, saved.networks, saved.path)
+        load_networks(self.networks, saved.networks, saved.path)
         self.optimizer.load_state(saved.training["optimizer"])
         if self.average is not None and saved.average is not None:
             self.average.load_state(saved.average)

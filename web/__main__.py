@@ -12,11 +12,11 @@ from pathlib import Path
 import common.openmp  # noqa: F401
 
 from animation.animator import Animator
+from checkpoints.folder import newest_checkpoint
 from common.cli import (
     add_device_argument,
     add_max_pixels_argument,
     add_precision_argument,
-    newest_checkpoint,
     positive_int,
     run_entry_point,
 )
@@ -24,7 +24,7 @@ from common.errors import UserError
 from metrics.detectors.packages import import_package
 from web.access import VARIABLE, Account, read_accounts, warnings
 
-INSTALL = "pip install -r requirements-demo.txt"
+INSTALL = "pip install -e '.[web]'"
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -99,7 +99,7 @@ def serve(
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="web/__main__.py", description=__doc__)
+    parser = argparse.ArgumentParser(prog="web", description=__doc__)
     parser.add_argument("--checkpoint", metavar="PATH", help="default: the newest under runs/")
     parser.add_argument(
         "--config", metavar="FILE", help="of a published checkpoint, which has none in it"

@@ -108,7 +108,7 @@ def refusal(
     if not _is_address(name) and name not in names:
         return Refusal(
             403,
-            f"This page is not known as {name!a}; if it should be, start web/__main__.py with "
+            f"This page is not known as {name!a}; if it should be, start it with "
             f"--allowed-host {name!a}.",
         )
     origin = headers.get("origin")

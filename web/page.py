@@ -1,4 +1,4 @@
-"""The page of web/__main__.py, made with Gradio: what it shows, and what its buttons do."""
+"""The page of `python -m web`, made with Gradio: what it shows, and what its buttons do."""
 
 import tempfile
 import threading

@@ -17,9 +17,9 @@ from common.paths import MAX_NAME
 from datasets.pack_writer import FrameTable, write_fragment
 from datasets.prepare.candidates import Candidate
 from datasets.prepare.footage import Region
-from datasets.source import Frame
 from media.container import os_reason
 from media.crops import cut_out, with_aspect
+from media.frames import Frame
 from media.images import Fit, fit_frames
 from media.video_file import VideoFile
 from media.video_writer import VideoWriter

@@ -28,7 +28,7 @@ from common.json_files import read_json
 from common.paths import open_to_write, printable, refuse_links
 from datasets.pack_writer import PACK, PackWriter, is_pack, read_pack
 from datasets.prepare.candidates import Candidate
-from datasets.prepare.convert import ConvertOptions, Outcome, Remark, convert
+from datasets.prepare.convert import Converted, ConvertOptions, Outcome, Remark, convert
 from datasets.prepare.splits import DRAWN, SPLITS
 from media.container import os_reason
 from media.leftovers import own_entries
@@ -163,17 +163,7 @@ def prepare(
                 num_clips += 1
                 num_frames += converted.num_frames
                 num_bytes += _num_bytes(target)
-                if converted.table is None:
-                    target.rename(target.with_name(candidate.name))
-                else:
-                    writers[candidate.split].append(
-                        candidate.name,
-                        converted.frame_rate,
-                        candidate.footage.source,
-                        target,
-                        converted.table,
-                    )
-                    target.unlink()
+                _store(candidate, target, converted, writers.get(candidate.split))
             bar.update()
         for writer in writers.values():
             writer.finish()
@@ -183,14 +173,20 @@ def prepare(
             f"the first: {remarks[0].detail}"
         )
     empty = {clip.split for clip in candidates} - {split for split, _ in finished_clips(output)}
-    return ConversionSummary(
-        num_earlier=len(candidates) - len(missing),
-        num_clips=num_clips,
-        num_frames=num_frames,
-        num_bytes=num_bytes,
-        remarks=remarks,
-        empty=sorted(empty),
-    )
+    num_earlier = len(candidates) - len(missing)
+    return ConversionSummary(num_earlier, num_clips, num_frames, num_bytes, remarks, sorted(empty))
+
+
+def _store(
+    candidate: Candidate, target: Path, converted: Converted, writer: PackWriter | None
+) -> None:
+    """Give a converted clip its place: in the pack of its split, or as a folder of frames."""
+    if writer is None or converted.table is None:
+        target.rename(target.with_name(candidate.name))
+        return
+    source = candidate.footage.source
+    writer.append(candidate.name, converted.frame_rate, source, target, converted.table)
+    target.unlink()
 
 
 def _convert_all(

@@ -9,10 +9,10 @@ from typing import NamedTuple, Protocol
 
 from common.limits import LIMITS, Limits
 from datasets.prepare.importers.bair_records import read_record
-from datasets.source import Frame, HasRemarks
 from media.container import DEFAULT_FRAME_RATE
 from media.crops import Box
 from media.excerpt import Excerpt
+from media.frames import Frame, HasRemarks
 from media.video import VideoError, VideoReader, open_clip
 
 SAME_RATE = Fraction(1, 1000)  # of a rate

@@ -17,7 +17,8 @@ from datasets.puppets.background import Background, Picture, paint_background, s
 from datasets.puppets.figure import draw_figure
 from datasets.puppets.identity import Identity, sample_identity
 from datasets.puppets.pose import Motion, Pose, sample_motion
-from datasets.source import Clip, Frame, Frames
+from datasets.source import Clip
+from media.frames import Frame, Frames
 
 _SPLITS = ("train", "test")
 _FRAME_RATE = Fraction(25)

@@ -156,7 +156,7 @@ def _face(rng: np.random.Generator, skin: Colour, animal: bool) -> Face:
 
 def _fabric(rng: np.random.Generator, colour: Colour, accent: Colour, plain: float = 0.3) -> Fabric:
     patterns: tuple[Pattern, ...] = ("stripes", "stripes", "dots", "checks", "gingham", "zigzag")
-    pattern = "plain" if rng.random() < plain else choose(rng, patterns)
+    pattern: Pattern = "plain" if rng.random() < plain else choose(rng, patterns)
     return Fabric(colour, accent, pattern, uniform(rng, 0.095, 0.135))
 
 

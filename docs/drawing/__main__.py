@@ -1,7 +1,7 @@
 """Draw the figures of the documentation from a checkpoint and the metrics of training runs.
 
-    pip install -r docs/requirements.txt
-    python docs/drawing/__main__.py --checkpoint runs/demo/checkpoints/best.pt \
+    pip install -e '.[docs]'
+    python -m docs.drawing --checkpoint runs/demo/checkpoints/best.pt \
         --metrics runs/demo/metrics.jsonl --unhealthy runs/too-fast/metrics.jsonl \
         --no-prior runs/no-prior/metrics.jsonl
 
@@ -18,11 +18,9 @@ import matplotlib.pyplot as plt
 import torch
 from matplotlib.figure import Figure
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from animation.branch_animators import load_model
 from branches.model import Model
 from checkpoints import checkpoint
+from checkpoints.weights import load_model
 from common.cli import run_entry_point
 from common.errors import UserError
 from configs.schema import Config
@@ -115,7 +113,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--metrics", required=True, metavar="PATH", help="metrics.jsonl of its run")
     parser.add_argument("--unhealthy", metavar="PATH", help="of a run that went wrong, to compare")
     parser.add_argument("--no-prior", metavar="PATH", help="of a run without the mask prior")
-    parser.add_argument("--output", metavar="DIR", default=str(Path(__file__).parent / "figures"))
+    parser.add_argument(
+        "--output", metavar="DIR", default=str(Path(__file__).parents[1] / "figures")
+    )
     return parser
 
 

@@ -6,7 +6,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from checkpoints.checkpoint import Checkpoint, load_networks
+from checkpoints.checkpoint import Checkpoint
+from checkpoints.weights import load_networks
 from common.batch_random import BatchRandom
 from common.errors import UserError
 from docs.drawing.canvas import cells, show, show_mask

@@ -1,7 +1,7 @@
 """Draw the figures of docs/evaluation.md and docs/animation.md from a checkpoint.
 
-    pip install -r docs/requirements.txt
-    python docs/drawing/evaluation.py --checkpoint runs/demo/checkpoints/best.pt
+    pip install -e '.[docs]'
+    python -m docs.drawing.evaluation --checkpoint runs/demo/checkpoints/best.pt
 
 The checkpoint is one of the motion and mask branches, trained on puppets (demo.yaml). What is shown
 are the first clips of the test split; none is chosen by hand.
@@ -19,13 +19,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from animation.branch_animators import MotionAnimator, frames_to_tensor, load_model
+from animation.branch_animators import MotionAnimator, frames_to_tensor
 from animation.cropping import Cropper
 from animation.smoothing import Smoothing, smooth_keypoints
 from branches.model import Model
 from checkpoints import checkpoint
+from checkpoints.weights import load_model
 from common.cli import run_entry_point
 from common.errors import UserError
 from common.seeding import numpy_rng
@@ -33,11 +32,11 @@ from datasets.build import build_puppets
 from datasets.puppets.background import paint_background
 from datasets.puppets.clips import Puppets
 from datasets.puppets.figure import draw_figure
-from datasets.source import Frame
 from docs.drawing.canvas import CELL, DEVICE, NUM_EXAMPLES, cells, show, write
 from evaluation.measures import salient_metrics
 from evaluation.regions import MaskRegions
 from media.crops import Box, cut_out
+from media.frames import Frame
 from media.visualization import to_uint8
 from metrics.image import masked, psnr
 
@@ -193,7 +192,9 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--checkpoint", required=True, metavar="PATH")
-    parser.add_argument("--output", metavar="DIR", default=str(Path(__file__).parent / "figures"))
+    parser.add_argument(
+        "--output", metavar="DIR", default=str(Path(__file__).parents[1] / "figures")
+    )
     return parser
 
 

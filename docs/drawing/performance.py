@@ -1,7 +1,7 @@
 """Draw the losses of one training run in float32 and in bf16.
 
-    pip install -r docs/requirements.txt
-    python docs/drawing/performance.py --float32 runs/float32/metrics.jsonl \
+    pip install -e '.[docs]'
+    python -m docs.drawing.performance --float32 runs/float32/metrics.jsonl \
         --bf16 runs/bf16/metrics.jsonl
 
 The mean of each loss over the last fifth of both runs is printed, with their ratio.
@@ -14,8 +14,6 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.tables import markdown_table
 from common.cli import run_entry_point

@@ -1,7 +1,7 @@
-"""Take the picture of the page of web/__main__.py, with a result on it.
+"""Take the picture of the page of `python -m web`, with a result on it.
 
-    pip install -r requirements-demo.txt playwright
-    python docs/drawing/screenshot.py --checkpoint runs/demo/checkpoints/best.pt
+    pip install -e '.[web]' playwright
+    python -m docs.drawing.screenshot --checkpoint runs/demo/checkpoints/best.pt
 
 The checkpoint is one of all branches. As in animate.py without files, the first test clip of its
 data drives the first frame of the second, on the background of the third. It needs a Chromium.
@@ -15,8 +15,6 @@ import sys
 import tempfile
 from pathlib import Path
 from typing import Any
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from checkpoints import checkpoint
 from common.cli import positive_int, run_entry_point
@@ -35,7 +33,7 @@ def main(arguments: argparse.Namespace) -> None:
     browser_path = arguments.chromium or shutil.which("chromium")
     if browser_path is None:
         raise UserError("there is no chromium here; give --chromium PATH")
-    command = [sys.executable, "web/__main__.py", "--checkpoint", arguments.checkpoint]
+    command = [sys.executable, "-m", "web", "--checkpoint", arguments.checkpoint]
     command += ["--port", str(arguments.port)]
     with tempfile.TemporaryDirectory() as folder:
         files = write_files(Path(arguments.checkpoint), Path(folder))
@@ -44,7 +42,7 @@ def main(arguments: argparse.Namespace) -> None:
         try:
             line = server.stdout.readline()
             if not line:
-                raise UserError("web/__main__.py has ended, see above")
+                raise UserError("the page has ended, see above")
             with playwright.sync_playwright() as running:
                 browser = running.chromium.launch(
                     executable_path=browser_path, args=["--no-sandbox", "--disable-gpu"]
@@ -116,7 +114,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=positive_int, default=7860)
     parser.add_argument("--width", type=positive_int, default=1200, help="of the window, in pixels")
     parser.add_argument(
-        "--output", metavar="PNG", default=str(Path(__file__).parent / "figures/demo-page.png")
+        "--output", metavar="PNG", default=str(Path(__file__).parents[1] / "figures/demo-page.png")
     )
     return parser
 

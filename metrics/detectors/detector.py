@@ -5,7 +5,7 @@ from typing import NamedTuple, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.source import Frame
+from media.frames import Frame
 
 Points = NDArray[np.float64]  # K x 2, (x, y) in pixels, the centre of the first pixel at (0, 0)
 Embedding = NDArray[np.float64]  # D

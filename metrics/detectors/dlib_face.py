@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from datasets.source import Frame
 from media.crops import Box
+from media.frames import Frame
 from metrics.detectors.detector import Description, Embedding, Points
 from metrics.detectors.packages import import_package, weight_file
 from metrics.detectors.resizing import resize_frame

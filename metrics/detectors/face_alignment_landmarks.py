@@ -9,7 +9,7 @@ import torch
 
 from common.errors import UserError
 from common.weight_files import downloaded
-from datasets.source import Frame
+from media.frames import Frame
 from metrics.detectors.detector import Description, Points
 from metrics.detectors.packages import import_package
 

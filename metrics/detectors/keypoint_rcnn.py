@@ -11,9 +11,9 @@ from torchvision.models.detection import KeypointRCNN_ResNet50_FPN_Weights
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import FrozenBatchNorm2d
 
-from checkpoints.checkpoint import read_tensors
+from common.tensor_files import read_tensors
 from common.weight_files import downloaded
-from datasets.source import Frame
+from media.frames import Frame
 from metrics.detectors.detector import Description, Points
 
 _WEIGHTS = KeypointRCNN_ResNet50_FPN_Weights.COCO_V1

@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.source import Frame
 from media.crops import Box, cut_out, with_aspect
+from media.frames import Frame
 from metrics.detectors.detector import Description, Points
 from metrics.detectors.packages import import_package, weight_file
 from metrics.detectors.resizing import resize_frame, threshold_at_size

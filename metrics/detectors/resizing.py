@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from datasets.source import Frame
+from media.frames import Frame
 
 
 def resize_frame(frame: Frame, size: tuple[int, int]) -> Frame:

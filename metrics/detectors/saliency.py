@@ -5,7 +5,7 @@ from importlib.metadata import version
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.source import Frame
+from media.frames import Frame
 from metrics.detectors.detector import Description
 from metrics.detectors.packages import import_package, weight_file
 from metrics.detectors.resizing import resize_frame, threshold_at_size

@@ -5,9 +5,10 @@ import pytest
 import torch
 
 import animate
-from animation.branch_animators import frames_to_tensor, load_model
+from animation.branch_animators import frames_to_tensor
 from animation.layouts import Layout
 from checkpoints.checkpoint import load
+from checkpoints.weights import load_model
 from datasets.build import build_source
 from media.video import open_clip
 from modules.geometry import resize

@@ -1,4 +1,4 @@
-"""benchmarks/demo.py on a tiny run: its artefacts, a second start, and a run whose parts did not start."""
+"""The demo on a tiny run: its artefacts, a second start, and a run whose parts did not start."""
 
 import json
 

@@ -14,7 +14,8 @@ import reconstruct
 import train
 from branches.model import Model
 from checkpoints import checkpoint
-from checkpoints.checkpoint import CheckpointError, init_from, load, load_newest, read_tensors
+from checkpoints.checkpoint import init_from, load, load_newest
+from common.tensor_files import CheckpointError, read_tensors
 from modules import blocks
 from tests.helpers.factories import tiny_config
 from tests.helpers.media import truncate

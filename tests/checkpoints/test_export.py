@@ -39,7 +39,7 @@ from tests.helpers.runs import (
 
 
 def run_export(*arguments: object) -> int:
-    argv = ["export", *map(str, arguments)]
+    argv = [*map(str, arguments)]
     return run_entry_point(export.main, export.build_parser(), argv)
 
 
@@ -203,7 +203,7 @@ def test_a_published_file_gets_its_config(tmp_path):
 
 
 def test_as_a_command(slim, tmp_path):
-    command = [sys.executable, "-m", "checkpoint", "export", str(slim), "--output"]
+    command = [sys.executable, "-m", "checkpoints.export", str(slim), "--output"]
     failed = subprocess.run(
         [*command, str(slim)], cwd=REPOSITORY, env=environment(), capture_output=True, text=True
     )
@@ -302,7 +302,7 @@ def test_onnx_without_its_packages(slim, tmp_path, monkeypatch, capsys):
     options = ("--output", tmp_path / "m.pt", "--onnx", tmp_path / "onnx")
     assert run_export(slim, *options) == 2
     line = error_line(capsys, "checkpoint")
-    assert "onnxscript; install with: pip install -r requirements-export.txt" in line
+    assert "onnxscript; install with: pip install -e '.[onnx]'" in line
     assert list(tmp_path.iterdir()) == []
 
 

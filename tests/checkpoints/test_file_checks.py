@@ -7,11 +7,12 @@ import pytest
 import torch
 
 import animate
-import animation.branch_animators
 import reconstruct
 import train
 from branches.model import Model
-from checkpoints.checkpoint import CheckpointError, load, load_networks
+from checkpoints.checkpoint import load
+from checkpoints.weights import load_model, load_networks
+from common.tensor_files import CheckpointError
 from tests.helpers.hostile import compress_archive
 from tests.helpers.runs import call, contents, error_line, step_file, tiny
 
@@ -68,7 +69,7 @@ def test_more_than_the_file_holds(tiny_run, tmp_path, monkeypatch, capsys, scrip
             devices.append(torch.empty(0).device.type)
             super().__init__(config)
 
-    monkeypatch.setattr(animation.branch_animators, "Model", Watched)
+    monkeypatch.setattr("checkpoints.weights.Model", Watched)
     monkeypatch.setattr(train, "Model", Watched)
     path = changed(tiny_run, tmp_path / "c.pt", change)
     line = refused(script, path, capsys)
@@ -93,7 +94,7 @@ def test_the_check_leaves_the_weights_as_they_would_be(tiny_run):
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
-    loaded = animation.branch_animators.load_model(saved, torch.device("cpu"))
+    loaded = load_model(saved, torch.device("cpu"))
     assert torch.equal(torch.rand(2), expected)
     for name, state in saved.evaluation_networks.items():
         for key, tensor in state.items():

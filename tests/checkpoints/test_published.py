@@ -7,10 +7,11 @@ import pytest
 import torch
 
 import train
-from animation.branch_animators import load_model
 from branches.model import Model
-from checkpoints.checkpoint import CheckpointError, init_from, load
+from checkpoints.checkpoint import init_from, load
 from checkpoints.published import convert
+from checkpoints.weights import load_model
+from common.tensor_files import CheckpointError
 from configs.loading import load_config
 from configs.schema import Config
 from tests.helpers.factories import tiny_config

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 import animate as animate_script
-from animation.branch_animators import animate, load_model, reconstruction_animators
+from animation.branch_animators import animate, reconstruction_animators
 from checkpoints.checkpoint import load
+from checkpoints.weights import load_model
 from configs.loading import dump_config, load_config, override_config
 from configs.schema import Config
 from media.images import read_image, write_image

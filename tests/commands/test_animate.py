@@ -17,8 +17,9 @@ from PIL import Image
 
 import animate
 from animation.branch_animators import animate as animate_frames
-from animation.branch_animators import build_animator, load_model
+from animation.branch_animators import build_animator
 from checkpoints.checkpoint import load
+from checkpoints.weights import load_model
 from media.video import open_clip
 from tests.helpers.animations import CPU, pngs
 from tests.helpers.media import numbered_frame, write_clip, write_frame_folder

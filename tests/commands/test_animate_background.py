@@ -16,8 +16,8 @@ from PIL import Image
 
 import animate
 from animation.background_swap import BackgroundSwapper
-from animation.branch_animators import load_model
 from checkpoints.checkpoint import load
+from checkpoints.weights import load_model
 from media.images import fit_frames
 from media.video import open_clip
 from tests.helpers.animations import (

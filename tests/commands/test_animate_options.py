@@ -10,10 +10,11 @@ import pytest
 from PIL import Image
 
 import animate
-from animation.branch_animators import MotionAnimator, load_model
+from animation.branch_animators import MotionAnimator
 from animation.branch_animators import animate as animate_frames
 from animation.reference import nearest_frame
 from checkpoints.checkpoint import load
+from checkpoints.weights import load_model
 from media.crops import Box, Paster, cut_out
 from media.images import fit_frames
 from media.video import open_clip

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 import animate
 import reconstruct
 import train
-from checkpoints.checkpoint import CheckpointError, load
+from checkpoints.checkpoint import load
 from common.cli import run_entry_point
 from common.errors import UserError
+from common.tensor_files import CheckpointError
 from modules.vgg import VGGFeatures, relu_layers
 from tests.helpers.hostile import Malicious
 from tests.helpers.media import truncate

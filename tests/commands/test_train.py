@@ -438,7 +438,7 @@ def test_memory_that_does_not_suffice_outside_of_a_step(tmp_path, monkeypatch, c
     def allocate(*_, **__):
         raise RuntimeError("CUDA error: out of memory")
 
-    monkeypatch.setattr(f"training.{place}", allocate)
+    monkeypatch.setattr(f"training.trainer.{place}", allocate)
     overrides = ("train.ema_decay=0.5", "log.validate_every=2", "log.images_every=1000")
     assert call(train, *tiny(tmp_path / "run", *overrides)) == 2
     last = capsys.readouterr().err.splitlines()[-1]
@@ -467,8 +467,8 @@ def test_data_that_comes_too_slowly_is_named_once(tmp_path, monkeypatch, capsys)
         return original(self, index, frames)
 
     monkeypatch.setattr(Puppets, "read", read_slowly)
-    monkeypatch.setattr("logger.WARM_UP_STEPS", 1)
-    monkeypatch.setattr("logger.JUDGED_STEPS", 3)
+    monkeypatch.setattr("training.meters.WARM_UP_STEPS", 1)
+    monkeypatch.setattr("training.meters.JUDGED_STEPS", 3)
     alone = ("masks=null", "background=null", "discriminator=null", "log.validate_every=1000")
     assert call(train, *tiny(tmp_path / "run", *alone)) == 0
     lines = capsys.readouterr().err.splitlines()

@@ -12,7 +12,7 @@ from tests.helpers.runs import REPOSITORY
 
 NEW_PAGES = """
 import resource, torch
-from machine import keep_freed_memory
+from common.machine import keep_freed_memory
 
 def new_pages():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -14,14 +14,15 @@ from torch import Tensor
 
 import animate
 from animation.background_swap import BackgroundSwapper, BackgroundType, Compose, SwappedFrames
-from animation.branch_animators import AnimatorName, build_animator, frames_to_tensor, load_model
+from animation.branch_animators import AnimatorName, build_animator, frames_to_tensor
 from animation.branch_animators import animate as animate_frames
 from animation.inputs import Driving
 from animation.layouts import AnimatedBatch
 from animation.prepared import Animation
 from branches.model import Model
 from checkpoints.checkpoint import load
-from datasets.source import Frame, Frames
+from checkpoints.weights import load_model
+from media.frames import Frame, Frames
 from media.video import open_clip
 from tests.helpers.media import numbered_frame, write_frame_folder
 from tests.helpers.runs import call, contents

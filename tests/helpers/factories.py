@@ -16,8 +16,9 @@ from common.batch_random import BatchRandom
 from configs.loading import override_config, parse_config
 from configs.schema import Config
 from datasets.pairs import FramePairs, PairBatch, SampleIndex, collate
-from datasets.source import Clip, Frames
+from datasets.source import Clip
 from losses import LossTerm, Perceptual, build_perceptual, perceptual_layers
+from media.frames import Frames
 from media.video import VideoError
 
 # Every key that shapes numbers or running time; a section is a dict, a value set as a whole is not.

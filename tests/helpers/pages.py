@@ -1,4 +1,4 @@
-"""The page of web/__main__.py: served by a process, shown in a browser, used as people do."""
+"""The page of `python -m web`: served by a process, shown in a browser, used as people do."""
 
 import re
 import shutil
@@ -27,7 +27,7 @@ def served(folder: Path, checkpoint: Path, *options: object, **variables: str) -
     pytest.importorskip("gradio")
     arguments = ("--checkpoint", checkpoint, "--port", free_port(), *options)
     process = subprocess.Popen(
-        command("web/__main__.py", arguments),
+        command("web", arguments),
         env=environment() | {"TMPDIR": str(folder)} | variables,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

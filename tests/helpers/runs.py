@@ -19,7 +19,7 @@ from common.cli import run_entry_point
 from tests.helpers.factories import tiny_overrides
 from tests.helpers.media import write_clip, write_frame_folder, write_strip
 
-REPOSITORY = Path(__file__).parents[1]
+REPOSITORY = Path(__file__).parents[2]
 PATIENCE = 120.0  # seconds until a process that should do something is given up
 
 
@@ -43,7 +43,8 @@ class Ended(NamedTuple):
 
 
 def command(script: str, arguments: Sequence[object]) -> list[str]:
-    return [sys.executable, str(REPOSITORY / script), *map(str, arguments), "--device", "cpu"]
+    start = [str(REPOSITORY / script)] if script.endswith(".py") else ["-m", script]
+    return [sys.executable, *start, *map(str, arguments), "--device", "cpu"]
 
 
 def environment() -> dict[str, str]:

@@ -134,7 +134,7 @@ class TestWithoutPackages:
         monkeypatch.setitem(sys.modules, "lpips", None)
         with pytest.raises(
             UserError,
-            match=r"--lpips: lpips cannot be imported .*: pip install -r requirements-eval\.txt",
+            match=r"--lpips: lpips cannot be imported .*: pip install -e '\.\[eval\]'",
         ):
             Lpips("alex")
 

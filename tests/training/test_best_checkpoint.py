@@ -26,7 +26,7 @@ def judged(monkeypatch):
         def judge_model(*arguments):
             return original(*arguments) | {"l1": next(steps)}
 
-        monkeypatch.setattr("training.judge_model", judge_model)
+        monkeypatch.setattr("training.trainer.judge_model", judge_model)
 
     return judge
 

@@ -407,5 +407,5 @@ def test_what_a_killed_run_left_goes_and_the_files_of_others_stay(own_run):
 
 def test_listing_runs_takes_no_torch():
     """The choice of a checkpoint by default is made before it is imported."""
-    code = "import sys, checkpoint_folder; sys.exit('torch' in sys.modules)"
+    code = "import sys, checkpoints.folder; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)

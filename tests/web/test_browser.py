@@ -1,4 +1,4 @@
-"""web/__main__.py: the page in a browser, with real files; what it needs, and what it leaves behind."""
+"""The page in a browser, with real files: what it needs, and what it leaves behind."""
 
 import re
 import socket
@@ -24,7 +24,7 @@ from tests.helpers.pages import (
     served,
 )
 from tests.helpers.runs import call, error_line, step_file
-from web import __main__
+from web import __main__ as demo
 
 LONG = 600  # frames
 
@@ -168,7 +168,7 @@ def test_stop(page, files, tmp_path):
 
 
 def test_files_of_the_server_stay_there(page, address):
-    for path in (__main__.__file__, "/etc/hostname"):
+    for path in (demo.__file__, "/etc/hostname"):
         assert page.request.get(f"{address}gradio_api/file={path}").status == 403
 
 
@@ -181,18 +181,18 @@ def unchanged_environment(monkeypatch) -> None:
 
 @pytest.fixture
 def refused(capsys, unchanged_environment) -> Callable[..., str]:
-    """The line with which __main__.py ends at once."""
+    """The line with which the page ends at once."""
 
     def run(*arguments: object) -> str:
         assert call(demo, *arguments) == 2
-        return error_line(capsys, "web/__main__.py")
+        return error_line(capsys, "web")
 
     return run
 
 
 def test_without_gradio(refused, monkeypatch):
     monkeypatch.setitem(sys.modules, "gradio", None)
-    assert refused().endswith("pip install -r requirements-__main__.txt")
+    assert refused().endswith("pip install -e '.[web]'")
 
 
 def test_port_that_is_taken(refused, tiny_run):

@@ -1,4 +1,4 @@
-"""web/__main__.py: who may use the page, how much of it, and what other web sites can do."""
+"""The page: who may use the page, how much of it, and what other web sites can do."""
 
 import http.client
 import http.server
@@ -16,6 +16,7 @@ from PIL import Image
 from tests.helpers.media import numbered_frame, write_clip
 from tests.helpers.pages import PATIENCE, box, chromium, download, give, press_animate, served
 from tests.helpers.runs import call, error_line, step_file
+from web import __main__ as demo
 
 LONG = 3000  # frames: more than ten seconds
 BEGUN = re.compile("/3k frames")  # as the progress shows that number
@@ -217,4 +218,4 @@ def test_a_page_for_everybody_is_warned_of(tmp_path, capsys, monkeypatch):
     assert first.startswith("warning: --host 0.0.0.0 without a password: whoever reaches this")
     assert "none.pt: cannot be read" in second
     assert call(demo, "--auth-file", tmp_path / "none") == 2
-    assert "none: cannot be read: No such file" in error_line(capsys, "web/__main__.py")
+    assert "none: cannot be read: No such file" in error_line(capsys, "web")

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.source import Frame, Frames
 from media.container import os_reason
+from media.frames import Frame, Frames
 from media.video import VideoError
 
 SUFFIXES = (".tfrecords", ".tfrecord")

@@ -19,7 +19,6 @@ from branches.model import Model
 from common.batch_random import BatchRandom
 from common.errors import UserError
 from datasets.clips import ClipFolder
-from logger import JUDGED_STEPS, RunningMeans, StepClock
 from media.video import VideoError
 from tests.commands.test_bad_input import Malicious
 from tests.helpers.factories import noise_batch, tiny_config, tiny_perceptual
@@ -41,6 +40,7 @@ from training import trainer as training
 from training.adversary import build_adversary
 from training.distributed import processes as distributed
 from training.distributed.sync_batch_norm import synchronize_batch_norm
+from training.meters import JUDGED_STEPS, RunningMeans, StepClock
 from training.optimization import Optimizer
 
 CPU = torch.device("cpu")

@@ -20,7 +20,8 @@ print(child.pid, flush=True)
 time.sleep(60)
 """
 CHILD = """
-import signal, time, torchrun_agent
+import signal, time
+from training.distributed import torchrun_agent
 torchrun_agent._POLL, torchrun_agent._PATIENCE = 0.1, 0.5
 if {is_deaf}: signal.signal(signal.SIGTERM, signal.SIG_IGN)
 with torchrun_agent.ending_with_agent():
@@ -60,7 +61,8 @@ def test_the_agent_is_killed(is_deaf):
 def test_whoever_else_has_started_it_may_leave():
     """As a shell does behind `nohup python train.py &`."""
     code = """
-import os, time, torchrun_agent
+import os, time
+from training.distributed import torchrun_agent
 torchrun_agent._POLL = 0.05
 with torchrun_agent.ending_with_agent():
     if os.fork() == 0:  # its parent ends at once

@@ -11,8 +11,8 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.summary.writer.record_writer import RecordWriter
 
 from common.errors import UserError
+from common.event_file import EventFile
 from media.images import write_image
-from training.event_file import EventFile
 
 
 def write(folder, first_step, steps, offset=0.0):
