@@ -1,6 +1,6 @@
 """Kill training at random moments, fill its disk at random sizes, and look what is lost.
 
-    python -m benchmarks.faults [--kills 50] [--disks 20]
+    python -m benchmarks.faults [--kills 50] [--disks 20] [--no-files]
 
 Tiny runs, of 12 steps, in each state that the branches can be in:
 
@@ -19,6 +19,8 @@ TensorBoard, no half-written file.
     full disks  too small by a random part, until it fails: with one line, exit code 2 and no
                 traceback; then it goes on with room enough. A tmpfs where one can be mounted, which
                 takes root; else a limit for the size of each file
+
+    files       of a stranger (benchmarks/hostile_files.py), given to the programs
 
 What was tried and what was lost is printed; exit code 1 if anything was.
 """
@@ -43,6 +45,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 import train
+from benchmarks.hostile_files import FILES, open_all
 from benchmarks.tables import markdown_table
 from checkpoints.folder import best_path, step_path
 from common.cli import run_entry_point
@@ -106,6 +109,9 @@ def main(arguments: argparse.Namespace) -> int:
             *in_all_states(kill_and_resume, arguments.kills, references, rng),
             *in_all_states(fill_the_disk, arguments.disks, references, rng),
         ]
+        if arguments.files:
+            checkpoint = step_path(references[0].folder, NUM_STEPS)
+            trials.append(open_hostile_files(Path(folder) / "hostile", checkpoint))
     if trials:
         print(f"\n{markdown_table([_row(trial) for trial in trials])}")
     if arguments.output is not None:
@@ -128,6 +134,16 @@ def in_all_states(
             trial = attempt(reference, share, rng)
             print(f"{trial.kind}, {trial.state}: {share} tried, lost: {trial.lost or 'nothing'}")
             yield trial
+
+
+def open_hostile_files(folder: Path, checkpoint: Path) -> Trial:
+    """All of `hostile_files.FILES`; what goes wrong with one counts as lost."""
+    lost = []
+    for attempt in open_all(folder, checkpoint):
+        found = ", ".join(attempt.problems) or attempt.said
+        print(f"{attempt.name}, {attempt.seconds:.1f} s: {found}")
+        lost += [f"{attempt.name}: {problem}" for problem in attempt.problems]
+    return Trial("files", "of strangers", len(FILES), 0, lost)
 
 
 def _row(trial: Trial) -> dict[str, str]:
@@ -335,6 +351,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--kills", type=int, default=50, metavar="N", help="in all states together")
     parser.add_argument("--disks", type=int, default=20, metavar="N", help="the same for disks")
     parser.add_argument("--states", nargs="+", choices=STATES, default=list(STATES))
+    parser.add_argument(
+        "--no-files", dest="files", action="store_false", help="without those of strangers"
+    )
     parser.add_argument("--seed", type=int, default=0, help="of moments and sizes (0)")
     parser.add_argument("--output", metavar="FILE", help="also write what was found, as JSON")
     return parser
