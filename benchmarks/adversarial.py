@@ -56,7 +56,7 @@ _WARM_UP = 3  # rounds, in which libraries choose their kernels and memory is al
 
 
 class Variant(NamedTuple):
-    """A row with its networks; `kinds`: the coins of the steps that it can take, by name."""
+    """A row with its networks; `kinds`: the `host_random` of its steps, by name."""
 
     trainer: Trainer
     kinds: dict[str, float]

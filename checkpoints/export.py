@@ -109,7 +109,7 @@ def describe(small: Checkpoint, path: Path) -> dict[str, object]:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="checkpoints.export",
+        prog="python -m checkpoints.export",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

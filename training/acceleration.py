@@ -7,7 +7,7 @@
 
 What is fast whatever the config says stands where it is computed: `modules.blocks.UpConv2d`,
 `losses.Perceptual`, `adversary.Adversary.discriminate`, `optimization.Optimizer.backward` and
-`machine`.
+`common.machine`.
 """
 
 from collections.abc import Iterator

@@ -200,12 +200,12 @@ class Adversary(nn.Module):
         settings = self.config.cut
         motion = _motion(inputs)
         occlusion_map = motion.motion.occlusion_map
-        assert occlusion_map is not None, "config_rules asks for it"
+        assert occlusion_map is not None, "configs/rules.py requires it"
         if settings.foreground == "dense_motion":
             background_weight = motion.motion.motion_weights[:, :1]
         else:
             masks = inputs.outputs.masks
-            assert masks is not None, "config_rules asks for it"
+            assert masks is not None, "configs/rules.py requires it"
             small = (occlusion_map.shape[-2], occlusion_map.shape[-1])
             background_weight = 1 - resize(masks.driving_mask.to(occlusion_map.dtype), small)
         maps = (background_weight, occlusion_map, fraction)
@@ -280,7 +280,7 @@ class Adversary(nn.Module):
 
 def _motion(inputs: StepInputs) -> MotionOutput:
     """What the discriminator is shown: the output of the motion branch."""
-    assert inputs.outputs.motion is not None, "config_rules asks for it"
+    assert inputs.outputs.motion is not None, "configs/rules.py requires it"
     return inputs.outputs.motion
 
 
@@ -289,7 +289,7 @@ def build_adversary(config: Config) -> Adversary | None:
     if config.discriminator is None:
         return None
     motion = config.motion
-    assert motion is not None, "config_rules asks for it"
+    assert motion is not None, "configs/rules.py requires it"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(torch_seed("discriminator weights", config.seed))
         return Adversary(

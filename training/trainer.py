@@ -326,7 +326,7 @@ class Trainer:
         return StepContext(
             self.epoch + self.batch / self.batches_per_epoch,
             BatchRandom(generator.manual_seed(torch_seed("step", *place)), part, num_parts),
-            numpy_rng("coin", *place).random(),
+            numpy_rng("coin", *place).random(),  # a part of the seed: never to be renamed
             self._waiting(self.step + 1),
         )
 

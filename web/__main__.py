@@ -99,7 +99,7 @@ def serve(
 
 
 def build_parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="web", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m web", description=__doc__)
     parser.add_argument("--checkpoint", metavar="PATH", help="default: the newest under runs/")
     parser.add_argument(
         "--config", metavar="FILE", help="of a published checkpoint, which has none in it"

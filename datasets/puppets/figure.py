@@ -1,4 +1,4 @@
-"""BatchRandom a puppet, from the parts that are farthest back to those in front."""
+"""Draws a puppet, from the parts that are farthest back to those in front."""
 
 import math
 from typing import NamedTuple

@@ -105,7 +105,7 @@ def draw_pictures(model: Model, adversary: Adversary, config: Config) -> dict[st
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="figures.py",
+        prog="python -m docs.drawing",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -108,7 +108,7 @@ def draw_judged(adversary: Adversary, example: Example) -> Figure:
 def _maps(example: Example) -> tuple[Tensor, Tensor]:
     """M_bg and O, B x 1 x h x w."""
     occlusion = example.motion.occlusion_map
-    assert occlusion is not None, "config_rules asks for it where images are mixed"
+    assert occlusion is not None, "configs/rules.py requires it where images are mixed"
     return example.motion.motion_weights[:, :1], occlusion
 
 

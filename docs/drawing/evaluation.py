@@ -187,7 +187,7 @@ def draw_smoothing(model: Model, clips: Puppets) -> Figure:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="evaluation_figures.py",
+        prog="python -m docs.drawing.evaluation",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -105,7 +105,7 @@ def animate(page: Any, files: dict[str, Path]) -> None:
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="screenshot.py",
+        prog="python -m docs.drawing.screenshot",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

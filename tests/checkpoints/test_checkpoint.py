@@ -15,6 +15,7 @@ import train
 from branches.model import Model
 from checkpoints import checkpoint
 from checkpoints.checkpoint import init_from, load, load_newest
+from checkpoints.compare import differences
 from common.tensor_files import CheckpointError, read_tensors
 from modules import blocks
 from tests.helpers.factories import tiny_config
@@ -22,7 +23,6 @@ from tests.helpers.media import truncate
 from tests.helpers.runs import (
     call,
     contents,
-    differences,
     error_line,
     finish,
     metrics,

@@ -17,6 +17,7 @@ from branches.model import Model
 from branches.motion import MotionBranch
 from checkpoints import export
 from checkpoints.checkpoint import load
+from checkpoints.compare import differences
 from common.cli import run_entry_point
 from configs.loading import dump_config
 from configs.schema import Config
@@ -29,7 +30,6 @@ from tests.helpers.runs import (
     REPOSITORY,
     call,
     contents,
-    differences,
     environment,
     error_line,
     metrics,
@@ -106,7 +106,7 @@ def test_slim_of_a_slim_one(slim, tmp_path, capsys):
     assert contents(path)["metrics"] == contents(slim)["metrics"]
     capsys.readouterr()
     assert run_export(slim, "--output", path, "--weights", "raw") == 2
-    line = error_line(capsys, "checkpoint")
+    line = error_line(capsys, "python -m checkpoints.export")
     assert f"--weights raw: {slim} has average weights alone; leave the option out" in line
 
 
@@ -116,7 +116,7 @@ def test_no_average_to_take(tmp_path, capsys):
     capsys.readouterr()
     options = ("--output", tmp_path / "model.pt", "--weights", "average")
     assert run_export(step_file(folder, 1), *options) == 2
-    assert "has raw weights alone" in error_line(capsys, "checkpoint")
+    assert "has raw weights alone" in error_line(capsys, "python -m checkpoints.export")
     assert not (tmp_path / "model.pt").exists()
     assert run_export(step_file(folder, 1), *options[:2]) == 0
     assert contents(tmp_path / "model.pt")["provenance"]["weights"] == "raw"
@@ -131,7 +131,9 @@ def test_input_is_never_replaced(tiny_run, tmp_path, capsys, name):
     (tmp_path / "link.pt").symlink_to(path)
     before = path.read_bytes()
     assert run_export(path, "--output", tmp_path / name) == 2
-    assert f"would replace {path}; choose another path" in error_line(capsys, "checkpoint")
+    assert f"would replace {path}; choose another path" in error_line(
+        capsys, "python -m checkpoints.export"
+    )
     assert path.read_bytes() == before
 
 
@@ -140,9 +142,9 @@ def test_input_is_not_replaced_by_the_description(tiny_run, tmp_path, capsys):
     shutil.copyfile(step_file(tiny_run, 8), path)
     before = path.read_bytes()
     assert run_export(path, "--output", tmp_path / "model.pt") == 2
-    assert "would replace" in error_line(capsys, "checkpoint")
+    assert "would replace" in error_line(capsys, "python -m checkpoints.export")
     assert run_export(step_file(tiny_run, 8), "--output", path) == 2
-    assert "give model.pt" in error_line(capsys, "checkpoint")
+    assert "give model.pt" in error_line(capsys, "python -m checkpoints.export")
     assert path.read_bytes() == before
 
 
@@ -209,7 +211,8 @@ def test_as_a_command(slim, tmp_path):
     )
     assert failed.returncode == 2
     assert failed.stderr == (
-        f"checkpoint: error: --output {slim} would replace {slim}; choose another path\n"
+        f"python -m checkpoints.export: error: --output {slim} would replace {slim}; "
+        "choose another path\n"
     )
 
 
@@ -301,7 +304,7 @@ def test_onnx_without_its_packages(slim, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(sys.modules, "onnxscript", None)  # as if it were not installed
     options = ("--output", tmp_path / "m.pt", "--onnx", tmp_path / "onnx")
     assert run_export(slim, *options) == 2
-    line = error_line(capsys, "checkpoint")
+    line = error_line(capsys, "python -m checkpoints.export")
     assert "onnxscript; install with: pip install -e '.[onnx]'" in line
     assert list(tmp_path.iterdir()) == []
 
@@ -315,5 +318,5 @@ def test_onnx_of_a_model_without_motion(tmp_path, capsys):
     capsys.readouterr()
     options = ("--output", tmp_path / "m.pt", "--onnx", tmp_path / "onnx")
     assert run_export(step_file(folder, 1), *options) == 2
-    assert "has no motion branch" in error_line(capsys, "checkpoint")
+    assert "has no motion branch" in error_line(capsys, "python -m checkpoints.export")
     assert not (tmp_path / "m.pt").exists()

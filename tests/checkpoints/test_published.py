@@ -9,6 +9,7 @@ import torch
 import train
 from branches.model import Model
 from checkpoints.checkpoint import init_from, load
+from checkpoints.compare import differences
 from checkpoints.published import convert
 from checkpoints.weights import load_model
 from common.tensor_files import CheckpointError
@@ -26,7 +27,7 @@ from tests.helpers.published_files import (
     with_head,
     write,
 )
-from tests.helpers.runs import call, differences, error_line, metrics, tiny
+from tests.helpers.runs import call, error_line, metrics, tiny
 from training.adversary import build_adversary
 
 CPU = torch.device("cpu")

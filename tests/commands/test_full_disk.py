@@ -13,10 +13,11 @@ import logger
 import train
 from branches.model import Model
 from checkpoints import checkpoint
+from checkpoints.compare import differences
 from common.errors import UserError
 from common.files import named_failures
 from tests.helpers.factories import tiny_config
-from tests.helpers.runs import call, contents, differences, metrics, step_file, steps, tiny
+from tests.helpers.runs import call, contents, metrics, step_file, steps, tiny
 
 ALONE = ("masks=null", "background=null", "discriminator=null", "log.images_every=1000")
 

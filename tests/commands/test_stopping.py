@@ -6,7 +6,8 @@ import signal
 import pytest
 
 import train
-from tests.helpers.runs import call, contents, differences, metrics, step_file, tiny
+from checkpoints.compare import differences
+from tests.helpers.runs import call, contents, metrics, step_file, tiny
 from training import trainer as training
 
 ALONE = ("masks=null", "background=null", "discriminator=null", "log.images_every=1000")

@@ -18,6 +18,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 import losses
 import train
 from checkpoints.checkpoint import load
+from checkpoints.compare import differences
 from common import speed_trial
 from configs.loading import load_config
 from configs.schema import BRANCHES
@@ -27,7 +28,6 @@ from media.video import VideoError
 from tests.helpers.runs import (
     call,
     contents,
-    differences,
     error_line,
     finish,
     metrics,

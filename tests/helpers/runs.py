@@ -105,18 +105,6 @@ def metrics(run_dir: Path, kind: str = "train") -> list[dict[str, Any]]:
     return [line for line in lines if line["kind"] == kind]
 
 
-def differences(a: Any, b: Any, place: str = "") -> list[str]:
-    """Where two trees of containers, tensors and numbers are not the same to the last bit."""
-    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
-        same = a.dtype == b.dtype and torch.equal(a, b)
-        return [] if same else [place]
-    if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
-        return [d for key in a for d in differences(a[key], b[key], f"{place}.{key}")]
-    if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
-        return [d for i in range(len(a)) for d in differences(a[i], b[i], f"{place}[{i}]")]
-    return [] if type(a) is type(b) and a == b else [place]
-
-
 def write_clips(root: Path, num_train: int = 4) -> Path:
     """A data root with clips of odd and unlike shapes and kinds; returns `root`."""
     for index in range(num_train - 2):

@@ -215,7 +215,7 @@ def test_cut_masks_do_not_wait_for_the_device():
 
 
 class Given:
-    """BatchRandom of which a test says what they are: rows of (vertical, horizontal, exchange)."""
+    """A BatchRandom whose numbers the test sets: rows of (vertical, horizontal, exchange)."""
 
     def __init__(self, *rows):
         self.rows = torch.tensor(rows)

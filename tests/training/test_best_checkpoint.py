@@ -8,7 +8,8 @@ import torch
 import train
 from checkpoints import folder as checkpoint_folder
 from checkpoints.checkpoint import load
-from tests.helpers.runs import call, contents, differences, metrics, step_file, tiny
+from checkpoints.compare import differences
+from tests.helpers.runs import call, contents, metrics, step_file, tiny
 from training import validation
 
 ALONE = ("masks=null", "background=null", "discriminator=null", "log.images_every=1000")

@@ -185,7 +185,7 @@ def refused(capsys, unchanged_environment) -> Callable[..., str]:
 
     def run(*arguments: object) -> str:
         assert call(demo, *arguments) == 2
-        return error_line(capsys, "web")
+        return error_line(capsys, "python -m web")
 
     return run
 

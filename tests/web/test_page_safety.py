@@ -218,4 +218,4 @@ def test_a_page_for_everybody_is_warned_of(tmp_path, capsys, monkeypatch):
     assert first.startswith("warning: --host 0.0.0.0 without a password: whoever reaches this")
     assert "none.pt: cannot be read" in second
     assert call(demo, "--auth-file", tmp_path / "none") == 2
-    assert "none: cannot be read: No such file" in error_line(capsys, "web")
+    assert "none: cannot be read: No such file" in error_line(capsys, "python -m web")

@@ -1,0 +1,60 @@
+"""Compare two checkpoints to the last bit: python -m checkpoints.compare A.pt B.pt
+
+The tensors and numbers of the networks, the moving average and the optimizer that differ are
+printed; exit code 1 if there are any.
+"""
+
+import argparse
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from common.cli import run_entry_point
+from common.tensor_files import read_tensors
+
+COMPARED = ("step", "networks", "average", "training")
+
+
+def main(arguments: argparse.Namespace) -> int:
+    a, b = (read_tensors(Path(path)) for path in (arguments.a, arguments.b))
+    found = []
+    for key in COMPARED:
+        found += differences(_lasting(a.get(key)), _lasting(b.get(key)), key)
+    for place in found:
+        print(place)
+    print(f"{len(found)} differences" if found else "the same to the last bit")
+    return 1 if found else 0
+
+
+def _lasting(part: Any) -> Any:
+    """Without the time that a run took, which is never the same."""
+    return {k: v for k, v in part.items() if k != "seconds"} if isinstance(part, dict) else part
+
+
+def differences(a: Any, b: Any, place: str = "") -> list[str]:
+    """Where two trees of containers, tensors and numbers are not the same to the last bit."""
+    if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
+        same = a.dtype == b.dtype and torch.equal(a, b)
+        return [] if same else [place]
+    if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
+        return [d for key in a for d in differences(a[key], b[key], f"{place}.{key}")]
+    if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+        return [d for i in range(len(a)) for d in differences(a[i], b[i], f"{place}[{i}]")]
+    return [] if type(a) is type(b) and a == b else [place]
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m checkpoints.compare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("a", metavar="A.pt")
+    parser.add_argument("b", metavar="B.pt")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(run_entry_point(main, build_parser()))

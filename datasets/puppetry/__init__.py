@@ -1,1 +1,0 @@
-"""What the synthetic data set is made of: colours, backgrounds, characters, poses, drawing."""
