@@ -4,6 +4,7 @@ A checkpoint may be a stranger's. Its reader runs no code, but a small file can 
 than there is memory: a tensor that repeats one number.
 """
 
+import re
 from typing import Any, Final, TypeGuard
 
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor
 from configs.safe_yaml import check_tree
 
 MAX_COUNT: Final = 2**53  # of steps and epochs
+MAX_PARTS: Final = 10**6  # of the training state; that of all branches has some 3,000
+MAX_DEPTH: Final = 20
 _DTYPES: Final = (
     *(torch.float32, torch.float16, torch.bfloat16, torch.float64),
     *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
@@ -41,6 +44,9 @@ def check_content(content: dict[str, Any]) -> None:
     for key in ("training", "metrics"):
         if not isinstance(content[key], dict):
             raise ValueError(f"{key} is no mapping")
+    _check_training(content["training"])
+    if content.get("run_id") is not None and not _is_run_id(content["run_id"]):
+        raise ValueError("run_id is none")
     _check_plain("metrics", content["metrics"])
     _check_plain("provenance", content.get("provenance", {}))
     _check_states("networks", content["networks"])
@@ -49,6 +55,36 @@ def check_content(content: dict[str, Any]) -> None:
         if not isinstance(average, dict):
             raise ValueError("average is no mapping")
         _check_states("average.networks", average.get("networks"))
+
+
+def _is_run_id(value: Any) -> bool:
+    return isinstance(value, str) and re.fullmatch(r"[\w-]{1,64}", value) is not None
+
+
+def _check_training(tree: Any) -> None:
+    """Containers, numbers and plain tensors, no more of them than any optimizer has; what several
+    places refer to is counted in each.
+    """
+    num_left = MAX_PARTS
+    waiting = [(tree, 0)]
+    while waiting:
+        part, depth = waiting.pop()
+        num_left -= 1
+        if num_left < 0 or depth > MAX_DEPTH:
+            raise ValueError(f"training has more than {MAX_PARTS} parts, or {MAX_DEPTH} levels")
+        if isinstance(part, dict):
+            waiting += ((value, depth + 1) for value in part.values())
+        elif isinstance(part, list | tuple):
+            waiting += ((value, depth + 1) for value in part)
+        elif isinstance(part, Tensor):
+            if not is_plain(part):
+                raise ValueError("training holds what is no plain tensor")
+            _check_size("training", part)
+
+
+def _check_size(place: str, tensor: Tensor) -> None:
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise ValueError(f"{place} states more numbers than the file holds")
 
 
 def _check_count(key: str, number: Any) -> None:
@@ -77,5 +113,4 @@ def _check_states(key: str, networks: Any) -> None:
             place = f"{key}.{name}.{tensor_name:.60}" if isinstance(tensor_name, str) else key
             if place == key or not is_plain(tensor):
                 raise ValueError(f"{place} holds what is no plain tensor")
-            if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
-                raise ValueError(f"{place} states more numbers than the file holds")
+            _check_size(place, tensor)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from common.errors import UserError
 from common.limits import LIMITS, OPTION
 from common.machine import divide_cores
+from common.paths import printable
 
 if TYPE_CHECKING:
     import torch
@@ -37,7 +38,9 @@ def run_entry_point(
     except UserError as error:
         if arguments.debug:
             raise
-        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        # A stranger's file may have put characters in it that steer a terminal.
+        lines = map(printable, str(error).split("\n"))
+        print(f"{parser.prog}: error: " + "\n".join(lines), file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"{parser.prog}: interrupted", file=sys.stderr)

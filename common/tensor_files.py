@@ -4,12 +4,15 @@ Such a file may be a stranger's, or damaged. No code in it is run, its checksums
 what would take more memory than disk is refused.
 """
 
+import os
 import pickle
+import pickletools
+import struct
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, Final
 
 import torch
 
@@ -18,6 +21,12 @@ from common.files import GIT_LFS_POINTER
 
 # How files of torch begin since version 1.6, and before.
 _ZIP, _OLD = b"PK", b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
+
+_OLD_PICKLES: Final = 5  # of the old format: number, version, system, content, keys
+# The end of a zip archive, and of a large one what stands before: PKWARE's APPNOTE, 4.3.14 to 16.
+_END: Final = struct.Struct("<4s4H2LH")
+_LARGE_END: Final = struct.Struct("<4sQ2H2L4Q")
+_LOCATOR: Final = struct.Struct("<4sLQL")
 
 
 class CheckpointError(UserError):
@@ -37,10 +46,73 @@ def check_archive(path: Path) -> None:
     """
     with zipfile.ZipFile(path) as archive:
         records = archive.infolist()
+        if _place_of_directory(path) != (archive.start_dir, len(records)):
+            raise Inflated("its list of records is not where torch writes it")
         if any(record.compress_type != zipfile.ZIP_STORED for record in records):
             raise Inflated("its records are compressed, as torch never writes them")
         if sum(record.file_size for record in records) > path.stat().st_size:
             raise Inflated("its records are larger than the file")
+
+
+def _place_of_directory(path: Path) -> tuple[int, int] | None:
+    """Where the list of records begins, and how many there are, as the end of the file says; None
+    where something lies between that list and the end.
+
+    Two readers of zip archives may find two different lists in such a file, and what one of them
+    has checked is not what the other loads.
+    """
+    with path.open("rb") as file:
+        end = file.seek(-_END.size, os.SEEK_END)
+        mark, *_, count, num_bytes, begin, _comment = _END.unpack(file.read(_END.size))
+        if mark != b"PK\5\6":
+            return None
+        file.seek(max(end - _LOCATOR.size - _LARGE_END.size, 0))
+        large = file.read(_LARGE_END.size)
+        locator = file.read(_LOCATOR.size)
+        if locator[:4] == b"PK\6\7":
+            end -= _LOCATOR.size + _LARGE_END.size
+            mark, *_, count, num_bytes, begin = _LARGE_END.unpack(large)
+            if mark != b"PK\6\6" or _LOCATOR.unpack(locator)[2] != end:
+                return None
+    return (begin, count) if begin + num_bytes == end else None
+
+
+def check_globals(path: Path) -> None:
+    """Make sure that a file asks for nothing but tensors and plain containers. What torch allows
+    beyond them, such as `bytearray`, takes any amount of memory or time from a few bytes.
+
+    Raises:
+        pickle.UnpicklingError: it asks for more.
+        Exception: of any kind, where the file is damaged.
+    """
+    for stream in _pickles(path):
+        for operation, argument, _ in pickletools.genops(stream):
+            if operation.name == "STACK_GLOBAL" or operation.name == "INST":
+                raise pickle.UnpicklingError(f"{operation.name} is not read")
+            if operation.name == "GLOBAL" and not _is_plain_global(*str(argument).split(" ", 1)):
+                raise pickle.UnpicklingError(f"{argument} is not called")
+
+
+def _pickles(path: Path) -> Iterator[IO[bytes]]:
+    """The pickles in a file, each where it begins; in the old format they follow each other."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                if name.endswith("/data.pkl"):
+                    with archive.open(name) as file:
+                        yield file
+        return
+    with path.open("rb") as file:
+        for _ in range(_OLD_PICKLES):
+            yield file
+
+
+def _is_plain_global(module: str, name: str) -> bool:
+    if (module, name) == ("collections", "OrderedDict"):
+        return True
+    # Classes of tensors and storages are made of a number, that of their elements.
+    is_made_of_a_number = name.endswith("Tensor") or name in ("TypedStorage", "UntypedStorage")
+    return module.split(".")[0] == "torch" and not is_made_of_a_number
 
 
 def check_sums(path: Path) -> None:
@@ -60,6 +132,7 @@ def read_facts(path: Path) -> Mapping[str, Any]:
     """
     try:
         check_archive(path)
+        check_globals(path)
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception:  # the format of old, a file system without maps, or no checkpoint at all
         try:
@@ -82,6 +155,8 @@ def read_tensors(path: Path) -> Any:
         if head.startswith(_ZIP):
             check_archive(path)
             check_sums(path)
+        if head.startswith((_ZIP, _OLD)):
+            check_globals(path)
         with warnings.catch_warnings(action="ignore"):  # about pickles that are refused anyway
             return torch.load(path, map_location="cpu", weights_only=True)
     except Inflated as error:

@@ -48,6 +48,7 @@ FrameTable = NDArray[np.void]  # of FRAME
 _SHARD = re.compile(r"\d{5,9}\.tar")
 _MAX_SIDE = 65500  # pixels, of a JPEG file
 _LARGEST = 2**63  # of a file, in bytes
+_MAX_BYTES = 2**29  # of a list of clips: some three million
 
 
 class PackedClip(NamedTuple):
@@ -106,6 +107,11 @@ def _read_plain_file(path: Path) -> bytes:
     """Without waiting for a pipe, or reading a device that never ends."""
     if path.exists() and not path.is_file():
         raise UserError(f"{path}: is no plain file; {PACK_AGAIN}")
+    num_bytes = path.stat().st_size
+    if num_bytes > _MAX_BYTES:
+        raise UserError(
+            f"{path}: {num_bytes:,} bytes, and at most {_MAX_BYTES:,} are read; {PACK_AGAIN}"
+        )
     return path.read_bytes()
 
 

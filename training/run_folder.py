@@ -16,6 +16,7 @@ from checkpoints.folder import WRITTEN, best_path, check_names, checkpoint_folde
 from common.errors import UserError
 from common.file_lock import holder, locked
 from common.files import remove_leftovers, replacing
+from common.json_files import read_json
 from common.tensor_files import read_facts
 from logger import METRICS_FILE, PICTURES_FOLDER
 
@@ -158,7 +159,7 @@ def read_record(folder: Path) -> RunRecord | None:
     """
     path = folder / RUN_FILE
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
         origin = content["origin"]
         record = RunRecord(
             content["run_id"], None if origin is None else Origin(**origin), content["has_saved"]

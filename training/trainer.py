@@ -19,9 +19,10 @@ from checkpoints.checkpoint import Checkpoint
 from checkpoints.weights import load_networks
 from common.batch_random import BatchRandom
 from common.cli import caught_signals
-from common.errors import UserError
+from common.errors import UserError, in_one_line
 from common.machine import keep_freed_memory
 from common.seeding import numpy_rng, torch_seed
+from common.tensor_files import CheckpointError
 from configs.schema import Config
 from datasets.loading import loaded_batches
 from datasets.packed import PackedClips
@@ -116,8 +117,21 @@ class Trainer:
         distributed.copy_from_main([t for t in tensors if t.is_floating_point()])
 
     def restore(self, saved: Checkpoint) -> None:
-        """Continue exactly where `saved` was written."""
+        """Continue exactly where `saved` was written.
+
+        Raises:
+            CheckpointError: it is of other networks, or its training state is none.
+        """
         load_networks(self.networks, saved.networks, saved.path)
+        try:
+            self._restore_state(saved)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+            raise CheckpointError(
+                f"{saved.path}: its training state cannot be used ({in_one_line(error)}); start a "
+                "new run from it with --init-from"
+            ) from error
+
+    def _restore_state(self, saved: Checkpoint) -> None:
         self.optimizer.load_state(saved.training["optimizer"])
         if self.average is not None and saved.average is not None:
             self.average.load_state(saved.average)

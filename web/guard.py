@@ -75,6 +75,8 @@ class Guard:
         length = headers.get("content-length", "")
         if not length.isdecimal():
             return Refusal(411, "The length of the request is missing.")
+        if not path.endswith("/upload") and int(length) > OVERHEAD:
+            return Refusal(413, "The request is too large.")
         if int(length) > self._max_bytes + OVERHEAD:
             return Refusal(413, f"The file is too large: at most {in_megabytes(self._max_bytes)}.")
         if path.endswith("/upload") and _num_bytes(self._folder) > FULL * self._max_bytes:

@@ -210,3 +210,27 @@ def test_odd_tensors_of_published_files(tmp_path, kind):
     with pytest.raises(CheckpointError, match=r"net\.weight is missing"):
         load_networks({"net": network}, states, tmp_path / "c.pt")
     assert torch.equal(network.weight, before)
+
+
+def doubled(content):
+    part = [1]
+    for _ in range(24):
+        part = [part, part]
+    content["training"]["optimizer"]["adam"]["state"] = part
+
+
+TRAINING = {
+    "training has more than": doubled,
+    "training states more numbers than the file holds": lambda c: c["training"].update(
+        a=torch.zeros(1).expand(2**30)
+    ),
+    "its training state cannot be used": lambda c: c["training"].update(optimizer=3),
+    "run_id is none": lambda c: c.update(run_id="x" * 500),
+}
+
+
+@pytest.mark.parametrize("expected", TRAINING)
+def test_a_training_state_that_is_none(tiny_run, tmp_path, capsys, expected):
+    path = changed(tiny_run, tmp_path / "c.pt", TRAINING[expected])
+    assert call(train, "--resume", path, f"run.output_dir={tmp_path / 'run'}") == 2
+    assert expected in error_line(capsys, "train.py")

@@ -148,3 +148,13 @@ def test_one_gpu_may_be_shown_to_each_process(machine):
     advice = "start fewer processes, or set LOCAL_RANK=0 if each process sees a GPU of its own"
     with pytest.raises(UserError, match=f"cuda:2: 1 CUDA devices here; {advice}"):
         pick_device("cuda", local_rank=2)
+
+
+def test_characters_that_steer_a_terminal_are_escaped(capsys):
+    """A name in a stranger's file may hold them."""
+
+    def fail(_arguments):
+        raise UserError("a\x1b[2Jb: two\nlines")
+
+    assert run_entry_point(fail, argparse.ArgumentParser(prog="x"), []) == 2
+    assert capsys.readouterr().err == "x: error: a\\x1b[2Jb: two\nlines\n"

@@ -96,6 +96,10 @@ def test_no_room_for_more_uploads(tmp_path):
 def test_the_largest_request(tmp_path):
     app = Guard(PlainTextResponse("done"), known_names("localhost", []), 1000, tmp_path)
     client = TestClient(app, base_url="http://localhost")
-    assert client.post("/a", content=bytes(1000 + OVERHEAD)).text == "done"
-    answer = client.post("/a", content=bytes(1001 + OVERHEAD))
+    assert client.post("/upload", content=bytes(1000 + OVERHEAD)).text == "done"
+    answer = client.post("/upload", content=bytes(1001 + OVERHEAD))
     assert (answer.status_code, answer.text[:26]) == (413, "The file is too large: at ")
+    # Anything else is read to memory, where its parts take many times as much.
+    assert client.post("/queue/join", content=bytes(OVERHEAD)).text == "done"
+    answer = client.post("/queue/join", content=bytes(OVERHEAD + 1))
+    assert (answer.status_code, answer.text) == (413, "The request is too large.")

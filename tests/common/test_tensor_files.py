@@ -1,0 +1,85 @@
+"""Files of tensors as a stranger would write them: small ones that would take memory or time."""
+
+import pickle
+import zipfile
+
+import pytest
+import torch
+
+from common.tensor_files import CheckpointError, read_facts, read_tensors
+
+
+class Calls:
+    """Unpickled, this calls a function."""
+
+    def __init__(self, function, *arguments):
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+def write_pickle(path, content):
+    """An archive as torch writes it, with another pickle in it."""
+    torch.save({}, path)
+    with zipfile.ZipFile(path) as archive:
+        records = {name: archive.read(name) for name in archive.namelist()}
+    (name,) = (name for name in records if name.endswith("/data.pkl"))
+    with zipfile.ZipFile(path, "w") as archive:
+        for other, record in records.items():
+            archive.writestr(other, content if other == name else record)
+    return path
+
+
+GREEDY = {
+    "bytearray": Calls(bytearray, 10**12),
+    "codec": Calls(str.encode, "a", "punycode"),
+    "tensor": Calls(torch.FloatTensor, 10**12),
+    "set": {1, 2},
+}
+
+
+@pytest.mark.parametrize("name", GREEDY)
+@pytest.mark.parametrize("is_old", [False, True])
+def test_nothing_but_tensors_and_containers(tmp_path, name, is_old):
+    path = tmp_path / "a.pt"
+    if is_old:
+        torch.save({"a": GREEDY[name]}, path, _use_new_zipfile_serialization=False)
+    else:
+        write_pickle(path, pickle.dumps({"a": GREEDY[name]}, protocol=2))
+    with pytest.raises(CheckpointError, match="holds pickled code, which is not run"):
+        read_tensors(path)
+    assert read_facts(path) == {}
+
+
+def test_an_archive_with_two_lists_of_records(tmp_path):
+    """Readers would find one or the other: what is checked would not be what is loaded."""
+    path, other = tmp_path / "a.pt", tmp_path / "b.zip"
+    torch.save({"a": torch.ones(3)}, path)
+    content = path.read_bytes()
+    with zipfile.ZipFile(other, "w") as archive:
+        archive.writestr("harmless", b"")
+    harmless = other.read_bytes()
+    begin, end = harmless.index(b"PK\1\2"), harmless.index(b"PK\5\6")
+    large = content.rindex(b"PK\6\6")
+    path.write_bytes(content[:large] + harmless[begin:end] + content[large:])
+    with pytest.raises(CheckpointError):
+        read_tensors(path)
+    path.write_bytes(content)
+    assert torch.equal(read_tensors(path)["a"], torch.ones(3))
+
+
+@pytest.mark.parametrize("is_old", [False, True])
+def test_what_checkpoints_hold_is_read(tmp_path, is_old):
+    content = {
+        "a": torch.arange(3),
+        "b": [1, 2.5, None, "text", True],
+        "c": ({"d": torch.ones(2)},),
+    }
+    content["e"] = torch.nn.Linear(2, 2).state_dict()
+    path = tmp_path / "a.pt"
+    torch.save(content, path, _use_new_zipfile_serialization=not is_old)
+    found = read_tensors(path)
+    assert found["b"] == content["b"]
+    assert torch.equal(found["c"][0]["d"], torch.ones(2))
+    assert found["e"].keys() == content["e"].keys()
