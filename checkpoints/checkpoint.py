@@ -34,6 +34,7 @@ from checkpoints.file_checks import check_content
 from checkpoints.folder import checkpoint_folder, list_steps
 from checkpoints.load_report import LoadReport, compare, flatten, state_dicts
 from checkpoints.published import Published, convert, problems
+from common.errors import in_one_line
 from common.files import WatchedFile, replacing
 from common.tensor_files import CheckpointError, read_tensors
 from configs.loading import parse_config
@@ -178,7 +179,7 @@ def load(path: Path, config: Config | None = None) -> Checkpoint:
             published file without its config or with a wrong one; a config for one of ours.
     """
     content = read_tensors(path)
-    published = convert(content)
+    published = _convert(path, content)
     if published is not None:
         return _trained(path, published, config)
     saved = _parse(path, content)
@@ -194,13 +195,24 @@ def load_to_resume(path: Path) -> Checkpoint:
         CheckpointError: as `load`, or it has nothing but weights.
     """
     content = read_tensors(path)
-    saved = None if convert(content) is not None else _parse(path, content)
+    saved = None if _convert(path, content) is not None else _parse(path, content)
     if saved is None or not saved.training:
         raise CheckpointError(
             f"{path}: has the weights alone, no optimizer, and cannot be resumed; start a new run "
             "from it with --init-from"
         )
     return saved
+
+
+def _convert(path: Path, content: Any) -> Published | None:
+    """A published file in our layout; None if it is none."""
+    try:
+        return convert(content)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+        raise CheckpointError(
+            f"{path}: it looks like a published checkpoint, but its tensors are of other kinds and "
+            f"shapes ({in_one_line(error)})"
+        ) from error
 
 
 def _parse(path: Path, content: Any) -> Checkpoint:
@@ -273,7 +285,7 @@ def init_from(networks: Mapping[str, nn.Module], path: Path) -> LoadReport:
         CheckpointError: nothing fits.
     """
     content = read_tensors(path)
-    published = convert(content)
+    published = _convert(path, content)
     if published is not None:
         states, unused = published.networks, published.unused
     else:

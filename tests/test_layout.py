@@ -97,7 +97,7 @@ def test_files_and_functions_are_of_a_size_that_can_be_read():
     """Parsers and forms, which are lists of options, may be longer."""
     for path in code_files():
         text = path.read_text()
-        assert len(text.splitlines()) <= 430, path
+        assert len(text.splitlines()) <= 440, path
         for node in ast.walk(ast.parse(text)):
             if isinstance(node, ast.FunctionDef) and not re.search(
                 "parser|_add_options", node.name

@@ -1,6 +1,7 @@
 """Published files: what is read of them, which config fits, and what training takes."""
 
 import pickle
+import re
 from pathlib import Path
 
 import pytest
@@ -293,3 +294,22 @@ def test_a_published_file_is_not_resumed(tmp_path, capsys):
     assert "cannot be resumed; start a new run from it with --init-from" in error_line(
         capsys, "train.py"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "tensor"),
+    [
+        ("kp.weight", torch.zeros(())),
+        ("kp.weight", torch.zeros(2, 2).to_sparse_csr()),
+        ("kp.weight", 3),
+        ("down.weight", torch.zeros(())),
+        (3, torch.zeros(1)),
+    ],
+)
+def test_tensors_of_other_kinds(tmp_path, name, tensor):
+    config = motion_config()
+    content = fomm_content(config)
+    content["kp_detector"][name] = tensor
+    path = write(tmp_path / "c.pth.tar", content)
+    with pytest.raises(CheckpointError, match=re.escape(str(path))):
+        load(path, config)
