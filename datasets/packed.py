@@ -19,7 +19,7 @@ from datasets.clips import ClipReport, with_identities
 from datasets.pack_writer import FRAME, FRAMES, PACK_AGAIN, FrameTable, read_pack
 from media.container import os_reason
 from media.frames import Frame, Frames
-from media.images import Fit, fit_frames
+from media.images import MAX_SCANS, Fit, count_scans, fit_frames
 from media.video import VideoError, natural_order
 
 
@@ -134,7 +134,10 @@ class PackedClips:
         """Of the size that the pack states, or not at all."""
         problem = ""
         try:
-            with Image.open(BytesIO(self.jpeg(index, frame)), formats=("JPEG",)) as image:
+            jpeg = self.jpeg(index, frame)
+            if count_scans(jpeg) > MAX_SCANS:
+                raise ValueError(f"more than {MAX_SCANS} scans")
+            with Image.open(BytesIO(jpeg), formats=("JPEG",)) as image:
                 if image.size == self.packed_size[::-1] and image.mode == "RGB":
                     return np.asarray(image)
                 problem = f"{image.width} x {image.height}, {image.mode}"

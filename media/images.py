@@ -2,8 +2,9 @@
 
 import re
 import warnings
+from io import BytesIO
 from pathlib import Path
-from typing import Final, Literal
+from typing import BinaryIO, Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ from common.files import GIT_LFS_POINTER, replacing
 from common.limits import LIMITS, Limits, check_bytes, check_pixels, too_many
 from media.crops import centre_box, cut_out
 from media.frames import Frame, Frames
+from media.tiff_tags import EXIF_HEAD, stated_bytes
 
 Fit = Literal["crop", "pad"]
 
@@ -50,6 +52,8 @@ def read_image(path: Path | str, limits: Limits = LIMITS) -> Frame:
     try:
         with open_image(path, limits) as image:
             image.load()  # some formats are turned by this already, and say so
+            exif = image.info.get("exif") or b""
+            _check_tags(path, BytesIO(exif.removeprefix(EXIF_HEAD)), len(exif))
             orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
             picture = _to_rgb(image)
         return _upright(picture, orientation)
@@ -65,6 +69,8 @@ def open_image(path: Path, limits: Limits = LIMITS) -> Image.Image:
         UserError: the picture is larger than `limits` allow.
         Exception: of any kind, for other reasons; see `image_error`.
     """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise UserError(f"{path}: is no plain file")  # a pipe would be waited for
     check_bytes(path, limits.picture)
     if Image.MAX_IMAGE_PIXELS is not None and limits.picture > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = limits.picture  # Pillow's own, which would end it with an error
@@ -95,9 +101,14 @@ def _check_parts(path: Path, image: Image.Image, limits: Limits) -> None:
         width, height = (int(image.tag_v2.get(tag, 0)) for tag in (_TILE_WIDTH, _TILE_LENGTH))
         check_pixels(path, width, height, limits.picture, "tiles")
     if image.format in ("JPEG", "MPO"):  # each scan goes over all of the picture
-        num_scans = path.read_bytes().count(_START_OF_SCAN)
+        num_scans = count_scans(path.read_bytes())
         if num_scans > MAX_SCANS:
             raise UserError(f"{path}: a JPEG of {num_scans} scans; at most {MAX_SCANS} are read")
+
+
+def count_scans(content: bytes) -> int:
+    """How often a JPEG goes over all of its picture, at most."""
+    return content.count(_START_OF_SCAN)
 
 
 def image_error(path: Path, error: Exception) -> UserError:
@@ -117,8 +128,16 @@ def image_error(path: Path, error: Exception) -> UserError:
     return UserError(f"{path}: not an image that can be read: {reason}")
 
 
+def _check_tags(path: Path, file: BinaryIO, num_bytes: int) -> None:
+    """Raise UserError where the tags of a TIFF, or of Exif data, lie on each other."""
+    if stated_bytes(file) > 2 * num_bytes + 2**16:  # short values are in the tags themselves
+        raise UserError(f"{path}: its tags state more bytes than it has; write the picture anew")
+
+
 def _open(path: Path) -> Image.Image:
     Image.init()
+    with path.open("rb") as file:
+        _check_tags(path, file, path.stat().st_size)
     return Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN])
 
 
