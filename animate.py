@@ -35,6 +35,7 @@ from common.cli import (
 )
 from common.errors import UserError, ends_all, in_one_line
 from common.machine import keep_freed_memory
+from common.paths import printable
 from media.crops import parse_box
 from media.excerpt import parse_time
 from metrics.detectors.build import DETECTORS, build_detector
@@ -141,7 +142,7 @@ def run_jobs(
         if skip_existing and job.output.exists():
             results.keep(row)
             continue
-        print(f"{number} of {len(jobs)}: {job.source} by {job.driving}")
+        print(printable(f"{number} of {len(jobs)}: {job.source} by {job.driving}"))
         try:
             done = run_one(animator, job, wanted)
         except Exception as error:
@@ -153,7 +154,7 @@ def run_jobs(
                 reason = f"{job.driving}: {reason}"
             if debug:
                 traceback.print_exception(error)
-            print(f"animate.py: error: {reason}", file=sys.stderr)
+            print(printable(f"animate.py: error: {reason}"), file=sys.stderr)
             results.add({**row, "status": "failed", "error": reason})
             continue
         results.add({**row, "status": "done", **describe_row(done)})

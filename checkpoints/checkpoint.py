@@ -30,7 +30,7 @@ import torch
 from torch import Tensor, nn
 
 from checkpoints import older_formats
-from checkpoints.file_checks import check_content
+from checkpoints.file_checks import check_content, check_states
 from checkpoints.folder import checkpoint_folder, list_steps
 from checkpoints.load_report import LoadReport, compare, flatten, state_dicts
 from checkpoints.published import Published, convert, problems
@@ -207,7 +207,10 @@ def load_to_resume(path: Path) -> Checkpoint:
 def _convert(path: Path, content: Any) -> Published | None:
     """A published file in our layout; None if it is none."""
     try:
-        return convert(content)
+        published = convert(content)
+        if published is not None:
+            check_states("networks", published.networks)
+        return published
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
         raise CheckpointError(
             f"{path}: it looks like a published checkpoint, but its tensors are of other kinds and "

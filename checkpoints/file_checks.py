@@ -49,12 +49,12 @@ def check_content(content: dict[str, Any]) -> None:
         raise ValueError("run_id is none")
     _check_plain("metrics", content["metrics"])
     _check_plain("provenance", content.get("provenance", {}))
-    _check_states("networks", content["networks"])
+    check_states("networks", content["networks"])
     if content["average"] is not None:
         average = content["average"]
         if not isinstance(average, dict):
             raise ValueError("average is no mapping")
-        _check_states("average.networks", average.get("networks"))
+        check_states("average.networks", average.get("networks"))
 
 
 def _is_run_id(value: Any) -> bool:
@@ -102,7 +102,7 @@ def _check_plain(key: str, value: Any) -> None:
         raise ValueError(f"{key} has {error}") from error
 
 
-def _check_states(key: str, networks: Any) -> None:
+def check_states(key: str, networks: Any) -> None:
     """State dicts by the name of their network."""
     if not isinstance(networks, dict):
         raise ValueError(f"{key} is no mapping")
