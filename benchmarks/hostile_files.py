@@ -16,6 +16,7 @@ from typing import Final, NamedTuple
 
 import torch
 
+from common.tensor_files import read_tensors
 from tests.helpers.factories import tiny_overrides
 from tests.helpers.hostile import (
     write_large_gif,
@@ -44,7 +45,7 @@ class Attempt(NamedTuple):
     problems: list[str]
 
 
-class Place(NamedTuple):
+class Workplace(NamedTuple):
     """A folder to make the files in, a checkpoint, and what code of a stranger would leave."""
 
     folder: Path
@@ -53,40 +54,40 @@ class Place(NamedTuple):
 
     def changed(self, name: str, change: Callable[[dict], None]) -> Path:
         """The checkpoint with another content."""
-        content = torch.load(self.checkpoint, weights_only=True)
+        content = read_tensors(self.checkpoint)
         change(content)
         torch.save(content, self.folder / name)
         return self.folder / name
 
 
-def _animate(place: Place, source: Path, driving: Path, *options: object) -> list[object]:
+def _animate(place: Workplace, source: Path, driving: Path, *options: object) -> list[object]:
     files = ("--checkpoint", place.checkpoint, "--source", source, "--driving", driving)
     return ["animate.py", *files, "--output", place.folder / "out.mp4", *options]
 
 
-def _large_gif(place: Place) -> list[object]:
+def _large_gif(place: Workplace) -> list[object]:
     return _animate(place, PICTURE, write_large_gif(place.folder / "a.gif", 16000, 16000))
 
 
-def _large_png(place: Place) -> list[object]:
+def _large_png(place: Workplace) -> list[object]:
     source = write_large_png(place.folder / "a.png", 16000, 16000)
     return _animate(place, source, write_clip(place.folder / "a.mp4", 4))
 
 
-def _script(place: Place) -> list[object]:
+def _script(place: Workplace) -> list[object]:
     path = place.folder / "b.mp4"
     path.write_text("ffconcat version 1.0\nfile /etc/hostname\n")
     return _animate(place, PICTURE, path)
 
 
-def _blocks(place: Place) -> list[object]:
+def _blocks(place: Workplace) -> list[object]:
     def change(content: dict) -> None:
         content["config"]["motion"]["generator"]["num_res_blocks"] = 10_000_000
 
     return ["animate.py", "--checkpoint", place.changed("blocks.pt", change)]
 
 
-def _wide(place: Place) -> list[object]:
+def _wide(place: Workplace) -> list[object]:
     def change(content: dict) -> None:
         sizes = {"width": 8192, "max_width": 8192, "num_res_blocks": 100}
         content["config"]["motion"]["generator"] |= sizes
@@ -94,11 +95,11 @@ def _wide(place: Place) -> list[object]:
     return ["reconstruct.py", "--checkpoint", place.changed("wide.pt", change)]
 
 
-def _code(place: Place) -> list[object]:
+def _code(place: Workplace) -> list[object]:
     return ["animate.py", "--checkpoint", write_saved_code(place.folder / "code.pt", place.trace)]
 
 
-def _cached_vgg(place: Place) -> list[object]:
+def _cached_vgg(place: Workplace) -> list[object]:
     write_pickled_code(
         place.folder / "torch" / "hub" / "checkpoints" / "vgg19-dcbb9e9d.pth", place.trace
     )
@@ -107,13 +108,13 @@ def _cached_vgg(place: Place) -> list[object]:
     return ["train.py", "--config", "demo.yaml", *options, "perceptual.width=64", output]
 
 
-def _aliases(place: Place) -> list[object]:
+def _aliases(place: Workplace) -> list[object]:
     path = place.folder / "aliases.yaml"
     path.write_text(f"a: &a [x, x, x]\n{ALIASES}")
     return ["train.py", "--config", path]
 
 
-def _pack(place: Place) -> list[object]:
+def _pack(place: Workplace) -> list[object]:
     folder = place.folder / "pack" / "test"
     folder.mkdir(parents=True)
     header = {"format": 1, "image_size": [32, 32], "shards": {"00000.tar": 512}}
@@ -125,7 +126,7 @@ def _pack(place: Place) -> list[object]:
     return ["reconstruct.py", "--checkpoint", place.checkpoint, "--data-root", folder.parent]
 
 
-def _pairs(place: Place) -> list[object]:
+def _pairs(place: Workplace) -> list[object]:
     path = place.folder / "pairs.csv"
     clip = write_clip(place.folder / "c.mp4", 4)
     path.write_text(f"source,driving,output\n{PICTURE},{clip},../../outside.mp4\n")
@@ -133,7 +134,7 @@ def _pairs(place: Place) -> list[object]:
     return ["animate.py", "--checkpoint", place.checkpoint, "--pairs", path, "--output", output]
 
 
-FILES: Final[dict[str, Callable[[Place], list[object]]]] = {
+FILES: Final[dict[str, Callable[[Workplace], list[object]]]] = {
     "GIF of 16000 x 16000": _large_gif,
     "PNG of 16000 x 16000": _large_png,
     "ffconcat named .mp4": _script,
@@ -151,13 +152,13 @@ def open_all(folder: Path, checkpoint: Path) -> list[Attempt]:
     """Make each of FILES in a folder of its own, and give it to its program."""
     attempts = []
     for number, (name, make) in enumerate(FILES.items()):
-        place = Place(folder / str(number), checkpoint, folder / f"{number}-was-run")
+        place = Workplace(folder / str(number), checkpoint, folder / f"{number}-was-run")
         place.folder.mkdir(parents=True)
         attempts.append(_open(name, make(place), place))
     return attempts
 
 
-def _open(name: str, command: list[object], place: Place) -> Attempt:
+def _open(name: str, command: list[object], place: Workplace) -> Attempt:
     environment = os.environ | {"TORCH_HOME": str(place.folder / "torch"), "OMP_NUM_THREADS": "1"}
     script, *arguments = map(str, command)
     before = set(place.folder.parent.iterdir())

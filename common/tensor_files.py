@@ -87,7 +87,7 @@ def check_globals(path: Path) -> None:
     """
     for stream in _pickles(path):
         for operation, argument, _ in pickletools.genops(stream):
-            if operation.name == "STACK_GLOBAL" or operation.name == "INST":
+            if operation.name in ("STACK_GLOBAL", "INST"):
                 raise pickle.UnpicklingError(f"{operation.name} is not read")
             if operation.name == "GLOBAL" and not _is_plain_global(*str(argument).split(" ", 1)):
                 raise pickle.UnpicklingError(f"{argument} is not called")

@@ -19,7 +19,7 @@ from checkpoints.checkpoint import Checkpoint
 from checkpoints.weights import load_networks
 from common.batch_random import BatchRandom
 from common.cli import caught_signals
-from common.errors import UserError, in_one_line
+from common.errors import UserError, in_one_line, lacks_memory
 from common.machine import keep_freed_memory
 from common.seeding import numpy_rng, torch_seed
 from common.tensor_files import CheckpointError
@@ -126,6 +126,8 @@ class Trainer:
         try:
             self._restore_state(saved)
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+            if lacks_memory(error):
+                raise
             raise CheckpointError(
                 f"{saved.path}: its training state cannot be used ({in_one_line(error)}); start a "
                 "new run from it with --init-from"
