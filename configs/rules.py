@@ -273,22 +273,45 @@ def _perceptual_sizes(config: Config) -> Iterator[Violation]:
             )
 
 
-def _train(config: Config) -> Iterator[Violation]:
-    train = config.train
-    if train.micro_batch is not None and train.batch_size % train.micro_batch:
+def division(config: Config, num_processes: int) -> Iterator[Violation]:
+    """Rules of how a batch is divided among processes and micro-batches."""
+    size = config.train.batch_size
+    share, rest = divmod(size, num_processes)
+    if rest:
         yield Violation(
-            ("train.micro_batch", "train.batch_size"),
-            f"found {train.micro_batch}; must divide train.batch_size, {train.batch_size}",
+            ("train.batch_size",),
+            f"{size} samples cannot be divided among {num_processes} processes; it counts those of "
+            "all processes together: set it to a multiple of their number",
+        )
+        return
+    at_once = config.train.micro_batch or share
+    if share % at_once:
+        whole = f"train.batch_size, {size}"
+        if num_processes > 1:
+            whole = f"the {share} samples that each of {num_processes} processes takes of {whole}"
+        yield Violation(
+            ("train.micro_batch", "train.batch_size"), f"found {at_once}; must divide {whole}"
         )
     background = config.background
-    if background is not None and background.foreign_probability > 0:
-        at_once = train.micro_batch or train.batch_size
-        if at_once == 1:
-            yield Violation(
-                ("background.foreign_probability", "train.micro_batch", "train.batch_size"),
-                f"found {background.foreign_probability:g} with one sample at a time; a background "
-                "from another sample comes from the same batch: use at least 2",
+    if background is not None and background.foreign_probability > 0 and at_once == 1:
+        found = f"found {background.foreign_probability:g} with one sample"
+        reason = (
+            f"{found} at a time; a background from another sample comes from the same batch: use "
+            "at least 2"
+        )
+        if num_processes > 1:
+            reason = (
+                f"{found} of a batch in each process; the background of another sample comes from "
+                f"the same process: set train.batch_size to at least {2 * num_processes}"
             )
+        yield Violation(
+            ("background.foreign_probability", "train.micro_batch", "train.batch_size"), reason
+        )
+
+
+def _train(config: Config) -> Iterator[Violation]:
+    train = config.train
+    yield from division(config, num_processes=1)
     if train.milestones != sorted(set(train.milestones)):
         yield Violation(
             ("train.milestones",), f"found {train.milestones}; each must be above the one before"
