@@ -16,11 +16,11 @@ from typing import NamedTuple
 from common.errors import UserError
 from common.paths import MAX_TEXT, check_name
 from datasets.clips import LAYOUT
-from datasets.prepare.footage import Footage, RecordClip, Unreadable, WholeClip
+from datasets.prepare.footage import Footage, Listed, RecordClip, Unreadable, WholeClip
 from datasets.prepare.importers.bair_records import SUFFIXES as RECORD_SUFFIXES
 from datasets.prepare.importers.bair_records import find_records
-from datasets.prepare.importers.boxes import PARTITIONS, Listed, read_boxes
-from datasets.prepare.splits import identity
+from datasets.prepare.importers.boxes import read_boxes
+from datasets.prepare.splits import PARTITIONS, identity
 from media.images import IMAGE_SUFFIXES
 from media.leftovers import own_entries, partition
 from media.remarks import counted, remark_left_out

@@ -62,6 +62,14 @@ class Footage(Protocol):
         ...
 
 
+class Listed(NamedTuple):
+    """A clip that an importer found; `split` is None where the data set does not say."""
+
+    name: str
+    split: str | None
+    footage: Footage
+
+
 class WholeClip(NamedTuple):
     """Anything that `open_clip` reads, from its first frame to its last."""
 

@@ -124,33 +124,6 @@ def test_what_is_cut_out(tmp_path):
     assert middle[:20, :28].mean(axis=(0, 1)) == pytest.approx([200, 0, 0], abs=12)
 
 
-def track(path, lines, titles="FRAME \tX \tY \tW \tH "):
-    rows = "\n".join("\t".join(map(str, line)) for line in lines)
-    return write(path, f"Identity  : \tid00012\nOffset    : \t-3\n\n{titles}\n{rows}\n")
-
-
-def test_tracks_in_shares_and_in_pixels(tmp_path, videos):
-    """Pixels are those of a video 360 high, 7.5 times as high as this one."""
-    folder = tmp_path / "txt"
-    write(folder / "README.txt", "how these were made")
-    track(
-        folder / "id00012" / "abc" / "00001.txt",
-        [("000003", 0.25, 0.25, 0.25, 0.5), ("000004", 0.375, 0.25, 0.375, 0.25)],
-    )
-    track(
-        folder / "id00012" / "abc" / "00002.txt", [(20, 120, 90, 240, 180), (22, 120, 90, 240, 180)]
-    )
-    shares, pixels = read_boxes(folder, videos)
-    assert shares.name == "id00012#abc#000003#000005"
-    assert pixels.name == "id00012#abc#000020#000023"
-    # Around both boxes: 16 .. 48, 12 .. 36; a tenth wider on each side.
-    for clip in (shares, pixels):
-        box = clip.footage.region.within((48, 64))
-        assert box == pytest.approx((16 - 3.2, 12 - 2.4, 1.2 * 32, 1.2 * 24))
-    assert frame_numbers(np.stack([*shares.footage.open().frames])) == [3, 4]
-    assert frame_numbers(np.stack([*pixels.footage.open().frames])) == [20, 21, 22]
-
-
 def test_missing_and_short_videos_are_reported(tmp_path, videos):
     metadata = write(
         tmp_path / "m.csv",
@@ -201,25 +174,11 @@ def test_tables_that_cannot_be_read(tmp_path, videos, text, expected, capsys):
         raise UserError(line)
 
 
-@pytest.mark.parametrize(
-    ("lines", "titles", "expected"),
-    [
-        ([(1, 2, 3, 4, 5)], "FRAME X Y", "no line FRAME X Y W H"),
-        ([], "FRAME X Y W H", "expected lines FRAME X Y W H"),
-        ([(1, 2, 3, 4)], "FRAME X Y W H", "expected lines FRAME X Y W H"),
-        ([(1, 2, 3, 0, 5)], "FRAME X Y W H", "expected lines FRAME X Y W H"),
-        ([(1, 2, "x", 4, 5)], "FRAME X Y W H", "could not convert"),
-    ],
-)
-def test_tracks_that_cannot_be_read(tmp_path, videos, lines, titles, expected):
-    track(tmp_path / "txt" / "id" / "abc" / "1.txt", lines, titles)
-    with pytest.raises(UserError, match=rf"1\.txt: not a list of boxes: {expected}"):
-        read_boxes(tmp_path / "txt", videos)
-
-
 def test_no_such_list(tmp_path, videos):
     with pytest.raises(UserError, match="no such file or folder"):
         read_boxes(tmp_path / "m.csv", videos)
-    track(tmp_path / "txt" / "1.txt", [(1, 2, 3, 4, 5)])
-    with pytest.raises(UserError, match=r"1\.txt: expected ID/VIDEO/1\.txt in"):
-        read_boxes(tmp_path / "txt", videos)
+
+
+def test_a_folder_holds_tracks(tmp_path, videos):
+    write(tmp_path / "txt" / "id" / "abc" / "1.txt", "FRAME X Y W H\n3 0 0 0.5 0.5\n")
+    assert [clip.name for clip in read_boxes(tmp_path / "txt", videos)] == ["id#abc#000003#000004"]

@@ -4,7 +4,6 @@ from fractions import Fraction
 
 import pytest
 
-from common.errors import UserError
 from datasets.prepare.importers.boxes import read_boxes
 from tests.helpers.clip_files import run
 from tests.helpers.media import frame_number, write_clip
@@ -41,14 +40,6 @@ def test_another_rate_is_another_time(tmp_path, videos):
     assert [frame_number(frame) for frame in clip.footage.open().frames] == [*range(24, 30)]
 
 
-def test_tracks_count_25_frames_a_second(tmp_path, videos):
-    path = tmp_path / "txt" / "id" / "ntsc" / "1.txt"
-    path.parent.mkdir(parents=True)
-    path.write_text("FRAME X Y W H\n20 0 0 0.5 0.5\n24 0 0 0.5 0.5\n")
-    (clip,) = read_boxes(tmp_path / "txt", videos)
-    assert [frame_number(frame) for frame in clip.footage.open().frames] == [*range(24, 30)]
-
-
 @pytest.mark.parametrize(
     "row",
     [
@@ -72,15 +63,6 @@ def test_rows_that_make_no_sense(tmp_path, videos, row, capsys):
     assert sorted(path.name for path in tmp_path.iterdir()) == ["m.csv", "out", "videos"]
 
 
-@pytest.mark.parametrize("line", ["-1 1 2 3 4", "inf 1 2 3 4", "1 nan 2 3 4", "1 1 2 inf 4"])
-def test_tracks_that_make_no_sense(tmp_path, videos, line):
-    path = tmp_path / "txt" / "id" / "abc" / "1.txt"
-    path.parent.mkdir(parents=True)
-    path.write_text(f"FRAME X Y W H\n3 1 2 3 4\n{line}\n")
-    with pytest.raises(UserError, match=r"1\.txt: not a list of boxes: expected finite numbers"):
-        read_boxes(tmp_path / "txt", videos)
-
-
 def test_two_people_in_the_same_part_of_a_video(tmp_path, videos):
     left, right = ("a,abc,1,4,0-0-32-48,25", "a,abc,1,4,32-0-64-48,25")
     first, second = read_boxes(table(tmp_path, left, right, left), videos)
@@ -92,13 +74,6 @@ def test_two_people_in_the_same_part_of_a_video(tmp_path, videos):
 def test_the_mark_that_spreadsheets_put_first(tmp_path, videos):
     metadata = table(tmp_path, "abc,1,4,0-0-64-48", titles="\ufeffvideo_id,start,end,bbox")
     assert [clip.name for clip in read_boxes(metadata, videos)] == ["abc#000001#000004"]
-
-
-def test_two_videos_of_one_name(tmp_path, videos):
-    write_clip(videos / "more" / "abc.webm", 3)
-    assert read_boxes(table(tmp_path, "a,ntsc,1,4,0-0-64-48,25"), videos)
-    with pytest.raises(UserError, match=r"abc\.mp4 and .*abc\.webm: two videos of one name"):
-        read_boxes(table(tmp_path, "a,abc,1,4,0-0-64-48,25"), videos)
 
 
 def test_padding_is_not_for_boxes(tmp_path, videos, capsys):
