@@ -19,7 +19,7 @@ from datasets.clips import LAYOUT
 from datasets.prepare.footage import Footage, Listed, RecordClip, Unreadable, WholeClip
 from datasets.prepare.importers.bair_records import SUFFIXES as RECORD_SUFFIXES
 from datasets.prepare.importers.bair_records import find_records
-from datasets.prepare.importers.boxes import read_boxes
+from datasets.prepare.importers.listed import read_list
 from datasets.prepare.splits import PARTITIONS, identity
 from media.images import IMAGE_SUFFIXES
 from media.leftovers import own_entries, partition
@@ -51,7 +51,7 @@ def find_clips(folder: Path, metadata: Path | None) -> list[Listed]:
     left_out: list[Path] = []
     links: list[Path] = []
     if metadata is not None:
-        listed = read_boxes(metadata, folder)
+        listed = read_list(metadata, folder)
     else:
         listed = _walk_splits(folder, left_out, links)
     empty, others = partition(left_out, lambda entry: entry.is_dir())

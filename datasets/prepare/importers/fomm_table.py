@@ -1,23 +1,15 @@
-"""Lists of parts of videos with crop boxes, over video files that lie here.
+"""Tables of clips as the video-preprocessing scripts of FOMM have them.
 
-Two layouts are read:
-
-A CSV table as the video-preprocessing scripts of FOMM have it (vox-metadata.csv,
-taichi-metadata.csv): a row for each clip with `video_id` (its file is VIDEO.mp4 or another video,
-in any subfolder; what stands behind a `#` in the id is no part of the file's name), `start` and
-`end` (frame numbers, the end left out), `bbox` (left-top-right-bot in pixels). `person_id`
-(the identity, first in the clip's name), `fps` (that `start` and `end` count at), `width` and
-`height` (of the picture that the boxes are for) and `partition` (train or test) may be missing:
-then the file's own rate and size count, and identities are split. The clip becomes
+A CSV file (vox-metadata.csv, taichi-metadata.csv) with a row for each clip: `video_id` (its file is
+VIDEO.mp4 or another video, in any subfolder; what stands behind a `#` in the id is no part of the
+file's name), `start` and `end` (frame numbers, the end left out), `bbox` (left-top-right-bot in
+pixels). `person_id` (the identity, first in the clip's name), `fps` (that `start` and `end` count
+at), `width` and `height` (of the picture that the boxes are for) and `partition` (train or test)
+may be missing: then the file's own rate and size count, and identities are split. The clip becomes
 `person#video#start#end`, the numbers with six digits, as there.
-
-A folder of text files as VoxCeleb comes with them: see `voxceleb_tracks.py`.
 
 Rows of the same part of a video are numbered from the second on: `person#video#start#end#2`; those
 that are equal are taken once.
-
-Boxes of another shape than the image are widened to it, never squashed; what lies outside of the
-picture repeats its edge.
 """
 
 import csv
@@ -29,36 +21,21 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.paths import MAX_TEXT, check_name
-from datasets.prepare.footage import Listed, Region, Unreadable
+from datasets.prepare.footage import Listed, Region
 from datasets.prepare.importers.named_videos import NamedVideos
-from datasets.prepare.importers.voxceleb_tracks import read_tracks
 from datasets.prepare.splits import PARTITIONS
 from media.crops import Box
 
 REQUIRED = ("video_id", "start", "end", "bbox")
 
 
-def read_boxes(metadata: Path, videos: Path) -> list[Listed]:
-    """The clips that `metadata`, a CSV file or a folder of text files, lists over `videos`.
+def read_table(path: Path, videos: NamedVideos) -> Iterator[Listed]:
+    """The clips of the table, in the order of its rows.
 
     Raises:
-        UserError: a file is missing or has another layout, or not one of its videos is there.
+        UserError: it has another layout, or a row makes no sense.
     """
-    if not metadata.exists():
-        raise UserError(f"{metadata}: no such file or folder; give a CSV file, or a folder of txt")
-    named = NamedVideos(videos)
-    if metadata.is_dir():
-        listed = [*read_tracks(metadata, named)]
-    else:
-        listed = [*_numbered(_read_table(metadata, named))]
-    if not listed:
-        raise UserError(f"{metadata}: lists no clips")
-    if all(isinstance(clip.footage, Unreadable) for clip in listed):
-        raise UserError(
-            f"{videos}: has none of the videos of {metadata}; the first would be "
-            f"{listed[0].footage.source}"
-        )
-    return listed
+    return _numbered(_parse_rows(path, videos))
 
 
 def _numbered(listed: Iterable[Listed]) -> Iterator[Listed]:
@@ -70,7 +47,7 @@ def _numbered(listed: Iterable[Listed]) -> Iterator[Listed]:
         yield clip if number == 1 else clip._replace(name=f"{clip.name}#{number}")
 
 
-def _read_table(path: Path, videos: NamedVideos) -> Iterator[Listed]:
+def _parse_rows(path: Path, videos: NamedVideos) -> Iterator[Listed]:
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file)
