@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from common.errors import UserError
 from common.limits import LIMITS, OPTION
 from common.machine import divide_cores
-from common.paths import printable
+from common.safe_paths import printable
 
 if TYPE_CHECKING:
     import torch

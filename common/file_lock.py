@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from common.paths import open_plain_file
+from common.safe_paths import open_plain_file
 
 _held: set[int] = set()  # descriptors of lock files
 

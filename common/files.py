@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from common.errors import UserError
-from common.paths import open_to_write
+from common.safe_paths import open_to_write
 
 GIT_LFS_POINTER = b"version https://git-lfs"  # how the stand-in of a file not yet fetched begins
 

@@ -22,7 +22,7 @@ from pydantic_core import ErrorDetails
 from common.errors import UserError
 from configs.rules import violations
 from configs.safe_yaml import MAX_BYTES, MAX_DEPTH, Dumper, check_tree, parse_yaml
-from configs.schema import FORMAT_VERSION, Config, Section
+from configs.schema import CONFIG_FORMAT, Config, Section
 
 CONFIG_FOLDER = Path(__file__).parent
 
@@ -260,11 +260,11 @@ def _dotted_keys(tree: Mapping[str, Any]) -> Iterator[str]:
 
 def _validate(tree: dict[str, Any], label: str, origins: Mapping[str, str]) -> Config:
     """The checked config; `origins` tells where a dotted key was written, `label` where not."""
-    version = tree.get("format", FORMAT_VERSION)
-    if version != FORMAT_VERSION:
+    version = tree.get("format", CONFIG_FORMAT)
+    if version != CONFIG_FORMAT:
         raise ConfigError(
             f"{origins.get('format', label)}: format: found {_show(version)}; "
-            f"this version of the program reads format {FORMAT_VERSION}"
+            f"this version of the program reads format {CONFIG_FORMAT}"
         )
     config, problems = _check(tree)
     lines = [

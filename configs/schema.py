@@ -46,7 +46,7 @@ from configs.value_types import (
     Width,
 )
 
-FORMAT_VERSION: Final = 1
+CONFIG_FORMAT: Final = 1
 BRANCHES: Final = ("motion", "masks", "background")  # the sections of which one must be there
 
 
@@ -381,7 +381,7 @@ class LogConfig(Section):
 class Config(Section):
     """The whole file. A branch is a section that may be null; one must be there."""
 
-    format: Literal[1] = FORMAT_VERSION
+    format: Literal[1] = CONFIG_FORMAT
     seed: Seed = 0
     run: RunConfig = RunConfig()
     data: DataConfig = DataConfig()

@@ -36,7 +36,7 @@ from typing import NamedTuple
 import numpy as np
 
 from common.errors import UserError
-from common.paths import MAX_TEXT, check_name
+from common.safe_paths import MAX_TEXT, check_name
 from datasets.prepare.footage import BoxedClip, Footage, Region, Unreadable
 from media.crops import Box
 from media.video import CONTAINER_SUFFIXES

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
-from common.paths import check_inner_path, check_name, open_to_write, printable, refuse_links
+from common.safe_paths import check_inner_path, check_name, open_to_write, printable, refuse_links
 
 
 @pytest.mark.parametrize(
