@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from common.csv_cells import as_written, protected
 from common.errors import UserError
 from common.files import replacing
-from common.paths import check_name
+from common.safe_paths import check_name
 from evaluation.metric_names import BASELINE, METRICS
 from metrics.intervals import Interval, clip_means, over_clips, over_frames
 

@@ -15,7 +15,7 @@ from common.csv_cells import as_written
 from common.errors import UserError
 from common.file_lock import locked
 from common.json_files import read_json
-from common.paths import MAX_NAME, check_name, refuse_links
+from common.safe_paths import MAX_NAME, check_name, refuse_links
 from evaluation.report import CLIPS_FILE, FRAMES_FILE, SUMMARY_FILE
 from media.container import os_reason
 from media.video_writer import is_result

@@ -43,7 +43,7 @@ from training.run_folder import RunRecord
 from training.run_plan import RunPlan
 from training.step import train_step
 from training.time_plan import Pace, time_is_up
-from training.validation import draw_grids, judge_model, run_branches
+from training.validation import draw_grids, run_branches, validate_model
 
 
 class Trainer:
@@ -395,7 +395,7 @@ class Trainer:
         """Metrics and pictures on the test split, with the averaged weights."""
         model = (self.average.model if self.average is not None else self.model).eval()
         log, batch_size = self.config.log, self.config.train.micro_batch or self.num_own_samples
-        self.metrics = judge_model(model, self.test_clips, log, self.device, batch_size)
+        self.metrics = validate_model(model, self.test_clips, log, self.device, batch_size)
         logger.scalars(self.step, self.metrics, kind="validation")
         self.validated_at, self.checkpoints.saved_at = self.step, -1  # it has no metrics yet
         found = " ".join(f"{name} {value:.4g}" for name, value in self.metrics.items())

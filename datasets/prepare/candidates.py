@@ -14,16 +14,16 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common.errors import UserError
-from common.paths import MAX_TEXT, check_name
+from common.safe_paths import MAX_TEXT, check_name
 from datasets.clips import LAYOUT
 from datasets.prepare.footage import Footage, Listed, WholeClip
 from datasets.prepare.importers.bair_records import SUFFIXES as RECORD_SUFFIXES
 from datasets.prepare.importers.bair_records import record_clips
 from datasets.prepare.importers.listed import read_list
 from datasets.prepare.splits import PARTITIONS, identity
+from media.folder_summary import counted, log_left_out
 from media.images import IMAGE_SUFFIXES
-from media.leftovers import own_entries, partition
-from media.remarks import counted, remark_left_out
+from media.system_files import partition, user_entries
 from media.video import CONTAINER_SUFFIXES, is_clip, natural_order
 
 WRAPPER = "mp4"  # a folder that names a kind of file, not an identity
@@ -55,7 +55,7 @@ def find_clips(folder: Path, metadata: Path | None) -> list[Listed]:
     else:
         listed = _walk_splits(folder, left_out, links)
     empty, others = partition(left_out, lambda entry: entry.is_dir())
-    remark_left_out(folder, others, len(empty))
+    log_left_out(folder, others, len(empty))
     if links:
         logger.warning(
             "%s: left out %s to folders that are looked through anyway: %s",
@@ -174,7 +174,7 @@ class _Walk:
 
 
 def _entries(folder: Path) -> list[Path]:
-    return sorted(own_entries(folder), key=lambda entry: natural_order(entry.name))
+    return sorted(user_entries(folder), key=lambda entry: natural_order(entry.name))
 
 
 def _holds_frames(folder: Path) -> bool:

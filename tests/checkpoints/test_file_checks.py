@@ -175,7 +175,7 @@ def test_a_config_that_repeats_itself(tiny_run, tmp_path, monkeypatch, capsys):
         laughs = [laughs] * 9
     monkeypatch.chdir(tmp_path)
     path = changed(tiny_run, tmp_path / "c.pt", lambda c: c["config"].update(data=laughs))
-    assert "no config of this program: it has more than" in refused("animate.py", path, capsys)
+    assert "not a config of this program: it has more than" in refused("animate.py", path, capsys)
 
 
 def test_the_largest_picture_is_not_the_checkpoint_s(tiny_run, tmp_path, monkeypatch):

@@ -20,7 +20,7 @@ from math import isfinite
 from pathlib import Path
 
 from common.errors import UserError
-from common.paths import MAX_TEXT, check_name
+from common.safe_paths import MAX_TEXT, check_name
 from datasets.prepare.footage import Listed, Region
 from datasets.prepare.importers.named_videos import NamedVideos
 from datasets.prepare.splits import PARTITIONS
