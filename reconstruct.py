@@ -109,7 +109,7 @@ def main(arguments: argparse.Namespace) -> int:
             "num_clips": len(measured),
             "num_frames": sum(clip.num_frames for clip in measured),
             "saved_frames": arguments.save_frames,
-            "measured_with": {kind: found._asdict() for kind, found in plan.conventions.items()},
+            "measured_with": {kind: found._asdict() for kind, found in plan.measured_with.items()},
             "left_out": plan.left_out,
             "failed": failed,
         }
