@@ -21,7 +21,8 @@ from pydantic_core import ErrorDetails
 from common.errors import UserError
 from configs.rules import violations
 from configs.safe_yaml import MAX_BYTES, MAX_DEPTH, Dumper, check_tree, parse_yaml
-from configs.schema import CONFIG_FORMAT, Config, Section
+from configs.schema import CONFIG_FORMAT, Config
+from configs.section import Section
 
 CONFIG_FOLDER = Path(__file__).parent
 
