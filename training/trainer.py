@@ -40,9 +40,9 @@ from training.meters import RunningMeans, StepClock
 from training.optimization import MovingAverage, Optimizer
 from training.run_checkpoints import RunCheckpoints
 from training.run_folder import RunRecord
-from training.run_plan import RunPlan
+from training.start_schedule import StartSchedule
 from training.step import train_step
-from training.time_plan import Pace, time_is_up
+from training.time_limits import Pace, time_is_up
 from training.validation import draw_grids, run_branches, validate_model
 
 
@@ -99,7 +99,7 @@ class Trainer:
         if config.train.max_steps is not None:
             self.last_step = min(self.last_step, config.train.max_steps)
         self.step = self.epoch = self.batch = 0  # steps done; place of the next one
-        self.plan = RunPlan(config, self.last_step)
+        self.starts = StartSchedule(config, self.last_step)
         self.means = RunningMeans()  # of the steps that the log has not told
         self.logged_at = 0
         self.seconds = 0.0  # by the clock so far, earlier parts of a resumed run included
@@ -135,7 +135,7 @@ class Trainer:
         self.step, self.epoch, self.batch = saved.step, saved.epoch, saved.batch
         if self.batch >= self.batches_per_epoch:  # the data or the batch size has changed
             self.epoch, self.batch = self.epoch + 1, 0
-        self.plan.restore(saved)
+        self.starts.restore(saved)
         self.seconds = saved.training["seconds"]
         self.logged_at = saved.step
         if "log" in saved.training:  # not of older ones
@@ -155,7 +155,7 @@ class Trainer:
             self.networks,
             epoch=self.epoch,
             batch=self.batch,
-            planned_steps=self.plan.num_steps if self.plan.starts else None,
+            planned_steps=self.starts.planned_steps if self.starts.by_share else None,
             average=self.average.state() if self.average is not None else None,
             training=self._training_state(),
             metrics=self.metrics if self.validated_at == self.step else {},
@@ -185,7 +185,7 @@ class Trainer:
             validated_at = self.step - (self.validated_at != self.step)
             told = {"train": self.logged_at, "validation": validated_at}
             logger = Logger(self.output_dir, self.step, self.last_step, told)
-            self.plan.tell_late_starts(logger, self.batches_per_epoch)
+            self.starts.report_late_starts(logger, self.batches_per_epoch)
         try:
             schedule = BatchSchedule(
                 len(self.pairs),
@@ -234,7 +234,7 @@ class Trainer:
             name = signal.Signals(caught[0]).name
             logger.message(f"{name}: saved step {self.step}; continue with --resume")
             return
-        self.plan.tell_missed_starts(logger)
+        self.starts.report_missed_starts(logger)
         if self.checkpoints.saved_at != self.step:
             self.save()
         if self.validated_at != self.step:
@@ -278,7 +278,7 @@ class Trainer:
             pace.step_done(time.perf_counter() - started, self._waiting(self.step))
             seconds = time.perf_counter() - begun
             is_log_due = self._is_due(config.log.scalars_every)
-            self.plan.update(logger, pace, self.step, seconds, is_log_due=is_log_due)
+            self.starts.update(logger, pace, self.step, seconds, is_log_due=is_log_due)
             if is_log_due or self.step == self.last_step:
                 self._log(logger, clock, is_last=not is_log_due)
             if any(map(self._is_due, (config.log.validate_every, config.train.checkpoint_every))):
@@ -306,7 +306,7 @@ class Trainer:
         """Sections of the config whose part has not learned from the first `step` steps; `step` is
         the number of those done, or one more.
         """
-        return self.plan.waiting(step, self.epoch, self.batch + step - self.step)
+        return self.starts.waiting(step, self.epoch, self.batch + step - self.step)
 
     def _draw_validate_save(self, logger: Logger, inputs: StepInputs, clock: StepClock) -> None:
         """Pictures, validation and checkpoint, where they are due after this step."""

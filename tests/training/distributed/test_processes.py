@@ -300,7 +300,7 @@ def run_with_a_plan(folder):
     limits = ("train.max_minutes=60", "train.max_steps=17")
     with set_up(folder, "planned", *shares, *limits) as trainer:
         trainer.run()
-    return [trainer.plan.num_steps, trainer.step, sorted(trainer._waiting(trainer.step))]
+    return [trainer.starts.planned_steps, trainer.step, sorted(trainer._waiting(trainer.step))]
 
 
 def run_with_unreadable_clips(folder, *names):
