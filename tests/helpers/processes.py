@@ -61,7 +61,7 @@ def start_function(function: Callable[[Path], None], folder: Path) -> list[subpr
 
 def main(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(1)
-    with distributed.process_group(patience=PATIENCE):
+    with distributed.process_group(timeout=PATIENCE):
         getattr(importlib.import_module(arguments.module), arguments.function)(arguments.folder)
 
 

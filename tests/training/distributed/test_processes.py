@@ -41,7 +41,7 @@ from training import trainer as training
 from training.adversary import build_adversary
 from training.distributed import processes as distributed
 from training.distributed.sync_batch_norm import synchronize_batch_norm
-from training.meters import JUDGED_STEPS, RunningMeans, StepClock
+from training.meters import STEPS_BEFORE_DATA_CHECK, RunningMeans, StepClock
 from training.optimization import Optimizer
 
 CPU = torch.device("cpu")
@@ -176,7 +176,7 @@ def strange_messages(folder):
             patch.setattr(distributed, "_pack", pack_code)
         found = [ending_of(lambda: distributed.gather({"a": 1}))]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(distributed, "_LONGEST_MESSAGE", 4)
+        patch.setattr(distributed, "_MAX_MESSAGE", 4)
         found.append(ending_of(lambda: distributed.gather("b" * distributed.rank())))
         found.append(ending_of(lambda: distributed.gather("b" * 3 * distributed.rank())))
     return found
@@ -242,7 +242,7 @@ def data_share():
     seconds, waiting = ((10.0, 1.0), (40.0, 4.0))[distributed.rank()]
     clock.since_log.add(seconds, waiting)
     clock.since_warm_up.add(seconds, waiting)
-    clock.num_steps = JUDGED_STEPS
+    clock.num_steps = STEPS_BEFORE_DATA_CHECK
     return [clock.speed(batch_size=4)["speed/data_share"], clock.bottleneck()]
 
 
@@ -394,8 +394,8 @@ def test_what_is_no_json_is_not_unpickled(group):
     for found in group.found:
         code, fitting, long = found["strange_messages"]
         assert code == (
-            "UserError: rank 1 has sent what is no JSON: another program, or another version of "
-            "this one, has joined; choose another port"
+            "UserError: rank 1 has sent a message that is not JSON: another program, or another "
+            "version of this one, has joined; choose another port"
         )
         assert fitting == "no error"
         assert long == f"UserError: messages of [2, 5] bytes, by rank: {code.split(': ')[2]}"
@@ -569,7 +569,7 @@ def test_one_process_forms_no_group(monkeypatch):
     """Of torchrun --nproc-per-node 1 too."""
     for name, value in place(0, 1, port=1).items():  # where nobody could listen
         monkeypatch.setenv(name, value)
-    with distributed.process_group(patience=0):
+    with distributed.process_group(timeout=0):
         assert (distributed.rank(), distributed.world_size()) == (0, 1)
         assert distributed.local_rank() is None
         tensor = torch.ones(2)

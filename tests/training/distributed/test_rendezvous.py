@@ -91,7 +91,7 @@ def test_names_that_mean_something_else_here(monkeypatch, caplog, known_as, loca
     if expected is None:
         assert listener is None
         assert caplog.messages == [
-            "MASTER_ADDR: the other machines cannot reach this one at anna, as it is known here; "
+            "MASTER_ADDR: other machines cannot reach this one at the address that anna has here; "
             "rank 0 listens at all addresses of this machine"
         ]
     else:
@@ -106,7 +106,7 @@ def test_a_name_that_nobody_knows(tmp_path, capsys, one_of_two, monkeypatch):
     assert call(train, *tiny(tmp_path / "run")) == 2
     line = error_line(capsys, "train.py")
     assert "MASTER_ADDR: no.such.name.invalid is no address and no known name (" in line
-    assert line.endswith("; give that of the machine of rank 0")
+    assert line.endswith("; give the address of the machine of rank 0")
 
 
 def test_what_an_earlier_start_has_left_is_not_taken_for_a_process(one_of_two, monkeypatch):

@@ -22,7 +22,7 @@ time.sleep(60)
 CHILD = """
 import signal, time
 from training.distributed import torchrun_agent
-torchrun_agent._POLL, torchrun_agent._PATIENCE = 0.1, 0.5
+torchrun_agent._POLL, torchrun_agent._GRACE_PERIOD = 0.1, 0.5
 if {is_deaf}: signal.signal(signal.SIGTERM, signal.SIG_IGN)
 with torchrun_agent.ending_with_agent():
     print("ready", flush=True)
