@@ -102,7 +102,9 @@ def test_rows_differ_in_the_discriminator_alone(tmp_path):
     """And no key on the command line switches it on where the row has none."""
     overrides = ("discriminator.kind=unet", "train.max_minutes=1")
     planned = {
-        row: ablation.plan("demo.yaml", [*overrides, "train.epochs=3"], row, 5, 70, tmp_path).config
+        row: ablation.plan_run(
+            "demo.yaml", [*overrides, "train.epochs=3"], row, 5, 70, tmp_path
+        ).config
         for row in ROWS
     }
     assert planned["fomm"].discriminator is None

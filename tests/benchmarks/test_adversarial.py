@@ -8,8 +8,8 @@ import torch
 
 from benchmarks import adversarial
 from benchmarks.ablation import ROWS
-from benchmarks.adversarial import build_contestant, cost_rows, fresh_peak_memory
-from benchmarks.steps import first_batch, take_step
+from benchmarks.adversarial import build_variant, cost_rows, fresh_peak_memory
+from benchmarks.training_steps import first_batch, take_step
 from common.cli import run_entry_point
 from tests.helpers.factories import tiny_config, tiny_overrides
 from tests.helpers.runs import call, error_line
@@ -57,7 +57,7 @@ def test_expected_step_by_hand():
         "fomm": tiny_config("discriminator=null", "masks=null", "background=null"),
         "prioritycut": tiny_config("discriminator.cut.probability=0.25"),
     }
-    variants = {row: build_contestant(config, CPU) for row, config in configs.items()}
+    variants = {row: build_variant(config, CPU) for row, config in configs.items()}
     seconds = {
         ("fomm", "plain"): 2.0,
         ("prioritycut", "plain"): 4.0,
@@ -86,7 +86,7 @@ def test_memory_of_a_fresh_process():
 def test_kinds_of_steps(warm_up):
     """A mixing step has the consistency term, whatever the warm-up, and a plain one has not."""
     config = tiny_config(f"discriminator.cut.warm_up_epochs={warm_up}")
-    variant = build_contestant(config, CPU)
+    variant = build_variant(config, CPU)
     assert list(variant.kinds) == ["plain", "mixing"]
     batch = first_batch(config)
     found = {

@@ -59,15 +59,15 @@ def test_a_checkpoint(tiny_run, tmp_path, monkeypatch):
     assert half["psnr"] > 40
 
 
-@pytest.mark.parametrize("levers", [(), (animate.AS_PUBLISHED,)])
-def test_the_plain_loop_is_the_branch(levers):
+@pytest.mark.parametrize("optimizations", [(), (animate.AS_PUBLISHED,)])
+def test_the_plain_loop_is_the_branch(optimizations):
     """Absolute and relative motion agree where the reference has the source's keypoints."""
     config = tiny_config("masks=null", "background=null", "discriminator=null")
     model = Model(config).eval()
     inputs = noise_inputs(config, batch=1)
     with torch.no_grad():
         expected = model.motion(inputs).prediction
-        found = plain_loop(model, inputs.source, inputs.source, levers)(inputs.driving)
+        found = plain_loop(model, inputs.source, inputs.source, optimizations)(inputs.driving)
     assert torch.allclose(found, expected, atol=1e-5)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from benchmarks import data
-from benchmarks.data import mean_psnr, store
+from benchmarks.data import mean_psnr, store_in_all_ways
 from common.cli import run_entry_point
 from tests.helpers.media import frame_numbers, numbered_frame, write_clip
 from tests.helpers.runs import error_line
@@ -24,7 +24,7 @@ def run(*arguments):
 
 def test_every_row_holds_the_same_clip(tmp_path):
     original = np.stack([numbered_frame(number, (48, 64)) for number in range(20)])
-    stored = {way.name: way.clips for way in store(tmp_path, original)}
+    stored = {way.name: way.clips for way in store_in_all_ways(tmp_path, original)}
     assert len(stored) == 8
     decoded = stored["mp4, full decode"].read(0, range(20))
     assert frame_numbers(decoded) == [*range(20)]

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from benchmarks.scenes import build_scene, driving_frames
-from benchmarks.scores import Cutout, animation_scores, swap_scores
+from benchmarks.puppet_scenes import build_scene, driving_frames
+from benchmarks.puppet_scores import Cutout, animation_scores, swap_scores
 from datasets.puppets.clips import Puppets, render
 
 CPU = torch.device("cpu")

@@ -5,7 +5,7 @@ from functools import partial
 
 import pytest
 
-from benchmarks.steps import in_fresh_process
+from benchmarks.training_steps import in_fresh_process
 from common.errors import UserError
 
 
