@@ -1,4 +1,4 @@
-"""The benchmark of reading: every row of a tiny run, and its clip in every form."""
+"""benchmarks/data.py on a tiny clip: the clip in every form, and the tables."""
 
 import json
 
@@ -13,7 +13,7 @@ from tests.helpers.runs import error_line
 
 
 @pytest.fixture(autouse=True)
-def little(monkeypatch):
+def small_and_short(monkeypatch):
     monkeypatch.setattr(data, "SIZE", (48, 64))
     monkeypatch.setattr(data, "SECONDS", 0.001)
 
