@@ -63,7 +63,6 @@ COLUMNS = ("source", "driving", "prediction", f"{ERROR_GAIN}x error")
 
 
 def main(arguments: argparse.Namespace) -> int:
-    """Evaluate, or compare two evaluations; returns the exit code: 1 if a clip has failed."""
     if arguments.compare is not None:
         print(compare_runs(*arguments.compare))
         return 0
