@@ -95,7 +95,7 @@ def test_a_clip_that_is_too_long_is_refused(opened):
     _, press = opened({"max_frames": 39})
     assert press() == (
         "Error",
-        "clip.mp4: has 40 frames, more than the 39 that are animated here; take a part of it with "
+        "clip.mp4: has 40 frames, more than the 39 that are allowed here; choose a part of it with "
         "start and end",
     )
     _, press = opened({"max_frames": 39}, start="0.1")  # 37 of them
