@@ -292,7 +292,7 @@ def interpolate_boxes(
 
 
 def _extent(indices: Tensor, num_pixels: int) -> tuple[float, float]:
-    """Where the pixels at `indices` begin and end, as shares of `num_pixels`, without MASK_TRIM."""
+    """Extent of the pixels at `indices` without the share MASK_TRIM, in shares of `num_pixels`."""
     first, last = np.quantile(indices.cpu().numpy(), (MASK_TRIM, 1 - MASK_TRIM)).tolist()
     return first / num_pixels, (last + 1) / num_pixels
 

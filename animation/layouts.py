@@ -1,4 +1,4 @@
-"""Layouts: which pictures of an animation are side by side in a frame of the result."""
+"""Layouts: arrange pictures of an animation side by side in the frames of the result."""
 
 from typing import Literal, NamedTuple
 

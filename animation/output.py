@@ -17,7 +17,7 @@ from media.video_writer import VideoWriter, takes_sound
 
 
 class Output(NamedTuple):
-    """What to write, and where. All fields but `sound` are options of animate.py.
+    """The output of an animation. All fields but `sound` are options of animate.py.
 
     path: .mp4, .webm, .gif, or a folder for png frames.
     """

@@ -186,7 +186,7 @@ class Animation:
 
     @property
     def device(self) -> torch.device:
-        """Where the networks run."""
+        """Device that the networks run on."""
         return self._animator.device
 
     @property

@@ -26,7 +26,7 @@ RGBA = re.compile(
 
 
 class Capabilities(NamedTuple):
-    """What a model can do.
+    """The capabilities of a model.
 
     animators: its animators.
     has_cutting: it can put the figure on another background.
