@@ -12,7 +12,7 @@ from branches.motion import MotionBranch
 from common.seeding import torch_seed
 from configs.schema import Config
 
-DEFAULT_THRESHOLD = 0.5  # of foreground masks, for a model without a background branch
+DEFAULT_THRESHOLD = 0.5  # threshold of foreground masks if there is no background branch
 
 
 class Model(nn.Module):

@@ -25,7 +25,7 @@ from modules.thin_plate import random_thin_plate
 
 
 class EncodedSource(NamedTuple):
-    """Everything that the motion branch computes from the source alone (batch 1).
+    """A source as the motion branch needs it for every driving frame (batch 1).
 
     image: 1 x 3 x H x W in [0, 1]. features: encoder features of the generator.
     """
