@@ -1,4 +1,4 @@
-"""Helpers for the tests of animate.py: input files, and expected animations."""
+"""What the tests of animate.py's backgrounds, layouts and masks share: files to run it on."""
 
 import shutil
 from collections.abc import Iterable, Iterator
@@ -28,15 +28,15 @@ from tests.helpers.media import numbered_frame, write_frame_folder
 from tests.helpers.runs import call, contents
 
 CPU = torch.device("cpu")
-SIDE = 32  # side of the tiny run's frames
+SIDE = 32  # of the tiny run's frames
 
 
 def write_files(folder: Path, checkpoint: Path) -> Path:
-    """Write pictures, clips and variants of the tiny run's `checkpoint`; returns `folder`.
+    """Pictures, clips and variants of the tiny run's `checkpoint`; returns `folder`.
 
-    Inputs are source.png, other.png, wide.png, driving/ (5 frames) and short/ (3). Checkpoints are
-    all.pt; square.pt, whose masks are 1 except for their border (6 pixels of the image), with the
-    threshold 0.5; no-BRANCH.pt; early.pt, from before the start of refinement and background; and
+    source.png, other.png, wide.png; driving/ (5 frames), short/ (3); all.pt; square.pt, whose masks
+    are 1 but for the border of 6 pixels that the mask generator does not reach, with the threshold
+    0.5; no-BRANCH.pt; early.pt, from before the start of refinement and background, and
     no-motion-early.pt.
     """
     Image.fromarray(numbered_frame(21, (SIDE, SIDE))).save(folder / "source.png")
@@ -64,10 +64,10 @@ def write_files(folder: Path, checkpoint: Path) -> Path:
 
 
 def without(path: Path, *branches: str) -> dict[str, Any]:
-    """The content of a checkpoint as if it had been trained without some branches."""
+    """A checkpoint as if it had been trained without some branches."""
     content = contents(path)
     built = load_model(load(path), CPU).branches
-    if "motion" in branches:  # the discriminator needs this branch
+    if "motion" in branches:  # it goes with what it judges
         content["config"]["discriminator"] = None
         del content["networks"]["discriminator"]
     for branch in branches:
@@ -78,7 +78,7 @@ def without(path: Path, *branches: str) -> dict[str, Any]:
 
 
 def run_to_folder(files: Path, model: str, output: Path, *arguments: object) -> Frames:
-    """Animate source.png by driving/ into a folder, and return the frames written there."""
+    """Animate source.png by driving/ into a folder, and return what is written there."""
     inputs = ("--source", files / "source.png", "--driving", files / "driving")
     checkpoint = ("--checkpoint", files / f"{model}.pt")
     assert call(animate, *checkpoint, *inputs, "--output", output, *arguments) == 0
@@ -88,7 +88,7 @@ def run_to_folder(files: Path, model: str, output: Path, *arguments: object) -> 
 def expected_swap(
     files: Path, kind: BackgroundType, compose: Compose, animator: AnimatorName = "motion"
 ) -> tuple[Frames, Tensor, SwappedFrames]:
-    """Driving frames, predictions and the swap on other.png, computed without animate.py."""
+    """Driving frames, the animation and its swap on other.png, by the classes themselves."""
     model = load_model(load(files / "all.pt"), CPU)
     driving = open_clip(files / "driving").read(range(5))
     moved = build_animator(model, CPU, animator)
@@ -104,7 +104,7 @@ def build_animation(
     backgrounds: Iterable[Frame] | None = None,
     batch_size: int = 2,
 ) -> Animation:
-    """An animation of frame 0 by `driving`, on `backgrounds` if there are any."""
+    """Frame 0 moved by `driving`, before `backgrounds` if there are any."""
     return Animation(
         build_animator(model, CPU, "motion"),
         numbered_frame(0, (32, 32)),
@@ -126,7 +126,7 @@ def swapped_batches(
     backgrounds: Iterable[Frame],
     batch_size: int,
 ) -> Iterator[AnimatedBatch]:
-    """The batches of an animation of frame 0 by `driving` on `backgrounds`."""
+    """Frame 0 moved by `driving` before `backgrounds`, batch by batch."""
     return build_animation(model, driving, swapper, backgrounds, batch_size).batches()
 
 
@@ -140,7 +140,7 @@ def picture(path: Path) -> NDArray[np.uint8]:
 
 
 def columns(frames: Frames) -> list[Frames]:
-    """Split frames into the pictures that are side by side."""
+    """The pictures that stand side by side."""
     return np.split(frames, frames.shape[2] // SIDE, axis=2)
 
 

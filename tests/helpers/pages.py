@@ -1,4 +1,4 @@
-"""Helpers to serve the page of `python -m web` and to use it in a browser."""
+"""The page of `python -m web`: served by a process, shown in a browser, used as people do."""
 
 import re
 import shutil
@@ -18,11 +18,11 @@ PATIENCE = 30_000  # milliseconds
 
 @contextmanager
 def served(folder: Path, checkpoint: Path, *options: object, **variables: str) -> Iterator[str]:
-    """Serve a page and yield its address; afterwards check that it has left no files.
+    """The address of a page that is served meanwhile; in the end nothing of it may be left.
 
     Args:
-        folder: folder for its temporary files.
-        variables: environment variables of the server.
+        folder: for its temporary files.
+        variables: of its environment.
     """
     pytest.importorskip("gradio")
     arguments = ("--checkpoint", checkpoint, "--port", free_port(), *options)
@@ -37,7 +37,7 @@ def served(folder: Path, checkpoint: Path, *options: object, **variables: str) -
     assert process.stdout is not None
     try:
         lines = [process.stdout.readline() for _ in range(2)]
-        # The precision depends on the machine.
+        # How the networks compute depends on the machine.
         assert re.match(r"networks in (bf16|float32) .* on cpu$", lines[0]), lines
         assert lines[1].startswith("http://127.0.0.1:"), lines
         yield lines[1].split()[0]
@@ -50,7 +50,7 @@ def served(folder: Path, checkpoint: Path, *options: object, **variables: str) -
 
 @contextmanager
 def chromium(*options: str) -> Iterator[Any]:
-    """Start a browser; skip the test if there is none."""
+    """A browser; skips the test where there is none."""
     playwright = pytest.importorskip("playwright.sync_api")
     path = shutil.which("chromium")
     if path is None:
@@ -69,12 +69,12 @@ def free_port() -> int:
 
 
 def box(page: Any, label: str) -> Any:
-    """The box with this label, in which a picture is dropped or shown."""
+    """The box with this label, where a picture is dropped or shown."""
     return page.locator(".picture", has=page.get_by_text(label, exact=True))
 
 
 def give(page: Any, label: str, path: Path) -> None:
-    """Upload a file; it replaces an earlier one."""
+    """Upload a file, in the place of an earlier one."""
     clear = box(page, label).get_by_role("button", name=re.compile("Clear|Remove"))
     if clear.count():
         clear.click()
@@ -88,14 +88,14 @@ def press_animate(page: Any) -> None:
 
 
 def message(page: Any, label: str) -> str:
-    """Wait for the box with this label and return its text."""
+    """The text in the box of this name, as soon as it is there."""
     text = page.get_by_label(label, exact=True).input_value()
     assert isinstance(text, str)
     return text
 
 
 def download(page: Any, folder: Path) -> Path:
-    """Wait for the result and save it in `folder`."""
+    """The result, as soon as it is there."""
     with page.expect_download() as waiting:
         page.get_by_role("button", name="Download").click()
     path = folder / str(waiting.value.suggested_filename)
