@@ -417,8 +417,8 @@ def test_processes_on_one_machine_listen_on_loopback_only(two):
 
 
 def test_process_that_does_not_answer(two):
-    (told, bug), (other_bug,) = (found["no_answer"] for found in two)
-    assert told.startswith("PeerLost: another process does not answer (")
+    (late, bug), (other_bug,) = (found["no_answer"] for found in two)
+    assert late.startswith("PeerLost: another process does not answer (")
     assert bug == other_bug == "RuntimeError"
 
 
