@@ -201,7 +201,7 @@ def test_training_goes_on_with_the_number_of_frames_that_it_knows(tmp_path, capl
     assert source.num_frames(0) == 100
     np.testing.assert_array_equal(source.read(0, [99]), source.read(0, [97]))
     assert len(caplog.messages) == 1
-    assert "frame 99 cannot be decoded; earlier frames stand in" in caplog.text
+    assert "frame 99 cannot be decoded; earlier frames replace such" in caplog.text
 
 
 @pytest.mark.parametrize(
