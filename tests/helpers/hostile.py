@@ -1,4 +1,4 @@
-"""Files as a stranger with bad intentions would make them."""
+"""Hostile files: untrusted files that are made to do harm."""
 
 import os
 import pickle
