@@ -84,7 +84,7 @@ def read_arrays(path: Path) -> Any:
         UserError: the file holds something else, or is damaged.
     """
     try:
-        with path.open("rb") as file, warnings.catch_warnings(action="ignore"):  # of the old name
+        with path.open("rb") as file, warnings.catch_warnings(action="ignore"):  # NumPy warns
             return _ArrayUnpickler(file).load()
     except Exception as error:  # a file that is not a pickle can raise anything in the reader
         raise UserError(f"{path}: not a file of arrays alone ({error})") from error

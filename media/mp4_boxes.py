@@ -1,10 +1,12 @@
-"""What an mp4 or mov file states of its samples, before FFmpeg makes room for them.
+"""Checks the number of samples that an mp4 or mov file states before FFmpeg allocates memory.
 
-Of samples of one size the file states nothing but their number, and FFmpeg takes 36 bytes of memory
-for each, as often as edit lists repeat it: a file of 900 bytes can take all there is. But a sample
-has at least a byte; in old sound, which counts the samples of its waves, a fifteenth of one.
+If all samples have one size the file states only their number. FFmpeg allocates 36 bytes for each,
+again for every repetition by an edit list, so a file of 900 bytes can fill all memory. But an
+honest file has at least a byte for each sample; old sound formats, which count the samples of the
+sound wave, have at least a fifteenth of a byte.
 
-Boxes are walked as FFmpeg walks them (ISO/IEC 14496-12, 4.2). What is no file of boxes has none.
+Boxes are read in the way FFmpeg reads them (ISO/IEC 14496-12, 4.2). Files of other formats have no
+boxes and pass.
 """
 
 import struct
@@ -19,9 +21,9 @@ import numpy as np
 from media.container import VideoError
 
 MAX_SAMPLES_PER_BYTE: Final = 32
-MAX_FREE: Final = 2**20  # samples that any file may state; they take 40 MB
+MAX_FREE: Final = 2**20  # samples that a file of any size may state; they take 40 MB
 MAX_BOXES: Final = 2**20
-MAX_HEADER: Final = 2**26  # bytes of a compressed header
+MAX_HEADER: Final = 2**26  # bytes of a decompressed header
 
 _HEADER: Final = struct.Struct(">I4s")
 _CONTAINERS: Final = frozenset(
@@ -31,13 +33,13 @@ _CONTAINERS: Final = frozenset(
 
 
 def check_samples(path: Path) -> None:
-    """Raise VideoError where a file states more samples than it can hold."""
+    """Raise VideoError if a file states more samples than it can hold."""
     try:
         num_bytes = path.stat().st_size
         with path.open("rb") as file:
             num_samples, num_edits = _count(file, num_bytes)
     except OSError:
-        return  # whoever opens it next says what is wrong
+        return  # the code that opens the file next says what is wrong
     except (_TooMany, zlib.error) as error:
         raise VideoError(f"{path}: not a video that is read: {error}") from None
     num_stated = num_samples * max(num_edits, 1)
@@ -49,11 +51,11 @@ def check_samples(path: Path) -> None:
 
 
 class _TooMany(Exception):
-    """More boxes than any honest file has."""
+    """The file has more boxes than any honest one."""
 
 
 def _count(file: BinaryIO, num_bytes: int) -> tuple[int, int]:
-    """Samples and edits that the boxes in the first bytes of `file` state."""
+    """Return the numbers of samples and edits that the first `num_bytes` bytes of `file` state."""
     num_samples = num_timed = num_edits = 0
     for kind, size in _walk(file, num_bytes):
         if kind == b"elst":
@@ -75,7 +77,7 @@ def _count(file: BinaryIO, num_bytes: int) -> tuple[int, int]:
 
 
 def _walk(file: BinaryIO, num_bytes: int) -> Iterator[tuple[bytes, int]]:
-    """Kind and bytes of every box that holds no others; `file` is at its content."""
+    """Yield kind and size of every box that contains no boxes, with `file` at its content."""
     waiting = [(0, num_bytes)]
     num_boxes = 0
     while waiting:
@@ -90,9 +92,9 @@ def _walk(file: BinaryIO, num_bytes: int) -> Iterator[tuple[bytes, int]]:
             if size == 1:
                 size = int.from_bytes(file.read(8))
                 begin += 8
-            elif size == 0:  # up to the end
+            elif size == 0:  # the box reaches to the end
                 size = end - position
-            if size < begin - position:  # no box
+            if size < begin - position:  # not a box
                 break
             following = min(position + size, end)
             if kind in _CONTAINERS:
@@ -103,6 +105,6 @@ def _walk(file: BinaryIO, num_bytes: int) -> Iterator[tuple[bytes, int]]:
 
 
 def _number(file: BinaryIO, skipped: int) -> int:
-    """The next number of 32 bits behind `skipped` bytes; what the file lacks of it counts as 0."""
+    """Skip bytes and read a number of 32 bits; bytes after the end of the file count as 0."""
     file.read(skipped)
     return int.from_bytes(file.read(4).ljust(4, b"\0"))

@@ -1,4 +1,4 @@
-"""Samples that a file of boxes states, in each of the places where it may."""
+"""Tests the limit on the samples that an mp4 file states, in each box that can state them."""
 
 import struct
 import zlib
@@ -79,7 +79,7 @@ def test_boxes_without_end(tmp_path):
         box(b"moov", box(b"cmov", box(b"cmvd", words(9)))),
     ],
 )
-def test_what_is_torn_is_left_to_ffmpeg(tmp_path, content):
+def test_torn_boxes_are_left_to_ffmpeg(tmp_path, content):
     path = tmp_path / "a.mp4"
     path.write_bytes(content)
     check_samples(path)
@@ -93,5 +93,5 @@ def test_what_is_torn_is_left_to_ffmpeg(tmp_path, content):
 )
 def test_honest_files(tmp_path: Path, options):
     check_samples(write_clip(tmp_path / "a.mp4", 60, gop=6, container_options=options))
-    for suffix in SOUND_CODECS:  # of .mov each sample of the sound counts
+    for suffix in SOUND_CODECS:  # .mov counts each sample of sound
         check_samples(write_sound_clip(tmp_path / f"sound{suffix}", [3]))

@@ -265,7 +265,7 @@ def not_readable(folder, monkeypatch):
 def not_mounted(folder, monkeypatch):
     shutil.rmtree(folder)
     folder.symlink_to(folder.parent / "disk")
-    return "a link to a folder that is not there"
+    return "a link to a folder that does not exist"
 
 
 @pytest.mark.parametrize("resume", [(), ("--resume",)])
@@ -286,7 +286,7 @@ def test_a_folder_with_the_name_of_a_checkpoint(own_run, capsys, name):
     path.unlink(missing_ok=True)
     path.mkdir()
     assert call(train, *tiny(own_run, *ALONE, "train.epochs=5"), "--resume") == 2
-    assert f"{path}: a folder, where a checkpoint must go; move it away" in (
+    assert f"{path}: this folder has the name of a checkpoint; move it away" in (
         error_line(capsys, "train.py")
     )
 
