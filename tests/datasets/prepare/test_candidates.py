@@ -62,11 +62,11 @@ def test_all_splits_are_taken(tmp_path):
     assert names(find(tmp_path)) == ["test/1", "test/2", "train/0"]
 
 
-@pytest.mark.parametrize("stranger", ["extra/a.mp4", "clip.mp4", "validation/id/a.mp4"])
-def test_clips_beside_the_splits_are_refused(tmp_path, stranger):
+@pytest.mark.parametrize("beside", ["extra/a.mp4", "clip.mp4", "validation/id/a.mp4"])
+def test_clips_beside_the_splits_are_refused(tmp_path, beside):
     write_clip(tmp_path / "train" / "a.mp4", 2)
-    write_clip(tmp_path / stranger, 2)
-    name = stranger.split("/")[0]
+    write_clip(tmp_path / beside, 2)
+    name = beside.split("/")[0]
     with pytest.raises(UserError, match=f"{name}: has clips, but lies beside train/; move it"):
         find(tmp_path)
 
