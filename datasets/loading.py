@@ -1,5 +1,6 @@
 """Loads batches of training pairs in worker processes, which end with a `with` block."""
 
+import gc
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +29,10 @@ def loaded_batches(
         pin_memory=pin_memory,
         worker_init_fn=_ignore_signals,
     )
+    if num_workers > 0:
+        # A forked worker that frees what is left of a decoder waits for its threads, which only the
+        # parent has.
+        gc.collect()
     batches = iter(loader)
     try:
         yield _in_one_line(batches)
