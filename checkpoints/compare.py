@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from common.cli import run_entry_point
+from common.cli import run_entry_point, say
 from common.tensor_files import read_tensors
 
 COMPARED = ("step", "networks", "average", "training")
@@ -23,7 +23,7 @@ def main(arguments: argparse.Namespace) -> int:
     for key in COMPARED:
         found += differences(_lasting(a.get(key)), _lasting(b.get(key)), key)
     for place in found:
-        print(place)
+        say(place)
     print(f"{len(found)} differences" if found else "the same to the last bit")
     return 1 if found else 0
 

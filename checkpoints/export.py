@@ -27,7 +27,7 @@ from checkpoints import checkpoint
 from checkpoints.checkpoint import Checkpoint
 from checkpoints.onnx_files import require_packages, write_onnx
 from checkpoints.weights import load_model
-from common.cli import run_entry_point
+from common.cli import run_entry_point, say
 from common.errors import UserError
 from common.files import replacing
 from configs.loading import load_config
@@ -56,11 +56,11 @@ def main(arguments: argparse.Namespace) -> None:
     described = describe(small, output)
     with replacing(description) as temporary:
         temporary.write_text(json.dumps(described, indent=2) + "\n")
-    print(f"{output}: {small.age}, {described['weights']} weights, {described['bytes']:,} bytes")
+    say(f"{output}: {small.age}, {described['weights']} weights, {described['bytes']:,} bytes")
     print(f"sha256 {described['sha256']}")
     if arguments.onnx is not None and model.motion is not None:
         for file in write_onnx(model.motion, small.config.data.size, Path(arguments.onnx)):
-            print(file)
+            say(str(file))
 
 
 def slim(saved: Checkpoint, weights: Weights | None = None) -> Checkpoint:

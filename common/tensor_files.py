@@ -18,6 +18,7 @@ import torch
 
 from common.errors import UserError
 from common.files import GIT_LFS_POINTER
+from common.safe_paths import require_plain_file
 
 # First bytes of torch's files: a zip archive since version 1.6, a series of pickles before.
 _ZIP, _OLD = b"PK", b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
@@ -135,6 +136,7 @@ def read_facts(path: Path) -> Mapping[str, Any]:
     not a checkpoint.
     """
     try:
+        require_plain_file(path)
         check_archive(path)
         check_globals(path)
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -155,8 +157,11 @@ def read_tensors(path: Path) -> Any:
         CheckpointError: the file cannot be read, is damaged, or holds something else.
     """
     try:
+        require_plain_file(path)
         with path.open("rb") as file:
             head = file.read(len(GIT_LFS_POINTER))
+    except UserError as error:
+        raise CheckpointError(str(error)) from None
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
     if head == GIT_LFS_POINTER:

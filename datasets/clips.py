@@ -12,6 +12,7 @@ from typing import NamedTuple
 from common.errors import UserError, ends_all, in_one_line
 from common.limits import LIMITS, Limits
 from common.machine import num_cores
+from common.safe_paths import printable
 from datasets.source import Clip
 from media.folder_summary import counted, describe_entries, describe_left_out
 from media.frames import Frame, Frames
@@ -172,25 +173,24 @@ class ClipReport(NamedTuple):
         listed = [f"{height} x {width} ({count})" for (height, width), count in sizes]
         lines = [
             f"{self.folder}: {self.num_clips} clips, {self.num_identities} ids, "
-            f"{self.num_frames} frames; height x width: {_first(listed, ', ') or 'unknown'}"
+            f"{self.num_frames} frames; height x width: {', '.join(_first(listed)) or 'unknown'}"
         ]
         lines += self.left_out
         remarks = sorted(self.remarks.items(), key=lambda item: -item[1])
         lines += [f"{counted(count, 'clip')}: {remark}" for remark, count in remarks]
         if self.unreadable:
-            reasons = _first([*self.unreadable.values()], "\n  ")
-            number = counted(len(self.unreadable), "clip")
-            lines.append(f"{number} cannot be read:\n  {reasons}")
+            lines.append(f"{counted(len(self.unreadable), 'clip')} cannot be read:")
+            lines += [f"  {reason}" for reason in _first([*self.unreadable.values()])]
         if self.too_short:
-            names = _first(self.too_short, ", ")
+            names = ", ".join(_first(self.too_short))
             number = counted(len(self.too_short), "clip")
             lines.append(f"{number} of a single frame, left out of training: {names}")
-        return "\n".join(lines)
+        return "\n".join(map(printable, lines))
 
 
-def _first(items: Sequence[str], separator: str) -> str:
+def _first(items: Sequence[str]) -> list[str]:
     more = len(items) - NUM_LISTED
-    return separator.join([*items[:NUM_LISTED], *([f"and {more} more"] if more > 0 else [])])
+    return [*items[:NUM_LISTED], *([f"and {more} more"] if more > 0 else [])]
 
 
 def inspect_clips(source: ClipFolder) -> ClipReport:

@@ -32,7 +32,7 @@ from PIL import Image
 from common.errors import UserError
 from common.files import replacing
 from common.json_files import parse_json, parse_rate
-from common.safe_paths import MAX_TEXT, check_name, open_to_write
+from common.safe_paths import MAX_TEXT, check_name, open_to_write, read_plain_file
 from media.container import os_reason
 from media.frames import Frame
 
@@ -84,9 +84,9 @@ def read_pack(folder: Path) -> Pack:
     """
     path = folder / PACK
     try:
-        image_size, shards = _parse_header(path, parse_json(_read_plain_file(path)))
+        image_size, shards = _parse_header(path, parse_json(_read(path)))
         path = folder / CLIPS
-        content = b"" if shards is None and not path.exists() else _read_plain_file(path)
+        content = b"" if shards is None and not path.exists() else _read(path)
     except OSError as error:
         raise UserError(f"{path}: {os_reason(error)}; {PACK_AGAIN}") from None
     except UserError:
@@ -103,16 +103,11 @@ def read_pack(folder: Path) -> Pack:
     return Pack(image_size, shards, clips)
 
 
-def _read_plain_file(path: Path) -> bytes:
-    """Read a file, unless it is a pipe or a device, which might never end."""
-    if path.exists() and not path.is_file():
-        raise UserError(f"{path}: is not a plain file; {PACK_AGAIN}")
-    num_bytes = path.stat().st_size
-    if num_bytes > _MAX_BYTES:
-        raise UserError(
-            f"{path}: {num_bytes:,} bytes; at most {_MAX_BYTES:,} are read; {PACK_AGAIN}"
-        )
-    return path.read_bytes()
+def _read(path: Path) -> bytes:
+    try:
+        return read_plain_file(path, _MAX_BYTES)
+    except UserError as error:
+        raise UserError(f"{error}; {PACK_AGAIN}") from None
 
 
 def _parse_header(path: Path, header: Any) -> tuple[tuple[int, int], dict[str, int] | None]:

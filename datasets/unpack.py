@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from common.cli import end_on_sigterm, run_entry_point
+from common.cli import end_on_sigterm, run_entry_point, say
 from common.errors import UserError
 from common.safe_paths import printable
 from datasets.clips import NUM_LISTED
@@ -50,7 +50,7 @@ def main(arguments: argparse.Namespace) -> None:
             clips.stream(index), total=clips.num_frames(index), unit="frame", disable=None
         ):
             writer.write(frame)
-    print(f"{arguments.output}: {clips.num_frames(index)} frames of {arguments.clip}")
+    say(f"{arguments.output}: {clips.num_frames(index)} frames of {arguments.clip}")
 
 
 def _list(folder: Path) -> Iterator[str]:
@@ -60,7 +60,7 @@ def _list(folder: Path) -> Iterator[str]:
         seconds = float(clip.num_frames / clip.frame_rate)
         yield f"{clip.name}  {clip.num_frames} frames  {seconds:.1f} s  {printable(clip.source)}"
     if pack.shards is None:
-        yield f"{folder}: {len(pack.clips)} clips so far; packing has not finished"
+        yield f"{printable(str(folder))}: {len(pack.clips)} clips so far; packing has not finished"
     else:
         yield PackedClips(folder, pack.image_size).inspect().summary()
 

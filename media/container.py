@@ -1,6 +1,6 @@
 """Opens video files through PyAV and decodes their packets; only known, safe formats are read."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
@@ -12,8 +12,10 @@ from av.stream import Disposition
 
 from common.errors import UserError
 from common.limits import LIMITS, Limits, check_pixels
+from common.safe_paths import require_plain_file
 from media.frame_conversion import pixel_aspect, square_size
 from media.images import describe_contents
+from media.mp4_boxes import check_samples
 
 DEFAULT_FRAME_RATE = Fraction(25)  # for clips that state none
 
@@ -25,6 +27,8 @@ FORMATS: Final = (
     *("wav", "w64", "mp3", "aac", "flac", "aiff", "caf", "amr", "ac3", "eac3", "dts"),
     *("au", "ape", "wv", "tta", "opus"),
 )
+
+_MP4: Final = "mov"  # and mov, m4a, 3gp
 
 
 class VideoError(UserError):
@@ -56,18 +60,40 @@ def location(path: Path) -> str:
 def open_container(path: Path, limits: Limits | None = LIMITS) -> InputContainer:
     """Open a file if its format is in FORMATS. The file cannot make FFmpeg open other files.
 
+    FFmpeg detects the format from the contents. It may first open all formats except mp4. If it
+    finds another one, that may be mp4, so the file is checked before FFmpeg reads its header.
+
     Args:
         limits: largest frame that FFmpeg decodes while it detects the streams; None: no limit.
 
     Raises:
+        VideoError: the file is not a plain one, or is an mp4 that states more samples than it can
+            hold.
         av.FFmpegError: the format is another, or the file cannot be read; see `container_reason`.
     """
+    try:
+        require_plain_file(path)
+    except UserError as error:
+        raise VideoError(str(error)) from None
+    try:
+        return _open(path, limits, [name for name in FORMATS if name != _MP4])
+    except av.ArgumentError:
+        pass
+    try:
+        check_samples(path)
+    except ValueError as error:
+        raise VideoError(f"{path}: not a video that is read: {error}") from None
+    return _open(path, limits, [_MP4])
+
+
+def _open(path: Path, limits: Limits | None, formats: Sequence[str]) -> InputContainer:
+    """Open a file; raises av.ArgumentError, before the header is read, for other formats."""
     return av.open(
         location(path),
         "r",
         metadata_errors="replace",
         options={} if limits is None else {"max_pixels": _decoder_limit(limits)},
-        container_options={"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"},
+        container_options={"format_whitelist": ",".join(formats), "protocol_whitelist": "file"},
     )
 
 

@@ -17,6 +17,7 @@ from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 from common.errors import UserError
 from common.files import GIT_LFS_POINTER, replacing
 from common.limits import LIMITS, Limits, check_bytes, check_pixels, too_many
+from common.safe_paths import require_plain_file
 from media.crops import centre_box, cut_out
 from media.frames import Frame, Frames
 from media.tiff_tags import EXIF_HEAD, stated_bytes
@@ -73,8 +74,7 @@ def open_image(path: Path, limits: Limits = LIMITS) -> Image.Image:
         UserError: the picture is larger than `limits` allow.
         Exception: of any kind, for other reasons; see `image_error`.
     """
-    if path.exists() and not path.is_file() and not path.is_dir():
-        raise UserError(f"{path}: is no plain file")  # a pipe would be waited for
+    require_plain_file(path)
     check_bytes(path, limits.picture)
     if Image.MAX_IMAGE_PIXELS is not None and limits.picture > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = limits.picture  # Pillow's own, which would end it with an error

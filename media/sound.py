@@ -19,7 +19,6 @@ from common.errors import UserError
 from common.limits import LIMITS, Limits
 from media.container import best_video, container_reason, open_container
 from media.image_clips import STRIP_SUFFIX
-from media.mp4_boxes import check_samples
 from media.video_index import scan_packets
 
 
@@ -70,7 +69,6 @@ def open_sound(path: Path | str, limits: Limits = LIMITS) -> Sound | None:
     path = Path(path)
     if path.is_dir() or path.suffix.lower() == STRIP_SUFFIX:
         return None
-    check_samples(path)
     with _open(path, limits) as container:
         stream = container.streams.best("audio")
         if not isinstance(stream, av.AudioStream):

@@ -10,7 +10,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from common.errors import UserError
 from common.limits import LIMITS, Limits
+from common.safe_paths import require_plain_file
 from media.container import DEFAULT_FRAME_RATE, MissingFrame, VideoError, os_reason
 from media.frames import Frame, Frames, HasRemarks
 from media.image_clips import STRIP_SUFFIX, FolderReader, StripReader, natural_order
@@ -115,6 +117,10 @@ def open_clip(
         VideoError: `path` is missing, not a clip, or larger than `limits` allow.
     """
     path = Path(path)
+    try:
+        require_plain_file(path)
+    except UserError as error:
+        raise VideoError(str(error)) from None
     try:
         status = path.stat()
         return _open_clip(path, frame_rate, limits, status.st_mtime_ns, status.st_size)

@@ -19,7 +19,6 @@ from common.limits import LIMITS, MAX_FRAMES, Limits
 from media.clip_checks import check_num_frames
 from media.container import DEFAULT_FRAME_RATE, Damaged, decode, open_video
 from media.frame_conversion import Look, look_at, pixel_aspect
-from media.mp4_boxes import check_samples
 
 # Containers that state only the decoding time of a packet. Presentation times are FFmpeg's guess,
 # which is wrong if the codec reorders frames.
@@ -121,7 +120,6 @@ def scan_packets(path: Path, limits: Limits = LIMITS) -> Scan:
     Raises:
         VideoError: the file holds no video, or frames larger than `limits` allow.
     """
-    check_samples(path)
     opening = partial(open_video, path, limits)
     with opening() as (container, stream):
         time_base = stream.time_base or 1 / DEFAULT_FRAME_RATE

@@ -18,10 +18,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.cli import add_max_pixels_argument, end_on_sigterm, positive_int, run_entry_point
+from common.cli import (
+    add_max_pixels_argument,
+    end_on_sigterm,
+    positive_int,
+    run_entry_point,
+    say,
+)
 from common.errors import UserError
 from common.limits import chosen_limits
 from common.machine import num_cores
+from common.safe_paths import printable
 from datasets.prepare.candidates import Candidate, find_clips, in_splits
 from datasets.prepare.convert import ConvertOptions
 from datasets.prepare.folder import claimed, finished_clips, note_settings, prepare
@@ -74,7 +81,7 @@ def main(arguments: argparse.Namespace) -> None:
             candidates = in_splits(listed, splits)
             note_settings(output, every_choice)
             note_drawn(output, drawn | splits)
-            print(f"{source}: {len(candidates)} clips found")
+            say(f"{source}: {len(candidates)} clips found")
             _warn_of_shared_identities(source, candidates)
             summary = prepare(candidates, settings, output, arguments.workers, arguments.debug)
     except MemoryError:
@@ -83,7 +90,7 @@ def main(arguments: argparse.Namespace) -> None:
         ) from None
     except OSError as error:  # a folder that must not be read, or a full disk
         raise UserError(f"{error.filename or output}: {os_reason(error)}") from error
-    print(f"{output}: {summary.text()}")
+    print(f"{printable(str(output))}: {summary.text()}")
 
 
 def _warn_of_shared_identities(source: Path, candidates: Sequence[Candidate]) -> None:

@@ -149,17 +149,21 @@ def _write(
     settings: ConvertOptions,
     target: Path,
 ) -> Converted:
+    final = target.with_name(name)  # which messages name, since `target` is a temporary name
     if settings.format == "packed":
         try:
             table = write_fragment(target, name, pictures, settings.quality)
         except OSError as error:
-            raise UserError(f"{target}: cannot be written: {os_reason(error)}") from None
+            raise UserError(f"{final}: cannot be written: {os_reason(error)}") from None
         return Converted(len(table), frame_rate, table)
     num_frames = 0
-    with VideoWriter(target, frame_rate, as_folder=True) as writer:
-        for picture in pictures:
-            writer.write(picture)
-            num_frames += 1
+    try:
+        with VideoWriter(target, frame_rate, as_folder=True) as writer:
+            for picture in pictures:
+                writer.write(picture)
+                num_frames += 1
+    except UserError as error:
+        raise UserError(str(error).replace(str(target), str(final))) from None
     return Converted(num_frames, frame_rate, None)
 
 

@@ -20,10 +20,10 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from common.csv_cells import as_written, protected
+from common.csv_cells import as_written, open_table, protected
 from common.errors import UserError
 from common.file_lock import locked
-from common.files import remove_leftovers, replacing
+from common.files import make_folder, remove_leftovers, replacing
 from common.json_files import read_json
 from common.safe_paths import open_to_write, printable, refuse_links
 from datasets.pack_writer import PACK, PackWriter, is_pack, read_pack
@@ -58,7 +58,7 @@ class ConversionSummary(NamedTuple):
         counts = Counter((remark.outcome, remark.reason) for remark in self.remarks)
         lines += [f"{count} {outcome}: {reason}" for (outcome, reason), count in counts.items()]
         lines += [f"{split}/ is empty: each of its clips was rejected" for split in self.empty]
-        return "\n".join(lines)
+        return "\n".join(map(printable, lines))
 
 
 @contextmanager
@@ -72,7 +72,7 @@ def claimed(output: Path, settings: Mapping[str, object]) -> Iterator[None]:
     path = output / PREPARED
     with ExitStack() as stack:
         try:
-            output.mkdir(parents=True, exist_ok=True)
+            make_folder(output)
             foreign = [entry.name for entry in user_entries(output)]
             if foreign and not path.exists():
                 raise UserError(
@@ -155,7 +155,8 @@ def prepare(
         results = stack.enter_context(closing(_convert_all(missing, settings, output, num_workers)))
         for candidate, target, (converted, remark, traceback) in results:
             if debug and traceback is not None:
-                tqdm.write(f"{candidate.footage.source}: {traceback}", file=sys.stderr)
+                lines = f"{printable(candidate.footage.source)}: {traceback}".split("\n")
+                tqdm.write("\n".join(map(printable, lines)), file=sys.stderr)
             if remark is not None:
                 remarks.append(remark)
                 write_remark(remark)
@@ -284,7 +285,7 @@ def _read_report(path: Path) -> list[Remark]:
     if not path.exists():
         return []
     try:
-        with path.open(newline="", encoding="utf-8", errors="replace") as file:
+        with open_table(path, errors="replace") as file:
             # A row of which cells are missing was cut off.
             rows = [row for row in csv.DictReader(file) if None not in row.values()]
             cells = [{name: as_written(cell) for name, cell in row.items()} for row in rows]

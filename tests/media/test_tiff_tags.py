@@ -46,5 +46,5 @@ def test_exif(tmp_path, name):
 
 def test_a_pipe_is_refused_without_waiting(tmp_path):
     os.mkfifo(tmp_path / "a.png")
-    with pytest.raises(UserError, match="is no plain file"):
+    with pytest.raises(UserError, match="is not a plain file"):
         read_image(tmp_path / "a.png")

@@ -410,3 +410,17 @@ def test_listing_runs_takes_no_torch():
     """The default checkpoint is chosen before torch is imported."""
     code = "import sys, checkpoints.folder; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
+
+
+def test_a_folder_that_is_a_link_to_nothing(tmp_path, capsys):
+    (tmp_path / "run").symlink_to("nowhere")
+    assert call(train, *tiny(tmp_path / "run", *ALONE)) == 2
+    assert "run: is a link to nowhere, which is missing; make" in error_line(capsys, "train.py")
+
+
+def test_another_file_of_the_name_of_the_lock_is_kept(tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").write_text("dependencies\n")
+    assert call(train, *tiny(tmp_path / "run", *ALONE)) == 2
+    assert ".lock: is no lock file of this program" in error_line(capsys, "train.py")
+    assert (tmp_path / "run" / ".lock").read_text() == "dependencies\n"

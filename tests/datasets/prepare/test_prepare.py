@@ -2,6 +2,7 @@
 
 import csv
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -359,6 +360,22 @@ def test_damaged_settings_and_report(clips, tmp_path, capsys, name, expected):
     capsys.readouterr()
     assert run(clips, tmp_path / "out") == 2
     assert expected in error_line(capsys, PROG)
+
+
+@pytest.mark.parametrize("form", ["packed", "frames"])
+def test_a_disk_that_is_full_while_a_clip_is_written(clips, tmp_path, monkeypatch, capsys, form):
+    """The clip is named, not the temporary file that is gone again."""
+
+    def full(*_args, **_options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("datasets.prepare.convert.write_fragment", full)
+    monkeypatch.setattr("media.video_writer.Image.Image.save", full)
+    assert run(clips, tmp_path / "out", "--format", form, "--workers", "1") == 2
+    line = error_line(capsys, PROG)
+    assert "cannot be written" in line
+    assert re.search(r"out/(train|test)/[^.]", line), line
+    assert ".tmp" not in line
 
 
 def test_full_disk(clips, tmp_path, monkeypatch, capsys):
