@@ -165,7 +165,9 @@ def shared_errors() -> Iterator[None]:
     messages = gather(None if own is None else str(own))
     found = {i: message for i, message in enumerate(messages) if message is not None}
     if len(found) == world_size() and len(set(found.values())) == 1:
-        raise (own if own is not None and is_main() else common_error(found[0]))
+        if is_main() and own is not None:
+            raise own  # with all its lines
+        raise common_error(found[0]) from own
     raise common_error("; ".join(f"rank {i}: {text}" for i, text in found.items())) from own
 
 

@@ -370,7 +370,7 @@ def test_a_disk_that_is_full_while_a_clip_is_written(clips, tmp_path, monkeypatc
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr("datasets.prepare.convert.write_fragment", full)
-    monkeypatch.setattr("media.video_writer.Image.Image.save", full)
+    monkeypatch.setattr("media.video_writer.encode_image", full)
     assert run(clips, tmp_path / "out", "--format", form, "--workers", "1") == 2
     line = error_line(capsys, PROG)
     assert "cannot be written" in line
