@@ -7,9 +7,10 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from io import TextIOWrapper
 from types import FrameType
-from typing import TYPE_CHECKING, TextIO
+from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from tqdm import tqdm
 
@@ -37,6 +38,7 @@ def run_entry_point(
             stream.reconfigure(errors="backslashreplace")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     # Intermixed: `key=value` may stand before, between and after the options.
+    parser.error = partial(_refuse, parser)  # type: ignore[method-assign]
     arguments = parser.parse_intermixed_args(argv)
     handler = logging.StreamHandler()
     handler.setFormatter(_Printable("%(message)s"))
@@ -54,6 +56,13 @@ def run_entry_point(
     except KeyboardInterrupt:
         print(f"{parser.prog}: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
+
+
+def _refuse(parser: argparse.ArgumentParser, message: str) -> NoReturn:
+    """End as argparse does after a wrong argument, which may be a name with control characters."""
+    parser.print_usage(sys.stderr)
+    say(f"{parser.prog}: error: {message}", sys.stderr)
+    sys.exit(2)
 
 
 def say(line: str, file: TextIO | None = None) -> None:

@@ -31,12 +31,13 @@ _SIDX_HEAD: Final = 12  # bytes of `sidx` before its times: version, track, unit
 _CHUNK: Final = 2**20  # bytes that are read at a time
 _SOUND_SAMPLES: Final = 160  # samples of sound for which FFmpeg makes one entry of its index
 
-_SIZES: Final = {b"stsz": 8, b"stz2": 8, b"trun": 4}  # bytes from name to number of samples
+_SIZES: Final = {b"stsz": 8, b"stz2": 8, b"trun": 4, b"senc": 4}  # bytes from name to number
+_ENTRIES: Final = (b"iinf", b"iloc", b"sgpd")  # FFmpeg makes all entries before it reads them
 _TIMES: Final = (b"stts", b"ctts")  # rows of a number of samples and a time
 _CHUNKS: Final = (b"stco", b"co64")
 _COMPRESSED: Final = (b"cmov", b"cmvd")
 _TOP_LEVEL: Final = (b"moof", b"sidx")  # boxes to which FFmpeg seeks
-_NAMES: Final = (*_SIZES, *_TIMES, *_CHUNKS, *_COMPRESSED, *_TOP_LEVEL, b"stsc", b"elst")
+_NAMES: Final = (*_SIZES, *_ENTRIES, *_TIMES, *_CHUNKS, *_COMPRESSED, *_TOP_LEVEL, b"stsc", b"elst")
 
 
 def check_samples(path: Path) -> None:
@@ -75,10 +76,13 @@ def _count_samples(file: BinaryIO, num_bytes: int) -> int:
         if name in _TOP_LEVEL:
             continue
         file.seek(place)
-        words = np.frombuffer(file.read(12).ljust(12, b"\0"), ">u4").tolist()
+        content = file.read(16).ljust(16, b"\0")
+        words = np.frombuffer(content, ">u4").tolist()
         # FFmpeg reads a table beyond the end of its box, up to the end of the file.
         if name in _SIZES:
             numbers[b"sizes"] += words[_SIZES[name] // 4]
+        elif name in _ENTRIES:
+            numbers[b"entries"] += _count_entries(name, content)
         elif name == b"elst":
             numbers[b"edits"] += words[1]
         elif name in _CHUNKS:
@@ -96,8 +100,20 @@ def _count_samples(file: BinaryIO, num_bytes: int) -> int:
                 else:
                     numbers[name] += int(rows[:, 0].sum(dtype=np.uint64))
     numbers[b"sound"] = numbers[b"chunks"] * -(-longest // _SOUND_SAMPLES)
-    most = max(numbers[name] for name in (b"sizes", b"sound", *_TIMES))
+    most = max(numbers[name] for name in (b"sizes", b"entries", b"sound", *_TIMES))
     return most * max(numbers[b"edits"], 1)
+
+
+def _count_entries(name: bytes, content: bytes) -> int:
+    """Return the number of entries that a table states; its place depends on the version."""
+    version = content[0]
+    if name == b"sgpd":
+        begin, width = (8, 4) if version == 0 else (12, 4)
+    elif name == b"iinf":
+        begin, width = (4, 2) if version == 0 else (4, 4)
+    else:
+        begin, width = (6, 2) if version < 2 else (6, 4)
+    return int.from_bytes(content[begin : begin + width])
 
 
 def _read_rows(file: BinaryIO, num_rows: int, width: int) -> Iterator[np.ndarray]:

@@ -200,3 +200,10 @@ def test_names_that_the_terminal_cannot_show(variables):
     for line in (*ended.stdout.splitlines(), *ended.stderr.splitlines()):
         assert b"\\udcff" in line
     assert len(ended.stdout.splitlines()) == len(ended.stderr.splitlines()) == 2
+
+
+def test_wrong_arguments_are_escaped(capsys):
+    parser = argparse.ArgumentParser(prog="a.py")
+    with pytest.raises(SystemExit, match="2"):
+        run_entry_point(lambda _: None, parser, ["\x1b[31mred\n"])
+    assert capsys.readouterr().err.endswith("unrecognized arguments: \\x1b[31mred\\n\n")

@@ -58,6 +58,12 @@ HOSTILE = {
     "names that overlap": START + b"\0\0\0\0moov" + b"\0stt" + SIZES[4:] + bytes(99),
     "across two reads": START + box(b"free", bytes(2**20 - 26) + SIZES + bytes(2**20)),
     "beside pictures": START + box(b"mdat", b"stsz") + box(b"free", b"") + movie(SIZES),
+    "encryption": START + movie(box(b"senc", words(0, 85_000_000 * 2))),
+    "groups": START + movie(box(b"sgpd", words(1 << 24, 1, 0, 85_000_000 * 2))),
+    "groups of version 0": START + movie(box(b"sgpd", words(0, 1, 85_000_000 * 2, 0))),
+    "items": START + movie(box(b"iinf", words(1 << 24, 85_000_000 * 2))),
+    "places of items": START
+    + movie(box(b"iloc", words(2 << 24) + b"\0\0" + words(85_000_000 * 2))),
     "after what is no box": START + movie(b"") + words(7) + b"mdat" + SIZES,
 }
 
@@ -197,3 +203,11 @@ def test_fragments_inside_other_boxes(tmp_path):
         path.write_bytes(movie(inner))
         with pytest.raises(ValueError, match=r"its box (moof|sidx) is inside another"):
             check_samples(path)
+
+
+def test_groups_and_items_of_an_honest_file(tmp_path):
+    """Numbers of 16 bits, and the content behind a number, count for what they are."""
+    path = tmp_path / "a.mp4"
+    tables = box(b"sgpd", words(0, 1, 1, 0xFFFFFFFF)) + box(b"iinf", bytes(4) + b"\x40\x00")
+    path.write_bytes(START + movie(tables + box(b"iloc", bytes(6) + b"\x40\x00")))
+    check_samples(path)
