@@ -1,7 +1,8 @@
 """Coordinates, warps and small matrices: the one place that fixes the grid convention.
 
 Coordinates are (x, y) in [-1, 1]; the centres of the corner pixels lie at exactly -1 and 1, so
-every `grid_sample` uses `align_corners=True`. Bilinear resizing uses `align_corners=False`.
+every `grid_sample` uses `align_corners=True`. Bilinear resizing uses `align_corners=False` where
+the published network does not say otherwise.
 """
 
 from typing import Literal
@@ -47,16 +48,33 @@ def warp(
     return warped
 
 
-def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear resize of B x C x H x W to (height, width); unchanged where the size is right."""
+def resize(
+    image: Tensor,
+    size: tuple[int, int],
+    mode: Literal["bilinear", "nearest"] = "bilinear",
+    *,
+    align_corners: bool = False,
+) -> Tensor:
+    """Resize B x C x H x W to (height, width); unchanged where the size is right.
+
+    `align_corners` is for bilinear resizing alone.
+    """
     if image.shape[-2:] == size:
         return image
-    return F.interpolate(image, size, mode="bilinear", align_corners=False)
+    corners = align_corners if mode == "bilinear" else None
+    return F.interpolate(image, size, mode=mode, align_corners=corners)
 
 
-def resize_grid(grid: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear resize of a field of coordinates, B x h x w x 2, to (height, width)."""
-    return resize(grid.permute(0, 3, 1, 2), size).permute(0, 2, 3, 1)
+def resize_grid(
+    grid: Tensor,
+    size: tuple[int, int],
+    mode: Literal["bilinear", "nearest"] = "bilinear",
+    *,
+    align_corners: bool = False,
+) -> Tensor:
+    """Resize a field of coordinates, B x h x w x 2, to (height, width), as `resize` does."""
+    image = resize(grid.permute(0, 3, 1, 2), size, mode, align_corners=align_corners)
+    return image.permute(0, 2, 3, 1)
 
 
 def gaussian_heatmaps(points: Tensor, height: int, width: int, variance: float) -> Tensor:
