@@ -72,13 +72,15 @@ def optimize_for_inference(model: Model, dtype: torch.dtype) -> Model:
 def fold_norms(model: Model) -> None:
     """Let every convolution do the work of the BatchNorm behind it.
 
-    The first norm of a residual block stays: it follows a sum, not a convolution.
+    The first norm of a residual block stays: it follows a sum, not a convolution. InstanceNorm
+    stays: its statistics are those of the image.
     """
     for block in model.modules():
         if isinstance(block, DownBlock | UpBlock | SameBlock):
-            block.conv = fuse_conv_bn_eval(block.conv, block.norm)
-            block.register_module("norm", nn.Identity())
-        elif isinstance(block, ResBlock):
+            if isinstance(block.norm, nn.BatchNorm2d):
+                block.conv = fuse_conv_bn_eval(block.conv, block.norm)
+                block.register_module("norm", nn.Identity())
+        elif isinstance(block, ResBlock) and isinstance(block.norm2, nn.BatchNorm2d):
             block.conv1 = fuse_conv_bn_eval(block.conv1, block.norm2)
             block.register_module("norm2", nn.Identity())
 
