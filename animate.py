@@ -35,7 +35,7 @@ from common.cli import (
 )
 from common.errors import UserError, ends_all, in_one_line
 from common.machine import keep_freed_memory
-from common.paths import printable
+from common.safe_paths import printable
 from media.crops import parse_box
 from media.excerpt import parse_time
 from metrics.detectors.build import DETECTORS, build_detector

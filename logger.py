@@ -18,14 +18,17 @@ METRICS_FILE, PICTURES_FOLDER = "metrics.jsonl", "pictures"
 
 
 class Logger:
-    """Writes into one run folder; `step` counts finished steps.
+    """Logs one run into its folder. In all methods `step` is the number of finished steps.
 
     Args:
-        told: of each kind of scalars, the last step of which a resumed run knows the line, and
-            does not write it again; without it `first_step`.
+        first_step: the step that the run starts or resumes at.
+        last_step: the step that the run will end at.
+        logged_until: for a resumed run, by kind of scalars: the last step whose line in
+            metrics.jsonl is kept. Later lines are removed, because the run writes them again. A
+            kind that is missing counts as `first_step`.
 
     Raises:
-        UserError: a file cannot be written, here and in each method.
+        UserError: a file cannot be written; every method may raise this.
     """
 
     def __init__(
@@ -33,7 +36,7 @@ class Logger:
         output_dir: Path,
         first_step: int,
         last_step: int,
-        told: Mapping[str, int] | None = None,
+        logged_until: Mapping[str, int] | None = None,
     ) -> None:
         self.output_dir = output_dir
         self.metrics_path = output_dir / METRICS_FILE
@@ -43,7 +46,7 @@ class Logger:
             raise UserError(
                 f"run.output_dir: {output_dir} cannot be written ({error.strerror})"
             ) from error
-        _forget(self.metrics_path, first_step, {} if told is None else told)
+        _drop_later_lines(self.metrics_path, first_step, logged_until or {})
         self.events = EventFile(output_dir, first_step)
         self.bar = tqdm(
             total=last_step, initial=first_step, unit="step", dynamic_ncols=True, disable=None
@@ -54,14 +57,14 @@ class Logger:
         self.bar.update(1)
 
     def expect(self, last_step: int) -> None:
-        """Correct the number of steps that the run will take."""
+        """Change the step that the progress bar counts to."""
         self.bar.total = last_step
         self.bar.refresh()
 
     def scalars(self, step: int, values: Mapping[str, float], kind: str = "train") -> None:
-        """Write scalars everywhere; `kind` is `train` or `validation`."""
+        """Write scalars to metrics.jsonl and TensorBoard; `kind` is `train` or `validation`."""
         rounded = {name: float(f"{value:.6g}") for name, value in values.items()}
-        # NaN is no JSON: null.
+        # JSON has neither NaN nor infinity: null stands for both.
         line = {n: v if math.isfinite(v) else None for n, v in rounded.items()}
         add_line(self.metrics_path, json.dumps({"step": step, "kind": kind} | line))
         self.events.scalars(
@@ -69,8 +72,8 @@ class Logger:
         )
 
     def status(self, step: int, values: Mapping[str, float]) -> None:
-        """Show the losses, and the gap of the discriminator, beside the bar; without a terminal,
-        print a line instead.
+        """Show the losses and the discriminator's gap beside the progress bar, or print them as a
+        line if there is no terminal.
         """
         shown = " ".join(
             f"{_short(name)} {value:.3g}"
@@ -89,11 +92,11 @@ class Logger:
             self.bar.set_postfix_str(f"{speed} {shown}")
 
     def message(self, text: str) -> None:
-        """One line for the person at the terminal."""
+        """Print a line to the console without breaking the progress bar."""
         tqdm.write(text, file=sys.stderr)
 
     def picture(self, step: int, name: str, image: np.ndarray) -> None:
-        """A picture, uint8 H x W x 3, as PNG and to TensorBoard."""
+        """Write a picture, uint8 H x W x 3, as a PNG file and to TensorBoard."""
         path = self.output_dir / PICTURES_FOLDER / f"{name}-{step:08d}.png"
         write_image(path, image)
         with named_failures(path):
@@ -101,18 +104,21 @@ class Logger:
         self.events.picture(step, name, image.shape[:2], png)
 
     def close(self) -> None:
+        """End the progress bar and close the TensorBoard file."""
         self.events.close()
         self.bar.close()
 
 
 def _short(name: str) -> str:
-    """loss/motion/perceptual as perceptual; what is no term of a branch with what it belongs to."""
+    """A short label for a scalar: the last part of its name. Adversarial losses and scalars of the
+    discriminator keep the part before it: discriminator/gap becomes discriminator_gap.
+    """
     *_, owner, term = name.split("/")
     return f"{owner}_{term}" if owner in ("adversarial", "discriminator") else term
 
 
-def _forget(path: Path, step: int, told: Mapping[str, int]) -> None:
-    """Drop the lines that a run which goes on after `step` writes again; see `Logger`."""
+def _drop_later_lines(path: Path, step: int, logged_until: Mapping[str, int]) -> None:
+    """Remove the lines that a run resumed at `step` will write again; see `Logger`."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -123,7 +129,7 @@ def _forget(path: Path, step: int, told: Mapping[str, int]) -> None:
     for line in content.split(b"\n"):
         try:
             entry = json.loads(line)
-            if entry["step"] <= min(step, told.get(entry["kind"], step)):
+            if entry["step"] <= min(step, logged_until.get(entry["kind"], step)):
                 kept.append(line + b"\n")
         except (ValueError, KeyError, TypeError):
             continue  # the torn last line of a killed run

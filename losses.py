@@ -1,4 +1,4 @@
-"""Every loss term, by name. Weights come from the config; each function returns the bare term."""
+"""Formulas of all loss terms. Functions return unweighted values; weights are in the config."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Final, NamedTuple
@@ -16,27 +16,27 @@ from modules.keypoint_detector import Keypoints
 from modules.thin_plate import ThinPlateTransform
 from modules.vgg import VGGFeatures
 
-# For each scale of the pyramid, in the order of the config, features by layer name.
+# One dict per scale of the image pyramid, in the order of the config: features by layer name.
 PyramidFeatures = list[dict[str, Tensor]]
 
 
 class LossTerm(NamedTuple):
-    """One term of a loss, as it is and times its weight from the config."""
+    """One term of a loss: its value, and the value times its weight from the config."""
 
     value: Tensor
     weighted: Tensor
 
 
 def weigh(value: Tensor, weight: float) -> LossTerm:
-    """A term with one weight."""
+    """The term of `value` with the weight `weight`."""
     return LossTerm(value, weight * value)
 
 
 class Perceptual(nn.Module):
-    """VGG features over an image pyramid, shared by all branches.
+    """Computes VGG features of an image at several scales; all branches share one instance.
 
-    The target's features are computed once a step, under no_grad, for every layer that any branch
-    asks for; each prediction is then compared with them by `perceptual_loss`.
+    The target's features are computed once a step, under no_grad, for all layers that any branch
+    uses. `loss` then compares each prediction with them.
     """
 
     def __init__(self, vgg: VGGFeatures, scales: Sequence[float]) -> None:
@@ -47,13 +47,13 @@ class Perceptual(nn.Module):
     def forward(
         self, image: Tensor, layers: Collection[ReluLayer] | None = None
     ) -> PyramidFeatures:
-        """Features of `image`, B x 3 x H x W in [0, 1], at every scale: all layers, or `layers`."""
+        """Features of `image`, B x 3 x H x W in [0, 1], at each scale: all layers, or `layers`."""
         return [self.vgg(down(image), layers) for down in self.pyramid]
 
     def loss(
         self, prediction: Tensor, target: PyramidFeatures, weights: Mapping[ReluLayer, float]
     ) -> LossTerm:
-        """`perceptual_loss` of `prediction`, B x 3 x H x W in [0, 1], to features of its target."""
+        """`perceptual_loss` between `prediction`, B x 3 x H x W in [0, 1], and its target."""
         return perceptual_loss(self.forward(prediction, used_layers(weights)), target, weights)
 
 
@@ -74,9 +74,11 @@ def perceptual_layers(config: Config) -> set[str]:
 def build_perceptual(
     config: PerceptualConfig, layers: set[str], state_dict: Mapping[str, Tensor] | None
 ) -> Perceptual:
-    """The frozen feature pyramid; `state_dict` None means random weights, fixed for all runs.
+    """Build the frozen feature pyramid.
 
-    Random features are scaled to keep their variance through the ReLUs (He initialization).
+    Args:
+        state_dict: weights of the VGG network; None: random weights that are the same in all runs.
+            They keep the variance of the features through the ReLUs (He initialization).
     """
     vgg = VGGFeatures(config.network, layers, config.width)
     if state_dict is None:
@@ -108,20 +110,22 @@ def perceptual_loss(
 
 
 def pixel_loss(prediction: Tensor, target: Tensor) -> Tensor:
-    """mean|prediction - target|; a sum in float32 of differences in the precision of the two."""
+    """mean|prediction - target|. Differences keep the inputs' precision; the sum is in float32."""
     mean: Tensor = _MeanAbsoluteDifference.apply(prediction, target)
     return mean
 
 
 class _MeanAbsoluteDifference(torch.autograd.Function):
-    """Of half precision no float32 copies are made, of which autograd would keep three: features
-    at full size are among the largest tensors of a step. What is kept is the sign.
+    """mean|a - b| that saves memory: autograd keeps only the sign of the difference.
+
+    For inputs in half precision autograd would otherwise keep three float32 copies, and features at
+    full size are among the largest tensors of a step.
     """
 
     @staticmethod
     def forward(ctx: Any, a: Tensor, b: Tensor) -> Tensor:
         difference = a - b
-        # Rounded to half precision one by one, which a mean over thousands does not show.
+        # Each difference is rounded to half precision; in a mean over thousands it averages out.
         mean = difference.abs().mean(dtype=torch.promote_types(difference.dtype, torch.float32))
         ctx.save_for_backward(difference.sgn_())
         ctx.dtypes = (a.dtype, b.dtype)
@@ -140,8 +144,11 @@ class _MeanAbsoluteDifference(torch.autograd.Function):
 def equivariance_value_loss(
     driving: Keypoints, transformed: Keypoints, transform: ThinPlateTransform
 ) -> Tensor:
-    """mean|p_D - T(p_T)|: keypoints of the transformed frame map back to the driving ones
-    (FOMM, section 3.3). `transformed` are the keypoints of D sampled at T(grid).
+    """mean|p_D - T(p_T)|: T must map the keypoints of the transformed driving frame back to those
+    of the driving frame itself (FOMM, section 3.3).
+
+    Args:
+        transformed: keypoints of the driving frame sampled at T(grid).
     """
     return (driving.value - transform.points(transformed.value)).abs().mean()
 
@@ -163,22 +170,23 @@ def equivariance_jacobian_loss(
 
 
 def picture_change(source: Tensor, driving: Tensor, size: tuple[int, int]) -> Tensor:
-    """Largest difference of a colour channel, B x 1 x *size in [0, 1]."""
+    """|source - driving| per pixel, the largest of the colour channels: B x 1 x *size in [0, 1]."""
     return resize((source - driving).abs().amax(dim=1, keepdim=True), size)
 
 
 def mask_prior_loss(
     source_logits: Tensor, driving_logits: Tensor, changed: Tensor, changed_share: float
 ) -> Tensor:
-    """How badly the union of two masks, 1 - (1 - m(S))(1 - m(D)), explains what changed between
-    their frames: the binary cross entropy, averaged over the pixels that changed and over those
-    that did not, `changed_share` of the first and the rest of the second. For a static camera.
+    """Binary cross entropy between the union of two masks and the pixels that changed between their
+    frames. It assumes a static camera: where a pixel changed, one of the frames shows the figure.
 
-    From logits, so that a mask that is all black or all white still gets a gradient.
+    The union is 1 - (1 - m(S))(1 - m(D)). The cross entropy is averaged separately over changed and
+    unchanged pixels; the two means are weighted with `changed_share` and 1 - `changed_share`. It is
+    computed from logits, so that a mask that is all black or all white still gets a gradient.
 
     Args:
-        source_logits, driving_logits: of the masks, any one shape.
-        changed: bool, of the same shape.
+        source_logits, driving_logits: logits of the two masks, in any common shape.
+        changed: bool, in the same shape.
     """
     with torch.autocast(source_logits.device.type, enabled=False):
         none = -F.softplus(source_logits) - F.softplus(driving_logits)  # log(1 - union)
@@ -193,10 +201,11 @@ def mask_prior_loss(
 
 
 class AdversarialLoss(NamedTuple):
-    """Losses of logits, element by element: of the discriminator, for what is real and for what is
-    generated, and of the generator, whose pictures are to pass as real.
+    """The losses of one adversarial objective; functions of logits, element by element.
 
-    fake_logit, real_logit: the values that the discriminator aims at, for pictures of logits.
+    real, generated: loss of the discriminator for real and for generated images.
+    fool: loss of the generator, whose images should pass as real.
+    fake_logit, real_logit: the discriminator's target values; black and white in logged pictures.
     """
 
     real: Callable[[Tensor], Tensor]
@@ -232,8 +241,9 @@ ADVERSARIAL_LOSSES: Final[dict[str, AdversarialLoss]] = {
 
 
 def feature_matching_loss(generated: Sequence[Tensor], real: Sequence[Tensor]) -> Tensor:
-    """Sum over layers of mean|difference of features| (pix2pixHD, Eq. 4); `real` is what it is: no
-    gradient reaches it.
+    """Sum over layers of mean|difference of features| (pix2pixHD, Eq. 4).
+
+    No gradient reaches `real`.
     """
     return torch.stack(
         [pixel_loss(a, b.detach()) for a, b in zip(generated, real, strict=True)]

@@ -9,6 +9,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
 import common.openmp  # noqa: F401
 
@@ -65,23 +66,13 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.compare is not None:
         print(compare_runs(*arguments.compare))
         return 0
-    path = Path(arguments.checkpoint)
-    device = pick_device(arguments.device)
-    config = None if arguments.config is None else load_config(arguments.config)
-    saved = checkpoint.load(path, config)
-    if saved.report is not None:
-        print(f"{path}: {saved.report}")
+    path, device = Path(arguments.checkpoint), pick_device(arguments.device)
+    saved = _load_checkpoint(path, arguments.config)
     precision = choose_precision(arguments.precision, device)
     print(f"networks in {precision} on {device}")
-    model = load_model(saved, device)
-    if precision.precision != "float32":
-        model = optimize_for_inference(model, DTYPES[precision.precision])
+    model = _load_for_inference(saved, device, precision.precision)
     name, animator = _choose_animator(arguments.animator, model, device, path)
-    # Every clip counts; and a stranger's checkpoint does not say how much memory is at hand.
-    own = {"id_sampling": False, "max_pixels": arguments.max_pixels}
-    data = saved.config.data.model_copy(update=own)
-    if arguments.data_root is not None:
-        data = data.model_copy(update={"kind": "clips", "root": arguments.data_root})
+    data = _choose_data(saved.config.data, arguments)
     published = None
     if arguments.published is not None:
         published = published_table(arguments.published, data.size)
@@ -118,7 +109,7 @@ def main(arguments: argparse.Namespace) -> int:
             "num_clips": len(measured),
             "num_frames": sum(clip.num_frames for clip in measured),
             "saved_frames": arguments.save_frames,
-            "measured_with": {kind: found._asdict() for kind, found in plan.conventions.items()},
+            "measured_with": {kind: found._asdict() for kind, found in plan.measured_with.items()},
             "left_out": plan.left_out,
             "failed": failed,
         }
@@ -133,10 +124,38 @@ def main(arguments: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
+def _load_checkpoint(path: Path, config_name: str | None) -> checkpoint.Checkpoint:
+    """The checkpoint `path`; a published one with the config `config_name`."""
+    config = None if config_name is None else load_config(config_name)
+    saved = checkpoint.load(path, config)
+    if saved.report is not None:
+        print(f"{path}: {saved.report}")
+    return saved
+
+
+def _load_for_inference(
+    saved: checkpoint.Checkpoint, device: torch.device, precision: str
+) -> Model:
+    """The model of `saved`; in half precision it is a copy that is faster, too."""
+    model = load_model(saved, device)
+    if precision == "float32":
+        return model
+    return optimize_for_inference(model, DTYPES[precision])
+
+
+def _choose_data(trained_on: DataConfig, arguments: argparse.Namespace) -> DataConfig:
+    """The data that the options name: those of the training, or the clips of --data-root."""
+    # Every clip counts; and an untrusted checkpoint does not say how much memory is at hand.
+    changes: dict[str, Any] = {"id_sampling": False, "max_pixels": arguments.max_pixels}
+    if arguments.data_root is not None:
+        changes |= {"kind": "clips", "root": arguments.data_root}
+    return trained_on.model_copy(update=changes)
+
+
 def _choose_animator(
     asked_for: AnimatorName | None, model: Model, device: torch.device, path: Path
 ) -> tuple[AnimatorName, BranchAnimator]:
-    """The animator that is asked for, or else the first that the model has."""
+    """The animator of --animator or, without it, the first that the model has."""
     animators = reconstruction_animators(model, device)
     name = asked_for or next(iter(animators))
     if name not in animators:
@@ -148,7 +167,7 @@ def _choose_animator(
 
 
 def _output_folder(arguments: argparse.Namespace, path: Path) -> Path:
-    """What --output says, or else a folder of the run.
+    """The folder of --output or, without it, one in the folder of the run.
 
     The default animator's folder has no suffix, so that it does not move with the config.
     """
@@ -170,7 +189,7 @@ def _measure_clips(
     results: Path,
     arguments: argparse.Namespace,
 ) -> tuple[list[MeasuredClip], dict[str, str]]:
-    """Every clip that can be measured, and the others with the reason.
+    """Measure every clip; returns the measured ones, and by name why the others failed.
 
     Raises:
         UserError: not one can be.
@@ -320,7 +339,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--animator",
         choices=ANIMATORS,
-        help="who moves the source; default: motion, where the checkpoint has it",
+        help="the branch that moves the source; default: motion, where the checkpoint has it",
     )
     parser.add_argument(
         "--detector",

@@ -10,10 +10,10 @@ from pathlib import Path
 from animation.inputs import is_file_name
 from animation.jobs import Job
 from common.errors import UserError
-from common.paths import check_inner_path, refuse_links
+from common.safe_paths import check_inner_path, refuse_links
+from media.folder_summary import log_left_out
 from media.images import IMAGE_SUFFIXES
-from media.leftovers import own_entries, partition, without_empty_folders
-from media.remarks import remark_left_out
+from media.system_files import partition, user_entries, without_empty_folders
 from media.video import is_clip, natural_order
 
 _LONGEST_NAME = 200  # bytes; file systems take 255, and while it is written a name is longer
@@ -138,14 +138,14 @@ def _list_images(folder: Path) -> list[Path]:
     )
     if not found:
         raise UserError(f"--source {folder}: no images (png, jpg) in this folder")
-    remark_left_out(f"--source {folder}", others)
+    log_left_out(f"--source {folder}", others)
     return found
 
 
 def _list_clips(folder: Path) -> list[Path]:
     entries, num_empty = without_empty_folders(_visible(folder))
     clips, others = partition(entries, is_clip)
-    remark_left_out(f"--driving {folder}", others, num_empty)
+    log_left_out(f"--driving {folder}", others, num_empty)
     return clips
 
 
@@ -165,4 +165,4 @@ def _holds_clips(path: Path) -> bool:
 
 
 def _visible(folder: Path) -> list[Path]:
-    return sorted(own_entries(folder), key=lambda entry: natural_order(entry.name))
+    return sorted(user_entries(folder), key=lambda entry: natural_order(entry.name))

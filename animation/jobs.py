@@ -145,7 +145,7 @@ def run_job(
         num_frames,
         time.perf_counter() - began,
         animation.reference,
-        {} if figures is None else figures.figures(),
+        {} if figures is None else figures.means(),
     )
 
 

@@ -28,26 +28,19 @@ chance in training does, the ± beside it tells. `source` repeats the source fra
 
 import argparse
 import json
-import math
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
-from tqdm import tqdm
 
 import train
 from animation.branch_animators import (
-    BranchAnimator,
-    animate,
-    frames_to_tensor,
     reconstruction_animators,
 )
-from benchmarks.tables import markdown_table
+from benchmarks.ablation_report import compare, detailed_tables, means_table, summarize_baseline
+from benchmarks.ablation_scores import describe_foreground, score_clips
 from checkpoints import checkpoint
 from checkpoints.folder import step_path
 from checkpoints.weights import load_model
@@ -57,11 +50,7 @@ from common.files import replacing
 from configs.loading import load_config
 from configs.schema import Config
 from datasets.build import build_source
-from datasets.source import ClipSource, HasForeground
-from evaluation.measures import FrameMetrics, figure_metrics, pixel_metrics
-from evaluation.reconstruction import spread
-from metrics.image import region_psnr, ssim
-from metrics.intervals import Summary, summarize
+from datasets.source import ClipSource
 
 ROWS: Final[dict[str, tuple[str, ...]]] = {
     "fomm": ("discriminator=null",),
@@ -85,13 +74,7 @@ ROWS: Final[dict[str, tuple[str, ...]]] = {
         "discriminator.cut.foreground=mask_generator",
     ),
 }
-REFERENCE: Final = "fomm"
-METRICS: Final = ("l1", "psnr", "ssim", "figure_l1", "figure_psnr", "ssim_masked")
 REPORT_FILE: Final = "ablation.json"  # of a run in its folder, of all in the output folder
-
-_MOVED = 0.1  # largest difference of a colour channel that counts as no motion; above compression
-
-ClipScores = dict[str, list[float | None]]  # by metric, one number per clip; None: not defined
 
 
 class Run(NamedTuple):
@@ -146,7 +129,8 @@ def main(arguments: argparse.Namespace) -> int | None:
             "num_frames": arguments.num_frames,
             "foreground": describe_foreground(clips),
             "clips": [clip.name for clip in clips.clips],
-            **compare(found),
+            "rows": compare(found, ROWS),
+            "baseline": summarize_baseline(found),
         }
         with replacing(output / REPORT_FILE) as temporary:
             temporary.write_text(json.dumps(report, indent=2) + "\n")
@@ -247,137 +231,6 @@ def measured(run: Run, clips: ClipSource, num_frames: int, device: torch.device)
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(report, indent=2) + "\n")
     return report
-
-
-@torch.inference_mode()
-def score_clips(
-    animator: BranchAnimator, clips: ClipSource, num_frames: int
-) -> tuple[ClipScores, ClipScores]:
-    """Of every clip, and of the prediction that repeats the source."""
-    scores: ClipScores = {name: [] for name in METRICS}
-    baseline: ClipScores = {name: [] for name in METRICS}
-    for index in tqdm(range(len(clips.clips)), unit="clip", disable=None):
-        frames = spread(clips.num_frames(index), num_frames)
-        driving = clips.read(index, frames)
-        target = frames_to_tensor(driving, animator.device)
-        batches = animate(animator, driving[0], iter(driving))
-        prediction = torch.cat([predicted for _, predicted in batches])
-        region = foreground_region(clips, index, frames, target)
-        for result, collected in ((prediction, scores), (target[:1].expand_as(target), baseline)):
-            for name, values in score_frames(result, target, region).items():
-                mean = float(values.nanmean())
-                collected[name].append(None if math.isnan(mean) else mean)
-    return scores, baseline
-
-
-def foreground_region(
-    clips: ClipSource, index: int, frames: Sequence[int], target: Tensor
-) -> Tensor:
-    """Where the figure is, or the clip moves: B x 1 x H x W bool, for `target`, B x 3 x H x W, the
-    `frames` of clip `index`, of which the first is the source.
-    """
-    if isinstance(clips, HasForeground):
-        inside = torch.from_numpy(clips.foreground_masks(index, frames) > 0.5).unsqueeze(1)
-        return (inside[:1] | inside).to(target.device)
-    return (target - target[:1]).abs().amax(dim=1, keepdim=True) > _MOVED
-
-
-def describe_foreground(clips: ClipSource) -> str:
-    if isinstance(clips, HasForeground):
-        return "the true figure, in the source or in the driving frame"
-    return f"pixels that differ from the source frame by more than {_MOVED} in a colour channel"
-
-
-def score_frames(prediction: Tensor, target: Tensor, region: Tensor) -> FrameMetrics:
-    """`METRICS` of each frame, B; over an empty region NaN."""
-    masked = ssim(prediction * region, target * region)
-    return {
-        **pixel_metrics(prediction, target),
-        **figure_metrics(prediction, target, region),
-        "figure_psnr": region_psnr(prediction, target, region),
-        "ssim_masked": torch.where(region.flatten(1).any(dim=1), masked, torch.nan),
-    }
-
-
-def compare(found: Mapping[tuple[str, int], Mapping[str, Any]]) -> dict[str, Any]:
-    """Rows and baseline with their scores and summaries, from runs by (row, seed)."""
-    rows: dict[str, Any] = {}
-    for row in dict.fromkeys(row for row, _ in found):
-        seeds = [seed for name, seed in found if name == row]
-        paired = [seed for seed in seeds if (REFERENCE, seed) in found]
-        difference = {}
-        if row != REFERENCE and paired:
-            difference = {
-                name: summarize(
-                    _scores(found, row, paired, name) - _scores(found, REFERENCE, paired, name)
-                )._asdict()
-                for name in METRICS
-            }
-        rows[row] = {
-            "overrides": ROWS[row],
-            "summary": {
-                name: summarize(_scores(found, row, seeds, name))._asdict() for name in METRICS
-            },
-            f"difference_to_{REFERENCE}": difference,
-            "scores": {str(seed): found[row, seed]["scores"] for seed in seeds},
-        }
-    baseline = next(iter(found.values()))["baseline"]  # the same in all
-    summary = {
-        name: summarize(np.array([baseline[name]], dtype=float))._asdict() for name in METRICS
-    }
-    return {"rows": rows, "baseline": {"summary": summary, "scores": baseline}}
-
-
-def means_table(report: Mapping[str, Any]) -> str:
-    """The mean of each metric, a line for each row; the source repeated comes last."""
-    return markdown_table(
-        [
-            {"row": row, **{name: summary[name]["mean"] for name in METRICS}}
-            for row, summary in _summaries(report).items()
-        ]
-    )
-
-
-def detailed_tables(report: Mapping[str, Any]) -> str:
-    """Means and differences to the reference, each with its spread and its interval."""
-    tables = [
-        [
-            {"row": row, **{name: _cell(name, summary[name]) for name in METRICS}}
-            for row, summary in _summaries(report).items()
-        ],
-        [
-            {
-                f"row - {REFERENCE}": row,
-                **{name: _cell(name, difference[name], signed=True) for name in METRICS},
-            }
-            for row, entry in report["rows"].items()
-            if (difference := entry[f"difference_to_{REFERENCE}"])
-        ],
-    ]
-    return "\n\n".join(markdown_table(rows) for rows in tables if rows)
-
-
-def _summaries(report: Mapping[str, Any]) -> dict[str, Any]:
-    rows = {row: entry["summary"] for row, entry in report["rows"].items()}
-    return rows | {"source": report["baseline"]["summary"]}
-
-
-def _cell(name: str, summary: Mapping[str, float | None], *, signed: bool = False) -> str:
-    mean, seed_sd, low, high = Summary(**summary)
-    if mean is None:
-        return ""
-    form = ("+" if signed else "") + (".2f" if "psnr" in name else ".4f")
-    text = f"{mean:{form}}"
-    if seed_sd is not None:
-        text += f" ±{seed_sd:{form.lstrip('+')}}"
-    return text if low is None else f"{text} [{low:{form}}, {high:{form}}]"
-
-
-def _scores(
-    found: Mapping[tuple[str, int], Mapping[str, Any]], row: str, seeds: Sequence[int], name: str
-) -> NDArray[np.float64]:
-    """Seeds x clips; NaN where not defined."""
-    return np.array([found[row, seed]["scores"][name] for seed in seeds], dtype=float)
 
 
 def _differences(before: Any, now: Any, key: str = "") -> list[str]:

@@ -45,9 +45,9 @@ from datasets.packed import PackedClips
 from datasets.pairs import BatchSchedule, FramePairs
 from datasets.puppets.clips import Puppets
 from datasets.source import Clip, ClipSource
+from media.frame_conversion import ACCURATE
 from media.frames import Frame, Frames
 from media.images import fit_frames
-from media.picture import ACCURATE
 from media.video import open_clip
 from metrics.image import psnr
 

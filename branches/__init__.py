@@ -1,1 +1,1 @@
-"""A branch is its networks, its loss terms, its statistics and its pictures; one file each."""
+"""Branches of the model, one file each: networks, loss terms, statistics and pictures."""

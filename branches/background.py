@@ -14,10 +14,10 @@ from modules.low_resolution_generator import LowResolutionGenerator
 
 
 class BackgroundBranch(Branch[BackgroundOutput]):
-    """BGBase and BGRefine: the architectures of L and H with other inputs.
+    """The networks BGBase and BGRefine, which have the architectures of L and H with other inputs.
 
-    Both see detached masks and learn on their own; BGRefine sees BGBase's picture detached. So
-    this branch changes nothing in the others.
+    Both get detached masks, and BGRefine gets BGBase's picture detached. So the two learn
+    independently, and no gradient of this branch reaches another branch.
     """
 
     def __init__(self, config: BackgroundConfig, mask_scale: float) -> None:
@@ -41,18 +41,18 @@ class BackgroundBranch(Branch[BackgroundOutput]):
         )
 
     def binarize(self, foreground_mask: Tensor) -> Tensor:
-        """b: 1 where the mask is above the threshold, else 0."""
+        """The binary mask b: 1 where `foreground_mask` is above the threshold, else 0."""
         return (foreground_mask > self.threshold).to(foreground_mask.dtype)
 
     def swap(
         self, frame: Tensor, frame_mask: Tensor, background: Tensor, background_mask: Tensor
     ) -> Swap:
-        """The figure of `frame` (Y) on the background of `background` (X).
+        """Put the figure of `frame` (Y) on the background of `background` (X).
 
         Args:
             frame, background: B x 3 x H x W in [0, 1].
-            frame_mask, background_mask: their foreground masks, B x 1 x h x w in [0, 1]; zero for
-                a background that has no figure to be removed.
+            frame_mask, background_mask: foreground masks of the two, B x 1 x h x w in [0, 1]; a
+                background mask of zeros means that there is no figure to remove.
         """
         frame_mask, background_mask = frame_mask.detach(), background_mask.detach()
         small = (frame_mask.shape[-2], frame_mask.shape[-1])
@@ -67,7 +67,7 @@ class BackgroundBranch(Branch[BackgroundOutput]):
         figure = frame * resize(inside, size)
         scenery = background * resize(outside, size)
         refined = self.bg_refine(
-            base.detach(),  # the two networks learn apart
+            base.detach(),  # BGRefine's loss must not train BGBase
             resize(background_mask, size),
             resize(frame_mask, size),
             figure,
@@ -111,7 +111,7 @@ class BackgroundBranch(Branch[BackgroundOutput]):
         )
 
     def statistics(self, output: BackgroundOutput) -> dict[str, Tensor]:
-        """The share of the frame that counts as figure: near 0 or 1 nothing can be swapped."""
+        """The share of pixels that count as figure; near 0 or 1 there is nothing to swap."""
         return {"foreground_share": output.foreground_share}
 
     def pictures(self, inputs: StepInputs, output: BackgroundOutput) -> dict[str, Tensor]:

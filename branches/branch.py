@@ -1,4 +1,4 @@
-"""Interface of a branch: what the training step, the checkpoint and the logger use of it."""
+"""Interface of a branch, as the training step, the checkpoint and the logger use it."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -22,8 +22,8 @@ Output = TypeVar("Output")
 
 
 def is_smallest(name: str) -> bool:
-    """Whether a scalar is logged as the smallest over parts of a batch, steps and processes, and
-    not as the mean: `smallest_...`, after the name of its branch.
+    """Whether the scalar `name` is logged as a minimum instead of a mean over parts of a batch,
+    steps and processes. True for `smallest_...`, with or without the branch name in front.
     """
     return name.rpartition("/")[2].startswith("smallest_")
 
@@ -31,10 +31,10 @@ def is_smallest(name: str) -> bool:
 class StepContext(NamedTuple):
     """The epoch and the random numbers of one step.
 
-    epoch: epochs passed so far, with the fraction of the current one; for what grows with time.
-    random: everything that is drawn at random in this step, on the device.
-    host_random: one number from [0, 1) for the step, for choices that the host has to know.
-    waiting: sections of the config whose part of the model has not started to learn.
+    epoch: number of epochs so far, including the fraction of the current one; used by schedules.
+    random: source of all random numbers of this step that are drawn on the device.
+    host_random: one random number in [0, 1), for decisions that the host must know.
+    waiting: config sections whose part of the model has not started to train yet.
     """
 
     epoch: float
@@ -46,12 +46,13 @@ class StepContext(NamedTuple):
 class StepInputs(NamedTuple):
     """Inputs of every branch in a step, computed once.
 
-    source, driving: B x 3 x H x W in [0, 1], after the colour jitter that they share; driving is
-        the target.
-    recolored_driving: driving with a jitter of its own, for what must not learn its colours.
-    target_features: of `driving`, without gradient.
+    source, driving: B x 3 x H x W in [0, 1], after the same colour jitter; driving is the target.
+    recolored_driving: driving after another colour jitter, for networks that must not learn its
+        colours.
+    perceptual: computes VGG features and compares them.
+    target_features: VGG features of `driving`, without gradient.
     context: the epoch and the random numbers of this step.
-    outputs: of the branches before this one, for what builds on them.
+    outputs: outputs of the branches that ran before this one.
     """
 
     source: Tensor
@@ -63,34 +64,38 @@ class StepInputs(NamedTuple):
     outputs: StepOutputs = StepOutputs()
 
     def with_output(self, branch_name: str, output: Any) -> "StepInputs":
-        """The same with the output of one more branch."""
+        """A copy of the inputs that also holds the output of the branch `branch_name`."""
         return self._replace(outputs=self.outputs._replace(**{branch_name: output}))
 
 
 class Branch(ABC, nn.Module, Generic[Output]):
-    """Child modules are the branch's networks: their attribute names name them in checkpoints."""
+    """Base class of the branches.
+
+    Its child modules are the branch's networks; their attribute names are their checkpoint keys.
+    """
 
     @abstractmethod
     def forward(self, inputs: StepInputs) -> Output:
-        """Everything the losses and pictures need."""
+        """Compute everything that the losses, statistics and pictures of this step need."""
 
     @abstractmethod
     def loss_terms(self, inputs: StepInputs, output: Output) -> dict[str, LossTerm]:
-        """The terms to minimize, by name; a term with weight 0 is left out."""
+        """Loss terms to minimize, by name; terms with weight 0 are left out."""
 
     @abstractmethod
     def statistics(self, output: Output) -> dict[str, Tensor]:
-        """Scalars, on the device, that show early whether training goes wrong; see `is_smallest`
-        for how they are logged.
+        """Scalars, on the device, that show early whether training goes wrong.
+
+        They are logged as means, or as minima if `is_smallest` says so.
         """
 
     @abstractmethod
     def pictures(self, inputs: StepInputs, output: Output) -> dict[str, Tensor]:
-        """Columns of the picture grid by title: each B x 3 x H x W in [0, 1]."""
+        """Columns of the logged picture grid, by title: each B x 3 x H x W in [0, 1]."""
 
 
 class ReconstructionLosses(Protocol):
-    """Weights of what compares a prediction with its target."""
+    """Weights of the terms that compare a prediction with its target."""
 
     @property
     def perceptual(self) -> Mapping[ReluLayer, float]: ...
@@ -106,8 +111,12 @@ def reconstruction_terms(
     perceptual: Perceptual,
     weights: ReconstructionLosses,
 ) -> dict[str, LossTerm]:
-    """`perceptual` and `pixel` terms, where they have a weight, of each prediction, B x 3 x H x W;
-    its name in `predictions` is put before the term's.
+    """The `perceptual` and `pixel` terms of each prediction, if their weights are not 0.
+
+    Args:
+        predictions: B x 3 x H x W each; the keys become prefixes of the term names.
+        target: B x 3 x H x W.
+        target_features: VGG features of `target`.
     """
     terms: dict[str, LossTerm] = {}
     for prefix, prediction in predictions.items():

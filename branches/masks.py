@@ -21,9 +21,9 @@ from modules.perturbation import perturb, shrink
 
 
 class MaskBranch(Branch[MaskOutput]):
-    """Gives the source the shape of a mask made from the driving frame.
+    """Redraws the source in the shape of a mask that is made from the driving frame.
 
-    Only L, and the prior, reach the mask generator: R and H see detached inputs.
+    Only the loss of L and the prior train the mask generator: R and H get detached inputs.
     """
 
     def __init__(self, config: MasksConfig) -> None:
@@ -62,7 +62,7 @@ class MaskBranch(Branch[MaskOutput]):
 
     def forward(self, inputs: StepInputs) -> MaskOutput:
         source_logits = self.mask_generator.logits(inputs.source)
-        # In other colours than the target's, so that the mask cannot carry appearance.
+        # From a recolored frame, so that the mask cannot carry the target's appearance.
         driving_logits = self.mask_generator.logits(inputs.recolored_driving)
         source_mask = mask_from_logits(source_logits)
         driving_mask = mask_from_logits(driving_logits)
@@ -70,7 +70,7 @@ class MaskBranch(Branch[MaskOutput]):
         perturbed = refined = None
         if "masks.refinement" not in inputs.context.waiting:
             perturbed = self.perturbed_mask(driving_mask, inputs.context.random)
-            # Detached: R must restore the masks as they are, not bend them to its liking.
+            # Detached: R must restore the masks as they are, not make them easier to restore.
             refined = self.refine(inputs.source, source_mask.detach(), perturbed)
         return MaskOutput(
             source_mask, driving_mask, source_logits, driving_logits, perturbed, refined, low, high
@@ -84,17 +84,19 @@ class MaskBranch(Branch[MaskOutput]):
         """
         size = (source.shape[-2], source.shape[-1])
         low = self.low_resolution(self.downsample(source, source_mask), source_mask, target_mask)
-        # Detached: H refines what L makes, only L shapes the masks.
+        # Detached: H refines L's prediction; only L trains the mask generator.
         details = (source_mask.detach(), low.detach(), target_mask.detach())
         high = self.high_resolution(source, *(resize(x, size) for x in details))
         return low, high
 
     def refine(self, source: Tensor, source_mask: Tensor, perturbed_mask: Tensor) -> Tensor:
-        """R: `perturbed_mask` in the shape of the source's figure, B x 1 x h x w in [0, 1]."""
+        """Apply R: reshape `perturbed_mask` to the source's figure, B x 1 x h x w in [0, 1]."""
         return self.refinement(self.downsample(source, source_mask), source_mask, perturbed_mask)
 
     def perturbed_mask(self, foreground_mask: Tensor, random: BatchRandom) -> Tensor:
-        """P, as in training: `foreground_mask`, B x 1 x h x w, as if of another figure."""
+        """Apply P as in training: change `foreground_mask`, B x 1 x h x w, at random, so that it
+        looks like the mask of another figure.
+        """
         settings = self.perturbation
         return perturb(
             foreground_mask,
@@ -107,17 +109,17 @@ class MaskBranch(Branch[MaskOutput]):
         )
 
     def shrunk_mask(self, foreground_mask: Tensor) -> Tensor:
-        """P, as in animation: without noise or chance."""
+        """Apply P as in animation: threshold and scale the mask, without anything random."""
         settings = self.perturbation
         return shrink(foreground_mask, threshold=settings.threshold, scale=settings.animation_scale)
 
     def animated_mask(self, source: Tensor, source_mask: Tensor, driving_mask: Tensor) -> Tensor:
-        """The mask that a driving frame of another figure gives the source, B x 1 x h x w."""
+        """The target mask of a source that another figure drives, B x 1 x h x w: R(.., P(m(D)))."""
         return self.refine(source, source_mask, self.shrunk_mask(driving_mask))
 
     @staticmethod
     def downsample(image: Tensor, like: Tensor) -> Tensor:
-        """`image` at the size of the mask `like`."""
+        """Resize `image` to the size of the mask `like`."""
         return resize(image, (like.shape[-2], like.shape[-1]))
 
     def loss_terms(self, inputs: StepInputs, output: MaskOutput) -> dict[str, LossTerm]:
@@ -144,8 +146,8 @@ class MaskBranch(Branch[MaskOutput]):
         return terms
 
     def statistics(self, output: MaskOutput) -> dict[str, Tensor]:
-        """Collapse shows here first: masks all black or white (mean near 0 or 1), grey
-        (binariness near 0), or the same for every frame (movement near 0).
+        """Scalars that show a collapse of the masks early: all black or white (mean near 0 or 1),
+        grey (binariness near 0), or the same for every frame (movement near 0).
         """
         mask = output.driving_mask
         return {
@@ -171,5 +173,5 @@ class MaskBranch(Branch[MaskOutput]):
 
 
 def num_halvings(scale: float) -> int:
-    """How often a side is halved to come to `scale`, which is 1 / 2^n."""
+    """The n of a `scale` of 1 / 2^n: how many times the sides are halved."""
     return round(-math.log2(scale))

@@ -1,4 +1,4 @@
-"""The model: the branches that the config switches on."""
+"""The model: all branches that the config has a section for."""
 
 from typing import Any
 
@@ -12,11 +12,11 @@ from branches.motion import MotionBranch
 from common.seeding import torch_seed
 from configs.schema import Config
 
-DEFAULT_THRESHOLD = 0.5  # of the masks, without a background branch
+DEFAULT_THRESHOLD = 0.5  # of foreground masks, for a model without a background branch
 
 
 class Model(nn.Module):
-    """One attribute for each section of the config that is a branch; None where it is null."""
+    """The whole model. Its attributes are the branches; a branch is None if its section is null."""
 
     motion: MotionBranch | None
     masks: MaskBranch | None
@@ -38,13 +38,13 @@ class Model(nn.Module):
 
     @property
     def branches(self) -> dict[str, Branch[Any]]:
-        """The branches that there are, by name, in the order in which a step runs them."""
+        """The branches of this model by name, in the order in which a step runs them."""
         found = {"motion": self.motion, "masks": self.masks, "background": self.background}
         return {name: branch for name, branch in found.items() if branch is not None}
 
     @property
     def mask_threshold(self) -> float:
-        """Above it a mask counts as foreground: that of the background branch, if there is one."""
+        """The mask value above which a pixel is foreground; set by the background branch if any."""
         return DEFAULT_THRESHOLD if self.background is None else self.background.threshold
 
     @property

@@ -24,7 +24,10 @@ from modules.thin_plate import random_thin_plate
 
 
 class EncodedSource(NamedTuple):
-    """Everything of the motion branch that depends on the source alone (batch 1)."""
+    """Everything that the motion branch computes from the source alone (batch 1).
+
+    image: 1 x 3 x H x W in [0, 1]. features: encoder features of the generator.
+    """
 
     image: Tensor
     keypoints: Keypoints
@@ -40,7 +43,7 @@ def _hourglass(config: HourglassConfig) -> dict[str, int]:
 
 
 class MotionBranch(Branch[MotionOutput]):
-    """Moves the source by keypoints found in both frames and inpaints what was hidden."""
+    """Moves the source by the keypoints of both frames and inpaints hidden areas (FOMM)."""
 
     def __init__(self, config: MotionConfig) -> None:
         super().__init__()
@@ -78,7 +81,7 @@ class MotionBranch(Branch[MotionOutput]):
         return keypoints
 
     def encode(self, source: Tensor) -> EncodedSource:
-        """Encode `source`, 1 x 3 x H x W in [0, 1]."""
+        """Compute what depends on `source`, 1 x 3 x H x W in [0, 1], alone."""
         return EncodedSource(source, self.detect(source), self.generator.encode(source))
 
     def estimate_motion(
@@ -92,7 +95,7 @@ class MotionBranch(Branch[MotionOutput]):
         return motion
 
     def predict(self, source: EncodedSource, keypoints: Keypoints) -> Tensor:
-        """The source moved to each of B `keypoints`: B x 3 x H x W in [0, 1]."""
+        """Move the source to each of B `keypoints`: B x 3 x H x W in [0, 1]."""
         motion = self.estimate_motion(source.image, source.keypoints, keypoints)
         features = source.features.expand(len(keypoints.value), -1, -1, -1)
         return self.generator.decode(features, motion)
@@ -132,9 +135,11 @@ class MotionBranch(Branch[MotionOutput]):
         return terms
 
     def statistics(self, output: MotionOutput) -> dict[str, Tensor]:
-        """Collapse shows here first: keypoints on one spot, keypoints that no longer follow the
-        frame, everything background, or everything occluded. A Jacobian that comes near to having
-        no inverse makes gradients huge: of the two frames' the smallest |det J|.
+        """Scalars that show a collapse early: keypoints on one spot (spread near 0), keypoints that
+        do not follow the frame (shift near 0), everything background, or everything occluded.
+
+        `smallest_determinant` is the smallest |det J| of both frames: near 0 the inverse of a
+        Jacobian, and with it the gradients, become huge.
         """
         points = output.driving_keypoints.value
         shift = (points - output.source_keypoints.value).norm(dim=-1)

@@ -1,4 +1,4 @@
-"""What the branches compute in a training step: one record for each, and all of them together."""
+"""Outputs of the branches in a training step: one NamedTuple per branch, and one for all."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,12 @@ from modules.keypoint_detector import Keypoints
 
 
 class MotionOutput(NamedTuple):
-    """source_keypoints, driving_keypoints: of the two frames. prediction: B x 3 x H x W."""
+    """Output of the motion branch.
+
+    source_keypoints, driving_keypoints: keypoints of the two frames.
+    motion: dense motion from the driving frame back to the source.
+    prediction: B x 3 x H x W in [0, 1].
+    """
 
     source_keypoints: Keypoints
     driving_keypoints: Keypoints
@@ -18,10 +23,13 @@ class MotionOutput(NamedTuple):
 
 
 class MaskOutput(NamedTuple):
-    """source_mask, driving_mask: B x 1 x h x w. The logits are theirs, without their border.
+    """Output of the mask branch.
 
-    perturbed_mask, refined_mask: B x 1 x h x w; None before the refinement starts.
-    low_resolution, high_resolution: predictions, B x 3 x H x W.
+    source_mask, driving_mask: foreground masks, B x 1 x h x w in [0, 1].
+    source_logits, driving_logits: logits of these masks without their border; see
+        `MaskGenerator.logits`.
+    perturbed_mask, refined_mask: B x 1 x h x w; None before the refinement starts to train.
+    low_resolution, high_resolution: predictions of L and H, B x 3 x H x W in [0, 1].
     """
 
     source_mask: Tensor
@@ -35,9 +43,11 @@ class MaskOutput(NamedTuple):
 
 
 class Swap(NamedTuple):
-    """base, refined: BGBase's and BGRefine's pictures, B x 3 x H x W in [0, 1].
+    """A figure on another background; all pictures are B x 3 x H x W in [0, 1].
 
-    foreground, background: what BGRefine saw of the two frames, B x 3 x H x W.
+    base, refined: pictures by BGBase and BGRefine.
+    foreground: the frame, black outside its figure; an input of BGRefine.
+    background: the background picture, black inside its own figure; an input of BGRefine.
     """
 
     base: Tensor
@@ -47,10 +57,13 @@ class Swap(NamedTuple):
 
 
 class BackgroundOutput(NamedTuple):
-    """swap: None before the branch starts. target: B x 3 x H x W, what it should be.
+    """Output of the background branch.
 
-    own_target: the target is not the driving frame, so its features are still to be computed.
-    foreground_share: of the driving frame, after the threshold.
+    swap: None before the branch starts to train.
+    target: the picture that `swap` should equal, B x 3 x H x W in [0, 1].
+    own_target: whether the target may differ from the driving frame, so that its VGG features must
+        be computed separately.
+    foreground_share: share of the driving frame's pixels that count as figure.
     """
 
     swap: Swap | None
@@ -60,7 +73,7 @@ class BackgroundOutput(NamedTuple):
 
 
 class StepOutputs(NamedTuple):
-    """Outputs of the branches; None for a branch that the model lacks or that has not run yet."""
+    """Outputs of all branches; None if the model lacks the branch or it has not run yet."""
 
     motion: MotionOutput | None = None
     masks: MaskOutput | None = None

@@ -40,7 +40,7 @@ from common.tensor_files import CheckpointError, read_tensors
 from configs.loading import parse_config
 from configs.schema import Config, Start
 
-FORMAT_VERSION = 2
+CHECKPOINT_FORMAT = 2
 _CONTENT = ("step", "epoch", "batch", "networks", "average", "training", "metrics")
 
 
@@ -144,7 +144,7 @@ def save_slim(path: Path, slim: Checkpoint) -> None:
 
 def _write(path: Path, config: Config, content: dict[str, Any]) -> None:
     content = {
-        "format": FORMAT_VERSION,
+        "format": CHECKPOINT_FORMAT,
         "config": config.model_dump(),
         **content,
         "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
@@ -221,7 +221,7 @@ def _convert(path: Path, content: Any) -> Published | None:
 def _parse(path: Path, content: Any) -> Checkpoint:
     """One of ours."""
     keys = content.keys() if isinstance(content, dict) else set()
-    readable = (*older_formats.FORMATS, FORMAT_VERSION)
+    readable = (*older_formats.FORMATS, CHECKPOINT_FORMAT)
     if keys >= {"format", "config"} and content["format"] not in readable:
         raise CheckpointError(
             f"{path}: checkpoint format {content['format']!r}; this code reads "
@@ -236,7 +236,7 @@ def _parse(path: Path, content: Any) -> Checkpoint:
         check_content(content)
     except ValueError as error:
         raise CheckpointError(f"{path}: not a checkpoint that train.py wrote: {error}") from error
-    notes = [] if content["format"] == FORMAT_VERSION else older_formats.upgrade(content)
+    notes = [] if content["format"] == CHECKPOINT_FORMAT else older_formats.upgrade(content)
     return Checkpoint(
         path,
         parse_config(content["config"], origin=str(path)),

@@ -1,4 +1,4 @@
-"""Random numbers for the samples of a batch, the same however the batch is divided."""
+"""Draws the random numbers of a batch: each sample gets the same ones however it is divided."""
 
 from typing import NamedTuple, Self
 
@@ -7,14 +7,14 @@ from torch import Tensor
 
 
 class BatchRandom(NamedTuple):
-    """Random numbers of one part of a batch: its share of what is drawn for the whole.
+    """Draws the random numbers for one part of a batch.
 
-    A batch is divided among processes, and in each process into what fits into memory. Every part
-    draws for all samples, and keeps its own rows: so each sample gets the numbers that it would
-    get in one undivided batch.
+    A batch is divided among processes, and within a process into micro-batches that fit into
+    memory. Every part draws the numbers of the whole batch and keeps its own rows, so each sample
+    gets the numbers that it would get in one undivided batch.
 
-    generator: on the device of the batch; in the same state for every part.
-    part, num_parts: which part of how many, all of the same size.
+    generator: on the device of the batch, and in the same state for every part.
+    part, num_parts: the number of this part, from 0, and how many parts of equal size there are.
     """
 
     generator: torch.Generator
@@ -22,7 +22,7 @@ class BatchRandom(NamedTuple):
     num_parts: int = 1
 
     def split(self, num_parts: int) -> list[Self]:
-        """Of this part in `num_parts` smaller ones."""
+        """Divide this part into `num_parts` smaller ones of equal size."""
         if num_parts == 1:
             return [self]
         return [
@@ -35,34 +35,34 @@ class BatchRandom(NamedTuple):
         ]
 
     def uniform(self, batch: int, *shape: int) -> Tensor:
-        """From [0, 1): batch x *shape, for a part of `batch` samples."""
+        """Draw uniformly from [0, 1): batch x *shape, where this part has `batch` samples."""
         size = (batch * self.num_parts, *shape)
         return self._own(torch.rand(size, device=self.device, generator=self.generator))
 
     def normal(self, batch: int, *shape: int) -> Tensor:
-        """Of mean 0 and variance 1: batch x *shape."""
+        """Draw from the normal distribution of mean 0 and variance 1: batch x *shape."""
         size = (batch * self.num_parts, *shape)
         return self._own(torch.randn(size, device=self.device, generator=self.generator))
 
     def poisson(self, mean: float, batch: int, *shape: int) -> Tensor:
-        """Counts of that mean, as float: batch x *shape."""
+        """Draw Poisson counts of the given mean, as float32: batch x *shape."""
         size = (batch * self.num_parts, *shape)
         means = torch.full(size, mean, dtype=torch.float32, device=self.device)
         return self._own(torch.poisson(means, generator=self.generator))
 
     def beta(self, a: float, b: float, batch: int) -> Tensor:
-        """From Beta(a, b): batch."""
+        """Draw one number for each sample from Beta(a, b): batch."""
         total = batch * self.num_parts
-        # Filled in on the device: a tensor of Python numbers would have the host wait for its copy.
+        # Filled in on the device: to copy a tensor of Python numbers there, the host would wait.
         parameters = torch.stack(
             [torch.full((total,), parameter, device=self.device) for parameter in (a, b)], dim=1
         )
-        # What torch.distributions.Beta draws with, which takes no generator.
+        # torch.distributions.Beta uses this function too, but takes no generator.
         return self._own(torch._sample_dirichlet(parameters, generator=self.generator)[:, 0])
 
     @property
     def device(self) -> torch.device:
-        """Of the numbers."""
+        """Device of the numbers that are drawn."""
         return self.generator.device
 
     def _own(self, drawn: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""What the entry points share: one-line errors, the choice of the device and of the checkpoint."""
+"""Code that the entry points share: errors in one line, signals, and arguments such as --device."""
 
 import argparse
 import logging
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from common.errors import UserError
 from common.limits import LIMITS, OPTION
 from common.machine import divide_cores
-from common.paths import printable
+from common.safe_paths import printable
 
 if TYPE_CHECKING:
     import torch
@@ -26,8 +26,8 @@ def run_entry_point(
 ) -> int:
     """Parse `argv`, call `main`, and turn a UserError into one line and exit code 2.
 
-    Any other exception is a bug of ours and keeps its traceback; `--debug`, which is added to
-    every parser here, shows the traceback of a UserError too.
+    Any other exception is a bug in this program and keeps its traceback. `--debug`, which is added
+    to every parser here, shows the traceback of a UserError too.
     """
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     # Intermixed: `key=value` may stand before, between and after the options.
@@ -38,7 +38,7 @@ def run_entry_point(
     except UserError as error:
         if arguments.debug:
             raise
-        # A stranger's file may have put characters in it that steer a terminal.
+        # The message may quote an untrusted file, with characters that control a terminal.
         lines = map(printable, str(error).split("\n"))
         print(f"{parser.prog}: error: " + "\n".join(lines), file=sys.stderr)
         return 2
@@ -48,13 +48,13 @@ def run_entry_point(
 
 
 def end_on_sigterm() -> None:
-    """Let SIGTERM unwind the program as Ctrl-C does, so that nothing half written is left."""
+    """Let SIGTERM end the program as Ctrl-C does, so that half-written files are removed."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
 
 
 @contextmanager
 def caught_signals() -> Iterator[list[int]]:
-    """Collect SIGINT and SIGTERM in a list; a second one acts at once, as usual."""
+    """Collect the first SIGINT or SIGTERM in a list; a second one ends the program as usual."""
     caught: list[int] = []
     numbers = (signal.SIGINT, signal.SIGTERM)
     before = {number: signal.getsignal(number) for number in numbers}
@@ -84,8 +84,8 @@ def add_precision_argument(parser: argparse.ArgumentParser) -> None:
         "--precision",
         choices=("auto", "float32", "bf16", "fp16"),
         default="auto",
-        help="of the networks; auto (default): fp16 on CUDA, on a CPU bf16 where a short trial "
-        "finds it fast, else float32",
+        help="precision of the networks; auto (default): fp16 on CUDA; on a CPU bf16 where a short "
+        "trial finds it fast, else float32",
     )
 
 
@@ -94,17 +94,17 @@ def add_max_pixels_argument(parser: argparse._ActionsContainer) -> None:
         OPTION,
         type=positive_int,
         metavar="N",
-        help=f"the largest picture or frame that is read (default: {LIMITS.picture} pixels of a "
-        f"picture, {LIMITS.frame} of a frame of a video)",
+        help=f"read no picture or frame of more pixels (default: {LIMITS.picture} for a picture, "
+        f"{LIMITS.frame} for a frame of a video)",
     )
 
 
 def pick_device(name: str, local_rank: int | None = None) -> "torch.device":
-    """The device called `name`; `auto` takes CUDA where there is one, else the CPU.
+    """Return the device called `name`; `auto` means CUDA if there is a GPU, else the CPU.
 
     Args:
-        local_rank: of this process among several on this machine: its GPU is the one of that
-            number.
+        local_rank: number of this process among those on this machine, from 0; it uses the GPU of
+            the same number. None for a single process.
 
     Raises:
         UserError: the name is unknown or this machine has no such device.
@@ -129,19 +129,19 @@ def pick_device(name: str, local_rank: int | None = None) -> "torch.device":
             instead = "use --device cpu or auto"
             if local_rank is not None:
                 instead = "start fewer processes"
-                if count == 1:  # some schedulers show each process its own
+                if count == 1:  # some schedulers show each process its own GPU alone
                     instead += ", or set LOCAL_RANK=0 if each process sees a GPU of its own"
             raise UserError(f"--device {device}: {count} CUDA devices here; {instead}")
-        torch.cuda.set_device(device.index or 0)  # also for what asks for "the" device
+        torch.cuda.set_device(device.index or 0)  # for code that asks for the current device
     elif device.type == "cpu":
-        # Never more than torch takes by itself, which counts the cores that compute.
+        # Never more than torch's own default, which counts physical cores only.
         num_threads = divide_cores(0, is_cpu=True).num_threads
         torch.set_num_threads(min(num_threads, torch.get_num_threads()))
     return device
 
 
 def positive_int(text: str) -> int:
-    """A whole number of at least 1, for argparse."""
+    """Parse a whole number of at least 1, for argparse."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"{text}: must be at least 1")

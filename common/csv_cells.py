@@ -1,23 +1,22 @@
-"""Texts in the cells of CSV files, which spreadsheets must not take for formulas.
+"""Protects text in CSV cells from being run as a formula by a spreadsheet.
 
-A cell that begins with `=` is computed when the file is opened there, and may fetch or run
-something; names of files, which a stranger may have chosen, can begin so. An apostrophe in front
-makes it a text, as spreadsheets expect.
+A spreadsheet computes a cell that begins with `=`, and such a formula may fetch or run something.
+Untrusted file names can begin like that. An apostrophe in front makes the cell plain text.
 """
 
 import re
 
-# The last four are = + - @ in full width, which some spreadsheets read as such. A text that begins
-# with apostrophes before such a character gets one more: what is read is what was written.
+# The last four are = + - @ in full width, which some spreadsheets read as formulas too. A text that
+# begins with apostrophes before such a character gets one more, so that `as_written` can undo it.
 _FORMULA = re.compile(r"'*[=+\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d+)?")
 
 
 def protected(text: str) -> str:
-    """`text` as a cell; numbers stay numbers."""
+    """Return `text` as a cell that no spreadsheet computes; numbers stay as they are."""
     return f"'{text}" if _FORMULA.match(text) and not _NUMBER.fullmatch(text) else text
 
 
 def as_written(cell: str) -> str:
-    """The text that `protected` made into `cell`."""
+    """Undo `protected`: return the text that was written into `cell`."""
     return cell[1:] if cell.startswith("'") and _FORMULA.match(cell) else cell

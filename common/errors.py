@@ -1,17 +1,23 @@
-"""The one exception that means: the user can mend this; how others are told in one line, and which
-of them end a batch of jobs.
+"""UserError, the exception for mistakes that a user can fix, and helpers that sort other errors.
+
+Entry points print a UserError as one line. Other exceptions are bugs and keep their traceback.
 """
 
-# How torch's allocator for the CPU names itself where there is no memory; CUDA without torch's own.
+# In messages of RuntimeErrors that mean lack of memory: by torch's CPU allocator, and by CUDA.
 _NO_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory")
 
 
 class UserError(ValueError):
-    """The message names the file or key, what was found and what to do, in one line."""
+    """An error that the user can fix. Its message is one line that names the file or config key,
+    what was found there and what to do.
+    """
 
 
 def in_one_line(error: Exception) -> str:
-    """Why a job of many failed: the message of a UserError; of another exception its kind, too."""
+    """Describe in one line why one of many jobs failed.
+
+    For a UserError that is its message; for any other exception the type comes first.
+    """
     if isinstance(error, UserError):
         return str(error)
     message = " ".join(str(error).split())
@@ -19,18 +25,17 @@ def in_one_line(error: Exception) -> str:
 
 
 def lacks_memory(error: BaseException) -> bool:
-    """Whether there was not enough memory, of the machine or of a GPU."""
+    """Whether the error means lack of memory, on the machine or on a GPU."""
     if isinstance(error, RuntimeError) and any(text in str(error) for text in _NO_MEMORY):
         return True
     return isinstance(error, MemoryError) or _is_a(error, "torch", "OutOfMemoryError")
 
 
 def ends_all(error: BaseException) -> bool:
-    """Whether what went wrong with one job of many goes wrong with every other, too.
+    """Whether an error in one of many jobs will occur in every other job too, so that all must end.
 
-    That is a want of memory, and what the system refuses, such as room on a full disk: what is
-    wrong with a single file is told by other errors. FFmpeg's are about a file, also where Python
-    counts them among its own.
+    True for lack of memory and for an OSError, such as a full disk. Problems with a single file
+    raise other exceptions. FFmpeg's errors are about a single file, though some are OSErrors.
     """
     if _is_a(error, "av.error", "FFmpegError"):
         return False
@@ -38,5 +43,5 @@ def ends_all(error: BaseException) -> bool:
 
 
 def _is_a(error: BaseException, module: str, name: str) -> bool:
-    """As `isinstance`, without the import, which takes seconds and not every command needs."""
+    """Like `isinstance`, but by name: the import takes seconds, and not every command needs it."""
     return any((kind.__module__, kind.__name__) == (module, name) for kind in type(error).__mro__)

@@ -1,5 +1,7 @@
-"""The curves and pictures of a run for TensorBoard, written at once: what cannot be written is an
-error of the line that could not, not of a thread.
+"""Writes the curves and pictures of a run for TensorBoard.
+
+Each call writes its record at once, so a full disk raises an error in that call. TensorBoard's own
+writer would raise it later, in a background thread.
 """
 
 import re
@@ -21,14 +23,15 @@ _VERSION = "brain.Event:2"
 
 
 class EventFile:
-    """A new event file in a run folder; of earlier ones what came after `first_step` is forgotten.
+    """A new TensorBoard event file in a run folder.
 
-    TensorBoard reads the files of a folder in the order of their names, which begin with a time,
-    and forgets where a file says so. A clock that was set back must not put this file before
-    earlier ones: it gets a time behind all of theirs.
+    A resumed run writes another file beside the earlier ones. TensorBoard then drops what they
+    recorded after `first_step`. It reads the files of a folder in the order of their names, which
+    begin with a time, so this file gets a time after all earlier ones even if the clock was set
+    back.
 
     Raises:
-        UserError: the file cannot be written, here and in each method.
+        UserError: from the constructor and from each method: the file cannot be written.
     """
 
     def __init__(self, folder: Path, first_step: int) -> None:
@@ -50,13 +53,13 @@ class EventFile:
         self._write(step=step, summary=Summary(value=points))
 
     def picture(self, step: int, tag: str, size: tuple[int, int], png: bytes) -> None:
-        """Add a picture of `size` (height, width)."""
+        """Add the picture `png`, a PNG file of `size` (height, width)."""
         height, width = size
         image = Summary.Image(height=height, width=width, colorspace=_RGB, encoded_image_string=png)
         self._write(step=step, summary=Summary(value=[Summary.Value(tag=tag, image=image)]))
 
     def close(self) -> None:
-        with suppress(OSError):  # told when it was written
+        with suppress(OSError):  # the method that wrote has reported the error
             self._file.close()
 
     def _write(self, **content: object) -> None:

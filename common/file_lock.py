@@ -1,4 +1,4 @@
-"""Locks that a process holds and that its death frees, whatever has killed it."""
+"""Lock files: one process holds the lock, and the system frees it when that process ends."""
 
 import os
 import socket
@@ -7,41 +7,47 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from common.paths import open_plain_file
+from common.safe_paths import open_plain_file
 
 _held: set[int] = set()  # descriptors of lock files
 
 
-def _let_go() -> None:
-    """In a child: with a copy of the descriptor it would hold the lock when its parent is gone."""
+def _release_in_child() -> None:
+    """Close the lock files in a forked child.
+
+    Its copy of a descriptor would hold the lock even after the parent has ended.
+    """
     for descriptor in _held:
         os.close(descriptor)
     _held.clear()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_let_go)
+    os.register_at_fork(after_in_child=_release_in_child)
 
 
 @contextmanager
 def locked(path: Path) -> Iterator[bool]:
-    """Hold the lock file `path` within the block; it is there no longer than that, unless the
-    process is killed. False: this file system has no locks, and everybody is let in.
+    """Hold a lock on the file `path` while the `with` block runs.
+
+    The file is made at the start and deleted at the end; it stays behind only if the process is
+    killed, and then nobody holds its lock. The block gets True, or False where the file system has
+    no locks: then several processes may enter at once.
 
     Raises:
-        BlockingIOError: another process holds it.
-        UserError: there is something else than a plain file in its place, such as a link.
-        OSError: it cannot be made.
+        BlockingIOError: another process holds the lock.
+        UserError: `path` is not a plain file but, for example, a link.
+        OSError: the file cannot be made.
     """
     descriptor, is_held = _acquire(path)
     _held.add(descriptor)
     try:
-        with suppress(OSError):  # for people alone
+        with suppress(OSError):  # only people read it
             os.ftruncate(descriptor, 0)
             os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode())
         yield is_held
     finally:
-        if descriptor in _held:  # else this is a child
+        if descriptor in _held:  # otherwise this is a forked child, which closed it
             with suppress(OSError):
                 path.unlink()
             _held.remove(descriptor)
@@ -49,6 +55,7 @@ def locked(path: Path) -> Iterator[bool]:
 
 
 def _acquire(path: Path) -> tuple[int, bool]:
+    """Open and lock the file; return its descriptor, and whether it is locked."""
     while True:
         descriptor = open_plain_file(str(path), os.O_RDWR | os.O_CREAT)
         try:
@@ -58,11 +65,11 @@ def _acquire(path: Path) -> tuple[int, bool]:
         except BlockingIOError:
             os.close(descriptor)
             raise
-        os.close(descriptor)  # its last holder has just deleted it
+        os.close(descriptor)  # the last holder has just deleted this file
 
 
 def _lock(descriptor: int) -> bool:
-    """Whether there is a lock now."""
+    """Lock the open file; return False where there are no locks."""
     if sys.platform == "win32":
         return False
     import fcntl
@@ -77,6 +84,7 @@ def _lock(descriptor: int) -> bool:
 
 
 def _is_at(path: Path, descriptor: int) -> bool:
+    """Whether the open file is the one that lies at `path`."""
     try:
         return os.path.samestat(os.fstat(descriptor), path.stat(follow_symlinks=False))
     except FileNotFoundError:
@@ -84,7 +92,7 @@ def _is_at(path: Path, descriptor: int) -> bool:
 
 
 def holder(path: Path) -> str:
-    """Who holds the lock file, for people: `process 12 on host`."""
+    """Describe for a message who holds the lock file: `process 12 on host`."""
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, ValueError):

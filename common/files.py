@@ -1,4 +1,4 @@
-"""Writing files whole or not at all."""
+"""Writes files whole or not at all, and names the file when the system refuses to write."""
 
 import os
 import re
@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import IO, Any
 
 from common.errors import UserError
-from common.paths import open_to_write
+from common.safe_paths import open_to_write
 
-GIT_LFS_POINTER = b"version https://git-lfs"  # how the stand-in of a file not yet fetched begins
+GIT_LFS_POINTER = b"version https://git-lfs"  # first bytes of a file that git-lfs has not fetched
 
-_MAX_STEM = 180  # bytes of a temporary name that are those of the file; file systems take 255
-# Temporary names of this version, which nobody can foresee, and of earlier ones, with a process id.
+_MAX_STEM = 180  # bytes that a temporary name takes from the file's; file systems allow 255
+# Temporary names hold 16 random hexadecimal digits; those of earlier versions held a process id.
 _TEMPORARY = re.compile(r"\.(.+)\.(?:[0-9a-f]{16}|\d{1,10})\.tmp(\.\w+)?")
 
 
 @contextmanager
 def named_failures(path: Path) -> Iterator[None]:
-    """Within it what the system refuses, such as room on a full disk, is an error of `path`.
+    """Turn an OSError in the `with` block, such as a full disk, into a UserError that names `path`.
 
     Raises:
         UserError: the file cannot be written.
@@ -33,7 +33,7 @@ def named_failures(path: Path) -> Iterator[None]:
 
 
 def temporary_name(path: Path, suffix: str | None = None) -> Path:
-    """A name beside `path` that nobody can foresee, of the same suffix or of `suffix`."""
+    """Return an unpredictable name in the folder of `path`, with the same suffix or `suffix`."""
     stem = os.fsencode(path.stem)[:_MAX_STEM].decode(errors="ignore")
     ending = path.suffix if suffix is None else suffix
     return path.with_name(f".{stem}.{secrets.token_hex(8)}.tmp{ending}")
@@ -43,16 +43,17 @@ def create(path: Path) -> None:
     """Make an empty file.
 
     Raises:
-        FileExistsError: there is something of this name, a link that leads nowhere too.
+        FileExistsError: something has this name already, be it a link that leads nowhere.
     """
     path.open("xb").close()
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path`, of the same suffix, that takes its place at the end.
+    """Give the `with` block a temporary file, which replaces `path` when the block ends well.
 
-    Missing folders are made. If the block fails nothing is left, and an earlier file stays.
+    It lies in the same folder and has the same suffix. Missing folders are made. If the block
+    fails, the temporary file is deleted and an earlier `path` stays as it was.
 
     Raises:
         UserError: the file cannot be written.
@@ -65,14 +66,14 @@ def replacing(path: Path) -> Iterator[Path]:
             yield temporary
             os.replace(temporary, path)
     finally:
-        with suppress(OSError):  # already renamed, or its folder could not be made
+        with suppress(OSError):  # it was renamed already, or its folder could not be made
             temporary.unlink()
 
 
 class WatchedFile:
-    """A file to write to, which remembers the first error of the system.
+    """A file opened for writing that remembers the first OSError of a write.
 
-    For libraries that tell of a failed write without the reason.
+    It serves libraries that report a failed write without the reason.
     """
 
     def __init__(self, file: IO[bytes]) -> None:
@@ -91,14 +92,15 @@ class WatchedFile:
 
 
 def remove_leftovers(folder: Path, written: str) -> None:
-    """Delete temporary files, and folders, that writers which were killed have left in `folder`.
-    Nobody else may be writing there.
+    """Delete the temporary files and folders that killed processes have left in `folder`.
+
+    No other process may be writing there.
 
     Args:
-        written: the regular expression of the names that were to be written; others' temporary
-            files stay.
+        written: a regular expression for the final names of the files; temporary files of other
+            names stay.
     """
-    with suppress(OSError):  # the folder is not there; a file that stays does no harm
+    with suppress(OSError):  # a missing folder, or a file that cannot be deleted, does no harm
         for entry in os.scandir(folder):
             match = _TEMPORARY.fullmatch(entry.name)
             if match is None or not re.fullmatch(written, match[1] + (match[2] or "")):
@@ -110,7 +112,7 @@ def remove_leftovers(folder: Path, written: str) -> None:
 
 
 def add_line(path: Path, text: str) -> None:
-    """Add a line to a file; behind one that was torn off, a line of its own.
+    """Append a line to a file. If the last line lacks its newline, that is added first.
 
     Raises:
         UserError: the file cannot be written, or is a link.

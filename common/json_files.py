@@ -1,6 +1,6 @@
-"""Reading JSON that a stranger may have written.
+"""Reads untrusted JSON with limits on the size of the file and of its numbers.
 
-Python's reader takes numbers of any size, and what is later made of 1e999999999 takes all memory.
+Python's own reader accepts numbers of any size, and a Fraction of 1e999999999 fills all memory.
 """
 
 import json
@@ -10,27 +10,27 @@ from pathlib import Path
 from typing import Any, Final
 
 MAX_BYTES: Final = 2**26  # of a file; a value of two bytes takes some 60 in memory
-MAX_INTEGER: Final = 2**63  # in size; what is counted and measured here is far below
+MAX_INTEGER: Final = 2**63  # absolute value; all counts of this program are far smaller
 
-# What plays and records: from a frame a day to the fastest cameras.
+# Frames per second: from one a day to the fastest cameras.
 MIN_RATE, MAX_RATE = Fraction(1, 100_000), Fraction(100_000)
-RATE_DIGITS: Final = 64  # of a frame rate in text: 30000/1001, 29.97
+RATE_DIGITS: Final = 64  # characters of a frame rate in text: 30000/1001, 29.97
 
 
 class JsonError(ValueError):
-    """What is no JSON, or holds more or larger things than are read; the message says what."""
+    """The text is not JSON, or exceeds a limit; the message says what is wrong."""
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds.
+    """Return the content of a JSON file.
 
     Raises:
-        JsonError: names the file and what is wrong.
-        OSError: it cannot be read.
+        JsonError: the content is wrong or too large; names the file.
+        OSError: the file cannot be read.
     """
     num_bytes = path.stat().st_size
     if num_bytes > MAX_BYTES:
-        raise JsonError(f"{path}: {num_bytes:,} bytes of JSON, and at most {MAX_BYTES:,} are read")
+        raise JsonError(f"{path}: {num_bytes:,} bytes of JSON; at most {MAX_BYTES:,} are read")
     try:
         return parse_json(path.read_bytes())
     except JsonError as error:
@@ -38,38 +38,38 @@ def read_json(path: Path) -> Any:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """What `text` says; numbers are finite, and integers at most MAX_INTEGER in size.
+    """Return the content of a JSON text; numbers must be finite, integers at most MAX_INTEGER.
 
     Raises:
-        JsonError: says what is wrong.
+        JsonError: the text is not such JSON.
     """
     try:
         return json.loads(
             text, parse_int=_parse_int, parse_float=_parse_float, parse_constant=_parse_constant
         )
     except RecursionError:
-        raise JsonError("not JSON that is read: it is nested too deeply") from None
+        raise JsonError("not readable as JSON: it is nested too deeply") from None
     except ValueError as error:
-        raise JsonError(f"not JSON that is read: {error}") from None
+        raise JsonError(f"not readable as JSON: {error}") from None
 
 
 def parse_rate(value: Any) -> Fraction:
-    """Frames per second, exact, of a number or of text such as `30000/1001`.
+    """Return frames per second, exact, from a number or from text such as `30000/1001`.
 
     Raises:
-        ValueError: it is neither, or out of the range of MIN_RATE to MAX_RATE.
+        ValueError: `value` is neither, or not from MIN_RATE to MAX_RATE.
     """
     if isinstance(value, bool) or not isinstance(value, int | float | str):
-        raise ValueError(f"{value!r:.40} is no frame rate")
+        raise ValueError(f"{value!r:.40} is not a frame rate")
     text = str(value)
-    if len(text) > RATE_DIGITS or "e" in text.lower():  # an exponent says much in few digits
-        raise ValueError(f"{text:.40} is no frame rate")
+    if len(text) > RATE_DIGITS or "e" in text.lower():  # an exponent makes huge numbers
+        raise ValueError(f"{text:.40} is not a frame rate")
     try:
         rate = Fraction(text)
     except ZeroDivisionError:
-        raise ValueError(f"{text} is no frame rate") from None
+        raise ValueError(f"{text} is not a frame rate") from None
     if not MIN_RATE <= rate <= MAX_RATE:
-        raise ValueError(f"{text} frames a second; from {MIN_RATE} to {MAX_RATE} are read")
+        raise ValueError(f"{text} frames a second; must be from {MIN_RATE} to {MAX_RATE}")
     return rate
 
 
@@ -87,4 +87,4 @@ def _parse_float(text: str) -> float:
 
 
 def _parse_constant(text: str) -> float:
-    raise ValueError(f"{text} is no number")
+    raise ValueError(f"{text} is not a number")

@@ -1,7 +1,7 @@
-"""How large a picture, a frame and a clip may be: the one place that says so.
+"""Limits on the size of pictures, frames and clips, and the checks that enforce them.
 
-A file of a hundred bytes can state a picture that takes gigabytes. So sizes are checked where the
-header states them, before a pixel is decoded.
+The header of a file of a hundred bytes can state a picture that takes gigabytes. So the stated size
+is checked before any pixel is decoded.
 """
 
 from pathlib import Path
@@ -9,12 +9,12 @@ from typing import Final, NamedTuple
 
 from common.errors import UserError
 
-# Phones take 108 million pixels. Reading a picture takes 7 bytes for each: 0.9 GB at this limit.
+# Phones take pictures of 108 million pixels. Reading takes 7 bytes a pixel: 0.9 GB at this limit.
 MAX_PICTURE_PIXELS: Final = 2**27
 # 8K, 7680 x 4320, fits. A decoder may keep 16 frames beside the current one: 0.9 GB at this limit.
 MAX_FRAME_PIXELS: Final = 2**25
-MAX_FRAMES: Final = 2**22  # of a clip: 46 hours of 25 frames a second; their times take 0.6 GB
-# Of a picture's file: RGBA with 16 bits that is not compressed.
+MAX_FRAMES: Final = 2**22  # of a clip: 46 hours at 25 frames a second; their times take 0.6 GB
+# The largest honest file of a picture is uncompressed RGBA of 16 bits a channel.
 MAX_BYTES_PER_PIXEL: Final = 8
 OPTION: Final = "--max-pixels"
 REMEDY: Final = (
@@ -23,8 +23,9 @@ REMEDY: Final = (
 
 
 class Limits(NamedTuple):
-    """picture: pixels of a still image, and of a frame that is a file of its own. frame: pixels of
-    a frame of a video.
+    """The largest numbers of pixels that are read.
+
+    picture: of a still image, and of a frame that is an image file. frame: of a frame of a video.
     """
 
     picture: int = MAX_PICTURE_PIXELS
@@ -35,7 +36,7 @@ LIMITS: Final = Limits()
 
 
 def chosen_limits(max_pixels: int | None) -> Limits:
-    """Those of a user who gave OPTION, or the key data.max_pixels; the default ones for None."""
+    """Return the limits for the user's --max-pixels or data.max_pixels; the defaults for None."""
     return LIMITS if max_pixels is None else Limits(max_pixels, max_pixels)
 
 
@@ -48,12 +49,12 @@ def check_pixels(path: Path, width: int, height: int, limit: int, what: str) -> 
 
 
 def too_many(number: int, limit: int) -> str:
-    """That `number` is above the limit, and what to do."""
-    return f"{number:,} in all, and at most {limit:,} are read; {REMEDY}"
+    """Say for a message that `number` is above the limit, and what to do."""
+    return f"{number:,} in all; at most {limit:,} are read; {REMEDY}"
 
 
 def check_bytes(path: Path, limit: int) -> None:
-    """Raise UserError where a picture's file is larger than any of `limit` pixels needs to be.
+    """Raise UserError where the file of a picture is larger than `limit` pixels could need.
 
     Raises:
         OSError: there is no such file.

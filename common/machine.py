@@ -1,6 +1,4 @@
-"""The machine that this process runs on: its cores, the memory of tensors on the CPU, and which
-addresses are its own alone.
-"""
+"""Facts and settings of the machine: CPU cores, memory of CPU tensors, loopback addresses."""
 
 import ctypes
 import ipaddress
@@ -10,22 +8,24 @@ import platform
 from pathlib import Path
 from typing import NamedTuple
 
-_CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container; microseconds in a period
-_CORES_PER_WORKER = 4  # where the step itself runs on the CPU and wants them all
+_CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container: microseconds of CPU, and the period
+_CORES_PER_WORKER = 4  # cores for each worker where the training step runs on the CPU too
 
-_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # of mallopt(3)
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4  # parameters of mallopt(3)
 
 
 class Threads(NamedTuple):
-    """How the cores are divided: threads of the step, and workers that read data beside it."""
+    """Division of the cores between threads of the step and worker processes that read data."""
 
     num_threads: int
     num_workers: int
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches what listens at `host`, an address or `localhost`; other
-    names may mean another address on another machine.
+    """Whether a server at `host` can be reached from this machine alone.
+
+    `host` is an address or `localhost`. Any other name counts as not loopback, because on another
+    machine it may stand for another address.
     """
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
@@ -34,7 +34,7 @@ def is_loopback(host: str) -> bool:
 
 
 def num_cores() -> int:
-    """Cores that this process may use: a scheduler or a container may leave it few."""
+    """Number of cores that this process may use; a scheduler or a container may restrict them."""
     if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
         cores = len(os.sched_getaffinity(0))
     else:
@@ -42,19 +42,19 @@ def num_cores() -> int:
     try:
         quota, period = _CPU_QUOTA.read_text().split()
         return max(1, min(cores, math.ceil(int(quota) / int(period))))
-    except (OSError, ValueError):  # no such file; `max`, which is no limit
+    except (OSError, ValueError):  # there is no such file, or it says `max`: no limit
         return cores
 
 
 def divide_cores(num_workers: int, *, is_cpu: bool) -> Threads:
-    """Threads and workers that together are no more than this process's share of the cores. With
-    more of them, threads would wait for each other at every operation.
+    """Choose numbers of threads and workers that together fit this process's share of the cores.
 
-    The environment's OMP_NUM_THREADS stays as it is. Processes that torchrun has started on this
-    machine share the cores.
+    If there were more of them, threads would wait for each other at every operation. The processes
+    that torchrun has started on this machine share its cores. If the environment sets
+    OMP_NUM_THREADS, that number of threads is kept.
 
     Args:
-        num_workers: that are wanted, at the most.
+        num_workers: the largest number of workers that is wanted.
         is_cpu: whether the step runs on the CPU.
     """
     cores = max(1, num_cores() // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
@@ -67,10 +67,10 @@ def divide_cores(num_workers: int, *, is_cpu: bool) -> Threads:
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep what tensors on the CPU have freed: glibc would give large blocks back
-    to the system at once, and get them anew, page by page, in every operation.
+    """Let this process reuse the memory that tensors on the CPU have freed.
 
-    Does nothing with another C library.
+    By default glibc returns large blocks to the system at once, and every operation gets them anew,
+    page by page. Does nothing with another C library.
     """
     if platform.libc_ver()[0] == "glibc":
         library = ctypes.CDLL(None)

@@ -1,8 +1,8 @@
-"""To be imported before torch: how the threads of its operations wait for each other.
+"""Makes torch's threads sleep while they wait for each other. Import this before torch.
 
-By default they wait busily. On a machine that has other work too, the thread that is waited for may
-not even be running, and every operation takes many times as long. Threads that sleep take 1 to 3%
-longer on a quiet machine. The environment's own setting wins.
+By default they wait in a busy loop. On a machine that has other work too, the thread that they wait
+for may not even be running, and every operation takes many times as long. On a quiet machine
+sleeping threads cost 1 to 3%. A value that the environment sets is kept.
 """
 
 import os

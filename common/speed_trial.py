@@ -1,6 +1,7 @@
-"""What a device computes fast: precision and memory layout, found by timing small convolutions.
+"""Finds the fastest precision and memory layout of a device by timing small convolutions.
 
-Names and flags of a processor do not tell: virtual machines and environment variables belie them.
+The name and the flags of a processor are no guide: virtual machines and environment variables can
+make them wrong.
 """
 
 import time
@@ -14,18 +15,18 @@ from torch import nn
 Precision = Literal["float32", "bf16", "fp16"]
 HALF_DTYPES: Mapping[str, torch.dtype] = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
-_GAIN = 0.9  # a precision is fast if it takes at most so much of the time of float32,
-_EMULATED = 1.5  # and emulated if it takes so much more
-# Of a map in a trial: larger ones take too long to time. These take seconds on a slow CPU, as many
-# as a fraction of a step that has such maps.
+_GAIN = 0.9  # a precision is fast if its time is at most this part of the time in float32
+_EMULATED = 1.5  # and emulated if its time is at least this many times that in float32
+# Numbers in a feature map of a trial. Larger maps take too long to time; these take seconds on a
+# slow CPU, which is a fraction of a training step with such maps.
 _MAX_NUMBERS = 64 * 256 * 256
-_CLEAR = 3.0  # a ratio that needs no second look
-_MIN_ROUNDS, _MAX_ROUNDS = 2, 4  # one alone may have been interrupted by another program
-_SECONDS = 0.2  # after which no further round begins
+_CLEAR = 3.0  # a ratio above this is clear, and needs no further trial
+_MIN_ROUNDS, _MAX_ROUNDS = 2, 4  # a single one may have been interrupted by another program
+_SECONDS = 0.2  # no further round begins after this time
 
 
 class Choice(NamedTuple):
-    """How a device is to compute. reason: what was measured, or why nothing was."""
+    """A precision, and the reason for it: what was measured, or why nothing was."""
 
     precision: Precision
     reason: str
@@ -35,27 +36,28 @@ class Choice(NamedTuple):
 
 
 class Shape(NamedTuple):
-    """Of the maps in a trial, batch x channels x side x side."""
+    """Shape of the feature maps in a trial: batch x channels x side x side."""
 
     batch: int
     channels: int
     side: int
 
 
-# Small maps show what is emulated, larger ones what is faster.
+# Small maps show whether a precision is emulated, larger ones whether it is faster.
 _PRECISION_SHAPES = (Shape(1, 64, 16), Shape(1, 64, 64))
 
 
 class _Setting(NamedTuple):
-    """One way to compute."""
+    """A precision and a memory layout to be timed."""
 
     precision: str
     channels_last: bool
 
 
 def choose_precision(device: torch.device) -> Choice:
-    """The fastest precision for training: bf16 where the device computes it fast, else float32;
-    on CUDA before Ampere fp16.
+    """Choose the fastest precision for training.
+
+    That is bf16 where the device computes it fast, fp16 on CUDA before Ampere, and else float32.
     """
     if device.type == "cuda":
         major, minor = torch.cuda.get_device_capability(device)
@@ -71,20 +73,23 @@ def is_emulated(precision: str, device: torch.device) -> bool:
     """Whether the device computes `precision` much slower than float32."""
     if precision not in HALF_DTYPES:
         return False
-    if device.type == "cuda":  # kernels of small convolutions take less time than their start
+    if device.type == "cuda":  # no trial: to start the kernel of a small convolution takes longer
         return precision == "bf16" and torch.cuda.get_device_capability(device)[0] < 8
     return device.type == "cpu" and half_precision_ratio(precision, device) >= _EMULATED
 
 
 def is_usable(precision: str, device: torch.device) -> bool:
-    """Whether a run that was begun in `precision` on another device can go on in it here."""
+    """Whether a run that began in `precision` on another device can continue in it on this one."""
     if precision == "float32":
         return True
     return device.type in ("cpu", "cuda") and not is_emulated(precision, device)
 
 
 def emulation_warning(key: str, precision: str, device: torch.device) -> str | None:
-    """One line where `precision`, asked for by the option or config key `key`, is emulated."""
+    """Return a one-line warning if `precision` is emulated on the device; else None.
+
+    `key` is the option or config key that asks for the precision.
+    """
     if not is_emulated(precision, device):
         return None
     factor = ""
@@ -95,19 +100,19 @@ def emulation_warning(key: str, precision: str, device: torch.device) -> str | N
 
 
 def prefers_channels_last(precision: str, device: torch.device, shape: Shape) -> tuple[bool, str]:
-    """Whether channels-last memory is the faster layout, and what was measured.
+    """Whether channels-last memory is the faster layout, and the reason in words.
 
     Args:
-        shape: of the largest maps; it matters, and differently on each processor.
+        shape: of the largest feature maps. The result depends on it, differently on each processor.
     """
     if device.type != "cpu":
-        return True, f"what {device.type} is made for"
+        return True, f"{device.type} is made for it"
     ratio = layout_ratio(precision, device, _shortened(shape))
     return ratio <= 1, f"channels_last {_times(ratio)} here"
 
 
 def _shortened(shape: Shape) -> Shape:
-    """`shape` with a smaller batch, and then side, where it is too large for a trial."""
+    """Reduce the batch, then the side, of a `shape` that is too large for a trial."""
     batch, channels, side = shape
     while batch > 1 and batch * channels * side**2 > _MAX_NUMBERS:
         batch //= 2
@@ -118,34 +123,36 @@ def _shortened(shape: Shape) -> Shape:
 
 @lru_cache
 def half_precision_ratio(precision: str, device: torch.device) -> float:
-    """Time of convolutions in `precision`, forward and backward, to that in float32."""
+    """Time of convolutions in `precision`, forward and backward, over that in float32."""
     settings = _Setting(precision, True), _Setting("float32", True)
     return _ratio(*settings, _PRECISION_SHAPES, device)
 
 
 @lru_cache
 def layout_ratio(precision: str, device: torch.device, shape: Shape) -> float:
-    """Time of convolutions in channels-last memory, forward and backward, to that in planar."""
+    """Time of convolutions in channels-last memory, forward and backward, over that in planar."""
     return _ratio(_Setting(precision, True), _Setting(precision, False), (shape,), device)
 
 
 def _times(ratio: float) -> str:
-    """`ratio` in words."""
+    """Put a ratio of times into words."""
     return f"takes {ratio:.2g} times as long"
 
 
 def _ratio(
     setting: _Setting, baseline: _Setting, shapes: Sequence[Shape], device: torch.device
 ) -> float:
-    """Best time of `setting` to that of `baseline`, for the last of `shapes` unless an earlier one
-    is clear; a fraction of a second, more on a slow CPU.
+    """Best time of `setting` over that of `baseline`.
+
+    The shapes are tried in order. The ratio is that of the last one, or of an earlier one where
+    `setting` is clearly slower. It takes a fraction of a second, more on a slow CPU.
     """
     ratio, began = 1.0, time.perf_counter()
     for shape in shapes:
         best = [float("inf")] * 2
         trials = [_Trial(shape, s, device) for s in (setting, baseline)]
         for trial in trials:
-            trial.seconds()  # kernels are chosen
+            trial.seconds()  # the first call chooses kernels
         for number in range(1, _MAX_ROUNDS + 1):
             best = [min(b, trial.seconds()) for b, trial in zip(best, trials, strict=True)]
             ratio = best[0] / best[1]
@@ -157,7 +164,7 @@ def _ratio(
 
 
 class _Trial:
-    """A few layers as this project's networks have them."""
+    """A small network with the kinds of layers that this project's networks have."""
 
     def __init__(self, shape: Shape, setting: _Setting, device: torch.device) -> None:
         layout = torch.channels_last if setting.channels_last else torch.contiguous_format
@@ -176,7 +183,7 @@ class _Trial:
         self._x = x.contiguous(memory_format=layout).requires_grad_()
 
     def seconds(self) -> float:
-        """Of one forward and backward pass."""
+        """Seconds that one forward and backward pass takes."""
         self._synchronize()
         began = time.perf_counter()
         enabled = self._dtype is not None

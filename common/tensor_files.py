@@ -1,7 +1,7 @@
-"""Reads files of tensors that torch wrote. Nothing else calls torch.load.
+"""Reads files of tensors that torch wrote. No other code of this project calls torch.load.
 
-Such a file may be a stranger's, or damaged. No code in it is run, its checksums are compared, and
-what would take more memory than disk is refused.
+The file may be untrusted or damaged. No code in it is run, its checksums are compared, and a file
+that would take more memory than it has bytes on disk is refused.
 """
 
 import os
@@ -19,30 +19,30 @@ import torch
 from common.errors import UserError
 from common.files import GIT_LFS_POINTER
 
-# How files of torch begin since version 1.6, and before.
+# First bytes of torch's files: a zip archive since version 1.6, a series of pickles before.
 _ZIP, _OLD = b"PK", b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
 
-_OLD_PICKLES: Final = 5  # of the old format: number, version, system, content, keys
-# The end of a zip archive, and of a large one what stands before: PKWARE's APPNOTE, 4.3.14 to 16.
+_OLD_PICKLES: Final = 5  # in the old format: magic number, version, system, content, storage keys
+# Records at the end of a zip archive, the last two in large ones only: PKWARE's APPNOTE, 4.3.14-16.
 _END: Final = struct.Struct("<4s4H2LH")
 _LARGE_END: Final = struct.Struct("<4sQ2H2L4Q")
 _LOCATOR: Final = struct.Struct("<4sLQL")
 
 
 class CheckpointError(UserError):
-    """A file that is no checkpoint, is damaged, or does not fit the config."""
+    """A file is not a checkpoint, is damaged, or does not fit the config."""
 
 
 class Inflated(ValueError):
-    """A file that is larger in memory than on disk."""
+    """A file would take more memory than it has bytes on disk."""
 
 
 def check_archive(path: Path) -> None:
-    """Make sure that a zip archive takes no more memory than disk: torch compresses nothing.
+    """Make sure that a zip archive takes no more memory than disk; torch compresses nothing.
 
     Raises:
-        Inflated: it takes more.
-        Exception: of any kind, where it is no archive.
+        Inflated: the archive takes more memory.
+        Exception: of any kind, if the file is not an archive.
     """
     with zipfile.ZipFile(path) as archive:
         records = archive.infolist()
@@ -55,11 +55,10 @@ def check_archive(path: Path) -> None:
 
 
 def _place_of_directory(path: Path) -> tuple[int, int] | None:
-    """Where the list of records begins, and how many there are, as the end of the file says; None
-    where something lies between that list and the end.
+    """Return where the list of records begins, and their number, as the end of the file states.
 
-    Two readers of zip archives may find two different lists in such a file, and what one of them
-    has checked is not what the other loads.
+    None if the list does not end where that last part begins. Two readers of zip archives may find
+    two different lists in such a file, and then one would check what the other does not load.
     """
     with path.open("rb") as file:
         end = file.seek(-_END.size, os.SEEK_END)
@@ -78,12 +77,14 @@ def _place_of_directory(path: Path) -> tuple[int, int] | None:
 
 
 def check_globals(path: Path) -> None:
-    """Make sure that a file asks for nothing but tensors and plain containers. What torch allows
-    beyond them, such as `bytearray`, takes any amount of memory or time from a few bytes.
+    """Make sure that the pickles of a file name nothing but tensors and plain containers.
+
+    torch's safe reader allows a little more, such as `bytearray`, with which a few bytes can take
+    any amount of memory or time.
 
     Raises:
-        pickle.UnpicklingError: it asks for more.
-        Exception: of any kind, where the file is damaged.
+        pickle.UnpicklingError: the file names something else.
+        Exception: of any kind, if the file is damaged.
     """
     for stream in _pickles(path):
         for operation, argument, _ in pickletools.genops(stream):
@@ -94,7 +95,7 @@ def check_globals(path: Path) -> None:
 
 
 def _pickles(path: Path) -> Iterator[IO[bytes]]:
-    """The pickles in a file, each where it begins; in the old format they follow each other."""
+    """Open the pickles of a file one by one; in the old format they follow each other."""
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
             for name in archive.namelist():
@@ -108,18 +109,19 @@ def _pickles(path: Path) -> Iterator[IO[bytes]]:
 
 
 def _is_plain_global(module: str, name: str) -> bool:
+    """Whether a pickle may name this class or function."""
     if (module, name) == ("collections", "OrderedDict"):
         return True
-    # Classes of tensors and storages are made of a number, that of their elements.
+    # Called with a number, these classes allocate that many elements.
     is_made_of_a_number = name.endswith("Tensor") or name in ("TypedStorage", "UntypedStorage")
     return module.split(".")[0] == "torch" and not is_made_of_a_number
 
 
 def check_sums(path: Path) -> None:
-    """Compare the CRC-32 of every record, which torch writes but does not look at.
+    """Compare the CRC-32 of every record; torch writes it, but does not check it.
 
     Raises:
-        Exception: of any kind, where the file is damaged.
+        Exception: of any kind, if the file is damaged.
     """
     with zipfile.ZipFile(path) as archive:
         if (name := archive.testzip()) is not None:
@@ -127,14 +129,16 @@ def check_sums(path: Path) -> None:
 
 
 def read_facts(path: Path) -> Mapping[str, Any]:
-    """What a checkpoint says of itself; of its tensors nothing is read where the file can be mapped
-    to memory. Empty where it is no checkpoint, or damaged.
+    """Return the content of a checkpoint, to look at everything but its tensors.
+
+    Where the file can be mapped to memory the tensors are not read. Empty if the file is damaged or
+    not a checkpoint.
     """
     try:
         check_archive(path)
         check_globals(path)
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception:  # the format of old, a file system without maps, or no checkpoint at all
+    except Exception:  # the old format, a file system without maps, or not a checkpoint
         try:
             content = read_tensors(path)
         except CheckpointError:
@@ -143,7 +147,13 @@ def read_facts(path: Path) -> Mapping[str, Any]:
 
 
 def read_tensors(path: Path) -> Any:
-    """Unpickle tensors and plain containers only, to the CPU; every byte is as it was written."""
+    """Read tensors and plain containers to the CPU.
+
+    No code is run. In files since torch 1.6 the checksums show that every byte is as written.
+
+    Raises:
+        CheckpointError: the file cannot be read, is damaged, or holds something else.
+    """
     try:
         with path.open("rb") as file:
             head = file.read(len(GIT_LFS_POINTER))
@@ -161,7 +171,7 @@ def read_tensors(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except Inflated as error:
         raise CheckpointError(f"{path}: {error}") from error
-    except Exception as error:  # what is no checkpoint breaks the reader in any number of ways
+    except Exception as error:  # a file that is not a checkpoint can raise anything in the reader
         if not head.startswith((_ZIP, _OLD)):
             raise CheckpointError(f"{path}: not a checkpoint") from error
         if isinstance(error, pickle.UnpicklingError):

@@ -1,8 +1,8 @@
-"""Trained weights of others: how they are found, checked and read.
+"""Downloads, checks and reads trained weights that other projects published.
 
-A file is read only if its SHA-256 is the expected one, no matter whether it was downloaded just now
-or earlier, put in place by hand, or came with a package. None is unpickled in a way that could run
-code: torch's own are read by `tensor_files.read_tensors`, arrays by `read_arrays`.
+A file is read only if its SHA-256 is the expected one, whether it was downloaded, put in place by
+hand or came with a package. No code in a file is run: torch's files are read by
+`tensor_files.read_tensors`, pickled arrays by `read_arrays`.
 """
 
 import hashlib
@@ -16,9 +16,9 @@ import torch
 
 from common.errors import UserError
 
-# As torchvision and others name their files: vgg19-dcbb9e9d.pth.
+# torchvision and others put the first digits of the SHA-256 into the name: vgg19-dcbb9e9d.pth.
 _DIGITS: Final = re.compile(r"-([0-9a-f]{8,64})\.")
-# What a pickle of NumPy arrays calls; the module has another name since NumPy 2, which knows both.
+# What a pickle of NumPy arrays calls. NumPy 2 renamed the module and knows both names.
 _ARRAY_CALLS: Final = {
     ("numpy", "ndarray"),
     ("numpy", "dtype"),
@@ -28,12 +28,12 @@ _ARRAY_CALLS: Final = {
 
 
 def downloaded(url: str) -> Path:
-    """The file of `url` in torch's cache; it is downloaded if it is not there.
+    """Return the path of `url`'s file in torch's cache, after a download if it is not there.
 
-    Its name must hold the first digits of its SHA-256.
+    The name of the file must hold the first digits of its SHA-256.
 
     Raises:
-        UserError: the download failed, or the file is another one.
+        UserError: the download failed, or the SHA-256 is another.
     """
     name = url.rsplit("/", 1)[-1]
     digits = digits_in_name(name)
@@ -54,13 +54,16 @@ def downloaded(url: str) -> Path:
 
 
 def digits_in_name(name: str) -> str | None:
-    """The first digits of the SHA-256 that a file is named with; None where there are none."""
+    """Return the first digits of the SHA-256 that the name of a file states; None without any."""
     found = _DIGITS.search(name)
     return None if found is None else found[1]
 
 
 def check_sha256(path: Path, expected: str, remedy: str) -> None:
-    """Raise UserError, which ends with `remedy`, where the SHA-256 of a file begins otherwise."""
+    """Raise UserError if the SHA-256 of a file does not begin with `expected`.
+
+    The message ends with `remedy`, which says what to do.
+    """
     try:
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
@@ -75,20 +78,20 @@ def check_sha256(path: Path, expected: str, remedy: str) -> None:
 
 
 def read_arrays(path: Path) -> Any:
-    """What a pickle of plain containers and NumPy arrays holds.
+    """Read a pickle of plain containers and NumPy arrays.
 
     Raises:
-        UserError: it holds something else, or is damaged.
+        UserError: the file holds something else, or is damaged.
     """
     try:
         with path.open("rb") as file, warnings.catch_warnings(action="ignore"):  # of the old name
             return _ArrayUnpickler(file).load()
-    except Exception as error:  # what is no pickle breaks the reader in any number of ways
+    except Exception as error:  # a file that is not a pickle can raise anything in the reader
         raise UserError(f"{path}: not a file of arrays alone ({error})") from error
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Calls nothing but what arrays are made with."""
+    """An unpickler that calls nothing but the functions that make arrays."""
 
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in _ARRAY_CALLS:

@@ -1,11 +1,10 @@
 """Reads and writes configs: YAML with inheritance and overrides, all mistakes in one message.
 
-`base: other.yaml` starts from another config, `base: [one.yaml, other.yaml]` from several, one over
-the other; a file that they share counts once, where it comes first. Overrides `key.sub=value` come
-last. Whatever comes later merges with what was there wherever the schema has a section, and
-replaces it everywhere else: numbers and lists, but also mappings whose keys are data, such as the
-layers of a perceptual loss. A null section is switched off; keys given to it afterwards switch it
-on again.
+`base: other.yaml` starts from another config, `base: [one.yaml, other.yaml]` from several in this
+order; a file that is a base of both is applied once, at its first place. Overrides `key.sub=value`
+come last. Where the schema has a section, later keys are merged into earlier ones. Everything else
+is replaced: numbers and lists, but also mappings whose keys are data, such as the layers of a
+perceptual loss. A null section is switched off; later keys in it switch it on again.
 """
 
 import difflib
@@ -22,11 +21,11 @@ from pydantic_core import ErrorDetails
 from common.errors import UserError
 from configs.rules import violations
 from configs.safe_yaml import MAX_BYTES, MAX_DEPTH, Dumper, check_tree, parse_yaml
-from configs.schema import FORMAT_VERSION, Config, Section
+from configs.schema import CONFIG_FORMAT, Config, Section
 
 CONFIG_FOLDER = Path(__file__).parent
 
-# What a key may be, by pydantic's name of the mistake.
+# What a message says a key must be, by pydantic's name of the mistake.
 ALLOWED = {
     "bool_type": "true or false",
     "dict_type": "a mapping",
@@ -49,11 +48,11 @@ ALLOWED = {
 
 
 class ConfigError(UserError):
-    """A config that cannot be used; the message lists every problem."""
+    """A config cannot be used; the message lists every problem in it."""
 
 
 class _Layer(NamedTuple):
-    """What one file or one override says; `origin` names it in messages."""
+    """The keys of one file or one override; `origin` names it in messages."""
 
     origin: str
     tree: dict[str, Any]
@@ -62,17 +61,17 @@ class _Layer(NamedTuple):
 class _Problem(NamedTuple):
     key: str  # dotted
     text: str
-    spoils: str  # dotted key of the value or section that says nothing because of this problem
+    spoils: str  # dotted key of the value or section that is unknown because of this problem
 
 
 def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> Config:
-    """The config of a YAML file, with its bases and `key.sub=value` overrides applied.
+    """Load the config of a YAML file, with its bases and `key.sub=value` overrides applied.
 
-    `name_or_path` is a file or the name of one in configs/, with or without .yaml. Without
-    `run.output_dir` the output goes to runs/<name of the file>.
+    `name_or_path` is a path, or the name of a file in configs/, with or without .yaml. If the
+    config has no `run.output_dir`, that becomes runs/<name of the file>.
 
     Raises:
-        ConfigError: a file or override that cannot be read, or every wrong key there is.
+        ConfigError: a file or override cannot be read, or keys are wrong; names all of them.
     """
     path = _find(name_or_path, Path())
     config = _stack([*_read_with_bases(path), *map(_read_override, overrides)], _label(path))
@@ -83,32 +82,34 @@ def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> Config:
 
 
 def override_config(config: Config, overrides: Sequence[str]) -> Config:
-    """`config`, a stored one for example, with `key.sub=value` overrides applied.
+    """Apply `key.sub=value` overrides to a config, for example to the one in a checkpoint.
 
     Raises:
-        ConfigError: an override that cannot be read, or every wrong key there is.
+        ConfigError: an override cannot be read, or keys are wrong; names all of them.
     """
     stored = _Layer("stored config", config.model_dump())
     return _stack([stored, *map(_read_override, overrides)], stored.origin)
 
 
 def parse_config(tree: Any, origin: str) -> Config:
-    """The config in a resolved `tree`, as `Config.model_dump` gives it; `origin` names its file.
+    """Check a tree as `Config.model_dump` gives it, without bases, and return its config.
+
+    `origin` names the file of the tree in messages.
 
     Raises:
-        ConfigError: not a mapping, another format version, or every wrong key there is.
+        ConfigError: not a mapping, another format version, or wrong keys; names all of them.
     """
     try:
         check_tree(tree)
     except ValueError as error:
-        raise ConfigError(f"{origin}: no config of this program: it has {error}") from error
+        raise ConfigError(f"{origin}: not a config of this program: it has {error}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{origin}: the config is {_show(tree)}, not a mapping of keys")
     return _validate(tree, origin, {})
 
 
 def dump_config(config: Config) -> str:
-    """YAML of every key in the order of the schema; reading it gives an equal config."""
+    """Write every key as YAML, in the order of the schema; reading it gives an equal config."""
     return yaml.dump(config.model_dump(), Dumper=Dumper, sort_keys=False)
 
 
@@ -123,7 +124,7 @@ def _parse_yaml(text: str | bytes, origin: str) -> Any:
 
 
 def _find(name: str, folder: Path) -> Path:
-    """The config file `name`: a path seen from `folder`, or a name in configs/."""
+    """Find the config file `name`, which is a path relative to `folder` or a name in configs/."""
     for path in (folder / name, CONFIG_FOLDER / name, CONFIG_FOLDER / f"{name}.yaml"):
         if path.is_file():
             return path
@@ -139,16 +140,16 @@ def _label(path: Path) -> str:
 
 
 def _read_with_bases(path: Path) -> list[_Layer]:
-    """What the file says, after what its bases say."""
+    """Read a file and its bases; the bases come first."""
     layers: dict[Path, _Layer] = {}
     _add_with_bases(path, layers, {})
     return list(layers.values())
 
 
 def _add_with_bases(path: Path, layers: dict[Path, _Layer], waiting: dict[Path, str]) -> None:
-    """Add to `layers` what is not there yet: the bases of the file in their order, then the file.
+    """Add the bases of a file in their order, then the file, unless they are in `layers` already.
 
-    `waiting` has the labels of the files that it is a base of.
+    `waiting` has the labels of the files whose bases are being added.
     """
     file, label = path.resolve(), _label(path)
     if file in layers:
@@ -202,7 +203,7 @@ def _read_override(override: str) -> _Layer:
     section: type[Section] = Config
     for depth, name in enumerate(names[:-1], start=1):
         if name not in section.model_fields:
-            break  # an unknown key, which is reported with all the others
+            break  # the unknown key is reported later, with all other mistakes
         subsection = _subsection(section, name)
         if subsection is None:
             whole = ".".join(names[:depth])
@@ -215,7 +216,7 @@ def _read_override(override: str) -> _Layer:
 
 
 def _stack(layers: Sequence[_Layer], label: str) -> Config:
-    """The checked config of all layers, the last on top."""
+    """Merge all layers, later ones over earlier ones, and check the result."""
     tree: dict[str, Any] = {}
     origins: dict[str, str] = {}
     for layer in layers:
@@ -237,7 +238,7 @@ def _merge(below: dict[str, Any], above: dict[str, Any], section: type[Section])
 
 
 def _subsection(section: type[Section], key: object) -> type[Section] | None:
-    """The schema of the section at `key`; None where a value stands or nothing is known."""
+    """Return the schema of the subsection at `key`; None for a single value or an unknown key."""
     field = section.model_fields.get(str(key))
     if field is None:
         return None
@@ -259,12 +260,15 @@ def _dotted_keys(tree: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _validate(tree: dict[str, Any], label: str, origins: Mapping[str, str]) -> Config:
-    """The checked config; `origins` tells where a dotted key was written, `label` where not."""
-    version = tree.get("format", FORMAT_VERSION)
-    if version != FORMAT_VERSION:
+    """Check a tree and return its config.
+
+    `origins` says in which file a dotted key was written; for other keys it is `label`.
+    """
+    version = tree.get("format", CONFIG_FORMAT)
+    if version != CONFIG_FORMAT:
         raise ConfigError(
             f"{origins.get('format', label)}: format: found {_show(version)}; "
-            f"this version of the program reads format {FORMAT_VERSION}"
+            f"this version of the program reads format {CONFIG_FORMAT}"
         )
     config, problems = _check(tree)
     lines = [
@@ -279,7 +283,7 @@ def _validate(tree: dict[str, Any], label: str, origins: Mapping[str, str]) -> C
 
 
 def _check(tree: dict[str, Any]) -> tuple[Config, list[_Problem]]:
-    """The config and all that is wrong with it; what is wrong by itself is left at its default."""
+    """Return the config and its problems; a value that is wrong by itself gets its default."""
     problems: list[_Problem] = []
     try:
         config = Config.model_validate(tree)
@@ -296,7 +300,7 @@ def _check(tree: dict[str, Any]) -> tuple[Config, list[_Problem]]:
 
 
 def _translate(error: ErrorDetails) -> _Problem:
-    """Pydantic's description of a mistake in plain words."""
+    """Put pydantic's description of a mistake into plain words."""
     path = _field_path(error["loc"])
     key = ".".join(map(str, path))
     if error["type"] == "extra_forbidden":
@@ -308,7 +312,7 @@ def _translate(error: ErrorDetails) -> _Problem:
         known = list(section.model_fields)
         hint = _nearest(str(name), known, prefix) or f"; known here: {', '.join(known)}"
         return _Problem(key, f"unknown key{hint}", spoils=prefix.removesuffix("."))
-    items = error["loc"][len(path) :]  # of a list, or of a mapping whose keys are data
+    items = error["loc"][len(path) :]  # position in a list, or in a mapping whose keys are data
     item = "".join(f"[{i}]" if isinstance(i, int) else f".{i}" for i in items if i != "[key]")
     template = ALLOWED.get(error["type"], "{message}")
     allowed = template.format(message=error["msg"], **error.get("ctx", {}))
@@ -316,7 +320,7 @@ def _translate(error: ErrorDetails) -> _Problem:
 
 
 def _field_path(location: Sequence[int | str]) -> tuple[int | str, ...]:
-    """The part of a pydantic location that names sections and their key, without items below."""
+    """Return the part of a pydantic location that names sections and a key, without items in it."""
     section: type[Section] = Config
     for depth, name in enumerate(location, start=1):
         subsection = _subsection(section, name)
@@ -327,7 +331,7 @@ def _field_path(location: Sequence[int | str]) -> tuple[int | str, ...]:
 
 
 def _without(tree: dict[str, Any], path: Sequence[Any]) -> dict[str, Any]:
-    """`tree` without what is at `path`."""
+    """Return a copy of `tree` without the value at `path`."""
     name, *rest = path
     if rest and name in tree:
         return tree | {name: _without(tree[name], rest)}
@@ -335,7 +339,7 @@ def _without(tree: dict[str, Any], path: Sequence[Any]) -> dict[str, Any]:
 
 
 def _overlap(key: str, other: str) -> bool:
-    """One dotted key is the other or holds it; the empty one, the root, holds all."""
+    """Whether one dotted key is or contains the other; the empty key, the root, contains all."""
     shorter, longer = sorted((key, other), key=len)
     return not shorter or f"{longer}.".startswith(f"{shorter}.")
 
@@ -346,6 +350,6 @@ def _nearest(name: str, known: Sequence[str], prefix: str = "") -> str:
 
 
 def _show(value: Any) -> str:
-    """A value as it may stand in YAML, on one line and cut if it is long."""
+    """Show a value as in YAML, on one line, and cut off if it is long."""
     text = json.dumps(value, default=str, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:57]}..."

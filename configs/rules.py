@@ -1,4 +1,4 @@
-"""Rules that tie keys of a config together; `schema.py` says what one key may be by itself."""
+"""Rules between the keys of a config. The range of a single key is in `schema.py`."""
 
 import math
 from collections.abc import Callable, Iterator
@@ -10,18 +10,22 @@ from modules.discriminator import PatchDiscriminator
 from modules.mask_generator import KERNEL
 from modules.vgg import CONVS_PER_BLOCK
 
-VGG_WIDTH = 64  # of the first layer of every published VGG
+VGG_WIDTH = 64  # channels of the first layer of every published VGG
 
 
 class Violation(NamedTuple):
-    """A broken rule: the dotted keys it follows from, the one to report first, and the reason."""
+    """A broken rule.
+
+    keys: the dotted keys that the rule depends on; the first is the one to report.
+    reason: what was found and what to do.
+    """
 
     keys: tuple[str, ...]
     reason: str
 
 
 def violations(config: Config) -> list[Violation]:
-    """Every rule that `config` breaks."""
+    """Return every rule that `config` breaks."""
     return [violation for rule in RULES for violation in rule(config)]
 
 
@@ -44,8 +48,8 @@ def _background_needs_masks(config: Config) -> Iterator[Violation]:
     if config.background is not None and config.masks is None:
         yield Violation(
             ("background", "masks"),
-            "the background branch cuts out with the masks of the mask branch, and masks is null; "
-            "set background=null, or give the section masks",
+            "the background branch needs the masks of the mask branch, and masks is null; set "
+            "background=null, or give the section masks",
         )
 
 
@@ -92,8 +96,8 @@ def _starts(config: Config) -> Iterator[Violation]:
         if start.share is None and start.epoch >= config.train.epochs:
             yield Violation(
                 (f"{section}.start_epoch", "train.epochs"),
-                f"found {start.epoch} with train.epochs {config.train.epochs}; what starts there "
-                "would stay untrained",
+                f"found {start.epoch} with train.epochs {config.train.epochs}; the part that "
+                "starts there would stay untrained",
             )
 
 
@@ -134,7 +138,7 @@ def _discriminator_needs_motion(config: Config) -> Iterator[Violation]:
     if config.discriminator is not None and config.motion is None:
         yield Violation(
             ("discriminator", "motion"),
-            "it judges the prediction of the motion branch, and motion is null; set "
+            "its input is the prediction of the motion branch, and motion is null; set "
             "discriminator=null, or give the section motion",
         )
 
@@ -156,7 +160,7 @@ def _discriminator_sizes(config: Config) -> Iterator[Violation]:
                 f"{_size(config)}; the largest number that fits is {most}",
             )
     elif PatchDiscriminator.patch_side(min(config.data.size), num_blocks) < 2:
-        # The instance norm of the last block needs more than one place to look at.
+        # The instance norm of the last block needs more than one position.
         yield Violation(
             keys, f"{blocks} leave less than 2 x 2 patches of {_size(config)}; give fewer"
         )
@@ -172,8 +176,8 @@ def _discriminator_losses(config: Config) -> Iterator[Violation]:
         verb = "is 0" if len(heads) == 1 else "are 0"
         yield Violation(
             ("discriminator.losses", "discriminator.kind"),
-            f"{' and '.join(heads)} {verb}; nothing would teach the discriminator to tell real "
-            "from generated",
+            f"{' and '.join(heads)} {verb}; the discriminator would not learn to tell real from "
+            "generated",
         )
         return
     for head in heads:
@@ -181,13 +185,13 @@ def _discriminator_losses(config: Config) -> Iterator[Violation]:
             yield Violation(
                 (f"discriminator.generator_losses.{head}", f"discriminator.losses.{head}"),
                 f"found {getattr(generators, head):g} with discriminator.losses.{head} 0; the "
-                "generator would follow what was never trained; set it to 0 too",
+                "generator would learn from an untrained output; set it to 0 too",
             )
     terms = [getattr(generators, name) for head in heads for name in (head, f"{head}_features")]
     if not any(terms):
         yield Violation(
             ("discriminator.generator_losses", "discriminator.kind"),
-            "no weight above 0; nothing would come of the discriminator; set discriminator=null",
+            "no weight above 0; the discriminator would have no effect; set discriminator=null",
         )
 
 
@@ -199,7 +203,7 @@ def _cut(config: Config) -> Iterator[Violation]:
     if discriminator.kind != "unet":
         yield Violation(
             ("discriminator.cut.kind", "discriminator.kind"),
-            f"found {cut.kind} with discriminator.kind {discriminator.kind}; only kind unet judges "
+            f"found {cut.kind} with discriminator.kind {discriminator.kind}; only kind unet rates "
             "the pixels of a mixed image; set it to none",
         )
     if not motion.dense_motion.occlusion:
@@ -264,7 +268,7 @@ def _perceptual_sizes(config: Config) -> Iterator[Violation]:
     least = min(sides) * min(scales)
     for key, layer in deepest.items():
         block, _ = _position(layer)
-        needed = 2 ** (block - 1)  # a pooling halves the picture before every block but the first
+        needed = 2 ** (block - 1)  # a pooling halves the image before every block but the first
         if least < needed:
             yield Violation(
                 ("perceptual.scales", f"{key}.{layer}", "data.image_size"),
@@ -273,22 +277,45 @@ def _perceptual_sizes(config: Config) -> Iterator[Violation]:
             )
 
 
-def _train(config: Config) -> Iterator[Violation]:
-    train = config.train
-    if train.micro_batch is not None and train.batch_size % train.micro_batch:
+def division(config: Config, num_processes: int) -> Iterator[Violation]:
+    """Rules of how a batch is divided among processes and micro-batches."""
+    size = config.train.batch_size
+    share, rest = divmod(size, num_processes)
+    if rest:
         yield Violation(
-            ("train.micro_batch", "train.batch_size"),
-            f"found {train.micro_batch}; must divide train.batch_size, {train.batch_size}",
+            ("train.batch_size",),
+            f"{size} samples cannot be divided among {num_processes} processes; it counts those of "
+            "all processes together: set it to a multiple of their number",
+        )
+        return
+    at_once = config.train.micro_batch or share
+    if share % at_once:
+        whole = f"train.batch_size, {size}"
+        if num_processes > 1:
+            whole = f"the {share} samples that each of {num_processes} processes takes of {whole}"
+        yield Violation(
+            ("train.micro_batch", "train.batch_size"), f"found {at_once}; must divide {whole}"
         )
     background = config.background
-    if background is not None and background.foreign_probability > 0:
-        at_once = train.micro_batch or train.batch_size
-        if at_once == 1:
-            yield Violation(
-                ("background.foreign_probability", "train.micro_batch", "train.batch_size"),
-                f"found {background.foreign_probability:g} with one sample at a time; a background "
-                "from another sample comes from the same batch: use at least 2",
+    if background is not None and background.foreign_probability > 0 and at_once == 1:
+        found = f"found {background.foreign_probability:g} with one sample"
+        reason = (
+            f"{found} at a time; a background from another sample comes from the same batch: use "
+            "at least 2"
+        )
+        if num_processes > 1:
+            reason = (
+                f"{found} of a batch in each process; the background of another sample comes from "
+                f"the same process: set train.batch_size to at least {2 * num_processes}"
             )
+        yield Violation(
+            ("background.foreign_probability", "train.micro_batch", "train.batch_size"), reason
+        )
+
+
+def _train(config: Config) -> Iterator[Violation]:
+    train = config.train
+    yield from division(config, num_processes=1)
     if train.milestones != sorted(set(train.milestones)):
         yield Violation(
             ("train.milestones",), f"found {train.milestones}; each must be above the one before"
@@ -323,9 +350,9 @@ RULES: tuple[Callable[[Config], Iterator[Violation]], ...] = (
 def _blocks_fit(
     config: Config, section: str, name: str, num_blocks: int, scale: float = 1.0
 ) -> Iterator[Violation]:
-    """Both sides of the image must be multiples of 2^num_blocks / scale: a block halves them.
+    """Both sides of the image must be multiples of 2^num_blocks / scale, as each block halves them.
 
-    `section` holds the key `name`, where `num_blocks` was found.
+    `num_blocks` is the value of the key `name` in `section`.
     """
     sides = math.gcd(*config.data.size)
     if sides % (2**num_blocks / scale) == 0:
@@ -346,7 +373,7 @@ def _blocks_fit(
 
 
 def _kernel_fits(config: Config, section: str, scale: float) -> Iterator[Violation]:
-    """The network of `section`, which sees the image at `scale`, ends without padding."""
+    """The image at `scale` must not be smaller than the last kernel, which has no padding."""
     height, width = config.data.size
     if min(height, width) * scale < KERNEL:
         yield Violation(
@@ -357,7 +384,7 @@ def _kernel_fits(config: Config, section: str, scale: float) -> Iterator[Violati
 
 
 def _perceptual_losses(config: Config) -> dict[str, dict[ReluLayer, float]]:
-    """The weights of the VGG layers in every branch, by their dotted key."""
+    """The perceptual loss weights of every branch, by VGG layer, under their dotted key."""
     return {
         f"{name}.losses.perceptual": branch.losses.perceptual
         for name, branch in config.branches.items()

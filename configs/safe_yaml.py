@@ -1,8 +1,8 @@
-"""The YAML of configs: safe, small, and with 1e-4 as a number.
+"""Reads and writes the YAML of configs, with limits on its size, and with 1e-4 as a number.
 
-A few hundred bytes of YAML can stand for billions of values, since an alias repeats what it refers
-to. So everything is counted as it would be written out, and ends at limits that are far above those
-of any config: the largest that we ship has 300 values, 5 deep.
+A few hundred bytes of YAML can stand for billions of values, because an alias repeats what it
+refers to. So the values are counted as if every alias were written out. The limits are far above
+any config: the largest one of this project has 300 values, nested 5 deep.
 """
 
 import re
@@ -12,19 +12,19 @@ from typing import Any, Final
 import yaml
 
 MAX_BYTES: Final = 2**18  # of a file
-MAX_VALUES: Final = 2**12  # keys count too
+MAX_VALUES: Final = 2**12  # keys are counted too
 MAX_DEPTH: Final = 20
-MAX_TEXT: Final = 2**12  # characters of one value: the longest path
+MAX_TEXT: Final = 2**12  # characters of one value; the longest path has as many
 MAX_DIGITS: Final = 64  # characters of a number
 
 
 class Loader(yaml.SafeLoader):
-    """Safe YAML in which 1e-4 is a number and a key that appears twice in a mapping is an error."""
+    """Reads safe YAML. 1e-4 is a number, and a key that appears twice in a mapping is an error."""
 
     def __init__(self, stream: str | bytes) -> None:
         super().__init__(stream)
         self._depth = 0
-        self._sizes: dict[int, int] = {}  # of finished nodes, with all in them: by their id
+        self._sizes: dict[int, int] = {}  # id of a finished node -> number of values in it
 
     def compose_node(self, parent: Any, index: Any) -> yaml.Node | None:
         event = self.peek_event()
@@ -64,13 +64,13 @@ class Loader(yaml.SafeLoader):
 
 
 class Dumper(yaml.SafeDumper):
-    """Lists on one line; text that `Loader` would read as a number in quotes."""
+    """Writes lists on one line, and puts text that `Loader` would read as a number in quotes."""
 
     def represent_list(self, data: Any) -> yaml.SequenceNode:
         return self.represent_sequence("tag:yaml.org,2002:seq", data, flow_style=True)
 
 
-# YAML 1.1, which PyYAML follows, wants 1.0e-4; everybody else writes 1e-4.
+# In YAML 1.1, which PyYAML follows, only 1.0e-4 is a number, but people write 1e-4.
 _EXPONENT = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$")
 for _yaml_class in (Loader, Dumper):
     _yaml_class.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
@@ -78,13 +78,13 @@ Dumper.add_representer(list, Dumper.represent_list)
 
 
 def parse_yaml(text: str | bytes) -> Any:
-    """What `text` says.
+    """Return the content of a YAML text.
 
     Raises:
-        ValueError: in one line, what is wrong and where.
+        ValueError: the text is wrong or too large; the message is one line and says where.
     """
     if len(text) > MAX_BYTES:
-        raise ValueError(f"more than {MAX_BYTES:,} bytes of YAML; no config is so long")
+        raise ValueError(f"more than {MAX_BYTES:,} bytes of YAML, too long for a config")
     try:
         return yaml.load(text, Loader=Loader)
     except yaml.MarkedYAMLError as error:
@@ -100,10 +100,12 @@ def parse_yaml(text: str | bytes) -> Any:
 
 
 def check_tree(tree: Any) -> None:
-    """Hold what was not read from YAML, such as the config in a checkpoint, to the same limits.
+    """Check a tree that was not read from YAML, such as the config in a checkpoint.
+
+    The limits are those of YAML files.
 
     Raises:
-        ValueError: it is larger, or holds something else than plain values.
+        ValueError: the tree is larger, or holds something other than plain values.
     """
     num_left = MAX_VALUES
     waiting = [(tree, 1)]
@@ -127,6 +129,7 @@ def check_tree(tree: Any) -> None:
 
 
 def _parts(node: yaml.Node) -> Iterable[yaml.Node]:
+    """The nodes directly inside a node."""
     if isinstance(node, yaml.MappingNode):
         return (part for pair in node.value for part in pair)
     return node.value if isinstance(node, yaml.SequenceNode) else ()

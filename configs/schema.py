@@ -1,8 +1,8 @@
-"""The typed configuration: every key, its range and its meaning.
+"""The typed configuration: every key with its default, its range and its meaning.
 
-A config is YAML. `loading.py` reads it (inheritance, overrides, the report of all mistakes),
-`value_types.py` says what a value may be, and `rules.py` what must agree between keys. A branch is
-a section of `Config`, and a null section switches it off. Every key has a default.
+A config is a YAML file. `loading.py` reads it (inheritance, overrides, the report of all mistakes),
+`value_types.py` has the range of each kind of value, and `rules.py` the rules between keys. Each
+branch of the model is a section of `Config`; a null section switches it off.
 """
 
 from typing import Annotated, Any, Final, Literal, NamedTuple
@@ -46,13 +46,15 @@ from configs.value_types import (
     Width,
 )
 
-FORMAT_VERSION: Final = 1
-BRANCHES: Final = ("motion", "masks", "background")  # the sections of which one must be there
+CONFIG_FORMAT: Final = 1
+BRANCHES: Final = ("motion", "masks", "background")  # at least one of these sections must be set
 
 
 class Start(NamedTuple):
-    """When a part of the model starts to learn: after `epoch` epochs or, where a `share` is given,
-    after that share of the steps that the run is planned to take.
+    """When a part of the model starts to learn.
+
+    It starts after `epoch` epochs or, if `share` is given, after that share of the planned steps.
+    section: the dotted key of the part.
     """
 
     section: str
@@ -60,7 +62,7 @@ class Start(NamedTuple):
     share: float | None
 
     def __str__(self) -> str:
-        """The setting, for messages."""
+        """Return the setting as messages show it."""
         if self.share is None:
             return f"{self.section}.start_epoch: {self.epoch}"
         return f"{self.section}.start_share: {self.share:g}"
@@ -69,21 +71,21 @@ class Start(NamedTuple):
         """Whether any of the first `step` steps has trained the part.
 
         Args:
-            epoch, batch: place of the next step.
-            planned_steps: of the run; None before there is a plan.
+            epoch, batch: position of the next step.
+            planned_steps: the number of steps planned for the run; None before there is a plan.
         """
         if self.share is None:
             return (epoch, batch) > (self.epoch, 0)
         return planned_steps is not None and step > self.first_step(planned_steps)
 
     def first_step(self, planned_steps: int) -> int:
-        """Steps before the first that trains the part; where a share is given."""
+        """Number of steps before the part starts to learn; only where `share` is given."""
         assert self.share is not None
         return round(self.share * planned_steps)
 
 
 class Section(BaseModel):
-    """One mapping of the YAML: unknown keys are errors, text is never taken for a number."""
+    """One mapping of the YAML file: unknown keys are errors, and text is not read as a number."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
@@ -94,39 +96,40 @@ class RunConfig(Section):
 
 class AugmentationConfig(Section):
     time_flip: Probability = 0.5  # exchange source and driving
-    horizontal_flip: Probability = 0.5  # only where the time was not flipped
+    horizontal_flip: Probability = 0.5  # applied only if source and driving were not exchanged
     brightness: Strength = 0.1
     contrast: Strength = 0.1
     saturation: Strength = 0.1
     hue: Annotated[float, Field(ge=0, le=0.5)] = 0.1
     resize: Annotated[list[ResizeRatio], Field(min_length=2, max_length=2)] = [1.0, 1.0]
-    # ^ ratio of the two frames, drawn between these, then cropped at random or padded; [1, 1]: off
+    # ^ both frames are resized by one ratio drawn from this range, then cropped at random or
+    # padded; [1, 1]: off
 
 
 class PuppetsConfig(Section):
     num_train_clips: NumClips = 512
     num_test_clips: NumClips = 16
     num_frames: NumFrames = 32  # of one clip
-    motion_scale: Annotated[float, Field(gt=0, le=2)] = 1.0  # of the dance: how far poses differ
-    seed: Seed = 0  # not the run's: runs of all seeds are measured alike
+    motion_scale: Annotated[float, Field(gt=0, le=2)] = 1.0  # how far the poses of a clip differ
+    seed: Seed = 0  # separate from the run's seed, so that all runs are measured on the same clips
 
 
 class DataConfig(Section):
     kind: Literal["clips", "puppets"] = "clips"
     root: str | None = None  # a folder with train/ and test/; required by kind: clips
     image_size: ImageSize = 256
-    fit: Literal["crop", "pad"] = "crop"  # frames of another shape
-    id_sampling: bool = False  # an epoch passes over the ids of `id#name.mp4`, not over the clips
+    fit: Literal["crop", "pad"] = "crop"  # what is done to frames of another aspect ratio
+    id_sampling: bool = False  # an epoch visits each id of `id#name.mp4` once, not each clip
     repeats: Repeats = 1  # passes over the clips (or ids) in one epoch
-    num_workers: NumWorkers = 4  # of each process; fewer where cores are few
-    max_pixels: NumPixels | None = None  # of a picture or a frame that is read; null: the limits
+    num_workers: NumWorkers = 4  # of each process; fewer are started where cores are few
+    max_pixels: NumPixels | None = None  # largest picture or frame that is read; null: the limits
     # in common/limits.py
     augmentation: AugmentationConfig = AugmentationConfig()
     puppets: PuppetsConfig = PuppetsConfig()
 
     @property
     def size(self) -> tuple[int, int]:
-        """(height, width) of every frame."""
+        """(height, width) of every frame, in pixels."""
         if isinstance(self.image_size, int):
             return self.image_size, self.image_size
         return self.image_size[0], self.image_size[1]
@@ -136,7 +139,7 @@ class HourglassConfig(Section):
     width: Width
     max_width: Width = 1024
     num_blocks: NumBlocks = 5
-    scale: Scale = 0.25  # the network sees the image downsampled by this
+    scale: Scale = 0.25  # size of the network's input, as a part of the image's
     learning_rate: Weight | None = None  # default: train.learning_rate
 
 
@@ -162,7 +165,7 @@ class GeneratorConfig(Section):
 
 
 class TransformConfig(Section):
-    """The random affine and thin-plate transform of the equivariance losses."""
+    """The random affine and thin-plate transform of the equivariance losses (FOMM, section 3.3)."""
 
     affine_std: Weight = 0.05
     thin_plate_std: Weight = 0.005
@@ -170,12 +173,12 @@ class TransformConfig(Section):
 
 
 class MotionLosses(Section):
-    """Weights; 0 switches a term off. The layers of `perceptual` are given as a whole."""
+    """Weights of the losses; 0 switches one off. Setting `perceptual` replaces all its layers."""
 
     perceptual: dict[ReluLayer, Weight] = dict.fromkeys(
         ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"), 10.0
     )
-    pixel: Weight = 0.0  # ours: mean absolute difference of the pixels; not in the papers
+    pixel: Weight = 0.0  # mean absolute difference of the pixels; ours, not in the papers
     equivariance_value: Weight = 10.0
     equivariance_jacobian: Weight = 10.0
 
@@ -198,13 +201,16 @@ class MaskRefinementConfig(Section):
     max_width: Width = 1024
     num_blocks: NumBlocks = 5
     temperature: Positive = 0.1  # of the sigmoid
-    start_epoch: Epoch = 1  # the masks say nothing before
-    start_share: Share | None = None  # of the planned steps; then start_epoch is not used
+    start_epoch: Epoch = 1  # before that the masks are meaningless
+    start_share: Share | None = None  # of the planned steps; if set, it replaces start_epoch
     learning_rate: Weight | None = None  # default: train.learning_rate
 
 
 class LowResolutionConfig(Section):
-    """A generator that works at the size of the masks; its Up blocks follow from their scale."""
+    """A generator that works at the size of the masks.
+
+    Its number of upsampling blocks follows from the scale of the masks.
+    """
 
     width: Width = 64
     max_width: Width = 512
@@ -220,35 +226,36 @@ class HighResolutionConfig(Section):
 
 
 class PerturbationConfig(Section):
-    """How the driving mask is disturbed before the refinement sees it."""
+    """How the driving mask is disturbed in training before the refinement network sees it."""
 
     num_strips: NumStrips = 6
     pivots: Annotated[list[Probability], Field(min_length=2, max_length=2)] = [15 / 64, 45 / 64]
-    # ^ where the strips are cut, as parts of the mask's side
+    # ^ range of the positions where the strips are cut, as parts of the mask's side
     scales: Pair = [0.75, 1.25]
-    threshold: Grey = 100.0  # of 255; what is not above becomes 0
-    noise: Grey = 20.0  # of 255; mean of the Poisson count added or subtracted
-    animation_scale: Positive = 0.75  # the one perturbation in animation
+    threshold: Grey = 100.0  # of 255; mask values up to it become 0
+    noise: Grey = 20.0  # of 255; mean of the Poisson count that is added or subtracted
+    animation_scale: Positive = 0.75  # the only perturbation in animation
 
 
 class MaskPriorConfig(Section):
-    """Masks must explain where the picture changed between two frames; ours, not in the papers.
+    """A loss that asks the masks to cover what changed between two frames; ours, not in the papers.
 
-    Averages are taken over what a process, or `train.micro_batch`, lets through at a time.
+    It averages over the samples that one process computes at a time (see `train.micro_batch`).
     """
 
     weight: Weight = 0.0  # 0 switches it off
-    change_threshold: Probability = 0.03  # largest difference of a colour that counts as no change
-    changed_share: Annotated[float, Field(gt=0, lt=1)] = 0.6  # of the loss, for pixels that changed
+    change_threshold: Probability = 0.03  # a colour that differs by up to this has not changed
+    changed_share: Annotated[float, Field(gt=0, lt=1)] = 0.6  # of the loss, for changed pixels
 
 
 class MaskLosses(Section):
-    """Weights; 0 switches a term off, but for `refinement`, which alone trains its network. The
-    layers of `perceptual` are given as a whole.
+    """Weights of the losses; 0 switches one off. Setting `perceptual` replaces all its layers.
+
+    `refinement` cannot be 0, because no other loss trains the refinement network.
     """
 
     perceptual: dict[ReluLayer, Weight] = dict.fromkeys(("relu1_1", "relu2_1", "relu3_1"), 10.0)
-    pixel: Weight = 0.0  # ours: mean absolute difference of the pixels; not in the papers
+    pixel: Weight = 0.0  # mean absolute difference of the pixels; ours, not in the papers
     refinement: Positive = 100.0
 
 
@@ -263,40 +270,43 @@ class MasksConfig(Section):
 
 
 class BackgroundLosses(Section):
-    """Weights; 0 switches a term off. The layers of `perceptual` are given as a whole."""
+    """Weights of the losses; 0 switches one off. Setting `perceptual` replaces all its layers."""
 
     perceptual: dict[ReluLayer, Weight] = dict.fromkeys(("relu1_1", "relu2_1", "relu3_1"), 10.0)
-    pixel: Weight = 0.0  # ours: mean absolute difference of the pixels; not in the papers
+    pixel: Weight = 0.0  # mean absolute difference of the pixels; ours, not in the papers
 
 
 class BackgroundConfig(Section):
-    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5  # of the masks; above is foreground
-    start_epoch: Epoch = 2  # the masks say nothing before
-    start_share: Share | None = None  # of the planned steps; then start_epoch is not used
-    foreign_probability: Probability = 0.0  # ours: that X is the source of another sample of the
-    # batch, with no mask
+    threshold: Annotated[float, Field(gt=0, lt=1)] = 0.5  # mask values above it are foreground
+    start_epoch: Epoch = 2  # before that the masks are meaningless
+    start_share: Share | None = None  # of the planned steps; if set, it replaces start_epoch
+    # How often a sample learns to put its figure on another clip's picture: the background is then
+    # the source frame of another sample of the batch, with nothing masked out. Ours, not in the
+    # papers; 0 switches it off.
+    foreign_probability: Probability = 0.0
     bg_base: LowResolutionConfig = LowResolutionConfig()
     bg_refine: HighResolutionConfig = HighResolutionConfig()
     losses: BackgroundLosses = BackgroundLosses()
 
 
 class CutConfig(Section):
-    """CutMix of the driving frame and the prediction, and the consistency loss on it."""
+    """CutMix of the driving frame and the prediction, and the consistency loss on the mixture."""
 
-    kind: Literal["none", "rectangle", "priority"] = "none"  # vanilla CutMix, PriorityCut
-    beta: Pair = [1.0, 1.0]  # of the distribution of the share that is cut (the area of a
-    # rectangle), for each sample
+    kind: Literal["none", "rectangle", "priority"] = "none"  # rectangle: vanilla CutMix;
+    # priority: PriorityCut
+    beta: Pair = [1.0, 1.0]  # of the Beta distribution from which each sample's share of cut
+    # pixels is drawn (the area of a rectangle)
     probability: Probability = 0.5  # that a step mixes, after the warm-up
-    warm_up_epochs: Weight = 0.0  # over which it rises from 0, linearly
-    foreground: Literal["dense_motion", "mask_generator"] = "dense_motion"  # says what is
-    # background: the weight of the background motion, or 1 - m(D)
-    background_threshold: Annotated[float, Field(gt=0, le=1)] = 0.5  # of it; below is foreground
-    as_sample: bool = False  # the mixed image is a further sample: fake for the encoder, for the
-    # decoder fake where it is
+    warm_up_epochs: Weight = 0.0  # in these epochs the probability rises linearly from 0
+    foreground: Literal["dense_motion", "mask_generator"] = "dense_motion"  # gives the background:
+    # the weight of the background motion in dense motion, or 1 - mask of the driving frame
+    background_threshold: Annotated[float, Field(gt=0, le=1)] = 0.5  # below it: foreground
+    as_sample: bool = False  # the mixed image is a further sample of the discriminator: fake for
+    # the encoder; for the decoder each pixel is real or fake as it is
 
 
 class DiscriminatorLosses(Section):
-    """Weights of what the discriminator minimizes; the decoder's are for kind unet."""
+    """Weights of the losses that the discriminator minimizes; `decoder` is used by kind unet."""
 
     encoder: Weight = 1.0
     decoder: Weight = 1.0
@@ -304,16 +314,19 @@ class DiscriminatorLosses(Section):
 
 
 class GeneratorLosses(Section):
-    """Weights of what the generator minimizes; the decoder's are for kind unet."""
+    """Weights of the adversarial losses that the generator minimizes.
+
+    `decoder` and `decoder_features` are used by kind unet.
+    """
 
     encoder: Weight = 1.0
     decoder: Weight = 1.0
-    encoder_features: Weight = 10.0  # feature matching, of each layer
+    encoder_features: Weight = 10.0  # feature matching, for each layer
     decoder_features: Weight = 10.0
 
 
 class DiscriminatorConfig(Section):
-    """Judges the prediction of the motion branch."""
+    """The discriminator, which tells the motion branch's prediction from the driving frame."""
 
     kind: Literal["patch", "unet"] = "unet"
     channels: Annotated[list[Width], Field(min_length=1, max_length=10)] = [
@@ -323,9 +336,9 @@ class DiscriminatorConfig(Section):
         512,
         512,
         1024,
-    ]  # of the encoder's blocks, each at half the size of the one before
-    spectral_norm: bool = True  # of every layer, but for the last of kind unet
-    keypoints: bool = False  # it also sees heatmaps of the driving keypoints
+    ]  # output channels of the encoder's blocks; each block halves the size
+    spectral_norm: bool = True  # in every layer but the last of kind unet
+    keypoints: bool = False  # heatmaps of the driving keypoints are a further input
     loss: Literal["least_squares", "hinge", "bce"] = "least_squares"
     losses: DiscriminatorLosses = DiscriminatorLosses()
     generator_losses: GeneratorLosses = GeneratorLosses()
@@ -338,39 +351,38 @@ class PerceptualConfig(Section):
 
     network: Literal["vgg19", "vgg16"] = "vgg19"
     weights: str = "imagenet"  # imagenet (torchvision's), random, or a path to a state dict
-    width: VggWidth = 64  # of the first layer; other than 64 only with random weights
+    width: VggWidth = 64  # channels of the first layer; 64 unless the weights are random
     scales: Annotated[list[Scale], Field(min_length=1, max_length=10)] = [1.0, 0.5, 0.25, 0.125]
 
 
 class TrainConfig(Section):
     epochs: Steps = 100
-    max_steps: Steps | None = None  # end earlier, after so many steps
-    max_minutes: Minutes | None = None  # end earlier, after so much time;
-    # one last validation comes on top
-    min_steps: Steps | None = None  # go on past max_minutes until so many steps are done;
-    min_steps_minutes: Minutes | None = None  # the time limit until then
+    max_steps: Steps | None = None  # end after so many steps, if the epochs take more
+    max_minutes: Minutes | None = None  # end after so much time; a last validation comes on top
+    min_steps: Steps | None = None  # do at least so many steps, even after max_minutes,
+    min_steps_minutes: Minutes | None = None  # but end after so much time in any case
     batch_size: NumSamples = 16  # of all processes together
-    micro_batch: NumSamples | None = None  # accumulate gradients over parts of a process's share
+    micro_batch: NumSamples | None = None  # samples of a process at a time; gradients add up
     learning_rate: Weight = 2.0e-4
     betas: Annotated[list[Beta], Field(min_length=2, max_length=2)] = [0.5, 0.999]  # of Adam
-    milestones: Milestones = []  # epochs after which the learning rate is multiplied
-    gamma: Annotated[float, Field(gt=0, le=1)] = 0.1  # by this
-    clip_norm: Positive | None = None  # of all gradients of a player together
-    clip_ratio: ClipRatio | None = 10.0  # clip it to so many times its median
-    clip_window: ClipWindow = 100  # over so many steps before, or half as many
-    max_bad_steps: Steps = 100  # in a row skipped as not finite; more stop the run
-    precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"  # of autocast; auto: what the
-    # device computes fast, by a timed trial: bf16, else float32 (CUDA before Ampere: fp16)
-    channels_last: Switch = "auto"  # memory layout; auto: the faster by a trial
+    milestones: Milestones = []  # after each of these epochs the learning rate is multiplied
+    gamma: Annotated[float, Field(gt=0, le=1)] = 0.1  # by this factor
+    clip_norm: Positive | None = None  # largest norm of all gradients of one player
+    clip_ratio: ClipRatio | None = 10.0  # clip that norm to so many times its running median
+    clip_window: ClipWindow = 100  # steps of that median; it starts when half of them are there
+    max_bad_steps: Steps = 100  # steps in a row that may be skipped as not finite
+    precision: Literal["auto", "float32", "bf16", "fp16"] = "auto"  # of autocast; auto: bf16 if a
+    # timed trial finds it fast on this device, else float32 (CUDA before Ampere: fp16)
+    channels_last: Switch = "auto"  # memory layout; auto: the faster one in a timed trial
     tf32: bool = True  # CUDA: convolutions in float32 keep 10 bits of the mantissa, for speed
     compile: Literal["none", "default", "reduce-overhead", "max-autotune"] = "none"  # torch's modes
-    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None  # none: no moving average
+    ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None  # null: no moving average
     checkpoint_every: Steps = 1000  # steps
-    keep_checkpoints: Steps = 3  # the newest ones; the best is kept besides
+    keep_checkpoints: Steps = 3  # the newest ones; the best is kept in addition
 
 
 class LogConfig(Section):
-    scalars_every: Steps = 50  # steps
+    scalars_every: Steps = 50  # steps, here and in the next two keys
     images_every: Steps = 500
     validate_every: Steps = 1000
     num_images: NumImages = 4  # rows of a picture grid
@@ -379,9 +391,9 @@ class LogConfig(Section):
 
 
 class Config(Section):
-    """The whole file. A branch is a section that may be null; one must be there."""
+    """The whole config file. Sections of branches may be null, but at least one must be set."""
 
-    format: Literal[1] = FORMAT_VERSION
+    format: Literal[1] = CONFIG_FORMAT
     seed: Seed = 0
     run: RunConfig = RunConfig()
     data: DataConfig = DataConfig()
@@ -397,14 +409,14 @@ class Config(Section):
     def branches(self) -> dict[str, Any]:
         """The sections of the branches that are switched on, by name.
 
-        Each has `losses`, and a section for each network, by the network's name.
+        Each section has `losses`, and a subsection for each network under the network's name.
         """
         sections = {name: getattr(self, name) for name in BRANCHES}
         return {name: section for name, section in sections.items() if section is not None}
 
     @property
     def starts(self) -> dict[str, Start]:
-        """When the parts of the model that wait for others start to learn, by their sections."""
+        """The starts of the parts of the model that first wait for others, by section."""
         starts = {}
         if self.masks is not None:
             refinement = self.masks.refinement

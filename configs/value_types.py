@@ -1,8 +1,8 @@
-"""What a key of a config may be by itself: the kinds of values and their ranges.
+"""The kinds of values that a config may have, each with its range.
 
-Every number has an upper bound, since a config may come with a stranger's checkpoint, and a network
-of ten million blocks takes all memory before anything notices that the weights are of another. The
-bounds are far above what anybody uses.
+Every number has an upper bound, since a config may come with an untrusted checkpoint: a network of
+ten million blocks would fill the memory before the program notices that the weights do not fit it.
+The bounds are far above what anybody uses.
 """
 
 import math
@@ -10,15 +10,15 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-MIN_SIDE: Final = 16  # pixels; below it no network of this project has anything to see
-# Published models work at 64 to 512; at this side a sample takes some 50 GB in training.
+MIN_SIDE: Final = 16  # pixels; smaller images are too small for every network of this project
+# Published models work at 64 to 512 pixels; at this side one sample takes some 50 GB in training.
 MAX_SIDE: Final = 2048
 
 
 def _check_scale(scale: float) -> float:
     mantissa, _ = math.frexp(scale)
     if mantissa != 0.5 or scale < 2**-10:
-        raise ValueError("1 or a half of it, a quarter, ...: 1, 0.5, 0.25, 0.125")
+        raise ValueError("a power of two of at most 1: 1, 0.5, 0.25, 0.125, ...")
     return scale
 
 
@@ -42,9 +42,9 @@ def _check_switch(value: Any) -> Any:
 Probability = Annotated[float, Field(ge=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
-Weight = Annotated[float, Field(ge=0, le=1e38)]  # beyond it float32 ends
+Weight = Annotated[float, Field(ge=0, le=1e38)]  # about the largest number in float32
 Positive = Annotated[float, Field(gt=0, le=1e38)]
-Strength = Annotated[float, Field(ge=0, le=10)]  # of jitter; at 1 a factor is drawn from 0 to 2
+Strength = Annotated[float, Field(ge=0, le=10)]  # of jitter; at 1 the factor is drawn from [0, 2]
 ResizeRatio = Annotated[float, Field(ge=0.25, le=4)]
 Scale = Annotated[float, Field(gt=0, le=1), AfterValidator(_check_scale)]  # 1 / 2^n
 ImageSize = Annotated[int | list[int], BeforeValidator(_check_image_size)]  # or [height, width]
@@ -56,23 +56,23 @@ Epoch = Annotated[int, Field(ge=0, le=10**9)]
 Minutes = Annotated[float, Field(gt=0, le=1e7)]  # 19 years
 Repeats = Annotated[int, Field(ge=1, le=10**5)]  # published: up to 150
 NumClips = Annotated[int, Field(ge=1, le=10**6)]  # puppets, or clips to validate on
-NumFrames = Annotated[int, Field(ge=2, le=10**5)]  # of a clip: an hour
+NumFrames = Annotated[int, Field(ge=2, le=10**5)]  # of a clip; the largest number is an hour
 NumSamples = Annotated[int, Field(ge=1, le=2**16)]  # of a batch
-NumImages = Annotated[int, Field(ge=1, le=256)]  # rows of a picture
+NumImages = Annotated[int, Field(ge=1, le=256)]  # rows of a picture grid
 NumWorkers = Annotated[int, Field(ge=0, le=1024)]
 NumStrips = Annotated[int, Field(ge=1, le=256)]
-GridSize = Annotated[int, Field(ge=2, le=32)]  # its square is counted, for every pixel
+GridSize = Annotated[int, Field(ge=2, le=32)]  # every pixel depends on the square of this number
 Grey = Annotated[float, Field(ge=0, le=255)]
 ClipRatio = Annotated[float, Field(gt=1, le=1e6)]
 ClipWindow = Annotated[int, Field(ge=2, le=10**5)]
 Milestones = Annotated[list[Steps], Field(max_length=1000)]
 Pair = Annotated[list[Positive], Field(min_length=2, max_length=2)]
-NumPixels = Annotated[int, Field(ge=1, lt=2**31)]  # FFmpeg knows no larger frame
-Width = Annotated[int, Field(ge=1, le=2**13)]  # channels; a 3 x 3 convolution of so many has 2.4 GB
+NumPixels = Annotated[int, Field(ge=1, lt=2**31)]  # FFmpeg's own limit
+Width = Annotated[int, Field(ge=1, le=2**13)]  # channels; at most 2.4 GB for a 3 x 3 convolution
 VggWidth = Annotated[int, Field(ge=1, le=128)]  # published: 64; times 8 in the deep layers
-NumBlocks = Annotated[int, Field(ge=1, le=10)]  # each halves the picture
+NumBlocks = Annotated[int, Field(ge=1, le=10)]  # each halves the image
 NumResBlocks = Annotated[int, Field(ge=1, le=100)]  # published: 6
-NumKeypoints = Annotated[int, Field(ge=1, le=1000)]  # published: 10; each warps the picture once
+NumKeypoints = Annotated[int, Field(ge=1, le=1000)]  # published: 10; each warps the image once
 
 ReluLayer = Literal[
     "relu1_1", "relu1_2", "relu2_1", "relu2_2", "relu3_1", "relu3_2", "relu3_3", "relu3_4",

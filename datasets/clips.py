@@ -13,10 +13,10 @@ from common.errors import UserError, ends_all, in_one_line
 from common.limits import LIMITS, Limits
 from common.machine import num_cores
 from datasets.source import Clip
+from media.folder_summary import counted, describe_entries, describe_left_out
 from media.frames import Frame, Frames
 from media.images import Fit, fit_frames
-from media.leftovers import own_entries, partition, without_empty_folders
-from media.remarks import counted, describe_entries, describe_left_out
+from media.system_files import partition, user_entries, without_empty_folders
 from media.video import MissingFrame, VideoError, VideoReader, is_clip, natural_order, open_clip
 
 LAYOUT = "a clip is a video file, a folder of frames (png, jpg), or a strip of frames in one png"
@@ -133,12 +133,12 @@ def _list_clips(root: Path, split: str) -> tuple[list[Path], list[str]]:
     if not folder.is_dir():
         raise UserError(
             f"{folder}: no such folder; data.root needs train/ and test/, where {LAYOUT}; "
-            f"{root} holds {describe_entries(own_entries(root))}"
+            f"{root} holds {describe_entries(user_entries(root))}"
         )
-    entries, num_empty = without_empty_folders(own_entries(folder))
+    entries, num_empty = without_empty_folders(user_entries(folder))
     clips, others = partition(entries, is_clip)
     if not clips:
-        found = describe_entries(own_entries(folder))
+        found = describe_entries(user_entries(folder))
         raise UserError(f"{folder}: no clip in it; {LAYOUT}; it holds {found}")
     clips.sort(key=lambda path: natural_order(path.name))
     return clips, describe_left_out(others, num_empty)

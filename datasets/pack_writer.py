@@ -32,11 +32,11 @@ from PIL import Image
 from common.errors import UserError
 from common.files import replacing
 from common.json_files import parse_json, parse_rate
-from common.paths import MAX_TEXT, check_name, open_to_write
+from common.safe_paths import MAX_TEXT, check_name, open_to_write
 from media.container import os_reason
 from media.frames import Frame
 
-FORMAT = 1
+PACK_FORMAT = 1
 PACK, CLIPS, FRAMES = "pack.json", "clips.jsonl", "frames.bin"
 SHARD_BYTES = 2**32  # few files for many clips, none too large to be copied
 PACK_AGAIN = "copy the folder again, or remove it and prepare the clips again"
@@ -117,9 +117,10 @@ def _read_plain_file(path: Path) -> bytes:
 
 def _parse_header(path: Path, header: Any) -> tuple[tuple[int, int], dict[str, int] | None]:
     """The image size, and the shards of a finished pack with their sizes."""
-    if header["format"] != FORMAT:
+    if header["format"] != PACK_FORMAT:
         raise UserError(
-            f"{path}: format {header['format']!r:.20}, this version reads {FORMAT}; {PACK_AGAIN}"
+            f"{path}: format {header['format']!r:.20}, this version reads {PACK_FORMAT}; "
+            f"{PACK_AGAIN}"
         )
     height, width = header["image_size"]
     shards = header.get("shards")
@@ -312,7 +313,7 @@ class PackWriter:
             shard.write(bytes(2 * tarfile.BLOCKSIZE))  # the mark at the end of an archive
 
     def _write_header(self, more: Mapping[str, object]) -> None:
-        header = {"format": FORMAT, "image_size": list(self.image_size), **more}
+        header = {"format": PACK_FORMAT, "image_size": list(self.image_size), **more}
         with replacing(self.folder / PACK) as path:
             path.write_text(json.dumps(header, indent=1) + "\n", encoding="utf-8")
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from common.cli import end_on_sigterm, run_entry_point
 from common.errors import UserError
-from common.paths import printable
+from common.safe_paths import printable
 from datasets.clips import NUM_LISTED
 from datasets.pack_writer import PACK, is_pack, read_pack
 from datasets.packed import PackedClips

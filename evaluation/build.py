@@ -1,4 +1,4 @@
-"""From the options of reconstruct.py to what is measured."""
+"""Builds the measures that the options of reconstruct.py ask for."""
 
 from pathlib import Path
 from typing import NamedTuple
@@ -11,32 +11,36 @@ from common.errors import UserError
 from common.limits import LIMITS, Limits
 from datasets.source import ClipSource
 from evaluation.measures import (
-    Detected,
-    Figure,
+    DetectorMeasure,
+    FigureMeasure,
+    LpipsMeasure,
     Measure,
-    Perceived,
-    Pixels,
-    Salient,
-    Temporal,
+    PixelMeasure,
+    SalientMeasure,
+    TemporalMeasure,
 )
-from evaluation.metric_names import Convention
-from evaluation.regions import FoundRegions, GivenRegions, MaskRegions, MotionRegions, Regions
+from evaluation.metric_names import Tool
+from evaluation.regions import DetectedRegions, GivenRegions, MaskRegions, MotionRegions, Regions
 from media.images import Fit
 from metrics.detectors.build import REGION_FINDERS, build_detector, build_region_finder
 from metrics.detectors.detector import Description, IdentityEncoder
 from metrics.lpips import Lpips, LpipsNet
 
 MODEL_REGION = "model"
-SMALLEST_FOR_LPIPS = 32  # pixels; below, nothing is left of the frame after the last pooling
+SMALLEST_FOR_LPIPS = 32  # pixels; smaller frames have no pixel left after the last pooling
 
 
 class Plan(NamedTuple):
-    """measures: what to measure. conventions: by whom, where somebody found what is compared.
-    left_out: a line for each metric that was asked for and cannot be measured here.
+    """What an evaluation measures.
+
+    measures: the measures to compute.
+    measured_with: descriptions of the tools (detector, salient regions, LPIPS network) that the
+        measures use; the results name them, since numbers of other tools do not compare.
+    left_out: one line for each metric that was asked for but cannot be measured here.
     """
 
     measures: list[Measure]
-    conventions: dict[Convention, Description]
+    measured_with: dict[Tool, Description]
     left_out: list[str]
 
 
@@ -53,17 +57,18 @@ def build_plan(
     limits: Limits = LIMITS,
     device: torch.device,
 ) -> Plan:
-    """What the options ask for; without any, what needs nothing but the frames.
+    """Choose the measures for the options; without options, those that need only the frames.
 
     Args:
-        origin: where the model's weights come from: its own regions are those of no other.
-        fit: how the clips' frames are brought to the image size; given masks go the same way.
-        limits: of given masks.
+        detector, salient, lpips: values of these options of reconstruct.py; None if not given.
+        origin: description of the model's weights, for salient regions that the model finds.
+        fit: how the clips' frames are brought to the image size; given masks are treated alike.
+        limits: size limits for given masks.
 
     Raises:
         UserError: given masks do not fit the clips, or the frames are too small.
     """
-    plan = Plan([Pixels(), Figure(), Temporal()], {}, [])
+    plan = Plan([PixelMeasure(), FigureMeasure(), TemporalMeasure()], {}, [])
     if lpips is not None:
         _add_lpips(plan, lpips, clips, device)
     if detector is not None:
@@ -73,7 +78,7 @@ def build_plan(
     regions: Regions
     if salient in REGION_FINDERS:
         try:
-            regions = FoundRegions(build_region_finder(salient))
+            regions = DetectedRegions(build_region_finder(salient))
         except UserError as error:
             plan.left_out.append(f"no salient metrics: {error}")
             return plan
@@ -81,8 +86,8 @@ def build_plan(
         regions = _model_regions(model, animator, origin)
     else:
         regions = GivenRegions(Path(salient), clips, fit, limits)
-    plan.measures.append(Salient(regions))
-    plan.conventions["salient"] = regions.description
+    plan.measures.append(SalientMeasure(regions))
+    plan.measured_with["salient"] = regions.description
     return plan
 
 
@@ -97,8 +102,8 @@ def _add_lpips(plan: Plan, net: LpipsNet, clips: ClipSource, device: torch.devic
     except UserError as error:
         plan.left_out.append(f"no lpips: {error}")
         return
-    plan.measures.append(Perceived(network))
-    plan.conventions["lpips"] = network.description
+    plan.measures.append(LpipsMeasure(network))
+    plan.measured_with["lpips"] = network.description
 
 
 def _add_detector(plan: Plan, name: str, device: torch.device) -> None:
@@ -107,15 +112,15 @@ def _add_detector(plan: Plan, name: str, device: torch.device) -> None:
     except UserError as error:
         plan.left_out.append(f"no akd, mkr, aed: {error}")
         return
-    plan.conventions["detector"] = detector.description
-    plan.measures.append(Detected(detector))
+    plan.measured_with["detector"] = detector.description
+    plan.measures.append(DetectorMeasure(detector))
     if not isinstance(detector, IdentityEncoder):
         plan.left_out.append(f"no aed: {name} does not tell people apart; --detector dlib does")
 
 
 def _model_regions(model: Model, animator: AnimatorName, origin: str) -> Regions:
     if animator == "motion":
-        assert model.motion is not None, "it animates"
+        assert model.motion is not None, "its animator was found"
         return MotionRegions(model.motion, origin)
-    assert model.masks is not None, "it animates"
+    assert model.masks is not None, "its animator was found"
     return MaskRegions(model.masks, model.mask_threshold, origin)

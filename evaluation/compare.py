@@ -1,4 +1,4 @@
-"""Two evaluations side by side, paired frame by frame."""
+"""Compares two evaluations, paired frame by frame (reconstruct.py --compare)."""
 
 import csv
 from pathlib import Path
@@ -12,15 +12,17 @@ from evaluation.metric_names import BASELINE, METRICS, Metric
 from evaluation.report import FRAMES_FILE, SUMMARY_FILE, MeasuredClip, bounds, number, read_frames
 from metrics.intervals import Interval, over_clips, over_frames
 
-_SAME_TRUTH = 1e-4  # L1 of the source repeated: how far two devices may be apart
-_NUM_NAMED = 3
-_NEEDED = ("checkpoint", "step", "animator", "image_size", "measured_with")  # of metrics.json
+_SAME_TRUTH = 1e-4  # largest difference of baseline_l1 between two devices on the same frames
+_NUM_NAMED = 3  # names in an error message
+_NEEDED = ("checkpoint", "step", "animator", "image_size", "measured_with")  # keys of metrics.json
 
 
 class Evaluation(NamedTuple):
-    """What reconstruct.py left in `folder`.
+    """Results that reconstruct.py wrote to `folder`.
 
-    about: metrics.json. metrics: names of all that were measured. clips: frames.csv, by clip.
+    about: content of metrics.json.
+    metrics: names of all metrics that were measured.
+    clips: content of frames.csv, by clip name.
     """
 
     folder: Path
@@ -30,7 +32,11 @@ class Evaluation(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """Of one metric, B - A. a, b: means over the frames where both are defined."""
+    """Difference B - A of one metric.
+
+    a, b: means over the frames where both are defined.
+    over_clips, over_frames: mean difference with its interval.
+    """
 
     a: float | None
     b: float | None
@@ -39,10 +45,12 @@ class Difference(NamedTuple):
 
 
 def compare_runs(a: Path, b: Path) -> str:
-    """A table of the metrics that both have, and a line for each group that cannot be compared.
+    """Compare the evaluations in the folders `a` and `b`: a table for the console.
+
+    It has the metrics that both measured in the same way, and a line for each tool that differs.
 
     Raises:
-        UserError: a folder holds no evaluation, or they are of other clips, frames or sizes.
+        UserError: a folder holds no evaluation, or clips, frames or image sizes differ.
     """
     first, second = read_evaluation(a), read_evaluation(b)
     _check_same_frames(first, second)
@@ -51,18 +59,18 @@ def compare_runs(a: Path, b: Path) -> str:
         f"{'':24}{'A':>10}{'B':>10}{'B - A':>11}  {'95% over clips':22}{'B - A':>11}  "
         "95% over frames"
     )
-    apart = _other_conventions(first, second)
+    different = _different_tools(first, second)
     for name, difference in differences(first, second).items():
         metric = METRICS[name]
-        if metric.convention not in apart:
+        if metric.tool not in different:
             lines.append(_row(name, metric, difference))
     lines += ["", "* the interval over clips leaves out 0; an interval over frames is too narrow"]
-    lines += apart.values()
+    lines += different.values()
     return "\n".join(lines)
 
 
 def read_evaluation(folder: Path) -> Evaluation:
-    """Raises UserError where there is none."""
+    """Read the evaluation in `folder`; UserError if there is none or it is incomplete."""
     try:
         about = read_json(folder / SUMMARY_FILE)
         metrics = frozenset(about["metrics"])
@@ -92,13 +100,13 @@ def read_evaluation(folder: Path) -> Evaluation:
 
 
 def differences(a: Evaluation, b: Evaluation) -> dict[str, Difference]:
-    """Of each metric that both have, in the order of the tables."""
+    """Differences of the metrics that both have, in the order of the tables."""
     found = {}
     for name in METRICS:
         if name not in a.metrics & b.metrics:
             continue
         pairs = [(a.clips[clip].metrics[name], b.clips[clip].metrics[name]) for clip in a.clips]
-        changes = [after - before for before, after in pairs]  # NaN where one of them is
+        changes = [after - before for before, after in pairs]  # NaN if one is NaN
         both = [~np.isnan(change) for change in changes]
         found[name] = Difference(
             over_frames([pair[0][kept] for pair, kept in zip(pairs, both, strict=True)]).mean,
@@ -136,8 +144,8 @@ def _check_same_frames(a: Evaluation, b: Evaluation) -> None:
             )
 
 
-def _other_conventions(a: Evaluation, b: Evaluation) -> dict[str | None, str]:
-    """What the runs measured with different things, with a line that says so."""
+def _different_tools(a: Evaluation, b: Evaluation) -> dict[str | None, str]:
+    """The tools that differ between the runs, each with a line that says so."""
     with_a, with_b = (run.about["measured_with"] for run in (a, b))
     return {
         kind: f"{kind}: not compared: {with_a[kind]['name']} ({with_a[kind]['weights']}) in A, "
@@ -150,7 +158,7 @@ def _other_conventions(a: Evaluation, b: Evaluation) -> dict[str | None, str]:
 def _title(label: str, run: Evaluation) -> str:
     about = run.about
     num_frames = sum(clip.num_frames for clip in run.clips.values())
-    precision = about.get("precision", "float32")  # earlier evaluations knew no other
+    precision = about.get("precision", "float32")  # older evaluations have no such key
     return (
         f"{label}: {run.folder}: {about['checkpoint']} ({about['age']}), {about['animator']}, "
         f"{precision}; {len(run.clips)} clips, {num_frames} frames"

@@ -1,4 +1,7 @@
-"""What is measured of a predicted clip; each number also for the source repeated in its place."""
+"""Measures: compute metrics of a predicted clip, frame by frame.
+
+Each metric comes with a baseline, `baseline_...`: the metric of the source repeated as prediction.
+"""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -20,14 +23,16 @@ from metrics.keypoints import akd, akd_euclidean, mkr
 from metrics.lpips import Lpips
 from metrics.temporal import temporal_difference
 
-FrameMetrics = dict[str, Tensor]  # by name, one number per frame; NaN where it is not defined
-Score = Callable[[Tensor, Tensor], FrameMetrics]  # of a prediction and its target
+FrameMetrics = dict[str, Tensor]  # by name, one number per frame; NaN if not defined
+Score = Callable[[Tensor, Tensor], FrameMetrics]  # predictions, targets -> metrics; see Measure
 
 
 class ClipContext(NamedTuple):
-    """What is known of a clip before its frames come.
+    """What a measure knows about a clip before its frames come.
 
-    frames: numbers of its driving frames. source: 1 x 3 x H x W in [0, 1].
+    clips, clip_index: the data source and the clip's index in it.
+    frames: numbers of the driving frames.
+    source: 1 x 3 x H x W in [0, 1].
     """
 
     clips: ClipSource
@@ -37,17 +42,19 @@ class ClipContext(NamedTuple):
 
 
 class Measure(Protocol):
-    """One or more metrics."""
+    """Computes one or more metrics."""
 
     def start(self, clip: ClipContext) -> Score:
-        """Returns, for one clip: from predictions and targets, B x 3 x H x W each in [0, 1], in
-        order and at once or in parts, to the metrics by name. Each comes with `baseline_`: the
-        same for the trivial prediction that repeats the source.
+        """Start a clip.
+
+        Returns:
+            A function from predictions and targets, B x 3 x H x W each in [0, 1], to metrics by
+            name, with their baselines. It gets the frames in order, all at once or in parts.
         """
         ...
 
 
-class Pixels:
+class PixelMeasure:
     """L1, PSNR and SSIM over the whole frame."""
 
     def start(self, clip: ClipContext) -> Score:
@@ -55,9 +62,10 @@ class Pixels:
         return partial(_beside_baseline, pixel_metrics, clip.source)
 
 
-class Figure:
-    """Where the clips know the true figure: L1 over the pixels where it lies in the source or the
-    driving frame.
+class FigureMeasure:
+    """L1 over the true figure: the pixels that it covers in the source or the driving frame.
+
+    For clips without true foreground masks there are no metrics.
     """
 
     def start(self, clip: ClipContext) -> Score:
@@ -76,8 +84,8 @@ class Figure:
         return score
 
 
-class Salient:
-    """The pixel metrics over the salient region of the real frame and over what is left."""
+class SalientMeasure:
+    """L1, PSNR and SSIM over the salient region of the real frame, and over the rest."""
 
     def __init__(self, regions: Regions) -> None:
         self.regions = regions
@@ -93,8 +101,8 @@ class Salient:
         return score
 
 
-class Temporal:
-    """How well the change from frame to frame meets that of the truth."""
+class TemporalMeasure:
+    """Difference between the changes from frame to frame of prediction and truth."""
 
     def start(self, clip: ClipContext) -> Score:
         """See `Measure.start`."""
@@ -114,8 +122,8 @@ class Temporal:
         return score
 
 
-class Perceived:
-    """LPIPS."""
+class LpipsMeasure:
+    """LPIPS over the whole frame."""
 
     def __init__(self, lpips: Lpips) -> None:
         self.lpips = lpips
@@ -127,10 +135,12 @@ class Perceived:
         )
 
 
-class Detected:
-    """What a detector finds in the frames, compared: AKD (as published, and with Euclidean
-    distances) and MKR of keypoints; AED (as named, and as FOMM's published script computes it)
-    of embeddings of identity. Whichever it can find.
+class DetectorMeasure:
+    """Compares what a detector finds in predicted and real frames.
+
+    From keypoints: AKD (as published, and with Euclidean distances) and MKR. From identity
+    embeddings: AED (Euclidean, and squared as in FOMM's published script). Metrics that need what
+    the detector cannot find are missing.
     """
 
     def __init__(self, detector: Detector) -> None:
@@ -151,9 +161,9 @@ class Detected:
         return score
 
     def _find(self, images: Tensor) -> dict[str, Tensor]:
-        """`keypoints`, B x K x 2, and `embeddings`, B x D; NaN where nothing was found."""
+        """Detect `keypoints`, B x K x 2, and `embeddings`, B x D; NaN where nothing was found."""
         found: dict[str, list[NDArray[np.float64]]] = {}
-        # Frame by frame, so that a detector can use a face it found for both.
+        # Frame by frame, so that a detector can use the same face for both.
         for frame in to_uint8(images):
             if isinstance(self._detector, LandmarkDetector):
                 found.setdefault("keypoints", []).append(self._detector.landmarks(frame))
@@ -162,7 +172,7 @@ class Detected:
         return {name: torch.from_numpy(np.stack(values)) for name, values in found.items()}
 
 
-# One frame against another
+# Comparisons of frames
 
 
 def pixel_metrics(prediction: Tensor, target: Tensor) -> FrameMetrics:
@@ -175,16 +185,16 @@ def pixel_metrics(prediction: Tensor, target: Tensor) -> FrameMetrics:
 
 
 def figure_metrics(prediction: Tensor, target: Tensor, region: Tensor) -> FrameMetrics:
-    """L1 over `region`, B x 1 x H x W bool."""
+    """L1 of each frame over `region`, B x 1 x H x W bool: B."""
     return {"figure_l1": region_l1(prediction, target, region)}
 
 
 def salient_metrics(prediction: Tensor, target: Tensor, region: Tensor) -> FrameMetrics:
-    """The pixel metrics over `region` (B x 1 x H x W bool, of the real frame) and over the rest.
+    """Pixel metrics over the real frame's salient `region` (B x 1 x H x W bool) and over the rest.
 
-    `_salient` and `_non_salient` in the papers' convention: over the whole frame, with both images
-    black outside; `_salient_pixels`, `_non_salient_pixels`: over the pixels themselves. NaN where
-    there are none.
+    `_salient` and `_non_salient` follow the papers: they are over the whole frame, with both images
+    black outside of the region. `_salient_pixels` and `_non_salient_pixels` are over the region's
+    own pixels. NaN for a frame whose region is empty.
     """
     metrics = {}
     for name, inside in (("salient", region), ("non_salient", ~region)):
@@ -199,14 +209,14 @@ def salient_metrics(prediction: Tensor, target: Tensor, region: Tensor) -> Frame
 
 
 def true_foreground(clips: ClipSource, index: int, frames: Sequence[int]) -> Tensor | None:
-    """Where the figure is, B x 1 x H x W bool; None for clips that do not know it."""
+    """True masks of the figure, B x 1 x H x W bool; None for clips that have none."""
     if not isinstance(clips, HasForeground):
         return None
     return torch.from_numpy(clips.foreground_masks(index, frames) > 0.5).unsqueeze(1)
 
 
 def keypoint_metrics(prediction: Tensor, target: Tensor) -> FrameMetrics:
-    """Of keypoints found in B frames, B x K x 2."""
+    """AKD and MKR of keypoints found in B frames, B x K x 2."""
     return {
         "akd": akd(prediction, target),
         "akd_euclidean": akd_euclidean(prediction, target),
@@ -215,7 +225,7 @@ def keypoint_metrics(prediction: Tensor, target: Tensor) -> FrameMetrics:
 
 
 def identity_metrics(prediction: Tensor, target: Tensor) -> FrameMetrics:
-    """Of embeddings of B frames, B x D."""
+    """AED of identity embeddings of B frames, B x D."""
     return {"aed": aed(prediction, target), "aed_squared": aed_squared(prediction, target)}
 
 
@@ -228,6 +238,6 @@ _COMPARISONS: dict[str, Callable[[Tensor, Tensor], FrameMetrics]] = {
 def _beside_baseline(
     compare: Callable[[Tensor, Tensor], FrameMetrics], source: Tensor, found: Tensor, truth: Tensor
 ) -> FrameMetrics:
-    """The metrics of `found` and those of `source` (1 x ...), repeated, against `truth`."""
+    """Compare `found` with `truth`, and as the baseline `source` (1 x ...), repeated, with it."""
     baseline = compare(source.expand_as(truth), truth)
     return compare(found, truth) | {f"baseline_{name}": baseline[name] for name in baseline}

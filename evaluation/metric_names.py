@@ -1,21 +1,27 @@
-"""What the metrics are called, and how to read them."""
+"""Names of the metrics, and how to read them."""
 
 from typing import Literal, NamedTuple
 
-Convention = Literal["detector", "salient", "lpips"]  # what else a number depends on
+# What a metric depends on besides the frames: a detector of keypoints and identity, the finder of
+# salient regions, or the LPIPS network.
+Tool = Literal["detector", "salient", "lpips"]
 
-BASELINE = "baseline_"  # before the name: the same for repeating the source
+BASELINE = "baseline_"  # prefix of the metric for repeating the source
 
 
 class Metric(NamedTuple):
-    """meaning: in a few words. better: which numbers are. digits: worth showing.
-    convention: who found what was compared; numbers of another one are not comparable.
+    """How to read a metric.
+
+    meaning: explanation in a few words.
+    better: whether lower or higher numbers are better.
+    digits: number of decimals to show.
+    tool: the tool that the metric depends on, if any; numbers of different tools do not compare.
     """
 
     meaning: str
     better: Literal["lower", "higher"]
     digits: int
-    convention: Convention | None = None
+    tool: Tool | None = None
 
 
 _PIXELS = {
@@ -42,9 +48,7 @@ METRICS = {
     "aed": Metric("identity, Euclidean distance", "lower", 4, "detector"),
     "aed_squared": Metric("identity, squared distance", "lower", 4, "detector"),
     **{
-        f"{name}_{region}": metric._replace(
-            meaning=f"{name.upper()}, {meaning}", convention="salient"
-        )
+        f"{name}_{region}": metric._replace(meaning=f"{name.upper()}, {meaning}", tool="salient")
         for region, meaning in _REGIONS.items()
         for name, metric in _PIXELS.items()
     },

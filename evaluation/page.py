@@ -1,4 +1,4 @@
-"""An evaluation as a page that opens from disk: figures, and each clip with its own."""
+"""Writes an evaluation as an HTML page: metrics, and each clip with its video and metrics."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from html import escape
@@ -8,13 +8,13 @@ from urllib.parse import quote
 
 from common.files import replacing
 from evaluation.metric_names import BASELINE, METRICS, Metric
-from evaluation.published_tables import LEFT_OUT, PublishedTable, own_figures
+from evaluation.published_tables import LEFT_OUT, PublishedTable, own_numbers
 from evaluation.report import PSNR_NOTE, MeasuredClip, Summaries, bounds, mean_and_bounds, number
 from evaluation.results_folder import clip_path
 from metrics.intervals import clip_means
 
 _STYLE = Path(__file__).with_name("page.css")
-_ARROWS = {"lower": "↓", "higher": "↑"}  # which way is better
+_ARROWS = {"lower": "↓", "higher": "↑"}  # the better direction
 
 
 def write_page(
@@ -25,12 +25,12 @@ def write_page(
     columns: Sequence[str],
     published: PublishedTable | None,
 ) -> None:
-    """Write the page; it links to the clips beside it and to nothing else.
+    """Write the page to `path`. It opens from disk and links only to the clips beside it.
 
     Args:
         about: what was evaluated, as in metrics.json.
-        columns: what stands side by side in the clips.
-        published: figures of others to show.
+        columns: titles of the pictures that are side by side in the videos.
+        published: published numbers to show beside the model's own, if any.
     """
     height, width = about["image_size"]
     subject = escape(f"{about['data']}, {about['split']}")
@@ -53,7 +53,7 @@ def write_page(
 <p>{subject}: {amount}, {width} &times; {height} pixels</p>
 <p class="quiet">{origin}</p>
 </header>
-<h2>Figures</h2>
+<h2>Metrics</h2>
 <div class="panel">
 {_summary_table(summaries, whole)}
 </div>
@@ -73,14 +73,14 @@ def write_page(
 
 
 def _split_by_region(found: Iterable[str]) -> tuple[list[str], list[str]]:
-    """The metrics of `found` in the order of the tables: those of the whole frame; by region."""
+    """Split the metrics `found`, in the order of the tables: of the whole frame, and by region."""
     names = [name for name in METRICS if name in set(found)]
-    regions = [name for name in names if METRICS[name].convention == "salient"]
+    regions = [name for name in names if METRICS[name].tool == "salient"]
     return [name for name in names if name not in regions], regions
 
 
 def _by_region(table: str, regions: Sequence[str], kind: str = "") -> str:
-    """`table` to unfold; nothing without `regions`."""
+    """Make `table` an element that can be unfolded; empty if there are no `regions`."""
     if not regions:
         return ""
     summary = "Salient region and the rest"
@@ -114,7 +114,7 @@ def _notes(about: Mapping[str, Any], summaries: Summaries) -> Iterable[str]:
     yield (
         "The first frame of each clip is the source, every frame a driving frame. Means are over "
         "frames; frames where a metric is not defined are left out, and not counted under frames. "
-        "An interval over frames takes them for independent and is too narrow."
+        "An interval over frames assumes that they are independent and is too narrow."
     )
     if "psnr" in summaries:
         yield PSNR_NOTE
@@ -133,7 +133,7 @@ def _published(table: PublishedTable | None, summaries: Summaries) -> str:
         return ""
     rows = [
         f'<th scope="row">{escape(method)}</th>' + _lines("td", values)
-        for method, values in (*table.rows.items(), ("this model", own_figures(table, summaries)))
+        for method, values in (*table.rows.items(), ("this model", own_numbers(table, summaries)))
     ]
     return (
         f"<h2>{escape(table.title)}</h2>\n"
@@ -143,7 +143,7 @@ def _published(table: PublishedTable | None, summaries: Summaries) -> str:
 
 
 def _card(clip: MeasuredClip, columns: Sequence[str], size: tuple[int, int]) -> str:
-    """size: (height, width) of the video."""
+    """One clip: its name, its video of `size` (height, width), and its metrics."""
     height, width = size
     link = quote(clip_path(clip.name).as_posix())
     whole, regions = _split_by_region(clip.metrics)
@@ -170,7 +170,7 @@ def _clip_table(clip: MeasuredClip, names: Sequence[str]) -> str:
 
 
 def _beside(own: float | None, repeated: float | None, metric: Metric) -> tuple[str, str]:
-    """The model's figure and that of repeating the source, the better one set off."""
+    """The model's number and that of repeating the source; the better one is bold."""
     texts = number(own, metric.digits), number(repeated, metric.digits)
     if own is None or repeated is None or own == repeated:
         return texts
@@ -190,5 +190,5 @@ def _table(heads: Sequence[str], rows: Sequence[str], kind: str = "") -> str:
 
 
 def _lines(tag: str, texts: Iterable[str], *, raw: bool = False) -> str:
-    """Each text in an element `tag`; `raw` ones are HTML already."""
+    """Put each text into an HTML element `tag`; `raw` texts are HTML already."""
     return "\n".join(f"<{tag}>{text if raw else escape(text)}</{tag}>" for text in texts)

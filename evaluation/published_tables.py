@@ -1,8 +1,8 @@
-"""Published figures to stand beside one's own, where both are measured alike.
+"""Published numbers to show beside one's own, for metrics that are measured in the same way.
 
-From the tables of PriorityCut (2021): trained in full on 256 x 256 videos, measured on the
-published test videos. AKD, MKR, AED and the salient metrics are not among them: they depend on the
-networks that find keypoints, identities and the salient region, which are others here.
+They are from the tables of PriorityCut (2021): full trainings on 256 x 256 videos, measured on the
+published test videos. AKD, MKR, AED and the salient metrics are left out: they depend on the
+networks that find keypoints, identities and salient regions, and ours are different ones.
 """
 
 from typing import Literal, NamedTuple
@@ -14,12 +14,15 @@ from evaluation.report import Summaries, number
 Dataset = Literal["vox", "taichi"]
 IMAGE_SIZE = (256, 256)
 LEFT_OUT = (
-    "published AKD, MKR, AED and salient figures are not shown: they come from other detectors"
+    "published AKD, MKR, AED and salient metrics are not shown: they come from other detectors"
 )
 
 
 class PublishedTable(NamedTuple):
-    """rows: by method, the values of `metrics` as printed."""
+    """A table of a paper.
+
+    rows: by method, the values of `metrics` as they are printed there.
+    """
 
     title: str
     metrics: tuple[str, ...]
@@ -53,7 +56,7 @@ TABLES: dict[Dataset, PublishedTable] = {
 
 
 def published_table(dataset: Dataset, image_size: tuple[int, int]) -> PublishedTable:
-    """Raises UserError for frames of another size, whose figures do not compare."""
+    """The table for `dataset`; UserError for other image sizes, whose numbers do not compare."""
     if image_size != IMAGE_SIZE:
         height, width = image_size
         raise UserError(
@@ -63,16 +66,16 @@ def published_table(dataset: Dataset, image_size: tuple[int, int]) -> PublishedT
     return TABLES[dataset]
 
 
-def own_figures(table: PublishedTable, summaries: Summaries) -> list[str]:
-    """The model's means over frames of the table's metrics."""
+def own_numbers(table: PublishedTable, summaries: Summaries) -> list[str]:
+    """The model's means over frames for the metrics of `table`."""
     return [
         number(summaries[name].over_frames.mean, METRICS[name].digits) for name in table.metrics
     ]
 
 
 def console_text(table: PublishedTable, summaries: Summaries) -> str:
-    """The table with the model's own figures below."""
-    rows = {**table.rows, "this model": own_figures(table, summaries)}
+    """The table for the console, with the model's own numbers in the last row."""
+    rows = {**table.rows, "this model": own_numbers(table, summaries)}
     lines = [
         f"{method:14}" + "".join(f"{cell:>10}" for cell in row) for method, row in rows.items()
     ]

@@ -1,4 +1,4 @@
-"""Reconstruction as an evaluation: the first frame is the source, every frame a driving frame."""
+"""Evaluation by reconstruction: a clip's first frame is the source, all frames are driving."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -12,21 +12,22 @@ from branches.masks import MaskBranch
 from datasets.source import ClipSource
 from evaluation.measures import (
     ClipContext,
-    Figure,
+    FigureMeasure,
     FrameMetrics,
     Measure,
-    Pixels,
+    PixelMeasure,
     true_foreground,
 )
 from media.frames import Frames
 from metrics.masks import mask_iou
 from modules.geometry import resize
 
-VALIDATION: tuple[Measure, ...] = (Pixels(), Figure())  # cheap enough while training
+# Cheap enough to compute during training.
+VALIDATION: tuple[Measure, ...] = (PixelMeasure(), FigureMeasure())
 
 
 class ReconstructedBatch(NamedTuple):
-    """Driving frames (uint8 B x H x W x 3), their predictions and the metrics of each."""
+    """Driving frames, uint8 B x H x W x 3, with their predictions and metrics."""
 
     driving: Frames
     prediction: Tensor
@@ -41,7 +42,10 @@ def reconstruct_clip(
     batch_size: int = 8,
     measures: Sequence[Measure] = VALIDATION,
 ) -> Iterator[ReconstructedBatch]:
-    """Reconstruct `frames` of clip `index` (all, streamed, for None) from the first of them."""
+    """Reconstruct and measure `frames` of clip `index`, with the first of them as the source.
+
+    `frames` None means all frames of the clip, which are then streamed.
+    """
     if frames is None:
         frames = range(clips.num_frames(index))
         driving = clips.stream(index)
@@ -61,9 +65,9 @@ def reconstruct_clip(
 
 
 class EightBit:
-    """`animator`, its predictions rounded to the 256 levels of a picture file.
+    """An animator that rounds the predictions of `animator` to 8 bits.
 
-    What is measured is then what a PNG holds, as in published evaluations.
+    So the metrics are those of PNG files, as in published evaluations.
     """
 
     def __init__(self, animator: BranchAnimator) -> None:
@@ -86,8 +90,8 @@ def evaluate(
 ) -> dict[str, float]:
     """Mean metrics over `num_clips` clips and `num_frames` frames of each, both spread evenly.
 
-    Those of the first animator by their name, with the baselines; those of another one, without,
-    behind its name: `masks_l1`.
+    Metrics of the first animator have their usual names and come with baselines. Metrics of further
+    animators have the animator's name in front, such as `masks_l1`, and no baselines.
     """
     means: dict[str, float] = {}
     for name, animator in animators.items():
@@ -116,8 +120,10 @@ def evaluate_masks(
     num_clips: int,
     num_frames: int,
 ) -> dict[str, float]:
-    """Mean overlap of the masks with the true foreground, at image size and at `threshold`; beside
-    it that of a mask that is all foreground. Nothing for clips that do not know the truth.
+    """Mean overlap (IoU) of the foreground masks with the true ones, at image size.
+
+    `mask_iou` is of the masks binarized at `threshold`, `mask_iou_all_white` of masks that are all
+    foreground. Empty for clips without true masks.
     """
     overlaps = mask_overlaps(branch, clips, device, [threshold], num_clips, num_frames)
     if not overlaps:
@@ -135,7 +141,7 @@ def mask_overlaps(
     num_clips: int,
     num_frames: int,
 ) -> list[FrameMetrics]:
-    """For each clip, IoU by threshold (as text) and of `all_white`; see `evaluate_masks`."""
+    """IoU per clip and frame, by threshold (as text) and for `all_white`; see `evaluate_masks`."""
     collected: list[FrameMetrics] = []
     for index in spread(len(clips.clips), num_clips):
         frames = spread(clips.num_frames(index), num_frames)
@@ -152,7 +158,7 @@ def mask_overlaps(
 
 
 def mean_metrics(collected: Sequence[FrameMetrics]) -> dict[str, float]:
-    """Mean of each metric over all frames; frames where it is not defined (NaN) are left out."""
+    """Mean of each metric over all frames; frames where it is NaN are left out."""
     return {
         name: float(torch.cat([metrics[name] for metrics in collected]).nanmean())
         for name in collected[0]
@@ -160,5 +166,5 @@ def mean_metrics(collected: Sequence[FrameMetrics]) -> dict[str, float]:
 
 
 def spread(total: int, count: int) -> list[int]:
-    """At most `count` indices from 0 to total - 1, evenly spread, both ends included."""
+    """At most `count` indices from 0 to total - 1, spread evenly, with both ends."""
     return np.unique(np.linspace(0, total - 1, min(count, total)).round().astype(int)).tolist()

@@ -1,4 +1,4 @@
-"""Where the salient region of a real frame is: found by a network, or given as masks."""
+"""Salient regions of real frames: found by a network, or given as masks."""
 
 import logging
 from collections.abc import Callable, Iterator, Sequence
@@ -21,26 +21,29 @@ from media.visualization import to_uint8
 from metrics.detectors.detector import Description, RegionFinder
 from modules.geometry import resize
 
-BACKGROUND_WEIGHT = 0.5  # of dense motion; below it, the keypoints move a pixel: the figure
-WHITE = 127  # of 255; masks are brighter where they mean the salient region
+BACKGROUND_WEIGHT = 0.5  # a pixel with a smaller background weight in dense motion is figure
+WHITE = 127  # of 255; brighter pixels of a given mask are salient
 
 logger = logging.getLogger(__name__)
 
 
 class Regions(Protocol):
-    """Who says where the salient region is."""
+    """Finds the salient regions of a clip's frames."""
 
     description: Description
 
     def start(self, name: str, source: Tensor) -> Callable[[Tensor], Tensor]:
-        """For the clip `name` with its `source`, 1 x 3 x H x W in [0, 1]: from driving frames,
-        B x 3 x H x W in order, to their regions, B x 1 x H x W bool.
+        """Start the clip `name` with the source `source`, 1 x 3 x H x W in [0, 1].
+
+        Returns:
+            A function from driving frames, B x 3 x H x W in order, to their salient regions,
+            B x 1 x H x W bool.
         """
         ...
 
 
-class FoundRegions:
-    """Those of a detector."""
+class DetectedRegions:
+    """Regions that a detector finds in each frame."""
 
     def __init__(self, finder: RegionFinder) -> None:
         self.description = finder.description
@@ -57,10 +60,10 @@ class FoundRegions:
 
 
 class MotionRegions:
-    """Where the motion branch's keypoints, not its background, move the source.
+    """Regions that the motion branch moves by keypoints, not as background.
 
     Args:
-        origin: where the branch's weights come from.
+        origin: description of the branch's weights, for results.
     """
 
     def __init__(self, branch: MotionBranch, origin: str) -> None:
@@ -86,10 +89,10 @@ class MotionRegions:
 
 
 class MaskRegions:
-    """The foreground of the mask branch.
+    """Foreground masks of the mask branch.
 
     Args:
-        origin: where the branch's weights come from.
+        origin: description of the branch's weights, for results.
     """
 
     def __init__(self, branch: MaskBranch, threshold: float, origin: str) -> None:
@@ -113,12 +116,14 @@ class MaskRegions:
 
 
 class GivenRegions:
-    """Masks that lie beside the clips: `folder/<clip>/00000.png` or `folder/<clip>.mp4`, a mask for
-    each frame of the clip, bright where it is salient, and fitted to the image size as the frames.
-    Warns of a clip whose masks are the same in every pixel.
+    """Regions from mask files: `folder/<clip>/00000.png` or `folder/<clip>.mp4`.
+
+    There is one mask for each frame of the clip, bright where it is salient. Masks are fitted to
+    the image size in the same way as frames. A warning is logged if all masks of a clip are white
+    everywhere or black everywhere.
 
     Raises:
-        UserError: a clip has no masks, or fewer than it has frames.
+        UserError: a clip has no masks, or fewer masks than frames.
     """
 
     def __init__(self, folder: Path, clips: ClipSource, fit: Fit, limits: Limits = LIMITS) -> None:
@@ -149,7 +154,7 @@ class GivenRegions:
     def start(self, name: str, source: Tensor) -> Callable[[Tensor], Tensor]:
         """See `Regions.start`."""
         masks: Iterator[Frame] = iter(self._masks[name])
-        shares: list[float] = []  # of each frame, how much is salient
+        shares: list[float] = []  # the share of salient pixels in each frame
 
         def find(driving: Tensor) -> Tensor:
             frames = np.stack([next(masks) for _ in driving])

@@ -1,4 +1,4 @@
-"""The numbers of an evaluation: per frame, per clip, and as a whole; as files and as a table."""
+"""Writes the numbers of an evaluation per frame, per clip and as a whole: files and a table."""
 
 import csv
 import json
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from common.csv_cells import as_written, protected
 from common.errors import UserError
 from common.files import replacing
-from common.paths import check_name
+from common.safe_paths import check_name
 from evaluation.metric_names import BASELINE, METRICS
 from metrics.intervals import Interval, clip_means, over_clips, over_frames
 
@@ -24,11 +24,14 @@ PSNR_NOTE = (
     "The source is among the driving frames: repeating it is perfect there, which lifts its mean "
     "PSNR"
 )
-_PRECISION = ".7g"  # in the files: what float32 holds
+_PRECISION = ".7g"  # of numbers in the files; float32 has no more digits
 
 
 class MeasuredClip(NamedTuple):
-    """metrics: by name, one number per frame; NaN where it is not defined."""
+    """Metrics of one clip.
+
+    metrics: by name, one number per frame; NaN if not defined.
+    """
 
     name: str
     num_frames: int
@@ -36,7 +39,7 @@ class MeasuredClip(NamedTuple):
 
 
 class MetricSummary(NamedTuple):
-    """Of one metric: over all frames alike, and over the clips' means."""
+    """Mean and interval of one metric, over all frames and over the means of the clips."""
 
     over_frames: Interval
     over_clips: Interval
@@ -46,7 +49,7 @@ Summaries = dict[str, MetricSummary]  # by metric, `baseline_...` among them
 
 
 def summarize(clips: Sequence[MeasuredClip]) -> Summaries:
-    """Each metric in the order of the tables, its baseline behind it."""
+    """Summarize each metric, in the order of the tables; its baseline follows it."""
     names = [f"{prefix}{name}" for name in METRICS for prefix in ("", BASELINE)]
     return {
         name: MetricSummary(over_frames(values), over_clips(values))
@@ -61,15 +64,17 @@ def write_report(
     summaries: Summaries,
     clips: Sequence[MeasuredClip],
 ) -> None:
-    """metrics.json (`about` and the summaries), metrics.csv (a row for each clip) and frames.csv
-    (a row for each frame). Where a number is not defined it is null, or empty; so it is for the
-    clips in `about["failed"]`, which have a row in metrics.csv alone.
+    """Write metrics.json (`about` and the summaries), metrics.csv (a row for each clip) and
+    frames.csv (a row for each frame) to `folder`.
+
+    Numbers that are not defined are null in JSON and empty in CSV. The clips in `about["failed"]`
+    have a row without numbers in metrics.csv, and none in frames.csv.
     """
     num_frames = sum(clip.num_frames for clip in clips)
     metrics = {
         name: {
-            "over_frames": _short(summary.over_frames),
-            "over_clips": _short(summary.over_clips),
+            "over_frames": _rounded(summary.over_frames),
+            "over_clips": _rounded(summary.over_clips),
             "frames_left_out": num_frames - summary.over_frames.num_values,
         }
         for name, summary in summaries.items()
@@ -113,8 +118,8 @@ def _field(value: str | int | float) -> str:
     return "" if math.isnan(value) else f"{value:{_PRECISION}}"
 
 
-def _short(interval: Interval) -> dict[str, float | int | None]:
-    """As a dict, with numbers that can be read."""
+def _rounded(interval: Interval) -> dict[str, float | int | None]:
+    """`interval` as a dict for JSON, with rounded numbers."""
     return {
         name: float(f"{value:{_PRECISION}}") if isinstance(value, float) else value
         for name, value in interval._asdict().items()
@@ -122,11 +127,11 @@ def _short(interval: Interval) -> dict[str, float | int | None]:
 
 
 def read_frames(folder: Path) -> list[MeasuredClip]:
-    """The clips of an evaluation from its frames.csv.
+    """Read the clips of an evaluation from its frames.csv.
 
     Raises:
-        UserError: a clip has a name that none can have.
-        OSError, ValueError, KeyError, TypeError, csv.Error: there is none, or it is damaged.
+        UserError: a clip has a name that is not allowed.
+        OSError, ValueError, KeyError, TypeError, csv.Error: the file is missing or damaged.
     """
     rows: dict[str, list[dict[str, str]]] = {}
     with (folder / FRAMES_FILE).open(newline="", encoding="utf-8") as file:
@@ -152,8 +157,8 @@ def read_frames(folder: Path) -> list[MeasuredClip]:
 
 
 def console_table(summaries: Summaries) -> str:
-    """Each metric over all frames, with its mean and interval over clips, beside that of repeating
-    the source; a note below.
+    """A table for the console: each metric over all frames, its mean and interval over clips, and
+    the metric of repeating the source.
     """
     lines = [
         f"{'':24}{'model':>10}  {'over clips, 95%':29}{'repeat source':>14}{'frames':>9}",
@@ -173,16 +178,17 @@ def console_table(summaries: Summaries) -> str:
 
 
 def number(value: float | None, digits: int) -> str:
+    """Format `value` with `digits` decimals; a dash for None."""
     return "-" if value is None else f"{value:.{digits}f}"
 
 
 def mean_and_bounds(interval: Interval, digits: int) -> str:
-    """`0.0560 (0.0512 to 0.0609)`: of clips of unlike lengths it is not the mean of all frames."""
+    """Format mean and bounds, such as `0.0560 (0.0512 to 0.0609)`."""
     return f"{number(interval.mean, digits)} ({bounds(interval, digits)})"
 
 
 def bounds(interval: Interval, digits: int) -> str:
-    """`0.0512 to 0.0609`; a dash where there is no interval."""
+    """Format the bounds of an interval, such as `0.0512 to 0.0609`; a dash if it has none."""
     if interval.low is None or interval.high is None:
         return "-"
     return f"{interval.low:.{digits}f} to {interval.high:.{digits}f}"

@@ -1,4 +1,8 @@
-"""A folder of results that a later run replaces as a whole, and nothing else in it."""
+"""The output folder of an evaluation: a run replaces all results of earlier runs at once.
+
+Files that no run wrote are never touched. The new results are first written to a subfolder
+`.unfinished-...`; when they are complete they are exchanged for the earlier ones.
+"""
 
 import csv
 import json
@@ -15,7 +19,7 @@ from common.csv_cells import as_written
 from common.errors import UserError
 from common.file_lock import locked
 from common.json_files import read_json
-from common.paths import MAX_NAME, check_name, refuse_links
+from common.safe_paths import MAX_NAME, check_name, refuse_links
 from evaluation.report import CLIPS_FILE, FRAMES_FILE, SUMMARY_FILE
 from media.container import os_reason
 from media.video_writer import is_result
@@ -24,31 +28,32 @@ PAGE_FILE = "index.html"
 CLIPS_FOLDER = Path("clips")
 SAVED_FOLDERS = {name: Path("frames") / name for name in ("driving", "prediction")}
 _UNFINISHED = re.compile(r"(\.unfinished-[\w-]+?)(\.lock)?")
-_EXCHANGE = "exchange.json"  # in an unfinished folder: the runs whose results change places
+_EXCHANGE = "exchange.json"  # in an unfinished folder: the runs whose results are exchanged
 
 
 class _Run(NamedTuple):
-    """What a run writes results of."""
+    """A run, described by the results that it writes: those of `clips`, with or without frames."""
 
     clips: Sequence[str]
     saves_frames: bool
 
 
 def clip_path(name: str) -> Path:
-    """Of the side-by-side video of a clip, in a folder of results."""
+    """Path of a clip's side-by-side video within a results folder."""
     return CLIPS_FOLDER / f"{name}.mp4"
 
 
 @contextmanager
 def replacing_results(output: Path, clips: Sequence[str], *, saves_frames: bool) -> Iterator[Path]:
-    """A folder to write the results of `clips` to, which take their place in `output` at the end,
-    and that of an earlier run's results. If the block fails, the earlier ones stay. If the exchange
-    at the end is interrupted, every result of the new run is kept, in `output` or still in the
-    unfinished folder, and the next run clears both.
+    """Yield a folder for the results of `clips`; at the end of the block they move to `output` and
+    replace the results of earlier runs there.
+
+    If the block fails, the earlier results stay. If the exchange at the end is interrupted, all new
+    results still exist, in `output` or in the unfinished folder, and the next run cleans up.
 
     Raises:
-        UserError: `output` cannot be written, or holds a file that no earlier run wrote, or a link,
-            where a result must go; a clip has a name that no result can have.
+        UserError: `output` cannot be written; a result would replace a link, or a file that no
+            earlier run wrote; a clip has a name that is not allowed.
     """
     for name in clips:
         try:
@@ -58,11 +63,10 @@ def replacing_results(output: Path, clips: Sequence[str], *, saves_frames: bool)
     run = _Run(clips, saves_frames)
     for path in _entries([run]):
         refuse_links(output, path)
-    stranger = _find_stranger(output, run, _earlier_runs(output))
-    if stranger is not None:
+    foreign = _find_foreign(output, run, _earlier_runs(output))
+    if foreign is not None:
         raise UserError(
-            f"--output {output}: holds {stranger}, which no earlier run wrote; choose another "
-            "folder"
+            f"--output {output}: holds {foreign}, which no earlier run wrote; choose another folder"
         )
     is_new = not output.exists()
     try:
@@ -75,7 +79,7 @@ def replacing_results(output: Path, clips: Sequence[str], *, saves_frames: bool)
                 results = unfinished / "results"
                 results.mkdir()
                 yield results
-                stack.pop_all()  # from here on, some results may be nowhere else
+                stack.pop_all()  # from here on it may hold the only copy of a result
             _exchange(unfinished, results, output, run)
     except OSError as error:
         raise UserError(f"--output {output}: cannot be written: {os_reason(error)}") from error
@@ -86,18 +90,18 @@ def replacing_results(output: Path, clips: Sequence[str], *, saves_frames: bool)
 
 
 def _exchange(unfinished: Path, results: Path, output: Path, run: _Run) -> None:
-    """Move the results of `run` to `output`, then delete what earlier runs left there besides.
+    """Move the results of `run` to `output`, then delete all other results of earlier runs there.
 
-    First it is written down whose files these are: after an interruption `output` holds files of
-    both, and the next run must know all of them.
+    Before that, the runs that these files belong to are recorded in a file: after an interruption
+    `output` holds results of several runs, and the next run must know all of them.
     """
-    earlier = _earlier_runs(output)  # again: another run may have ended meanwhile
+    earlier = _earlier_runs(output)  # read again: another run may have ended meanwhile
     for path in _entries([run]):
         refuse_links(output, path)
-    stranger = _find_stranger(output, run, earlier)
-    if stranger is not None:
+    foreign = _find_foreign(output, run, earlier)
+    if foreign is not None:
         raise UserError(
-            f"--output {output}: holds {stranger}, which came while this run was at work; its "
+            f"--output {output}: holds {foreign}, which appeared while this run was at work; its "
             f"results are in {results} until the next run: move them, or evaluate again"
         )
     (unfinished / _EXCHANGE).write_text(json.dumps([*earlier, run]), encoding="utf-8")
@@ -114,17 +118,18 @@ def _exchange(unfinished: Path, results: Path, output: Path, run: _Run) -> None:
         shutil.rmtree(path, ignore_errors=True)
 
 
-def _find_stranger(output: Path, run: _Run, earlier: Sequence[_Run]) -> Path | None:
-    """What lies where a result of `run` must go, and is none of an `earlier` run."""
+def _find_foreign(output: Path, run: _Run, earlier: Sequence[_Run]) -> Path | None:
+    """A file that a result of `run` would replace but that no `earlier` run wrote; None if none."""
     known = _entries(earlier)
     return next((p for p in _entries([run]) if (output / p).exists() and p not in known), None)
 
 
 def _entries(runs: Sequence[_Run]) -> set[Path]:
-    """Files, and folders of frames, that the results of `runs` consist of."""
+    """Relative paths of the results of `runs`: files, and folders of frames."""
     entries: set[Path] = set()
     for run in runs:
-        names = [name for name in run.clips if _is_name(name)]  # of earlier runs, from a file
+        # Names of earlier runs come from a file, which may be damaged.
+        names = [name for name in run.clips if _is_name(name)]
         entries |= {Path(name) for name in (SUMMARY_FILE, CLIPS_FILE, FRAMES_FILE, PAGE_FILE)}
         entries |= {clip_path(name) for name in names}
         if run.saves_frames:
@@ -133,7 +138,7 @@ def _entries(runs: Sequence[_Run]) -> set[Path]:
 
 
 def _check_clip_name(name: str) -> None:
-    """Raise ValueError for a name that is none, or too long for that of a clip's video."""
+    """Raise ValueError for a name that is not allowed, or too long for the clip's video file."""
     check_name(name, MAX_NAME - len(clip_path("").name))
 
 
@@ -146,8 +151,8 @@ def _is_name(name: str) -> bool:
 
 
 def _earlier_runs(output: Path) -> list[_Run]:
-    """The run that wrote `output`, where its two tables are there, and those whose exchange was
-    interrupted.
+    """Earlier runs with results in `output`: the one whose two tables are there, and those whose
+    exchange was interrupted.
     """
     runs = []
     with suppress(OSError, ValueError, KeyError, AttributeError, RecursionError, csv.Error):
@@ -156,7 +161,7 @@ def _earlier_runs(output: Path) -> list[_Run]:
             clips = [as_written(row["clip"]) for row in csv.DictReader(file)]
         runs.append(_Run(clips, summary.get("saved_frames", False)))
     for unfinished in _abandoned(output):
-        # Killed before its exchange, or not ours.
+        # Without this file: the run was killed before its exchange, or the folder is not ours.
         with suppress(OSError, ValueError, TypeError, RecursionError):
             found = read_json(unfinished / _EXCHANGE)
             runs += [_Run([*map(str, clips)], saves_frames) for clips, saves_frames in found]
@@ -164,16 +169,19 @@ def _earlier_runs(output: Path) -> list[_Run]:
 
 
 def _lock_of(unfinished: Path) -> Path:
-    """Held by the run that writes to this folder, from before it is there."""
+    """Lock file of an unfinished folder; its run holds the lock from before the folder exists."""
     return unfinished.with_name(f"{unfinished.name}.lock")
 
 
 def _abandoned(output: Path) -> list[Path]:
-    """The unfinished folders of runs that are over; their locks go."""
+    """Find unfinished folders whose runs have ended, and remove their lock files."""
     matches = (_UNFINISHED.fullmatch(path.name) for path in output.glob(".unfinished-*"))
     found = []
     for name in {match[1] for match in matches if match is not None}:
-        with suppress(OSError), locked(_lock_of(output / name)) as is_held:  # else it is at work
+        with (
+            suppress(OSError),
+            locked(_lock_of(output / name)) as is_held,
+        ):  # an error: its run is at work
             path = output / name
             if is_held and path.is_dir() and not path.is_symlink():
                 found.append(path)
@@ -181,8 +189,9 @@ def _abandoned(output: Path) -> list[Path]:
 
 
 def _remove(output: Path, entries: Collection[Path], kept: Collection[Path]) -> None:
-    """Delete results but for `kept`, of a folder the frames alone, and the folders that are empty
-    then. What lies behind a link stays.
+    """Delete the results `entries` except `kept`, and then the folders that have become empty.
+
+    In folders of frames only files with names of frames are deleted. Nothing behind a link is.
     """
     for entry in entries:
         path = output / entry

@@ -12,8 +12,8 @@ from av.stream import Disposition
 
 from common.errors import UserError
 from common.limits import LIMITS, Limits, check_pixels
+from media.frame_conversion import pixel_aspect, square_size
 from media.images import describe_contents
-from media.picture import pixel_aspect, square_size
 
 DEFAULT_FRAME_RATE = Fraction(25)  # of what states none
 

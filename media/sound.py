@@ -18,8 +18,8 @@ from av.filter import Graph
 from common.errors import UserError
 from common.limits import LIMITS, Limits
 from media.container import best_video, container_reason, open_container
+from media.image_clips import STRIP_SUFFIX
 from media.mp4_boxes import check_samples
-from media.picture_clips import STRIP_SUFFIX
 from media.video_index import scan_packets
 
 

@@ -13,7 +13,7 @@ from typing import Protocol, runtime_checkable
 from common.limits import LIMITS, Limits
 from media.container import DEFAULT_FRAME_RATE, MissingFrame, VideoError, os_reason
 from media.frames import Frame, Frames, HasRemarks
-from media.picture_clips import STRIP_SUFFIX, FolderReader, StripReader, natural_order
+from media.image_clips import STRIP_SUFFIX, FolderReader, StripReader, natural_order
 from media.timing import Times
 from media.video_file import VideoFile
 

@@ -15,9 +15,9 @@ from media.clip_checks import check_range, stack_frames
 from media.container import Damaged, MissingFrame, VideoError, decode, open_video
 from media.decoding import Decoder, Misplaced, Numbered
 from media.deinterlace import deinterlaced
+from media.frame_conversion import Look, frame_to_rgb, look_at, remarks_on
 from media.frames import Frame, Frames
 from media.images import fit_frames
-from media.picture import Look, frame_to_rgb, look_at, remarks_on
 from media.timing import Times, are_even
 from media.video_index import Index, scan_packets, with_decoded_index
 

@@ -18,8 +18,8 @@ from av.container import InputContainer
 from common.limits import LIMITS, MAX_FRAMES, Limits
 from media.clip_checks import check_num_frames
 from media.container import DEFAULT_FRAME_RATE, Damaged, decode, open_video
+from media.frame_conversion import Look, look_at, pixel_aspect
 from media.mp4_boxes import check_samples
-from media.picture import Look, look_at, pixel_aspect
 
 # Containers that state one time a packet, in the order of decoding: when a frame is shown is
 # FFmpeg's guess, and a wrong one where the codec reorders frames.

@@ -20,11 +20,11 @@ from PIL import Image
 from common.errors import UserError
 from common.files import create, temporary_name
 from media.container import location, os_reason
+from media.frame_conversion import ACCURATE
 from media.frame_folder import RATE_FILE, stated_frame_rate, write_frame_rate
 from media.frames import Frame
-from media.leftovers import is_leftover
-from media.picture import ACCURATE
 from media.sound import FORMATS, Sound, SoundTrack
+from media.system_files import is_system_file
 from media.timing import Clock, Times
 
 MAX_GIF_RATE = 50  # browsers slow down what is faster than 1/50 s a frame
@@ -360,10 +360,12 @@ def _check_replaceable(folder: Path) -> None:
         raise UserError(f"{folder}: a file has this name; choose another, or a suffix such as .mp4")
     names = sorted(entry.name for entry in folder.iterdir())
     is_ours = stated_frame_rate(folder) is not None
-    strangers = [name for name in names if not (is_ours and (is_result(name) or is_leftover(name)))]
-    if strangers:
+    foreign = [
+        name for name in names if not (is_ours and (is_result(name) or is_system_file(name)))
+    ]
+    if foreign:
         raise UserError(
-            f"{folder}: this folder holds {strangers[0]}, which no earlier run wrote; choose "
+            f"{folder}: this folder holds {foreign[0]}, which no earlier run wrote; choose "
             "another folder, or an empty one"
         )
 

@@ -1,4 +1,4 @@
-"""How one person's motion was put on another, where no true picture exists to compare with."""
+"""Metrics of cross-identity animation: one figure moves another, and no true picture exists."""
 
 from collections.abc import Mapping
 
@@ -10,19 +10,20 @@ from metrics.detectors.detector import Detector, IdentityEncoder, LandmarkDetect
 
 
 class CrossIdentity:
-    """Figures of one animation, frame by frame; `figures` takes the mean.
+    """Collects the metrics of one animation frame by frame; `means` returns their means.
 
-    They are about the animated source, before another background is put behind it.
+    The frames are those of the animated source, before its background is replaced.
 
-    identity_distance: Euclidean distance of the embeddings of the moved source and the source:
-        who it is.
-    pose_distance: mean distance in pixels of the landmarks of result and driving frame, once place
-        and size of the figure are taken out: what it does. The published AKD compares pictures of
-        one person, so it is another number.
+    identity_distance: Euclidean distance between the embeddings of the animated frame and the
+        source; small if the source's identity is kept.
+    pose_distance: mean distance in pixels between the landmarks of animated and driving frame,
+        after position and size are aligned; small if the driving pose is met. It does not compare
+        to published AKD, which is between pictures of one person.
     found: share of the frames in which the detector found the figure.
+    driving_identity_distance: identity_distance of the driving frames themselves.
+    source_pose_distance: pose_distance of the source itself.
 
-    Beside them `driving_identity_distance` and `source_pose_distance`: what copying the driving
-    frame and repeating the source would get. A figure is left out that the detector cannot tell.
+    Metrics that need landmarks or embeddings are missing if the detector has none.
     """
 
     def __init__(self, detector: Detector, source: Frame) -> None:
@@ -32,27 +33,27 @@ class CrossIdentity:
         self._collected: list[dict[str, float]] = []
 
     def add(self, driving: Frames, animated: Frames) -> None:
-        """B driving frames and the source moved by them, uint8 B x H x W x 3."""
+        """Measure B driving frames and the source animated by them, uint8 B x H x W x 3 each."""
         for driving_frame, frame in zip(driving, animated, strict=True):
-            figures: dict[str, float] = {}
-            # Both of one frame at once: a detector that searches for a face does so once.
+            metrics: dict[str, float] = {}
+            # Both questions about a frame in a row: then a detector searches it for a face once.
             points, embedding = self._landmarks(frame), self._embedding(frame)
-            wanted, other = self._landmarks(driving_frame), self._embedding(driving_frame)
-            if points is not None and wanted is not None and self._source_points is not None:
-                figures["pose_distance"] = pose_distance(points, wanted)
-                figures["source_pose_distance"] = pose_distance(self._source_points, wanted)
-                figures["found"] = float(not np.isnan(points).all())
+            target, other = self._landmarks(driving_frame), self._embedding(driving_frame)
+            if points is not None and target is not None and self._source_points is not None:
+                metrics["pose_distance"] = pose_distance(points, target)
+                metrics["source_pose_distance"] = pose_distance(self._source_points, target)
+                metrics["found"] = float(not np.isnan(points).all())
             if embedding is not None and other is not None and self._source_embedding is not None:
-                figures["identity_distance"] = _distance(embedding, self._source_embedding)
-                figures["driving_identity_distance"] = _distance(other, self._source_embedding)
-            self._collected.append(figures)
+                metrics["identity_distance"] = _distance(embedding, self._source_embedding)
+                metrics["driving_identity_distance"] = _distance(other, self._source_embedding)
+            self._collected.append(metrics)
 
-    def figures(self) -> Mapping[str, float]:
-        """Means over the frames where a figure is defined; NaN where it is in none."""
+    def means(self) -> Mapping[str, float]:
+        """Mean of each metric over the frames where it is defined; NaN if there are none."""
         names = self._collected[0] if self._collected else {}
         means = {}
         for name in names:
-            values = np.array([figures[name] for figures in self._collected])
+            values = np.array([metrics[name] for metrics in self._collected])
             defined = values[~np.isnan(values)]
             means[name] = float(defined.mean()) if len(defined) else float("nan")
         return means
@@ -68,18 +69,20 @@ class CrossIdentity:
         return None
 
 
-def pose_distance(points: Points, wanted: Points) -> float:
-    """Mean Euclidean distance in pixels of K x 2 `points` moved and scaled to the place and size
-    (root mean square distance from the centre) of `wanted`; NaN where fewer than two are in both.
+def pose_distance(points: Points, target: Points) -> float:
+    """Mean Euclidean distance in pixels between two sets of K x 2 landmarks, after `points` are
+    moved and scaled to the centre and size (root mean square distance from the centre) of `target`.
+
+    NaN if fewer than two landmarks are found in both.
     """
-    common = ~np.isnan(points).any(axis=1) & ~np.isnan(wanted).any(axis=1)
+    common = ~np.isnan(points).any(axis=1) & ~np.isnan(target).any(axis=1)
     if common.sum() < 2:
         return float("nan")
-    centred, target = (p[common] - p[common].mean(axis=0) for p in (points, wanted))
-    size, target_size = (np.sqrt(np.square(p).sum(axis=1).mean()) for p in (centred, target))
+    centred, aim = (p[common] - p[common].mean(axis=0) for p in (points, target))
+    size, target_size = (np.sqrt(np.square(p).sum(axis=1).mean()) for p in (centred, aim))
     if size == 0:
         return float("nan")
-    return float(np.linalg.norm(centred * (target_size / size) - target, axis=1).mean())
+    return float(np.linalg.norm(centred * (target_size / size) - aim, axis=1).mean())
 
 
 def _distance(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:

@@ -1,6 +1,6 @@
-"""Embeddings of identity of predicted frames against those of true ones.
+"""Identity metrics: distances between identity embeddings of predicted and true frames.
 
-Embeddings are N x D, a row of NaN for a frame where nobody was found; its distance is NaN.
+Embeddings are N x D. A frame without a face has a row of NaN, and its distance is NaN.
 """
 
 import torch
@@ -8,10 +8,10 @@ from torch import Tensor
 
 
 def aed(prediction: Tensor, target: Tensor) -> Tensor:
-    """Average Euclidean distance, as it is named: ||prediction - target||, N."""
+    """Euclidean distance, which the name AED stands for: ||prediction - target||, N."""
     return torch.linalg.vector_norm(prediction - target, dim=-1)
 
 
 def aed_squared(prediction: Tensor, target: Tensor) -> Tensor:
-    """What FOMM's published script sums up under the name AED: ||prediction - target||^2, N."""
+    """Squared distance, which FOMM's published script calls AED: ||prediction - target||^2, N."""
     return (prediction - target).square().sum(dim=-1)

@@ -1,25 +1,26 @@
-"""Pixel metrics of predicted frames against true ones; images in [0, 1], one number per frame."""
+"""Pixel metrics of predicted and true frames: images in [0, 1], one number for each frame."""
 
 import torch
 from pytorch_msssim import ssim as _ssim
 from torch import Tensor
 from torchvision.transforms.functional import gaussian_blur
 
-_PERFECT_PSNR = 100.0  # dB, given to identical frames instead of infinity, so that means exist
+_PERFECT_PSNR = 100.0  # dB for identical frames; infinity would make every mean infinite
 _SSIM_WINDOW = 11
 _SSIM_SIGMA = 1.5
-_SSIM_C1, _SSIM_C2 = 0.01**2, 0.03**2  # of the paper, for values up to 1
+_SSIM_C1, _SSIM_C2 = 0.01**2, 0.03**2  # as in the paper, for values up to 1
 
 
 def masked(images: Tensor, region: Tensor) -> Tensor:
-    """What a whole-frame metric gets for a region (salient, non-salient) in the papers' convention.
+    """Black out `images` outside of `region`, as the papers do for salient and non-salient metrics.
 
-    Both frames are multiplied by the mask of the real one, and all pixels count: the smaller the
-    region, the better the metric. The `region_` metrics are over the region's own pixels instead.
+    Both frames are masked with the region of the real one, then a metric of the whole frame is
+    computed: the smaller the region, the better the metric. The `region_` metrics below are means
+    over the region's own pixels instead.
 
     Args:
         images: B x 3 x H x W.
-        region: B x 1 x H x W, bool or in [0, 1], of the real frame.
+        region: B x 1 x H x W, bool or in [0, 1].
     """
     return images * region
 
@@ -53,8 +54,8 @@ def region_psnr(prediction: Tensor, target: Tensor, region: Tensor) -> Tensor:
 def ssim(prediction: Tensor, target: Tensor) -> Tensor:
     """Structural similarity (Wang et al. 2004; Gaussian window 11, sigma 1.5): B.
 
-    As scikit-image with gaussian_weights and without use_sample_covariance; the border, where the
-    window does not fit, is left out.
+    Equals scikit-image with gaussian_weights and without use_sample_covariance. The border, where
+    the window does not fit, is left out.
     """
     return _ssim(prediction, target, data_range=1.0, size_average=False)
 
@@ -62,9 +63,9 @@ def ssim(prediction: Tensor, target: Tensor) -> Tensor:
 def region_ssim(prediction: Tensor, target: Tensor, region: Tensor) -> Tensor:
     """Mean of the map of structural similarity over `region` (B x 1 x H x W bool): B.
 
-    As in `ssim`, the 5 pixels along each side of the frame, where the window does not fit, are
-    left out; a pixel's window reaches as far beyond the region. NaN for a frame whose region has
-    no other pixels.
+    As in `ssim`, the 5 pixels along each side of the frame are left out, because the window does
+    not fit there. The window of a pixel may reach 5 pixels beyond the region. NaN for a frame whose
+    region has no pixels besides these.
     """
     border = _SSIM_WINDOW // 2
     inner = region[..., border:-border, border:-border]
@@ -72,7 +73,10 @@ def region_ssim(prediction: Tensor, target: Tensor, region: Tensor) -> Tensor:
 
 
 def _ssim_map(a: Tensor, b: Tensor) -> Tensor:
-    """B x 3 x H - 10 x W - 10, without the border (pytorch-msssim gives means only)."""
+    """Structural similarity of every pixel and channel but the border: B x 3 x H - 10 x W - 10.
+
+    pytorch-msssim returns only means.
+    """
     mean_a, mean_b = _window_mean(a), _window_mean(b)
     variance_a = _window_mean(a * a) - mean_a * mean_a
     variance_b = _window_mean(b * b) - mean_b * mean_b

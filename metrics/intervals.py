@@ -1,8 +1,7 @@
-"""Means with 95% t intervals: of one run, of the difference of two (given the differences), of runs
-that differ in seed.
+"""Means with 95% t intervals: of one run, of differences between two runs, of runs over seeds.
 
-The frames of a clip resemble each other. An interval over frames takes them for independent and
-comes out too narrow; the one over clips, one number each, is the one to trust.
+Trust the interval over clips, which has one number for each clip. The interval over frames is too
+narrow: it assumes that frames are independent, but the frames of a clip resemble each other.
 """
 
 from collections.abc import Sequence
@@ -16,8 +15,11 @@ CONFIDENCE = 0.95
 
 
 class Interval(NamedTuple):
-    """mean: None where there is no value. low, high: t interval of the mean; None for fewer than
-    two values. num_values: how many are defined.
+    """A mean and its t interval.
+
+    mean: None if there are no values.
+    low, high: bounds of the interval; None for fewer than two values.
+    num_values: number of values that are defined.
     """
 
     mean: float | None
@@ -27,11 +29,11 @@ class Interval(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """mean: over clips and seeds.
-    seed_sd: standard deviation of the seeds' means (n - 1); None for one seed.
-    low, high: t interval of the mean over clips, each averaged over seeds first; None for one clip.
+    """A metric over seeds and clips; all fields are None if no clip has a value.
 
-    All None where no clip has a value.
+    mean: over clips and seeds.
+    seed_sd: standard deviation of the seeds' means (n - 1); None for one seed.
+    low, high: t interval of the mean over clips, after averaging over seeds; None for one clip.
     """
 
     mean: float | None
@@ -41,7 +43,7 @@ class Summary(NamedTuple):
 
 
 def interval(values: NDArray[np.floating]) -> Interval:
-    """Of `values`, N; those that are not defined (NaN) are left out."""
+    """Mean and interval of `values`, N; values that are not defined (NaN) are left out."""
     values = values[~np.isnan(values)].astype(np.float64)
     count = len(values)
     if count == 0:
@@ -54,23 +56,23 @@ def interval(values: NDArray[np.floating]) -> Interval:
 
 
 def over_frames(clips: Sequence[NDArray[np.floating]]) -> Interval:
-    """Of all frames alike, from one array for each clip: long clips weigh more."""
+    """Mean and interval over all frames, given one array for each clip; long clips weigh more."""
     return interval(np.concatenate(clips))
 
 
 def over_clips(clips: Sequence[NDArray[np.floating]]) -> Interval:
-    """Of the clips' means, from one array of frames for each clip."""
+    """Mean and interval over the means of the clips, given one array of frames for each clip."""
     return interval(clip_means(clips))
 
 
 def clip_means(clips: Sequence[NDArray[np.floating]]) -> NDArray[np.float64]:
-    """Mean of each clip over the frames with a value; NaN for a clip without."""
+    """Mean of each clip over the frames with a value; NaN for a clip without any."""
     means = (interval(frames).mean for frames in clips)
     return np.array([np.nan if mean is None else mean for mean in means])
 
 
 def summarize(values: NDArray[np.float64]) -> Summary:
-    """Of `values`, seeds x clips; clips where one of them is not defined (NaN) are left out."""
+    """Summarize `values`, seeds x clips; clips that are NaN for one of the seeds are left out."""
     values = values[:, ~np.isnan(values).any(axis=0)]
     mean, low, high, num_clips = interval(values.mean(axis=0))
     if num_clips == 0:

@@ -1,6 +1,6 @@
-"""Keypoints that a detector finds in predicted frames against those that it finds in true ones.
+"""Keypoint metrics: compare the keypoints that a detector finds in predicted and in true frames.
 
-Keypoints are N x K x 2 (frames, keypoints, x and y in pixels); one that was not found is NaN.
+Keypoints are N x K x 2 (frames, keypoints, x and y in pixels); NaN where one was not found.
 """
 
 import torch
@@ -8,10 +8,10 @@ from torch import Tensor
 
 
 def akd(prediction: Tensor, target: Tensor) -> Tensor:
-    """Average keypoint distance as published: mean|difference| over keypoints and both
+    """Average keypoint distance (AKD) as published: mean|difference| over keypoints and both
     coordinates, in pixels: N.
 
-    Keypoints missing in one of the two are left out; NaN for a frame that has none in common.
+    Keypoints that are missing in one of the frames are left out; NaN if none are left.
     """
     return (prediction - target).abs().mean(dim=-1).nanmean(dim=-1)
 
@@ -19,15 +19,14 @@ def akd(prediction: Tensor, target: Tensor) -> Tensor:
 def akd_euclidean(prediction: Tensor, target: Tensor) -> Tensor:
     """Mean Euclidean distance of the keypoints, in pixels: N; √2 to 2 times `akd`.
 
-    Keypoints missing in one of the two are left out; NaN for a frame that has none in common.
+    Keypoints that are missing in one of the frames are left out; NaN if none are left.
     """
     return torch.linalg.vector_norm(prediction - target, dim=-1).nanmean(dim=-1)
 
 
 def mkr(prediction: Tensor, target: Tensor) -> Tensor:
-    """Missing keypoint rate: share of the truth's keypoints that the prediction misses, N.
-
-    NaN for a frame whose truth has none.
+    """Missing keypoint rate (MKR): share of the true frame's keypoints that the predicted frame
+    lacks, N. NaN if the true frame has none.
     """
     present = _found(target)
     missed = present & ~_found(prediction)
@@ -35,5 +34,5 @@ def mkr(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def _found(keypoints: Tensor) -> Tensor:
-    """N x K bool."""
+    """Which keypoints were found: N x K bool."""
     return ~keypoints.isnan().any(dim=-1)

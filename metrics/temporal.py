@@ -1,4 +1,4 @@
-"""How well predicted frames change over time, whatever each of them looks like."""
+"""Temporal metric: compares the changes from frame to frame of a prediction and of the truth."""
 
 import torch
 from torch import Tensor
@@ -7,17 +7,17 @@ from torch import Tensor
 def temporal_difference(
     prediction: Tensor, target: Tensor, previous: tuple[Tensor, Tensor] | None = None
 ) -> Tensor:
-    """mean|change of the prediction - change of the truth| from the frame before: T.
+    """mean|change of the prediction - change of the truth| since the previous frame: T.
 
-    0 for a prediction that is off by the same image throughout; what flickers or stands still is
-    not. A clip may come in parts: each is given the frames before it.
+    It is 0 if the error is the same image in all frames; it grows if the prediction flickers or
+    stands still. A clip may come in parts, each with the frames before it as `previous`.
 
     Args:
         prediction, target: consecutive frames of one clip, T x 3 x H x W in [0, 1].
         previous: the predicted and the true frame before them, 3 x H x W each; None at the start
-            of a clip, whose first frame gets NaN.
+            of a clip, where the first frame gets NaN.
     """
-    error = prediction - target  # whose change is the difference of the changes
+    error = prediction - target  # its change is the difference of the two changes
     if previous is not None:
         before = previous[0] - previous[1]
         return torch.cat((before.unsqueeze(0), error)).diff(dim=0).abs().mean(dim=(1, 2, 3))

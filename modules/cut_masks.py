@@ -1,4 +1,4 @@
-"""Cut masks: where an image mixed of a real and a generated one is real (1) and generated (0)."""
+"""Cut masks: they say where a mixed image shows the real (1) and the generated image (0)."""
 
 import torch
 import torch.nn.functional as F
@@ -9,7 +9,7 @@ from modules.geometry import full_precision
 
 
 def certain_background(background_weight: Tensor, threshold: float) -> Tensor:
-    """Mhat_bg: 1 where M_bg >= threshold, so that it is confident, else 0 (PriorityCut, 3.2)."""
+    """Mhat_bg, the confident background: 1 where M_bg >= threshold, else 0 (PriorityCut, 3.2)."""
     return (background_weight >= threshold).to(background_weight.dtype)
 
 
@@ -22,27 +22,27 @@ def foreground_occlusion(background: Tensor, occlusion_map: Tensor) -> Tensor:
 def priority_cut(
     background_weight: Tensor, occlusion_map: Tensor, fraction: Tensor, *, threshold: float = 0.5
 ) -> Tensor:
-    """M_pc: the most occluded pixels of the foreground are 0, everything else 1 (PriorityCut, 3.2).
+    """M_pc: 0 at the most occluded pixels of the foreground, 1 elsewhere (PriorityCut, 3.2).
 
-    Of a sample's n foreground pixels exactly ceil(fraction * n) are 0: those with the lowest O_fg,
-    in reading order where it is equal. A sample without a foreground gets all ones.
+    In a sample with n foreground pixels exactly ceil(fraction * n) become 0: those with the lowest
+    O_fg, and among equal ones the first in reading order. A sample without foreground is all ones.
 
     Args:
-        background_weight: M_bg, B x 1 x h x w in [0, 1]; from `threshold` up it is background.
+        background_weight: M_bg, B x 1 x h x w in [0, 1]; values from `threshold` up are background.
         occlusion_map: O, of the same shape; 1 = visible, 0 = fully occluded.
         fraction: k, of shape B in [0, 1].
 
     Returns:
-        B x 1 x h x w of zeros and ones. Nothing here waits for the device.
+        B x 1 x h x w of zeros and ones, computed without waiting for the device.
     """
     background = certain_background(background_weight, threshold)
     occlusion = foreground_occlusion(background, occlusion_map).flatten(1)
     is_background = background.flatten(1) > 0
     fraction = full_precision(fraction)
-    # .3 in float32 is a little more than .3, and no reason to cut 31 pixels of 100.
+    # .3 in float32 is a little more than .3: without this factor 31 of 100 pixels would be cut.
     below = 1 - 2 * torch.finfo(fraction.dtype).eps
     num_cut = (fraction * (~is_background).sum(dim=1) * below).ceil()
-    # Behind every pixel of the foreground, of which even the visible ones can be chosen.
+    # Background pixels come last: even fully visible foreground pixels are cut before them.
     order = occlusion.masked_fill(is_background, torch.inf).argsort(dim=1, stable=True)
     ranks = torch.arange(order.shape[1], device=order.device)
     kept = (ranks >= num_cut[:, None]).to(occlusion_map.dtype)
@@ -57,18 +57,18 @@ def rectangle_cut(
     *,
     random: BatchRandom,
 ) -> Tensor:
-    """Vanilla CutMix as the U-Net GAN has it: one box of zeros in ones or, for half of the samples,
-    of ones in zeros (Yun et al., 2019, section 3.1; Schönfeld et al., 2020, published code).
+    """Vanilla CutMix, as in the U-Net GAN: a box of zeros in ones or, for half of the samples, a
+    box of ones in zeros (Yun et al., 2019, section 3.1; Schönfeld et al., 2020, published code).
 
-    The box has the image's proportions and `fraction` of its area. Its centre lies anywhere in the
-    image, and what of it lies outside is cut off. So every pixel is generated with probability 1/2.
-    Of the maps it uses the size alone: it has the signature of `priority_cut` so that one can take
-    the other's place.
+    The box has the image's proportions and `fraction` of its area. Its centre is drawn uniformly
+    from the image, and the box is cropped at the border. So every pixel is generated with
+    probability 1/2. The arguments are those of `priority_cut`, so that the two can be exchanged;
+    only the size of the maps is used.
 
     Args:
         background_weight, occlusion_map: B x 1 x h x w.
-        fraction: of shape B in [0, 1].
-        random: of the centre, and of what is exchanged; on the device of the maps.
+        fraction: share of the area, of shape B in [0, 1].
+        random: source of the centre and of the choice of zeros or ones; on the device of the maps.
     """
     batch, _, height, width = occlusion_map.shape
     sides = fraction.sqrt()
@@ -88,7 +88,7 @@ def rectangle_cut(
 
 
 def resize_cut(cut_mask: Tensor, size: tuple[int, int]) -> Tensor:
-    """`cut_mask` at (height, width): the nearest pixel, so that nothing between 0 and 1 appears."""
+    """Resize `cut_mask` to (height, width); nearest pixel, so that it stays 0 or 1."""
     return F.interpolate(cut_mask, size, mode="nearest-exact")
 
 

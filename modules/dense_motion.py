@@ -1,4 +1,4 @@
-"""Dense motion: from sparse keypoint motions to one backward flow and an occlusion map."""
+"""Dense motion: combines the motions at keypoints into a backward flow and an occlusion map."""
 
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from modules.keypoint_detector import Keypoints
 class DenseMotion(NamedTuple):
     """Motion from the driving frame back to the source, at h x w = H * scale x W * scale.
 
-    deformation: B x h x w x 2; where in the source, (x, y) in [-1, 1], a driving pixel comes from.
+    deformation: B x h x w x 2; the position of each driving pixel in the source, (x, y) in [-1, 1].
     occlusion_map: B x 1 x h x w in [0, 1]; 1 = visible in the source, 0 = to be inpainted. None for
         a network without occlusion.
     motion_weights: B x (K+1) x h x w; softmax over the candidate motions, the background first.
@@ -40,7 +40,7 @@ def sparse_motions(source: Keypoints, driving: Keypoints, height: int, width: in
         affine = source.jacobian @ inverse_2x2(driving.jacobian)
         offset = torch.einsum("bkij,bkhwj->bkhwi", affine, offset)
     motions = source.value[:, :, None, None] + offset
-    background = identity.expand(motions.shape[0], 1, -1, -1, -1)  # len() would fix an ONNX batch
+    background = identity.expand(motions.shape[0], 1, -1, -1, -1)  # len() fixes B in ONNX
     return torch.cat((background, motions), dim=1)
 
 
@@ -48,10 +48,10 @@ class DenseMotionNetwork(nn.Module):
     """Weighs the candidate motions pixel by pixel and predicts occlusion (FOMM, section 3.2).
 
     Args:
-        width, max_width, num_blocks: of the hourglass.
-        scale: the network sees the source downsampled by this, and its output has that size.
+        width, max_width, num_blocks: sizes of the hourglass.
+        scale: factor by which the source is downsampled; the output has the downsampled size.
         num_keypoints: K.
-        heatmap_variance: of the Gaussian heatmaps that tell the network where the keypoints are.
+        heatmap_variance: variance of the Gaussian heatmaps that show the keypoints to the network.
         occlusion: predict an occlusion map.
     """
 
@@ -75,7 +75,7 @@ class DenseMotionNetwork(nn.Module):
         self.occlusion = nn.Conv2d(features, 1, kernel_size=7, padding=3) if occlusion else None
 
     def forward(self, source: Tensor, source_kp: Keypoints, driving_kp: Keypoints) -> DenseMotion:
-        """Motion for `source`, B x 3 x H x W in [0, 1], from its keypoints to the driving ones."""
+        """Dense motion from the keypoints of `source`, B x 3 x H x W in [0, 1], to `driving_kp`."""
         source = self.down(source)
         batch, _, height, width = source.shape
         with torch.autocast(source.device.type, enabled=False):

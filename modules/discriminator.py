@@ -1,4 +1,4 @@
-"""Discriminators: of patches (FOMM+), and the U-Net that also judges every pixel."""
+"""Discriminators: a patch discriminator (FOMM+), and a U-Net with a logit for every pixel."""
 
 from itertools import pairwise
 from typing import NamedTuple
@@ -11,17 +11,16 @@ from torch.nn.utils import spectral_norm
 from modules.blocks import UpConv2d
 from modules.geometry import full_precision
 
-_PUBLISHED_AREA = 4 * 4  # pixels of the U-Net's deepest map, for 256 x 256 and six blocks
+_PUBLISHED_AREA = 4 * 4  # pixels of the U-Net's deepest map for images of 256 x 256 and six blocks
 
 
 class DiscriminatorOutput(NamedTuple):
-    """logits: what the encoder says of the whole, B x 1, or of every patch, B x 1 x h x w; high
-        means real.
-    pixel_logits: what the decoder says of every pixel, B x 1 x H x W; None without a decoder.
-    encoder_features: of every block, the first and largest first.
-    decoder_features: of every block, the smallest first; empty without a decoder.
+    """Logits (float32; high means real) and features of a batch of images.
 
-    Logits are float32.
+    logits: of the encoder; one per image, B x 1, or one per patch, B x 1 x h x w.
+    pixel_logits: of the decoder; one per pixel, B x 1 x H x W. None without a decoder.
+    encoder_features: outputs of the encoder's blocks, largest map first.
+    decoder_features: outputs of the decoder's blocks, smallest map first; empty without a decoder.
     """
 
     logits: Tensor
@@ -31,9 +30,11 @@ class DiscriminatorOutput(NamedTuple):
 
 
 def _normalized(layer: nn.Module, use_spectral_norm: bool) -> nn.Module:
-    """`layer`, its weight divided by an estimate of its largest singular value (Miyato et al.,
-    2018) where `use_spectral_norm` is set. Parameter and buffers are `weight_orig`, `weight_u` and
-    `weight_v`, as in published checkpoints.
+    """Add spectral normalization to `layer` if `use_spectral_norm` is set: its weight is divided by
+    an estimate of its largest singular value (Miyato et al., 2018).
+
+    Parameter and buffers are named `weight_orig`, `weight_u` and `weight_v`, as in published
+    checkpoints.
     """
     return spectral_norm(layer) if use_spectral_norm else layer
 
@@ -68,9 +69,9 @@ class PatchDiscriminator(nn.Module):
     """One logit for every patch (FOMM+, design after pix2pixHD).
 
     Args:
-        in_channels: of the image and what is shown beside it.
-        channels: of the blocks; no norm in the first, no pooling in the last.
-        use_spectral_norm: of every convolution.
+        in_channels: channels of the image and of the maps that are concatenated to it.
+        channels: output channels of the blocks; the first has no norm, the last no pooling.
+        use_spectral_norm: whether every convolution has spectral normalization.
     """
 
     def __init__(self, in_channels: int, channels: list[int], use_spectral_norm: bool) -> None:
@@ -83,7 +84,7 @@ class PatchDiscriminator(nn.Module):
         self.conv = _normalized(nn.Conv2d(channels[-1], 1, kernel_size=1), use_spectral_norm)
 
     def forward(self, x: Tensor) -> DiscriminatorOutput:
-        """Judge B x in_channels x H x W, its first three the image in [0, 1]."""
+        """Discriminate B x in_channels x H x W; the first three channels are an image in [0, 1]."""
         features = []
         for block in self.down_blocks:
             x = block(x)
@@ -92,8 +93,10 @@ class PatchDiscriminator(nn.Module):
 
     @staticmethod
     def patch_side(side: int, num_blocks: int) -> int:
-        """The side of the map of logits for an image of `side` pixels; below 1 nothing fits, and
-        of a single logit InstanceNorm could take no statistics.
+        """Side of the map of logits for an image side of `side` pixels.
+
+        Below 1 the image is too small. A map of a single logit is too small as well: InstanceNorm
+        could not compute statistics in the last block.
         """
         for _ in range(num_blocks - 1):
             side = (side - 3) // 2
@@ -101,9 +104,9 @@ class PatchDiscriminator(nn.Module):
 
 
 class ResDownBlock(nn.Module):
-    """Twice ReLU - conv3x3, then average pool by 2; conv1x1 and the same pool as a shortcut.
+    """Two times ReLU - conv3x3, then average pool by 2; the shortcut is conv1x1 and the same pool.
 
-    The first block of a network sees pixels and leaves its first ReLU out.
+    The first block of a network gets pixels and has no first ReLU.
     """
 
     def __init__(
@@ -120,12 +123,12 @@ class ResDownBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv2(F.relu(self.conv1(x if self.first else F.relu(x))))
-        # A 1 x 1 convolution and a mean can be exchanged; on the small map it costs a quarter.
+        # A 1 x 1 convolution commutes with average pooling; after pooling it costs a quarter.
         return F.avg_pool2d(y, 2) + self.shortcut(F.avg_pool2d(x, 2))
 
 
 class ResUpBlock(nn.Module):
-    """ReLU - nearest x2 - conv3x3 - ReLU - conv3x3; conv1x1 and nearest x2 as a shortcut."""
+    """ReLU - nearest x2 - conv3x3 - ReLU - conv3x3; the shortcut is conv1x1 and nearest x2."""
 
     def __init__(self, in_channels: int, out_channels: int, *, use_spectral_norm: bool) -> None:
         super().__init__()
@@ -142,23 +145,23 @@ class ResUpBlock(nn.Module):
 
 
 class UNetDiscriminator(nn.Module):
-    """One logit for the image and one for every pixel (Schönfeld et al., 2020, section 3.1).
+    """U-Net with one logit for the image and one for every pixel (Schönfeld et al., 2020, 3.1).
 
-    The encoder halves the image with every block and ends in a sum over space and a linear layer.
-    The sum is that of the published 4 x 4 map: of a map of another size, the mean times 16, so that
-    the logits start alike whatever the size and depth. The decoder doubles it again, joined by the
-    encoder's map of each size. No statistics of the batch: samples are judged one by one. H and W
-    must be multiples of 2^blocks.
+    Each block of the encoder halves the image; after the last one come a sum over space and a
+    linear layer. The published sum is over a map of 4 x 4; here it is 16 times the mean, so that
+    the logits have the same scale for other sizes and depths. Each block of the decoder doubles the
+    size and also gets the encoder's map of that size. There is no batch normalization: the samples
+    of a batch do not influence each other. H and W must be multiples of 2^blocks.
 
-    Weights start orthogonal, as in that work: a random matrix divided by its largest singular value
-    would make the signal vanish in the depth.
+    Weights start orthogonal, as published: a random matrix divided by its largest singular value
+    would let the signal vanish in a deep network.
 
     Args:
-        in_channels: of the image and what is shown beside it.
-        channels: of the encoder's blocks. The decoder has them backwards, without the deepest, and
-            the first one twice: 1, 2, 4, 8, 8, 16 comes up as 8, 8, 4, 2, 1, 1.
-        use_spectral_norm: of every layer but the last 1 x 1 convolution, which the published code
-            leaves without.
+        in_channels: channels of the image and of the maps that are concatenated to it.
+        channels: output channels of the encoder's blocks. The decoder has them in reverse, without
+            the deepest and with the first one twice: 1, 2, 4, 8, 8, 16 give 8, 8, 4, 2, 1, 1.
+        use_spectral_norm: whether all layers have spectral normalization, except the last 1 x 1
+            convolution, which has none as in the published code.
     """
 
     def __init__(self, in_channels: int, channels: list[int], use_spectral_norm: bool) -> None:
@@ -168,7 +171,7 @@ class UNetDiscriminator(nn.Module):
             for i, (a, b) in enumerate(pairwise([in_channels, *channels]))
         )
         self.linear = _normalized(nn.Linear(channels[-1], 1), use_spectral_norm)
-        skips = [0, *reversed(channels[:-1])]  # the deepest map comes alone
+        skips = [0, *reversed(channels[:-1])]  # the deepest map has no skip connection
         widths = [channels[-1], *reversed(channels[:-1]), channels[0]]
         self.up_blocks = nn.ModuleList(
             ResUpBlock(a + skip, b, use_spectral_norm=use_spectral_norm)
@@ -182,7 +185,7 @@ class UNetDiscriminator(nn.Module):
                 nn.init.orthogonal_(parameter)
 
     def forward(self, x: Tensor) -> DiscriminatorOutput:
-        """Judge B x in_channels x H x W, its first three the image in [0, 1]."""
+        """Discriminate B x in_channels x H x W; the first three channels are an image in [0, 1]."""
         encoded = []
         for block in self.down_blocks:
             x = block(x)

@@ -13,7 +13,7 @@ from modules.geometry import full_precision, resize, resize_grid, warp
 class Generator(nn.Module):
     """Encoder, warp, occlusion, residual bottleneck, decoder (FOMM, section 3.2).
 
-    `encode` depends on the source alone: animation calls it once and `decode` for every frame.
+    `encode` uses the source alone: animation calls it once, and `decode` for every frame.
 
     Args:
         width: channels at full resolution, doubled by every down block up to `max_width`.
@@ -54,5 +54,5 @@ class Generator(nn.Module):
         return torch.sigmoid(full_precision(self.final(features)))
 
     def forward(self, source: Tensor, motion: DenseMotion) -> Tensor:
-        """The source moved: B x 3 x H x W in [0, 1]."""
+        """Move `source`, B x 3 x H x W in [0, 1], by `motion`: B x 3 x H x W in [0, 1]."""
         return self.decode(self.encode(source), motion)

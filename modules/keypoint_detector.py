@@ -1,4 +1,4 @@
-"""Keypoints with local affine motion, learned without labels."""
+"""Keypoint detector: keypoints and their local affine motion, learned without labels (FOMM)."""
 
 from typing import Literal, NamedTuple
 
@@ -15,8 +15,8 @@ class Keypoints(NamedTuple):
     """K keypoints of B frames.
 
     value: B x K x 2, (x, y) in [-1, 1].
-    jacobian: B x K x 2 x 2, of the motion from an abstract reference frame to this frame at the
-        keypoint; None for a detector without Jacobians (identity motion).
+    jacobian: B x K x 2 x 2, Jacobian at the keypoint of the motion from an abstract reference frame
+        to this frame; None for a detector without Jacobians (identity motion).
     """
 
     value: Tensor
@@ -24,14 +24,15 @@ class Keypoints(NamedTuple):
 
 
 class KeypointDetector(nn.Module):
-    """Expected coordinate under each heatmap, and the heatmap's mean Jacobian (FOMM, section 3.1).
+    """Detects keypoints: the expected coordinate and the mean Jacobian under each of K heatmaps
+    (FOMM, section 3.1).
 
     Args:
-        width, max_width, num_blocks: of the hourglass.
-        scale: the detector sees the frame downsampled by this.
+        width, max_width, num_blocks: sizes of the hourglass.
+        scale: factor by which the frame is downsampled first.
         num_keypoints: K.
-        jacobian: a Jacobian for each keypoint, one shared by all, or none.
-        temperature: of the softmax over space; small values make the heatmaps sharp.
+        jacobian: one map of Jacobians for each keypoint, one shared by all, or none.
+        temperature: temperature of the softmax over space; small values make the heatmaps sharp.
     """
 
     def __init__(
@@ -49,13 +50,13 @@ class KeypointDetector(nn.Module):
         self.down = AntiAliasDownsample(scale)
         self.predictor = Hourglass(width, 3, max_width, num_blocks)
         features = self.predictor.out_channels
-        # No padding: a border of zeros would tell the network where it is.
+        # No padding: zeros at the border would give away positions.
         self.kp = nn.Conv2d(features, num_keypoints, kernel_size=7)
         self.jacobian: nn.Conv2d | None = None
         if jacobian != "none":
             num_maps = num_keypoints if jacobian == "per_keypoint" else 1
             self.jacobian = nn.Conv2d(features, 4 * num_maps, kernel_size=7)
-            # Start from the identity: training begins with pure translations.
+            # Jacobians start as the identity: training begins with pure translations.
             nn.init.zeros_(self.jacobian.weight)
             with torch.no_grad():
                 assert self.jacobian.bias is not None
@@ -66,14 +67,14 @@ class KeypointDetector(nn.Module):
         features = self.predictor(self.down(frame))
         logits = self.kp(features)
         jacobian_maps = self.jacobian(features) if self.jacobian is not None else None
-        # bf16 has 8 bits: not enough for a coordinate, so the expectation is taken in float32.
+        # The 8 bits of bf16 are too few for a coordinate: the expectation is taken in float32.
         with torch.autocast(frame.device.type, enabled=False):
             heatmaps = full_precision(logits).flatten(2).div(self.temperature).softmax(dim=-1)
             grid = coordinate_grid(logits.shape[-2], logits.shape[-1], heatmaps).view(-1, 2)
             value = heatmaps @ grid
             if jacobian_maps is None:
                 return Keypoints(value, None)
-            # B x (K or 1) x 4 x hw, averaged under each heatmap.
+            # B x (K or 1) x 4 x hw; the mean is weighted by each heatmap.
             maps = full_precision(jacobian_maps).flatten(2).unflatten(1, (-1, 4))
             maps = maps.expand(-1, value.shape[1], -1, -1)
             jacobian = torch.einsum("bkn,bkcn->bkc", heatmaps, maps)

@@ -1,4 +1,4 @@
-"""Whose keypoints move the source: the driving frame's own, or their change put on the source."""
+"""Relative motion: transfers the movement of the driving keypoints to the source's keypoints."""
 
 import math
 
@@ -12,11 +12,11 @@ from modules.keypoint_detector import Keypoints
 def relative_keypoints(
     source: Keypoints, driving: Keypoints, reference: Keypoints, scale: Tensor | float = 1.0
 ) -> Keypoints:
-    """The source's keypoints moved as the driving ones moved since the reference frame.
+    """Move the source's keypoints as the driving keypoints have moved since the reference frame.
 
-    p_S + scale * (p_D - p_D0) and J_D J_D0^-1 J_S (FOMM, section 3.4; there the reference D0 is
-    the first driving frame). `source` and `reference` may have batch 1; the result has the batch
-    of `driving`.
+    Computes p_S + scale * (p_D - p_D0) and J_D J_D0^-1 J_S (FOMM, section 3.4, where the reference
+    frame D0 is the first driving frame). `source` and `reference` may have batch 1; the result has
+    the batch of `driving`.
     """
     value = source.value + scale * (driving.value - reference.value)
     if source.jacobian is None or driving.jacobian is None or reference.jacobian is None:
@@ -26,10 +26,10 @@ def relative_keypoints(
 
 
 def movement_scale(source: Keypoints, reference: Keypoints) -> float:
-    """sqrt of the ratio of the keypoints' convex-hull areas, source over reference frame.
+    """Scale of relative motion: a figure twice as large in the source moves twice as far.
 
-    A figure twice as large in the source moves twice as far. Keypoints of one frame each (batch 1).
-    Without a hull the scale is 1.
+    It is the square root of the ratio of the keypoints' convex-hull areas, source over reference
+    frame (batch 1 each), and 1 if one of them has no hull.
     """
     source_area, reference_area = hull_area(source.value[0]), hull_area(reference.value[0])
     if not source_area or not reference_area:
@@ -40,7 +40,7 @@ def movement_scale(source: Keypoints, reference: Keypoints) -> float:
 def hull_area(points: Tensor) -> float:
     """Area of the convex hull of `points`, K x 2.
 
-    0 where there is none: fewer than 3 points, all on a line, or not finite.
+    It is 0 if there is no hull: fewer than 3 points, all on a line, or not finite.
     """
     try:
         return float(ConvexHull(points.double().cpu().numpy()).volume)  # in 2-D the area
@@ -49,7 +49,7 @@ def hull_area(points: Tensor) -> float:
 
 
 def expand_keypoints(keypoints: Keypoints, batch: int) -> Keypoints:
-    """Keypoints of one frame, repeated as a view for `batch` frames."""
+    """Repeat the keypoints of one frame for `batch` frames, as views without a copy."""
     jacobian = keypoints.jacobian
     return Keypoints(
         keypoints.value.expand(batch, -1, -1),

@@ -1,4 +1,4 @@
-"""Low-resolution generator: a full-size picture from maps of the size of the masks."""
+"""Low-resolution generator: a picture at full size from maps at the size of the masks."""
 
 from itertools import pairwise
 
@@ -10,13 +10,13 @@ from modules.geometry import full_precision
 
 
 class LowResolutionGenerator(nn.Module):
-    """L (Perturbed Masks, section 3.3) and, with other inputs, BGBase.
+    """The network L (Perturbed Masks, section 3.3) and, with other inputs, BGBase.
 
     Args:
-        in_channels: of all maps together.
-        width: channels at full resolution, doubled for every Up block up to `max_width`.
-        num_up_blocks: log2 of the picture's size over that of the maps.
-        num_res_blocks: residual blocks at the size of the maps.
+        in_channels: number of channels of all input maps together.
+        width: channels at full resolution; each halving of the size doubles them up to `max_width`.
+        num_up_blocks: log2 of the ratio of the picture's side to that of the maps.
+        num_res_blocks: number of residual blocks, which work at the size of the maps.
     """
 
     def __init__(
@@ -32,7 +32,7 @@ class LowResolutionGenerator(nn.Module):
         self.final = nn.Conv2d(channels[-1], 3, kernel_size=7, padding=3)
 
     def forward(self, *maps: Tensor) -> Tensor:
-        """The picture, B x 3 x H x W in [0, 1], from `maps`, B x c x h x w, in order."""
+        """Compute a picture, B x 3 x H x W in [0, 1], from `maps`, B x c x h x w each, in order."""
         features = self.bottleneck(self.first(torch.cat(maps, dim=1)))
         for block in self.up_blocks:
             features = block(features)

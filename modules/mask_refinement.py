@@ -1,4 +1,4 @@
-"""Refinement: a perturbed mask of another figure becomes one of the source's figure."""
+"""Mask refinement: reshapes the mask of another figure to the source's figure."""
 
 import torch
 from torch import Tensor, nn
@@ -8,12 +8,12 @@ from modules.geometry import full_precision
 
 
 class MaskRefinement(nn.Module):
-    """R: restores the driving mask from its perturbation, in the source's shape (Perturbed Masks,
-    section 3.2).
+    """The network R: restores the driving mask from a perturbed one, given the source and its mask,
+    and so gives it the shape of the source's figure (Perturbed Masks, section 3.2).
 
     Args:
-        width, max_width, num_blocks: of the hourglass, without skip connections.
-        temperature: of the sigmoid; small values make the mask binary.
+        width, max_width, num_blocks: sizes of the hourglass, which has no skip connections.
+        temperature: temperature of the sigmoid; small values make the mask binary.
     """
 
     def __init__(self, width: int, max_width: int, num_blocks: int, temperature: float) -> None:

@@ -1,6 +1,6 @@
-"""Perturbation of the foreground mask, so that it cannot tell whose outline it is.
+"""Perturbation of foreground masks: it hides whose outline a mask shows (Perturbed Masks).
 
-All scaling is linear and separable, so it takes one small matrix per axis: rows @ mask @ columns^T.
+All scaling is linear and separable, so one small matrix per axis does it: rows @ mask @ columns^T.
 """
 
 import math
@@ -13,14 +13,14 @@ from torch import Tensor
 from common.batch_random import BatchRandom
 from modules.geometry import full_precision
 
-_LEVELS = 255  # of an 8-bit mask; the published threshold and noise count in them
+_LEVELS = 255  # levels of an 8-bit mask, the units of the published threshold and noise
 
 
 class _AxisDraws(NamedTuple):
-    """What is drawn for one axis.
+    """Random numbers for one axis of a perturbation.
 
-    cuts: B x C with C < N, whole pixels in ascending order; a strip starts at a cut.
-    strip_scales: B x N, scale of each strip, in order; those behind the last strip go unused.
+    cuts: B x C with C < N, in whole pixels and ascending order; a strip starts at each cut.
+    strip_scales: B x N, scales of the strips in order; scales beyond the last strip are not used.
     scale: B x 1, scale of the whole mask.
     """
 
@@ -30,11 +30,11 @@ class _AxisDraws(NamedTuple):
 
 
 class _Perturbation(NamedTuple):
-    """What is drawn for a perturbation.
+    """Random numbers of a perturbation.
 
-    columns: along the width: vertical strips scaled horizontally.
-    rows: along the height: horizontal strips scaled vertically.
-    noise: B x 1 x h x w, counts of levels of 255 with a sign, in the units of the mask.
+    columns: for the axis along the width: vertical strips, scaled horizontally.
+    rows: for the axis along the height: horizontal strips, scaled vertically.
+    noise: B x 1 x h x w, added to the mask: signed whole numbers of levels, divided by 255.
     """
 
     columns: _AxisDraws
@@ -53,21 +53,21 @@ def perturb(
     noise: float,
     random: BatchRandom,
 ) -> Tensor:
-    """P of a mask, B x 1 x h x w in [0, 1] -> the same in float32 (Perturbed Masks).
+    """Perturb masks at random (P): B x 1 x h x w in [0, 1] -> the same shape and range in float32.
 
-    The mask is cut into vertical strips, each scaled horizontally in its place and the whole
-    vertically; then the same with horizontal strips and the axes exchanged. What a scaled strip
-    loses over its borders is cropped, what it lacks is 0. Weak pixels then become 0 and every pixel
-    gets noise. Every sample has draws of its own. No gradient passes: the refinement network
-    must not shape the mask.
+    The mask is cut into vertical strips. Each strip is scaled horizontally about its centre, and
+    the whole mask vertically; then the same is done with horizontal strips and the axes exchanged.
+    A strip is cropped where it outgrows its place, and filled with 0 where it no longer fills it.
+    Then weak pixels become 0 and noise is added to every pixel. Each sample gets its own random
+    numbers. No gradient passes: the refinement network must not train the mask generator.
 
     Args:
-        num_strips: strips per axis; fewer where the range of the pivots has too few whole pixels.
+        num_strips: strips per axis; fewer if the range of the pivots has too few whole pixels.
         pivots: range of the cuts between strips, inclusive, as fractions of the mask's side.
-        scales: range of the scales of a strip and of the whole, 1 = unchanged.
+        scales: range of the scales of a strip and of the whole mask, 1 = unchanged.
         threshold: values up to this many levels of 255 become 0.
-        noise: mean of the Poisson count of levels that is added or subtracted, with equal chance.
-        random: on the device of the mask.
+        noise: mean of a Poisson number of levels, added or subtracted with equal probability.
+        random: source of the random numbers, on the device of the mask.
     """
     drawn = _draw(foreground_mask, num_strips, pivots, scales, noise, random)
     return _apply(foreground_mask, drawn, threshold)
@@ -75,10 +75,9 @@ def perturb(
 
 @torch.no_grad()
 def shrink(foreground_mask: Tensor, *, threshold: float, scale: float) -> Tensor:
-    """The mask scaled about its centre, as in animation: B x 1 x h x w in [0, 1], in
-    float32 or, as it comes, float64.
+    """Scale masks about their centre: B x 1 x h x w in [0, 1]; float64 stays, others give float32.
 
-    It stands in for the perturbation, which only training draws. Zeros come in from outside; no
+    Animation uses this in place of the random perturbation. Pixels from outside the mask are 0. No
     gradient passes.
 
     Args:
@@ -98,7 +97,7 @@ def _draw(
     noise: float,
     random: BatchRandom,
 ) -> _Perturbation:
-    """The random numbers of `perturb`, on the device of the mask."""
+    """Draw the random numbers of `perturb`, on the device of the mask."""
     batch, _, height, width = foreground_mask.shape
     columns, rows = (
         _draw_axis(batch, size, num_strips, pivots, scales, random) for size in (width, height)
@@ -116,10 +115,10 @@ def _draw_axis(
     scales: tuple[float, float],
     random: BatchRandom,
 ) -> _AxisDraws:
-    """The draws for an axis of `size` pixels."""
+    """Draw the random numbers for an axis of `size` pixels."""
     first = math.ceil(pivots[0] * size)
     num_pixels = math.floor(pivots[1] * size) - first + 1
-    # The first entries of a random permutation: distinct, and never more than there are pixels.
+    # The first entries of a random permutation are distinct, and never more than the pixels.
     order = random.uniform(batch, num_pixels).argsort(dim=1)
     cuts = first + order[:, : num_strips - 1].sort(dim=1).values
     drawn = random.uniform(batch, num_strips + 1)
@@ -128,10 +127,10 @@ def _draw_axis(
 
 
 def _apply(foreground_mask: Tensor, drawn: _Perturbation, threshold: float) -> Tensor:
-    """The mask perturbed as `drawn`."""
+    """Perturb the mask with the random numbers `drawn`."""
     height, width = foreground_mask.shape[-2:]
     # The first pass scales the strips of columns and all rows, the second the strips of rows and
-    # all columns: along the width the strips come first, along the height the whole.
+    # all columns. So along the width the strips are scaled first, along the height the whole mask.
     with torch.autocast(foreground_mask.device.type, enabled=False):
         columns = _scaling(width, drawn.columns.scale) @ _strip_scaling(
             width, drawn.columns.strip_scales, drawn.columns.cuts
@@ -144,13 +143,13 @@ def _apply(foreground_mask: Tensor, drawn: _Perturbation, threshold: float) -> T
 
 
 def _threshold(mask: Tensor, threshold: float) -> Tensor:
-    """Values up to `threshold` levels of 255 set to 0."""
+    """Set values up to `threshold` levels of 255 to 0."""
     return F.threshold(mask, threshold / _LEVELS, 0)
 
 
 def _resample(mask: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """rows @ mask @ columns^T: B x 1 x h x w, by matrices B x h x h and B x w x w (B may be 1)."""
-    # Autocast would round the mask to bf16, whose step near 1 is a level of 255.
+    """rows @ mask @ columns^T for masks B x 1 x h x w; the matrices may have batch 1."""
+    # Autocast would round the mask to bf16, whose step near 1 is as large as a level of 255.
     with torch.autocast(mask.device.type, enabled=False):
         rows, columns = rows.to(mask.dtype), columns.to(mask.dtype)
         return rows.unsqueeze(1) @ mask @ columns.mT.unsqueeze(1)
@@ -160,11 +159,11 @@ def _strip_scaling(size: int, scales: Tensor, cuts: Tensor) -> Tensor:
     """The matrix that scales every strip of an axis about its own centre, B x size x size.
 
     Output pixel x of the strip of pixels a .. b - 1 takes the input at c + (x - c) / s, with
-    c = (a + b - 1) / 2: bilinear, and nothing from outside the strip.
+    c = (a + b - 1) / 2. Interpolation is bilinear; pixels from outside the strip count as 0.
 
     Args:
-        scales: B x N, of the strips in order.
-        cuts: B x C with C < N, ascending: the first pixels of all strips but the first.
+        scales: B x N, scales of the strips in order.
+        cuts: B x C with C < N, ascending: the first pixel of each strip but the first.
     """
     pixels = torch.arange(size, dtype=scales.dtype, device=scales.device)
     strip = (pixels >= cuts.unsqueeze(2)).sum(dim=1)

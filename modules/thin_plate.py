@@ -1,4 +1,4 @@
-"""The random affine and thin-plate transform of the equivariance losses."""
+"""Random affine and thin-plate transforms for the equivariance losses."""
 
 from typing import NamedTuple
 
@@ -12,12 +12,13 @@ _EPS = 1e-6  # keeps d^2 log d finite at a control point
 
 
 class ThinPlateTransform(NamedTuple):
-    """T(z) = A z + b + sum_i w_i d_i^2 log(d_i + 1e-6), the sum added to both coordinates,
-    d_i = |x - x_i| + |y - y_i| (FOMM, section 3.3, as published: the 1-norm and one scalar).
+    """The transform T(z) = A z + b + sum_i w_i d_i^2 log(d_i + 1e-6), with the distance
+    d_i = |x - x_i| + |y - y_i| to control point i; the sum is added to both coordinates (FOMM,
+    section 3.3; the 1-norm and the shared sum are as in the published code).
 
     affine: B x 2 x 3, [A b].
     weights: B x N, w.
-    control_points: N x 2, the regular grid on [-1, 1].
+    control_points: N x 2, a regular grid on [-1, 1].
     """
 
     affine: Tensor
@@ -25,8 +26,8 @@ class ThinPlateTransform(NamedTuple):
     control_points: Tensor
 
     def points(self, points: Tensor) -> Tensor:
-        """T at `points`, B x P x 2 or, the same for all samples, 1 x P x 2 -> B x P x 2."""
-        # Autocast would round the products to bf16, whose step near 1 is half a pixel of 256.
+        """T(`points`): B x P x 2, or 1 x P x 2 for the same points in all samples -> B x P x 2."""
+        # Autocast would round to bf16, whose step near 1 is half a pixel of 256.
         with torch.autocast(points.device.type, enabled=False):
             linear = points @ self.affine[:, :, :2].mT + self.affine[:, None, :, 2]
             distance = (points[:, :, None] - self.control_points).abs().sum(-1)
@@ -34,10 +35,10 @@ class ThinPlateTransform(NamedTuple):
             return linear + torch.einsum("bpn,bn->bp", radial, self.weights).unsqueeze(-1)
 
     def jacobian(self, points: Tensor) -> Tensor:
-        """dT/dz at `points`, B x P x 2 -> B x P x 2 x 2, in closed form.
+        """The Jacobian dT/dz at `points`, B x P x 2 -> B x P x 2 x 2, in closed form.
 
         The derivative of d^2 log(d + e) along one axis is (2 d log(d + e) + d^2 / (d + e)) times
-        the sign of the offset along it; the radial term is the same in both rows.
+        the sign of the offset along it; both rows have the same radial term.
         """
         offset = points[:, :, None] - self.control_points
         distance = offset.abs().sum(-1)
@@ -47,9 +48,9 @@ class ThinPlateTransform(NamedTuple):
         return self.affine[:, None, :, :2] + gradient.unsqueeze(-2)
 
     def frame(self, frame: Tensor) -> Tensor:
-        """`frame` (B x C x H x W) sampled at T(grid), reflected at the border."""
+        """Sample `frame` (B x C x H x W) at T(grid), with reflection at the border."""
         height, width = frame.shape[-2:]
-        # Once for all samples: distances to the control points are the larger part of the work.
+        # One grid for all samples: its distances to the control points are most of the work.
         grid = coordinate_grid(height, width, full_precision(frame)).view(1, -1, 2)
         moved = self.points(grid).view(-1, height, width, 2)
         return warp(frame, moved, padding_mode="reflection")

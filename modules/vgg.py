@@ -21,14 +21,15 @@ def relu_layers(network: str) -> list[str]:
 
 
 class VGGFeatures(nn.Module):
-    """ReLU outputs by name, computed no deeper than the deepest layer asked for; frozen.
+    """A frozen VGG network that returns ReLU outputs by name.
 
-    `convs` has the tensor names of torchvision's `features` (0.weight, 0.bias, 2.weight, ...).
+    It has only the layers down to the deepest one of `layers`. The tensors in `convs` are named as
+    in torchvision's `features` (0.weight, 0.bias, 2.weight, ...).
 
     Args:
         network: vgg16 or vgg19.
-        layers: names such as relu2_1.
-        width: channels of the first block (64 as published), doubled up to 8 x width.
+        layers: names of the ReLU outputs to return, such as relu2_1.
+        width: channels of the first block (published: 64); they double up to 8 x width.
     """
 
     mean: Tensor
@@ -37,7 +38,7 @@ class VGGFeatures(nn.Module):
     def __init__(self, network: str, layers: Collection[str], width: int = 64) -> None:
         super().__init__()
         names = relu_layers(network)
-        deepest = max((names.index(layer) for layer in layers), default=-1)  # none: no network
+        deepest = max((names.index(layer) for layer in layers), default=-1)  # -1: no layers at all
         self.layers = frozenset(layers)
         self.convs = nn.ModuleDict()
         self.plan: list[tuple[str, str, bool]] = []  # (conv, relu, pool before it)
@@ -45,7 +46,7 @@ class VGGFeatures(nn.Module):
         for name in names[: deepest + 1]:
             block = int(name[4])
             pool = block != previous_block
-            index += pool  # torchvision counts the pools and the ReLUs too
+            index += pool  # torchvision numbers pools and ReLUs too
             out_channels = min(8, 2 ** (block - 1)) * width
             self.convs[str(index)] = nn.Conv2d(in_channels, out_channels, 3, padding=1)
             self.plan.append((str(index), name, pool))
@@ -55,8 +56,10 @@ class VGGFeatures(nn.Module):
         self.requires_grad_(False)
 
     def forward(self, image: Tensor, layers: Collection[str] | None = None) -> dict[str, Tensor]:
-        """Features of `image`, B x 3 x H x W in [0, 1], for all layers of the constructor, or only
-        those in `layers`, and then no deeper than these.
+        """Features of `image`, B x 3 x H x W in [0, 1], by layer name.
+
+        Args:
+            layers: compute only these layers; None: all layers of the constructor.
         """
         wanted = self.layers if layers is None else self.layers.intersection(layers)
         x = (image - self.mean) / self.std

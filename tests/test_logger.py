@@ -1,4 +1,4 @@
-"""Means that survive a bad step, and what a resumed run leaves in the log."""
+"""Means over steps, the log of a resumed run, speed, and the warning about slow data."""
 
 import json
 import math
@@ -26,7 +26,7 @@ def test_means_leave_bad_steps_out_and_name_them():
     assert bad == ["a", "b"]
 
 
-def test_means_start_anew_when_they_are_told_to():
+def test_means_start_anew_after_clear():
     means = RunningMeans()
     assert means.read() == ({}, [])
     means.add({"a": torch.tensor(1.0)})
@@ -49,8 +49,8 @@ def test_smallest_values_are_not_averaged():
     assert math.isnan(means.read()[0][name])
 
 
-def test_a_window_goes_on_from_what_was_saved():
-    """To the last bit, with names that came later, and after a read that clears nothing."""
+def test_means_continue_from_a_saved_state():
+    """They are bit-equal, also for names that came later, and after a read that clears nothing."""
     steps = [{"a": 0.1, "c/smallest_d": 3.0}, {"a": 0.2, "b": math.nan}, {"a": 1e-9, "b": 5.0}]
     whole, first = RunningMeans(), RunningMeans()
     for number, step in enumerate(steps):
@@ -84,7 +84,7 @@ def lines(folder):
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_resumed_run_forgets_what_it_does_again(tmp_path, open_logger):
+def test_resumed_run_drops_the_lines_that_it_writes_again(tmp_path, open_logger):
     first = open_logger(0)
     for step in (1, 2, 3, 4):
         first.scalars(step, {"loss/total": step / 3})
@@ -125,7 +125,7 @@ def test_without_a_terminal_a_line_is_printed(capsys, open_logger):
 
 
 class Time:
-    """A clock for `time.perf_counter` that the test sets."""
+    """Replaces `time.perf_counter` by a clock that the test sets."""
 
     def __init__(self):
         self.now = 100.0
@@ -157,18 +157,18 @@ def test_speed_by_hand(hours):
 
 @pytest.mark.parametrize(("waiting", "share"), [(0.12, 0.12), (0.08, None)])
 def test_data_is_called_the_bottleneck_once(hours, waiting, share):
-    """A step of one second each; the first twenty wait for the workers to start."""
+    """Each step takes one second; the first twenty wait for the workers to start."""
     clock, found = StepClock(), {}
     for step in range(1, 401):
         hours.now += 1.0
         clock.step_done(1.0 if step <= 20 else waiting)
-        if (judged := clock.bottleneck()) is not None:
-            found[step] = judged
+        if (data_share := clock.bottleneck()) is not None:
+            found[step] = data_share
     assert found == ({} if share is None else {200: pytest.approx(share)})
 
 
 def test_waiting_at_the_start_is_no_bottleneck(hours):
-    """A log that is due late judges at once, and by all steps since the warm-up."""
+    """A first log that comes late decides at once, from all steps since the warm-up."""
     clock = StepClock()
     for step in range(1, 1001):
         hours.now += 1.0
@@ -224,7 +224,7 @@ def test_a_name_may_come_later():
 
 @pytest.mark.parametrize("is_there", [True, False])
 def test_scalars_are_not_written_through_a_link(tmp_path, is_there):
-    """Of a run folder that a stranger sent: the link goes, or is named."""
+    """A run folder from somebody else may hold a link: it is replaced, or the error names it."""
     victim = tmp_path / "victim"
     if is_there:
         victim.write_text("mine\n")

@@ -143,7 +143,8 @@ def test_jacobian_loss_stays_float32_under_autocast():
 # The mask prior
 
 LN2 = math.log(2)
-MISSED, FALSE_ALARM = -math.log(0.75), 2 * LN2  # of a pixel, where both masks are 1/2: union 3/4
+# Loss per pixel if both masks are 1/2, so that their union is 3/4.
+MISSED, FALSE_ALARM = -math.log(0.75), 2 * LN2
 
 
 def changed_pixels(num_changed, total):
@@ -154,7 +155,7 @@ def changed_pixels(num_changed, total):
     ("num_changed", "share", "expected"),
     [
         (2, 0.5, 0.5 * MISSED + 0.5 * FALSE_ALARM),
-        (1, 0.3, 0.3 * MISSED + 0.7 * FALSE_ALARM),  # however few have changed
+        (1, 0.3, 0.3 * MISSED + 0.7 * FALSE_ALARM),  # independent of their number
         (7, 0.3, 0.3 * MISSED + 0.7 * FALSE_ALARM),
         (0, 0.3, 0.7 * FALSE_ALARM),
         (8, 0.3, 0.3 * MISSED),
@@ -167,7 +168,7 @@ def test_mask_prior_of_grey_masks(num_changed, share, expected):
 
 
 def test_mask_prior_by_hand():
-    # Masks 1/4 and 1/2 where something changed: union 5/8; 3/4 and 1/2 where nothing did: 7/8.
+    # Masks of 1/4 and 1/2 at changed pixels: union 5/8; 3/4 and 1/2 at the others: union 7/8.
     source, driving = torch.tensor([-math.log(3), math.log(3)]), torch.zeros(2)
     loss = mask_prior_loss(source, driving, torch.tensor([True, False]), 0.25)
     assert loss.item() == pytest.approx(0.25 * math.log(8 / 5) + 0.75 * math.log(8), rel=1e-5)
@@ -186,15 +187,15 @@ def test_mask_prior_gradients_are_those_of_finite_differences():
 
 
 @pytest.mark.parametrize("value", [-200.0, -90.0, 90.0, 200.0])
-def test_masks_that_are_all_black_or_all_white_find_back(value):
-    """The loss stays finite, and its gradient pushes exactly the pixels that are wrong."""
+def test_masks_that_are_all_black_or_all_white_still_get_a_gradient(value):
+    """The loss stays finite, and its gradient changes exactly the pixels that are wrong."""
     source, driving = (torch.full((1, 1, 1, 4), value, requires_grad=True) for _ in range(2))
     changed = changed_pixels(2, 4)
     loss = mask_prior_loss(source, driving, changed, 0.5)
     assert loss.item() == pytest.approx(abs(value) / 2 if value < 0 else value, rel=0.01)
     loss.backward()
     black = value < 0
-    # Pixels that changed are to become white, half by each mask; the others black, by both.
+    # Changed pixels must become white, half by each mask; the others black, in both masks.
     wrong, push = (changed, -0.125) if black else (~changed, 0.25)
     for logits in (source, driving):
         assert_close(logits.grad, torch.where(wrong, push, 0.0), atol=1e-6, rtol=0)
@@ -219,9 +220,9 @@ def test_picture_change_by_hand():
     assert_close(small, torch.tensor([[[[0.2, 0.4], [0.0, 0.0]]]]))  # 0.8 / 4 and 4 * 0.4 / 4
 
 
-def test_mask_prior_knows_figure_from_background():
-    """A square that moves: inverted masks, which reconstruct as well, cost more than right ones,
-    and so do masks of the square in one frame alone or of nothing.
+def test_mask_prior_tells_figure_from_background():
+    """For a moving square, right masks cost less than inverted ones, which would reconstruct as
+    well, and less than masks that are empty in one frame, or in both.
     """
     frames = torch.full((2, 1, 3, 16, 16), 0.2)
     logits = torch.full((2, 1, 1, 16, 16), -4.0)
@@ -273,8 +274,8 @@ def test_adversarial_losses_are_those_of_the_config():
 
 
 @pytest.mark.parametrize("name", ADVERSARIAL_LOSSES)
-def test_players_pull_at_the_logits(name):
-    """Real ones up, generated ones down; the generator pulls its own up."""
+def test_direction_of_the_gradients_of_both_players(name):
+    """The discriminator raises real logits and lowers generated ones; the generator raises them."""
     loss = ADVERSARIAL_LOSSES[name]
     aims = torch.linspace(loss.fake_logit, loss.real_logit, 7)[1:-1]
 
@@ -291,7 +292,7 @@ def test_players_pull_at_the_logits(name):
     assert loss.generated(fake) < loss.generated(real)
 
 
-def test_hinge_leaves_alone_what_is_clear():
+def test_hinge_has_no_gradient_beyond_its_targets():
     loss = ADVERSARIAL_LOSSES["hinge"]
     logits = torch.tensor([-1.5, 1.5], requires_grad=True)
     (loss.real(logits[1]) + loss.generated(logits[0])).backward()
@@ -313,7 +314,7 @@ def test_bce_is_that_of_torch():
 def test_feature_matching_by_hand():
     generated = [torch.tensor([1.0, 2.0, 3.0, 6.0]), torch.tensor([[-1.0, 0.5]])]
     real = [torch.tensor([0.0, 2.0, 5.0, 1.0]), torch.tensor([[1.0, 0.5]])]
-    # Of each layer the mean, whatever its size: 8 / 4 and 2 / 2.
+    # The mean of each layer, whatever its size: 8 / 4 and 2 / 2.
     assert feature_matching_loss(generated, real).item() == 3
     loss = feature_matching_loss([x.bfloat16() for x in generated], [x.bfloat16() for x in real])
     assert loss.dtype == torch.float32
@@ -327,7 +328,7 @@ def test_consistency_by_hand():
     mix_of_logits = torch.tensor([0.0, 4.0], requires_grad=True)
     loss = consistency_loss(mixed, mix_of_logits)
     assert loss.item() == (1 + 4) / 2
-    loss.backward()  # both are judgements of the discriminator, and learn
+    loss.backward()  # both are outputs of the discriminator, and both get a gradient
     assert mixed.grad.tolist() == [1, -2]
     assert mix_of_logits.grad.tolist() == [-1, 2]
 

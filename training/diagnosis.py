@@ -93,3 +93,18 @@ def data_warning(share: float, data: DataConfig, packed: bool, num_wanted: int) 
             "FOLDER) and set data.root=FOLDER"
         )
     return f"data is the bottleneck, {share:.0%} of the time is spent waiting for it: {cure}"
+
+
+def too_many_bad_steps(num_bad: int, limit: int, not_finite: list[str], newest: str) -> str:
+    """The end of a run of which `num_bad` steps in a row were skipped, more than `limit`.
+
+    Args:
+        not_finite: names of the losses and statistics that were not finite in the last step.
+        newest: says which checkpoint to go back to.
+    """
+    return (
+        f"{num_bad} steps in a row were skipped for a loss or gradient that is not finite "
+        f"(train.max_bad_steps: {limit}); not finite at the end: "
+        f"{', '.join(not_finite) or 'nothing'}; {newest}; lower the learning rates or set "
+        "train.clip_norm"
+    )

@@ -137,9 +137,16 @@ class Optimizer:
         for group in self.adam.param_groups:
             group["lr"] = self.rates[group["name"]] * factor
 
-    def current_rates(self) -> dict[str, float]:
-        """The learning rate of each network now."""
-        return {group["name"]: group["lr"] for group in self.adam.param_groups}
+    def read_statistics(self) -> dict[str, float]:
+        """The learning rate of each network now, and counts of steps since the start of the run.
+
+        Waits for the device.
+        """
+        rates = {f"learning_rate/{group['name']}": group["lr"] for group in self.adam.param_groups}
+        return rates | {
+            "bad_steps": float(self.bad_steps),
+            "clipped_steps": float(self.clipped_steps),
+        }
 
     @contextmanager
     def guarded_buffers(self) -> Iterator[None]:

@@ -5,9 +5,14 @@ run.json    the id of the run, and what it began from
 """
 
 import json
+import platform
 import secrets
-from collections.abc import Iterator
+import shlex
+import sys
+import time
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,9 +20,11 @@ from checkpoints.checkpoint import Checkpoint
 from checkpoints.folder import WRITTEN, best_path, check_names, checkpoint_folder, list_all
 from common.errors import UserError
 from common.file_lock import holder, locked
-from common.files import remove_leftovers, replacing
+from common.files import add_line, remove_leftovers, replacing
 from common.json_files import read_json
 from common.tensor_files import read_facts
+from configs.loading import dump_config
+from configs.schema import Config
 from logger import METRICS_FILE, PICTURES_FOLDER
 
 RUN_FILE, LOCK_FILE = "run.json", ".lock"
@@ -25,6 +32,7 @@ CONFIG_FILE, COMMANDS_FILE = "config.yaml", "commands.jsonl"
 # Names of what is written by way of a temporary file; see `files.remove_leftovers`.
 _TABLES = r"run\.json|config\.yaml|metrics\.jsonl"
 _PICTURE = r"(train|validation)-\w+-\d{8}\.png"
+_LIBRARIES = ("torch", "torchvision", "av", "numpy", "pydantic")
 _ELSEWHERE = "choose another folder with run.output_dir=..."
 
 
@@ -184,6 +192,27 @@ def write_record(folder: Path, record: RunRecord) -> None:
         content["origin"] = record.origin._asdict()
     with replacing(folder / RUN_FILE) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def record_command(
+    folder: Path, config: Config, computing: Mapping[str, Any], num_processes: int
+) -> None:
+    """Write the config of the run, and add a line about this start of it to commands.jsonl.
+
+    Args:
+        computing: `auto_settings.Resolved.record`: precision, layout and threads.
+    """
+    entry = {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+        "command": shlex.join([sys.executable, *sys.argv]),
+        "num_processes": num_processes,
+        "python": platform.python_version(),
+        **{name: version(name) for name in _LIBRARIES},
+        "computing": dict(computing),
+    }
+    with replacing(folder / CONFIG_FILE) as temporary:
+        temporary.write_text(dump_config(config))
+    add_line(folder / COMMANDS_FILE, json.dumps(entry))  # a resumed run adds one
 
 
 def clean(folder: Path) -> None:

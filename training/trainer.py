@@ -1,7 +1,7 @@
 """The loop around the training step: a run from its first step to its last.
 
-With several processes every one of them has a Trainer and takes every step; what is there once,
-the log, validation and checkpoints, is up to rank 0. The others meet it again in the next step.
+With several processes each of them has a Trainer and takes every step. Rank 0 alone writes the
+log, validates and saves checkpoints; the others wait for it in the next step.
 """
 
 import signal
@@ -33,7 +33,7 @@ from losses import Perceptual
 from training.acceleration import compile_networks, prepare_networks, uncompiled
 from training.adversary import Adversary
 from training.auto_settings import numerics
-from training.diagnosis import advice, data_warning
+from training.diagnosis import advice, data_warning, too_many_bad_steps
 from training.distributed import processes as distributed
 from training.distributed.sync_batch_norm import synchronize_batch_norm
 from training.meters import RunningMeans, StepClock
@@ -43,7 +43,7 @@ from training.run_folder import RunRecord
 from training.run_plan import RunPlan
 from training.step import train_step
 from training.time_plan import Pace, time_is_up
-from training.validation import draw_grids, judge_model, run_branches
+from training.validation import draw_grids, run_branches, validate_model
 
 
 class Trainer:
@@ -79,7 +79,8 @@ class Trainer:
         self.num_own_samples = config.train.batch_size // distributed.world_size()
         if distributed.world_size() > 1:
             synchronize_batch_norm(self.model, device)
-            self._copy_from_main()
+            networks = [n for n in (self.model, self.adversary, self.perceptual) if n is not None]
+            distributed.copy_networks_from_main(networks)
         prepare_networks(self.model, self.adversary, self.perceptual, config.train)
         if device.type == "cpu":
             keep_freed_memory()
@@ -109,12 +110,6 @@ class Trainer:
     def networks(self) -> dict[str, nn.Module]:
         """Everything that is trained, by name."""
         return self.model.networks | (self.adversary.networks if self.adversary is not None else {})
-
-    def _copy_from_main(self) -> None:
-        """Begin with the weights of rank 0: what another machine draws may differ in rounding."""
-        networks = [n for n in (self.model, self.adversary, self.perceptual) if n is not None]
-        tensors = [t for n in networks for t in (*n.parameters(), *n.buffers())]
-        distributed.copy_from_main([t for t in tensors if t.is_floating_point()])
 
     def restore(self, saved: Checkpoint) -> None:
         """Continue exactly where `saved` was written.
@@ -186,8 +181,8 @@ class Trainer:
         """
         logger = None
         if distributed.is_main():
-            # A line of this very step that was written after its checkpoint is written again.
-            validated_at = self.step if self.validated_at == self.step else self.step - 1
+            # A line of this step that was written after its checkpoint is written again.
+            validated_at = self.step - (self.validated_at != self.step)
             told = {"train": self.logged_at, "validation": validated_at}
             logger = Logger(self.output_dir, self.step, self.last_step, told)
             self.plan.tell_late_starts(logger, self.batches_per_epoch)
@@ -252,7 +247,7 @@ class Trainer:
         self, logger: Logger | None, batches: Iterator[PairBatch], caught: list[int]
     ) -> None:
         config, clock, pace = self.config, StepClock(), Pace()
-        draws_part = (distributed.rank(), distributed.world_size())
+        part = (distributed.rank(), distributed.world_size())
         generator = torch.Generator(self.device)
         begun = time.perf_counter() - self.seconds
         self._make_up(logger, clock)
@@ -270,7 +265,7 @@ class Trainer:
                 self.optimizer,
                 self.perceptual,
                 batch.to(self.device),
-                self._context(generator, *draws_part),
+                self._context(generator, *part),
                 config,
             )
             if self.average is not None:
@@ -284,10 +279,8 @@ class Trainer:
             seconds = time.perf_counter() - begun
             is_log_due = self._is_due(config.log.scalars_every)
             self.plan.update(logger, pace, self.step, seconds, is_log_due=is_log_due)
-            if is_log_due:
-                self._log(logger, clock)
-            elif self.step == self.last_step:
-                self._log(logger, clock, is_last=True)
+            if is_log_due or self.step == self.last_step:
+                self._log(logger, clock, is_last=not is_log_due)
             if any(map(self._is_due, (config.log.validate_every, config.train.checkpoint_every))):
                 self.means.collect()  # a checkpoint may be written, by rank 0 alone
             if logger is not None:
@@ -361,45 +354,37 @@ class Trainer:
 
     def _is_ended(self, caught: list[int]) -> bool:
         """Whether a signal that any process has caught, or the time limit, ends the run here."""
-        time_is_up = distributed.is_main() and self._time_is_up()
-        signals, ends = distributed.largest(caught[0] if caught else 0, time_is_up)
+        is_late = distributed.is_main() and time_is_up(self.config.train, self.step, self.seconds)
+        signals, ends = distributed.largest(caught[0] if caught else 0, is_late)
         if signals and not caught:
             caught.append(int(signals))
         return bool(signals or ends)
 
-    def _time_is_up(self) -> bool:
-        return time_is_up(self.config.train, self.step, self.seconds)
-
     def _log(self, logger: Logger | None, clock: StepClock, *, is_last: bool = False) -> None:
         """Write the line of this step. Of the last one the window goes on where the run does."""
         values, not_finite = self.means.read()
-        values |= {f"learning_rate/{n}": rate for n, rate in self.optimizer.current_rates().items()}
         values["epoch"] = self.epoch + self.batch / self.batches_per_epoch
-        values["bad_steps"] = float(self.optimizer.bad_steps)
-        values["clipped_steps"] = float(self.optimizer.clipped_steps)
-        num_bad = int(self.optimizer.bad_in_a_row)
+        values |= self.optimizer.read_statistics()
         values |= clock.speed(self.config.train.batch_size)
         data_share = clock.bottleneck()
         if logger is not None:
             logger.scalars(self.step, values)
             logger.status(self.step, values)
             if data_share is not None:
-                packed = isinstance(self.pairs.clips, PackedClips)
-                num_wanted = self.stated_config.data.num_workers
-                logger.message(data_warning(data_share, self.config.data, packed, num_wanted))
+                packed, data = isinstance(self.pairs.clips, PackedClips), self.stated_config.data
+                warning = data_warning(data_share, self.config.data, packed, data.num_workers)
+                logger.message(warning)
         self.logged_at = self.step
         if not is_last:
             self.means.clear()
         self.failures.failed.update(*distributed.gather(sorted(self.failures.failed)))
         if message := self.failures.excess():
             raise distributed.common_error(message)
-        if num_bad > self.config.train.max_bad_steps:
-            raise distributed.common_error(
-                f"{num_bad} steps in a row were skipped for a loss or gradient that is not finite "
-                f"(train.max_bad_steps: {self.config.train.max_bad_steps}); not finite at the end: "
-                f"{', '.join(not_finite) or 'nothing'}; {self.checkpoints.describe_newest()}; "
-                "lower the learning rates or set train.clip_norm"
-            )
+        num_bad, limit = int(self.optimizer.bad_in_a_row), self.config.train.max_bad_steps
+        if num_bad > limit:
+            newest = self.checkpoints.describe_newest()
+            message = too_many_bad_steps(num_bad, limit, not_finite, newest)
+            raise distributed.common_error(message)
 
     def _draw(self, logger: Logger, name: str, inputs: StepInputs) -> None:
         grids = draw_grids(self.model, self.adversary, inputs, self.config.log.num_images)
@@ -410,13 +395,11 @@ class Trainer:
         """Metrics and pictures on the test split, with the averaged weights."""
         model = (self.average.model if self.average is not None else self.model).eval()
         log, batch_size = self.config.log, self.config.train.micro_batch or self.num_own_samples
-        self.metrics = judge_model(model, self.test_clips, log, self.device, batch_size)
+        self.metrics = validate_model(model, self.test_clips, log, self.device, batch_size)
         logger.scalars(self.step, self.metrics, kind="validation")
         self.validated_at, self.checkpoints.saved_at = self.step, -1  # it has no metrics yet
-        logger.message(
-            f"step {self.step} validation: "
-            + " ".join(f"{name} {value:.4g}" for name, value in self.metrics.items())
-        )
+        found = " ".join(f"{name} {value:.4g}" for name, value in self.metrics.items())
+        logger.message(f"step {self.step} validation: {found}")
         context = self._context(torch.Generator(self.device))
         inputs = run_branches(
             model, self.test_clips, log.num_images, self.device, self.perceptual, context

@@ -16,7 +16,7 @@ from media.visualization import titled_grid
 from training.adversary import Adversary, evaluating
 
 
-def judge_model(
+def validate_model(
     model: Model, clips: ClipSource, log: LogConfig, device: torch.device, batch_size: int
 ) -> dict[str, float]:
     """Reconstruction metrics of `model`, in evaluation mode, on test `clips`, and the overlap of

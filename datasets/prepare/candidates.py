@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common.errors import UserError
-from common.paths import MAX_TEXT, check_name
+from common.safe_paths import MAX_TEXT, check_name
 from datasets.clips import LAYOUT
-from datasets.prepare.footage import Footage, RecordClip, Unreadable, WholeClip
+from datasets.prepare.footage import Footage, Listed, WholeClip
 from datasets.prepare.importers.bair_records import SUFFIXES as RECORD_SUFFIXES
-from datasets.prepare.importers.bair_records import find_records
-from datasets.prepare.importers.boxes import PARTITIONS, Listed, read_boxes
-from datasets.prepare.splits import identity
+from datasets.prepare.importers.bair_records import record_clips
+from datasets.prepare.importers.listed import read_list
+from datasets.prepare.splits import PARTITIONS, identity
+from media.folder_summary import counted, log_left_out
 from media.images import IMAGE_SUFFIXES
-from media.leftovers import own_entries, partition
-from media.remarks import counted, remark_left_out
-from media.video import CONTAINER_SUFFIXES, VideoError, is_clip, natural_order
+from media.system_files import partition, user_entries
+from media.video import CONTAINER_SUFFIXES, is_clip, natural_order
 
 WRAPPER = "mp4"  # a folder that names a kind of file, not an identity
 
@@ -51,11 +51,11 @@ def find_clips(folder: Path, metadata: Path | None) -> list[Listed]:
     left_out: list[Path] = []
     links: list[Path] = []
     if metadata is not None:
-        listed = read_boxes(metadata, folder)
+        listed = read_list(metadata, folder)
     else:
         listed = _walk_splits(folder, left_out, links)
     empty, others = partition(left_out, lambda entry: entry.is_dir())
-    remark_left_out(folder, others, len(empty))
+    log_left_out(folder, others, len(empty))
     if links:
         logger.warning(
             "%s: left out %s to folders that are looked through anyway: %s",
@@ -151,7 +151,7 @@ class _Walk:
             else:
                 self._waiting.append((path, above))
         elif path.suffix.lower() in RECORD_SUFFIXES:
-            yield from _records(path, "#".join([*above, path.stem]))
+            yield from record_clips(path, "#".join([*above, path.stem]))
         elif is_clip(path):
             yield "#".join([*above, path.stem]), WholeClip(path)
         else:
@@ -174,7 +174,7 @@ class _Walk:
 
 
 def _entries(folder: Path) -> list[Path]:
-    return sorted(own_entries(folder), key=lambda entry: natural_order(entry.name))
+    return sorted(user_entries(folder), key=lambda entry: natural_order(entry.name))
 
 
 def _holds_frames(folder: Path) -> bool:
@@ -188,13 +188,3 @@ def _holds_frames(folder: Path) -> bool:
             f"clips does; move {pictures[0].name} or {others[0].name} away"
         )
     return bool(pictures)
-
-
-def _records(path: Path, stem: str) -> Iterator[tuple[str, Footage]]:
-    number = 0
-    try:
-        for offset, num_bytes in find_records(path):
-            yield f"{stem}_{number:05d}", RecordClip(path, number, offset, num_bytes)
-            number += 1
-    except VideoError as error:
-        yield f"{stem}_{number:05d}", Unreadable(str(path), str(error))

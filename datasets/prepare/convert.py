@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 from common.errors import UserError, ends_all, in_one_line
 from common.limits import LIMITS, Limits
-from common.paths import MAX_NAME
+from common.safe_paths import MAX_NAME
 from datasets.pack_writer import FrameTable, write_fragment
 from datasets.prepare.candidates import Candidate
 from datasets.prepare.footage import Region

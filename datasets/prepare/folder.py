@@ -25,13 +25,13 @@ from common.errors import UserError
 from common.file_lock import locked
 from common.files import remove_leftovers, replacing
 from common.json_files import read_json
-from common.paths import open_to_write, printable, refuse_links
+from common.safe_paths import open_to_write, printable, refuse_links
 from datasets.pack_writer import PACK, PackWriter, is_pack, read_pack
 from datasets.prepare.candidates import Candidate
 from datasets.prepare.convert import Converted, ConvertOptions, Outcome, Remark, convert
 from datasets.prepare.splits import DRAWN, SPLITS
 from media.container import os_reason
-from media.leftovers import own_entries
+from media.system_files import user_entries
 
 PREPARED, REPORT = "prepared.json", "report.csv"
 # Of a clip while it is written; earlier versions put a process id in place of the 16 digits.
@@ -73,10 +73,10 @@ def claimed(output: Path, settings: Mapping[str, object]) -> Iterator[None]:
     with ExitStack() as stack:
         try:
             output.mkdir(parents=True, exist_ok=True)
-            strangers = [entry.name for entry in own_entries(output)]
-            if strangers and not path.exists():
+            foreign = [entry.name for entry in user_entries(output)]
+            if foreign and not path.exists():
                 raise UserError(
-                    f"{output}: holds {min(strangers)}, which no earlier run wrote; choose another "
+                    f"{output}: holds {min(foreign)}, which no earlier run wrote; choose another "
                     "--output, or an empty folder"
                 )
             stack.enter_context(locked(output / ".lock"))
@@ -256,7 +256,7 @@ def finished_clips(output: Path) -> set[tuple[str, str]]:
         if is_pack(folder):
             found |= {(split, clip.name) for clip in read_pack(folder).clips}
         elif folder.is_dir():  # folders of frames come into being when they are complete
-            found |= {(split, entry.name) for entry in own_entries(folder)}
+            found |= {(split, entry.name) for entry in user_entries(folder)}
     return found
 
 

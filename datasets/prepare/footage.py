@@ -1,4 +1,7 @@
-"""What a clip is made from: a clip as it is, a part of a video cut out along a box, a record."""
+"""What a clip is made from: a clip as it is, or a part of a video cut out along a box.
+
+An importer may have a `Footage` of its own, as `bair_records.py` has.
+"""
 
 from collections.abc import Iterator
 from fractions import Fraction
@@ -8,8 +11,6 @@ from pathlib import Path
 from typing import NamedTuple, Protocol
 
 from common.limits import LIMITS, Limits
-from datasets.prepare.importers.bair_records import read_record
-from media.container import DEFAULT_FRAME_RATE
 from media.crops import Box
 from media.excerpt import Excerpt
 from media.frames import Frame, HasRemarks
@@ -62,6 +63,14 @@ class Footage(Protocol):
         ...
 
 
+class Listed(NamedTuple):
+    """A clip that an importer found; `split` is None where the data set does not say."""
+
+    name: str
+    split: str | None
+    footage: Footage
+
+
 class WholeClip(NamedTuple):
     """Anything that `open_clip` reads, from its first frame to its last."""
 
@@ -112,23 +121,6 @@ class BoxedClip(NamedTuple):
             num_missing = round((end - clip.uneven_times[-1]) * clip.frame_rate)
             num_frames = part.num_frames + max(num_missing, 0)
         return Opened(part.frame_rate, iter(part), self.region, num_frames, clip)
-
-
-class RecordClip(NamedTuple):
-    """The frames in one record of a TFRecord file; it states no frame rate."""
-
-    path: Path
-    number: int
-    offset: int
-    num_bytes: int
-
-    @property
-    def source(self) -> str:
-        return f"{self.path} record {self.number}"
-
-    def open(self, limits: Limits = LIMITS) -> Opened:
-        frames = read_record(self.path, self.offset, self.num_bytes)
-        return Opened(DEFAULT_FRAME_RATE, iter(frames))
 
 
 class Unreadable(NamedTuple):

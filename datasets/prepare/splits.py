@@ -14,9 +14,11 @@ from common.errors import UserError
 from common.files import replacing
 from common.json_files import read_json
 from common.seeding import sequence
-from datasets.prepare.importers.boxes import Listed
+from datasets.prepare.footage import Listed
 
 SPLITS = ("train", "test")
+# The split for each name that data sets give one.
+PARTITIONS = {"train": "train", "dev": "train", "test": "test", "val": "test"}
 DRAWN = "splits.json"  # the split of every identity for which one was drawn
 
 ClipKey = tuple[str, str]  # split and name of a clip

@@ -1,4 +1,4 @@
-"""Detectors by the names of --detector and --salient."""
+"""Builds detectors by the names that the options --detector and --salient take."""
 
 from collections.abc import Callable
 from typing import Final
@@ -27,10 +27,12 @@ REGION_FINDERS: Final[dict[str, Callable[[], RegionFinder]]] = {
 
 
 def build_detector(name: str, device: torch.device) -> Detector:
-    """The detector `name`, one of DETECTORS; what it finds, isinstance of the protocols tells.
+    """Build the detector `name`, one of DETECTORS.
+
+    Which protocols of `metrics.detectors.detector` it has (isinstance) tells what it finds.
 
     Args:
-        device: where it runs, if it can run anywhere but on the CPU.
+        device: device to run on; detectors that need the CPU ignore it.
 
     Raises:
         UserError: a package is missing, or a download failed.
@@ -42,7 +44,7 @@ def build_detector(name: str, device: torch.device) -> Detector:
 
 
 def build_region_finder(name: str) -> RegionFinder:
-    """The detector of salient regions `name`, one of REGION_FINDERS, on the CPU.
+    """Build the finder of salient regions `name`, one of REGION_FINDERS; it runs on the CPU.
 
     Raises:
         UserError: a package is missing.

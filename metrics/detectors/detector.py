@@ -1,4 +1,4 @@
-"""What a detector is: a trained network that finds things in single frames, from elsewhere."""
+"""Interfaces of detectors: trained networks of other projects that find things in frames."""
 
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -12,10 +12,11 @@ Embedding = NDArray[np.float64]  # D
 
 
 class Description(NamedTuple):
-    """What a result that a detector measured has to name.
+    """Describes a detector; results that it measured include this description.
 
-    weights: where the trained weights come from. convention: what is found, and how numbers made
-    of it compare. licence: of the weights.
+    weights: where its trained weights come from.
+    convention: what it finds, and which published numbers this compares to.
+    licence: licence of the weights.
     """
 
     name: str
@@ -25,7 +26,7 @@ class Description(NamedTuple):
 
 
 class Detector(Protocol):
-    """Every detector; what it can find, its class says by the protocols below."""
+    """Any detector. The protocols below, which a class may combine, say what it can find."""
 
     description: Description
 
@@ -35,23 +36,23 @@ class LandmarkDetector(Detector, Protocol):
     """Finds the keypoints of a face or a body."""
 
     def landmarks(self, frame: Frame) -> Points:
-        """K x 2; a row of NaN for each point that was not found."""
+        """Landmarks of the frame, K x 2; a row of NaN for each one that was not found."""
         ...
 
 
 @runtime_checkable
 class IdentityEncoder(Detector, Protocol):
-    """Tells people apart."""
+    """Computes embeddings that tell people apart."""
 
     def embedding(self, frame: Frame) -> Embedding:
-        """D numbers; all NaN where nobody was found."""
+        """Identity embedding of the frame, D; all NaN if nobody was found."""
         ...
 
 
 @runtime_checkable
 class RegionFinder(Detector, Protocol):
-    """Finds the salient region: the person, or what draws the eye."""
+    """Finds the salient region of a frame: people, or what attracts attention."""
 
     def region(self, frame: Frame) -> NDArray[np.bool_]:
-        """H x W, true = salient."""
+        """Salient region of the frame, H x W, true = salient."""
         ...

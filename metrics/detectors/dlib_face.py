@@ -1,4 +1,4 @@
-"""Landmarks and identity of faces by dlib."""
+"""Face landmarks and identity embeddings by dlib."""
 
 import math
 from importlib.metadata import version
@@ -14,13 +14,17 @@ from metrics.detectors.resizing import resize_frame
 
 _NUM_LANDMARKS = 68
 _EMBEDDING_SIZE = 128
-# The detector knows no face below 80 pixels. Smaller frames are enlarged, all of them, found or
-# not: true and predicted frames have to be measured alike.
+# dlib finds no faces below 80 pixels, so small frames are enlarged. The size alone decides this, so
+# that true and predicted frames are measured alike.
 _SMALLEST_SIDE = 256
 
 
 class _Face(NamedTuple):
-    """image: the frame, enlarged `factor` times. box, landmarks: dlib's, in pixels of it."""
+    """A face that dlib found.
+
+    image: the frame, enlarged `factor` times.
+    box, landmarks: objects of dlib, in pixels of `image`.
+    """
 
     image: Frame
     factor: int
@@ -29,8 +33,8 @@ class _Face(NamedTuple):
 
 
 class DlibFace:
-    """Face detector, 68 landmarks and identity network of dlib (King 2009; Kazemi and Sullivan
-    2014), on the CPU; the largest face of a frame counts.
+    """Landmarks and identity of the largest face in a frame, by dlib's face detector, 68 landmarks
+    and identity network (King 2009; Kazemi and Sullivan 2014); on the CPU.
 
     Raises:
         UserError: a package is missing.
@@ -64,7 +68,7 @@ class DlibFace:
         )
 
     def landmarks(self, frame: Frame) -> Points:
-        """68 x 2; all NaN where no face was found."""
+        """68 landmarks, 68 x 2; all NaN if no face was found."""
         face = self._find(frame)
         if face is None:
             return np.full((_NUM_LANDMARKS, 2), np.nan)
@@ -72,14 +76,14 @@ class DlibFace:
         return (points + 0.5) / face.factor - 0.5
 
     def embedding(self, frame: Frame) -> Embedding:
-        """128 numbers; people differ by more than about 0.6 (Euclidean). NaN without a face."""
+        """128 numbers; two people are more than about 0.6 apart (Euclidean). NaN without a face."""
         face = self._find(frame)
         if face is None:
             return np.full(_EMBEDDING_SIZE, np.nan)
         return np.array(self._encode.compute_face_descriptor(face.image, face.landmarks))
 
     def face_box(self, frame: Frame) -> Box | None:
-        """The largest face, from the brows to the chin; None where there is none."""
+        """Box of the largest face, from the brows to the chin; None if there is no face."""
         face = self._find(frame)
         if face is None:
             return None
@@ -88,7 +92,7 @@ class DlibFace:
         return Box(*(edge / face.factor for edge in edges))
 
     def _find(self, frame: Frame) -> _Face | None:
-        """The largest face of `frame`; asked again for the same frame, it does not search again."""
+        """The largest face of `frame`; the result for the last frame is remembered."""
         if self._last is None or not np.array_equal(self._last[0], frame):
             self._last = frame.copy(), self._search(frame)
         return self._last[1]

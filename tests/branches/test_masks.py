@@ -1,4 +1,4 @@
-"""The mask branch as a whole: what each network sees, starts, precision, sizes, statistics."""
+"""The mask branch as a whole: inputs of its networks, start epoch, precision, statistics."""
 
 import pytest
 import torch
@@ -44,7 +44,7 @@ def test_terms_follow_the_weights():
 
 
 @torch.no_grad()
-def test_the_driving_mask_sees_other_colours_than_the_target():
+def test_the_driving_mask_comes_from_the_recolored_frame():
     branch, inputs = build(PIXEL)
     output = branch(inputs)
     assert torch.equal(output.driving_mask, branch.mask_generator(inputs.recolored_driving))
@@ -53,7 +53,7 @@ def test_the_driving_mask_sees_other_colours_than_the_target():
     terms = branch.loss_terms(inputs, output)
     assert_close(terms["low_pixel"].value, pixel_loss(output.low_resolution, inputs.driving))
     assert_close(terms["high_pixel"].value, pixel_loss(output.high_resolution, inputs.driving))
-    # The driving frame itself is a target and nothing else.
+    # The driving frame itself is only the target: no network gets it as an input.
     inputs.context.random.generator.manual_seed(0)
     other = branch(inputs._replace(driving=torch.zeros_like(inputs.driving)))
     assert torch.equal(other.low_resolution, output.low_resolution)
@@ -62,7 +62,7 @@ def test_the_driving_mask_sees_other_colours_than_the_target():
 
 
 @torch.no_grad()
-def test_the_generators_see_the_driving_mask_unperturbed():
+def test_the_generators_get_the_unperturbed_driving_mask():
     branch, inputs = build()
     output = branch(inputs)
     low, high = branch.generate(inputs.source, output.source_mask, output.driving_mask)
@@ -72,7 +72,7 @@ def test_the_generators_see_the_driving_mask_unperturbed():
 
 
 @torch.no_grad()
-def test_the_high_resolution_sees_the_source_the_masks_and_the_low_one_in_order():
+def test_inputs_of_the_high_resolution_generator_in_order():
     branch, inputs = build()
     seen = []
     branch.high_resolution.register_forward_pre_hook(lambda module, maps: seen.extend(maps))
@@ -94,7 +94,7 @@ def test_perturbation_is_drawn_from_the_generator_anew_in_each_step():
     assert not torch.equal(first.perturbed_mask[0], first.perturbed_mask[1])
 
 
-def test_refinement_waits_for_its_start():
+def test_refinement_does_nothing_before_its_start():
     branch, inputs = build()
     before = inputs.context.random.generator.get_state()
     output = branch(before_start(inputs, "masks.refinement"))
@@ -116,8 +116,8 @@ def test_the_refinement_is_to_restore_the_driving_mask():
     assert branch.loss_terms(inputs, perfect)["refinement"].value.item() == 0
 
 
-def test_the_prior_compares_the_frames_in_the_colours_that_they_share():
-    """Of a still pair nothing has changed, however the frame for the masks is recolored."""
+def test_the_prior_compares_the_frames_that_share_a_colour_jitter():
+    """In a still pair no pixel changes, even though the mask generator gets a recolored frame."""
     branch, inputs = build("masks.prior.changed_share=0.25")
     inputs = inputs._replace(driving=inputs.source)
     output = branch(inputs)
@@ -137,14 +137,15 @@ def test_the_prior_leaves_out_the_border_of_the_masks():
 
     changed = 1 - inputs.source.round()  # by at least 1/2
     still = prior(inputs.source)
-    for columns, reaches in ((slice(0, 6), False), (slice(0, 8), True)):  # 3 of 16 are 6 of 32
+    # The border is 3 of 16 pixels of a mask, so 6 of 32 of a frame.
+    for columns, reaches in ((slice(0, 6), False), (slice(0, 8), True)):
         driving = inputs.source.clone()
         driving[..., columns] = changed[..., columns]
         assert (prior(driving) != still) == reaches
 
 
 @torch.no_grad()
-def test_animated_mask_is_made_of_what_is_above_the_threshold_and_nothing_random():
+def test_animated_mask_depends_on_values_above_the_threshold_and_nothing_random():
     branch, inputs = build("masks.perturbation.threshold=60")
     branch.eval()
     mask, driving_mask = torch.rand(2, 1, 16, 16), torch.rand(2, 1, 16, 16)

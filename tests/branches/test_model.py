@@ -1,4 +1,4 @@
-"""The model: its networks, its seeded weights, the examples that tests build on."""
+"""The model: names of its networks, seeded weights, and the tiny config of the tests."""
 
 import pytest
 import torch
@@ -44,8 +44,8 @@ def test_initial_weights_follow_from_the_seed_alone():
     assert not torch.equal(weights(1), first)
 
 
-def test_branches_switched_off_leave_the_weights_of_those_before_them_alone():
-    """The numbers of the motion branch stay comparable between configs."""
+def test_switching_a_branch_off_keeps_the_initial_weights_of_those_before_it():
+    """So the motion branch can be compared between configs."""
     whole, alone = Model(tiny_config()), Model(tiny_config("masks=null", "background=null"))
     for name, tensor in alone.state_dict().items():
         assert torch.equal(whole.state_dict()[name], tensor)

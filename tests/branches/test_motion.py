@@ -33,8 +33,8 @@ def test_every_parameter_receives_a_gradient(overrides):
     branch, inputs = build(*overrides)
     total_loss(branch, inputs).backward()
     assert all(p.grad is not None for p in branch.parameters())
-    # BatchNorm subtracts the mean, and with it the bias of the convolution before it; what is
-    # left there is rounding, which may be exactly zero.
+    # BatchNorm subtracts the mean, and with it the bias of the convolution before it: the gradient
+    # of such a bias is only rounding error, and may be exactly zero.
     zero = {
         name
         for name, p in branch.named_parameters()
@@ -133,7 +133,7 @@ def test_statistics_of_known_keypoints():
 
 
 def test_smallest_determinant_of_both_frames():
-    """In size, of whatever sign; none without Jacobians."""
+    """It is an absolute value; a detector without Jacobians has no such statistic."""
     branch, inputs = build()
     output = branch(inputs)
     jacobians = torch.eye(2).repeat(2, 4, 1, 1)
@@ -156,7 +156,7 @@ def test_smallest_determinant_of_both_frames():
     assert "smallest_determinant" not in branch.statistics(branch(inputs))
 
 
-def test_without_occlusion_nothing_speaks_of_it():
+def test_without_occlusion_there_is_no_such_statistic_or_picture():
     branch, inputs = build("motion.dense_motion.occlusion=false")
     output = branch(inputs)
     assert "occlusion_mean" not in branch.statistics(output)

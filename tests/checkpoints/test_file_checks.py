@@ -15,6 +15,7 @@ from checkpoints.weights import load_model, load_networks
 from common.tensor_files import CheckpointError
 from tests.helpers.hostile import compress_archive
 from tests.helpers.runs import call, contents, error_line, step_file, tiny
+from training import setup
 
 SCRIPTS = {"train.py": train, "reconstruct.py": reconstruct, "animate.py": animate}
 
@@ -70,7 +71,7 @@ def test_more_than_the_file_holds(tiny_run, tmp_path, monkeypatch, capsys, scrip
             super().__init__(config)
 
     monkeypatch.setattr("checkpoints.weights.Model", Watched)
-    monkeypatch.setattr(train, "Model", Watched)
+    monkeypatch.setattr(setup, "Model", Watched)
     path = changed(tiny_run, tmp_path / "c.pt", change)
     line = refused(script, path, capsys)
     assert f"{path}: checkpoint of another architecture: generator." in line
@@ -174,7 +175,7 @@ def test_a_config_that_repeats_itself(tiny_run, tmp_path, monkeypatch, capsys):
         laughs = [laughs] * 9
     monkeypatch.chdir(tmp_path)
     path = changed(tiny_run, tmp_path / "c.pt", lambda c: c["config"].update(data=laughs))
-    assert "no config of this program: it has more than" in refused("animate.py", path, capsys)
+    assert "not a config of this program: it has more than" in refused("animate.py", path, capsys)
 
 
 def test_the_largest_picture_is_not_the_checkpoint_s(tiny_run, tmp_path, monkeypatch):

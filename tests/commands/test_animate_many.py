@@ -13,7 +13,7 @@ from media.video import open_clip
 from tests.helpers.media import leave_behind, numbered_frame, write_clip, write_frame_folder
 from tests.helpers.runs import call, error_line, step_file
 from tests.media.test_deinterlace import KINDS, woven, write_interlaced
-from tests.media.test_picture import write_call
+from tests.media.test_frame_conversion import write_call
 
 SIDE = 32
 

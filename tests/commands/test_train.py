@@ -431,7 +431,7 @@ def test_one_bad_step_is_skipped_and_counted(tmp_path, monkeypatch):
     assert all(bool(tensor.isfinite().all()) for tensor in flat)
 
 
-@pytest.mark.parametrize("place", ["judge_model", "MovingAverage.update", "Optimizer"])
+@pytest.mark.parametrize("place", ["validate_model", "MovingAverage.update", "Optimizer"])
 def test_memory_that_does_not_suffice_outside_of_a_step(tmp_path, monkeypatch, capsys, place):
     """In one line too; CUDA's own words where torch's allocator is not involved."""
 

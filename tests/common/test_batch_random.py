@@ -1,4 +1,4 @@
-"""Random numbers do not depend on how a batch is divided; their distributions."""
+"""The random numbers of a batch do not depend on its division, and have the right distribution."""
 
 import math
 
@@ -24,7 +24,7 @@ def seeded(seed=0):
 def test_parts_draw_what_the_whole_would(draw):
     whole, parts = seeded(), seeded().split(3)
     first = draw(whole, 6)
-    again = draw(whole, 6)  # what comes later, too
+    again = draw(whole, 6)  # later draws agree too
     assert len(first) == 6
     assert not torch.equal(first, again)
     for expected in (first, again):
@@ -32,7 +32,7 @@ def test_parts_draw_what_the_whole_would(draw):
 
 
 def test_parts_of_parts():
-    """First among processes, then in each of them, as rows lie in the batch."""
+    """A batch is divided among processes, then into micro-batches, in the order of its rows."""
     whole = seeded().uniform(12)
     processes = [BatchRandom(seeded().generator, part, 3) for part in range(3)]
     found = [part.uniform(2) for process in processes for part in process.split(2)]

@@ -1,4 +1,4 @@
-"""Exit codes, one-line errors, the choice of the device."""
+"""Tests of exit codes, errors in one line, and the choice of the device."""
 
 import argparse
 
@@ -64,7 +64,7 @@ def test_positive_int(number, capsys):
 
 @pytest.fixture
 def machine(monkeypatch):
-    """A machine with so many CUDA devices, with MPS or without; the CUDA devices made current."""
+    """Pretend that there are so many CUDA devices, and MPS or not; return those made current."""
 
     chosen = []
 
@@ -82,7 +82,7 @@ def machine(monkeypatch):
     ("num_cuda", "mps", "name", "device"),
     [
         (0, False, "auto", "cpu"),
-        (0, True, "auto", "cpu"),  # MPS only where it is asked for
+        (0, True, "auto", "cpu"),  # MPS is used only if asked for
         (2, True, "auto", "cuda"),
         (2, False, "cpu", "cpu"),
         (2, False, "cuda:1", "cuda:1"),
@@ -93,7 +93,7 @@ def machine(monkeypatch):
 def test_device(machine, num_cuda, mps, name, device):
     chosen = machine(num_cuda, mps)
     assert pick_device(name) == torch.device(device)
-    # What asks for the current device, such as the peak memory, gets this one.
+    # Code that asks for the current device, such as the peak memory, gets this one.
     assert chosen == ([torch.device(device).index or 0] if device.startswith("cuda") else [])
 
 
@@ -150,8 +150,8 @@ def test_one_gpu_may_be_shown_to_each_process(machine):
         pick_device("cuda", local_rank=2)
 
 
-def test_characters_that_steer_a_terminal_are_escaped(capsys):
-    """A name in a stranger's file may hold them."""
+def test_characters_that_control_a_terminal_are_escaped(capsys):
+    """The names in an untrusted file may hold such characters."""
 
     def fail(_arguments):
         raise UserError("a\x1b[2Jb: two\nlines")

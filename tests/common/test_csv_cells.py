@@ -1,4 +1,4 @@
-"""Cells of CSV files: no formulas, numbers stay numbers, and everything comes back."""
+"""CSV cells hold no formulas, numbers stay numbers, and every text is read back unchanged."""
 
 import csv
 import io
@@ -25,19 +25,19 @@ from common.csv_cells import as_written, protected
         "-a",
     ],
 )
-def test_what_a_spreadsheet_would_compute(text):
+def test_formulas_get_an_apostrophe(text):
     assert protected(text) == f"'{text}"
 
 
 @pytest.mark.parametrize(
     "text", ["", "a", "a=b", "'a", "anna#walk", "12", "-0.5", "+3", "-1.5e-07", "0.0000001", "é"]
 )
-def test_what_stays_as_it_is(text):
+def test_other_texts_and_numbers_stay_as_they_are(text):
     assert protected(text) == text
 
 
 @given(st.one_of(st.text("'=+-@\t\r\n\uff1da1", max_size=6), st.text(max_size=6)))
-def test_every_text_comes_back(text):
+def test_every_text_is_read_back_unchanged(text):
     file = io.StringIO(newline="")
     csv.writer(file).writerow([protected(text), "end"])
     file.seek(0)

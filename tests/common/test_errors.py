@@ -1,4 +1,4 @@
-"""Which failures of a job end all jobs."""
+"""Tests which errors of one job end all the others."""
 
 import errno
 
@@ -24,11 +24,11 @@ from media.video import VideoError
         (ZeroDivisionError(), False),
     ],
 )
-def test_what_ends_all_jobs(error, is_of_all):
+def test_which_errors_end_all_jobs(error, is_of_all):
     assert ends_all(error) == is_of_all
 
 
-def test_no_memory_for_a_tensor_ends_all_jobs():
+def test_lack_of_memory_for_a_tensor_ends_all_jobs():
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**60, dtype=torch.uint8)
     assert ends_all(caught.value)

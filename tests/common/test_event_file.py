@@ -1,4 +1,4 @@
-"""Curves and pictures for TensorBoard: nothing is lost by restarts, whatever the clock says."""
+"""TensorBoard files: restarts lose no curve or picture, whatever the clock says."""
 
 import io
 import logging
@@ -16,7 +16,7 @@ from media.images import write_image
 
 
 def write(folder, first_step, steps, offset=0.0):
-    """A run from `first_step` on whose curve `loss` is the step, and `offset`."""
+    """Write a run from `first_step` on, whose curve `loss` is the step plus `offset`."""
     events = EventFile(folder, first_step)
     for step in steps:
         events.scalars(step, {"loss": step + offset})
@@ -24,19 +24,19 @@ def write(folder, first_step, steps, offset=0.0):
 
 
 def curve(folder):
-    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells of what it forgets
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it reports the points that it drops
     points = EventAccumulator(str(folder)).Reload().Scalars("loss")
     return [(point.step, point.value) for point in points], [point.wall_time for point in points]
 
 
 @pytest.mark.parametrize("shift", [-3600, 0, 3600, 10**9])
 def test_a_clock_that_was_set_loses_no_point(tmp_path, monkeypatch, shift):
-    """Set back by an hour: the resumed run's file would be read first, and all of it forgotten."""
+    """Without care a clock set back by an hour would make TensorBoard drop the resumed run."""
     write(tmp_path, 0, range(1, 9))
     now = time.time()
     monkeypatch.setattr("time.time", lambda: now + shift)
     write(tmp_path, 5, range(6, 11), offset=0.5)
-    write(tmp_path, 8, range(9, 13), offset=0.25)  # within the same second
+    write(tmp_path, 8, range(9, 13), offset=0.25)  # starts within the same second
     points, wall_times = curve(tmp_path)
     assert points == [
         *((step, step) for step in range(1, 6)),
@@ -47,7 +47,7 @@ def test_a_clock_that_was_set_loses_no_point(tmp_path, monkeypatch, shift):
 
 
 def test_files_of_earlier_versions_come_first(tmp_path):
-    """Their names hold the process id, too."""
+    """The names of earlier versions hold the process id too."""
     write(tmp_path, 0, range(1, 9))
     (first,) = tmp_path.iterdir()
     number = int(time.time()) + 1000
@@ -76,12 +76,12 @@ def test_a_picture_is_its_png(tmp_path):
     assert np.array_equal(np.asarray(Image.open(tmp_path / "b.png")), frame)
 
 
-def test_a_full_disk_is_told_at_once_and_once(tmp_path, monkeypatch):
+def test_a_full_disk_is_reported_at_once_and_only_once(tmp_path, monkeypatch):
     events = EventFile(tmp_path, 0)
     events.close()
     monkeypatch.setattr(events, "_file", io.BufferedWriter(io.FileIO("/dev/full", "w")))
     monkeypatch.setattr(events, "_records", RecordWriter(events._file))
     with pytest.raises(UserError, match=r"tfevents.*: cannot be written \(No space left on dev"):
         events.scalars(1, {"loss": 1.0})
-    events.close()  # which would write what is left
+    events.close()  # it would write the rest
     assert events._file.closed

@@ -1,4 +1,4 @@
-"""Files that are replaced as a whole: their temporary names, and what is left of them."""
+"""Tests of files that are replaced as a whole, of leftovers and of lock files."""
 
 import errno
 import os
@@ -13,7 +13,7 @@ from common.file_lock import holder, locked
 from common.files import create, named_failures, remove_leftovers, replacing, temporary_name
 
 
-def test_temporary_names_cannot_be_foreseen_and_keep_the_suffix(tmp_path):
+def test_temporary_names_are_unpredictable_and_keep_the_suffix(tmp_path):
     names = {temporary_name(tmp_path / "a.b.png").name for _ in range(100)}
     assert len(names) == 100
     assert all(re.fullmatch(r"\.a\.b\.[0-9a-f]{16}\.tmp\.png", name) for name in names)
@@ -26,8 +26,8 @@ def test_the_longest_names_can_be_written(tmp_path, stem):
     assert [path.read_text() for path in tmp_path.iterdir()] == ["x"]
 
 
-def test_what_others_can_read_does_not_change(tmp_path):
-    """A temporary file of `tempfile` could be read by its owner alone."""
+def test_read_permissions_do_not_change(tmp_path):
+    """The `tempfile` module would make files that only their owner can read."""
     before = os.umask(0o022)
     try:
         with replacing(tmp_path / "a.txt") as temporary:
@@ -38,7 +38,7 @@ def test_what_others_can_read_does_not_change(tmp_path):
 
 
 def test_nothing_is_written_through_a_link(tmp_path, monkeypatch):
-    """Where somebody has guessed the name."""
+    """Somebody may have guessed the temporary name."""
     monkeypatch.setattr("secrets.token_hex", lambda _: "0" * 16)
     (tmp_path / "mine").write_text("mine")
     temporary_name(tmp_path / "a.txt").symlink_to(tmp_path / "mine")
@@ -66,7 +66,7 @@ def test_failures_are_named():
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
-def test_leftovers_of_the_names_given_go(tmp_path):
+def test_leftovers_of_the_given_names_are_deleted(tmp_path):
     token = "0123456789abcdef"
     gone = [f".a.{token}.tmp.txt", ".a.17.tmp.txt", f".b.{token}.tmp"]
     kept = [
@@ -79,7 +79,7 @@ def test_leftovers_of_the_names_given_go(tmp_path):
     (tmp_path / f".b.{token[::-1]}.tmp" / "frame").touch()
     remove_leftovers(tmp_path, r"a\.txt|b")
     assert {path.name for path in tmp_path.iterdir()} == set(kept)
-    remove_leftovers(tmp_path / "nowhere", "a")  # nothing to do
+    remove_leftovers(tmp_path / "nowhere", "a")  # a missing folder is no error
 
 
 # Locks
@@ -99,7 +99,7 @@ def test_a_lock_is_held_once_and_gone_afterwards(tmp_path):
 
 
 def test_a_lock_that_its_holder_deletes_is_made_anew(tmp_path, monkeypatch):
-    """Between opening and locking it: else two processes would each hold a file of their own."""
+    """If it is deleted between opening and locking, two processes would lock different files."""
     path, opened = tmp_path / ".lock", []
     open_file = os.open
 
@@ -119,7 +119,7 @@ def test_a_lock_that_its_holder_deletes_is_made_anew(tmp_path, monkeypatch):
 
 
 def test_a_lock_that_nobody_holds_any_more(tmp_path):
-    """Its holder was killed."""
+    """The process that held it was killed."""
     (tmp_path / ".lock").write_text("process 1 on elsewhere")
     with locked(tmp_path / ".lock") as is_held:
         assert is_held
@@ -128,12 +128,12 @@ def test_a_lock_that_nobody_holds_any_more(tmp_path):
 @pytest.mark.parametrize(
     "content", [b"process 1\nis fine", b"hello", b"process \x1b[2J", b"process \xff"]
 )
-def test_a_holder_is_told_in_plain_words(tmp_path, content):
+def test_the_holder_of_a_lock_is_named(tmp_path, content):
     (tmp_path / ".lock").write_bytes(content)
     assert holder(tmp_path / ".lock") == "another process"
 
 
-def test_a_file_system_without_locks_lets_everybody_in(tmp_path, monkeypatch):
+def test_without_locks_in_the_file_system_several_may_enter(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(errno.ENOLCK, "No locks available")
 

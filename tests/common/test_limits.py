@@ -1,4 +1,4 @@
-"""Small files that state large things: refused before anything is decoded, with what to do."""
+"""Small files that state huge sizes are refused before decoding, in a helpful message."""
 
 import subprocess
 import sys
@@ -67,13 +67,13 @@ def test_a_file_that_states_a_large_picture(tmp_path, write, name, read, limit):
         read(path)
     message = str(raised.value)
     assert f"{path}: " in message
-    assert f"16000 x 15000 pixels, 240,000,000 in all, and at most {limit:,} are read" in message
+    assert f"16000 x 15000 pixels, 240,000,000 in all; at most {limit:,} are read" in message
     assert REMEDY in message
     assert "\n" not in message
 
 
-def test_what_pillow_itself_refuses(tmp_path):
-    """Its own error is not shown."""
+def test_a_picture_that_pillow_itself_refuses(tmp_path):
+    """The user sees this program's message instead of Pillow's."""
     with pytest.raises(UserError) as raised:
         read_image(write_large_png(tmp_path / "a.png", 40000, 40000))
     assert "too many pixels, 1,600,000,000 in all" in str(raised.value)
@@ -81,8 +81,8 @@ def test_what_pillow_itself_refuses(tmp_path):
     assert "decompression bomb" not in str(raised.value)
 
 
-def test_what_phones_and_cameras_take_is_read(tmp_path):
-    """104 megapixels of a phone; 8K of a camera."""
+def test_the_largest_pictures_of_phones_and_cameras_are_read(tmp_path):
+    """A phone takes pictures of 104 megapixels, a camera video in 8K."""
     assert LIMITS.picture > 12000 * 9000
     assert LIMITS.frame > 7680 * 4320
     assert chosen_limits(None) == LIMITS
@@ -90,11 +90,11 @@ def test_what_phones_and_cameras_take_is_read(tmp_path):
 
 @pytest.fixture
 def clips(tmp_path):
-    """One of each kind, with frames of 48 x 48 pixels."""
+    """Write a clip of each kind, with frames of 48 x 48 pixels."""
     folder = tmp_path / "clips"
     write_clip(folder / "a.mp4", 3, (48, 48))
     write_clip(folder / "a.gif", 3, (48, 48))
-    write_clip(folder / "a.ts", 12, (48, 48))  # with fewer FFmpeg does not know the format
+    write_clip(folder / "a.ts", 12, (48, 48))  # FFmpeg needs so many
     write_frame_folder(folder / "frames", 3, (48, 48))
     write_strip(folder / "strip.png", 3, 48)
     return folder
@@ -124,14 +124,14 @@ def test_large_clips_of_a_data_set_are_named(tmp_path):
 
 
 def test_square_pixels_count(tmp_path):
-    """Frames that are stretched to be shown."""
+    """The limit holds for frames after they are stretched to square pixels."""
     path = write_clip(tmp_path / "a.mp4", 2, (48, 64), pixel_aspect=Fraction(2))
     with pytest.raises(VideoError, match="frames of 128 x 48 pixels"):
         open_clip(path, limits=Limits(frame=48 * 64))
 
 
 def test_a_stream_that_grows_on_its_way(tmp_path, caplog):
-    """The decoder refuses the large frames; those before are used."""
+    """The decoder refuses the large frames; the frames before them are used."""
     path = tmp_path / "a.mkv"
     with av.open(str(path), "w") as container:
         stream = container.add_mux_stream("mpeg4", width=64, height=48)
@@ -201,7 +201,7 @@ def test_notes_that_grow_when_they_are_read(tmp_path, read):
 
 @pytest.mark.parametrize("form", ["EPS", "PCX", "SGI", "IM", "PDF"])
 def test_formats_that_nobody_asked_for(tmp_path, form):
-    """EPS would start Ghostscript."""
+    """Pillow would start Ghostscript to read EPS."""
     assert form not in FORMATS
     Image.fromarray(numbered_frame(0)).save(tmp_path / "a.png", form)
     with pytest.raises(UserError, match="not an image: "):
@@ -209,7 +209,7 @@ def test_formats_that_nobody_asked_for(tmp_path, form):
 
 
 def test_memory_of_a_large_picture(tmp_path):
-    """At most 8 bytes a pixel, whatever the kind."""
+    """Reading takes at most 8 bytes a pixel, whatever the kind of picture."""
     grey = Image.new("L", (6000, 5000), 90)
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -232,7 +232,7 @@ def test_memory_of_a_large_picture(tmp_path):
 
 
 class TestNumbers:
-    """Of samples, frames and times."""
+    """Limits on the numbers of samples and frames, and on their times."""
 
     @pytest.mark.parametrize("read", [open_clip, open_sound])
     def test_samples_without_number(self, tmp_path, read):
@@ -241,7 +241,7 @@ class TestNumbers:
             read(path)
 
     def test_some_samples_may_be_missing(self, tmp_path):
-        """A file that was cut off states more than it has."""
+        """A file that was cut off states more samples than it has."""
         path = write_clip(tmp_path / "a.mp4", 12, container_options={"movflags": "faststart"})
         path.write_bytes(path.read_bytes()[:-200])
         assert open_clip(path).num_frames >= 1
@@ -254,7 +254,7 @@ class TestNumbers:
             open_clip(clips / name)
 
     def test_a_frame_now_and_then(self, tmp_path):
-        """A frame an hour, whose rate was rounded to 0."""
+        """A rate of one frame an hour must not be rounded to 0."""
         reader = open_clip(write_clip(tmp_path / "a.mp4", times=[0, 90_000, 180_000]))
         assert reader.frame_rate == Fraction(1, 3600)
         assert list(reader.times) == [0, 3600, 7200]

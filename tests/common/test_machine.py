@@ -1,4 +1,4 @@
-"""Cores, and memory that stays with the process when it is freed."""
+"""Tests of the division of cores, and of freed memory that the process keeps."""
 
 import os
 import platform
@@ -31,7 +31,7 @@ print(new_pages())
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's")
 def test_freed_memory_is_kept():
-    """A block that is freed and made anew needs no new pages."""
+    """A block that is freed and allocated again needs no new pages."""
     done = subprocess.run(
         [sys.executable, "-c", NEW_PAGES], cwd=REPOSITORY, capture_output=True, check=True
     )
@@ -44,11 +44,11 @@ def test_freed_memory_is_kept():
     ("cores", "num_workers", "is_cpu", "environment", "expected"),
     [
         (1, 4, True, {}, (1, 0)),
-        (2, 1, True, {}, (2, 0)),  # read between the steps
+        (2, 1, True, {}, (2, 0)),  # data is read between the steps
         (4, 1, True, {}, (3, 1)),
         (16, 4, True, {}, (12, 4)),
         (16, 8, True, {}, (12, 4)),
-        (2, 4, False, {}, (1, 1)),  # the step is the GPU's
+        (2, 4, False, {}, (1, 1)),  # the step runs on the GPU
         (16, 4, False, {}, (12, 4)),
         (1, 4, False, {}, (1, 0)),
         (2, 4, True, {"OMP_NUM_THREADS": "1"}, (1, 1)),
@@ -84,12 +84,12 @@ def test_cores_of_a_container(monkeypatch, tmp_path, quota, expected):
 
 
 def test_entry_points_let_threads_sleep_while_they_wait():
-    """Whoever set the policy keeps it."""
+    """A policy that the environment sets is kept."""
     code = "import train, os; print(os.environ['OMP_WAIT_POLICY'])"
     for given, expected in ((None, "PASSIVE"), ("ACTIVE", "ACTIVE")):
         environment = {k: v for k, v in os.environ.items() if k != "OMP_WAIT_POLICY"}
         environment |= {} if given is None else {"OMP_WAIT_POLICY": given}
-        environment["OMP_DISPLAY_ENV"] = "true"  # libgomp tells what it has read
+        environment["OMP_DISPLAY_ENV"] = "true"  # libgomp prints its settings
         done = subprocess.run(
             [sys.executable, "-c", code],
             cwd=REPOSITORY,

@@ -1,4 +1,4 @@
-"""Seeds by purpose and place."""
+"""Tests that seeds follow from purpose and key alone."""
 
 from common.seeding import numpy_rng, torch_seed
 

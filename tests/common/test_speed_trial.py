@@ -1,4 +1,4 @@
-"""What a device computes fast: the ratio of two timed settings, and what follows from it."""
+"""Tests of timed trials: the ratio of two settings, and the choices that follow from it."""
 
 import itertools
 
@@ -13,7 +13,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def clock(monkeypatch):
-    """Trials whose seconds are given by setting and side, the second time and later."""
+    """Replace the timing: after the first call a trial's seconds follow from setting and side."""
     times, calls = {}, []
 
     class Trial:
@@ -34,18 +34,18 @@ def clock(monkeypatch):
 
 
 def test_the_larger_maps_decide(clock):
-    """Best of several, after a first pass that is not timed."""
+    """The best of several passes counts, after a first one that is not timed."""
     times, calls = clock
     times |= {("bf16", True, 16): 0.9, ("float32", True, 16): 1.0}
     times |= {("bf16", True, 64): 6.0, ("float32", True, 64): 8.0}
     assert half_precision_ratio("bf16", CPU) == 0.75
-    assert calls[:4] == [("bf16", True, 16), ("float32", True, 16)] * 2  # in turns
+    assert calls[:4] == [("bf16", True, 16), ("float32", True, 16)] * 2  # taking turns
     assert half_precision_ratio("bf16", CPU) == 0.75
-    assert len(calls) == 20  # asked again, it is not timed again
+    assert len(calls) == 20  # a second call is not timed again
 
 
-def test_what_is_emulated_shows_on_small_maps(clock):
-    """A clear result ends the trial: on large maps it would take seconds."""
+def test_small_maps_show_what_is_emulated(clock):
+    """A clear result ends the trial, because large maps would take seconds."""
     times, calls = clock
     times |= {("bf16", True, 16): 20.0, ("float32", True, 16): 1.0}
     assert half_precision_ratio("bf16", CPU) == 20
@@ -53,7 +53,7 @@ def test_what_is_emulated_shows_on_small_maps(clock):
 
 
 def test_one_interruption_means_nothing(monkeypatch):
-    """Another program may take the time of one pass."""
+    """Another program may slow down one pass."""
     passes = {"bf16": iter([9.0, 50.0, *[1.0] * 99]), "float32": iter([9.0, *[2.0] * 99])}
 
     class Trial:
@@ -77,7 +77,7 @@ def test_a_slow_device_has_fewer_rounds(clock, monkeypatch):
 
 
 def test_layout(clock):
-    """By maps as the run has them, smaller where those are too large to time."""
+    """The maps are as large as those of the run, or smaller if those take too long to time."""
     times, calls = clock
     times |= {("float32", True, 256): 1.1, ("float32", False, 256): 1.0}
     times |= {("float32", True, 64): 0.8, ("float32", False, 64): 1.0}
@@ -135,7 +135,7 @@ def test_no_trial_on_other_devices():
 
 
 def test_a_real_trial():
-    """Whatever this processor is, both ways are timed, and a copy of itself is equally fast."""
+    """On any processor both settings are timed, and equal settings are equally fast."""
     half_precision_ratio.cache_clear()
     assert 0.1 < half_precision_ratio("bf16", CPU) < 1000
     setting = speed_trial._Setting("float32", True)

@@ -1,4 +1,4 @@
-"""Files of tensors as a stranger would write them: small ones that would take memory or time."""
+"""Hostile tensor files, small on disk, that would take much memory or time, are refused."""
 
 import pickle
 import zipfile
@@ -10,7 +10,7 @@ from common.tensor_files import CheckpointError, read_facts, read_tensors
 
 
 class Calls:
-    """Unpickled, this calls a function."""
+    """An object that calls a function when it is unpickled."""
 
     def __init__(self, function, *arguments):
         self.call = function, arguments
@@ -20,7 +20,7 @@ class Calls:
 
 
 def write_pickle(path, content):
-    """An archive as torch writes it, with another pickle in it."""
+    """Write an archive as torch does, but with another pickle in it."""
     torch.save({}, path)
     with zipfile.ZipFile(path) as archive:
         records = {name: archive.read(name) for name in archive.namelist()}
@@ -53,7 +53,7 @@ def test_nothing_but_tensors_and_containers(tmp_path, name, is_old):
 
 
 def test_an_archive_with_two_lists_of_records(tmp_path):
-    """Readers would find one or the other: what is checked would not be what is loaded."""
+    """Two readers would find different lists, so one would check what the other does not load."""
     path, other = tmp_path / "a.pt", tmp_path / "b.zip"
     torch.save({"a": torch.ones(3)}, path)
     content = path.read_bytes()
@@ -70,7 +70,7 @@ def test_an_archive_with_two_lists_of_records(tmp_path):
 
 
 @pytest.mark.parametrize("is_old", [False, True])
-def test_what_checkpoints_hold_is_read(tmp_path, is_old):
+def test_the_content_of_checkpoints_is_read(tmp_path, is_old):
     content = {
         "a": torch.arange(3),
         "b": [1, 2.5, None, "text", True],

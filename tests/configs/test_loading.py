@@ -1,4 +1,4 @@
-"""Finding, inheriting, overriding and storing configs, and files that are none."""
+"""Tests of finding, inheriting, overriding and storing configs, and of wrong files."""
 
 import re
 from pathlib import Path
@@ -18,12 +18,12 @@ from configs.schema import Config, DiscriminatorConfig
 
 SHIPPED = sorted(path.stem for path in CONFIG_FOLDER.glob("*.yaml"))
 LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
-FITS = "motion.keypoint_detector.num_blocks=4"  # 64 pixels at the default scale of 0.25
+FITS = "motion.keypoint_detector.num_blocks=4"  # fits 64 pixels at the scale 0.25
 
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    """A working directory of the user's own, away from the repository."""
+    """Change to a user's working directory outside the repository."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -125,7 +125,7 @@ def test_of_several_bases_the_later_wins_and_the_file_itself_over_all():
 
 
 def test_a_file_that_several_bases_share_counts_once_below_them():
-    """Read again for the second base, it would undo what the first base says."""
+    """If it were read again for the second base, it would undo what the first base sets."""
     write("root.yaml", "base: demo\nseed: 1\ntrain: {epochs: 11, batch_size: 11, max_steps: 11}")
     write("method.yaml", "base: root.yaml\ntrain: {epochs: 12, batch_size: 12}")
     write("sub/set.yaml", "base: ../root.yaml\ntrain: {batch_size: 13}")
@@ -137,7 +137,7 @@ def test_a_file_that_several_bases_share_counts_once_below_them():
 
 
 def test_a_null_section_stays_null_over_a_shared_base():
-    """As the mask branch alone of another set: what is below both must not come back."""
+    """A config may take the mask branch alone of another set, without the sections of its base."""
     write("all.yaml", "base: demo")
     write("masks.yaml", "base: all.yaml\nmotion: null\nbackground: null\ndiscriminator: null")
     write("set.yaml", "base: all.yaml\nmasks: {perturbation: {threshold: 70.0}}")
@@ -172,7 +172,7 @@ def test_null_removes_a_section_and_a_mapping_brings_it_back():
     write("on.yaml", "base: off.yaml\nmotion: {keypoint_detector: {num_blocks: 3}}")
     config = load_config("on.yaml", ["motion.dense_motion.num_blocks=4"])
     assert config.motion.keypoint_detector.num_blocks == 3
-    assert config.motion.keypoint_detector.width == 32  # the schema's, not the demo's 16
+    assert config.motion.keypoint_detector.width == 32  # the schema's default, not the demo's 16
     assert config.masks is config.background is None
     assert load_config("off.yaml", ["motion.dense_motion.num_blocks=4", FITS]).motion is not None
 
@@ -194,7 +194,7 @@ def test_the_discriminator_is_switched_off_and_on_on_the_command_line():
     assert load_config("vox", ["discriminator=null"]).discriminator is None
     assert load_config("vox-fomm").discriminator is None
     on = load_config("vox-fomm", ["discriminator.channels=[4,8]"]).discriminator
-    assert on == DiscriminatorConfig(channels=[4, 8])  # the schema's in all but that
+    assert on == DiscriminatorConfig(channels=[4, 8])  # other keys have the schema's defaults
     patch = load_config("vox-fomm", ["discriminator.kind=patch"]).discriminator
     assert patch == DiscriminatorConfig(kind="patch")
     kept = load_config("vox", ["discriminator.channels=[4,8]"]).discriminator
@@ -230,7 +230,7 @@ def test_numbers_with_an_exponent(text):
         ("vox", 'the top level is "vox", not a mapping of keys'),
     ],
 )
-def test_files_that_are_no_config(text, expected):
+def test_files_that_are_not_a_config(text, expected):
     write("bad.yaml", text)
     found = message("bad.yaml")
     assert found.startswith(f"bad.yaml: {expected}")
@@ -348,7 +348,7 @@ PUPPETS = {"format": 1, "data": {"kind": "puppets"}}
         (PUPPETS | {"motion": {}, 3: 4}, "c.pt: 3: found 3; must be text"),
     ],
 )
-def test_stored_config_that_is_none(tree, expected):
+def test_a_stored_config_that_is_not_one(tree, expected):
     with pytest.raises(ConfigError) as caught:
         parse_config(tree, "c.pt")
     assert str(caught.value).startswith(expected)

@@ -1,4 +1,4 @@
-"""The shipped configs: what the rows of the papers say, how they differ, and one step of each."""
+"""The shipped configs: the published settings, the differences between rows, one step of each."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from training.optimization import Optimizer, base_learning_rates
 from training.step import train_step
 
 SHIPPED = sorted(path.stem for path in CONFIG_FOLDER.glob("*.yaml"))
-OWN = ("demo", "small")  # no rows of a paper
+OWN = ("demo", "small")  # these are not rows of a paper
 SETS = ("vox", "taichi", "bair")
 ROWS = ("fomm", "fomm-adv", "unet", "cutmix", "prioritycut", "masks", "")  # "": everything on
 SIGHT = {"discriminator.spectral_norm", "discriminator.keypoints"}
@@ -24,7 +24,7 @@ SCHEDULE = {"train.epochs", "train.milestones", "train.batch_size"}
 JITTER = {f"data.augmentation.{name}" for name in ("brightness", "contrast", "saturation", "hue")}
 RESIZE = {"data.augmentation.resize"}
 JACOBIAN = {"motion.keypoint_detector.jacobian"}
-# Further sets for which FOMM published a network: the row of vox, and what they change of it.
+# Other data sets for which FOMM published a network: the row of vox with a few changes.
 FURTHER = {
     "fashion-fomm": (
         "fomm-adv",
@@ -46,7 +46,7 @@ def config_name(data_set: str, row: str) -> str:
 
 
 def leaves(tree, prefix=""):
-    """(dotted key, value) of all that is no section; the layers of a loss are one value."""
+    """Yield (dotted key, value) of every key but sections; the layers of a loss are one value."""
     for key, value in tree.items():
         if isinstance(value, dict) and not f"{prefix}{key}".endswith("losses.perceptual"):
             yield from leaves(value, f"{prefix}{key}.")
@@ -59,12 +59,12 @@ def read(name: str) -> dict:
 
 
 def resolved(name: str) -> dict:
-    """Every section and its keys, but for the folder of the run, which follows from the name."""
+    """All sections and their keys but the run folder, which follows from the config's name."""
     return load_config(name).model_dump(exclude={"run"})
 
 
 def changed(below: dict, above: dict, prefix="") -> set[str]:
-    """Dotted keys whose values differ; that of the section where one of them has it null."""
+    """Dotted keys whose values differ; the key of a section that is null in one of the two."""
     keys = set()
     for key, old in below.items():
         new = above[key]
@@ -92,7 +92,7 @@ def test_shipped_config_loads_and_round_trips(name, tmp_path, monkeypatch):
 
 
 def test_rows_spell_out_every_number():
-    """So that a change of a default changes no row."""
+    """A later change of a default must not change a published row."""
 
     def keys(tree):
         return {key for key, value in leaves(tree)}
@@ -110,7 +110,7 @@ def test_rows_spell_out_every_number():
 
 @pytest.mark.parametrize("name", [n for n in SHIPPED if n.startswith(SETS[1:]) or n in FURTHER])
 def test_rows_of_other_sets_copy_nothing(name, tmp_path, monkeypatch):
-    """What a file says is something else than what its bases say together."""
+    """No file repeats a value that its bases together already set."""
     monkeypatch.chdir(tmp_path)
     own = read(name)
     Path("bases.yaml").write_text(yaml.dump({"base": own.pop("base")}))
@@ -130,7 +130,7 @@ KIND = {"discriminator.cut.kind"}
 WHOLE = SCHEDULE | {"masks", "background"}
 ALONE = {"motion", "background", "discriminator"}
 
-STEPS = {  # from one row to another: what changes for each of SETS
+STEPS = {  # from one row to another: the keys that change, for each of SETS
     ("fomm", "fomm-adv"): (
         SCHEDULE | {"discriminator"},
         SCHEDULE | {"discriminator"} | FROZEN,
@@ -166,9 +166,9 @@ def test_the_sets_differ_in_data_and_published_settings(row):
         taichi |= FROZEN
         bair |= SIGHT
     if not masks:
-        bair -= {"train.batch_size"}  # 36 both
+        bair -= {"train.batch_size"}  # both have 36
     if row == "fomm":
-        bair |= {"train.batch_size"}  # not 40
+        bair |= {"train.batch_size"}  # unlike vox's 40
     vox = resolved(config_name("vox", row))
     assert changed(vox, resolved(config_name("taichi", row))) == taichi
     assert changed(vox, resolved(config_name("bair", row))) == bair
@@ -318,7 +318,7 @@ def test_settings_of_the_unet_discriminator(data_set, row, kind):
 
 # One step of each
 
-# What shrinks and leaves a row what it is: 32 x 32 pixels, few channels, a small random VGG.
+# Overrides that make a row small but keep its parts: 32 x 32 pixels, few channels, a random VGG.
 SIZES = {
     *("image_size", "scale", "width", "max_width", "num_blocks", "channels", "num_res_blocks"),
     *("num_keypoints", "batch_size"),
@@ -345,7 +345,7 @@ LOSSES = {
 }
 
 
-COMPUTED = ("train.precision=float32", "train.channels_last=true")  # on any machine
+COMPUTED = ("train.precision=float32", "train.channels_last=true")  # alike on any machine
 
 
 def small(name: str):
@@ -354,14 +354,14 @@ def small(name: str):
         override
         for override in tiny_overrides()
         if override.split("=")[0].split(".")[-1] in SIZES or override.startswith("perceptual.")
-        if whole[override.split(".")[0]] is not None  # it would switch the section on
+        if whole[override.split(".")[0]] is not None  # else it would switch it on
     ]
     return load_config(name, [*overrides, *COMPUTED])
 
 
 @pytest.mark.parametrize("name", SHIPPED)
 def test_one_step(name):
-    """Late enough for everything to have started, and mixing where it is allowed."""
+    """The step is late enough for every part to have started, and mixes images where it may."""
     config = small(name)
     model, adversary = Model(config).train(), build_adversary(config)
     optimizer = Optimizer(model, adversary, config, torch.device("cpu"))

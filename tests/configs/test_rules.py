@@ -1,4 +1,4 @@
-"""What must agree between the keys of a config, and how a disagreement is put."""
+"""Tests of the rules between the keys of a config, and of their messages."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ SMALL = (
     "masks.mask_generator.num_blocks=4",
     "masks.refinement.num_blocks=4",
 )
-FITS_96 = (  # a side of 96, besides
+FITS_96 = (  # also needed for a side of 96
     "motion.keypoint_detector.num_blocks=3",
     "motion.dense_motion.num_blocks=3",
     "masks.mask_generator.num_blocks=3",
@@ -88,8 +88,8 @@ PATCH = (
         ),
         (
             ["masks=null"],
-            "background: the background branch cuts out with the masks of the mask branch, and "
-            "masks is null; set background=null, or give the section masks",
+            "background: the background branch needs the masks of the mask branch, and masks is "
+            "null; set background=null, or give the section masks",
         ),
         *(
             (
@@ -150,8 +150,8 @@ PATCH = (
         ),
         (
             ["train.epochs=2", "train.milestones=[]"],
-            "background.start_epoch: found 2 with train.epochs 2; what starts there would stay "
-            "untrained",
+            "background.start_epoch: found 2 with train.epochs 2; the part that starts there would "
+            "stay untrained",
         ),
         (
             ["data.root=null"],
@@ -172,8 +172,8 @@ def test_rule(overrides, expected):
     [
         (
             ["motion=null"],
-            "discriminator: it judges the prediction of the motion branch, and motion is null; set "
-            "discriminator=null, or give the section motion",
+            "discriminator: its input is the prediction of the motion branch, and motion is null; "
+            "set discriminator=null, or give the section motion",
         ),
         (
             ["data.image_size=[128, 96]"],
@@ -186,34 +186,34 @@ def test_rule(overrides, expected):
             "128; data.image_size is 128 x 64; the largest number that fits is 6",
         ),
         (
-            # Of 64 pixels 30, 13, 5 and 1 are left, and the fifth block finds nothing.
+            # The blocks shrink 64 pixels to 30, 13, 5 and 1, and nothing is left for the fifth.
             ["discriminator.kind=patch", "discriminator.cut.kind=none"],
             "discriminator.channels: 6 blocks of kind patch leave less than 2 x 2 patches of "
             "128 x 64; give fewer",
         ),
         (
             ["discriminator.losses.encoder=0", "discriminator.losses.decoder=0"],
-            "discriminator.losses: encoder and decoder are 0; nothing would teach the "
-            "discriminator to tell real from generated",
+            "discriminator.losses: encoder and decoder are 0; the discriminator would not "
+            "learn to tell real from generated",
         ),
         (
             [*PATCH, "discriminator.losses.encoder=0"],
-            "discriminator.losses: encoder is 0; nothing would teach the discriminator to tell "
+            "discriminator.losses: encoder is 0; the discriminator would not learn to tell "
             "real from generated",
         ),
         *(
             (
                 [f"discriminator.losses.{head}=0"],
                 f"discriminator.generator_losses.{head}: found 0.5 with discriminator.losses."
-                f"{head} 0; the generator would follow what was never trained; set it to 0 too",
+                f"{head} 0; the generator would learn from an untrained output; set it to 0 too",
             )
             for head in ("encoder", "decoder")
         ),
         *(
             (
                 [*kind, *(f"discriminator.generator_losses.{name}=0" for name in names)],
-                "discriminator.generator_losses: no weight above 0; nothing would come of the "
-                "discriminator; set discriminator=null",
+                "discriminator.generator_losses: no weight above 0; the discriminator would "
+                "have no effect; set discriminator=null",
             )
             for kind, names in (
                 ([], ("encoder", "decoder", "encoder_features", "decoder_features")),
@@ -229,7 +229,7 @@ def test_rule(overrides, expected):
             (
                 [*PATCH, f"discriminator.cut.kind={kind}"],
                 f"discriminator.cut.kind: found {kind} with discriminator.kind patch; only kind "
-                "unet judges the pixels of a mixed image; set it to none",
+                "unet rates the pixels of a mixed image; set it to none",
             )
             for kind in ("rectangle", "priority")
         ),
@@ -250,7 +250,7 @@ def test_rule(overrides, expected):
 )
 def test_rule_of_the_discriminator(overrides, expected):
     small = [*SMALL, *FITS_96]
-    if "motion=null" in overrides:  # a key of the section would bring it back
+    if "motion=null" in overrides:  # a key of the section would switch it on again
         small = [override for override in small if not override.startswith("motion.")]
     load_config("vox", [*SMALL, *FITS_96])
     with pytest.raises(ConfigError) as caught:
@@ -260,8 +260,8 @@ def test_rule_of_the_discriminator(overrides, expected):
 
 
 @pytest.mark.parametrize(("side", "left"), [(48, 0), (60, 1), (64, 2), (72, 3)])
-def test_the_rule_of_patches_asks_for_what_the_network_can_judge(side, left):
-    """The instance norm of the last block stops at a map of 1 x 1."""
+def test_the_rule_of_patches_agrees_with_the_network(side, left):
+    """The instance norm of the last block fails on a map of 1 x 1."""
     assert PatchDiscriminator.patch_side(side, 4) == left
     network = PatchDiscriminator(3, [2, 2, 2, 2], use_spectral_norm=False)
     image = torch.zeros(1, 3, side, side)
@@ -296,10 +296,10 @@ def test_the_rule_of_patches_asks_for_what_the_network_can_judge(side, left):
         ["discriminator.losses.encoder=0", "discriminator.generator_losses.encoder=0"],
         ["discriminator.losses.decoder=0", "discriminator.generator_losses.decoder=0"],
         ["discriminator.losses.consistency=0", "discriminator.cut.as_sample=true"],
-        [*PATCH, "discriminator.generator_losses.encoder=0"],  # for its features alone
+        [*PATCH, "discriminator.generator_losses.encoder=0"],  # feature matching alone
         ["discriminator.cut.kind=none", "motion.dense_motion.occlusion=false"],
         ["background=null", "discriminator.cut.foreground=mask_generator"],
-        ["discriminator.channels=[1, 1, 1, 1, 1, 1, 1, 1]"],  # 256 x 256 down to one pixel
+        ["discriminator.channels=[1, 1, 1, 1, 1, 1, 1, 1]"],  # from 256 x 256 to one pixel
         ["perceptual.width=16", "perceptual.weights=random"],
         ["motion.losses.perceptual={relu3_4: 1}"],
         ["motion.keypoint_detector.jacobian=none", "motion.losses.equivariance_jacobian=0"],
@@ -310,5 +310,5 @@ def test_the_rule_of_patches_asks_for_what_the_network_can_judge(side, left):
         ["motion.losses.perceptual={relu4_3: 1, relu5_1: 0}", "perceptual.scales=[0.03125]"],
     ],
 )
-def test_what_the_rules_allow(overrides):
+def test_configs_that_the_rules_allow(overrides):
     load_config("vox", overrides)

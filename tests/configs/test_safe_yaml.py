@@ -1,4 +1,4 @@
-"""YAML that stands for more than it says."""
+"""Small hostile YAML files that stand for huge values are refused."""
 
 import time
 from itertools import pairwise
@@ -12,7 +12,7 @@ LETTERS = "abcdefghi"
 
 
 def laughs(line):
-    """`line` formats a value that repeats the one before it nine times."""
+    """Write a "billion laughs" file: each line repeats the one before it nine times, by `line`."""
     first = "a: &a {k: 1}\n"
     return first + "".join(
         f"{name}: &{name} {line.format(', '.join(9 * [f'*{before}']))}\n"
@@ -75,7 +75,7 @@ def test_a_number_beyond_all_others():
         load_config("demo", ["train.learning_rate=1e999999999"])
 
 
-def test_aliases_and_merges_of_people_are_read():
+def test_honest_aliases_and_merges_are_read():
     text = "a: &a {x: 1e-4, y: [1, 2]}\nb: {<<: *a, x: 2}\nc: *a"
     assert parse_yaml(text) == {
         "a": {"x": 1e-4, "y": [1, 2]},
@@ -84,8 +84,8 @@ def test_aliases_and_merges_of_people_are_read():
     }
 
 
-def test_what_a_checkpoint_may_hold_as_config():
-    """Its objects may be shared, and hold themselves, as aliases do."""
+def test_the_config_in_a_checkpoint_has_the_same_limits():
+    """Objects in a checkpoint may be shared or contain themselves, as aliases in YAML may."""
     shared = ["x"] * 9
     for _ in range(20):
         shared = [shared] * 9
@@ -98,6 +98,6 @@ def test_what_a_checkpoint_may_hold_as_config():
         check_tree({"seed": 10**5000})
     with pytest.raises(ValueError, match="a value of type bytes"):
         check_tree({"seed": b"1"})
-    with pytest.raises(ConfigError, match=r"^c\.pt: no config of this program: it has more than"):
+    with pytest.raises(ConfigError, match=r"^c\.pt: not a config of this program: it has"):
         parse_config({"data": shared}, "c.pt")
     check_tree({"a": [1, 2.5, None, True, "b", {"c": [[1]]}]})

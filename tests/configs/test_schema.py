@@ -1,4 +1,4 @@
-"""What wrong keys and values are answered with."""
+"""Tests of the messages for wrong keys and values."""
 
 from pathlib import Path
 
@@ -11,7 +11,7 @@ from configs.schema import Config
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
-    """A working directory of the user's own, away from the repository."""
+    """Change to a user's working directory outside the repository."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -29,7 +29,7 @@ def message(name: str = "vox", *overrides: str) -> str:
 
 
 def lines(name: str = "vox", *overrides: str) -> list[str]:
-    """The problems of a message that lists several."""
+    """Split a message that lists several problems."""
     first, *problems = message(name, *overrides).split("\n  ")
     assert first == f"{len(problems)} problems in the config"
     return problems
@@ -101,12 +101,12 @@ def test_unknown_key_like_no_other_lists_the_keys():
         (
             "perceptual.scales=[1, 0.3]",
             "perceptual.scales[1]: found 0.3; "
-            "must be 1 or a half of it, a quarter, ...: 1, 0.5, 0.25, 0.125",
+            "must be a power of two of at most 1: 1, 0.5, 0.25, 0.125, ...",
         ),
         (
             "motion.dense_motion.scale=0.75",
             "motion.dense_motion.scale: found 0.75; "
-            "must be 1 or a half of it, a quarter, ...: 1, 0.5, 0.25, 0.125",
+            "must be a power of two of at most 1: 1, 0.5, 0.25, 0.125, ...",
         ),
         (
             "masks.perturbation.pivots=[0.1]",
@@ -222,8 +222,8 @@ def test_all_problems_at_once():
     ]
 
 
-def test_rules_do_not_judge_what_was_mistyped():
-    """The default that stands in for a mistyped value is not the user's: no rule speaks of it."""
+def test_rules_ignore_mistyped_values():
+    """A mistyped value is replaced by its default, which no rule may complain about."""
     bad_size = message("vox", "data.image_size=big", "motion.dense_motion.num_blocks=7")
     assert bad_size.startswith("command line: data.image_size: found")
     write("a.yaml", "base: vox\ntrain: {batch_sizes: 64, micro_batch: 32}")
@@ -231,7 +231,7 @@ def test_rules_do_not_judge_what_was_mistyped():
 
 
 def numbers_without_end(schema, definitions, key=""):
-    """Dotted keys of numbers and lists that may be of any size."""
+    """Dotted keys of numbers and lists without an upper bound."""
     if "$ref" in schema:
         schema = definitions[schema["$ref"].rpartition("/")[2]]
     for option in schema.get("anyOf", ()):
@@ -251,10 +251,10 @@ def numbers_without_end(schema, definitions, key=""):
 
 
 def test_every_number_has_a_bound():
-    """A config may come with a stranger's checkpoint."""
+    """A config may come with an untrusted checkpoint."""
     schema = Config.model_json_schema()
     without_end = {*numbers_without_end(schema, schema["$defs"])}
-    # Checked as a whole, by a function.
+    # These are checked as a whole, by a function.
     assert without_end == {".data.image_size", ".data.image_size[]"}
     assert message("vox", "data.image_size=100000").endswith("at least 16 and at most 2048")
 
@@ -270,5 +270,5 @@ def test_every_number_has_a_bound():
         ("motion.losses.pixel=1e300", "1e+38"),
     ],
 )
-def test_what_nobody_needs(override, most):
+def test_values_beyond_any_use_are_refused(override, most):
     assert message("vox", override).endswith(f"must be at most {most}")

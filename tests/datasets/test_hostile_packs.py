@@ -50,14 +50,14 @@ def change_line(folder, **fields):
         ({"end": 1.5}, "line 1: num_frames, end or source of id2#b cannot be right"),
         (
             {"end": 10**40},
-            "line 1: not JSON that is read: 10000000000000000000 is too large a number",
+            "line 1: not readable as JSON: 10000000000000000000 is too large a number",
         ),
         ({"num_frames": True}, "line 1: num_frames, end or source of id2#b cannot be right"),
         ({"num_frames": -5}, "line 1: num_frames, end or source of id2#b cannot be right"),
         ({"source": 1}, "line 1: num_frames, end or source of id2#b cannot be right"),
         (
             {"frame_rate": "1e999999999"},
-            "line 1: frame_rate of id2#b: 1e999999999 is no frame rate",
+            "line 1: frame_rate of id2#b: 1e999999999 is not a frame rate",
         ),
         ({"frame_rate": "0"}, "line 1: frame_rate of id2#b: 0 frames a second"),
         ({"more": 1}, "line 1: it has not the fields name, num_frames"),

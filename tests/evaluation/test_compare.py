@@ -1,4 +1,4 @@
-"""Two evaluations side by side: hand-worked differences, and what does not compare."""
+"""Comparing two evaluations: differences worked out by hand, and runs that do not compare."""
 
 import re
 
@@ -15,7 +15,7 @@ DLIB = {"name": "dlib", "weights": "dlib 20", "convention": "68 landmarks", "lic
 
 
 def write_run(folder, l1, akd=None, size=64, baseline=0.3, names="abc", detector=DLIB):
-    """An evaluation whose clips have the frames' numbers of `l1`, and of `akd`."""
+    """Write an evaluation; `l1` and `akd` have a list of numbers, one per frame, for each clip."""
     clips = []
     for index, frames in enumerate(l1):
         metrics = {"l1": np.array(frames), "baseline_l1": np.full(len(frames), baseline)}
@@ -110,7 +110,7 @@ def test_metrics_that_one_lacks(tmp_path):
         ({"size": 32}, "/a is of 64 x 64 pixels, .*/b of 32 x 32"),
     ],
 )
-def test_what_does_not_compare(tmp_path, capsys, other, expected):
+def test_runs_that_do_not_compare(tmp_path, capsys, other, expected):
     l1 = [[0.1, 0.2], [0.3, 0.4]]
     a, b = write_run(tmp_path / "a", l1), write_run(tmp_path / "b", **{"l1": l1} | other)
     argv = ["--compare", str(a), str(b)]
@@ -137,7 +137,7 @@ def test_an_evaluation_with_parts_missing(tmp_path, capsys, spoil, expected):
     assert expected in line
 
 
-def test_no_evaluation_there(tmp_path, capsys):
+def test_folders_without_an_evaluation(tmp_path, capsys):
     run = write_run(tmp_path / "a", [[0.1]])
     for content in (None, "{}", "[1]", "hello"):
         if content is not None:
@@ -148,7 +148,7 @@ def test_no_evaluation_there(tmp_path, capsys):
 
 
 def test_names_are_no_formulas_in_the_tables(tmp_path):
-    """And they come back as they were."""
+    """A clip name that spreadsheets would run is escaped, and read back as it was."""
     names = ("=1+1", "-a", "'=b")
     run = write_run(tmp_path, [[0.1, 0.2], [0.3], [0.5]], names=names)
     for name in ("metrics.csv", "frames.csv"):
@@ -158,7 +158,7 @@ def test_names_are_no_formulas_in_the_tables(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["../../x", "a\x1b[2J", "", "a/b"])
-def test_names_that_no_clip_can_have(tmp_path, name):
+def test_names_that_are_not_allowed(tmp_path, name):
     write_run(tmp_path, [[0.1, 0.2]])
     table = (tmp_path / "frames.csv").read_text()
     (tmp_path / "frames.csv").write_text(table.replace("\na,", f"\n{name},"))
@@ -167,7 +167,7 @@ def test_names_that_no_clip_can_have(tmp_path, name):
     assert str(caught.value).isprintable()
 
 
-def test_a_file_of_brackets_is_no_evaluation(tmp_path):
+def test_deeply_nested_json_is_no_evaluation(tmp_path):
     write_run(tmp_path, [[0.1, 0.2]])
     (tmp_path / "metrics.json").write_text("[" * 200_000)
     with pytest.raises(UserError, match=r"no metrics\.json and frames\.csv"):

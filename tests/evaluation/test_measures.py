@@ -1,4 +1,4 @@
-"""What is measured of a clip: by hand, in parts, and for the source repeated in its place."""
+"""Measures of a clip: by hand, in parts, and their baselines."""
 
 import numpy as np
 import pytest
@@ -7,12 +7,12 @@ import torch
 from datasets.puppets.clips import Puppets
 from evaluation.measures import (
     ClipContext,
-    Detected,
-    Figure,
+    DetectorMeasure,
+    FigureMeasure,
     Measure,
-    Pixels,
-    Salient,
-    Temporal,
+    PixelMeasure,
+    SalientMeasure,
+    TemporalMeasure,
     salient_metrics,
 )
 from metrics.detectors.detector import Description
@@ -23,12 +23,12 @@ CLIPS = MemoryClips(["a"])
 
 
 def flat(*values):
-    """Frames of one grey each, 16 x 16."""
+    """Frames of 16 x 16 pixels; every pixel of frame i has the i-th value."""
     return torch.tensor(values).view(-1, 1, 1, 1).expand(-1, 3, 16, 16)
 
 
 def measured(measure: Measure, source, prediction, target, sizes=(99,)):
-    """The metrics of a clip that comes in parts of `sizes`."""
+    """The metrics of a clip that is measured in parts of `sizes[0]` frames."""
     score = measure.start(ClipContext(CLIPS, 0, range(len(target)), source))
     parts = [
         score(*pair)
@@ -38,7 +38,7 @@ def measured(measure: Measure, source, prediction, target, sizes=(99,)):
 
 
 def test_pixels_of_a_known_error():
-    found = measured(Pixels(), flat(0.5), flat(0.6, 0.5), flat(0.5, 0.7))
+    found = measured(PixelMeasure(), flat(0.5), flat(0.6, 0.5), flat(0.5, 0.7))
     assert found["l1"].tolist() == pytest.approx([0.1, 0.2])
     assert found["psnr"].tolist() == pytest.approx([20.0, 13.9794], rel=1e-4)
     assert found["baseline_l1"].tolist() == pytest.approx([0.0, 0.2])
@@ -47,19 +47,21 @@ def test_pixels_of_a_known_error():
 
 @pytest.mark.parametrize("size", [1, 2, 99])
 def test_temporal(size):
-    """The truth steps by 0.1, 0.2; the prediction by 0.1, -0.1; the source never."""
-    found = measured(Temporal(), flat(0.3), flat(0.5, 0.6, 0.5), flat(0.1, 0.2, 0.4), (size,))
+    """The truth changes by 0.1 and 0.2, the prediction by 0.1 and -0.1, the source never."""
+    found = measured(
+        TemporalMeasure(), flat(0.3), flat(0.5, 0.6, 0.5), flat(0.1, 0.2, 0.4), (size,)
+    )
     assert found["temporal"].tolist() == pytest.approx([torch.nan, 0.0, 0.3], abs=1e-6, nan_ok=True)
     expected = pytest.approx([torch.nan, 0.1, 0.2], abs=1e-6, nan_ok=True)
     assert found["baseline_temporal"].tolist() == expected
 
 
 def test_figure_in_parts():
-    """Each part is measured where the figure is in its own frames."""
+    """Each part is measured with the figure's masks of its own frames."""
     puppets = Puppets("test", num_clips=1, num_frames=5, image_size=(32, 32), seed=0)
     frames = torch.from_numpy(puppets.read(0, range(5))).movedim(-1, 1) / 255
     start = ClipContext(puppets, 0, range(5), frames[:1])
-    whole, parts = Figure().start(start), Figure().start(start)
+    whole, parts = FigureMeasure().start(start), FigureMeasure().start(start)
     prediction = torch.rand(frames.shape)
     expected = whole(prediction, frames)["figure_l1"]
     found = [parts(prediction[i : i + 2], frames[i : i + 2])["figure_l1"] for i in (0, 2, 4)]
@@ -67,14 +69,14 @@ def test_figure_in_parts():
 
 
 class TestSalient:
-    """Error 0.2 in the left half, which is salient, and 0.1 in the rest."""
+    """The error is 0.2 in the left half, which is salient, and 0.1 in the rest."""
 
     target = flat(0.5)
     region = torch.zeros(1, 1, 16, 16, dtype=torch.bool)
     region[..., :8] = True
     prediction = torch.where(region, 0.7, 0.6).expand(-1, 3, -1, -1)
 
-    def test_both_conventions(self):
+    def test_over_the_whole_frame_and_over_the_region(self):
         found = {
             name: values.item()
             for name, values in salient_metrics(self.prediction, self.target, self.region).items()
@@ -88,10 +90,10 @@ class TestSalient:
         assert found["l1_non_salient_pixels"] == pytest.approx(0.1)
         assert found["psnr_salient_pixels"] == pytest.approx(13.9794, rel=1e-4)
         assert found["psnr_non_salient_pixels"] == pytest.approx(20.0, rel=1e-4)
-        assert found["ssim_salient"] > found["ssim_salient_pixels"]  # black equals black
+        assert found["ssim_salient"] > found["ssim_salient_pixels"]  # the black parts are equal
 
     @pytest.mark.parametrize(("fill", "empty"), [(False, "salient"), (True, "non_salient")])
-    def test_nothing_there_is_not_defined(self, fill, empty):
+    def test_metrics_of_an_empty_region_are_nan(self, fill, empty):
         """An empty region must not count as a perfect 100 dB."""
         region = torch.full_like(self.region, fill)
         found = salient_metrics(self.prediction, self.target, region)
@@ -106,14 +108,16 @@ class TestSalient:
             def start(self, name, source):
                 return lambda driving: driving.mean(dim=1, keepdim=True) > 0.5
 
-        found = measured(Salient(Bright()), flat(0.9), flat(0.2, 0.9), flat(0.6, 0.3))
+        found = measured(SalientMeasure(Bright()), flat(0.9), flat(0.2, 0.9), flat(0.6, 0.3))
         assert found["l1_salient"].tolist() == pytest.approx([0.4, torch.nan], nan_ok=True)
         assert found["l1_non_salient"].tolist() == pytest.approx([torch.nan, 0.6], nan_ok=True)
         assert found["baseline_l1_salient"].tolist() == pytest.approx([0.3, torch.nan], nan_ok=True)
 
 
 class Corner:
-    """Two keypoints at (255 * grey, 0) and (0, 255 * grey), an embedding of both; none in black."""
+    """A detector of two keypoints, (255 * grey, 0) and (0, 255 * grey), and an embedding of both
+    numbers; it finds nothing in black frames.
+    """
 
     description = NOWHERE
 
@@ -130,12 +134,12 @@ class Corner:
         return np.array([grey, grey])
 
 
-class TestDetected:
+class TestDetectorMeasure:
     def test_by_hand(self):
-        """Frames of greys 10, 20 and none against 13, 24 and 30; the source is 10."""
+        """Predictions of grey 10, 20 and 0 (nothing found) for 13, 24 and 30; the source is 10."""
         detector = Corner()
         found = measured(
-            Detected(detector),
+            DetectorMeasure(detector),
             flat(10 / 255),
             flat(10 / 255, 20 / 255, 0.0),
             flat(13 / 255, 24 / 255, 30 / 255),
@@ -143,7 +147,7 @@ class TestDetected:
         )
         lost = torch.nan
         expected = {
-            "akd": [1.5, 2.0, lost],  # half of the coordinates move
+            "akd": [1.5, 2.0, lost],  # half of the coordinates differ
             "akd_euclidean": [3.0, 4.0, lost],
             "mkr": [0.0, 0.0, 1.0],
             "aed": [3 * 2**0.5, 4 * 2**0.5, lost],
@@ -154,18 +158,18 @@ class TestDetected:
         }
         for name, values in expected.items():
             assert found[name].tolist() == pytest.approx(values, nan_ok=True), name
-        assert detector.looked_at == 7  # each prediction, each target, the source: once
+        assert detector.looked_at == 7  # 3 predictions, 3 targets and the source, each once
 
     def test_truth_without_a_face_is_left_out(self):
-        found = measured(Detected(Corner()), flat(0.5), flat(0.5), flat(0.0))
+        found = measured(DetectorMeasure(Corner()), flat(0.5), flat(0.5), flat(0.0))
         for name in ("akd", "mkr", "aed", "baseline_akd", "baseline_mkr"):
             assert found[name].isnan().all()
 
-    def test_keypoints_alone(self):
+    def test_a_detector_with_keypoints_only(self):
         class Points:
             description = NOWHERE
             landmarks = Corner.landmarks
             looked_at = 0
 
-        found = measured(Detected(Points()), flat(0.5), flat(0.5), flat(0.5))
+        found = measured(DetectorMeasure(Points()), flat(0.5), flat(0.5), flat(0.5))
         assert {name for name in found if "baseline" not in name} == {"akd", "akd_euclidean", "mkr"}

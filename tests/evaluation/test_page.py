@@ -1,4 +1,4 @@
-"""The page of an evaluation: as a browser shows it, from disk."""
+"""The HTML page of an evaluation: its content, and how a browser shows it from disk."""
 
 import shutil
 from html.parser import HTMLParser
@@ -39,8 +39,9 @@ ABOUT = {
 
 
 class Reader(HTMLParser):
-    """Text, links and rows of a page, and (row, figure) of what is bold; fails where a tag is not
-    closed.
+    """Reads text, links and table rows of a page, and (row, number) for bold numbers.
+
+    It fails if a tag is not closed.
     """
 
     def __init__(self, page):
@@ -71,7 +72,7 @@ class Reader(HTMLParser):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A page of two clips whose numbers are 0.1, 0.2 and 0.3, 0.4; one has a keypoint once."""
+    """A page of two clips with the metrics 0.1, 0.2 and 0.3, 0.4, and keypoints in one frame."""
     akd = {NAMES[0]: [1.0, np.nan], NAMES[1]: [np.nan, np.nan]}
     clips = [
         MeasuredClip(
@@ -101,7 +102,7 @@ def folder(tmp_path):
 
 def test_numbers(folder):
     page = Reader((folder / "index.html").read_text())
-    rows = {row[0]: row[1:] for row in reversed(page.rows)}  # the first of a name wins
+    rows = {row[0]: row[1:] for row in reversed(page.rows)}  # the first table counts
     assert rows["l1 ↓"][1:] == [
         *("0.2500", "0.2500 (-1.0206 to 1.5206)", "0.0446 to 0.4554", "0.3000", "4"),
     ]
@@ -113,8 +114,8 @@ def test_numbers(folder):
 
 
 def test_the_better_side_is_bold(folder):
-    """0.25 against 0.3 is better where lower is, worse where higher is; equal ones are not set off.
-    Then the clips: 0.15 and 0.35 against 0.3.
+    """0.25 is better than 0.3 if lower is better, and worse otherwise; equal numbers are not bold.
+    The clips have 0.15 and 0.35 against 0.3.
     """
     assert Reader((folder / "index.html").read_text()).bold == [
         *(("l1 ↓", "0.2500"), ("psnr ↑", "0.30"), ("ssim ↑", "0.3000")),
@@ -122,7 +123,7 @@ def test_the_better_side_is_bold(folder):
     ]
 
 
-def test_what_is_said(folder):
+def test_text_of_the_page(folder):
     text = "\n".join(Reader((folder / "index.html").read_text()).text)
     assert "runs/<i>demo</i>/best.pt, step 8, animator motion" in text  # as text, not as markup
     assert "2 clips, 4 frames, 24 \N{MULTIPLICATION SIGN} 16 pixels" in text.replace("\n", " ")
@@ -141,7 +142,7 @@ def test_links_are_the_clips_beside_it(folder):
 
 @pytest.mark.parametrize(("scheme", "width"), [("light", 1200), ("dark", 360)])
 def test_in_a_browser(folder, scheme, width):
-    """From disk: the clips load, nothing is asked of the network, nothing sticks out sideways."""
+    """The page opens from disk: clips load, no network requests, no sideways scrolling."""
     playwright = pytest.importorskip("playwright.sync_api")
     browser_path = shutil.which("chromium") or shutil.which("google-chrome")
     if browser_path is None:

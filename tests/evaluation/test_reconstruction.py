@@ -1,4 +1,4 @@
-"""Evaluation over a set of clips: which numbers it gives, and what they mean."""
+"""Evaluation over a set of clips: names and values of its metrics."""
 
 import numpy as np
 import pytest
@@ -22,7 +22,7 @@ PUPPETS = Puppets("test", num_clips=5, num_frames=6, image_size=(32, 32), seed=0
 
 
 class Perfect:
-    """Knows the answer."""
+    """An animator that returns the driving frames."""
 
     device = CPU
 
@@ -31,7 +31,7 @@ class Perfect:
 
 
 class Still:
-    """Never moves the source."""
+    """An animator that never moves the source."""
 
     device = CPU
 
@@ -45,7 +45,7 @@ def clip_metrics(animator, index, frames):
 
 
 def evaluated(animators, clips=PUPPETS):
-    """Over clips 0, 2 and 4 and frames 0, 2, 3 and 5 of the puppets."""
+    """Evaluate; of the puppets these are clips 0, 2 and 4, and frames 0, 2, 3 and 5 of each."""
     return evaluate(animators, clips, num_clips=3, num_frames=4, batch_size=3)
 
 
@@ -58,7 +58,7 @@ class TestEvaluate:
         assert not [name for name in means if "figure" in name]  # the truth is not known
 
     @pytest.mark.parametrize(("first", "second"), [("motion", "masks"), ("masks", "motion")])
-    def test_the_second_animator_behind_its_name(self, first, second):
+    def test_metrics_of_the_second_animator_have_its_name(self, first, second):
         means = evaluated({first: Perfect(), second: Still()})
         assert means["l1"] == 0
         assert means["psnr"] == 100
@@ -81,7 +81,7 @@ class TestEvaluate:
 class TestEvaluateMasks:
     @pytest.fixture
     def branch(self):
-        """Masks that are 1 wherever the last convolution reaches: 16 x 16 with a border of 3."""
+        """A mask branch whose masks, 16 x 16, are 1 except for the border of 3 pixels."""
         branch = Model(tiny_config()).masks.eval()
         assert isinstance(branch, MaskBranch)
         with torch.no_grad():
@@ -89,8 +89,8 @@ class TestEvaluateMasks:
             branch.mask_generator.ref.bias.fill_(10.0)
         return branch
 
-    # Enlarged to 32 x 32 the mask rises from 0 to 1 at the border over 0, 0.25, 0.75, 1; in
-    # the corners over their products.
+    # Resized to 32 x 32, the mask has the values 0, 0.25, 0.75, 1 across its border, and products
+    # of these in the corners.
     @pytest.mark.parametrize(("threshold", "first"), [(0.05, 5), (0.5, 6), (0.9, 7)])
     def test_overlap_by_hand_at_image_size(self, branch, threshold, first):
         means = evaluate_masks(branch, PUPPETS, CPU, threshold=threshold, num_clips=2, num_frames=3)
@@ -102,7 +102,7 @@ class TestEvaluateMasks:
             {"mask_iou": overlap.mean(), "mask_iou_all_white": truth.mean()}, rel=1e-5
         )
 
-    def test_nothing_without_the_truth(self, branch):
+    def test_clips_without_true_masks_give_no_metrics(self, branch):
         clips = MemoryClips("abc")
         assert evaluate_masks(branch, clips, CPU, threshold=0.5, num_clips=2, num_frames=2) == {}
 

@@ -1,4 +1,4 @@
-"""Who says where the salient region is."""
+"""Salient regions: found by the model or a detector, or given as masks."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,7 @@ from PIL import Image
 from branches.masks import MaskBranch
 from branches.model import Model
 from branches.motion import MotionBranch
-from evaluation.regions import FoundRegions, GivenRegions, MaskRegions, MotionRegions
+from evaluation.regions import DetectedRegions, GivenRegions, MaskRegions, MotionRegions
 from metrics.detectors.detector import Description
 from tests.helpers.factories import MemoryClips, noise_frames, tiny_config
 
@@ -22,8 +22,8 @@ def model():
 
 @pytest.mark.parametrize(("bias", "expected"), [(50.0, False), (-50.0, True)])
 @torch.no_grad()
-def test_what_the_background_does_not_move_is_salient(model, bias, expected):
-    """A dense motion that is sure of the background everywhere, and one that is sure of none."""
+def test_pixels_that_keypoints_move_are_salient(model, bias, expected):
+    """The background weight of the dense motion is near 1 everywhere, or near 0."""
     branch = model.motion
     assert isinstance(branch, MotionBranch)
     branch.dense_motion.mask.bias[0] = bias
@@ -34,7 +34,7 @@ def test_what_the_background_does_not_move_is_salient(model, bias, expected):
 
 @torch.no_grad()
 def test_the_masks_foreground_is_salient(model):
-    """Masks that are 1 wherever the last convolution reaches: not in their border."""
+    """The masks are 1 except for their border."""
     branch = model.masks
     assert isinstance(branch, MaskBranch)
     branch.mask_generator.ref.weight.zero_()
@@ -45,7 +45,7 @@ def test_the_masks_foreground_is_salient(model):
     assert torch.equal(region, expected.expand(3, 1, 32, 32))
 
 
-def test_a_finder_sees_the_frames_as_pictures():
+def test_a_region_finder_gets_uint8_frames():
     class Bright:
         description = Description("bright", "none", "none", "none")
 
@@ -53,12 +53,12 @@ def test_a_finder_sees_the_frames_as_pictures():
             assert frame.dtype == np.uint8
             return frame[..., 0] > 127
 
-    region = FoundRegions(Bright()).start("clip", FRAMES[:1])(FRAMES)
+    region = DetectedRegions(Bright()).start("clip", FRAMES[:1])(FRAMES)
     assert torch.equal(region, FRAMES[:, :1].mul(255).round() > 127)
 
 
 def given(folder, masks, fit="crop"):
-    """Regions of the one clip `a`, 16 x 16, from masks (H x W, 0 to 255), one for each frame."""
+    """Write masks, H x W from 0 to 255, for the frames of a clip, and start their regions."""
     (folder / "a").mkdir()
     for number, mask in enumerate(masks):
         Image.fromarray(np.asarray(mask, np.uint8)).save(folder / "a" / f"{number:05}.png")
@@ -67,13 +67,13 @@ def given(folder, masks, fit="crop"):
 
 
 def column(number, width=16):
-    """A mask of one white column."""
+    """A mask with one white column."""
     mask = np.zeros((16, width))
     mask[:, number] = 255
     return mask
 
 
-def test_given_masks_go_on_from_batch_to_batch(tmp_path):
+def test_given_masks_continue_from_batch_to_batch(tmp_path):
     find = given(tmp_path, [column(number) for number in range(5)])
     found = torch.cat([find(torch.zeros(count, 3, 16, 16)) for count in (2, 2, 1)])
     assert found.shape == (5, 1, 16, 16)
@@ -85,7 +85,7 @@ def test_given_masks_go_on_from_batch_to_batch(tmp_path):
     [("crop", (slice(None), slice(0, 8))), ("pad", (slice(4, 12), slice(4, 8)))],
 )
 def test_given_masks_are_fitted_as_the_frames(tmp_path, fit, salient):
-    """Masks of 32 x 16, white in columns 8 to 15: cut to the middle 16, or halved with borders."""
+    """Masks of 32 x 16, white in columns 8 to 15, are cropped to 16 x 16, or halved and padded."""
     mask = np.zeros((16, 32))
     mask[:, 8:16] = 255
     expected = torch.zeros(16, 16, dtype=torch.bool)
@@ -102,7 +102,7 @@ def test_given_masks_are_fitted_as_the_frames(tmp_path, fit, salient):
         ([np.zeros((16, 16)), np.zeros((16, 16)), column(0)], None),
     ],
 )
-def test_given_masks_that_say_nothing_are_warned_of(tmp_path, caplog, masks, warned):
+def test_constant_given_masks_cause_a_warning(tmp_path, caplog, masks, warned):
     find = given(tmp_path, masks)
     for count in (2, 1):
         find(torch.zeros(count, 3, 16, 16))

@@ -1,4 +1,4 @@
-"""A folder of results: a second run replaces the first as a whole, and touches nothing else."""
+"""The results folder: a second run replaces the results of the first and touches nothing else."""
 
 import errno
 import json
@@ -18,7 +18,7 @@ from tests.helpers.runs import REPOSITORY
 
 
 def run(output, names, content="x", *, saves_frames=False, fails=False, meanwhile=None):
-    """Write results as an evaluation does; `meanwhile` is a file that somebody adds."""
+    """Write results as an evaluation does; `meanwhile` is a file that somebody else adds."""
     with replacing_results(output, names, saves_frames=saves_frames) as folder:
         for name in names:
             write(folder / clip_path(name), content)
@@ -44,7 +44,7 @@ def contents(folder):
     return {path.relative_to(folder).as_posix(): path.read_text() for path in files}
 
 
-def test_clips_of_the_earlier_run_go(tmp_path):
+def test_clips_of_the_earlier_run_are_removed(tmp_path):
     run(tmp_path, ["a", "b"], "1", saves_frames=True)
     run(tmp_path, ["b", "c"], "2")
     found = contents(tmp_path)
@@ -86,16 +86,14 @@ def test_a_first_run_that_fails_leaves_nothing(tmp_path):
 
 
 def unfinished_of(name, output):
-    """A file in the unfinished folder of a run."""
+    """Write a file into the unfinished folder of a run."""
     path = output / f".unfinished-{name}" / "results" / "clips" / "old.mp4"
     write(path, "old")
     return path
 
 
-def test_what_a_killed_run_left_goes(tmp_path):
-    """Whatever its process id was: one of this process, as in a container, or of an earlier
-    version.
-    """
+def test_unfinished_folders_of_killed_runs_are_removed(tmp_path):
+    """Also one of an earlier version, named by a process id, even if that is now ours again."""
     left = [unfinished_of(name, tmp_path) for name in ("0123456789abcdef", f"{os.getpid()}-abc")]
     (tmp_path / ".unfinished-0123456789abcdef.lock").touch()
     (tmp_path / ".unfinished-before-its-folder.lock").touch()
@@ -104,8 +102,8 @@ def test_what_a_killed_run_left_goes(tmp_path):
     assert not list(tmp_path.glob(".unfinished*"))
 
 
-def test_what_another_run_is_writing_stays(tmp_path):
-    """Of a process that cannot be seen from here, too, as one in another container."""
+def test_unfinished_folders_of_running_evaluations_stay(tmp_path):
+    """The lock tells, so this also holds for processes in another container."""
     busy = unfinished_of("abc", tmp_path)
     with locked(tmp_path / ".unfinished-abc.lock"):
         run(tmp_path, ["a"])
@@ -115,9 +113,11 @@ def test_what_another_run_is_writing_stays(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["index.html", "clips/b.mp4", "frames/driving/b/mine.txt"])
-def test_a_file_that_comes_meanwhile_is_not_replaced(tmp_path, name):
-    """Nor is what took so long to make: both are there."""
-    with pytest.raises(UserError, match=r"which came while this run was at work; its results are"):
+def test_a_file_that_appears_meanwhile_is_not_replaced(tmp_path, name):
+    """Both the file and the new results are kept."""
+    with pytest.raises(
+        UserError, match=r"which appeared while this run was at work; its results are"
+    ):
         run(tmp_path, ["b"], "2", saves_frames=True, meanwhile=tmp_path / name)
     found = contents(tmp_path)
     assert found.pop(name) == "mine"
@@ -126,7 +126,7 @@ def test_a_file_that_comes_meanwhile_is_not_replaced(tmp_path, name):
 
 
 def test_two_runs_at_once(tmp_path):
-    """The one that ends last replaces the other, though it began before that was there."""
+    """The run that ends last replaces the results of the other, though it began first."""
     with replacing_results(tmp_path, ["a"], saves_frames=False) as folder:
         write(folder / clip_path("a"), "first")
         write_report(folder, {"saved_frames": False}, {}, [MeasuredClip("a", 1, {})])
@@ -143,7 +143,7 @@ def test_two_runs_at_once(tmp_path):
 
 @pytest.fixture
 def refuse(monkeypatch):
-    """Let the system refuse to replace one file."""
+    """A function that makes the system fail to replace one file."""
     replace = os.replace
 
     def refuse(refused):
@@ -159,8 +159,8 @@ def refuse(monkeypatch):
 
 @pytest.mark.parametrize("has_earlier", [True, False])
 def test_interrupted_in_the_exchange(tmp_path, refuse, monkeypatch, has_earlier):
-    """At c: nothing that was not replaced is gone, and the next run clears up, for which it must
-    know the clips of both.
+    """The exchange fails at clip c. No result is lost that was not replaced, and the next run
+    cleans up, for which it must know the clips of both runs.
     """
     if has_earlier:
         run(tmp_path, ["a", "b", "old"], "1", saves_frames=True)
@@ -187,7 +187,7 @@ def test_interrupted_in_the_exchange(tmp_path, refuse, monkeypatch, has_earlier)
 
 
 def test_interrupted_before_both_tables_are_there(tmp_path, refuse, monkeypatch):
-    """The files of a first run that no table tells of are still known as a run's."""
+    """The files of a first run are known as such although no table lists them."""
     refuse(tmp_path / "metrics.json")
     with pytest.raises(UserError, match="cannot be written"):
         run(tmp_path, ["a"], "1")
@@ -199,7 +199,7 @@ def test_interrupted_before_both_tables_are_there(tmp_path, refuse, monkeypatch)
     }
 
 
-def test_frames_of_a_longer_earlier_run_go(tmp_path):
+def test_extra_frames_of_a_longer_earlier_run_are_removed(tmp_path):
     run(tmp_path, ["a"], "1", saves_frames=True)
     write(tmp_path / "frames/driving/a/00001.png", "1")
     run(tmp_path, ["a"], "2", saves_frames=True)
@@ -233,7 +233,7 @@ def test_names_that_lead_out_of_the_folder_are_ignored(tmp_path, name):
         ("n" * 252, "cannot be a name: it has 252 bytes, more than 251"),
     ],
 )
-def test_a_name_that_no_result_can_have_is_refused_at_once(tmp_path, name, problem):
+def test_a_name_that_is_not_allowed_is_refused_at_once(tmp_path, name, problem):
     with pytest.raises(UserError, match=rf"^clip .*{problem}.*; rename it$"):
         run(tmp_path / "out", [name])
     assert not (tmp_path / "out").exists()
@@ -247,7 +247,7 @@ def test_the_longest_name(tmp_path):
 
 @pytest.mark.parametrize("place", ["clips", "frames", "frames/driving", "frames/driving/a"])
 def test_links_are_not_written_through(tmp_path, place):
-    """A folder of results that a stranger sent, with a link in it."""
+    """A results folder from somebody else may contain a link."""
     output = tmp_path / "out"
     run(output, ["a"], "1", saves_frames=True)
     outside = tmp_path / "outside"
@@ -260,8 +260,8 @@ def test_links_are_not_written_through(tmp_path, place):
 
 
 @pytest.mark.parametrize("place", ["clips", "frames/driving", "frames/driving/a"])
-def test_what_lies_behind_a_link_is_not_removed(tmp_path, place):
-    """Such as one that came after the run began, in the place of what an earlier one wrote."""
+def test_files_behind_a_link_are_not_removed(tmp_path, place):
+    """Such a link may have replaced a folder of an earlier run after this run began."""
     output = tmp_path / "out"
     run(output, ["a"], "1", saves_frames=True)
     outside = tmp_path / "outside"

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from common.errors import UserError
-from media.picture import ACCURATE
+from media.frame_conversion import ACCURATE
 from media.sound import open_sound
 from media.video import open_clip
 from media.video_writer import VideoWriter, takes_sound

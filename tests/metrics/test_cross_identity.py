@@ -1,4 +1,4 @@
-"""Figures of one person's motion on another, by hand and with a detector that reads pixels."""
+"""Cross-identity metrics by hand, and with a detector that reads pixels."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ SQUARE = np.array([[0.0, 0], [2, 0], [2, 2], [0, 2]])
 
 
 class Reader:
-    """Finds what a frame's first pixels say: red is the identity, green leans the square."""
+    """A detector that reads the first pixel: red is the identity, green shears the landmarks."""
 
     description = Description("reader", "none", "four points", "none")
 
@@ -36,12 +36,12 @@ def frames(*pixels):
 
 def test_pose_distance_ignores_place_and_size():
     assert pose_distance(SQUARE * 3 + 7, SQUARE) == pytest.approx(0, abs=1e-12)
-    turned = SQUARE[[1, 2, 3, 0]]  # each corner is a side away from where it should be
+    turned = SQUARE[[1, 2, 3, 0]]  # each corner is one side away from its target
     assert pose_distance(turned, SQUARE) == pytest.approx(2)
-    assert pose_distance(turned, SQUARE * 10) == pytest.approx(20)  # in pixels of the wanted one
+    assert pose_distance(turned, SQUARE * 10) == pytest.approx(20)  # in pixels of the target
 
 
-def test_pose_distance_of_what_is_there():
+def test_pose_distance_of_landmarks_found_in_both():
     missing = SQUARE.copy()
     missing[2:] = np.nan
     assert pose_distance(missing + 1, SQUARE) == pytest.approx(0)
@@ -50,14 +50,14 @@ def test_pose_distance_of_what_is_there():
     assert np.isnan(pose_distance(np.ones((4, 2)), SQUARE))
 
 
-def test_figures():
-    """Two frames: one that copies the driving pose and keeps who it is, one without anybody."""
+def test_means():
+    """Of two frames one meets the driving pose and keeps the identity, one shows nobody."""
     (source,) = frames((10, 0, 0))
     cross = CrossIdentity(Reader(), source)
     cross.add(frames((30, 100, 1)), frames((11, 100, 2)))
     cross.add(frames((30, 100, 3)), frames((0, 0, 4)))
     leaning = SQUARE + np.array([[0.0, 0], [0, 0], [1, 0], [1, 0]])
-    assert cross.figures() == {
+    assert cross.means() == {
         "pose_distance": pytest.approx(0, abs=1e-12),
         "source_pose_distance": pytest.approx(pose_distance(SQUARE, leaning)),
         "found": 0.5,
@@ -66,24 +66,24 @@ def test_figures():
     }
 
 
-def test_nobody_anywhere_is_not_a_number():
+def test_metrics_are_nan_if_no_frame_has_a_face():
     (source,) = frames((0, 0, 0))
     cross = CrossIdentity(Reader(), source)
     cross.add(frames((0, 0, 1)), frames((0, 0, 2)))
-    found = cross.figures()
+    found = cross.means()
     assert found.pop("found") == 0
     assert all(np.isnan(value) for value in found.values())
 
 
-def test_both_questions_about_a_frame_follow_each_other():
-    """So that a detector that remembers its last frame searches each once."""
+def test_a_detector_is_asked_twice_in_a_row_about_each_frame():
+    """So a detector that remembers its last frame searches each one only once."""
     reader = Reader()
     (source,) = frames((10, 0, 0))
     CrossIdentity(reader, source).add(frames((30, 0, 1)), frames((11, 0, 2)))
     assert reader.frames == [0, 0, 2, 2, 1, 1]
 
 
-def test_a_detector_that_only_tells_people_apart():
+def test_a_detector_with_embeddings_only():
     class Encoder:
         description = Reader.description
 
@@ -93,4 +93,4 @@ def test_a_detector_that_only_tells_people_apart():
     (source,) = frames((10, 0, 0))
     cross = CrossIdentity(Encoder(), source)
     cross.add(frames((30, 0, 0)), frames((12, 0, 0)))
-    assert cross.figures() == {"identity_distance": 2.0, "driving_identity_distance": 20.0}
+    assert cross.means() == {"identity_distance": 2.0, "driving_identity_distance": 20.0}

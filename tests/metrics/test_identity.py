@@ -15,7 +15,7 @@ def test_by_hand_in_both_conventions():
     assert_close(aed_squared(prediction, truth), torch.tensor([0.25, 0.0]))
 
 
-def test_frames_without_anybody_are_not_defined():
+def test_frames_without_a_face_are_not_defined():
     nobody = torch.full((1, 128), math.nan)
     frames, truth = torch.cat((nobody, torch.ones(1, 128))), torch.zeros(2, 128)
     for metric in (aed, aed_squared):
@@ -24,6 +24,6 @@ def test_frames_without_anybody_are_not_defined():
 
 
 def test_one_embedding_against_all():
-    """The source's, for the identity distance to it."""
+    """One target, such as the source's embedding, is compared with every prediction."""
     source, frames = torch.zeros(1, 4), torch.eye(4) * 2
     assert aed(frames, source).tolist() == [2] * 4

@@ -16,7 +16,7 @@ def noisy_pair(*shape):
 
 
 def ssim_map(a, b):
-    """3 x H x W, by scikit-image; its Gaussian has a radius of 5, as ours."""
+    """Structural similarity per pixel by scikit-image, 3 x H x W; its Gaussian has radius 5 too."""
     _, full = structural_similarity(
         a.numpy(),
         b.numpy(),
@@ -79,7 +79,7 @@ def test_ssim_of_equal_frames_is_one():
 
 def test_region_ssim_is_the_mean_of_scikit_image_s_map_over_the_region():
     prediction, target = noisy_pair(2, 3, 24, 32)
-    region = torch.rand(2, 1, 24, 32) < 0.3  # the border too, which must not count
+    region = torch.rand(2, 1, 24, 32) < 0.3  # includes the border, which must not count
     values = region_ssim(prediction, target, region)
     region[..., :5, :] = region[..., -5:, :] = region[..., :5] = region[..., -5:] = False
     for value, a, b, inside in zip(values, prediction, target, region.numpy(), strict=True):
@@ -108,7 +108,7 @@ def test_masked_over_the_whole_frame_by_hand():
 
 
 def test_l1_of_region_and_of_the_rest_add_up():
-    """As the papers' tables do only in this convention."""
+    """They add up to the L1 of the whole frame, as in the papers' tables."""
     prediction, target = noisy_pair(2, 3, 16, 16)
     region = torch.rand(2, 1, 16, 16)
     parts = [l1(masked(prediction, part), masked(target, part)) for part in (region, 1 - region)]

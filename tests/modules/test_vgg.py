@@ -48,7 +48,7 @@ def test_layer_names():
     assert (len(relu_layers("vgg16")), len(relu_layers("vgg19"))) == (13, 16)
 
 
-def test_nothing_beyond_the_deepest_layer():
+def test_there_are_no_layers_beyond_the_deepest_one():
     vgg = VGGFeatures("vgg19", ["relu2_1", "relu1_1"], width=4)
     assert list(vgg.convs) == ["0", "2", "5"]
     features = vgg(torch.rand(2, 3, 16, 16))
@@ -58,7 +58,7 @@ def test_nothing_beyond_the_deepest_layer():
     }
 
 
-def test_frozen_but_transparent():
+def test_weights_are_frozen_but_gradients_pass():
     vgg = VGGFeatures("vgg16", ["relu1_2"], width=4)
     assert not any(p.requires_grad for p in vgg.parameters())
     image = torch.rand(1, 3, 8, 8, requires_grad=True)

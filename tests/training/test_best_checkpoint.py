@@ -21,13 +21,13 @@ def judged(monkeypatch):
     """Let validations find these L1, by step."""
 
     def judge(found):
-        original = validation.judge_model
+        original = validation.validate_model
         steps = iter(found)
 
-        def judge_model(*arguments):
+        def validate_model(*arguments):
             return original(*arguments) | {"l1": next(steps)}
 
-        monkeypatch.setattr("training.trainer.judge_model", judge_model)
+        monkeypatch.setattr("training.trainer.validate_model", validate_model)
 
     return judge
 

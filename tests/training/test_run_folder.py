@@ -26,6 +26,7 @@ from tests.helpers.runs import (
     tiny,
     wait_until,
 )
+from training import setup
 from training.run_folder import RunRecord, claimed, read_record, write_record
 
 ALONE = ("masks=null", "background=null", "discriminator=null", "log.images_every=1000")
@@ -326,15 +327,15 @@ def test_two_starts_into_a_new_folder(tmp_path, monkeypatch, capsys):
     """The second comes while the first looks at its clips, and has written nothing yet."""
     folder = tmp_path / "run"
     arguments = tiny(folder, *ALONE, "train.max_steps=2")
-    build_pairs, codes = train.build_pairs, []
+    build_pairs, codes = setup.build_pairs, []
 
     def start_another_one(config):
-        monkeypatch.setattr(train, "build_pairs", build_pairs)
+        monkeypatch.setattr(setup, "build_pairs", build_pairs)
         codes.append(call(train, *arguments, "seed=2"))
         assert f"trains into {folder}; wait until it ends, or" in error_line(capsys, "train.py")
         return build_pairs(config)
 
-    monkeypatch.setattr(train, "build_pairs", start_another_one)
+    monkeypatch.setattr(setup, "build_pairs", start_another_one)
     assert call(train, *arguments) == 0
     assert codes == [2]
     assert len((folder / "commands.jsonl").read_text().splitlines()) == 1

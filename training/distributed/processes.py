@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from common.errors import UserError
@@ -281,6 +281,14 @@ def copy_from_main(tensors: Sequence[Tensor]) -> None:
 
     if _is_group():
         _in_buckets(tensors, copy)
+
+
+def copy_networks_from_main(networks: Sequence[nn.Module]) -> None:
+    """Take over the weights and buffers of rank 0, since another machine rounds what it draws
+    differently.
+    """
+    tensors = [t for network in networks for t in (*network.parameters(), *network.buffers())]
+    copy_from_main([tensor for tensor in tensors if tensor.is_floating_point()])
 
 
 @torch.no_grad()

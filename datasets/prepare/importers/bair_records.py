@@ -11,10 +11,13 @@ import struct
 from collections.abc import Iterator
 from math import isqrt
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from media.container import os_reason
+from common.limits import LIMITS, Limits
+from datasets.prepare.footage import Footage, Opened, Unreadable
+from media.container import DEFAULT_FRAME_RATE, os_reason
 from media.frames import Frame, Frames
 from media.video import VideoError
 
@@ -24,6 +27,37 @@ CAMERA = "image_aux1"
 _LENGTH = struct.Struct("<QI")  # bytes of the record, and their masked CRC-32C
 _FOOTER = 4  # bytes: the CRC-32C of the record
 _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5  # wire types of protocol buffers
+
+
+class RecordClip(NamedTuple):
+    """The frames in one record of a TFRecord file; it states no frame rate."""
+
+    path: Path
+    number: int
+    offset: int
+    num_bytes: int
+
+    @property
+    def source(self) -> str:
+        return f"{self.path} record {self.number}"
+
+    def open(self, limits: Limits = LIMITS) -> Opened:
+        frames = read_record(self.path, self.offset, self.num_bytes)
+        return Opened(DEFAULT_FRAME_RATE, iter(frames))
+
+
+def record_clips(path: Path, stem: str) -> Iterator[tuple[str, Footage]]:
+    """Name and footage of each record of a file; names are `stem` and a number of five digits.
+
+    Where the file is cut off or damaged, the last one is `Unreadable`.
+    """
+    number = 0
+    try:
+        for offset, num_bytes in find_records(path):
+            yield f"{stem}_{number:05d}", RecordClip(path, number, offset, num_bytes)
+            number += 1
+    except VideoError as error:
+        yield f"{stem}_{number:05d}", Unreadable(str(path), str(error))
 
 
 def find_records(path: Path) -> Iterator[tuple[int, int]]:

@@ -6,7 +6,8 @@ import pytest
 
 from common.errors import UserError
 from datasets.prepare.candidates import find_clips, in_splits
-from datasets.prepare.footage import RecordClip, Unreadable
+from datasets.prepare.footage import Unreadable
+from datasets.prepare.importers.bair_records import RecordClip
 from datasets.prepare.splits import assign_splits
 from tests.helpers.clip_files import robot_record, write_records
 from tests.helpers.media import leave_behind, truncate, write_clip, write_frame_folder, write_strip

@@ -66,7 +66,7 @@ def test_a_pipe_in_place_of_the_lock_is_not_waited_for(clips, prepared, capsys):
     os.mkfifo(prepared / ".lock")
     capsys.readouterr()
     assert run(clips, prepared) == 2
-    assert ".lock: is no plain file" in error_line(capsys, PROG)
+    assert ".lock: is not a plain file" in error_line(capsys, PROG)
 
 
 def test_a_link_among_what_was_not_finished_goes_alone(clips, prepared, tmp_path):

@@ -5,8 +5,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
-from datasets.prepare.footage import WholeClip
-from datasets.prepare.importers.boxes import Listed
+from datasets.prepare.footage import Listed, WholeClip
 from datasets.prepare.splits import (
     assign_splits,
     note_drawn,

@@ -1,4 +1,4 @@
-"""Pictures of people for detectors to find."""
+"""Pictures of people for the tests of detectors."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ def portrait():
 
 @pytest.fixture(scope="session")
 def head(portrait):
-    """Cuts a head out of `portrait`, 256 x 256, so that it appears (x, y) pixels further on."""
+    """A function that cuts a head out of `portrait`, 256 x 256, shifted by (x, y) pixels."""
 
     def cut(x=0, y=0):
         return portrait[20 - y : 276 - y, 96 - x : 352 - x]

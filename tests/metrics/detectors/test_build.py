@@ -1,4 +1,4 @@
-"""Detectors by name: what each can do, and what a user without its packages is told."""
+"""Detectors by name: what each can find, and the messages if its packages are missing."""
 
 import re
 import sys
@@ -91,7 +91,7 @@ def test_missing_package(monkeypatch, name, package):
 
 
 def test_a_package_without_the_weights(monkeypatch, tmp_path):
-    """mediapipe of another version has none of the files."""
+    """Other versions of mediapipe do not have these files."""
     pytest.importorskip("ai_edge_litert.interpreter")
     (tmp_path / "mediapipe").mkdir()
     (tmp_path / "mediapipe" / "__init__.py").touch()

@@ -1,4 +1,4 @@
-"""Faces by dlib: where they are, how they move, who they are."""
+"""dlib's faces: position and movement of the landmarks, boxes, identity."""
 
 from importlib.util import find_spec
 
@@ -22,7 +22,7 @@ def detector():
 
 
 def test_landmarks_lie_on_the_face(detector, head):
-    """Places read off the picture by eye, to 3 pixels."""
+    """The expected positions were read off the picture by eye, to 3 pixels."""
     points = detector.landmarks(head())
     assert points.shape == (68, 2)
     assert_allclose(points[RIGHT_EYE].mean(axis=0), (108, 82), atol=3)
@@ -45,7 +45,7 @@ def test_the_same_frame_gives_the_same_numbers(detector, head):
     assert_array_equal(detector.embedding(head()), embedding)
 
 
-def test_nobody_there(detector, blank):
+def test_a_frame_without_a_face(detector, blank):
     assert detector.landmarks(blank).shape == (68, 2)
     assert np.isnan(detector.landmarks(blank)).all()
     assert detector.embedding(blank).shape == (128,)
@@ -54,7 +54,7 @@ def test_nobody_there(detector, blank):
 
 
 def test_small_frames_are_enlarged(detector, head):
-    """Pixel i of a frame of 64 is pixels 4 i to 4 i + 3 of one of 256, the centre of which is
+    """Pixel i of a frame of 64 covers pixels 4 i to 4 i + 3 of one of 256; their centre is at
     4 i + 1.5.
     """
     small = resize_frame(head(), (64, 64))
@@ -81,10 +81,10 @@ def test_the_box_holds_eyes_and_mouth(detector, head):
 
 @pytest.mark.parametrize("largest_first", [True, False])
 def test_the_largest_face_counts(detector, head, largest_first):
-    """Not the clearest, nor the first from the left."""
+    """The clearest face, or the leftmost one, does not count."""
     large, small = head() // 8 + 110, np.zeros((256, 256, 3), np.uint8)
     small[50:242, 30:222] = resize_frame(head(), (192, 192))
-    assert not np.isnan(detector.landmarks(small)).any()  # on its own it is found
+    assert not np.isnan(detector.landmarks(small)).any()  # it is found if it is alone
     frame = np.hstack((large, small) if largest_first else (small, large))
     offset = np.array((0 if largest_first else 256, 0))
     assert np.abs(detector.landmarks(frame) - offset - detector.landmarks(large)).mean() < 2

@@ -1,4 +1,4 @@
-"""face-alignment, with a stand-in for the package: it cannot run without its download."""
+"""face-alignment, with a stand-in for the package, which cannot run without a download."""
 
 import sys
 import warnings
@@ -16,14 +16,14 @@ from metrics.detectors.face_alignment_landmarks import FaceAlignmentLandmarks
 
 
 def face(left, width):
-    """68 points on the diagonal of a square."""
+    """A face: 68 points on the diagonal of a square."""
     line = np.linspace(left, left + width, 68, dtype=np.float32)
     return np.stack((line, line), axis=1)
 
 
 @pytest.fixture
 def package(monkeypatch):
-    """What face-alignment 1.5 offers; `found` is what it sees in every frame."""
+    """A stand-in for face-alignment 1.5 that finds the faces `found` in every frame."""
     module = ModuleType("face_alignment")
     module.__version__ = "1.5.0"
     module.LandmarksType = SimpleNamespace(TWO_D=1)
@@ -39,7 +39,7 @@ def package(monkeypatch):
             compile=True,
         ):
             assert (landmarks_type, device, flip_input, compile) == (1, "cpu", False, False)
-            # By itself it would unpickle what lies in the cache.
+            # Without this argument the package would unpickle the file in the cache.
             assert face_detector_kwargs == {"path_to_detector": "s3fd-619a316812.pth"}
 
         def get_landmarks_from_image(self, _frame):

@@ -1,4 +1,4 @@
-"""Keypoint R-CNN: what becomes of its output. Its trained weights are not at hand."""
+"""Keypoint R-CNN: how its output is read. The tests do not have its trained weights."""
 
 import warnings
 from urllib.error import URLError
@@ -17,7 +17,7 @@ from metrics.detectors.keypoint_rcnn import KeypointRCNN, build_network, largest
 
 
 def people(*boxes_and_scores):
-    """Person n has its keypoints at (10 n + k + 0.5, 20), all of them certain."""
+    """Output of the network: keypoint k of person n is at (10 n + k + 0.5, 20), scores are high."""
     count = len(boxes_and_scores)
     keypoints = torch.ones(count, 17, 3)
     keypoints[:, :, 0] = 10 * torch.arange(count)[:, None] + torch.arange(17) + 0.5
@@ -35,7 +35,7 @@ def test_the_largest_of_those_that_are_certain():
     points = largest_person(found)
     assert points.shape == (17, 2)
     assert points.dtype == np.float64
-    # Edges of the frame are at 0 in the network's output, centres of its first pixels here.
+    # The network puts 0 at the edge of the frame; our points have it at the first pixel's centre.
     assert_allclose(points, np.stack((20 + np.arange(17), np.full(17, 19.5)), axis=1))
 
 
@@ -47,7 +47,7 @@ def test_points_of_a_low_score_are_not_given():
     assert missing.sum() == 2
 
 
-def test_nobody_there():
+def test_a_frame_without_a_person():
     for found in (people(), people(((0, 0, 10, 10), 0.5))):
         assert np.isnan(largest_person(found)).all()
         assert largest_person(found).shape == (17, 2)
@@ -55,7 +55,7 @@ def test_nobody_there():
 
 @pytest.mark.parametrize("logit", [-5.0, 5.0])
 def test_the_real_network_untrained(logit):
-    """Told by its biases that every box is a person, or that none is."""
+    """Its biases are set so that every box is a person, or none is."""
     network = keypointrcnn_resnet50_fpn(
         weights=None, weights_backbone=None, min_size=64, max_size=96, box_detections_per_img=2
     )
@@ -75,7 +75,7 @@ def test_the_real_network_untrained(logit):
         assert (points <= (95.5, 63.5)).all()
 
 
-def test_built_as_torchvision_does_with_its_weights(monkeypatch):
+def test_same_network_as_torchvision_builds_for_its_weights(monkeypatch):
     with torch.device("meta"):
         network = build_network()
         monkeypatch.setattr(

@@ -1,4 +1,4 @@
-"""MediaPipe's networks: points that follow a face and a body, masks that hold a person."""
+"""MediaPipe's networks: points follow a face and a body, masks cover people."""
 
 from importlib.util import find_spec
 
@@ -36,7 +36,7 @@ def person():
 
 
 def test_mesh_lies_on_the_face(mesh, head):
-    """Places read off the picture by eye, to 5 pixels."""
+    """The expected positions were read off the picture by eye, to 5 pixels."""
     points = mesh.landmarks(head())
     assert points.shape == (468, 2)
     assert_allclose(points[RIGHT_EYE_CORNER], (98, 81), atol=5)
@@ -48,7 +48,7 @@ def test_mesh_lies_on_the_face(mesh, head):
 
 @pytest.mark.parametrize("shift", [(3, 2), (-2, 4)])
 def test_mesh_moves_with_the_face(mesh, heads, shift):
-    """The middle of a clip's frame, cut out here and there."""
+    """The head is cut out of one frame at several positions."""
     x, y = shift
     for frame in (clip[0] for clip in heads):
         still, moved = frame[8:248, 8:248], frame[8 - y : 248 - y, 8 - x : 248 - x]
@@ -57,14 +57,14 @@ def test_mesh_moves_with_the_face(mesh, heads, shift):
 
 
 def test_mesh_in_a_frame_of_another_shape(mesh, heads):
-    """Rows below the face change nothing but the picture's shape."""
+    """More rows below the face change the shape of the picture but not the points."""
     frame = heads[0][0]
     tall = np.concatenate((frame, np.repeat(frame[-1:], 64, axis=0)))
     assert np.abs(mesh.landmarks(tall) - mesh.landmarks(frame)).mean() < 1
 
 
 def test_mesh_in_a_small_frame(mesh, heads):
-    """Pixel i of a frame of 64 is pixels 4 i to 4 i + 3 of one of 256."""
+    """Pixel i of a frame of 64 covers pixels 4 i to 4 i + 3 of one of 256."""
     frame = heads[0][0]
     small = mesh.landmarks(resize_frame(frame, (64, 64)))
     assert np.abs(4 * small + 1.5 - mesh.landmarks(frame)).mean() < 2
@@ -94,14 +94,14 @@ def test_pose_moves_with_the_body(pose, body):
     assert_allclose(np.nanmean(difference, axis=0), (3, 2), atol=0.4)
 
 
-def test_points_out_of_sight_are_not_given(pose, portrait):
-    """Seen from the hips up: a nose, shoulders, no feet."""
+def test_points_outside_the_frame_are_nan(pose, portrait):
+    """A frame from the hips up shows a nose and shoulders but no feet."""
     points = pose.landmarks(portrait)
     assert_allclose(points[NOSE], (225, 127), atol=16)
     assert np.isnan(points[LEFT_ANKLE]).all()
 
 
-def test_nobody_there(pose, blank):
+def test_a_frame_without_a_person(pose, blank):
     assert pose.landmarks(blank).shape == (33, 2)
     assert np.isnan(pose.landmarks(blank)).all()
 
@@ -132,7 +132,7 @@ def test_people_of_real_clips(person, heads):
         assert not region[:8, :8].any()
 
 
-def test_nobody_to_mask(person, blank):
+def test_mask_without_a_person(person, blank):
     assert not person.region(blank).any()
 
 

@@ -18,7 +18,7 @@ def saliency():
     return Saliency()
 
 
-def test_the_person_draws_the_eye(saliency, portrait):
+def test_the_person_is_salient(saliency, portrait):
     region = saliency.region(portrait)
     assert region.shape == (512, 512)
     assert region.dtype == bool
@@ -28,7 +28,7 @@ def test_the_person_draws_the_eye(saliency, portrait):
     assert 0.4 < region.mean() < 0.7
 
 
-def test_what_is_dark_is_stretched_to_white(saliency, portrait):
+def test_dark_frames_are_brightened(saliency, portrait):
     """As published, the input is divided by its brightest pixel."""
     wide = resize_frame(portrait, (128, 256))
     bright, dark = saliency.region(wide), saliency.region(wide // 4)

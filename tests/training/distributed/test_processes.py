@@ -35,6 +35,7 @@ from tests.helpers.runs import (
     wait_until,
     write_clips,
 )
+from training import setup
 from training import step as training_step
 from training import trainer as training
 from training.adversary import build_adversary
@@ -265,7 +266,7 @@ def endings():
         return ending_of(lambda: distributed.check_agreement({"clips": 2, name: value}))
 
     def divide(overrides):
-        return ending_of(lambda: train.check_division(tiny_config(*overrides)))
+        return ending_of(lambda: setup.check_division(tiny_config(*overrides)))
 
     return {
         "same": shared("no config", "no config"),
@@ -281,7 +282,7 @@ def set_up(folder, name, *overrides):
     """A run of both processes on the clips of `folder`, in a `with` block."""
     data = ("data.kind=clips", f"data.root={folder / 'data'}", "masks.prior.weight=0")
     arguments = tiny(folder / name, *FOREVER, *data, *overrides)
-    return train.set_up(train.build_parser().parse_intermixed_args([*arguments, "--device", "cpu"]))
+    return setup.set_up(train.build_parser().parse_intermixed_args([*arguments, "--device", "cpu"]))
 
 
 def run_for_a_second(folder):

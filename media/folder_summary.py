@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
-logger = logging.getLogger("media.remarks")
+logger = logging.getLogger(__name__)
 
 # What lies beside frames and clips to describe them: nobody expects it to be read as one.
 NOTES = (".json", ".txt", ".csv", ".md", ".npy", ".npz", ".yaml", ".yml", ".xml", ".log", ".ini")
@@ -36,7 +36,7 @@ def describe_left_out(entries: Iterable[Path], num_empty: int = 0) -> list[str]:
     return [f"left out {', '.join(kinds)}"] if kinds else []
 
 
-def remark_left_out(folder: Path | str, entries: Iterable[Path], num_empty: int = 0) -> None:
+def log_left_out(folder: Path | str, entries: Iterable[Path], num_empty: int = 0) -> None:
     """Log `describe_left_out`."""
     for line in describe_left_out(entries, num_empty):
         logger.warning("%s: %s", folder, line)

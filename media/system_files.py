@@ -19,14 +19,14 @@ _NAMES = {
 }
 
 
-def is_leftover(name: str) -> bool:
+def is_system_file(name: str) -> bool:
     """Whether an entry of this name is hidden, as .DS_Store and ._clip.mp4, or a system's own."""
     return name.startswith(".") or name.lower() in _NAMES
 
 
-def own_entries(folder: Path) -> list[Path]:
+def user_entries(folder: Path) -> list[Path]:
     """The entries of `folder` that a person put there."""
-    return [entry for entry in folder.iterdir() if not is_leftover(entry.name)]
+    return [entry for entry in folder.iterdir() if not is_system_file(entry.name)]
 
 
 def partition(
@@ -53,4 +53,4 @@ def without_empty_folders(entries: Iterable[Path]) -> tuple[list[Path], int]:
 
 def _is_empty(folder: Path) -> bool:
     with os.scandir(folder) as entries:
-        return all(is_leftover(entry.name) for entry in entries)
+        return all(is_system_file(entry.name) for entry in entries)

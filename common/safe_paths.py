@@ -1,8 +1,8 @@
-"""Names and places that a file states, which a stranger may have written: checked before use.
+"""Checks names and paths that come from untrusted files before they are used.
 
-A pack, a table of results or a list of pairs says how its clips and files are called. Such a name
-is used only after `check_name` or `check_inner_path`, where the file is read; and what is written
-into a folder that others may have filled goes through `open_to_write`, which follows no link.
+A pack, a table of results or a list of pairs states the names of its clips and files. The code that
+reads such a file passes every name through `check_name` or `check_inner_path`. Files in a folder
+that others may have filled are opened for writing by `open_to_write`, which follows no link.
 """
 
 import os
@@ -13,9 +13,9 @@ from typing import IO, Any
 
 from common.errors import UserError
 
-MAX_NAME = 255  # bytes of a file's name, in nearly all file systems
-MAX_TEXT = 4096  # bytes of a name that is no file's: the longest path of Linux
-_SHOWN = 60  # characters of a bad name in a message
+MAX_NAME = 255  # bytes of a file's name in nearly all file systems
+MAX_TEXT = 4096  # bytes of a name that never becomes a file's: the longest path of Linux
+_SHOWN = 60  # characters of a bad name that a message shows
 
 _SEPARATOR = re.compile(r"[/\\]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
@@ -23,14 +23,14 @@ _NOT_UTF8 = re.compile(r"[\ud800-\udfff]")
 
 
 def check_name(name: object, longest: int = MAX_NAME) -> str:
-    """`name`, if it can be that of an entry of any folder, on any system.
+    """Return `name` if it is safe as the name of a file or folder on any system.
 
     Args:
-        longest: bytes that it may have.
+        longest: the largest number of bytes allowed.
 
     Raises:
-        ValueError: it is no text, is empty or too long, begins with a dot (as `..` does), or has a
-            separator, a control character or what is not UTF-8; says which.
+        ValueError: `name` is not text, is empty or too long, begins with a dot (as `..` does), or
+            has a separator, a control character or bytes that are not UTF-8; says which.
     """
     if not isinstance(name, str):
         raise ValueError(f"found {type(name).__name__} in place of a name")
@@ -58,10 +58,10 @@ def _problem(name: str, longest: int) -> str | None:
 
 
 def check_inner_path(text: str) -> Path:
-    """The relative path `text`, if it leads nowhere but further into the folder that it is in.
+    """Return `text` as a relative path if it stays inside the folder that it starts from.
 
     Raises:
-        ValueError: it is absolute, or one of its names is none; says which.
+        ValueError: the path is absolute, or `check_name` refuses one of its parts.
     """
     path = Path(text)
     if path.is_absolute():
@@ -72,34 +72,34 @@ def check_inner_path(text: str) -> Path:
 
 
 def refuse_links(folder: Path, inner: Path) -> None:
-    """Make sure that the way from `folder` to `inner`, a relative path in it, is over no link.
+    """Make sure that no part of the relative path `inner`, seen from `folder`, is a link.
 
     Raises:
-        UserError: names the first link.
+        UserError: a part is a link; names the first.
     """
     path = folder
     for part in inner.parts:
         path /= part
         if path.is_symlink():
             raise UserError(
-                f"{path}: is a link, and nothing is written through one; remove it, or choose "
+                f"{path}: is a link, and nothing is written through links; remove it, or choose "
                 "another folder"
             )
 
 
 def open_to_write(path: Path, mode: str, **options: Any) -> IO[Any]:
-    """As `open` for a file that is made, changed or continued, with a link or a pipe refused.
+    """Open a file for writing like `open`, but refuse a link or a pipe in its place.
 
     Raises:
-        UserError: there is something else than a plain file in its place.
+        UserError: `path` is not a plain file.
         OSError: as `open`.
     """
     return open(path, mode, opener=open_plain_file, **options)
 
 
 def open_plain_file(path: str, flags: int) -> int:
-    """As `os.open`; raises as `open_to_write`."""
-    # A pipe would be waited for without O_NONBLOCK. Windows has neither flag.
+    """Open a plain file like `os.open`, for use as `opener`; raises as `open_to_write`."""
+    # Without O_NONBLOCK opening a pipe would wait. Windows has neither flag.
     flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
     try:
         descriptor = os.open(path, flags, 0o666)
@@ -109,7 +109,7 @@ def open_plain_file(path: str, flags: int) -> int:
         raise
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise UserError(_instead_of_a_file(path, "no plain file"))
+        raise UserError(_instead_of_a_file(path, "not a plain file"))
     return descriptor
 
 
@@ -118,5 +118,5 @@ def _instead_of_a_file(path: str, found: str) -> str:
 
 
 def printable(text: str) -> str:
-    """`text` from a file, for a terminal: control characters, which could steer it, escaped."""
+    """Escape the control characters of untrusted text, which could control the terminal."""
     return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)

@@ -11,11 +11,11 @@ from common.errors import UserError
 from common.limits import LIMITS, Limits
 from media.clip_checks import check_num_frames, check_range, stack_frames
 from media.container import MissingFrame, VideoError
+from media.folder_summary import describe_left_out
 from media.frame_folder import stated_frame_rate
 from media.frames import Frame, Frames
 from media.images import IMAGE_SUFFIXES, image_error, open_image, read_image
-from media.leftovers import own_entries, partition
-from media.remarks import describe_left_out
+from media.system_files import partition, user_entries
 
 STRIP_SUFFIX = ".png"
 
@@ -30,7 +30,7 @@ class FolderReader:
         self.frame_rate = stated_frame_rate(path) or frame_rate
         self._limits = limits
         frames, others = partition(
-            own_entries(path), lambda entry: entry.suffix.lower() in IMAGE_SUFFIXES
+            user_entries(path), lambda entry: entry.suffix.lower() in IMAGE_SUFFIXES
         )
         if not frames:
             raise VideoError(

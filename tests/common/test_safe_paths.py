@@ -1,4 +1,4 @@
-"""Names and places that a stranger's file states: what is taken, and what is never written to."""
+"""Names and paths of untrusted files: which are accepted, and that no link is followed."""
 
 import os
 from pathlib import Path
@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 
 from common.errors import UserError
-from common.paths import check_inner_path, check_name, open_to_write, printable, refuse_links
+from common.safe_paths import check_inner_path, check_name, open_to_write, printable, refuse_links
 
 
 @pytest.mark.parametrize(
     "name", ["a", "id1#b.c", "é 日本 #1", "a..b", "-x", "=1+1", "con", "n" * 255, "é" * 127]
 )
-def test_names(name):
+def test_names_that_are_accepted(name):
     assert check_name(name) == name
 
 
@@ -36,7 +36,7 @@ def test_names(name):
         ("é" * 128, "it has 256 bytes, more than 255"),
     ],
 )
-def test_what_is_no_name(name, problem):
+def test_names_that_are_refused(name, problem):
     with pytest.raises(ValueError, match=f"cannot be a name: {problem}$") as caught:
         check_name(name)
     assert str(caught.value).isprintable()
@@ -44,13 +44,13 @@ def test_what_is_no_name(name, problem):
 
 
 @pytest.mark.parametrize("name", [None, 1, ["a"], b"a"])
-def test_what_is_no_text(name):
+def test_values_that_are_not_text(name):
     with pytest.raises(ValueError, match="in place of a name"):
         check_name(name)
 
 
 @pytest.mark.parametrize("path", ["a.mp4", "a/b.mp4", "./a//b.mp4", "a/b/"])
-def test_inner_paths(tmp_path, path):
+def test_paths_that_stay_inside(tmp_path, path):
     assert (tmp_path / check_inner_path(path)).is_relative_to(tmp_path)
 
 
@@ -60,12 +60,12 @@ def test_paths_that_lead_elsewhere(path):
         check_inner_path(path)
 
 
-def test_links_on_the_way(tmp_path):
+def test_links_in_a_path_are_refused(tmp_path):
     (tmp_path / "folder" / "a").mkdir(parents=True)
     (tmp_path / "other" / "b").mkdir(parents=True)
     (tmp_path / "folder" / "link").symlink_to(tmp_path / "other")
     (tmp_path / "to_folder").symlink_to(tmp_path / "folder")
-    refuse_links(tmp_path / "to_folder", Path("a/new/x"))  # the folder itself is one's own choice
+    refuse_links(tmp_path / "to_folder", Path("a/new/x"))  # the user's own folder may be one
     for inner in ("link", "link/b"):
         with pytest.raises(UserError, match="folder/link: is a link, and nothing is written thr"):
             refuse_links(tmp_path / "folder", Path(inner))
@@ -85,11 +85,11 @@ def test_a_link_is_not_written_through(tmp_path, mode):
     assert not (tmp_path / "new").exists()
 
 
-def test_a_pipe_is_not_waited_for(tmp_path):
+def test_a_pipe_is_refused_without_waiting(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(OSError, match="pipe"):
         open_to_write(tmp_path / "pipe", "a")
-    with pytest.raises(UserError, match="pipe: is no plain file"):
+    with pytest.raises(UserError, match="pipe: is not a plain file"):
         open_to_write(tmp_path / "pipe", "r+b")
 
 
@@ -102,6 +102,6 @@ def test_plain_files(tmp_path):
         open_to_write(tmp_path, "w")
 
 
-def test_nothing_steers_the_terminal():
+def test_control_characters_are_escaped_for_the_terminal():
     assert printable("a/b.mp4 frames 1 to 2 日本") == "a/b.mp4 frames 1 to 2 日本"
     assert printable("a\x1b[2J\nb\x9b") == "a\\x1b[2J\\nb\\x9b"

@@ -1,4 +1,4 @@
-"""Lists of boxes: names, times and places worked out by hand, over videos made here."""
+"""FOMM's tables: names, times and places worked out by hand, over videos made here."""
 
 from fractions import Fraction
 
@@ -8,7 +8,8 @@ import pytest
 from common.errors import UserError
 from datasets.packed import PackedClips
 from datasets.prepare.footage import BoxedClip, Unreadable
-from datasets.prepare.importers.boxes import read_boxes
+from datasets.prepare.importers import fomm_table
+from datasets.prepare.importers.named_videos import NamedVideos
 from media.video import open_clip
 from media.video_writer import VideoWriter
 from tests.helpers.clip_files import quadrants, run
@@ -25,10 +26,27 @@ def videos(tmp_path):
     return tmp_path / "videos"
 
 
+@pytest.fixture
+def rated_videos(tmp_path):
+    """Numbered clips of 60 frames at 25, 30000/1001 and 24000/1001 per second."""
+    write_clip(tmp_path / "rated" / "abc.mp4", 60)
+    write_clip(tmp_path / "rated" / "ntsc.mp4", 60, rate=Fraction(30000, 1001))
+    write_clip(tmp_path / "rated" / "film.mp4", 60, rate=Fraction(24000, 1001))
+    return tmp_path / "rated"
+
+
+def read_table(path, videos):
+    return [*fomm_table.read_table(path, NamedVideos(videos))]
+
+
 def write(path, text):
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     return path
+
+
+def table(folder, *rows, titles="person_id,video_id,start,end,bbox,fps"):
+    return write(folder / "m.csv", "\n".join([titles, *rows]) + "\n")
 
 
 def test_rows_of_the_published_tables(tmp_path, videos):
@@ -37,7 +55,7 @@ def test_rows_of_the_published_tables(tmp_path, videos):
         VOX + "id10001,abc#000016,5,9,10-20-30-60,25.0,128,96,train\n"
         "id10002,gone,0,100,1-2-3-4,29.97002997,640,480,test\n",
     )
-    first, second = read_boxes(metadata, videos)
+    first, second = read_table(metadata, videos)
     assert first.name == "id10001#000016#abc#000005#000009"
     assert first.split == "train"
     assert isinstance(first.footage, BoxedClip)
@@ -53,7 +71,7 @@ def test_rows_of_the_published_tables(tmp_path, videos):
 def test_frame_numbers_count_at_the_rate_of_the_table(tmp_path, videos):
     """Frames 6 to 12 at 12.5 per second are shown when 12 to 24 at 25 are."""
     metadata = write(tmp_path / "m.csv", "video_id,start,end,bbox,fps\nabc,6,12,0-0-64-48,12.5\n")
-    ((name, split, footage),) = read_boxes(metadata, videos)
+    ((name, split, footage),) = read_table(metadata, videos)
     assert (name, split) == ("abc#000006#000012", None)
     opened = footage.open()
     assert opened.frame_rate == 25
@@ -62,7 +80,7 @@ def test_frame_numbers_count_at_the_rate_of_the_table(tmp_path, videos):
 
 def test_without_rate_and_size_those_of_the_file_count(tmp_path, videos):
     metadata = write(tmp_path / "m.csv", "bbox,end,start,video_id,more\n0-0-64-48,9,7,abc,x\n")
-    ((_, _, footage),) = read_boxes(metadata, videos)
+    ((_, _, footage),) = read_table(metadata, videos)
     assert footage.region.within((48, 64)) == (0, 0, 64, 48)
     assert [frame_number(frame) for frame in footage.open().frames] == [7, 8]
 
@@ -76,7 +94,7 @@ def test_frames_at_times_of_their_own(tmp_path):
     by_number = write(tmp_path / "n.csv", "video_id,start,end,bbox\nabc,5,8,0-0-64-48\n")
     by_time = write(tmp_path / "t.csv", "video_id,start,end,bbox,fps\nabc,10,24,0-0-64-48,50\n")
     for table, frames in ((by_number, [5, 6, 7]), (by_time, [5, 6, 7])):
-        ((_, _, footage),) = read_boxes(table, tmp_path / "v")
+        ((_, _, footage),) = read_table(table, tmp_path / "v")
         opened = footage.open()
         assert frame_numbers(np.stack([*opened.frames])) == frames
         assert opened.num_frames == 3
@@ -91,7 +109,7 @@ def test_a_part_that_goes_beyond_the_end_of_uneven_frames(tmp_path):
     clip = open_clip(path)
     assert (clip.frame_rate, clip.uneven_times[-1]) == (11, Fraction(12, 11))
     table = write(tmp_path / "t.csv", "video_id,start,end,bbox,fps\nabc,10,102,0-0-64-48,50\n")
-    ((_, _, footage),) = read_boxes(table, tmp_path / "v")
+    ((_, _, footage),) = read_table(table, tmp_path / "v")
     opened = footage.open()
     assert frame_numbers(np.stack([*opened.frames])) == [5, 6, 7, 8, 9, 10, 11]
     assert opened.num_frames == 7 + 10
@@ -122,33 +140,6 @@ def test_what_is_cut_out(tmp_path):
     (middle,) = PackedClips(tmp_path / "out" / "test", (48, 64)).read(0, [0])
     # 8 x 96 becomes 128 x 96: the whole picture, at half the size.
     assert middle[:20, :28].mean(axis=(0, 1)) == pytest.approx([200, 0, 0], abs=12)
-
-
-def track(path, lines, titles="FRAME \tX \tY \tW \tH "):
-    rows = "\n".join("\t".join(map(str, line)) for line in lines)
-    return write(path, f"Identity  : \tid00012\nOffset    : \t-3\n\n{titles}\n{rows}\n")
-
-
-def test_tracks_in_shares_and_in_pixels(tmp_path, videos):
-    """Pixels are those of a video 360 high, 7.5 times as high as this one."""
-    folder = tmp_path / "txt"
-    write(folder / "README.txt", "how these were made")
-    track(
-        folder / "id00012" / "abc" / "00001.txt",
-        [("000003", 0.25, 0.25, 0.25, 0.5), ("000004", 0.375, 0.25, 0.375, 0.25)],
-    )
-    track(
-        folder / "id00012" / "abc" / "00002.txt", [(20, 120, 90, 240, 180), (22, 120, 90, 240, 180)]
-    )
-    shares, pixels = read_boxes(folder, videos)
-    assert shares.name == "id00012#abc#000003#000005"
-    assert pixels.name == "id00012#abc#000020#000023"
-    # Around both boxes: 16 .. 48, 12 .. 36; a tenth wider on each side.
-    for clip in (shares, pixels):
-        box = clip.footage.region.within((48, 64))
-        assert box == pytest.approx((16 - 3.2, 12 - 2.4, 1.2 * 32, 1.2 * 24))
-    assert frame_numbers(np.stack([*shares.footage.open().frames])) == [3, 4]
-    assert frame_numbers(np.stack([*pixels.footage.open().frames])) == [20, 21, 22]
 
 
 def test_missing_and_short_videos_are_reported(tmp_path, videos):
@@ -202,24 +193,77 @@ def test_tables_that_cannot_be_read(tmp_path, videos, text, expected, capsys):
 
 
 @pytest.mark.parametrize(
-    ("lines", "titles", "expected"),
+    ("video", "fps"),
+    [("ntsc", "29.97"), ("ntsc", "29.97002997"), ("ntsc", "30"), ("film", "23.98"),
+     ("film", "23.976"), ("film", "23.97")],
+)  # fmt: skip
+def test_rounded_rates_are_those_of_the_file(tmp_path, rated_videos, video, fps):
+    (clip,) = read_table(table(tmp_path, f"a,{video},50,55,0-0-64-48,{fps}"), rated_videos)
+    assert [frame_number(frame) for frame in clip.footage.open().frames] == [*range(50, 55)]
+
+
+def test_another_rate_is_another_time(tmp_path, rated_videos):
+    """Frame 20 at 25 per second is shown at 0.8 s, frame 23.98 at 30000/1001."""
+    (clip,) = read_table(table(tmp_path, "a,ntsc,20,25,0-0-64-48,25"), rated_videos)
+    assert [frame_number(frame) for frame in clip.footage.open().frames] == [*range(24, 30)]
+
+
+@pytest.mark.parametrize(
+    "row",
     [
-        ([(1, 2, 3, 4, 5)], "FRAME X Y", "no line FRAME X Y W H"),
-        ([], "FRAME X Y W H", "expected lines FRAME X Y W H"),
-        ([(1, 2, 3, 4)], "FRAME X Y W H", "expected lines FRAME X Y W H"),
-        ([(1, 2, 3, 0, 5)], "FRAME X Y W H", "expected lines FRAME X Y W H"),
-        ([(1, 2, "x", 4, 5)], "FRAME X Y W H", "could not convert"),
+        "a,abc,-1,10,0-0-64-48,25",
+        "a,abc,inf,inf,0-0-64-48,25",
+        "a,abc,0,inf,0-0-64-48,25",
+        "a,abc,0,10,nan-0-64-48,25",
+        "a,abc,0,10,0-0-inf-48,25",
+        "a,abc,0,10,0-0-64-48,nan",
+        "../../../escaped,abc,0,10,0-0-64-48,25",
+        "/tmp/escaped,abc,0,10,0-0-64-48,25",
+        ".hidden,abc,0,10,0-0-64-48,25",
+        "a\\b,abc,0,10,0-0-64-48,25",
+        "a\tb,abc,0,10,0-0-64-48,25",
     ],
 )
-def test_tracks_that_cannot_be_read(tmp_path, videos, lines, titles, expected):
-    track(tmp_path / "txt" / "id" / "abc" / "1.txt", lines, titles)
-    with pytest.raises(UserError, match=rf"1\.txt: not a list of boxes: {expected}"):
-        read_boxes(tmp_path / "txt", videos)
+def test_rows_that_make_no_sense(tmp_path, videos, row, capsys):
+    metadata = table(tmp_path, "a,abc,1,4,0-0-64-48,25", row)
+    assert run(videos, tmp_path / "out", "--metadata", metadata) == 2
+    assert "m.csv: line 3 cannot be read: " in error_line(capsys, "python -m datasets.prepare")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["m.csv", "out", "videos"]
 
 
-def test_no_such_list(tmp_path, videos):
-    with pytest.raises(UserError, match="no such file or folder"):
-        read_boxes(tmp_path / "m.csv", videos)
-    track(tmp_path / "txt" / "1.txt", [(1, 2, 3, 4, 5)])
-    with pytest.raises(UserError, match=r"1\.txt: expected ID/VIDEO/1\.txt in"):
-        read_boxes(tmp_path / "txt", videos)
+def test_two_people_in_the_same_part_of_a_video(tmp_path, videos):
+    left, right = ("a,abc,1,4,0-0-32-48,25", "a,abc,1,4,32-0-64-48,25")
+    first, second = read_table(table(tmp_path, left, right, left), videos)
+    assert first.name == "a#abc#000001#000004"
+    assert second.name == "a#abc#000001#000004#2"
+    assert second.footage.region.box == (32, 0, 32, 48)
+
+
+def test_the_mark_that_spreadsheets_put_first(tmp_path, videos):
+    metadata = table(tmp_path, "abc,1,4,0-0-64-48", titles="\ufeffvideo_id,start,end,bbox")
+    assert [clip.name for clip in read_table(metadata, videos)] == ["abc#000001#000004"]
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ([], {"a": "5 of 15 frames; the video has no more", "b": "10 of 20 frames; the video has"}),
+        (["--frame-step", "4"], {"a": "2 of 4 frames", "b": "3 of 5 frames"}),
+        (["--max-frames", "5"], {}),
+    ],
+)
+def test_parts_behind_the_end_are_reported(tmp_path, rated_videos, options, expected):
+    """Of every row, though the rows share a video."""
+    metadata = table(
+        tmp_path,
+        "a,abc,55,70,0-0-64-48,25,train",
+        "b,abc,50,70,0-0-64-48,25,train",
+        "c,abc,40,60,0-0-64-48,25,train",
+        titles="person_id,video_id,start,end,bbox,fps,partition",
+    )
+    assert run(rated_videos, tmp_path / "out", "--metadata", metadata, *options) == 0
+    rows = (tmp_path / "out" / "report.csv").read_text().splitlines()[1:]
+    assert len(rows) == len(expected)
+    for row, (name, detail) in zip(rows, expected.items(), strict=True):
+        assert row.startswith(f"train,{name}#abc#")
+        assert f"shortened,ends early,{detail}" in row

@@ -4,7 +4,7 @@ import pytest
 
 from animation.job_list import is_many, list_jobs
 from datasets.clips import ClipFolder
-from media.leftovers import is_leftover, own_entries, partition, without_empty_folders
+from media.system_files import is_system_file, partition, user_entries, without_empty_folders
 
 
 @pytest.mark.parametrize(
@@ -15,12 +15,12 @@ from media.leftovers import is_leftover, own_entries, partition, without_empty_f
     ],
 )
 def test_what_systems_leave(name):
-    assert is_leftover(name)
+    assert is_system_file(name)
 
 
 @pytest.mark.parametrize("name", ["clip.mp4", "_clip.mp4", "macosx", "thumbs", "a.ini", "@a"])
 def test_what_people_have(name):
-    assert not is_leftover(name)
+    assert not is_system_file(name)
 
 
 def test_entries_of_people(tmp_path):
@@ -30,7 +30,7 @@ def test_entries_of_people(tmp_path):
         (tmp_path / name).mkdir()
     (tmp_path / "clip" / "0.png").touch()
     (tmp_path / "nearly" / ".DS_Store").touch()
-    entries = own_entries(tmp_path)
+    entries = user_entries(tmp_path)
     assert sorted(entry.name for entry in entries) == ["a.mp4", "clip", "empty", "nearly"]
     kept, num_empty = without_empty_folders(sorted(entries))
     assert [entry.name for entry in kept] == ["a.mp4", "clip"]

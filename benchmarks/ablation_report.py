@@ -1,0 +1,101 @@
+"""The report of benchmarks/ablation.py: means, differences to the reference row, intervals."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from benchmarks.ablation_scores import METRICS
+from benchmarks.tables import markdown_table
+from metrics.intervals import Summary, summarize
+
+REFERENCE: Final = "fomm"
+
+Found = Mapping[tuple[str, int], Mapping[str, Any]]  # measured runs by row and seed
+
+
+def compare(found: Found, overrides: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Scores and summaries of each row, and its differences to the reference.
+
+    Args:
+        overrides: what each row changes in the config, for the report.
+    """
+    rows: dict[str, Any] = {}
+    for row in dict.fromkeys(row for row, _ in found):
+        seeds = [seed for name, seed in found if name == row]
+        paired = [seed for seed in seeds if (REFERENCE, seed) in found]
+        difference = {}
+        if row != REFERENCE and paired:
+            difference = {
+                name: summarize(
+                    _scores(found, row, paired, name) - _scores(found, REFERENCE, paired, name)
+                )._asdict()
+                for name in METRICS
+            }
+        rows[row] = {
+            "overrides": list(overrides[row]),
+            "summary": {
+                name: summarize(_scores(found, row, seeds, name))._asdict() for name in METRICS
+            },
+            f"difference_to_{REFERENCE}": difference,
+            "scores": {str(seed): found[row, seed]["scores"] for seed in seeds},
+        }
+    return rows
+
+
+def summarize_baseline(found: Found) -> dict[str, Any]:
+    """Scores and summaries of the prediction that repeats the source."""
+    scores = next(iter(found.values()))["baseline"]  # the same in all
+    summary = {name: summarize(np.array([scores[name]], dtype=float))._asdict() for name in METRICS}
+    return {"summary": summary, "scores": scores}
+
+
+def means_table(report: Mapping[str, Any]) -> str:
+    """The mean of each metric, a line for each row; the source repeated comes last."""
+    return markdown_table(
+        [
+            {"row": row, **{name: summary[name]["mean"] for name in METRICS}}
+            for row, summary in _summaries(report).items()
+        ]
+    )
+
+
+def detailed_tables(report: Mapping[str, Any]) -> str:
+    """Means and differences to the reference, each with its spread and its interval."""
+    tables = [
+        [
+            {"row": row, **{name: _cell(name, summary[name]) for name in METRICS}}
+            for row, summary in _summaries(report).items()
+        ],
+        [
+            {
+                f"row - {REFERENCE}": row,
+                **{name: _cell(name, difference[name], signed=True) for name in METRICS},
+            }
+            for row, entry in report["rows"].items()
+            if (difference := entry[f"difference_to_{REFERENCE}"])
+        ],
+    ]
+    return "\n\n".join(markdown_table(rows) for rows in tables if rows)
+
+
+def _summaries(report: Mapping[str, Any]) -> dict[str, Any]:
+    rows = {row: entry["summary"] for row, entry in report["rows"].items()}
+    return rows | {"source": report["baseline"]["summary"]}
+
+
+def _cell(name: str, summary: Mapping[str, float | None], *, signed: bool = False) -> str:
+    mean, seed_sd, low, high = Summary(**summary)
+    if mean is None:
+        return ""
+    form = ("+" if signed else "") + (".2f" if "psnr" in name else ".4f")
+    text = f"{mean:{form}}"
+    if seed_sd is not None:
+        text += f" ±{seed_sd:{form.lstrip('+')}}"
+    return text if low is None else f"{text} [{low:{form}}, {high:{form}}]"
+
+
+def _scores(found: Found, row: str, seeds: Sequence[int], name: str) -> NDArray[np.float64]:
+    """The metric `name` of a row's runs, seeds x clips; NaN where it is not defined."""
+    return np.array([found[row, seed]["scores"][name] for seed in seeds], dtype=float)

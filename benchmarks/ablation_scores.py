@@ -1,0 +1,72 @@
+"""Scores of a motion branch on test clips, over the whole frame and over its foreground."""
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from animation.branch_animators import BranchAnimator, animate, frames_to_tensor
+from datasets.source import ClipSource, HasForeground
+from evaluation.measures import FrameMetrics, figure_metrics, pixel_metrics
+from evaluation.reconstruction import spread
+from metrics.image import region_psnr, ssim
+
+METRICS: Final = ("l1", "psnr", "ssim", "figure_l1", "figure_psnr", "ssim_masked")
+_MOVED = 0.1  # largest difference of a colour channel that counts as no motion; above compression
+
+ClipScores = dict[str, list[float | None]]  # by metric, one number per clip; None: not defined
+
+
+@torch.inference_mode()
+def score_clips(
+    animator: BranchAnimator, clips: ClipSource, num_frames: int
+) -> tuple[ClipScores, ClipScores]:
+    """Scores of every clip, and those of the prediction that repeats the source."""
+    scores: ClipScores = {name: [] for name in METRICS}
+    baseline: ClipScores = {name: [] for name in METRICS}
+    for index in tqdm(range(len(clips.clips)), unit="clip", disable=None):
+        frames = spread(clips.num_frames(index), num_frames)
+        driving = clips.read(index, frames)
+        target = frames_to_tensor(driving, animator.device)
+        batches = animate(animator, driving[0], iter(driving))
+        prediction = torch.cat([predicted for _, predicted in batches])
+        region = foreground_region(clips, index, frames, target)
+        for result, collected in ((prediction, scores), (target[:1].expand_as(target), baseline)):
+            for name, values in score_frames(result, target, region).items():
+                mean = float(values.nanmean())
+                collected[name].append(None if math.isnan(mean) else mean)
+    return scores, baseline
+
+
+def foreground_region(
+    clips: ClipSource, index: int, frames: Sequence[int], target: Tensor
+) -> Tensor:
+    """Pixels of the figure or, where the clip does not know it, pixels that move: B x 1 x H x W.
+
+    Args:
+        target: the `frames` of clip `index`, B x 3 x H x W; the first of them is the source.
+    """
+    if isinstance(clips, HasForeground):
+        inside = torch.from_numpy(clips.foreground_masks(index, frames) > 0.5).unsqueeze(1)
+        return (inside[:1] | inside).to(target.device)
+    return (target - target[:1]).abs().amax(dim=1, keepdim=True) > _MOVED
+
+
+def describe_foreground(clips: ClipSource) -> str:
+    if isinstance(clips, HasForeground):
+        return "the true figure, in the source or in the driving frame"
+    return f"pixels that differ from the source frame by more than {_MOVED} in a colour channel"
+
+
+def score_frames(prediction: Tensor, target: Tensor, region: Tensor) -> FrameMetrics:
+    """`METRICS` of each frame, B; over an empty region NaN."""
+    masked = ssim(prediction * region, target * region)
+    return {
+        **pixel_metrics(prediction, target),
+        **figure_metrics(prediction, target, region),
+        "figure_psnr": region_psnr(prediction, target, region),
+        "ssim_masked": torch.where(region.flatten(1).any(dim=1), masked, torch.nan),
+    }

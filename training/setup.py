@@ -1,0 +1,242 @@
+"""Set up a run: read everything that the options of train.py name, check it, build the trainer.
+
+With several processes each of them sets the run up; they then check that they agree, and the run
+folder belongs to rank 0.
+"""
+
+import argparse
+import re
+import sys
+import zlib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import nn
+
+from branches.model import Model
+from checkpoints import checkpoint
+from checkpoints.folder import list_steps
+from checkpoints.perceptual_weights import load_perceptual
+from checkpoints.weights import check_networks
+from common.cli import pick_device
+from common.errors import UserError
+from configs.loading import dump_config, load_config, override_config
+from configs.rules import division
+from configs.schema import Config
+from datasets.build import build_pairs, build_source, leave_out_single_frames, preflight
+from datasets.clips import ClipFolder
+from datasets.pairs import FramePairs
+from datasets.source import ClipSource
+from losses import Perceptual
+from training.adversary import Adversary, build_adversary
+from training.auto_settings import resolve
+from training.diagnosis import memory_advice
+from training.distributed import processes as distributed
+from training.run_folder import (
+    RunRecord,
+    claimed,
+    clean,
+    identify,
+    record_command,
+    write_record,
+)
+from training.trainer import Trainer
+
+
+class Inputs(NamedTuple):
+    """Everything that a run is built from, read and checked.
+
+    saved: the checkpoint that the run continues.
+    """
+
+    config: Config
+    saved: checkpoint.Checkpoint | None
+    model: Model
+    adversary: Adversary | None
+    perceptual: Perceptual
+    pairs: FramePairs
+    test_clips: ClipSource
+    device: torch.device
+    output_dir: Path
+    record: RunRecord
+
+
+@contextmanager
+def set_up(arguments: argparse.Namespace) -> Iterator[Trainer | None]:
+    """Build the run that the options describe; None if they only ask for something to be printed.
+
+    The run is the same in all processes. Within the block its folder belongs to rank 0.
+    """
+    with ExitStack() as held:
+        with distributed.shared_errors():
+            inputs = read_inputs(arguments, held)
+        if inputs is None:
+            yield None
+            return
+        distributed.check_agreement(facts(inputs))
+        share_num_frames(inputs.pairs.clips)
+        with distributed.shared_errors():
+            leave_out_single_frames(inputs.pairs, inputs.config)
+            trainer = build_trainer(inputs)
+        yield trainer
+
+
+def read_inputs(arguments: argparse.Namespace, held: ExitStack) -> Inputs | None:
+    """Read and check everything that the options name; None if nothing is left to do after that.
+
+    Args:
+        held: receives the lock of the run folder, which ends with it.
+    """
+    resume, overrides = _part_resume(arguments.resume, arguments.overrides)
+    saved = None if resume in (None, "auto") else checkpoint.load_to_resume(Path(resume))
+    if arguments.config is not None:
+        config = load_config(arguments.config, overrides)
+    elif saved is not None:
+        config = override_config(saved.config, overrides)
+    else:
+        raise UserError("--config is missing: give a file, or a name such as vox.yaml")
+    if arguments.print_config:
+        _say(dump_config(config).removesuffix("\n"))
+        return None
+    if config.run.output_dir is None:
+        raise UserError("run.output_dir: found null; give a folder")
+    output_dir = Path(config.run.output_dir)
+    if distributed.is_main():
+        held.enter_context(claimed(output_dir))
+    if resume == "auto":
+        saved = _newest_checkpoint(output_dir)
+    record = identify(output_dir, saved)
+    if resume == "auto":
+        if saved is None:
+            _say(f"{output_dir}: no checkpoint to resume, starting at step 0")
+    elif saved is not None and (later := list_steps(output_dir, after=saved.step)):
+        raise UserError(
+            f"run.output_dir: {output_dir} already has later checkpoints ({later[0].name}); "
+            "continue with --resume, or choose another folder with run.output_dir=..."
+        )
+    check_division(config)
+
+    device = pick_device(arguments.device, distributed.local_rank())
+    pairs = build_pairs(config)
+    test_clips = build_source(config.data, "test")
+    if distributed.is_main():
+        print(preflight(pairs.clips))
+        print(preflight(test_clips, max_unreadable=0))  # metrics over fewer clips are others
+    if saved is not None:
+        check_networks(lambda: _networks(config), saved.networks, saved.path)
+    perceptual = load_perceptual(config)
+    model, adversary = Model(config), build_adversary(config)
+    if saved is not None and arguments.init_from is not None:
+        _say(f"--init-from {arguments.init_from}: left out, since the run continues from its own")
+    elif arguments.init_from is not None:
+        networks = _all_networks(model, adversary)
+        _say(f"{arguments.init_from}: {checkpoint.init_from(networks, Path(arguments.init_from))}")
+    return Inputs(
+        config, saved, model, adversary, perceptual, pairs, test_clips, device, output_dir, record
+    )
+
+
+def _networks(config: Config) -> dict[str, nn.Module]:
+    """Every network that `config` trains, with its initial weights."""
+    return _all_networks(Model(config), build_adversary(config))
+
+
+def _all_networks(model: Model, adversary: Adversary | None) -> dict[str, nn.Module]:
+    return model.networks | (adversary.networks if adversary is not None else {})
+
+
+def check_division(config: Config) -> None:
+    """Check that every process can take an equal share of the batch.
+
+    Raises:
+        UserError: names the key.
+    """
+    for keys, reason in division(config, distributed.world_size()):
+        raise UserError(f"{keys[0]}: {reason}")
+
+
+def share_num_frames(clips: ClipSource) -> None:
+    """Give every process the frame counts that rank 0 has found, since counting opens the clip."""
+    if isinstance(clips, ClipFolder):
+        # As pairs, since JSON has no numbers as keys.
+        clips.known_num_frames = dict(distributed.gather([*clips.known_num_frames.items()])[0])
+
+
+def facts(inputs: Inputs) -> dict[str, object]:
+    """Facts by name, in which all processes of a run must agree."""
+    names = "\n".join(clip.name for clip in inputs.pairs.clips.clips)
+    return {
+        "step to continue from": inputs.saved.step if inputs.saved is not None else 0,
+        "checksum of the config": zlib.crc32(dump_config(inputs.config).encode()),
+        "number of clips": len(inputs.pairs.clips.clips),
+        "checksum of their names": zlib.crc32(names.encode()),
+        "device": inputs.device.type,
+        "torch": version("torch"),
+    }
+
+
+def build_trainer(inputs: Inputs) -> Trainer:
+    """The trainer, at the first step of a new run or the next step of a resumed one.
+
+    Prints what the run will be, and writes its record, config and command into its folder.
+    """
+    saved, output_dir = inputs.saved, inputs.output_dir
+    resolved = resolve(inputs.config, inputs.device, None if saved is None else saved.numerics)
+    config = resolved.config
+    for line in (*resolved.warnings, resolved.line):
+        _say(line)
+    with memory_advice(config, config.train.batch_size // distributed.world_size()):
+        trainer = Trainer(
+            config,
+            inputs.model,
+            inputs.adversary,
+            inputs.perceptual,
+            inputs.pairs,
+            inputs.test_clips,
+            inputs.device,
+            output_dir,
+            inputs.config,
+            inputs.record,
+        )
+    if saved is not None:
+        trainer.restore(saved)
+        _say(f"continuing {saved.path} at step {trainer.step}")
+        for note in saved.notes:
+            _say(f"{saved.path}: {note}")
+    num_processes = distributed.world_size()
+    division = f" ({trainer.num_own_samples} on each of {num_processes} processes)"
+    _say(
+        f"{output_dir}: at most {trainer.last_step} steps of {config.train.batch_size} samples"
+        f"{division if num_processes > 1 else ''} on {inputs.device}; "
+        f"curves: tensorboard --logdir {output_dir}"
+    )
+    if distributed.is_main():
+        write_record(output_dir, inputs.record)
+        record_command(output_dir, inputs.config, resolved.record, distributed.world_size())
+        clean(output_dir)
+    return trainer
+
+
+def _part_resume(resume: str | None, overrides: list[str]) -> tuple[str | None, list[str]]:
+    """Read `--resume key=value` as `--resume auto key=value`, since the option takes one word."""
+    if resume is not None and re.match(r"[\w.]+=", resume) and not Path(resume).exists():
+        return "auto", [*overrides, resume]
+    return resume, overrides
+
+
+def _newest_checkpoint(output_dir: Path) -> checkpoint.Checkpoint | None:
+    saved, skipped = checkpoint.load_newest(output_dir)
+    if distributed.is_main():
+        for message in skipped:
+            print(message, file=sys.stderr)
+    return saved
+
+
+def _say(line: str) -> None:
+    """Print `line` in rank 0 alone."""
+    if distributed.is_main():
+        print(line)
