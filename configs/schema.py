@@ -5,17 +5,18 @@ A config is a YAML file. `loading.py` reads it (inheritance, overrides, the repo
 branch of the model is a section of `Config`; a null section switches it off.
 """
 
-from typing import Annotated, Any, Final, Literal, NamedTuple
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from configs.motion_schema import MotionConfig
+from configs.section import HourglassConfig, Section, Start
 from configs.value_types import (
     Beta,
     ClipRatio,
     ClipWindow,
     Epoch,
     Grey,
-    GridSize,
     ImageSize,
     Milestones,
     Minutes,
@@ -23,7 +24,6 @@ from configs.value_types import (
     NumClips,
     NumFrames,
     NumImages,
-    NumKeypoints,
     NumPixels,
     NumResBlocks,
     NumSamples,
@@ -48,46 +48,6 @@ from configs.value_types import (
 
 CONFIG_FORMAT: Final = 1
 BRANCHES: Final = ("motion", "masks", "background")  # at least one of these sections must be set
-
-
-class Start(NamedTuple):
-    """When a part of the model starts to learn.
-
-    It starts after `epoch` epochs or, if `share` is given, after that share of the planned steps.
-    section: the dotted key of the part.
-    """
-
-    section: str
-    epoch: int
-    share: float | None
-
-    def __str__(self) -> str:
-        """Return the setting as messages show it."""
-        if self.share is None:
-            return f"{self.section}.start_epoch: {self.epoch}"
-        return f"{self.section}.start_share: {self.share:g}"
-
-    def has_learned(self, step: int, epoch: int, batch: int, planned_steps: int | None) -> bool:
-        """Whether any of the first `step` steps has trained the part.
-
-        Args:
-            epoch, batch: position of the next step.
-            planned_steps: the number of steps planned for the run; None before there is a plan.
-        """
-        if self.share is None:
-            return (epoch, batch) > (self.epoch, 0)
-        return planned_steps is not None and step > self.first_step(planned_steps)
-
-    def first_step(self, planned_steps: int) -> int:
-        """Number of steps before the part starts to learn; only where `share` is given."""
-        assert self.share is not None
-        return round(self.share * planned_steps)
-
-
-class Section(BaseModel):
-    """One mapping of the YAML file: unknown keys are errors, and text is not read as a number."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, allow_inf_nan=False)
 
 
 class RunConfig(Section):
@@ -133,62 +93,6 @@ class DataConfig(Section):
         if isinstance(self.image_size, int):
             return self.image_size, self.image_size
         return self.image_size[0], self.image_size[1]
-
-
-class HourglassConfig(Section):
-    width: Width
-    max_width: Width = 1024
-    num_blocks: NumBlocks = 5
-    scale: Scale = 0.25  # size of the network's input, as a part of the image's
-    learning_rate: Weight | None = None  # default: train.learning_rate
-
-
-class KeypointDetectorConfig(HourglassConfig):
-    width: Width = 32
-    num_keypoints: NumKeypoints = 10
-    jacobian: Literal["per_keypoint", "shared", "none"] = "per_keypoint"
-    temperature: Positive = 0.1  # of the softmax over space
-
-
-class DenseMotionConfig(HourglassConfig):
-    width: Width = 64
-    heatmap_variance: Positive = 0.01  # of the Gaussian heatmaps, in [-1, 1]^2
-    occlusion: bool = True  # predict an occlusion map
-
-
-class GeneratorConfig(Section):
-    width: Width = 64
-    max_width: Width = 512
-    num_down_blocks: Annotated[int, Field(ge=0, le=10)] = 2  # 0: warps at full resolution
-    num_res_blocks: NumResBlocks = 6
-    learning_rate: Weight | None = None  # default: train.learning_rate
-
-
-class TransformConfig(Section):
-    """The random affine and thin-plate transform of the equivariance losses (FOMM, section 3.3)."""
-
-    affine_std: Weight = 0.05
-    thin_plate_std: Weight = 0.005
-    grid_size: GridSize = 5  # control points a side
-
-
-class MotionLosses(Section):
-    """Weights of the losses; 0 switches one off. Setting `perceptual` replaces all its layers."""
-
-    perceptual: dict[ReluLayer, Weight] = dict.fromkeys(
-        ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"), 10.0
-    )
-    pixel: Weight = 0.0  # mean absolute difference of the pixels; ours, not in the papers
-    equivariance_value: Weight = 10.0
-    equivariance_jacobian: Weight = 10.0
-
-
-class MotionConfig(Section):
-    keypoint_detector: KeypointDetectorConfig = KeypointDetectorConfig()
-    dense_motion: DenseMotionConfig = DenseMotionConfig()
-    generator: GeneratorConfig = GeneratorConfig()
-    transform: TransformConfig = TransformConfig()
-    losses: MotionLosses = MotionLosses()
 
 
 class MaskGeneratorConfig(HourglassConfig):
@@ -298,8 +202,11 @@ class CutConfig(Section):
     # pixels is drawn (the area of a rectangle)
     probability: Probability = 0.5  # that a step mixes, after the warm-up
     warm_up_epochs: Weight = 0.0  # in these epochs the probability rises linearly from 0
-    foreground: Literal["dense_motion", "mask_generator"] = "dense_motion"  # gives the background:
-    # the weight of the background motion in dense motion, or 1 - mask of the driving frame
+    occlusion: Literal["map", "field"] = "map"  # gives the occlusion: the motion model's map, or
+    # its motion field, where that stretches the source or leaves it (ours, for models without map)
+    foreground: Literal["dense_motion", "mask_generator", "field"] = "dense_motion"  # gives the
+    # background: the weight of its motion, 1 - mask of the driving frame, or where the motion
+    # field stands still (ours)
     background_threshold: Annotated[float, Field(gt=0, le=1)] = 0.5  # below it: foreground
     as_sample: bool = False  # the mixed image is a further sample of the discriminator: fake for
     # the encoder; for the decoder each pixel is real or fake as it is
@@ -417,7 +324,7 @@ class Config(Section):
     @property
     def starts(self) -> dict[str, Start]:
         """The starts of the parts of the model that first wait for others, by section."""
-        starts = {}
+        starts = {} if self.motion is None else self.motion.starts
         if self.masks is not None:
             refinement = self.masks.refinement
             starts["masks.refinement"] = Start(
