@@ -7,7 +7,8 @@ from torch import Tensor
 
 from branches.branch import Branch, StepInputs, reconstruction_terms
 from branches.outputs import MotionOutput
-from configs.schema import HourglassConfig, MotionConfig
+from configs.schema import MotionConfig
+from configs.section import HourglassConfig
 from losses import (
     LossTerm,
     equivariance_jacobian_loss,

@@ -5,7 +5,8 @@ shares of a plan that follows from the speed of the first steps.
 from datetime import datetime
 
 from checkpoints.checkpoint import Checkpoint
-from configs.schema import Config, Start
+from configs.schema import Config
+from configs.section import Start
 from logger import Logger
 from training.distributed import processes as distributed
 from training.time_plan import Pace, describe_plan, make_plan

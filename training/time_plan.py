@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
-from configs.schema import Start, TrainConfig
+from configs.schema import TrainConfig
+from configs.section import Start
 
 _NUM_MEASURED = 12  # steps whose mean time tells
 _NUM_IGNORED = 3  # before them: kernels are chosen and workers start

@@ -4,7 +4,8 @@ from datetime import datetime
 
 import pytest
 
-from configs.schema import Start, TrainConfig
+from configs.schema import TrainConfig
+from configs.section import Start
 from training.time_plan import Pace, describe_plan, make_plan, time_is_up
 
 NOON = datetime(2026, 1, 1, 12)
