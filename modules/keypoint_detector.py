@@ -17,10 +17,13 @@ class Keypoints(NamedTuple):
     value: B x K x 2, (x, y) in [-1, 1].
     jacobian: B x K x 2 x 2, of the motion from an abstract reference frame to this frame at the
         keypoint; None for a detector without Jacobians (identity motion).
+    covariance: B x K x 2 x 2, of the heatmap that the keypoint is the mean of, in the square of its
+        unit; None for a detector that does not give it.
     """
 
     value: Tensor
     jacobian: Tensor | None
+    covariance: Tensor | None = None
 
 
 class KeypointDetector(nn.Module):
