@@ -250,6 +250,18 @@ def feature_matching_loss(generated: Sequence[Tensor], real: Sequence[Tensor]) -
     ).sum()
 
 
+def layer_matching_loss(
+    generated: Sequence[Tensor], real: Sequence[Tensor], weights: Sequence[float]
+) -> LossTerm:
+    """Sum over layers of mean|difference of features|, each layer with its own weight (Monkey-Net,
+    section 3.5). Gradient reaches both sides: the discriminator's features of the real image depend
+    on the keypoints too, through their heatmaps.
+    """
+    values = [pixel_loss(a, b) for a, b in zip(generated, real, strict=True)]
+    weighted = [weight * value for value, weight in zip(values, weights, strict=True)]
+    return LossTerm(torch.stack(values).sum(), torch.stack(weighted).sum())
+
+
 def consistency_loss(mixed: Tensor, mix_of_logits: Tensor) -> Tensor:
     """mean (D_dec(mix(x, y)) - mix(D_dec(x), D_dec(y)))^2 (Schönfeld et al., 2020, Eq. 7)."""
     return (mixed - mix_of_logits).square().mean()

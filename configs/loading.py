@@ -227,7 +227,7 @@ def _stack(layers: Sequence[_Layer], label: str) -> Config:
 
 
 def _merge(below: dict[str, Any], above: dict[str, Any], section: type[Section]) -> dict[str, Any]:
-    """Lay `above` over `below`. A section that becomes another kind keeps nothing of the old one."""
+    """Lay `above` over `below`; a section that becomes another kind keeps nothing of the old."""
     merged = dict(below)
     for key, value in above.items():
         kinds = _kinds(section, key)

@@ -77,6 +77,11 @@ def resize_grid(
     return image.permute(0, 2, 3, 1)
 
 
+def scaled_size(image: Tensor, scale: float) -> tuple[int, int]:
+    """(height, width) of `image`, ... x H x W, times `scale`."""
+    return round(image.shape[-2] * scale), round(image.shape[-1] * scale)
+
+
 def gaussian_heatmaps(points: Tensor, height: int, width: int, variance: float) -> Tensor:
     """exp(-|z - p|^2 / (2 variance)) for points B x K x 2: B x K x H x W.
 
@@ -106,3 +111,27 @@ def inverse_2x2(matrix: Tensor, eps: float = 1e-8) -> Tensor:
     determinant = torch.where(determinant.abs() < eps, guard, determinant)
     adjugate = torch.stack((torch.stack((d, -b), -1), torch.stack((-c, a), -1)), -2)
     return adjugate / determinant[..., None, None]
+
+
+def occlusion_from_field(field: Tensor) -> Tensor:
+    """An occlusion map for any backward field u(z), where a network predicts none: B x 1 x h x w.
+
+    min(1, |det du/dz|), and 0 where u leaves [-1, 1]: where few source pixels are stretched over
+    many driving ones, the detail is invented, as it is where nothing of the source is seen. 1 is
+    visible. Derivatives are central differences, one-sided at the border.
+
+    This is ours, without parameters, and no part of any of the published systems. PriorityCut needs
+    an occlusion map, and this gives one to systems that have only a field.
+
+    Args:
+        field: B x h x w x 2, (x, y) in [-1, 1], h and w at least 2. Of half precision the map is
+            float32.
+    """
+    field = full_precision(field)
+    height, width = field.shape[1:3]
+    pixel = (2 / (height - 1), 2 / (width - 1))
+    along_y, along_x = torch.gradient(field, spacing=pixel, dim=(1, 2))
+    visible = determinant_2x2(torch.stack((along_x, along_y), dim=-1)).abs().clamp(max=1)
+    # Sums of float32 coordinates leave the frame by rounding alone.
+    outside = (field.abs() > 1 + 1e-5).any(dim=-1)
+    return visible.masked_fill(outside, 0).unsqueeze(1)

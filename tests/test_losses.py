@@ -17,6 +17,7 @@ from losses import (
     equivariance_jacobian_loss,
     equivariance_value_loss,
     feature_matching_loss,
+    layer_matching_loss,
     mask_prior_loss,
     perceptual_layers,
     perceptual_loss,
@@ -321,6 +322,18 @@ def test_feature_matching_by_hand():
     assert loss.item() == 3
     with pytest.raises(ValueError, match="zip"):
         feature_matching_loss(generated, real[:1])
+
+
+def test_layer_matching_by_hand():
+    generated = [torch.tensor([1.0, 2.0, 3.0, 6.0]), torch.tensor([[-1.0, 0.5]])]
+    real = [torch.tensor([0.0, 2.0, 5.0, 1.0]), torch.tensor([[1.0, 0.5]], requires_grad=True)]
+    term = layer_matching_loss(generated, real, [10.0, 0.5])
+    assert term.value.item() == 3  # as above, 2 and 1
+    assert term.weighted.item() == 20.5
+    term.weighted.backward()
+    assert real[1].grad.tolist() == [[0.25, 0]]  # the real image's features learn too
+    with pytest.raises(ValueError, match="zip"):
+        layer_matching_loss(generated, real, [10.0])
 
 
 def test_consistency_by_hand():
