@@ -16,13 +16,15 @@ from typing import IO, Any, Final
 
 import torch
 
+from common import old_format
 from common.errors import UserError
 from common.files import GIT_LFS_POINTER
 
-# First bytes of torch's files: a zip archive since version 1.6, a series of pickles before.
-_ZIP, _OLD = b"PK", b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
+# First bytes of torch's files: a zip archive since version 1.6, a series of pickles before. A tar
+# archive has its mark further on.
+_ZIP, _OLD = b"PK", old_format.HEAD
+_TAR, _TAR_MARK = b"ustar", 257
 
-_OLD_PICKLES: Final = 5  # in the old format: magic number, version, system, content, storage keys
 # Records at the end of a zip archive, the last two in large ones only: PKWARE's APPNOTE, 4.3.14-16.
 _END: Final = struct.Struct("<4s4H2LH")
 _LARGE_END: Final = struct.Struct("<4sQ2H2L4Q")
@@ -96,16 +98,17 @@ def check_globals(path: Path) -> None:
 
 def _pickles(path: Path) -> Iterator[IO[bytes]]:
     """Open the pickles of a file one by one; in the old format they follow each other."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            for name in archive.namelist():
-                if name.endswith("/data.pkl"):
-                    with archive.open(name) as file:
-                        yield file
-        return
     with path.open("rb") as file:
-        for _ in range(_OLD_PICKLES):
-            yield file
+        if file.read(len(_ZIP)) != _ZIP:  # the head decides, as it does for torch
+            file.seek(0)
+            for _ in range(old_format.NUM_PICKLES):
+                yield file
+            return
+    with zipfile.ZipFile(path) as archive:
+        for name in archive.namelist():
+            if name.endswith("/data.pkl"):
+                with archive.open(name) as record:
+                    yield record
 
 
 def _is_plain_global(module: str, name: str) -> bool:
@@ -156,10 +159,10 @@ def read_tensors(path: Path) -> Any:
     """
     try:
         with path.open("rb") as file:
-            head = file.read(len(GIT_LFS_POINTER))
+            head = file.read(_TAR_MARK + len(_TAR))
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
-    if head == GIT_LFS_POINTER:
+    if head.startswith(GIT_LFS_POINTER):
         raise CheckpointError(f"{path}: a git-lfs pointer, not the file itself; run `git lfs pull`")
     try:
         if head.startswith(_ZIP):
@@ -167,12 +170,19 @@ def read_tensors(path: Path) -> Any:
             check_sums(path)
         if head.startswith((_ZIP, _OLD)):
             check_globals(path)
+        if head.startswith(_OLD):
+            old_format.check_storages(path)
         with warnings.catch_warnings(action="ignore"):  # about pickles that are refused anyway
             return torch.load(path, map_location="cpu", weights_only=True)
     except Inflated as error:
         raise CheckpointError(f"{path}: {error}") from error
     except Exception as error:  # a file that is not a checkpoint can raise anything in the reader
         if not head.startswith((_ZIP, _OLD)):
+            if head[_TAR_MARK:] == _TAR:
+                raise CheckpointError(
+                    f"{path}: a tar archive; unpack it, or, if one of PyTorch's first versions "
+                    "(0.1) wrote it as a checkpoint, save it anew with a later one"
+                ) from error
             raise CheckpointError(f"{path}: not a checkpoint") from error
         if isinstance(error, pickle.UnpicklingError):
             raise CheckpointError(
