@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 from configs.schema import Config, PerceptualConfig
 from configs.value_types import ReluLayer
 from modules.blocks import AntiAliasDownsample
-from modules.geometry import inverse_2x2, resize
+from modules.geometry import full_precision, inverse_2x2, resize
 from modules.keypoint_detector import Keypoints
 from modules.thin_plate import ThinPlateTransform
 from modules.vgg import VGGFeatures
@@ -167,6 +167,22 @@ def equivariance_jacobian_loss(
     with torch.autocast(change.device.type, enabled=False):  # it would round the products to bf16
         product = inverse_2x2(driving.jacobian) @ change @ transformed.jacobian
     return (torch.eye(2, device=product.device, dtype=product.dtype) - product).abs().mean()
+
+
+def warp_loss(warped: Sequence[Tensor], driving: Sequence[Tensor]) -> Tensor:
+    """Sum over scales of mean|o warp(e(S)) - o e(D)|, features e and occlusion maps o (TPSMM,
+    section on training losses). Of both, `InpaintingNetwork` detaches all but the deformation.
+    """
+    return torch.stack([pixel_loss(a, b) for a, b in zip(warped, driving, strict=True)]).sum()
+
+
+def background_loss(forward: Tensor, backward: Tensor) -> Tensor:
+    """mean|I - A(S, D) A(D, S)|: the background's motion one way undoes the other, B x 3 x 3 each
+    (TPSMM, section on training losses).
+    """
+    with torch.autocast(forward.device.type, enabled=False):  # it would round the product to bf16
+        product = full_precision(forward) @ full_precision(backward)
+    return (torch.eye(3, device=product.device, dtype=product.dtype) - product).abs().mean()
 
 
 def picture_change(source: Tensor, driving: Tensor, size: tuple[int, int]) -> Tensor:
