@@ -53,7 +53,7 @@ from benchmarks.steps import in_fresh_process, seconds
 from benchmarks.tables import markdown_table
 from benchmarks.whole_clips import WholeClips
 from branches.model import Model
-from branches.motion import MotionBranch
+from branches.motion.fomm import FommBranch
 from checkpoints import checkpoint
 from checkpoints.weights import load_model
 from common.cli import add_device_argument, pick_device, positive_int, run_entry_point
@@ -330,7 +330,7 @@ def stage_rows(
     ]
 
 
-def _motion(model: Model) -> MotionBranch:
+def _motion(model: Model) -> FommBranch:
     assert model.motion is not None
     return model.motion
 

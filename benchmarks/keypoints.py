@@ -40,8 +40,8 @@ def main(arguments: argparse.Namespace) -> None:
     device = pick_device(arguments.device)
     saved = checkpoint.load(Path(arguments.checkpoint))
     branch = load_model(saved, device).motion
-    if branch is None:
-        raise UserError(f"{saved.path}: was trained without the motion branch, which has keypoints")
+    if branch is None or not branch.has_keypoints:
+        raise UserError(f"{saved.path}: was trained without a motion model that has keypoints")
     data = saved.config.data.model_copy(update={"id_sampling": False})
     if arguments.data_root is not None:
         data = data.model_copy(update={"kind": "clips", "root": arguments.data_root})
@@ -51,7 +51,7 @@ def main(arguments: argparse.Namespace) -> None:
         batches = [
             keypoints
             for _, keypoints in in_batches(
-                branch.keypoint_detector, clips.stream(index), 32, device
+                branch.detect, clips.stream(index), 32, device
             )
         ]
         path = Keypoints(torch.cat([found.value for found in batches]).cpu(), None)

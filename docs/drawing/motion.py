@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from animation.branch_animators import MotionAnimator, animate, frames_to_tensor
-from branches.motion import MotionBranch
+from branches.motion.fomm import FommBranch
 from common.batch_random import BatchRandom
 from configs.schema import Config
 from datasets.source import ClipSource
@@ -37,7 +37,7 @@ class Example(NamedTuple):
 
 
 @torch.inference_mode()
-def compute_example(motion: MotionBranch, clips: ClipSource) -> Example:
+def compute_example(motion: FommBranch, clips: ClipSource) -> Example:
     """Run the motion branch on the first clips of the test split."""
     frames = [
         clips.read(i, [0, clips.num_frames(i) // 2])
@@ -53,7 +53,7 @@ def compute_example(motion: MotionBranch, clips: ClipSource) -> Example:
     return Example(source, driving, source_keypoints, driving_keypoints, dense, prediction)
 
 
-def draw_teaser(motion: MotionBranch, clips: ClipSource) -> Figure:
+def draw_teaser(motion: FommBranch, clips: ClipSource) -> Figure:
     """The first test clip drives the first frames of the next ones: a column for each source."""
     animator = MotionAnimator(motion, DEVICE)
     count = min(NUM_SOURCES, len(clips.clips) - 1)
@@ -91,7 +91,7 @@ def draw_keypoints(example: Example) -> Figure:
 
 
 @torch.inference_mode()
-def draw_thin_plate(motion: MotionBranch, example: Example) -> Figure:
+def draw_thin_plate(motion: FommBranch, example: Example) -> Figure:
     """Driving frames, where T samples them, the transformed frames, and how well T is undone."""
     transform = random_thin_plate(
         len(example.driving),
@@ -122,7 +122,7 @@ def draw_thin_plate(motion: MotionBranch, example: Example) -> Figure:
 
 
 @torch.inference_mode()
-def draw_candidates(motion: MotionBranch, example: Example) -> Figure:
+def draw_candidates(motion: FommBranch, example: Example) -> Figure:
     """For the background and the keypoints with most weight: heatmap, warped source, weight."""
     dense, one = motion.dense_motion, slice(0, 1)
     source = dense.down(example.source[one])
