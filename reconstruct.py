@@ -1,6 +1,6 @@
-"""Evaluate a model: reconstruct test clips, each from its first frame, and measure the result.
+"""Evaluate a model: reconstruct each test clip from its first frame, and measure the result.
 
-With --compare: two such evaluations side by side.
+With --compare: print the differences of two such evaluations.
 """
 
 import argparse
@@ -58,7 +58,7 @@ from media.video_writer import VideoWriter
 from media.visualization import to_uint8
 from metrics.detectors.build import DETECTORS
 
-ERROR_GAIN = 4  # of the last column: an error of a quarter of the range is white
+ERROR_GAIN = 4  # factor of the last column, where an error of a quarter of the range is white
 COLUMNS = ("source", "driving", "prediction", f"{ERROR_GAIN}x error")
 
 
@@ -125,7 +125,7 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 def _load_checkpoint(path: Path, config_name: str | None) -> checkpoint.Checkpoint:
-    """The checkpoint `path`; a published one with the config `config_name`."""
+    """Load the checkpoint `path`, with the config `config_name` if it is a published file."""
     config = None if config_name is None else load_config(config_name)
     saved = checkpoint.load(path, config)
     if saved.report is not None:
@@ -136,7 +136,7 @@ def _load_checkpoint(path: Path, config_name: str | None) -> checkpoint.Checkpoi
 def _load_for_inference(
     saved: checkpoint.Checkpoint, device: torch.device, precision: str
 ) -> Model:
-    """The model of `saved`; in half precision it is a copy that is faster, too."""
+    """Build the model of `saved`; in half precision it is also optimized for speed."""
     model = load_model(saved, device)
     if precision == "float32":
         return model
@@ -144,8 +144,9 @@ def _load_for_inference(
 
 
 def _choose_data(trained_on: DataConfig, arguments: argparse.Namespace) -> DataConfig:
-    """The data that the options name: those of the training, or the clips of --data-root."""
-    # Every clip counts; and an untrusted checkpoint does not say how much memory is at hand.
+    """The data section for this evaluation: that of the training, or the clips of --data-root."""
+    # All clips are measured, not one of each identity. The limit of pixels comes from the command
+    # line, because an untrusted checkpoint must not decide how much memory is used.
     changes: dict[str, Any] = {"id_sampling": False, "max_pixels": arguments.max_pixels}
     if arguments.data_root is not None:
         changes |= {"kind": "clips", "root": arguments.data_root}
@@ -155,7 +156,7 @@ def _choose_data(trained_on: DataConfig, arguments: argparse.Namespace) -> DataC
 def _choose_animator(
     asked_for: AnimatorName | None, model: Model, device: torch.device, path: Path
 ) -> tuple[AnimatorName, BranchAnimator]:
-    """The animator of --animator or, without it, the first that the model has."""
+    """The animator that --animator names or, by default, the first one that the model has."""
     animators = reconstruction_animators(model, device)
     name = asked_for or next(iter(animators))
     if name not in animators:
@@ -167,12 +168,13 @@ def _choose_animator(
 
 
 def _output_folder(arguments: argparse.Namespace, path: Path) -> Path:
-    """The folder of --output or, without it, one in the folder of the run.
+    """The folder for the results: that of --output or, by default, one in the folder of the run.
 
-    The default animator's folder has no suffix, so that it does not move with the config.
+    Its name ends in the animator only where --animator is given, so that the default folder is the
+    same for all configs.
     """
     folder = arguments.split
-    if arguments.data_root is not None:  # these are not the results of the run's own clips
+    if arguments.data_root is not None:  # kept apart from the results of the run's own clips
         folder += f"-{Path(arguments.data_root).resolve().name}"
     if arguments.animator is not None:
         folder += f"-{arguments.animator}"
@@ -189,10 +191,13 @@ def _measure_clips(
     results: Path,
     arguments: argparse.Namespace,
 ) -> tuple[list[MeasuredClip], dict[str, str]]:
-    """Measure every clip; returns the measured ones, and by name why the others failed.
+    """Measure every clip.
+
+    Returns:
+        The measured clips, and the reasons of the failed ones by clip name.
 
     Raises:
-        UserError: not one can be.
+        UserError: no clip could be measured.
     """
     names = [clip.name for clip in clips.clips]
     measured: list[MeasuredClip] = []
@@ -217,16 +222,16 @@ def _measure_clips(
 
 @contextmanager
 def noted_failure(name: str, failed: dict[str, str], *, debug: bool) -> Iterator[None]:
-    """Note in `failed` what goes wrong with the clip `name`, and go on.
+    """Context manager: prints an error of the clip `name` alone, and notes it in `failed`.
 
-    What goes wrong with the model, the memory or the disk goes wrong with every clip, and is
-    raised: any UserError but a VideoError, and what `errors.ends_all` says.
+    An error of the model, the memory or the disk would repeat for every clip, and is raised: any
+    UserError except a VideoError, and every error that `errors.ends_all` names.
     """
     try:
         yield
     except Exception as error:
-        is_of_all = isinstance(error, UserError) and not isinstance(error, VideoError)
-        if is_of_all or ends_all(error):
+        concerns_all = isinstance(error, UserError) and not isinstance(error, VideoError)
+        if concerns_all or ends_all(error):
             raise
         if debug:
             traceback.print_exception(error)
@@ -235,15 +240,15 @@ def noted_failure(name: str, failed: dict[str, str], *, debug: bool) -> Iterator
 
 
 def first_clips(data: DataConfig, split: str, num_clips: int | None) -> ClipSource:
-    """The first `num_clips` clips of a split, all for None.
+    """The first `num_clips` clips of a split, or all of them for None.
 
     Raises:
-        UserError: there are fewer, or as `build_source`.
+        UserError: there are fewer clips, or `build_source` raises it.
     """
     clips = build_source(data, split)
     if num_clips is None:
         return clips
-    if data.kind == "puppets":  # there are as many as one asks for
+    if data.kind == "puppets":  # any number of puppets can be drawn
         return build_puppets(data, split, num_clips)
     if num_clips > len(clips.clips):
         raise UserError(
@@ -264,7 +269,11 @@ def measure_clip(
     batch_size: int,
     save_frames: bool,
 ) -> MeasuredClip:
-    """Reconstruct a clip, measure it, write it side by side and, if wanted, frame by frame.
+    """Reconstruct a clip, measure it, and write the side-by-side video.
+
+    Args:
+        results: the folder to write to.
+        save_frames: also write driving frames and predictions as lossless frames.
 
     Raises:
         UserError: a prediction is not finite.
@@ -298,7 +307,11 @@ def measure_clip(
 
 
 def _check_finite(prediction: Tensor, clip: str, first: int) -> None:
-    """Raises UserError for B x 3 x H x W, the first of which is frame `first` of the clip."""
+    """Raise UserError if `prediction`, B x 3 x H x W, is not finite; names the clip and the frame.
+
+    Args:
+        first: number of the first of these frames in the clip.
+    """
     is_finite = prediction.isfinite().flatten(1).all(dim=1)
     if not is_finite.all():
         frame = first + int(is_finite.logical_not().nonzero()[0])
@@ -309,7 +322,7 @@ def _check_finite(prediction: Tensor, clip: str, first: int) -> None:
 
 
 def side_by_side(source: Frame, driving: Frame, prediction: Frame) -> Frame:
-    """COLUMNS in one frame: H x 4W x 3."""
+    """Put the pictures of COLUMNS side by side: H x 4W x 3."""
     error = np.abs(prediction.astype(np.int16) - driving) * ERROR_GAIN
     columns = (source, driving, prediction, error.clip(max=255).astype(np.uint8))
     return np.concatenate(columns, axis=1)
@@ -327,7 +340,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="two folders that this script wrote; prints their differences, paired by frame",
     )
     parser.add_argument(
-        "--config", metavar="FILE", help="of a published checkpoint, which has none in it"
+        "--config", metavar="FILE", help="the config of a published checkpoint, which holds none"
     )
     parser.add_argument(
         "--data-root", metavar="DIR", help="folder of clips; default: the data of the training"
@@ -344,20 +357,23 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--detector",
         choices=DETECTORS,
-        help="also AKD and MKR of the keypoints it finds, and AED where it tells people apart",
+        help="also measure AKD and MKR of the keypoints that it finds, and AED if it can tell "
+        "people apart",
     )
     parser.add_argument(
         "--salient",
         metavar="REGION",
-        help="also the pixel metrics over the salient region and over the rest: "
+        help="also measure the pixel metrics over the salient region and over the rest: "
         f"{', '.join(REGION_FINDERS)} (found by a network), {MODEL_REGION} (the model's own "
         "figure), or a folder of masks: DIR/<clip>/00000.png or DIR/<clip>.mp4",
     )
-    parser.add_argument("--lpips", choices=("alex", "vgg"), help="also LPIPS with this network")
+    parser.add_argument(
+        "--lpips", choices=("alex", "vgg"), help="also measure LPIPS with this network"
+    )
     parser.add_argument(
         "--published",
         choices=TABLES,
-        help="published figures beside one's own, for 256 x 256 pixels",
+        help="also print published results, which are for 256 x 256 pixels",
     )
     parser.add_argument(
         "--save-frames", action="store_true", help="also write lossless PNG frames to frames/"
@@ -365,9 +381,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--output",
         metavar="DIR",
-        help="default: in the run's folder, reconstruction/SPLIT, then with --data-root the name "
-        "of its last folder (test-heads), then --animator where it is given; an earlier "
-        "evaluation there is replaced, that of another checkpoint too",
+        help="folder for the results; default: reconstruction/SPLIT in the run's folder, followed "
+        "by the last folder of --data-root (test-heads) and by --animator where these are given; "
+        "an earlier evaluation there is replaced, even that of another checkpoint",
     )
     parser.add_argument("--batch-size", type=positive_int, default=8, help="frames at a time")
     add_device_argument(parser)

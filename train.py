@@ -15,6 +15,7 @@ from training.setup import set_up
 
 
 def main(arguments: argparse.Namespace) -> int | None:
+    """Train; returns 128 plus the number of the signal that ended the run, or None."""
     with (
         ending_with_agent(),
         process_group(arguments.join_timeout),
@@ -35,14 +36,14 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="?",
         const="auto",
         metavar="auto|PATH",
-        help="continue from a checkpoint; auto (or no value): the newest of the run, if any",
+        help="continue from a checkpoint; auto (or no value): from the newest of the run, if any",
     )
     parser.add_argument(
         "--init-from",
         metavar="PATH",
-        help="start from the weights of a checkpoint, a published one too (fine-tuning)",
+        help="start from the weights of a checkpoint, own or published (fine-tuning)",
     )
-    parser.add_argument("--print-config", action="store_true", help="show the config and stop")
+    parser.add_argument("--print-config", action="store_true", help="print the config and stop")
     parser.add_argument(
         "--join-timeout",
         type=positive_int,

@@ -1,29 +1,31 @@
-"""Train and compare discriminators: one run for each row and seed, the same steps and data.
+"""Train and compare discriminators: one run for each row and seed, with the same steps and data.
 
     python -m benchmarks.ablation --config demo.yaml --steps 2000 [key.sub=value ...]
 
-A row changes the discriminator of the config alone (`ROWS`): its kind and its cut; the patch
-discriminator of fomm-adv has widths for small images, and is else that of vox-fomm-adv.yaml. Runs
-of one seed see the same batches and begin with the same weights. Each lies in OUTPUT/<row>-<seed>:
-called again, the command continues where it was interrupted, trains no run twice, and takes in
-further rows and seeds. A run that fails is reported and the others go on.
+A row changes only the config's discriminator (`ROWS`): its kind and its cut. The patch
+discriminator of the row fomm-adv has widths for small images, and is otherwise that of
+vox-fomm-adv.yaml. Runs of one seed get the same batches and start with the same weights. Each run
+has the folder OUTPUT/<row>-<seed>. If the command is repeated, it continues an interrupted run,
+skips finished ones, and adds further rows and seeds. A run that fails is reported; the others go
+on.
 
-The motion branch (averaged weights, where there are) then reconstructs every test clip from its
-first frame, which is one of the frames measured. PSNRs are in dB, at most 100 for one frame.
+The motion branch, with its averaged weights if there are any, then reconstructs every test clip
+from its first frame, which is one of the measured frames. PSNRs are in dB, at most 100 for a frame.
 
     l1, psnr, ssim          over the whole frame
     figure_l1, figure_psnr  over the pixels of the foreground
-    ssim_masked             both images multiplied by the foreground, then SSIM over the whole
-                            frame, as the papers do for what is salient
+    ssim_masked             SSIM over the whole frame, of both images multiplied by the foreground;
+                            the papers measure salient regions in this way
 
-The foreground is the true figure, in the source or in the driving frame; of clips that do not know
-it, where the clip moves: pixels whose colour differs from the source frame's by more than 0.1 in a
-channel, by the real frames alone. Frames without foreground are left out there.
+The foreground is where the true figure is in the source or in the driving frame. If a clip does not
+know its figure, the foreground is where the real frames move: pixels that differ from the source
+frame by more than 0.1 in a colour channel. Frames without foreground are left out of its metrics.
 
 Numbers are means over the frames of a clip, then over clips. `±` is the standard deviation over
-seeds, [low, high] a 95% t interval over clips, each averaged over seeds. Differences to fomm are
-paired by seed and clip: where the interval holds 0, no difference is shown on these clips; what
-chance in training does, the ± beside it tells. `source` repeats the source frame.
+seeds. [low, high] is a 95% t interval over clips, each averaged over seeds. Differences to fomm are
+paired by seed and clip. An interval that contains 0 shows no difference on these clips; the ±
+beside it tells how much chance in training changes. `source` is the baseline that repeats the
+source frame.
 """
 
 import argparse
@@ -56,7 +58,7 @@ ROWS: Final[dict[str, tuple[str, ...]]] = {
     "fomm": ("discriminator=null",),
     "fomm-adv": (
         "discriminator.kind=patch",
-        "discriminator.channels=[16, 32, 64]",  # a U-Net's are too many for small images
+        "discriminator.channels=[16, 32, 64]",  # the U-Net's list is too long for small images
         "discriminator.spectral_norm=false",
         "discriminator.keypoints=true",
         "discriminator.cut.kind=none",
@@ -74,11 +76,15 @@ ROWS: Final[dict[str, tuple[str, ...]]] = {
         "discriminator.cut.foreground=mask_generator",
     ),
 }
-REPORT_FILE: Final = "ablation.json"  # of a run in its folder, of all in the output folder
+REPORT_FILE: Final = "ablation.json"  # in the folder of each run, and for all in the output folder
 
 
 class Run(NamedTuple):
-    """overrides: everything that the config gets on top."""
+    """One run: a row with a seed.
+
+    overrides: overrides of the config that make this run.
+    config: the config after these overrides.
+    """
 
     row: str
     seed: int
@@ -88,7 +94,8 @@ class Run(NamedTuple):
 
     @property
     def last_checkpoint(self) -> Path:
-        assert self.config.train.max_steps is not None, "plan sets it"
+        """The checkpoint of the last step, which a finished run has."""
+        assert self.config.train.max_steps is not None, "plan_run sets it"
         return step_path(self.folder, self.config.train.max_steps)
 
 
@@ -102,8 +109,8 @@ def main(arguments: argparse.Namespace) -> int | None:
             raise UserError(f"--rows {row}: unknown; known rows: {', '.join(ROWS)}")
     output, device = Path(arguments.output), pick_device(arguments.device)
     runs = [
-        plan(arguments.config, arguments.overrides, row, seed, arguments.steps, output)
-        for seed in dict.fromkeys(arguments.seeds)  # all rows of a seed before the next seed
+        plan_run(arguments.config, arguments.overrides, row, seed, arguments.steps, output)
+        for seed in dict.fromkeys(arguments.seeds)  # first all rows of one seed, then the next seed
         for row in dict.fromkeys(arguments.rows)
     ]
     for run in runs:
@@ -115,9 +122,9 @@ def main(arguments: argparse.Namespace) -> int | None:
         print(f"{run.folder} ({position} of {len(runs)})", flush=True)
         try:
             code = train_run(arguments.config, run, arguments.device)
-            if code:  # a signal
+            if code:  # a signal has ended the run
                 return code
-            found[run.row, run.seed] = measured(run, clips, arguments.num_frames, device)
+            found[run.row, run.seed] = measure_run(run, clips, arguments.num_frames, device)
         except UserError as error:
             failed.append(str(run.folder))
             print(f"{run.folder}: {error}", file=sys.stderr)
@@ -144,38 +151,41 @@ def main(arguments: argparse.Namespace) -> int | None:
     return None
 
 
-def plan(
+def plan_run(
     config: str, overrides: Sequence[str], row: str, seed: int, num_steps: int, output: Path
 ) -> Run:
-    """The run of a row and a seed.
+    """Make the run of a row and a seed.
 
     Raises:
-        UserError: a config that cannot be used.
+        UserError: the config cannot be used.
     """
     folder = output / f"{row}-{seed}"
-    every = [
-        f"log.validate_every={num_steps}",  # one at the end, unless asked for
+    all_overrides = [
+        f"log.validate_every={num_steps}",  # only at the end, unless `overrides` says otherwise
         *overrides,
         *row_overrides(config, overrides, row),
         f"seed={seed}",
-        f"run.output_dir={json.dumps(str(folder))}",  # text, whatever its name
+        f"run.output_dir={json.dumps(str(folder))}",  # quoted, so that YAML reads it as text
         f"train.max_steps={num_steps}",
         "train.max_minutes=null",
     ]
-    # Steps end the run, not epochs, each of which has at least one step.
-    every.append(f"train.epochs={max(num_steps, load_config(config, every).train.epochs)}")
-    resolved = load_config(config, every)
+    # The run must end by its steps, not by its epochs, each of which has at least one step.
+    num_epochs = max(num_steps, load_config(config, all_overrides).train.epochs)
+    all_overrides.append(f"train.epochs={num_epochs}")
+    resolved = load_config(config, all_overrides)
     if resolved.motion is None:
-        raise UserError("motion: found null; it is the motion branch that the rows train")
-    return Run(row, seed, folder, every, resolved)
+        raise UserError("motion: found null; the rows need the motion branch, which they train")
+    return Run(row, seed, folder, all_overrides, resolved)
 
 
 def row_overrides(config: str, overrides: Sequence[str], row: str) -> list[str]:
-    """What makes `row` of the given config. The only head of the patch discriminator gets the
-    weight of the U-Net's two together, in the loss of either player.
+    """The overrides that turn the config into `row`.
+
+    In the losses of both players, the single head of the patch discriminator gets the sum of the
+    weights that the U-Net's two heads have in the config.
 
     Raises:
-        UserError: a config that cannot be used.
+        UserError: the config cannot be used.
     """
     changes = list(ROWS[row])
     given = load_config(config, overrides).discriminator
@@ -187,10 +197,10 @@ def row_overrides(config: str, overrides: Sequence[str], row: str) -> list[str]:
 
 
 def check_folder(run: Run) -> None:
-    """Refuse to mix runs of different configs.
+    """Check that the folder of `run` does not hold a run of another config.
 
     Raises:
-        UserError: the folder of `run` holds another one.
+        UserError: it does; names the keys that differ.
     """
     path = run.folder / "config.yaml"
     if not path.exists():
@@ -205,15 +215,25 @@ def check_folder(run: Run) -> None:
 
 
 def train_run(config: str, run: Run, device: str) -> int | None:
-    """Train to the last step as train.py does; at once where that is done. Its exit code."""
+    """Train `run` to its last step, as train.py does; does nothing if it is finished.
+
+    Returns:
+        The exit code of train.py: None, or 128 plus the number of the signal that ended it.
+    """
     if run.last_checkpoint.exists():
         return None
     arguments = ["--config", config, *run.overrides, "--resume", "auto", "--device", device]
     return train.main(train.build_parser().parse_args(arguments))
 
 
-def measured(run: Run, clips: ClipSource, num_frames: int, device: torch.device) -> dict[str, Any]:
-    """`scores` of the last checkpoint of `run` and of its `baseline`, measured once."""
+def measure_run(
+    run: Run, clips: ClipSource, num_frames: int, device: torch.device
+) -> dict[str, Any]:
+    """Measure the last checkpoint of `run`, unless its folder already has the report.
+
+    Returns:
+        A report with the `scores` of the checkpoint and those of the `baseline`, by metric.
+    """
     path = run.folder / REPORT_FILE
     if path.exists():
         report = json.loads(path.read_text())
@@ -254,13 +274,15 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "overrides", nargs="*", metavar="key.sub=value", help="change keys of the config"
     )
-    parser.add_argument("--steps", type=positive_int, help="of every run; takes the place of time")
+    parser.add_argument(
+        "--steps", type=positive_int, help="steps of every run; replaces limits of time"
+    )
     parser.add_argument(
         "--rows",
         nargs="+",
         metavar="ROW",
         default=[row for row in ROWS if row != "prioritycut-masks"],
-        help=f"of: {', '.join(ROWS)} (needs the section masks); default: all but the last",
+        help=f"some of: {', '.join(ROWS)} (needs the section masks); default: all but the last",
     )
     parser.add_argument(
         "--seeds", nargs="+", type=int, default=[0, 1, 2], help="default: 0 1 2", metavar="SEED"
@@ -270,9 +292,11 @@ def build_parser() -> argparse.ArgumentParser:
         "--num-frames",
         type=positive_int,
         default=24,
-        help="frames of a test clip, spread evenly (default: 24)",
+        help="frames of each test clip that are measured, evenly spread (default: 24)",
     )
-    parser.add_argument("--markdown", action="store_true", help="print spreads and intervals too")
+    parser.add_argument(
+        "--markdown", action="store_true", help="also print standard deviations and intervals"
+    )
     add_device_argument(parser)
     return parser
 

@@ -1,4 +1,4 @@
-"""The report of benchmarks/ablation.py: means, differences to the reference row, intervals."""
+"""Makes the report of benchmarks/ablation.py: means, differences to a reference row, intervals."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
@@ -10,16 +10,16 @@ from benchmarks.ablation_scores import METRICS
 from benchmarks.tables import markdown_table
 from metrics.intervals import Summary, summarize
 
-REFERENCE: Final = "fomm"
+REFERENCE: Final = "fomm"  # the row that all others are compared with
 
-Found = Mapping[tuple[str, int], Mapping[str, Any]]  # measured runs by row and seed
+MeasuredRuns = Mapping[tuple[str, int], Mapping[str, Any]]  # reports of runs, by row and seed
 
 
-def compare(found: Found, overrides: Mapping[str, Sequence[str]]) -> dict[str, Any]:
-    """Scores and summaries of each row, and its differences to the reference.
+def compare(found: MeasuredRuns, overrides: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """Scores and summaries of each row, and its differences to the reference row, by row.
 
     Args:
-        overrides: what each row changes in the config, for the report.
+        overrides: the overrides that make each row; they are copied to the report.
     """
     rows: dict[str, Any] = {}
     for row in dict.fromkeys(row for row, _ in found):
@@ -44,15 +44,15 @@ def compare(found: Found, overrides: Mapping[str, Sequence[str]]) -> dict[str, A
     return rows
 
 
-def summarize_baseline(found: Found) -> dict[str, Any]:
-    """Scores and summaries of the prediction that repeats the source."""
-    scores = next(iter(found.values()))["baseline"]  # the same in all
+def summarize_baseline(found: MeasuredRuns) -> dict[str, Any]:
+    """Scores and summaries of the baseline that repeats the source frame."""
+    scores = next(iter(found.values()))["baseline"]  # all runs have the same
     summary = {name: summarize(np.array([scores[name]], dtype=float))._asdict() for name in METRICS}
     return {"summary": summary, "scores": scores}
 
 
 def means_table(report: Mapping[str, Any]) -> str:
-    """The mean of each metric, a line for each row; the source repeated comes last."""
+    """A table of the mean of each metric: a line for each row, then one for the baseline."""
     return markdown_table(
         [
             {"row": row, **{name: summary[name]["mean"] for name in METRICS}}
@@ -62,7 +62,9 @@ def means_table(report: Mapping[str, Any]) -> str:
 
 
 def detailed_tables(report: Mapping[str, Any]) -> str:
-    """Means and differences to the reference, each with its spread and its interval."""
+    """Two tables, of means and of differences to the reference, with standard deviations over seeds
+    and intervals.
+    """
     tables = [
         [
             {"row": row, **{name: _cell(name, summary[name]) for name in METRICS}}
@@ -81,11 +83,13 @@ def detailed_tables(report: Mapping[str, Any]) -> str:
 
 
 def _summaries(report: Mapping[str, Any]) -> dict[str, Any]:
+    """The summaries of all rows and of the baseline, by name."""
     rows = {row: entry["summary"] for row, entry in report["rows"].items()}
     return rows | {"source": report["baseline"]["summary"]}
 
 
 def _cell(name: str, summary: Mapping[str, float | None], *, signed: bool = False) -> str:
+    """The text of a summary: mean, ± standard deviation over seeds, [interval]."""
     mean, seed_sd, low, high = Summary(**summary)
     if mean is None:
         return ""
@@ -96,6 +100,6 @@ def _cell(name: str, summary: Mapping[str, float | None], *, signed: bool = Fals
     return text if low is None else f"{text} [{low:{form}}, {high:{form}}]"
 
 
-def _scores(found: Found, row: str, seeds: Sequence[int], name: str) -> NDArray[np.float64]:
-    """The metric `name` of a row's runs, seeds x clips; NaN where it is not defined."""
+def _scores(found: MeasuredRuns, row: str, seeds: Sequence[int], name: str) -> NDArray[np.float64]:
+    """The metric `name` of a row's runs, seeds x clips; NaN for a clip without a value."""
     return np.array([found[row, seed]["scores"][name] for seed in seeds], dtype=float)

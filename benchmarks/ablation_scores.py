@@ -1,4 +1,4 @@
-"""Scores of a motion branch on test clips, over the whole frame and over its foreground."""
+"""Metrics of benchmarks/ablation.py on test clips, over the whole frame and over the foreground."""
 
 import math
 from collections.abc import Sequence
@@ -15,16 +15,22 @@ from evaluation.reconstruction import spread
 from metrics.image import region_psnr, ssim
 
 METRICS: Final = ("l1", "psnr", "ssim", "figure_l1", "figure_psnr", "ssim_masked")
-_MOVED = 0.1  # largest difference of a colour channel that counts as no motion; above compression
+# A pixel moves if a colour channel differs from the source frame by more than this; compression
+# alone changes less.
+_MOTION_THRESHOLD = 0.1
 
-ClipScores = dict[str, list[float | None]]  # by metric, one number per clip; None: not defined
+ClipScores = dict[str, list[float | None]]  # by metric: a number for each clip, None if undefined
 
 
 @torch.inference_mode()
 def score_clips(
     animator: BranchAnimator, clips: ClipSource, num_frames: int
 ) -> tuple[ClipScores, ClipScores]:
-    """Scores of every clip, and those of the prediction that repeats the source."""
+    """Reconstruct and measure every clip.
+
+    Returns:
+        The scores of `animator`, and those of the baseline that repeats the source frame.
+    """
     scores: ClipScores = {name: [] for name in METRICS}
     baseline: ClipScores = {name: [] for name in METRICS}
     for index in tqdm(range(len(clips.clips)), unit="clip", disable=None):
@@ -44,25 +50,37 @@ def score_clips(
 def foreground_region(
     clips: ClipSource, index: int, frames: Sequence[int], target: Tensor
 ) -> Tensor:
-    """Pixels of the figure or, where the clip does not know it, pixels that move: B x 1 x H x W.
+    """Pixels of the true figure or, if the clip does not know it, pixels that move.
 
     Args:
         target: the `frames` of clip `index`, B x 3 x H x W; the first of them is the source.
+
+    Returns:
+        B x 1 x H x W, bool.
     """
     if isinstance(clips, HasForeground):
         inside = torch.from_numpy(clips.foreground_masks(index, frames) > 0.5).unsqueeze(1)
         return (inside[:1] | inside).to(target.device)
-    return (target - target[:1]).abs().amax(dim=1, keepdim=True) > _MOVED
+    return (target - target[:1]).abs().amax(dim=1, keepdim=True) > _MOTION_THRESHOLD
 
 
 def describe_foreground(clips: ClipSource) -> str:
+    """Say which pixels `foreground_region` takes, for the report."""
     if isinstance(clips, HasForeground):
         return "the true figure, in the source or in the driving frame"
-    return f"pixels that differ from the source frame by more than {_MOVED} in a colour channel"
+    return (
+        f"pixels that differ from the source frame by more than {_MOTION_THRESHOLD} in a colour "
+        "channel"
+    )
 
 
 def score_frames(prediction: Tensor, target: Tensor, region: Tensor) -> FrameMetrics:
-    """`METRICS` of each frame, B; over an empty region NaN."""
+    """Compute `METRICS` for each frame, B numbers each; NaN if the region is empty.
+
+    Args:
+        prediction, target: B x 3 x H x W in [0, 1].
+        region: the foreground, B x 1 x H x W, bool.
+    """
     masked = ssim(prediction * region, target * region)
     return {
         **pixel_metrics(prediction, target),

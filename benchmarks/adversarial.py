@@ -1,20 +1,21 @@
-"""What each discriminator costs: time of a training step, memory, parameters.
+"""Measure what each discriminator costs: time of a training step, memory, parameters.
 
     python -m benchmarks.adversarial --config demo.yaml [key.sub=value ...]
 
-The rows are those of benchmarks/ablation.py. All take the same batch in one process, in turns, so
-that whatever else the machine does reaches all of them; the first rounds are left out.
+The rows are those of benchmarks/ablation.py. They take turns with the same batch in one process, so
+that other load on the machine affects all of them; the first rounds are left out.
 
-    parameters  of the discriminator
-    plain       median time of a step that mixes no images
-    mixing      of one that does (discriminator.cut.probability of the steps, after the warm-up)
-    step        expected time of a step: of both, by that probability
-    ratio       step, to that of the first row
-    memory      peak of a process of its own that takes a few steps, the mixing ones among them,
-                above what it held before the networks were built: of the CUDA device where there
-                is one, else resident memory (Linux)
+    parameters  number of parameters of the discriminator
+    plain       median time of a step that does not mix images
+    mixing      median time of a step that does
+    step        expected time of a step: the mean of both, weighted by the probability of mixing
+                (discriminator.cut.probability, after the warm-up)
+    ratio       step, divided by that of the first row
+    memory      peak of a fresh process that takes a few steps, some of which mix, above what it
+                held before the networks were built: memory of the CUDA device if there is one, else
+                resident memory (Linux)
 
-The time of making the cut mask alone, which is part of a mixing step, stands below the table.
+The time of the cut mask alone, which is part of a mixing step, is printed below the table.
 """
 
 import argparse
@@ -30,7 +31,8 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.ablation import row_overrides
-from benchmarks.steps import (
+from benchmarks.tables import markdown_table
+from benchmarks.training_steps import (
     build_trainer,
     first_batch,
     in_fresh_process,
@@ -39,7 +41,6 @@ from benchmarks.steps import (
     step_parser,
     take_step,
 )
-from benchmarks.tables import markdown_table
 from common.batch_random import BatchRandom
 from common.cli import pick_device, run_entry_point
 from common.errors import UserError
@@ -50,20 +51,23 @@ from datasets.pairs import PairBatch
 from modules.cut_masks import priority_cut, rectangle_cut
 from training.trainer import Trainer
 
-MEASURED: Final = ("fomm", "fomm-adv", "unet", "cutmix", "prioritycut")
-MIXES, PLAIN = 0.0, 1.0  # `host_random` of a step, which mixes where it is below the probability
-_WARM_UP = 3  # rounds, in which libraries choose their kernels and memory is allocated
+MEASURED: Final = ("fomm", "fomm-adv", "unet", "cutmix", "prioritycut")  # rows of the ablation
+MIXES, PLAIN = 0.0, 1.0  # values of `host_random`; a step mixes if it is below the probability
+_WARM_UP = 3  # rounds that are left out: libraries choose kernels, and memory is allocated
 
 
 class Variant(NamedTuple):
-    """A row with its networks; `kinds`: the `host_random` of its steps, by name."""
+    """The trainer of a row, with its networks.
+
+    kinds: the `host_random` of each kind of step that the row has, by the kind's name.
+    """
 
     trainer: Trainer
     kinds: dict[str, float]
 
     @property
     def num_parameters(self) -> int:
-        """Of the discriminator."""
+        """Number of parameters of the discriminator."""
         adversary = self.trainer.adversary
         return 0 if adversary is None else sum(p.numel() for p in adversary.parameters())
 
@@ -85,12 +89,12 @@ def main(arguments: argparse.Namespace) -> None:
         )
         for row in MEASURED
     }
-    # Before this process grows, each row in a fresh one: memory is not given back to the system.
+    # Memory comes first, in a fresh process for each row, since a process keeps memory it once had.
     memory = {
         row: fresh_peak_memory(config, arguments.device) if arguments.memory else None
         for row, config in configs.items()
     }
-    variants = {row: build_contestant(config, device) for row, config in configs.items()}
+    variants = {row: build_variant(config, device) for row, config in configs.items()}
     batch = first_batch(configs[MEASURED[0]]).to(device)
     medians = time_steps(variants, batch, arguments.rounds)
     rows = cost_rows(configs, variants, medians, memory)
@@ -112,8 +116,8 @@ def main(arguments: argparse.Namespace) -> None:
     print(f"\ncut mask of a batch: {masks}\n{output}")
 
 
-def build_contestant(config: Config, device: torch.device) -> Variant:
-    """The networks, the optimizer and the losses of a run, as train.py builds them."""
+def build_variant(config: Config, device: torch.device) -> Variant:
+    """Build the networks, the optimizer and the losses of a row, as train.py does."""
     trainer = build_trainer(config, device)
     mixes = config.discriminator is not None and config.discriminator.cut.kind != "none"
     return Variant(trainer, {"plain": PLAIN} | ({"mixing": MIXES} if mixes else {}))
@@ -122,7 +126,7 @@ def build_contestant(config: Config, device: torch.device) -> Variant:
 def time_steps(
     variants: dict[str, Variant], batch: PairBatch, num_rounds: int
 ) -> dict[tuple[str, str], float]:
-    """Median seconds of a step by (row, kind), taken in turns."""
+    """Median seconds of a step, by (row, kind); the rows take turns."""
     device = batch.frames.device
     found: dict[tuple[str, str], list[float]] = {}
     for index in tqdm(range(_WARM_UP + num_rounds), unit="round", disable=None):
@@ -140,7 +144,10 @@ def cost_rows(
     medians: dict[tuple[str, str], float],
     memory: dict[str, int | None],
 ) -> list[dict[str, Any]]:
-    """See the file's docstring; PriorityCut twice: by its probability, and in every step."""
+    """The rows of the table; see the file's docstring.
+
+    PriorityCut has two rows: mixing with the config's probability, and in every step.
+    """
     rows = []
     for row, variant in variants.items():
         plain, mixing = medians[row, "plain"], medians.get((row, "mixing"))
@@ -167,8 +174,8 @@ def cost_rows(
 
 
 def time_cut_masks(config: Config, device: torch.device, num_rounds: int) -> dict[str, float]:
-    """Median milliseconds of `priority_cut` and `rectangle_cut` on a batch of maps as large as
-    those of the dense motion.
+    """Median milliseconds of `priority_cut` and of `rectangle_cut`, by name, for a batch of maps of
+    the dense motion's size.
     """
     assert config.motion is not None, "a discriminator needs it"
     height, width = (round(side * config.motion.field_scale) for side in config.data.size)
@@ -192,18 +199,18 @@ def time_cut_masks(config: Config, device: torch.device, num_rounds: int) -> dic
 
 
 def fresh_peak_memory(config: Config, device: str) -> int | None:
-    """`memory_of_steps` in a process that has done nothing before."""
+    """Run `memory_of_steps` in a fresh process."""
     return in_fresh_process(partial(memory_of_steps, config, device))
 
 
 def memory_of_steps(config: Config, device_name: str) -> int | None:
-    """Bytes that a few steps need above what is there before the networks are built; None where
-    the system does not tell.
+    """Peak memory of a few steps, in bytes, above what the process held before the networks were
+    built; None if the system does not report it.
     """
     device = pick_device(device_name)
     batch = first_batch(config).to(device)
     before = peak_memory(device)
-    variant = build_contestant(config, device)
+    variant = build_variant(config, device)
     for _ in range(3):
         for host_random in variant.kinds.values():
             take_step(variant.trainer, batch, host_random)
@@ -212,6 +219,7 @@ def memory_of_steps(config: Config, device_name: str) -> int | None:
 
 
 def _text(name: str, value: str | float | None) -> str:
+    """The text of the value of the column `name`."""
     if value is None or isinstance(value, str):
         return value or ""
     if name == "parameters":
@@ -227,7 +235,7 @@ def build_parser() -> argparse.ArgumentParser:
         "--memory",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="measure memory, a new process for each row (default)",
+        help="also measure memory, in a new process for each row (default)",
     )
     return parser
 

@@ -1,34 +1,36 @@
-"""Animation, one frame at a time against everything together: frames/s of each stage.
+"""Measure how fast animation is, optimization by optimization, in frames/s.
 
     python -m benchmarks.animate [--config vox-fomm.yaml | --checkpoint PATH] [key.sub=value ...]
 
-The first table is the networks alone: the motion branch with relative motion, uint8 frames in and
-out. Every row adds one lever to the row above; all take the same frames and weights. Every round
-starts a process for each row in turn, so that whatever else the machine does reaches all of them,
-and none profits from memory that another has left. Encoding the source is left out where it is done
-once for a clip.
+The first table measures the networks alone: the motion branch with relative motion, from uint8
+frames to uint8 frames. Each row adds one optimization to the row above; all rows have the same
+frames and weights. In every round each row runs once, in a process of its own, so that other load
+on the machine affects all rows, and no row profits from memory that another has left. The time to
+encode the source counts only in rows that encode it for every frame.
 
-    plain loop          as published scripts animate: one frame at a time, float32, the source
-                        encoded for each; blur, heatmaps and upsampling as they are defined
+    plain loop          as published scripts animate: one frame at a time, in float32, with the
+                        source encoded for each; blur, heatmaps and upsampling by their definitions
     fewer products      separable blur and heatmaps, modules.blocks.UpConv2d
-    source once         encoded once
+    source once         the source is encoded once
     batches             --batch-size frames at a time
     folded norms, regrouped outputs, channels last, bf16, fp16, compiled
-                        animation/acceleration.py; bf16 not where it is emulated; fp16, in the place
-                        of bf16, on CUDA only;
-                        compiled, of the row above, with --compile
+                        see animation/acceleration.py; bf16 is left out if it is emulated; fp16,
+                        instead of bf16, on CUDA only; compiled, on top of the row above, only with
+                        --compile
     freed memory is kept
-                        common/machine.py; on the CPU only
+                        see common/machine.py; on the CPU only
 
-    ratio               frames/s, to those of the plain loop
-    max_error, psnr     of the predictions in [0, 1], to the plain loop's; the PSNR of all frames
+    ratio               frames/s, divided by those of the plain loop
+    max_error, psnr     largest difference, and PSNR over all frames, of the predictions in [0, 1]
+                        to those of the plain loop
 
-The second table is whole clips by the networks of the last row, frames/s: of reading the driving
-clip (.mp4), of the networks, and of writing an .mp4, each alone; of all in turns; and overlapped,
-as animate.py runs them on CUDA.
+The second table measures whole clips with the networks of the last row, in frames/s: reading the
+driving clip (.mp4), the networks, and writing an .mp4, each alone; all three in turns; and all
+three overlapped, as animate.py runs them on CUDA.
 
-Without a checkpoint the weights are random, and BatchNorm's statistics those of the frames. With
---memory-frames a clip of so many frames is animated as well, and resident memory noted on the way.
+Without a checkpoint the weights are random, and the statistics of BatchNorm are those of the
+frames. With --memory-frames a clip of so many frames is animated, too, and resident memory is
+noted on the way.
 """
 
 import argparse
@@ -48,9 +50,9 @@ from tqdm import tqdm
 
 from animation.acceleration import DTYPES, compile_networks, fold_norms, lay_out, regroup_outputs
 from animation.branch_animators import MotionAnimator, Move, frames_to_tensor
-from benchmarks.plain_step import Lever, Patch, plain_downsample, plain_heatmaps, without
-from benchmarks.steps import in_fresh_process, seconds
+from benchmarks.plain_step import Optimization, Patch, plain_downsample, plain_heatmaps, without
 from benchmarks.tables import markdown_table
+from benchmarks.training_steps import in_fresh_process, seconds
 from benchmarks.whole_clips import WholeClips
 from branches.model import Model
 from branches.motion.fomm import FommBranch
@@ -70,7 +72,7 @@ from modules import blocks, dense_motion
 from modules.blocks import AntiAliasDownsample
 from modules.keypoint_transfer import first_keypoints, relative_keypoints
 
-AS_PUBLISHED: Final = Lever(
+AS_PUBLISHED: Final = Optimization(
     "fewer products",
     patches=(
         Patch(AntiAliasDownsample, "forward", plain_downsample),
@@ -81,19 +83,21 @@ AS_PUBLISHED: Final = Lever(
 
 
 class Variant(NamedTuple):
-    """A row of the first table: the networks, and how many frames they take at a time."""
+    """A row of the first table: the networks, and how many frames they get at a time."""
 
     model: Model
     move: Move
     batch_size: int
 
     def predictions(self, driving: Frames, device: torch.device) -> Iterator[Tensor]:
-        """Of `driving`, uint8 N x H x W x 3, batch by batch: B x 3 x H x W in [0, 1]."""
+        """Predictions for the frames `driving`, uint8 N x H x W x 3, batch by batch: B x 3 x H x W
+        in [0, 1].
+        """
         for first in range(0, len(driving), self.batch_size):
             yield self.move(frames_to_tensor(driving[first : first + self.batch_size], device))
 
     def run(self, driving: Frames, device: torch.device) -> None:
-        """From frames to frames, on the CPU both."""
+        """Animate the frames `driving` and bring the predictions to the CPU as uint8."""
         for prediction in self.predictions(driving, device):
             to_uint8(prediction)
 
@@ -145,7 +149,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 class Scene(NamedTuple):
-    """What all rows animate."""
+    """The model and the frames that all rows use; the same in every process."""
 
     model: Model
     clips: Puppets
@@ -154,18 +158,18 @@ class Scene(NamedTuple):
     device: torch.device
 
     def variants(self, arguments: argparse.Namespace) -> dict[str, Callable[[], Variant]]:
-        """What makes each row; see the file's docstring."""
+        """Functions that build the variant of each row, by the row's name."""
         first = frames_to_tensor(self.source[None], self.device)
         origin = frames_to_tensor(self.driving[:1], self.device)
         size = arguments.batch_size
 
-        def plain(*levers: Lever) -> Variant:
-            return Variant(self.model, plain_loop(self.model, first, origin, levers), 1)
+        def plain(*optimizations: Optimization) -> Variant:
+            return Variant(self.model, plain_loop(self.model, first, origin, optimizations), 1)
 
-        def fast(batch_size: int, *pulls: Callable[[Model], None]) -> Variant:
+        def fast(batch_size: int, *changes: Callable[[Model], None]) -> Variant:
             model = copy.deepcopy(self.model)
-            for pull in pulls:
-                pull(model)
+            for change in changes:
+                change(model)
             move = MotionAnimator(_motion(model), self.device).start(first, origin)
             return Variant(model, move, batch_size)
 
@@ -179,29 +183,30 @@ class Scene(NamedTuple):
             "regrouped outputs": partial(fast, size, *exact),
             "channels last": partial(fast, size, *exact, partial(lay_out, dtype=torch.float32)),
         }
-        pulls: list[Callable[[Model], None]] = [*exact, partial(lay_out, dtype=torch.float32)]
+        changes: list[Callable[[Model], None]] = [*exact, partial(lay_out, dtype=torch.float32)]
         for name in arguments.half_precisions:
-            pulls = [*exact, partial(lay_out, dtype=DTYPES[name])]
-            rows[name] = partial(fast, size, *pulls)
+            changes = [*exact, partial(lay_out, dtype=DTYPES[name])]
+            rows[name] = partial(fast, size, *changes)
         if self.device.type == "cpu":
-            pulls = [_keep_freed_memory, *pulls]
-            rows["freed memory is kept"] = partial(fast, size, *pulls)
+            changes = [_keep_freed_memory, *changes]
+            rows["freed memory is kept"] = partial(fast, size, *changes)
         if arguments.compile:
-            rows["compiled"] = partial(fast, size, *pulls, compile_networks)
+            rows["compiled"] = partial(fast, size, *changes, compile_networks)
         return rows
 
 
 def half_precisions(device: torch.device) -> list[str]:
-    """Those of the rows: of bf16 and, on CUDA, fp16 what the device does not emulate."""
-    return [name for name in _wanted(device) if not is_emulated(name, device)]
+    """Half precisions that have a row: bf16 and, on CUDA, fp16, unless the device emulates them."""
+    return [name for name in _candidates(device) if not is_emulated(name, device)]
 
 
 def left_out(device: torch.device) -> list[str]:
-    """The others."""
-    return [name for name in _wanted(device) if is_emulated(name, device)]
+    """Half precisions that have no row, because the device emulates them."""
+    return [name for name in _candidates(device) if is_emulated(name, device)]
 
 
-def _wanted(device: torch.device) -> list[str]:
+def _candidates(device: torch.device) -> list[str]:
+    """Half precisions that animate.py offers on this kind of device."""
     return ["bf16", "fp16"] if device.type == "cuda" else ["bf16"]
 
 
@@ -210,7 +215,7 @@ def _keep_freed_memory(_: Model) -> None:
 
 
 def build_scene(arguments: argparse.Namespace) -> Scene:
-    """The same in every process."""
+    """Build the model and the frames; they are the same in every process."""
     device = pick_device(arguments.device)
     model, config = build_model(arguments, device)
     clips = Puppets("test", 2, max(arguments.frames, arguments.clip_frames), config.data.size, 0)
@@ -221,7 +226,7 @@ def build_scene(arguments: argparse.Namespace) -> Scene:
 
 
 def time_rows(arguments: argparse.Namespace, names: Sequence[str]) -> dict[str, float]:
-    """Median seconds of every row."""
+    """Median seconds of every row, by its name."""
     found: dict[str, list[float]] = {name: [] for name in names}
     turns = [name for _ in range(arguments.rounds) for name in names]
     for name in tqdm(turns, unit="row", disable=None):
@@ -230,7 +235,9 @@ def time_rows(arguments: argparse.Namespace, names: Sequence[str]) -> dict[str, 
 
 
 def time_row(arguments: argparse.Namespace, name: str) -> float:
-    """Seconds, once libraries have chosen their kernels and networks are compiled."""
+    """Seconds that the row `name` takes for all frames, after one run that is not timed, in which
+    libraries choose kernels and networks are compiled.
+    """
     scene = build_scene(arguments)
     with torch.inference_mode():
         variant = scene.variants(arguments)[name]()
@@ -239,7 +246,7 @@ def time_row(arguments: argparse.Namespace, name: str) -> float:
 
 
 def build_model(arguments: argparse.Namespace, device: torch.device) -> tuple[Model, Config]:
-    """In evaluation mode, with the weights of a checkpoint or random ones."""
+    """Build the model in evaluation mode, with the weights of --checkpoint or random ones."""
     if arguments.checkpoint is not None:
         if arguments.overrides:
             raise UserError(f"{arguments.overrides[0]}: a checkpoint has its own config; leave out")
@@ -255,16 +262,17 @@ def build_model(arguments: argparse.Namespace, device: torch.device) -> tuple[Mo
 
 @torch.no_grad()
 def calibrate(model: Model, frames: Tensor) -> None:
-    """Take BatchNorm's statistics from `frames`, N x 3 x H x W, the first of them as the source.
+    """Prepare random networks for a comparison of predictions.
 
-    And let random keypoints move no farther than those of a figure: jumping across the picture,
-    they would make every rounding error a large one.
+    The statistics of BatchNorm are taken from `frames`, N x 3 x H x W; the first frame is the
+    source. Keypoints are made to move no farther than those of a figure: random ones jump across
+    the picture, which would turn rounding errors into large ones.
     """
     branch = _motion(model)
     branch.keypoint_detector.kp.weight *= 0.1
     norms = [module for module in branch.modules() if isinstance(module, nn.BatchNorm2d)]
     for norm in norms:
-        norm.momentum = 1.0  # nothing of what they start with is left
+        norm.momentum = 1.0  # the initial statistics are replaced completely
     branch.train()
     source, keypoints = frames[:1].expand_as(frames), branch.keypoint_detector(frames)
     motion = branch.dense_motion(source, branch.keypoint_detector(source), keypoints)
@@ -273,12 +281,17 @@ def calibrate(model: Model, frames: Tensor) -> None:
 
 
 def plain_loop(
-    model: Model, source: Tensor, reference: Tensor, levers: Sequence[Lever] = (AS_PUBLISHED,)
+    model: Model,
+    source: Tensor,
+    reference: Tensor,
+    optimizations: Sequence[Optimization] = (AS_PUBLISHED,),
 ) -> Move:
-    """As published scripts animate: all but the source's keypoints anew for every frame.
+    """The animation loop of the published scripts: everything but the source's keypoints is
+    computed again for every frame.
 
     Args:
-        levers: of the networks, to do without.
+        source, reference: source frame and first driving frame, 1 x 3 x H x W.
+        optimizations: optimizations of the networks that are switched off.
     """
     branch = _motion(model)
     source = source.contiguous()
@@ -286,7 +299,7 @@ def plain_loop(
     origin = first_keypoints(branch.keypoint_detector(reference.contiguous()))
 
     def move(driving: Tensor) -> Tensor:
-        with without(list(levers)):
+        with without(list(optimizations)):
             moved = branch.keypoint_detector(driving.contiguous())
             moved = relative_keypoints(keypoints, moved, origin)
             return branch.generator(source, branch.dense_motion(source, keypoints, moved))
@@ -297,7 +310,9 @@ def plain_loop(
 def measure_errors(
     variants: dict[str, Variant], driving: Frames, device: torch.device
 ) -> dict[str, tuple[float, float | None]]:
-    """Largest difference and PSNR of the predictions to those of the first variant."""
+    """Largest difference and PSNR of the predictions to those of the first variant, by variant; the
+    PSNR is None if there is no difference.
+    """
     found = {
         name: torch.cat(list(variant.predictions(driving, device)))
         for name, variant in variants.items()
@@ -316,7 +331,7 @@ def measure_errors(
 def stage_rows(
     times: dict[str, float], errors: dict[str, tuple[float, float | None]], num_frames: int
 ) -> list[dict[str, Any]]:
-    """Of the first table."""
+    """The rows of the first table."""
     slowest = next(iter(times.values()))
     return [
         {
@@ -331,11 +346,13 @@ def stage_rows(
 
 
 def _motion(model: Model) -> FommBranch:
+    """The motion branch, which `build_model` has checked to be there."""
     assert model.motion is not None
     return model.motion
 
 
 def _text(name: str, value: str | float | None) -> str:
+    """The text of the value of the column `name`."""
     if value is None or isinstance(value, str):
         return value or ""
     return f"{value:.1e}" if name == "max_error" else f"{value:.2f}"
@@ -350,17 +367,19 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--config", default="vox-fomm.yaml", help="a file, or the name of one in configs/"
     )
-    parser.add_argument("--checkpoint", metavar="PATH", help="instead of random weights")
+    parser.add_argument("--checkpoint", metavar="PATH", help="use its weights, not random ones")
     parser.add_argument(
         "overrides", nargs="*", metavar="key.sub=value", help="change keys of the config"
     )
     parser.add_argument("--batch-size", type=positive_int, default=8, help="frames at a time (8)")
     parser.add_argument(
-        "--frames", type=positive_int, default=8, help="of a timed run of the networks (8)"
+        "--frames", type=positive_int, default=8, help="frames of a timed run of the networks (8)"
     )
-    parser.add_argument("--clip-frames", type=positive_int, default=32, help="of a whole clip (32)")
-    parser.add_argument("--rounds", type=positive_int, default=3, help="timed, of each (3)")
-    parser.add_argument("--compile", action="store_true", help="add the row compiled")
+    parser.add_argument(
+        "--clip-frames", type=positive_int, default=32, help="frames of a whole clip (32)"
+    )
+    parser.add_argument("--rounds", type=positive_int, default=3, help="timed runs of each row (3)")
+    parser.add_argument("--compile", action="store_true", help="add the row 'compiled'")
     parser.add_argument(
         "--memory-frames",
         type=positive_int,

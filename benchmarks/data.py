@@ -1,13 +1,17 @@
-"""How fast training pairs are read on one core, for every way to store one and the same clip.
+"""Measure how fast training pairs are read on one core, for each way to store the same clip.
 
 The clip, a puppet or --clip FILE, has 256 x 256 pixels. It is stored as mp4 (H.264, CRF 23, 4:2:0)
-with a key frame every 250 frames, every 12, and in every frame; and, as the first of these shows
-it, in folders of PNG and JPEG frames, packed, and as a plain array. Each row is the training loader
-(FramePairs, collate) in this process with one thread; `bare` reads two frames and no more. Rows
-take turns, each for a moment in every round; medians over the rounds, files in the page cache.
+with a key frame every 250 frames, every 12 frames, and in every frame. The decoded frames of the
+first of these are also stored as folders of PNG and of JPEG, packed, and as a plain array.
 
-The second table: PSNR, the mean over frames, of what JPEG makes of the mp4's frames, to these and
-to the original, next to what the mp4 itself had lost. With --clip, `original` is what FILE shows.
+The first table has pairs/s. Each row runs the training loader (FramePairs, collate) in this process
+with one thread; the row `bare` reads the two frames of a pair and does nothing else. The rows take
+turns, each for a fraction of a second in every round. Numbers are medians over the rounds; the
+files are in the page cache.
+
+The second table shows what compression loses, as PSNR, the mean over frames: of the mp4 to the
+original, and of JPEG, made from the mp4's frames, to these frames and to the original. With --clip,
+the original is the decoded FILE.
 """
 
 import argparse
@@ -53,16 +57,21 @@ from metrics.image import psnr
 
 SIZE = (256, 256)
 RATE = Fraction(25)
-KEY_FRAMES = (250, 12, 1)  # frames from one to the next
-QUALITY = 95
+KEY_FRAMES = (250, 12, 1)  # distances of the key frames, in frames
+QUALITY = 95  # of JPEG in folders and packs
 JPEGS = [(quality, chroma) for quality in (90, 95, 100) for chroma in ("4:2:0", "4:4:4")]
-REPEATS = 100_000  # an epoch that outlasts every measurement
+REPEATS = 100_000  # so many that an epoch outlasts every measurement
 BATCH_SIZE = 4
-SECONDS = 0.3  # of a row in a round, and longer where a batch takes longer
-CLIP = "clip"
+SECONDS = 0.3  # time of a row in a round; longer if a batch takes longer
+CLIP = "clip"  # name of the clip
 
 
-class Stored(NamedTuple):
+class StoredClip(NamedTuple):
+    """The clip stored in one way.
+
+    name: name of the row. clips: reads the clip. folder: holds its files.
+    """
+
     name: str
     clips: ClipSource
     folder: Path
@@ -72,7 +81,7 @@ def main(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(1)
     original = read_original(arguments.clip, arguments.num_frames)
     with tempfile.TemporaryDirectory() as folder:
-        stored = store(Path(folder), original)
+        stored = store_in_all_ways(Path(folder), original)
         rates = measure(stored, arguments.rounds)
         kilobytes = {way.name: num_bytes(way.folder) / 1000 / len(original) for way in stored}
         if arguments.workers is not None:
@@ -90,7 +99,7 @@ def main(arguments: argparse.Namespace) -> None:
         }
         for name, rate in rates.items()
     ]
-    loss = losses(original, decoded, kilobytes[stored[0].name])
+    loss = compression_losses(original, decoded, kilobytes[stored[0].name])
     report = {"clip": arguments.clip or "puppet", "num_frames": len(original)}
     with replacing(Path(arguments.output)) as temporary:
         text = json.dumps(report | {"reading": reading, "loss": loss}, indent=1)
@@ -100,7 +109,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def read_original(path: str | None, num_frames: int) -> Frames:
-    """N x H x W x 3: the first frames of a clip, or of a puppet."""
+    """Read the first frames of a clip, or of a puppet: N x H x W x 3."""
     if path is None:
         return np.stack([*Puppets("train", 1, num_frames, SIZE, 0, 1.0).stream(0)])
     frames = np.stack([*islice(open_clip(path), num_frames)])
@@ -110,7 +119,7 @@ def read_original(path: str | None, num_frames: int) -> Frames:
 
 
 class OneClip:
-    """A ClipSource of one clip, with any way to read it."""
+    """A ClipSource of a single clip, whose frames the function `read` reads."""
 
     def __init__(self, num_frames: int, read: Callable[[Sequence[int]], Frames]) -> None:
         self.clips: Sequence[Clip] = [Clip(CLIP, CLIP)]
@@ -131,40 +140,43 @@ class OneClip:
         return self._read(frames)
 
 
-def store(folder: Path, original: Frames) -> list[Stored]:
-    """The clip in every way, each in a folder of its own; the first is decoded in full."""
+def store_in_all_ways(folder: Path, original: Frames) -> list[StoredClip]:
+    """Store the clip in every way, each in a folder of its own.
+
+    The first entry is the mp4 with the fewest key frames, of which every read decodes all frames.
+    """
     stored = []
     for key_frames in KEY_FRAMES:
         root = folder / f"mp4-{key_frames}"
         write_mp4(root / "train" / f"{CLIP}.mp4", original, key_frames)
         name = f"mp4, key frame every {key_frames}"
-        stored.append(Stored(name, ClipFolder(root, "train", SIZE), root))
+        stored.append(StoredClip(name, ClipFolder(root, "train", SIZE), root))
     rare = open_clip(folder / f"mp4-{KEY_FRAMES[0]}" / "train" / f"{CLIP}.mp4")
     decoded = np.stack([*rare])
     whole = OneClip(len(decoded), lambda frames: np.stack([*rare])[list(frames)])
-    stored.insert(0, Stored("mp4, full decode", whole, stored[0].folder))
+    stored.insert(0, StoredClip("mp4, full decode", whole, stored[0].folder))
     for suffix in ("png", "jpg"):
         root = folder / suffix
         (root / "train" / CLIP).mkdir(parents=True)
         for number, frame in enumerate(decoded):
             path = root / "train" / CLIP / f"{number:05d}.{suffix}"
             Image.fromarray(frame).save(path, quality=QUALITY, subsampling="4:4:4")
-        stored.append(Stored(f"folder of {suffix}", ClipFolder(root, "train", SIZE), root))
+        stored.append(StoredClip(f"folder of {suffix}", ClipFolder(root, "train", SIZE), root))
     table = write_fragment(folder / "part", CLIP, decoded, QUALITY)
     with PackWriter(folder / "packed", SIZE) as writer:
         writer.append(CLIP, RATE, "", folder / "part", table)
         writer.finish()
-    stored.append(Stored("packed", PackedClips(folder / "packed", SIZE), folder / "packed"))
+    stored.append(StoredClip("packed", PackedClips(folder / "packed", SIZE), folder / "packed"))
     (folder / "array").mkdir()
     np.save(folder / "array" / "frames.npy", decoded)
     array = np.load(folder / "array" / "frames.npy", mmap_mode="r")
     plain = OneClip(len(decoded), lambda frames: array[list(frames)])
-    stored.append(Stored("array", plain, folder / "array"))
+    stored.append(StoredClip("array", plain, folder / "array"))
     return stored
 
 
 def write_mp4(path: Path, frames: Frames, key_frames: int) -> None:
-    """H.264 with FFmpeg's default settings, and a key frame every so many frames."""
+    """Write H.264 with FFmpeg's default settings, and a key frame every `key_frames` frames."""
     path.parent.mkdir(parents=True)
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", RATE, {"crf": "23"})
@@ -184,11 +196,12 @@ def write_mp4(path: Path, frames: Frames, key_frames: int) -> None:
 
 
 def num_bytes(folder: Path) -> int:
+    """Size of all files in `folder`."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
 
 
-def measure(stored: Sequence[Stored], num_rounds: int) -> dict[str, float]:
-    """Median pairs per second of every row; see the file's docstring."""
+def measure(stored: Sequence[StoredClip], num_rounds: int) -> dict[str, float]:
+    """Median pairs per second of every row, by its name; see the file's docstring."""
     with ExitStack() as stack:
         rows: dict[str, Callable[[], object]] = {}
         for name, clips, _ in stored:
@@ -199,30 +212,33 @@ def measure(stored: Sequence[Stored], num_rounds: int) -> dict[str, float]:
         for index in tqdm(range(1 + num_rounds), unit="round", disable=None):
             for name, make_batch in rows.items():
                 rate = _pairs_per_second(make_batch)
-                if index > 0:  # what the first one reads is not in memory yet
+                if index > 0:  # in the first round files are not in the page cache yet
                     found[name].append(rate)
     return {name: statistics.median(rates) for name, rates in found.items()}
 
 
-def measure_workers(packed: Stored, num_workers: int, num_rounds: int) -> float:
-    """Median pairs per second of all worker processes of one loader together."""
+def measure_workers(packed: StoredClip, num_workers: int, num_rounds: int) -> float:
+    """Median pairs per second of a loader with `num_workers` worker processes."""
     with _loader(packed.clips, num_workers) as batches:
         rates = [_pairs_per_second(partial(next, batches)) for _ in range(1 + num_rounds)]
     return statistics.median(rates[1:])
 
 
 def _loader(clips: ClipSource, num_workers: int) -> Any:
+    """The training loader of `clips`, as a context manager that yields an iterator of batches."""
     pairs = FramePairs(clips, REPEATS, AugmentationConfig(), seed=0)
     schedule = BatchSchedule(len(pairs), BATCH_SIZE, seed=0)
     return loaded_batches(pairs, schedule, num_workers, pin_memory=False)
 
 
 def _read_batch(clips: ClipSource, rng: np.random.Generator) -> None:
+    """Read the frames of a batch of random pairs, without the work of the loader."""
     for pair in rng.integers(clips.num_frames(0), size=(BATCH_SIZE, 2)):
         clips.read(0, pair.tolist())
 
 
 def _pairs_per_second(make_batch: Callable[[], object]) -> float:
+    """Call `make_batch` for about `SECONDS` and count the pairs."""
     started = time.perf_counter()
     num_pairs = 0
     while (seconds := time.perf_counter() - started) < SECONDS:
@@ -231,8 +247,10 @@ def _pairs_per_second(make_batch: Callable[[], object]) -> float:
     return num_pairs / seconds
 
 
-def losses(original: Frames, decoded: Frames, mp4_kilobytes: float) -> list[dict[str, Any]]:
-    """A row for the mp4, and one for each kind of JPEG made of its frames."""
+def compression_losses(
+    original: Frames, decoded: Frames, mp4_kilobytes: float
+) -> list[dict[str, Any]]:
+    """The second table: a row for the mp4, and one for each kind of JPEG made of its frames."""
     rows = [_loss_row("mp4, CRF 23", original, decoded, mp4_kilobytes)]
     for quality, chroma in JPEGS:
         files = [_jpeg(frame, quality, chroma) for frame in decoded]
@@ -244,7 +262,7 @@ def losses(original: Frames, decoded: Frames, mp4_kilobytes: float) -> list[dict
 
 
 def _loss_row(name: str, original: Frames, found: Frames, kilobytes: float) -> dict[str, Any]:
-    """Without what was lost since the mp4."""
+    """A row of the second table, without the PSNR to the mp4."""
     return {
         "": name,
         "kB a frame": kilobytes,
@@ -254,7 +272,7 @@ def _loss_row(name: str, original: Frames, found: Frames, kilobytes: float) -> d
 
 
 def mean_psnr(found: Frames, wanted: Frames) -> float:
-    """Mean over frames, N x H x W x 3 twice."""
+    """Mean PSNR over frames; both arguments are uint8 N x H x W x 3."""
     pairs = zip(map(_to_tensor, found), map(_to_tensor, wanted), strict=True)
     return statistics.fmean(float(psnr(a, b)) for a, b in pairs)
 
@@ -285,13 +303,13 @@ def build_parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--clip", metavar="FILE", help="instead of a puppet")
+    parser.add_argument("--clip", metavar="FILE", help="measure this clip instead of a puppet")
     parser.add_argument(
-        "--num-frames", type=positive_int, default=300, help="of the clip, at most (300)"
+        "--num-frames", type=positive_int, default=300, help="frames of the clip, at most (300)"
     )
-    parser.add_argument("--rounds", type=positive_int, default=7, help="timed (7)")
+    parser.add_argument("--rounds", type=positive_int, default=7, help="timed rounds (7)")
     parser.add_argument(
-        "--workers", type=positive_int, help="another row: packed, with so many worker processes"
+        "--workers", type=positive_int, help="add a row: packed, with so many worker processes"
     )
     parser.add_argument(
         "--output",

@@ -1,7 +1,7 @@
-"""The whole path in one go, on synthetic puppets: train, evaluate, swap; see runs/demo.
+"""The demo: train, evaluate and animate on synthetic puppets; the results are in runs/demo.
 
-Run again, it continues where it was stopped, and makes only what is missing or older than the
-newest checkpoint; remove runs/demo to start over.
+If it is run again, it continues where it was stopped, and makes only results that are missing or
+older than the newest checkpoint. Remove runs/demo to start over.
 """
 
 import json
@@ -25,13 +25,13 @@ from media.visualization import titled_grid
 
 RUN = Path("runs/demo")
 METRICS = "reconstruction/test/metrics.json"
-TRUTH = RUN / "puppets.json"  # measured against the rendered truth
-NUM_ROWS = 6  # moments of the animation on the contact sheet
-HEADLINES = (
+TRUTH = RUN / "puppets.json"  # metrics against the rendered truth
+NUM_ROWS = 6  # frames of the animation on the contact sheet
+HEADLINES = (  # metrics that the summary takes from TRUTH
     *("mask_iou", "mask_iou_all_white", "swap_gain_db", "swap_figure_gain_db"),
     *("another_swap_gain_db", "another_swap_figure_gain_db"),
 )
-# What stands side by side in an animation: with a background branch that has learned, and without.
+# Pictures side by side in the animation: with a background branch that has learned, and without.
 COLUMNS = ("source", "driving", "animation", "third image", "BGBase", "BGRefine")
 FEWER_COLUMNS = ("source", "driving", "result")
 
@@ -62,33 +62,33 @@ def main() -> None:
 
 
 def is_old(result: Path, newest: Path) -> bool:
-    """Whether `result` is to be made: it is not there, of another checkpoint than the `newest`, or
-    of an earlier version of this program.
+    """Whether `result` must be made: it is missing, was made from another checkpoint than `newest`,
+    or by an earlier version of this program.
     """
     if result.exists() and result.stat().st_mtime >= newest.stat().st_mtime:
         found = json.loads(result.read_text()) if result.suffix == ".json" else None
         if found is None or (found["checkpoint"] == str(newest) and "left_out" in found):
-            print(f"{result}: is of the newest checkpoint already")
+            print(f"{result}: was made from the newest checkpoint already")
             return False
     return True
 
 
 def run(script: str, *arguments: str) -> None:
-    """Run an entry point as a user would, showing the command; end with its exit code."""
+    """Print the command and run it as a user would; if it fails, exit with its code."""
     print("$", shlex.join(["python", script, *arguments]), flush=True)
     process = subprocess.Popen([sys.executable, script, *arguments])
     while True:
         try:
             code = process.wait()
             break
-        except KeyboardInterrupt:  # Ctrl-C reaches the script too, which finishes and saves
+        except KeyboardInterrupt:  # Ctrl-C also reaches the script, which saves and ends
             continue
     if code:
         sys.exit(code)
 
 
 def contact_sheet(animation: Path) -> np.ndarray:
-    """Some moments of the six-column animation below each other."""
+    """Draw some frames of the animation, which has three or six columns, below each other."""
     clip = open_clip(animation)
     frames = torch.from_numpy(clip.read(spread(clip.num_frames, NUM_ROWS)))
     height, width = clip.size
@@ -98,8 +98,8 @@ def contact_sheet(animation: Path) -> np.ndarray:
 
 
 def summarize(newest: Path) -> dict[str, Any]:
-    """The figures of the reconstruction with their ratios to the baseline, those against the
-    rendered truth, and what training took.
+    """Collect the metrics of the reconstruction with their ratios to the baseline, the metrics
+    against the rendered truth, and steps and minutes of the training.
     """
     metrics = json.loads((RUN / METRICS).read_text())
     truth = json.loads(TRUTH.read_text())
@@ -118,7 +118,7 @@ def summarize(newest: Path) -> dict[str, Any]:
 
 
 def describe(summary: Mapping[str, Any]) -> str:
-    """The figures in words; a part of the model that has not started has none."""
+    """Put the summary in words; parts of the model that have not started are left out."""
     lines = [
         f"\n{summary['steps']} steps in {summary['train_minutes']:.1f} minutes",
         f"L1 on unseen puppets: {summary['l1']:.4f}, {summary['l1_ratio']:.2f} of repeating the "
@@ -129,7 +129,7 @@ def describe(summary: Mapping[str, Any]) -> str:
     if "swap_gain_db" in summary:
         lines.append(
             f"background swap: {summary['swap_gain_db']:.1f} dB nearer to the new background than "
-            f"to the old one; the figure: {summary['swap_figure_gain_db']:.1f} dB better than none"
+            f"to the old one; figure: {summary['swap_figure_gain_db']:.1f} dB better than no figure"
         )
     if summary["left_out"]:
         lines.append(f"not measured, since not started: {', '.join(summary['left_out'])}")

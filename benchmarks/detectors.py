@@ -1,11 +1,13 @@
-"""The noise of a detector: what it says of frames that are the same but for what should not count.
+"""Measure the noise of a detector: how much its output changes between frames that show the same.
 
-    moved   the window that is cut out of each frame lies (3, 2) pixels elsewhere: AKD should be 2.5
-    noise   Gaussian, sigma 2 of 255
-    mp4     written as video by VideoWriter, against lossless
+    same    the same frames again
+    moved   the window that is cut out of each frame is moved by (3, 2) pixels: AKD should be 2.5
+    noise   Gaussian noise with a sigma of 2 (of 255) is added
+    mp4     the frames are written as a video by VideoWriter and read again
 
-Windows are 16 pixels smaller than the frames of the clips, and 64 x 64 in frames shrunk to 70. Each
-number is the mean over the frames of a clip; `sd` is the deviation over frames of the one before.
+Windows are 16 pixels smaller than the frames of the clips; in frames that are shrunk to 70 x 70
+they are 64 x 64. Each number is the mean over the frames of a clip; `sd` is the standard deviation
+of `akd` over frames.
 """
 
 import argparse
@@ -32,9 +34,10 @@ from metrics.keypoints import akd
 
 MOVE = (3, 2)  # x, y in pixels
 SIGMA = 2.0  # of 255
-MARGIN, SHRUNK, SMALL_MARGIN = 8, 70, 3  # around the windows; side of the small frames
+MARGIN, SMALL_MARGIN = 8, 3  # pixels around the window in a frame, and in a shrunk frame
+SHRUNK = 70  # side of a shrunk frame in pixels
 
-Found = dict[str, torch.Tensor]  # landmarks, embeddings; whichever the detector finds
+Detections = dict[str, torch.Tensor]  # "landmarks" and "embeddings", or what the detector has
 Row = dict[str, str | float | None]
 
 
@@ -56,11 +59,18 @@ def main(arguments: argparse.Namespace) -> None:
 def measure(
     detector: Detector, name: str, frames: Sequence[Frame], margin: int, every: int
 ) -> list[Row]:
-    """A row for each change of the windows `margin` pixels inside of `frames`."""
+    """Measure each change of the windows that lie `margin` pixels inside of `frames`.
+
+    Args:
+        every: only every so many frames are given to the detector.
+
+    Returns:
+        A row of the table for each change.
+    """
     if min(frames[0].shape[:2]) < 4 * margin:
         raise UserError(f"{name}: frames of {frames[0].shape[:2]} pixels are too small")
     windows = [window(frame, margin) for frame in frames]
-    plain = find(detector, windows[::every])
+    plain = detect(detector, windows[::every])
     rng = np.random.default_rng(0)
 
     def noisy(frame: Frame) -> Frame:
@@ -70,17 +80,17 @@ def measure(
         "same": lambda: windows[::every],
         "moved": lambda: [window(frame, margin, MOVE) for frame in frames[::every]],
         "noise": lambda: [noisy(frame) for frame in windows[::every]],
-        "mp4": lambda: coded(windows)[::every],
+        "mp4": lambda: through_mp4(windows)[::every],
     }
     size = f"{windows[0].shape[1]} x {windows[0].shape[0]}"
     return [
-        {"clip": name, "size": size, "change": change, **compare(find(detector, make()), plain)}
+        {"clip": name, "size": size, "change": change, **compare(detect(detector, make()), plain)}
         for change, make in changes.items()
     ]
 
 
 def window(frame: Frame, margin: int, move: tuple[int, int] = (0, 0)) -> Frame:
-    """What lies `margin` pixels inside of `frame`; its contents moved by (x, y)."""
+    """Cut out what lies `margin` pixels inside of `frame`, with its content moved by (x, y)."""
     height, width = frame.shape[:2]
     x, y = move
     return np.ascontiguousarray(
@@ -88,8 +98,8 @@ def window(frame: Frame, margin: int, move: tuple[int, int] = (0, 0)) -> Frame:
     )
 
 
-def coded(frames: Sequence[Frame]) -> list[Frame]:
-    """Written to an mp4 and read again."""
+def through_mp4(frames: Sequence[Frame]) -> list[Frame]:
+    """Write frames to an mp4 and read them again."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "coded.mp4"
         with VideoWriter(path, Fraction(25)) as writer:
@@ -98,9 +108,9 @@ def coded(frames: Sequence[Frame]) -> list[Frame]:
         return list(open_clip(path))
 
 
-def find(detector: Detector, frames: Sequence[Frame]) -> Found:
-    """N x K x 2 and N x D; NaN where nothing was found."""
-    found: Found = {}
+def detect(detector: Detector, frames: Sequence[Frame]) -> Detections:
+    """Landmarks, N x K x 2 in pixels, and embeddings, N x D, of frames; NaN if none was found."""
+    found: Detections = {}
     if isinstance(detector, LandmarkDetector):
         found["landmarks"] = torch.from_numpy(np.stack([*map(detector.landmarks, frames)]))
     if isinstance(detector, IdentityEncoder):
@@ -108,8 +118,8 @@ def find(detector: Detector, frames: Sequence[Frame]) -> Found:
     return found
 
 
-def compare(changed: Found, plain: Found) -> Row:
-    """Means over the frames."""
+def compare(changed: Detections, plain: Detections) -> Row:
+    """AKD and AED between the detections in changed and in plain frames, as means over frames."""
     row: Row = {}
     if "landmarks" in plain:
         distances = akd(changed["landmarks"], plain["landmarks"])
@@ -130,10 +140,12 @@ def build_parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("clips", nargs="+", metavar="CLIP", help="one face or body, filling it")
+    parser.add_argument(
+        "clips", nargs="+", metavar="CLIP", help="clips of one face or body that fills the frame"
+    )
     parser.add_argument("--detector", choices=DETECTORS, default="dlib")
     parser.add_argument(
-        "--every", type=positive_int, default=3, help="take each third frame (default: 3)"
+        "--every", type=positive_int, default=3, help="take every Nth frame (default: 3)"
     )
     add_device_argument(parser)
     return parser

@@ -1,28 +1,27 @@
-"""Kill training at random moments, fill its disk at random sizes, and look what is lost.
+"""Fault injection: kill training at random moments, fill its disk, and check that nothing is lost.
 
     python -m benchmarks.faults [--kills 50] [--disks 20] [--no-files]
 
-Tiny runs, of 12 steps, in each state that the branches can be in:
+The runs are tiny, of 12 steps. Each state of the branches is tried:
 
     motion      the motion branch alone
-    masks       and the mask branch; for two thirds of the steps without its refinement
-    refinement  and the refinement, from the first step on
-    background  refinement from the fifth, background branch from the ninth step on; with a
+    masks       motion and mask branch; the refinement starts after two thirds of the steps
+    refinement  motion and mask branch, with refinement from the first step on
+    background  all branches: refinement from the fifth, background from the ninth step on; with a
                 discriminator and a moving average
 
-A run that nothing disturbs says what must come out: the last checkpoint and best.pt to the last
-bit, each line of the log once and with the same numbers (but for speeds), the same points for
-TensorBoard, no half-written file.
+Every run must end like one that nothing disturbs: the last checkpoint and best.pt are the same to
+the last bit, the log has each line once and with the same numbers (except speeds), TensorBoard has
+the same points, and there is no half-written file.
 
-    kills       SIGKILL after a random part of the time that the run takes, as often as asked for;
-                each time it goes on with --resume
-    full disks  too small by a random part, until it fails: with one line, exit code 2 and no
-                traceback; then it goes on with room enough. A tmpfs where one can be mounted, which
-                takes root; else a limit for the size of each file
+    kills       SIGKILL after a random part of the time that the run takes, as often as --kills
+                says; each time the run continues with --resume
+    full disks  a disk that is too small by a random amount. The run must fail with one line, exit
+                code 2 and no traceback; then it continues with enough space. The disk is a tmpfs if
+                one can be mounted, which needs root; otherwise the size of each file is limited
+    files       files with bad intentions (benchmarks/hostile_files.py), given to the programs
 
-    files       of a stranger (benchmarks/hostile_files.py), given to the programs
-
-What was tried and what was lost is printed; exit code 1 if anything was.
+Prints what was tried and what was lost; the exit code is 1 if anything was lost.
 """
 
 import argparse
@@ -68,22 +67,27 @@ COMMON: Final = (
     *("train.epochs=3", "train.checkpoint_every=2", "train.keep_checkpoints=2"),
     *("log.scalars_every=5", "log.validate_every=4", "log.images_every=6", "log.num_images=1"),
 )
-SMALLEST: Final = 2**16  # bytes of a file at which a disk may be full: what is printed takes some
-PATIENCE: Final = 600.0  # seconds until a process that should end is given up
+SMALLEST: Final = 2**16  # bytes of the smallest disk, or file: the printed text needs some space
+TIMEOUT: Final = 600.0  # seconds to wait for a process that should end
 
 
 class Trial(NamedTuple):
-    """What was tried in one state, and what came out otherwise than it should."""
+    """What was tried in one state of the branches, and what went wrong.
+
+    num_tried: number of kills, disks or files.
+    num_runs: number of runs that were finished and compared.
+    lost: a description of everything that was lost or is not as it should be.
+    """
 
     kind: str
     state: str
     num_tried: int
-    num_runs: int  # that were finished and compared
+    num_runs: int
     lost: list[str]
 
 
 class Reference(NamedTuple):
-    """A run that nothing disturbed."""
+    """A run that nothing disturbed, with the time and the disk space that it took."""
 
     state: str
     folder: Path
@@ -91,18 +95,18 @@ class Reference(NamedTuple):
     num_bytes: int
 
 
-class Ended(NamedTuple):
-    """How a process ended, and what it said."""
+class ProcessEnd(NamedTuple):
+    """Exit code and output of a process that has ended."""
 
     code: int
-    said: str
+    output: str
 
 
 def main(arguments: argparse.Namespace) -> int:
     rng = random.Random(arguments.seed)
-    # Semaphores of killed processes, which Python removes at the end.
+    # Killed processes leave semaphores, of which Python warns when it removes them.
     os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker"
-    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it tells of what a restart forgets
+    logging.getLogger("tensorboard").setLevel(logging.ERROR)  # it warns of points cut by a restart
     with tempfile.TemporaryDirectory(prefix="faults-") as folder:
         references = [run_undisturbed(state, Path(folder)) for state in arguments.states]
         trials = [
@@ -127,7 +131,7 @@ def in_all_states(
     references: Sequence[Reference],
     rng: random.Random,
 ) -> Iterator[Trial]:
-    """Equally often in each state."""
+    """Divide `num_tries` equally between the states, and print what each trial has found."""
     for i, reference in enumerate(references):
         share = len(range(i, num_tries, len(references)))
         if share > 0:
@@ -137,16 +141,17 @@ def in_all_states(
 
 
 def open_hostile_files(folder: Path, checkpoint: Path) -> Trial:
-    """All of `hostile_files.FILES`; what goes wrong with one counts as lost."""
+    """Open all of `hostile_files.FILES`; every problem with one counts as lost."""
     lost = []
-    for attempt in open_all(folder, checkpoint):
-        found = ", ".join(attempt.problems) or attempt.said
-        print(f"{attempt.name}, {attempt.seconds:.1f} s: {found}")
-        lost += [f"{attempt.name}: {problem}" for problem in attempt.problems]
-    return Trial("files", "of strangers", len(FILES), 0, lost)
+    for outcome in open_all(folder, checkpoint):
+        found = ", ".join(outcome.problems) or outcome.last_line
+        print(f"{outcome.name}, {outcome.seconds:.1f} s: {found}")
+        lost += [f"{outcome.name}: {problem}" for problem in outcome.problems]
+    return Trial("files", "untrusted", len(FILES), 0, lost)
 
 
 def _row(trial: Trial) -> dict[str, str]:
+    """The row of a trial in the printed table."""
     return {
         "": trial.kind,
         "state": trial.state,
@@ -160,47 +165,54 @@ def _row(trial: Trial) -> dict[str, str]:
 
 
 def run_undisturbed(state: str, folder: Path) -> Reference:
-    """Raises UserError where training itself fails."""
+    """Train a run without any fault; raises UserError if it fails."""
     run_folder = folder / f"{state}-undisturbed"
     warm_up = _context().Process(target=time.sleep, args=(0,))
-    warm_up.start()  # imports everything, once for all
+    warm_up.start()  # starts the server process, which does all imports once
     warm_up.join()
     started = time.perf_counter()
     ended = train_once(state, run_folder)
     if ended.code != 0:
-        raise UserError(f"the run that nothing disturbs fails: {ended.said.splitlines()[-1]}")
+        raise UserError(f"the run that nothing disturbs fails: {_last_line(ended)}")
     num_bytes = sum(p.stat().st_size for p in run_folder.rglob("*") if p.is_file())
     return Reference(state, run_folder, time.perf_counter() - started, num_bytes)
 
 
 def train_once(
     state: str, folder: Path, *, killed_after: float | None = None, largest_file: int | None = None
-) -> Ended:
-    """train.py with --resume in a process of its own, forked from one that has its imports."""
+) -> ProcessEnd:
+    """Run train.py with --resume in a process of its own, forked from one that has all imports.
+
+    Args:
+        killed_after: seconds until the process is killed.
+        largest_file: limit for the size of each file that it writes, in bytes.
+    """
     overrides = (*tiny_overrides(), *COMMON, *STATES[state], f"run.output_dir={folder}")
     command = ["--config", "demo.yaml", *overrides, "--resume", "--device", "cpu"]
-    said = folder.with_name(f"{folder.name}.txt")
-    said.touch()
-    process = _context().Process(target=_train, args=(command, said, largest_file))
+    output = folder.with_name(f"{folder.name}.txt")
+    output.touch()
+    process = _context().Process(target=_train, args=(command, output, largest_file))
     process.start()
-    process.join(PATIENCE if killed_after is None else killed_after)
+    process.join(TIMEOUT if killed_after is None else killed_after)
     if process.exitcode is None:
         process.kill()
         process.join()
         if killed_after is None:
-            return Ended(-1, f"did not end within {PATIENCE:g} s")
+            return ProcessEnd(-1, f"did not end within {TIMEOUT:g} s")
     assert process.exitcode is not None
-    return Ended(process.exitcode, said.read_text())
+    return ProcessEnd(process.exitcode, output.read_text())
 
 
 def _context() -> ForkServerContext:
+    """Starts processes as forks of a server process that has imported train.py."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["train"])
     return context
 
 
-def _train(command: Sequence[str], said: Path, largest_file: int | None) -> None:
-    with said.open("w") as file:
+def _train(command: Sequence[str], output: Path, largest_file: int | None) -> None:
+    """Run train.py in this process, with its output in the file `output`."""
+    with output.open("w") as file:
         for stream in (1, 2):
             os.dup2(file.fileno(), stream)
     if largest_file is not None:
@@ -211,11 +223,11 @@ def _train(command: Sequence[str], said: Path, largest_file: int | None) -> None
     sys.exit(run_entry_point(train.main, train.build_parser(), command))
 
 
-# What is tried
+# Faults
 
 
 def kill_and_resume(reference: Reference, num_kills: int, rng: random.Random) -> Trial:
-    """Until so many kills are spent; each run is then let to its end."""
+    """Kill runs `num_kills` times in all; resume each, let it finish, and compare it."""
     lost: list[str] = []
     num_killed = num_runs = 0
     while num_killed < num_kills:
@@ -235,7 +247,9 @@ def kill_and_resume(reference: Reference, num_kills: int, rng: random.Random) ->
 
 
 def fill_the_disk(reference: Reference, num_disks: int, rng: random.Random) -> Trial:
-    """At so many sizes, from next to nothing to nearly enough."""
+    """Train on `num_disks` disks of random sizes, from nearly nothing to nearly enough. Each run
+    that fails continues with enough space; then all are compared.
+    """
     lost: list[str] = []
     largest = max(p.stat().st_size for p in reference.folder.rglob("*.pt"))
     num_failed = 0
@@ -247,13 +261,13 @@ def fill_the_disk(reference: Reference, num_disks: int, rng: random.Random) -> T
             ended = train_once(reference.state, folder, largest_file=limit)
             if ended.code != 0:
                 num_failed += 1
-                lost += _untold(ended)
+                lost += _wrong_failures(ended)
                 lost += [f"{path.name} is left" for path in folder.rglob(".*")]
                 if enlarge is not None:
                     enlarge()
                 ended = train_once(reference.state, folder)
             if ended.code != 0:
-                lost.append(f"with room enough: exit code {ended.code}: {_last_line(ended)}")
+                lost.append(f"with enough space: exit code {ended.code}: {_last_line(ended)}")
             lost += compare(folder, reference.folder)
     kind = f"small disks, {num_failed} of them full"
     return Trial(kind, reference.state, num_disks, num_disks, lost)
@@ -261,7 +275,9 @@ def fill_the_disk(reference: Reference, num_disks: int, rng: random.Random) -> T
 
 @contextmanager
 def _small_disk(place: Path, num_bytes: int) -> Iterator[Callable[[], object] | None]:
-    """A tmpfs at `place`, and a function that makes it larger; None where none can be mounted."""
+    """Context manager: mounts a tmpfs of `num_bytes` at `place`, and yields a function that
+    enlarges it; yields None if it cannot be mounted.
+    """
     mount = ["mount", "-t", "tmpfs", "-o", f"size={num_bytes}", "tmpfs", str(place)]
     try:
         is_mounted = subprocess.run(mount, capture_output=True).returncode == 0
@@ -277,25 +293,25 @@ def _small_disk(place: Path, num_bytes: int) -> Iterator[Callable[[], object] | 
         subprocess.run(["umount", str(place)], check=True)
 
 
-def _untold(ended: Ended) -> list[str]:
-    """What is wrong with how a run that found no room has ended."""
+def _wrong_failures(ended: ProcessEnd) -> list[str]:
+    """What is wrong with the end of a run whose disk was full."""
     wrong = []
     if ended.code != 2 or ": error: " not in _last_line(ended):
         wrong.append(f"exit code {ended.code}: {_last_line(ended)}")
-    if "Traceback" in ended.said:
+    if "Traceback" in ended.output:
         wrong.append(f"a traceback: {_last_line(ended)}")
     return wrong
 
 
-def _last_line(ended: Ended) -> str:
-    return (ended.said.splitlines() or [""])[-1]
+def _last_line(ended: ProcessEnd) -> str:
+    return (ended.output.splitlines() or [""])[-1]
 
 
-# What comes out
+# Results of a run
 
 
 def compare(found: Path, expected: Path) -> list[str]:
-    """In which ways the run folder `found` differs from `expected`, which nothing disturbed."""
+    """The differences of the run folder `found` to `expected`, of the undisturbed run."""
     wrong = []
     for path in (step_path(Path(), NUM_STEPS), best_path(Path())):
         if not (found / path).exists():
@@ -309,14 +325,14 @@ def compare(found: Path, expected: Path) -> list[str]:
 
 
 def _training(path: Path) -> dict[str, Any]:
-    """A checkpoint, but for what is of each run alone."""
+    """The content of a checkpoint, without what differs between any two runs."""
     content = read_tensors(path)
     del content["config"]["run"], content["run_id"], content["training"]["seconds"]
     return content
 
 
 def _is_same(a: Any, b: Any) -> bool:
-    """To the last bit."""
+    """Whether two nested values are the same to the last bit."""
     if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
         return a.dtype == b.dtype and torch.equal(a, b)
     if isinstance(a, dict) and isinstance(b, dict):
@@ -327,17 +343,19 @@ def _is_same(a: Any, b: Any) -> bool:
 
 
 def _log(folder: Path) -> list[dict[str, Any]]:
+    """The lines of metrics.jsonl, without speeds."""
     lines = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
     return [{n: v for n, v in line.items() if not n.startswith("speed/")} for line in lines]
 
 
 def _curve(folder: Path) -> list[tuple[int, float]]:
+    """Steps and values of the total loss, as TensorBoard reads them."""
     points = EventAccumulator(str(folder)).Reload().Scalars("loss/total")
     return [(point.step, point.value) for point in points]
 
 
 def _files(folder: Path) -> set[str]:
-    """Names, but of the event files, of which each start writes one."""
+    """Names of all files, except the event files, of which each start writes one."""
     paths = (path for path in folder.rglob("*") if not path.name.startswith("events.out."))
     return {str(path.relative_to(folder)) for path in paths}
 
@@ -348,14 +366,18 @@ def build_parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--kills", type=int, default=50, metavar="N", help="in all states together")
-    parser.add_argument("--disks", type=int, default=20, metavar="N", help="the same for disks")
+    parser.add_argument(
+        "--kills", type=int, default=50, metavar="N", help="kills in all states together (50)"
+    )
+    parser.add_argument(
+        "--disks", type=int, default=20, metavar="N", help="disks in all states together (20)"
+    )
     parser.add_argument("--states", nargs="+", choices=STATES, default=list(STATES))
     parser.add_argument(
-        "--no-files", dest="files", action="store_false", help="without those of strangers"
+        "--no-files", dest="files", action="store_false", help="leave out the untrusted files"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of moments and sizes (0)")
-    parser.add_argument("--output", metavar="FILE", help="also write what was found, as JSON")
+    parser.add_argument("--seed", type=int, default=0, help="seed of moments and sizes (0)")
+    parser.add_argument("--output", metavar="FILE", help="also write the trials as JSON")
     return parser
 
 

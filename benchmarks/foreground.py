@@ -1,16 +1,17 @@
-"""Which foreground should PriorityCut cut? The dense motion's or the mask generator's.
+"""Measure which foreground PriorityCut should use: the dense motion's or the mask generator's.
 
     python -m benchmarks.foreground --checkpoint runs/demo/checkpoints/best.pt
 
-For a checkpoint trained on puppets, whose true figure is known. The source is the first frame of a
-clip, the driving frames are later ones. Numbers are means over frames; split `train` is for the
-choice of `discriminator.cut.background_threshold`, `test` for reporting it.
+The checkpoint must be trained on puppets, whose true figure is known. The source is the first frame
+of a clip, the driving frames are later ones. Numbers are means over frames. Use the split `train`
+to choose `discriminator.cut.background_threshold`, and `test` to report the result.
 
-    foreground   where the background's weight is below the threshold: the softmax of the dense
-                 motion (dense_motion) or 1 - m(D) (mask_generator), at the size of the dense motion
-    iou          of it with the true figure of the driving frame
-    on_figure    share of the pixels that PriorityCut takes, for k = 0.3, that lie on that figure
-    of_frame     the figure's share of the frame: what a blind cut would have as on_figure
+    foreground   the pixels where the background's weight is below the threshold. The weight is the
+                 softmax of the dense motion (dense_motion), or 1 - m(D) at the size of the dense
+                 motion (mask_generator)
+    iou          intersection over union of the foreground and the true figure of the driving frame
+    on_figure    share of the pixels cut by PriorityCut, with k = 0.3, that lie on the true figure
+    of_frame     the figure's share of the frame, which on_figure would be for random pixels
 """
 
 import argparse
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor
 
 from animation.branch_animators import frames_to_tensor
-from benchmarks.scenes import driving_frames
+from benchmarks.puppet_scenes import driving_frames
 from benchmarks.tables import markdown_table
 from branches.model import Model
 from checkpoints import checkpoint
@@ -37,7 +38,7 @@ from modules.cut_masks import priority_cut
 from modules.geometry import resize
 
 THRESHOLDS = tuple(tenths / 10 for tenths in range(1, 10))
-FRACTION = 0.3  # of the foreground that is cut
+FRACTION = 0.3  # k, the share of the foreground that is cut
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -45,7 +46,7 @@ def main(arguments: argparse.Namespace) -> None:
     saved = checkpoint.load(path)
     data = saved.config.data
     if data.kind != "puppets":
-        raise UserError(f"{path}: trained on clips, whose figures nobody has drawn; use puppets")
+        raise UserError(f"{path}: trained on clips, whose true figures are unknown; use puppets")
     motion = saved.config.motion
     if motion is None or not (motion.predicts_occlusion and motion.predicts_background):
         raise UserError(f"{path}: has no occlusion map, or no motion of the background")
@@ -67,7 +68,7 @@ def main(arguments: argparse.Namespace) -> None:
 def measure(
     model: Model, clips: Puppets, num_frames: int, device: torch.device
 ) -> dict[tuple[str, float], dict[str, float]]:
-    """The mean scores by source of the foreground and threshold."""
+    """The mean scores, by name of the foreground and threshold."""
     frames = driving_frames(clips, num_frames)
     collected: dict[tuple[str, float], list[FrameMetrics]] = {}
     for index in range(len(clips.clips)):
@@ -87,8 +88,14 @@ def measure(
 def background_weights(
     model: Model, source: Tensor, driving: Tensor
 ) -> tuple[dict[str, Tensor], Tensor]:
-    """By name, B x 1 x h x w in [0, 1]; and the occlusion map of the same size, for `source`,
-    1 x 3 x H x W, and `driving`, B x 3 x H x W.
+    """The background's weight by each foreground, and the occlusion map.
+
+    Args:
+        source: 1 x 3 x H x W.
+        driving: B x 3 x H x W.
+
+    Returns:
+        The weights by name, and the map: all B x 1 x h x w in [0, 1], at the dense motion's size.
     """
     motion = model.motion
     assert motion is not None
@@ -105,7 +112,11 @@ def background_weights(
 def score(
     background_weight: Tensor, occlusion_map: Tensor, truth: Tensor, threshold: float
 ) -> FrameMetrics:
-    """Of each frame; `on_figure` is not defined (NaN) where nothing is cut."""
+    """Scores of each frame, B numbers each; `on_figure` is NaN if nothing is cut.
+
+    Args:
+        truth: the true figure, B x 1 x h x w, bool.
+    """
     fraction = torch.full((len(truth),), FRACTION, device=truth.device)
     cut = priority_cut(background_weight, occlusion_map, fraction, threshold=threshold) == 0
     return {
@@ -123,7 +134,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--checkpoint", required=True, metavar="PATH")
     parser.add_argument(
-        "--num-clips", type=positive_int, default=48, help="of either split (default: 48)"
+        "--num-clips", type=positive_int, default=48, help="clips of each split (default: 48)"
     )
     parser.add_argument(
         "--num-frames", type=positive_int, default=4, help="driving frames of a clip (default: 4)"

@@ -1,9 +1,10 @@
-"""The keypoints of driving clips: how far they lie from those of other frames, and how they jitter.
+"""Measure the keypoints of driving clips: their distances between frames, and their jitter.
 
-Distances as `--reference-frame` takes them (animation/reference.py), by quantile: between frames of
-one clip, and of two. Jitter is the mean absolute second difference over time in pixels of 256, as
-detected and as a share of that after `--smooth`; `late` is the shift, in frames, at which the
-detected path meets the smoothed one best.
+The table has quantiles of the distances that `--reference-frame` uses (animation/reference.py):
+between frames of one clip, and between frames of two clips. The line below it has the jitter, which
+is the mean absolute second difference over time, in pixels of 256; the jitter after `--smooth` as a
+factor of that; and the delay of the smoothed path: the shift, in frames, at which the detected path
+fits it best.
 """
 
 import argparse
@@ -29,11 +30,8 @@ from evaluation.reconstruction import spread
 from modules.keypoint_detector import Keypoints
 
 QUANTILES = (0.05, 0.5, 0.95, 0.99)
-PIXELS = 128  # of 256, for a unit of the coordinates
-LATEST, STEP = (
-    6.0,
-    0.1,
-)  # frames: how late the smoothed path may be, and how finely that is searched
+PIXELS = 128  # a distance of 1 in coordinates, in pixels of a frame of 256 x 256
+MAX_DELAY, DELAY_STEP = 6.0, 0.1  # frames: largest delay that is tried, and distance of the tries
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -59,7 +57,10 @@ def main(arguments: argparse.Namespace) -> None:
         paths.append(path.value)
         smoothed.append(smooth_keypoints(path, smoothing, None)[0].value)
     frames = [path[spread(len(path), arguments.num_frames)] for path in paths]
-    distances = {"one clip": within(frames), "two clips": between(frames)}
+    distances = {
+        "one clip": distances_within_clips(frames),
+        "two clips": distances_between_clips(frames),
+    }
     print(
         markdown_table(
             [
@@ -69,38 +70,36 @@ def main(arguments: argparse.Namespace) -> None:
             ]
         )
     )
-    if min(map(len, paths)) <= LATEST:
-        raise UserError(f"{data.root or data.kind}: a clip has no more than {LATEST:g} frames")
+    if min(map(len, paths)) <= MAX_DELAY:
+        raise UserError(f"{data.root or data.kind}: a clip has no more than {MAX_DELAY:g} frames")
     detected = np.mean([jitter(path) for path in paths])
     share = np.mean([jitter(path) for path in smoothed]) / detected
-    late = np.mean([lateness(*pair) for pair in zip(paths, smoothed, strict=True)])
+    late = np.mean([delay_of(*pair) for pair in zip(paths, smoothed, strict=True)])
     print(f"\njitter {detected:.2f} pixels of 256, smoothed x {share:.2f}, {late:.2f} frames late")
 
 
-def within(clips: list[Tensor]) -> NDArray[np.float64]:
-    """Distances of all pairs of frames of each clip, N x K x 2."""
+def distances_within_clips(clips: list[Tensor]) -> NDArray[np.float64]:
+    """Distances between all pairs of frames of the same clip; each clip is N x K x 2."""
     pairs = [pair for clip in clips for pair in combinations(clip, 2)]
     return np.array([keypoint_distance(*pair) for pair in pairs])
 
 
-def between(clips: list[Tensor]) -> NDArray[np.float64]:
-    """Distances of the frames of each clip to those of each other one."""
+def distances_between_clips(clips: list[Tensor]) -> NDArray[np.float64]:
+    """Distances between all pairs of frames of different clips; each clip is N x K x 2."""
     pairs = [pair for two in combinations(clips, 2) for pair in product(*two)]
     return np.array([keypoint_distance(*pair) for pair in pairs])
 
 
 def jitter(path: Tensor) -> float:
-    """Of T x K x 2, in pixels of 256."""
+    """Jitter of the keypoints `path`, T x K x 2, in pixels of 256."""
     return PIXELS * float(path.diff(n=2, dim=0).abs().mean())
 
 
-def lateness(path: Tensor, smoothed: Tensor) -> float:
-    """Frames by which `path`, T x K x 2 with T above 6, must be delayed to be nearest to
-    `smoothed`.
-    """
-    times = np.arange(int(LATEST), len(path))
+def delay_of(path: Tensor, smoothed: Tensor) -> float:
+    """Delay, in frames, by which `path` comes nearest to `smoothed`; both are T x K x 2, T > 6."""
+    times = np.arange(int(MAX_DELAY), len(path))
     errors = {}
-    for delay in np.arange(0, LATEST, STEP):
+    for delay in np.arange(0, MAX_DELAY, DELAY_STEP):
         before = np.floor(times - delay).astype(int)
         share = torch.from_numpy(times - delay - before).to(path)[:, None, None]
         delayed = path[before].lerp(path[np.minimum(before + 1, len(path) - 1)], share)
@@ -120,7 +119,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--split", default="test", help="train or test (default)")
     parser.add_argument(
-        "--num-frames", type=positive_int, default=8, help="of a clip, for distances (8)"
+        "--num-frames", type=positive_int, default=8, help="frames of a clip, for distances (8)"
     )
     add_device_argument(parser)
     return parser

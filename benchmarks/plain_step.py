@@ -1,6 +1,7 @@
-"""The training step as the published programs compute it: what each lever has changed, undone.
+"""The plain training step, as the published programs compute it: each optimization can be undone.
 
-All of it computes the same numbers, up to rounding and to the power iterations of spectral norm.
+With or without an optimization, the step computes the same numbers, up to rounding and to the
+number of power iterations of spectral norm.
 """
 
 import math
@@ -41,23 +42,24 @@ from training.adversary import AdversarialOutputs, Adversary
 from training.optimization import Optimizer
 from training.trainer import Trainer
 
-DEEPEST: Final = "relu5_1"  # of the published perceptual networks, whatever the loss uses
+DEEPEST: Final = "relu5_1"  # last layer that the published perceptual networks compute
 
 
 class Patch(NamedTuple):
-    """`plain` in the place of `owner.name`."""
+    """Replaces the attribute `name` of `owner` by `plain`."""
 
     owner: Any
     name: str
     plain: Any
 
 
-class Lever(NamedTuple):
-    """What makes a step faster, and how to do without.
+class Optimization(NamedTuple):
+    """An optimization of the training step, and how to undo it.
 
-    off: overrides of the config. patches: while the trainer is built, and while a step is taken.
-        prepare: once, after building.
-    applies: whether the step of a config has it at all.
+    off: overrides of the config that switch it off.
+    patches: patches that undo it while the trainer is built and while it takes a step.
+    prepare: a function that undoes it once, after the trainer was built.
+    applies: whether the step of a config has this optimization.
     """
 
     name: str
@@ -68,17 +70,19 @@ class Lever(NamedTuple):
 
 
 @contextmanager
-def without(levers: list[Lever]) -> Iterator[None]:
-    """Within it steps do without `levers`, as far as patches do it."""
+def without(optimizations: list[Optimization]) -> Iterator[None]:
+    """Context manager: applies the patches that undo `optimizations`."""
     with ExitStack() as stack:
-        for lever in levers:
-            for owner, name, plain in lever.patches:
+        for optimization in optimizations:
+            for owner, name, plain in optimization.patches:
                 stack.enter_context(patch.object(owner, name, plain))
         yield
 
 
 def plain_downsample(self: AntiAliasDownsample, image: Tensor) -> Tensor:
-    """The whole picture blurred by a kernel of two dimensions, then every n-th pixel."""
+    """`AntiAliasDownsample.forward`: blur the whole image by a 2D kernel, then take every n-th
+    pixel.
+    """
     if self.stride == 1:
         return image
     with torch.autocast(image.device.type, enabled=False):
@@ -90,13 +94,13 @@ def plain_downsample(self: AntiAliasDownsample, image: Tensor) -> Tensor:
 
 
 def plain_heatmaps(points: Tensor, height: int, width: int, variance: float) -> Tensor:
-    """The exponential at every pixel."""
+    """`gaussian_heatmaps`: compute the exponential at every pixel."""
     offset = coordinate_grid(height, width, points) - points[:, :, None, None]
     return torch.exp(-offset.square().sum(dim=-1) / (2 * variance))
 
 
 def plain_thin_plate(self: ThinPlateTransform, frame: Tensor) -> Tensor:
-    """Distances to the control points for each sample anew."""
+    """`ThinPlateTransform.frame`: compute the distances to the control points for each sample."""
     height, width = frame.shape[-2:]
     grid = coordinate_grid(height, width, full_precision(frame)).view(1, -1, 2)
     moved = self.points(grid.repeat(len(frame), 1, 1)).view(-1, height, width, 2)
@@ -104,7 +108,7 @@ def plain_thin_plate(self: ThinPlateTransform, frame: Tensor) -> Tensor:
 
 
 def whole_vgg(self: VGGFeatures, image: Tensor, layers: Any = None) -> dict[str, Tensor]:
-    """Every layer, whichever the loss wants."""
+    """`VGGFeatures.forward`: return all layers, not only those that the loss needs."""
     x = (image - self.mean) / self.std
     features = {}
     for conv, name, pool in self.plan:
@@ -120,8 +124,9 @@ def own_target_features(
     perceptual: Perceptual,
     weights: ReconstructionLosses,
 ) -> dict[str, LossTerm]:
-    """`reconstruction_terms` with features of the target for each prediction anew; those that the
-    step has made stand for the first one of the branch.
+    """`reconstruction_terms`: compute the target's features again for each prediction.
+
+    The first prediction of a branch takes those that the step has computed, which count for it.
     """
     terms: dict[str, LossTerm] = {}
     for index, (prefix, prediction) in enumerate(predictions.items()):
@@ -137,14 +142,16 @@ def own_target_features(
 
 
 class TwoPasses(NamedTuple):
-    """One for each player."""
+    """Outputs of the discriminator in a pass for the generator and in one for the discriminator."""
 
     for_generator: AdversarialOutputs
     for_discriminator: AdversarialOutputs
 
 
 def discriminate_twice(self: Adversary, inputs: StepInputs) -> TwoPasses:
-    """A pass for each player; the discriminator sees the prediction detached in its own."""
+    """`Adversary.discriminate`: run the discriminator in a pass for each player. In its own pass it
+    gets the prediction detached.
+    """
     output = inputs.outputs.motion
     assert output is not None
     detached = output._replace(prediction=output.prediction.detach())
@@ -159,8 +166,10 @@ def discriminate_twice(self: Adversary, inputs: StepInputs) -> TwoPasses:
 
 
 def backward_everywhere(self: Optimizer, losses: dict[str, Tensor], num_parts: int = 1) -> None:
-    """The model's loss sends gradients into the discriminator, too, which are thrown away."""
-    assert num_parts == 1, "with those of earlier parts"
+    """`Optimizer.backward`: the model's loss also computes gradients of the discriminator's
+    parameters, which are thrown away.
+    """
+    assert num_parts == 1, "gradients of earlier parts would be thrown away, too"
     self.scaler.scale(losses["model"]).backward()
     if "discriminator" in losses:
         for parameter in self.players["discriminator"]:
@@ -169,25 +178,27 @@ def backward_everywhere(self: Optimizer, losses: dict[str, Tensor], num_parts: i
 
 
 def plain_feature_matching(generated: list[Tensor], real: list[Tensor]) -> Tensor:
-    """With gradients through the real features."""
+    """`feature_matching_loss`: compute gradients through the real features, too."""
     pairs = zip(generated, real, strict=True)
     return torch.stack([losses.pixel_loss(a, b) for a, b in pairs]).sum()
 
 
 def plain_pixel_loss(prediction: Tensor, target: Tensor) -> Tensor:
-    """In float32 from the beginning."""
+    """`pixel_loss`: convert both images to float32 first."""
     return (full_precision(prediction) - full_precision(target)).abs().mean()
 
 
 def _one_by_one(trainer: Trainer) -> None:
+    """Let Adam update the parameters one by one."""
     adam = trainer.optimizer.adam
     for group in adam.param_groups:
         group["fused"] = group["foreach"] = False
-    # Only the fused one knows how to skip a bad step.
+    # Only the fused Adam can skip a bad step.
     adam.register_step_pre_hook(lambda adam, *_: setattr(adam, "found_inf", None))
 
 
 def _to_the_deepest(trainer: Trainer) -> None:
+    """Give the trainer a perceptual network that ends at DEEPEST."""
     config = trainer.config
     trainer.perceptual = build_perceptual(
         config.perceptual,
@@ -198,6 +209,7 @@ def _to_the_deepest(trainer: Trainer) -> None:
 
 
 def _stored_in_float32(trainer: Trainer) -> None:
+    """Store the weights of the perceptual network in float32 again."""
     trainer.perceptual.vgg.convs.float()
 
 
@@ -213,14 +225,14 @@ _DISCRIMINATE = Adversary.discriminate
 _GENERATOR_TERMS = Adversary.generator_terms
 _DISCRIMINATOR_TERMS = Adversary.discriminator_terms
 
-LEVERS: Final = (
-    Lever(
+OPTIMIZATIONS: Final = (
+    Optimization(
         "VGG no deeper than needed",
         patches=(Patch(VGGFeatures, "forward", whole_vgg),),
         prepare=_to_the_deepest,
         applies=lambda config: DEEPEST not in perceptual_layers(config),
     ),
-    Lever(
+    Optimization(
         "target features once",
         patches=tuple(
             Patch(branch, "reconstruction_terms", own_target_features)
@@ -228,8 +240,8 @@ LEVERS: Final = (
         ),
         applies=_has_masks,
     ),
-    Lever(
-        "one judgement for both players",
+    Optimization(
+        "one discriminator pass for both players",
         patches=(
             Patch(Adversary, "discriminate", discriminate_twice),
             Patch(
@@ -247,7 +259,7 @@ LEVERS: Final = (
         ),
         applies=_has_adversary,
     ),
-    Lever(
+    Optimization(
         "separable blur, heatmaps, thin plate",
         patches=(
             Patch(AntiAliasDownsample, "forward", plain_downsample),
@@ -256,22 +268,24 @@ LEVERS: Final = (
             Patch(ThinPlateTransform, "frame", plain_thin_plate),
         ),
     ),
-    Lever("upsampling in the convolution", patches=(Patch(blocks, "MIN_FUSED_AREA", math.inf),)),
-    Lever("fused Adam", prepare=_one_by_one),
-    Lever("channels_last", off=("train.channels_last=false",)),
-    Lever("half precision", off=("train.precision=float32",)),
-    Lever(
+    Optimization(
+        "upsampling in the convolution", patches=(Patch(blocks, "MIN_FUSED_AREA", math.inf),)
+    ),
+    Optimization("fused Adam", prepare=_one_by_one),
+    Optimization("channels_last", off=("train.channels_last=false",)),
+    Optimization("half precision", off=("train.precision=float32",)),
+    Optimization(
         "VGG stored in half precision",
         prepare=_stored_in_float32,
         applies=lambda config: config.train.precision in HALF_DTYPES,
     ),
-    Lever(
+    Optimization(
         "L1 without float32 copies",
         patches=(Patch(losses, "pixel_loss", plain_pixel_loss),),
     ),
-    Lever(
+    Optimization(
         "freed memory is kept",
         patches=(Patch(training, "keep_freed_memory", lambda: None),),
     ),
-    Lever("compile", off=("train.compile=none",)),
+    Optimization("compile", off=("train.compile=none",)),
 )

@@ -3,37 +3,40 @@
     python -m benchmarks.puppets --checkpoint runs/demo/checkpoints/best.pt
 
 Identities, motions and backgrounds are those of the test split. The source is the first frame of
-clip i. Driving frames are later frames of clip i itself (driver: own) or of clip i + 1 (driver:
-another, keypoints as they are: absolute motion). The third image belongs to clip i + 2: one of its
-frames, whose own figure has to go (background_type: same), or its background without a figure
-(other). The truth is rendered: puppet i, in the driving pose, on its own or on the new background.
+clip i. The driving frames are later frames of clip i itself (driver: own), or of clip i + 1
+(driver: another; absolute motion). The third image belongs to clip i + 2: it is one of its frames,
+whose own figure must be removed (background_type: same), or its background without a figure
+(background_type: other). The truth is rendered: puppet i in the driving pose, on its own or on the
+new background.
 
 PSNRs are in dB, at most 100 for one frame; every number is a mean over frames.
 
-    mask_iou             of the masks at image size and at the configured threshold, with the
-                         pixels of which the figure covers more than half; mask_iou_all_white: of
-                         a mask that is all foreground
-    mask_iou_train       the same for thresholds from 0.1 to 0.9 on training clips: choose the
-                         threshold by these, not by what the test clips say
-    swap_psnr_train      of the default animator driven by the clip itself, background type same,
-                         painted by BGRefine, on training clips, for the same thresholds; the
-                         networks were trained at one of them
+    mask_iou             intersection over union of the masks, at image size and at the configured
+                         threshold, and the pixels of which the figure covers more than half;
+                         mask_iou_all_white: the same for a mask that is all foreground
+    mask_iou_train       mask_iou for thresholds from 0.1 to 0.9 on training clips; choose the
+                         threshold by these, not by the test clips
+    swap_psnr_train      PSNR of the swap for the same thresholds on training clips, with the
+                         default animator, driver own, background type same, painted by BGRefine;
+                         the networks were trained at one of these thresholds
     l1, psnr, ssim       over the whole frame
-    figure_l1            over the pixels where the figure is in the source or in the truth
-    figure_psnr          over the pixels of which the figure covers more than half, in the truth
-    background_psnr      to the new background, over the pixels that the figure does not touch
+    figure_l1            L1 over the pixels where the figure is in the source or in the truth
+    figure_psnr          PSNR over the pixels of which the figure covers more than half in the truth
+    background_psnr      PSNR to the new background, over the pixels that the figure does not touch
     swap_gain_db         background_psnr minus the PSNR to the source's background over the same
                          pixels; below 0 the old background is still there
-    figure_gain_db       figure_psnr minus that of the new background itself; 0 without a figure
-    swap_figure_gain_db  the headline's name for it
+    figure_gain_db       figure_psnr minus that of the new background itself; 0 for a picture
+                         without a figure
+    swap_figure_gain_db  the name of figure_gain_db in the headline
 
-The headline's gains are those of the default animator driven by the clip itself, background type
-same, painted by BGRefine; those with `another_` are the same driven by another puppet, where the
-figure also loses what the animator cannot transfer.
+The headline has the gains of the default animator with driver own and background type same, painted
+by BGRefine. Those with `another_` are the same with driver another; there the figure also loses
+what the animator cannot transfer.
 
-Results besides the animators': source and driving (the frames themselves), background (without a
-figure); when swapping base (BGBase), refined (BGRefine, which is `--compose network`), alpha
-(`--compose alpha`), and animated (nothing swapped).
+Each case has a result. Besides those of the animators these are the baselines source and driving
+(the frames themselves) and background (without a figure); and in a swap base (BGBase), refined
+(BGRefine, which is `--compose network`), alpha (`--compose alpha`) and animated (nothing is
+swapped).
 """
 
 import argparse
@@ -55,8 +58,8 @@ from animation.branch_animators import (
     build_animator,
     reconstruction_animators,
 )
-from benchmarks.scenes import DRIVERS, MIN_CLIPS, Driver, Scene, build_scene, driving_frames
-from benchmarks.scores import animation_scores, swap_scores
+from benchmarks.puppet_scenes import DRIVERS, MIN_CLIPS, Driver, Scene, build_scene, driving_frames
+from benchmarks.puppet_scores import animation_scores, swap_scores
 from benchmarks.tables import detailed_tables, summary_table
 from branches.model import Model
 from checkpoints import checkpoint
@@ -74,15 +77,21 @@ THRESHOLDS = tuple(tenths / 10 for tenths in range(1, 10))
 
 
 class AnimationCase(NamedTuple):
-    """result: an animator, or a trivial answer: source, driving, background."""
+    """A case of the animation that is measured.
+
+    result: the name of an animator, or of a baseline: source, driving, background.
+    """
 
     driver: Driver
     result: str
 
 
 class SwapCase(NamedTuple):
-    """result: base, refined or alpha; animated (nothing swapped) or background (no figure), for
-    which the type of background, and of the latter the animator, do not matter.
+    """A case of the background swap that is measured.
+
+    result: base, refined or alpha; or a baseline: animated (nothing is swapped) or background (no
+        figure).
+    background_type: None for the baselines. animator: None for the baseline background.
     """
 
     driver: Driver
@@ -96,7 +105,7 @@ SwapMetrics = dict[SwapCase, list[FrameMetrics]]
 
 
 class Networks(NamedTuple):
-    """What of a model is measured."""
+    """The animators and the background swappers of a model that are measured."""
 
     animators: dict[Driver, dict[AnimatorName, BranchAnimator]]
     swappers: dict[tuple[BackgroundType, Compose], BackgroundSwapper]
@@ -163,12 +172,13 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def build_networks(model: Model, device: torch.device, untrained: Collection[str]) -> Networks:
-    """The animators of `model` for both kinds of driving clip, and the ways it can swap.
+    """Build the animators of `model` for both drivers, and a swapper for each way to swap that it
+    has.
 
     Args:
-        untrained: sections of its config whose networks have not learned; they are left out.
+        untrained: config sections whose networks have not learned; they are left out.
     """
-    own = reconstruction_animators(model, device)  # from a driving frame's own mask, not refined
+    own = reconstruction_animators(model, device)  # they take the driving mask without refinement
     another = {
         name: build_animator(model, device, name, motion="absolute")
         for name in own
@@ -176,7 +186,7 @@ def build_networks(model: Model, device: torch.device, untrained: Collection[str
     }
     ways: list[tuple[BackgroundType, Compose]] = []
     if model.background is not None and "background" not in untrained:
-        # Alpha with `same` gives the pictures of both networks too.
+        # With `same`, alpha also returns the pictures of both networks.
         ways = [("same", "alpha"), ("other", "network"), ("other", "alpha")]
     elif model.masks is not None:
         ways = [("other", "alpha")]
@@ -187,8 +197,8 @@ def build_networks(model: Model, device: torch.device, untrained: Collection[str
 def measure_masks(
     model: Model, train: Puppets, test: Puppets, num_frames: int, device: torch.device
 ) -> dict[str, Any]:
-    """`mask_iou` with its all-white baseline on `test`, by threshold on `train`; nothing for a
-    model without masks.
+    """`mask_iou` with its baseline on `test`, and `mask_iou_train` on `train`; see the file's
+    docstring. Empty for a model without masks.
     """
     if model.masks is None:
         return {}
@@ -216,8 +226,8 @@ def measure_masks(
 def sweep_swaps(
     model: Model, networks: Networks, clips: Puppets, num_frames: int
 ) -> dict[str, dict[str, float]]:
-    """`swap_psnr_train`, see the file's docstring; nothing for a model without a background
-    branch, or with fewer clips than a swap needs.
+    """`swap_psnr_train`, see the file's docstring. Empty for a model without a background branch,
+    and if there are fewer clips than a swap needs.
     """
     branch = model.background
     if branch is None or len(clips.clips) < MIN_CLIPS:
@@ -249,7 +259,7 @@ def sweep_swaps(
 def measure(
     networks: Networks, clips: Puppets, num_frames: int
 ) -> tuple[AnimationMetrics, SwapMetrics]:
-    """The scores of all cases, clip by clip."""
+    """Measure all cases: lists of scores, with an entry for each clip, by case."""
     animation: AnimationMetrics = defaultdict(list)
     swap: SwapMetrics = defaultdict(list)
     frames = driving_frames(clips, num_frames)
@@ -270,9 +280,9 @@ def measure(
 def score_animation(
     scene: Scene, animated: Mapping[AnimatorName, Tensor]
 ) -> Iterator[tuple[AnimationCase, FrameMetrics]]:
-    """Of the animators' pictures, B x 3 x H x W, and of the trivial answers."""
+    """Scores of the animators' pictures, B x 3 x H x W, and of the baselines, by case."""
     results: dict[str, Tensor] = {"source": scene.source}
-    if scene.driver == "another":  # a driving frame of the own clip is the truth
+    if scene.driver == "another":  # with driver own the driving frame is the truth
         results["driving"] = scene.driving
     results["background"] = scene.old_background
     for name, result in (*animated.items(), *results.items()):
@@ -290,7 +300,9 @@ def score_swap(
     animated: Mapping[AnimatorName, Tensor],
     swappers: Mapping[tuple[BackgroundType, Compose], BackgroundSwapper],
 ) -> Iterator[tuple[SwapCase, FrameMetrics]]:
-    """Of every way to put the `animated` figures, B x 3 x H x W, on the new background."""
+    """Scores of every way to put the figures of `animated`, B x 3 x H x W, on the new background,
+    by case.
+    """
 
     def scores(result: Tensor) -> FrameMetrics:
         return swap_scores(result, scene.figure, scene.new_background, scene.old_background)
@@ -314,7 +326,7 @@ def score_swap(
 
 
 def headline_gains(swap: SwapMetrics, animator: AnimatorName) -> dict[str, float]:
-    """See the file's docstring; nothing for a model without a background branch."""
+    """The gains of the headline; see the file's docstring. Empty without a background branch."""
     gains = {}
     prefixes: dict[Driver, str] = {"own": "", "another": "another_"}
     for driver, prefix in prefixes.items():
@@ -327,7 +339,7 @@ def headline_gains(swap: SwapMetrics, animator: AnimatorName) -> dict[str, float
 
 
 def records(metrics: AnimationMetrics | SwapMetrics) -> list[dict[str, str | float | None]]:
-    """One for each case: what it is, and its mean scores."""
+    """A record for each case, of its fields and its mean scores."""
     return [{**case._asdict(), **mean_metrics(found)} for case, found in metrics.items()]
 
 
@@ -345,10 +357,10 @@ def build_parser() -> argparse.ArgumentParser:
         "--num-clips",
         type=positive_int,
         default=48,
-        help="test clips, whatever their number in the config (default: 48)",
+        help="number of test clips; it may differ from the config's (default: 48)",
     )
     parser.add_argument(
-        "--num-frames", type=positive_int, default=4, help="driving frames of a clip (default: 4)"
+        "--num-frames", type=positive_int, default=4, help="driving frames per clip (default: 4)"
     )
     parser.add_argument("--markdown", action="store_true", help="print all tables")
     add_device_argument(parser)

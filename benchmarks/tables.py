@@ -1,4 +1,4 @@
-"""The report of benchmarks/puppets.py as Markdown tables, which read well as plain text too."""
+"""Markdown tables, which also read well as plain text; and the tables of benchmarks/puppets.py."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -7,7 +7,11 @@ Cell = str | float | None
 
 
 def markdown_table(rows: Sequence[Mapping[str, Cell]]) -> str:
-    """A column for each key of the first row; empty where a row has None or lacks the key."""
+    """A table with a column for each key of the first row.
+
+    Columns that have a number are aligned right. A cell is empty if its row has None or lacks the
+    key.
+    """
     titles = list(rows[0])
     lines = [titles, *([_text(title, row.get(title)) for title in titles] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
@@ -29,7 +33,7 @@ def markdown_table(rows: Sequence[Mapping[str, Cell]]) -> str:
 
 
 def summary_table(report: Mapping[str, Any]) -> str:
-    """The headline, and a row for each animator and trivial answer."""
+    """The headline figures of a report, and a table with a row for each animator and baseline."""
     names = list(dict.fromkeys(record["result"] for record in report["animation"]))
     rows = [_summary_row(report, name) for name in names]
     head = [
@@ -41,7 +45,9 @@ def summary_table(report: Mapping[str, Any]) -> str:
 
 
 def detailed_tables(report: Mapping[str, Any]) -> str:
-    """Masks by threshold, animation and background swap, as far as the model has them."""
+    """Tables of the masks by threshold, the animation and the background swap; those that the model
+    lacks are left out.
+    """
     tables = [report["animation"], report["background_swap"]]
     sweeps = [name for name in ("mask_iou_train", "swap_psnr_train") if name in report]
     if sweeps:
@@ -50,6 +56,7 @@ def detailed_tables(report: Mapping[str, Any]) -> str:
 
 
 def _summary_row(report: Mapping[str, Any], name: str) -> dict[str, Cell]:
+    """The row of the animator or baseline `name` in the summary table."""
     own, another = (_find(report["animation"], driver=d, result=name) for d in ("own", "another"))
     swap = _find(
         report["background_swap"],
@@ -71,11 +78,12 @@ def _summary_row(report: Mapping[str, Any], name: str) -> dict[str, Cell]:
 
 
 def _find(records: Sequence[Mapping[str, Cell]], **case: str) -> Mapping[str, Cell]:
-    """The record of `case`; empty if it was not measured."""
+    """The record of `case`, or an empty one if the case was not measured."""
     return next((record for record in records if case.items() <= record.items()), {})
 
 
 def _text(name: str, value: Cell) -> str:
+    """The text of the value of the column `name`: two decimals for dB, else four."""
     if isinstance(value, float):
         return f"{value:.2f}" if "psnr" in name or name.endswith("_db") else f"{value:.4f}"
     return value or ""

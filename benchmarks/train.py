@@ -1,24 +1,27 @@
-"""What makes a training step fast, lever by lever: samples/s, arithmetic, peak, memory.
+"""Measure how fast a training step is, optimization by optimization, and what memory it takes.
 
     python -m benchmarks.train --config vox-fomm.yaml data.kind=puppets data.id_sampling=false \\
         perceptual.weights=random train.batch_size=4 train.precision=bf16
 
 The first row is the plain step in float32, as the published programs compute it
-(benchmarks/plain_step.py); each row adds a lever to the one above, and the last is the step of the
-config. All have the same weights and take the same batch. Every round starts a process for each row
-in turn, so that whatever else the machine does reaches all of them, and none profits from memory
-that another has left; its first steps are left out.
+(benchmarks/plain_step.py). Each row adds an optimization to the one above, and the last row is the
+step of the config. All rows have the same weights and the same batch. In every round each row runs
+once, in a process of its own, so that other load on the machine affects all rows, and no row
+profits from memory that another has left. The first steps of a process are left out.
 
-    ms, samples/s  of the median step
-    ratio          samples/s, to those of the plain step
-    GFLOP          of convolutions and matrix products, of one sample, forward and backward
-    TFLOP/s        those, by the time
-    peak           that, to the speed of one large matrix product in the same precision (MFU)
-    memory         peak of the process, above what it held before the networks were built: of the
-                   CUDA device where there is one, else resident
-    loss           of the first step: what the branches minimize, and the discriminator
+    ms, samples/s  time of the median step, and the speed that follows
+    ratio          samples/s, divided by those of the plain step
+    GFLOP          operations of convolutions and matrix products, forward and backward, for one
+                   sample
+    TFLOP/s        these operations, divided by the time
+    peak           TFLOP/s, divided by the speed of one large matrix product in the same precision
+                   (MFU)
+    memory         peak of the process, above what it held before the networks were built: memory of
+                   the CUDA device if there is one, else resident memory
+    loss           losses of the first step: of the model, and of the discriminator
 
-Below stands how much of its time the last row waits for data, over steps with the real loader.
+The share of its time that the last row waits for data, in steps with the real loader, is printed
+below the table.
 """
 
 import argparse
@@ -36,8 +39,9 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from tqdm import tqdm
 
-from benchmarks.plain_step import LEVERS, Lever, without
-from benchmarks.steps import (
+from benchmarks.plain_step import OPTIMIZATIONS, Optimization, without
+from benchmarks.tables import markdown_table
+from benchmarks.training_steps import (
     build_trainer,
     first_batch,
     in_fresh_process,
@@ -47,7 +51,6 @@ from benchmarks.steps import (
     take_step,
     without_auto,
 )
-from benchmarks.tables import markdown_table
 from common.cli import pick_device, positive_int, run_entry_point
 from common.errors import UserError
 from common.files import replacing
@@ -59,26 +62,31 @@ from datasets.pairs import BatchSchedule, PairBatch
 from training.acceleration import uncompiled
 from training.trainer import Trainer
 
-MIXES = 0.0  # `host_random` of a step, which mixes where it is below the probability
-_WARM_UP = 3  # steps of a GPU or of compiled networks, besides the first, that are left out
-_PREFETCHED = 2  # batches that each worker of the loader has ready
+MIXES = 0.0  # value of `host_random`; a step mixes if it is below the probability
+_WARM_UP = 3  # steps after the first that are left out on a GPU, or with compiled networks
+_PREFETCHED = 2  # batches that each worker of the loader makes ahead
 
 
 class Variant(NamedTuple):
-    """A trainer and the levers that it does without."""
+    """A row of the table: a trainer, and the optimizations that are undone in it."""
 
     trainer: Trainer
-    missing: list[Lever]
+    missing: list[Optimization]
 
     def step(self, batch: PairBatch) -> dict[str, torch.Tensor]:
-        """One update, which mixes where the config ever does; its scalars."""
+        """Take one step, which mixes images if the config ever does; returns its scalars."""
         with without(self.missing):
             return take_step(self.trainer, batch, MIXES).scalars
 
 
-class Reading(NamedTuple):
-    """What a process has found of a row: seconds of its steps; FLOP of the first, and its losses;
-    FLOP/s of a matrix product in the precision of the row; bytes at the peak.
+class RowMeasurement(NamedTuple):
+    """What one process has measured of a row.
+
+    seconds: time of each step.
+    flops: operations of the first step.
+    losses: losses of the first step, as text; empty for compiled networks.
+    peak: operations per second of a large matrix product in `precision`.
+    memory: peak memory in bytes, above that from before the networks were built; None if unknown.
     """
 
     seconds: list[float]
@@ -97,18 +105,18 @@ def main(arguments: argparse.Namespace) -> None:
         raise UserError(f"--output {output}: is a folder; give a file")
     device = pick_device(arguments.device)
     config = without_auto(load_config(arguments.config, arguments.overrides), device)
-    rows = ladder(config)
-    readings: dict[str, list[Reading]] = {name: [] for name in rows}
+    rows = undone_by_row(config)
+    measurements: dict[str, list[RowMeasurement]] = {name: [] for name in rows}
     turns = [name for _ in range(arguments.rounds) for name in rows]
     for name in tqdm(turns, unit="row", disable=None):
-        read = partial(read_row, config, name, arguments.device, arguments.steps)
-        readings[name].append(in_fresh_process(read))
+        measure = partial(measure_row, config, name, arguments.device, arguments.steps)
+        measurements[name].append(in_fresh_process(measure))
     peaks: dict[str, float] = {}
-    for reading in chain.from_iterable(readings.values()):
-        peaks[reading.precision] = max(reading.peak, peaks.get(reading.precision, 0.0))
+    for found in chain.from_iterable(measurements.values()):
+        peaks[found.precision] = max(found.peak, peaks.get(found.precision, 0.0))
     table = [
-        row_of_table(name, found, peaks, config.train.batch_size)
-        for name, found in readings.items()
+        row_of_table(name, of_row, peaks, config.train.batch_size)
+        for name, of_row in measurements.items()
     ]
     for row in table:
         row["ratio"] = table[0]["ms"] / row["ms"]
@@ -139,37 +147,43 @@ def main(arguments: argparse.Namespace) -> None:
     )
 
 
-def ladder(config: Config) -> dict[str, list[Lever]]:
-    """The levers that each row does without, by its name."""
-    levers = [lever for lever in LEVERS if lever.applies(config) and not _is_off(lever, config)]
-    names = ["plain", *(f"+ {lever.name}" for lever in levers)]
-    return {name: levers[i:] for i, name in enumerate(names)}
+def undone_by_row(config: Config) -> dict[str, list[Optimization]]:
+    """The optimizations that are undone in each row, by the row's name."""
+    optimizations = [
+        optimization
+        for optimization in OPTIMIZATIONS
+        if optimization.applies(config) and not _is_off(optimization, config)
+    ]
+    names = ["plain", *(f"+ {optimization.name}" for optimization in optimizations)]
+    return {name: optimizations[i:] for i, name in enumerate(names)}
 
 
-def _is_off(lever: Lever, config: Config) -> bool:
-    """Whether the config itself does without."""
-    return bool(lever.off) and override_config(config, list(lever.off)) == config
+def _is_off(optimization: Optimization, config: Config) -> bool:
+    """Whether the config itself has the optimization switched off."""
+    return bool(optimization.off) and override_config(config, list(optimization.off)) == config
 
 
-def build_contestant(config: Config, missing: list[Lever], device: torch.device) -> Variant:
-    """The step of `config` without some levers."""
+def build_variant(config: Config, missing: list[Optimization], device: torch.device) -> Variant:
+    """Build the trainer of `config` without the optimizations `missing`."""
     with without(missing):
         trainer = build_trainer(
-            override_config(config, [override for lever in missing for override in lever.off]),
+            override_config(
+                config, [override for optimization in missing for override in optimization.off]
+            ),
             device,
         )
-    for lever in missing:
-        if lever.prepare is not None:
-            lever.prepare(trainer)
+    for optimization in missing:
+        if optimization.prepare is not None:
+            optimization.prepare(trainer)
     return Variant(trainer, missing)
 
 
-def read_row(config: Config, row: str, device_name: str, num_steps: int) -> Reading:
-    """Time `num_steps` steps of a row, after some that are not timed."""
+def measure_row(config: Config, row: str, device_name: str, num_steps: int) -> RowMeasurement:
+    """Measure `num_steps` steps of a row, after some that are not timed."""
     device = pick_device(device_name)
     batch = first_batch(config).to(device)
     before = peak_memory(device)
-    variant = build_contestant(config, ladder(config)[row], device)
+    variant = build_variant(config, undone_by_row(config)[row], device)
     train = variant.trainer.config.train
     with FlopCounterMode(display=False) as counter, uncompiled(train):
         losses = _show_losses(variant.step(batch))
@@ -179,10 +193,10 @@ def read_row(config: Config, row: str, device_name: str, num_steps: int) -> Read
             variant.step(batch)
     taken = [seconds(partial(variant.step, batch), device) for _ in range(num_steps)]
     after = peak_memory(device)
-    return Reading(
+    return RowMeasurement(
         taken,
         counter.get_total_flops(),
-        "" if is_compiled else losses,  # the first was no compiled one
+        "" if is_compiled else losses,  # the first step ran uncompiled
         train.precision,
         _peak(train.precision, device),
         None if before is None or after is None else after - before,
@@ -190,14 +204,15 @@ def read_row(config: Config, row: str, device_name: str, num_steps: int) -> Read
 
 
 def _show_losses(scalars: dict[str, torch.Tensor]) -> str:
+    """The losses of the model and of the discriminator, if there is one, as text."""
     names = ("loss/total", "discriminator_loss/total")
     return ", ".join(f"{float(scalars[name]):.6g}" for name in names if name in scalars)
 
 
 def _peak(precision: str, device: torch.device) -> float:
-    """FLOP/s of matrix products; in float32 as fast as convolutions may be."""
+    """FLOP/s of a large matrix product; in float32 with TF32 if convolutions may use it."""
     dtype = HALF_DTYPES.get(precision, torch.float32)
-    # Large enough that starting them counts for nothing.
+    # So large that the time to start a product does not matter.
     size, num_products = (2048, 1) if device.type == "cpu" else (4096, 20)
     a, b = torch.randn(2, size, size, device=device).to(dtype)
     before = torch.backends.cuda.matmul.allow_tf32
@@ -210,12 +225,16 @@ def _peak(precision: str, device: torch.device) -> float:
 
 
 def row_of_table(
-    name: str, readings: list[Reading], peaks: Mapping[str, float], batch_size: int
+    name: str, measurements: list[RowMeasurement], peaks: Mapping[str, float], batch_size: int
 ) -> dict[str, Any]:
-    """See the file's docstring."""
-    taken = statistics.median(chain.from_iterable(reading.seconds for reading in readings))
-    first = readings[0]
-    memory = [reading.memory for reading in readings if reading.memory is not None]
+    """A row of the table from all its measurements; the ratio is filled in later.
+
+    Args:
+        peaks: FLOP/s of a large matrix product, by precision.
+    """
+    taken = statistics.median(chain.from_iterable(found.seconds for found in measurements))
+    first = measurements[0]
+    memory = [found.memory for found in measurements if found.memory is not None]
     return {
         "row": name,
         "ms": 1000 * taken,
@@ -230,15 +249,15 @@ def row_of_table(
 
 
 def time_waiting(config: Config, device_name: str, num_steps: int) -> float:
-    """Share of the time of `num_steps` steps in which there was no batch yet."""
-    variant = build_contestant(config, [], pick_device(device_name))
+    """Share of the time of `num_steps` steps that is spent waiting for a batch."""
+    variant = build_variant(config, [], pick_device(device_name))
     trainer, data = variant.trainer, config.data
     schedule = BatchSchedule(len(trainer.pairs), config.train.batch_size, config.seed)
     waited = 0.0
     with loaded_batches(
         trainer.pairs, schedule, data.num_workers, trainer.device.type == "cuda"
     ) as batches:
-        for _ in range(_PREFETCHED * data.num_workers + 1):  # made while the workers started
+        for _ in range(_PREFETCHED * data.num_workers + 1):  # they are made while the workers start
             next(batches)
         begun = time.perf_counter()
         for _ in range(num_steps):
@@ -252,6 +271,7 @@ def time_waiting(config: Config, device_name: str, num_steps: int) -> float:
 
 
 def _text(name: str, cell: str | float | None) -> str:
+    """The text of a cell of the column `name`."""
     if cell is None or isinstance(cell, str):
         return cell or ""
     if name == "peak":
@@ -265,13 +285,13 @@ def build_parser() -> argparse.ArgumentParser:
         "--steps",
         type=positive_int,
         default=5,
-        help="that are timed of every row in every round (default: 5)",
+        help="steps of every row that are timed in every round (default: 5)",
     )
     parser.add_argument(
         "--loaded-steps",
         type=positive_int,
         default=100,
-        help="steps with the real loader, in which waiting is timed (default: 100)",
+        help="steps with the real loader, to measure the waiting for data (default: 100)",
     )
     return parser
 

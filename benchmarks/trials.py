@@ -1,10 +1,11 @@
-"""What `auto` measures on this machine, and what it would find for maps of other sizes.
+"""Show the timed trials that decide what `auto` means on this machine, for maps of several sizes.
 
     python -m benchmarks.trials
 
-The first line is the trial of bf16. Below stands the time of a few layers in channels-last memory,
-forward and backward in float32, to that in planar memory, by the size of their maps: which is
-faster depends on the size, and differently on each processor.
+The first line is the trial of precision: time in bf16 divided by time in float32. The table is the
+trial of memory layout: time of a few layers in channels-last memory, forward and backward in
+float32, divided by their time in planar memory. Which layout is faster depends on the size of the
+maps and on the processor.
 """
 
 import argparse
@@ -14,7 +15,8 @@ from benchmarks.tables import Cell, markdown_table
 from common.cli import add_device_argument, pick_device, run_entry_point
 from common.speed_trial import Shape, half_precision_ratio, layout_ratio
 
-# Of the demo; of networks at 256 x 256 from their first maps down, one sample; of a batch.
+# Maps of the demo; of the networks for 256 x 256 at their first, second and third size, with one
+# sample; and with a batch of four.
 SHAPES = (
     Shape(8, 24, 64),
     Shape(1, 64, 256),

@@ -1,4 +1,4 @@
-"""Animation from file to file: time and memory of its parts, in turns and overlapped."""
+"""Measures animation from file to file: time of its parts, in turns and overlapped; memory."""
 
 import statistics
 import time
@@ -21,11 +21,13 @@ from media.frames import Frame, Frames
 from media.video import open_clip
 from media.video_writer import VideoWriter
 
-_WARM_UP = 1  # rounds, in which libraries choose their kernels and networks are compiled
+_WARM_UP = 1  # rounds that are left out: libraries choose kernels, and networks are compiled
 
 
 def in_turns(runs: dict[str, Callable[[], object]], num_rounds: int) -> dict[str, float]:
-    """Median seconds of each; whatever else the machine does reaches all of them."""
+    """Median seconds of each run, by name. The runs take turns, so that other load on the machine
+    affects all of them.
+    """
     found: dict[str, list[float]] = {name: [] for name in runs}
     for index in tqdm(range(_WARM_UP + num_rounds), unit="round", disable=None):
         for name, run in runs.items():
@@ -40,7 +42,7 @@ class WholeClips:
     """Animates .mp4 files into .mp4 files.
 
     Args:
-        driving: the frames of the clip, uint8 N x H x W x 3.
+        driving: the driving frames, uint8 N x H x W x 3.
     """
 
     def __init__(
@@ -52,7 +54,11 @@ class WholeClips:
         self.batch_size = batch_size
 
     def measure(self, num_rounds: int) -> list[dict[str, Any]]:
-        """Frames/s of reading, networks and writing alone, of all in turns, and overlapped."""
+        """Measure reading, networks and writing alone, all three in turns, and overlapped.
+
+        Returns:
+            The rows of a table, in frames/s; the last one has the ratio of overlapped to in turns.
+        """
         with self._clip(len(self.driving)) as clip:
             output = clip.with_name("output.mp4")
             runs: dict[str, Callable[[], object]] = {
@@ -71,7 +77,9 @@ class WholeClips:
         return rows
 
     def memory(self, num_frames: int) -> dict[int, float]:
-        """Resident MiB after a tenth of `num_frames` and after all of them (Linux)."""
+        """Resident memory in MiB after a tenth of `num_frames` and after all of them (Linux only),
+        by the number of frames.
+        """
         found: dict[int, float] = {}
         num_done = 0
 
@@ -88,13 +96,16 @@ class WholeClips:
 
     @contextmanager
     def _clip(self, num_frames: int) -> Iterator[Path]:
-        """A file of `num_frames`, the driving ones again and again, in a folder that then goes."""
+        """Context manager: yields an .mp4 of `num_frames` frames, in which the driving frames
+        repeat, in a temporary folder.
+        """
         with TemporaryDirectory() as folder:
             clip = Path(folder) / "driving.mp4"
             _write((self.driving[i % len(self.driving)] for i in range(num_frames)), clip)
             yield clip
 
     def _animation(self, driving: DrivingFrames) -> Animation:
+        """The animation of the source by `driving`, without background, crop or mask."""
         return Animation(
             self.animator,
             self.source,
@@ -116,6 +127,7 @@ class WholeClips:
         *,
         overlapped: bool,
     ) -> None:
+        """Animate the file `clip` into `output`."""
         write_animation(self._animation(clip), Output(output), on_batch, overlapped)
 
 
@@ -126,6 +138,7 @@ def _write(frames: Iterable[Frame], path: Path) -> None:
 
 
 def _resident_mib() -> float:
+    """Resident memory of this process in MiB (Linux only)."""
     status = Path("/proc/self/status").read_text().splitlines()
     (line,) = [line for line in status if line.startswith("VmRSS:")]
     return int(line.split()[1]) / 1024

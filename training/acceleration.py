@@ -1,11 +1,12 @@
-"""What makes a step fast and changes its numbers by rounding alone: each lever a key of `train`.
+"""Optimizations of the training step that keys of `train` switch on. They change its numbers only
+by rounding.
 
-    precision      autocast (`optimization.autocast`), and frozen weights stored as it casts them
-    channels_last  memory layout of images, maps and weights
-    tf32           CUDA's fast float32 convolutions
+    precision      autocast (`optimization.autocast`), and frozen weights stored in its dtype
+    channels_last  memory layout of images, feature maps and weights
+    tf32           fast float32 convolutions on CUDA
     compile        fused kernels
 
-What is fast whatever the config says stands where it is computed: `modules.blocks.UpConv2d`,
+Optimizations without a key are part of the code that they speed up: `modules.blocks.UpConv2d`,
 `losses.Perceptual`, `adversary.Adversary.discriminate`, `optimization.Optimizer.backward` and
 `common.machine`.
 """
@@ -30,42 +31,45 @@ from training.distributed.sync_batch_norm import SyncBatchNorm
 def prepare_networks(
     model: Model, adversary: Adversary | None, perceptual: Perceptual, train: TrainConfig
 ) -> None:
-    """Lay the networks, on their device, out for a run; state dicts stay as they are.
+    """Set the networks' memory layout and TF32, and store frozen weights in half precision.
+
+    The networks must be on their device. The state dicts of trained networks stay the same.
 
     Args:
-        train: without `auto`.
+        train: the section without any `auto`.
     """
     assert "auto" not in (train.precision, train.channels_last), "resolve was not called"
     layout = torch.channels_last if train.channels_last else torch.contiguous_format
     for network in (model, adversary, perceptual):
         if network is not None:
             network.to(memory_format=layout)
-    # Of convolutions alone, since keypoints, grids and inverses are matrix products. (The blur is a
-    # convolution too; in float32 one of each channel by itself does not run on tensor cores.)
+    # TF32 is for convolutions only, since keypoints, grids and inverses are matrix products. (The
+    # blur is a convolution too, but depthwise, which does not use tensor cores in float32.)
     torch.backends.cudnn.allow_tf32 = train.tf32
     torch.backends.cuda.matmul.allow_tf32 = False
     if train.precision in HALF_DTYPES:
-        # Autocast would cast weights that need no gradient anew in every call.
+        # Autocast casts weights without gradient again in every call.
         perceptual.vgg.convs.to(HALF_DTYPES[train.precision])
 
 
 def compile_networks(
     model: Model, adversary: Adversary | None, perceptual: Perceptual, train: TrainConfig
 ) -> None:
-    """Let every network, and the perceptual loss, run as one graph each, compiled at its first use;
-    with several processes as the pieces between batch normalizations, which exchange sums.
+    """Compile every network, and the perceptual loss, as one graph each, at its first call.
 
-    What lies between them draws random numbers or is small. Another batch size, or evaluation mode,
-    would be compiled anew: all but the step should run within `uncompiled`.
+    With several processes a network becomes several graphs, which end at its batch normalizations,
+    where sums are exchanged. The code between the networks stays uncompiled: it is cheap, or draws
+    random numbers. A new batch size or evaluation mode would start the compiler again, so
+    everything but the training step should run within `uncompiled`.
     """
     if train.compile == "none":
         return
-    # The players' backward passes share the graph through the discriminator, so the first must not
-    # overwrite what the second needs.
+    # Both players' backward passes run through the discriminator's graph, so the first one must
+    # not overwrite tensors that the second one needs.
     functorch_config.donated_buffer = adversary is None
     if distributed.world_size() > 1:
-        # Each block between two batch normalizations is a graph of its own, of one and the same
-        # function: with the usual limit of 8 most would run uncompiled.
+        # The blocks between batch normalizations count as recompilations of one function; with the
+        # default limit of 8 most of them would run uncompiled.
         torch._dynamo.config.recompile_limit = sum(1 for _ in model.modules())
     for module in model.modules():
         if isinstance(module, (nn.SyncBatchNorm, SyncBatchNorm)):
@@ -81,13 +85,13 @@ def compile_networks(
 
 
 def begin_step(train: TrainConfig) -> None:
-    """With CUDA graphs: what the last step has left in their memory may be overwritten."""
+    """With CUDA graphs: allow that the memory of the last step's outputs is overwritten."""
     if train.compile in ("reduce-overhead", "max-autotune"):
         torch.compiler.cudagraph_mark_step_begin()
 
 
 def uncompiled(train: TrainConfig) -> AbstractContextManager[object]:
-    """Within it compiled networks run as they are written."""
+    """Context manager: compiled networks run uncompiled within it."""
     if train.compile == "none":
         return nullcontext()  # the compiler takes a second to import
     return torch.compiler.set_stance("force_eager")
@@ -96,7 +100,7 @@ def uncompiled(train: TrainConfig) -> AbstractContextManager[object]:
 def _entry_points(
     model: Model, adversary: Adversary | None, perceptual: Perceptual
 ) -> Iterator[tuple[nn.Module, str]]:
-    """What a step calls, as a module and the name of its method."""
+    """The methods that a step calls: each as a module and the name of its method."""
     for network in model.networks.values():
         yield network, "logits" if isinstance(network, MaskGenerator) else "forward"
     if adversary is not None:

@@ -1,4 +1,7 @@
-"""The discriminator of the motion branch's prediction, and the losses of both players."""
+"""The discriminator of the motion branch's predictions, and the losses of both players.
+
+The players are the model, called the generator in the papers, and the discriminator.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -32,10 +35,13 @@ from modules.geometry import gaussian_heatmaps, resize
 
 
 class Cut(NamedTuple):
-    """cut_mask: B x 1 x H x W at image size, 1 = real. mixed: B x 3 x H x W in [0, 1].
+    """Driving frame and prediction mixed by a cut mask, and the maps that led to the mask.
 
-    background: Mhat_bg, and occlusion: O_fg, B x 1 x h x w as the dense motion has them.
-    share: of the foreground that is generated, a scalar.
+    cut_mask: B x 1 x H x W, 1 = real.
+    mixed: the mixed images, B x 3 x H x W in [0, 1].
+    background: Mhat_bg, B x 1 x h x w (the size of the dense motion), 1 = certain background.
+    occlusion: O_fg, B x 1 x h x w, 1 = visible (PriorityCut, Eq. 1).
+    share: share of the foreground that is generated, a scalar.
     """
 
     cut_mask: Tensor
@@ -46,11 +52,11 @@ class Cut(NamedTuple):
 
 
 class AdversarialOutputs(NamedTuple):
-    """Outputs of the discriminator for the driving frame, the prediction, and the two mixed.
+    """Outputs of the discriminator for the driving frame, the prediction and the mixed image.
 
-    Every graph is whole: each player takes the gradient for its own parameters from it.
+    Nothing is detached: each player takes the gradient for its own parameters from the same graph.
 
-    cut, mixed: None in a step that does not mix.
+    cut, mixed: None in a step that does not mix images.
     """
 
     real: DiscriminatorOutput
@@ -60,7 +66,7 @@ class AdversarialOutputs(NamedTuple):
 
 
 class TermsAndStatistics(NamedTuple):
-    """The loss terms that the discriminator minimizes, and scalars to be logged."""
+    """Loss terms that the discriminator minimizes, and scalars for the log, both by name."""
 
     terms: dict[str, LossTerm]
     statistics: dict[str, Tensor]
@@ -68,7 +74,7 @@ class TermsAndStatistics(NamedTuple):
 
 @contextmanager
 def evaluating(network: nn.Module) -> Iterator[None]:
-    """Within it `network` is in evaluation mode."""
+    """Context manager: `network` is in evaluation mode within it."""
     mode = network.training
     network.eval()
     try:
@@ -81,13 +87,16 @@ class Adversary(nn.Module):
     """The discriminator, and the losses of generator and discriminator.
 
     Both losses use the outputs of one call of `discriminate`, which detaches nothing.
-    `Optimizer.backward` sees to it that each player's loss changes its own parameters only.
+    `Optimizer.backward` computes each loss's gradient for the parameters of its own player only.
+
+    Args:
+        variance: of the Gaussian heatmaps of the keypoints, in squared coordinates.
     """
 
     def __init__(self, config: DiscriminatorConfig, num_keypoints: int, variance: float) -> None:
         super().__init__()
         self.config = config
-        self.variance = variance  # of the keypoints' heatmaps
+        self.variance = variance
         self.loss = ADVERSARIAL_LOSSES[config.loss]
         network = {"patch": PatchDiscriminator, "unet": UNetDiscriminator}[config.kind]
         in_channels = 3 + (num_keypoints if config.keypoints else 0)
@@ -95,19 +104,20 @@ class Adversary(nn.Module):
 
     @property
     def networks(self) -> dict[str, nn.Module]:
-        """By name, as a checkpoint stores them."""
+        """The networks, by their names in a checkpoint."""
         return {"discriminator": self.discriminator}
 
     def discriminate(self, inputs: StepInputs) -> AdversarialOutputs:
         """Run the discriminator once on real, generated and mixed images; both losses use these
         outputs.
 
-        Spectral norm refines its estimate at the first image only, so all images see the same
-        weights, with one power iteration in a step (Miyato et al., 2018, section 2.1).
+        Spectral norm makes its power iteration for the first image only, so all images of a step
+        pass through the same weights (Miyato et al., 2018, section 2.1).
         """
         motion = _motion(inputs)
         heatmaps = self._heatmaps(inputs)
-        # Apart, not in one batch: the generator's gradient then passes through its image alone.
+        # In separate calls, not as one batch, so that the generator's gradient is computed for its
+        # own image only.
         real = self._discriminate(inputs.driving, heatmaps)
         cut = mixed = None
         with evaluating(self.discriminator):
@@ -119,7 +129,9 @@ class Adversary(nn.Module):
         return AdversarialOutputs(real, generated, cut, mixed)
 
     def generator_terms(self, outputs: AdversarialOutputs) -> dict[str, LossTerm]:
-        """Loss terms of the generator: to pass as real, with features like those of the target."""
+        """Loss terms of the generator, by name: its prediction should get the logits of a real
+        image, and features like those of the driving frame.
+        """
         weights = self.config.generator_losses
         real, generated = outputs.real, outputs.generated
         terms = {}
@@ -137,8 +149,8 @@ class Adversary(nn.Module):
         return terms
 
     def discriminator_terms(self, outputs: AdversarialOutputs) -> TermsAndStatistics:
-        """Loss terms of the discriminator: real against generated, for whole images and for every
-        pixel, and the consistency of a mixed image with its parts.
+        """Loss terms of the discriminator: it should tell real from generated, for whole images and
+        for every pixel, and give a mixed image the mixed logits of its two parts.
         """
         of_images = self._image_terms(outputs)
         if outputs.real.pixel_logits is None:
@@ -149,7 +161,9 @@ class Adversary(nn.Module):
         )
 
     def _image_terms(self, outputs: AdversarialOutputs) -> TermsAndStatistics:
-        """Of the encoder's logits: of real, generated and, where there are any, mixed images."""
+        """Term and statistics of the encoder's logits, one for each image or patch. Mixed images
+        count as generated ones if `cut.as_sample` is set.
+        """
         real, generated = outputs.real.logits, outputs.generated.logits
         value = self.loss.real(real).mean() + self.loss.generated(generated).mean()
         statistics = {
@@ -165,7 +179,9 @@ class Adversary(nn.Module):
         return TermsAndStatistics({"encoder": weigh(value, weight)} if weight else {}, statistics)
 
     def _pixel_terms(self, outputs: AdversarialOutputs) -> TermsAndStatistics:
-        """The same of the decoder's logits, with the consistency of the mixed ones."""
+        """Terms and statistics of the decoder's logits, one for each pixel, with the consistency
+        term of mixed images (Schönfeld et al., 2020).
+        """
         weights = self.config.losses
         real, generated = outputs.real.pixel_logits, outputs.generated.pixel_logits
         assert real is not None
@@ -187,7 +203,11 @@ class Adversary(nn.Module):
         return TermsAndStatistics(terms, statistics)
 
     def mixing_probability(self, epoch: float) -> float:
-        """That a step mixes, `epoch` epochs after the start: rises linearly in the warm-up."""
+        """Probability that a step mixes images; it rises linearly from 0 during the warm-up.
+
+        Args:
+            epoch: epochs since the start of the run, with the fraction of the current one.
+        """
         cut = self.config.cut
         if cut.kind == "none":
             return 0.0
@@ -196,7 +216,12 @@ class Adversary(nn.Module):
 
     @torch.no_grad()
     def cut(self, inputs: StepInputs, fraction: Tensor) -> Cut:
-        """Driving frame and prediction mixed; `fraction`, of shape B, is generated."""
+        """Mix driving frame and prediction by a cut mask.
+
+        Args:
+            fraction: for each sample the share of the foreground that is generated (PriorityCut),
+                or the area of the box as a share of the image (CutMix); B in [0, 1].
+        """
         settings = self.config.cut
         motion = _motion(inputs)
         occlusion_map = motion.motion.occlusion_map
@@ -226,11 +251,11 @@ class Adversary(nn.Module):
 
     @torch.no_grad()
     def pictures(self, inputs: StepInputs, num_rows: int) -> dict[str, Tensor]:
-        """Columns of the picture grid by title: B x 3 x H x W in [0, 1].
+        """Columns of the picture grid by title, each B x 3 x H x W in [0, 1].
 
-        The discriminator's maps, white = real; then how the cut mask comes about (PriorityCut,
-        Figure 2), with a larger fraction from row to row of the `num_rows` that are shown. In
-        evaluation mode.
+        First the logits of the discriminator as grey maps, white = real, then the steps that lead
+        to the cut mask (PriorityCut, Figure 2). The generated fraction grows over the first
+        `num_rows` rows, which are shown. Call it in evaluation mode.
         """
         motion = _motion(inputs)
         size = (inputs.driving.shape[-2], inputs.driving.shape[-1])
@@ -254,10 +279,13 @@ class Adversary(nn.Module):
         return pictures | {"mixed": cut.mixed}
 
     def _mixes(self, inputs: StepInputs) -> bool:
+        """Whether this step mixes images; decided once for the whole batch."""
         return inputs.context.host_random < self.mixing_probability(inputs.context.epoch)
 
     def _heatmaps(self, inputs: StepInputs) -> Tensor | None:
-        """Of the driving keypoints, B x K x H x W; detached: they are no way to win this game."""
+        """Gaussian heatmaps of the driving keypoints, B x K x H x W; None if the discriminator does
+        not get them. Detached, so that the model cannot lower its loss by moving keypoints.
+        """
         if not self.config.keypoints:
             return None
         motion = _motion(inputs)
@@ -266,26 +294,29 @@ class Adversary(nn.Module):
         return gaussian_heatmaps(points, height, width, self.variance)
 
     def _discriminate(self, image: Tensor, heatmaps: Tensor | None) -> DiscriminatorOutput:
-        judged: DiscriminatorOutput = self.discriminator(
+        """Run the discriminator on `image`, B x 3 x H x W, with the heatmaps as extra channels."""
+        output: DiscriminatorOutput = self.discriminator(
             image if heatmaps is None else torch.cat((image, heatmaps), dim=1)
         )
-        return judged
+        return output
 
-    def _realness(self, judged: DiscriminatorOutput, size: tuple[int, int]) -> Tensor:
-        """Logits of pixels, or of patches, as grey pictures: black where all is fake."""
-        logits = judged.logits if judged.pixel_logits is None else judged.pixel_logits
+    def _realness(self, output: DiscriminatorOutput, size: tuple[int, int]) -> Tensor:
+        """The logits of pixels, or else of patches, as a grey picture of `size`: black at the logit
+        of fake images, white at that of real ones.
+        """
+        logits = output.logits if output.pixel_logits is None else output.pixel_logits
         low, high = self.loss.fake_logit, self.loss.real_logit
         return grey_to_rgb(((logits - low) / (high - low)).clamp(0, 1), size)
 
 
 def _motion(inputs: StepInputs) -> MotionOutput:
-    """What the discriminator is shown: the output of the motion branch."""
+    """The output of the motion branch, whose prediction the discriminator gets."""
     assert inputs.outputs.motion is not None, "configs/rules.py requires it"
     return inputs.outputs.motion
 
 
 def build_adversary(config: Config) -> Adversary | None:
-    """The adversary of `config`, None without one; its weights follow from the seed."""
+    """The adversary of `config`, or None without a discriminator; weights follow from the seed."""
     if config.discriminator is None:
         return None
     motion = config.motion

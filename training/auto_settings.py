@@ -1,4 +1,4 @@
-"""What `auto` in a config means on this machine: precision, memory layout, threads."""
+"""Replaces `auto` in a config by what this machine does best: precision, memory layout, threads."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -20,11 +20,11 @@ from training.distributed import processes as distributed
 
 
 class Resolved(NamedTuple):
-    """A config without `auto`.
+    """A config in which every `auto` was replaced.
 
-    line: what was chosen, and why; for the console.
-    warnings: lines on what was asked for and is slow here, or on numbers that change.
-    record: the choices and their reasons, for the run's record.
+    line: the choices and their reasons, for the console.
+    warnings: lines about a precision that is slow on this device, or other than before.
+    record: the choices and their reasons, for commands.jsonl.
     """
 
     config: Config
@@ -34,6 +34,8 @@ class Resolved(NamedTuple):
 
 
 class _Choice(NamedTuple):
+    """Precision and memory layout, each with the reason that is printed for it."""
+
     precision: Precision
     precision_reason: str
     channels_last: bool
@@ -41,17 +43,17 @@ class _Choice(NamedTuple):
 
 
 def resolve(config: Config, device: torch.device, so_far: Mapping[str, Any] | None) -> Resolved:
-    """Choose how this process computes; all processes of a run choose the same.
+    """Replace every `auto` in `config`; all processes of a run choose the same.
 
-    A resumed run goes on as it began, so that its numbers stay of one kind, unless it was in a
-    precision that this device can only emulate.
+    A resumed run keeps its precision and layout, so that rounding stays the same, unless this
+    device can only emulate that precision. Also sets torch's number of threads on a CPU.
 
     Args:
-        so_far: of a resumed run, what `numerics` has returned.
+        so_far: what `numerics` has returned for a resumed run; None for a new one.
     """
     threads = divide_cores(config.data.num_workers, is_cpu=device.type == "cpu")
     if device.type == "cpu":
-        # Never more than torch takes by itself, which counts the cores that compute.
+        # Never more than torch's own default, which counts physical cores.
         threads = threads._replace(num_threads=min(threads.num_threads, torch.get_num_threads()))
         torch.set_num_threads(threads.num_threads)
     else:
@@ -75,11 +77,12 @@ def resolve(config: Config, device: torch.device, so_far: Mapping[str, Any] | No
 
 
 def numerics(config: Config) -> dict[str, Any]:
-    """What a resumed run needs to compute as before; of a config without `auto`."""
+    """The settings that a resumed run needs to compute as before; for a config without `auto`."""
     return {"precision": config.train.precision, "channels_last": config.train.channels_last}
 
 
 def _choose(config: Config, device: torch.device, so_far: Mapping[str, Any]) -> _Choice:
+    """Choose for this process alone: what the config states, else as before, else by a trial."""
     train, before = config.train, so_far.get("precision")
     precision: Precision
     if train.precision != "auto":
@@ -98,7 +101,9 @@ def _choose(config: Config, device: torch.device, so_far: Mapping[str, Any]) -> 
 
 
 def _largest_maps(config: Config) -> Shape:
-    """Of the generator that paints, in this process."""
+    """Shape of the generator's largest feature maps, for the batch of this process; the trial of
+    memory layouts computes on maps of this size.
+    """
     batch = config.train.micro_batch or config.train.batch_size // distributed.world_size()
     if config.motion is not None:
         width = config.motion.full_width
@@ -109,7 +114,7 @@ def _largest_maps(config: Config) -> Shape:
 
 
 def _agreed(choice: _Choice) -> _Choice:
-    """The same in all processes, which may have found differently."""
+    """Make the choice the same in all processes, whose trials may have ended differently."""
     precisions = distributed.gather(choice.precision)
     layouts = distributed.gather(choice.channels_last)
     if len(set(precisions)) > 1:
@@ -122,6 +127,7 @@ def _agreed(choice: _Choice) -> _Choice:
 def _warnings(
     config: Config, choice: _Choice, device: torch.device, so_far: Mapping[str, Any] | None
 ) -> list[str]:
+    """Lines about a precision that this device emulates, or that a resumed run changes."""
     warnings = []
     if config.train.precision in HALF_DTYPES:
         slow = emulation_warning("train.precision", choice.precision, device)
@@ -136,6 +142,7 @@ def _warnings(
 
 
 def _describe(choice: _Choice, threads: Threads) -> str:
+    """One line about the choices, for the console."""
     layout = "channels-last" if choice.channels_last else "planar"
     workers = _count(threads.num_workers, "worker")
     return (
@@ -146,4 +153,5 @@ def _describe(choice: _Choice, threads: Threads) -> str:
 
 
 def _count(number: int, noun: str) -> str:
+    """`number` and `noun`, with an s where it is not 1."""
     return f"{number} {noun}{'s' * (number != 1)}"

@@ -1,4 +1,6 @@
-"""One line that says what to set where memory, the compiler or the data holds a run up."""
+"""Turns problems of a run into one line that says what to set: too little memory, a compiler that
+fails, slow data, bad steps.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,17 +16,17 @@ from training.distributed import processes as distributed
 
 @contextmanager
 def memory_advice(config: Config, num_samples: int) -> Iterator[None]:
-    """Within it running out of memory ends in one line that says what to set.
+    """Context manager: turns an out-of-memory error into a UserError that says what to set.
 
     Args:
-        num_samples: of the batch, in this process.
+        num_samples: samples of the batch in this process.
 
     Raises:
         UserError: there was not enough memory.
     """
     try:
         yield
-    except RuntimeError as error:  # torch.OutOfMemoryError is one, and all that the CPU has
+    except RuntimeError as error:  # on CUDA torch.OutOfMemoryError, a subclass of it
         if not lacks_memory(error):
             raise
         raise UserError(_how_to_save_memory(config, num_samples)) from error
@@ -32,15 +34,15 @@ def memory_advice(config: Config, num_samples: int) -> Iterator[None]:
 
 @contextmanager
 def compile_advice(train: TrainConfig) -> Iterator[None]:
-    """Within it a compiler that fails, or is not there, ends in one line.
+    """Context manager: turns an error of torch's compiler, or its absence, into a UserError.
 
     Raises:
-        UserError: from the function that could not be compiled.
+        UserError: a network could not be compiled.
     """
     try:
         yield
     except RuntimeError as error:
-        # Looked up only where it was used: the compiler takes a second to import.
+        # The class is looked up only if something was compiled: its import takes a second.
         if train.compile == "none" or not isinstance(
             error, torch._dynamo.exc.BackendCompilerFailed
         ):
@@ -51,12 +53,15 @@ def compile_advice(train: TrainConfig) -> Iterator[None]:
 
 @contextmanager
 def advice(config: Config, num_samples: int) -> Iterator[None]:
-    """Both of the above."""
+    """Context manager: turns out-of-memory and compiler errors into a UserError that says what to
+    set; joins `memory_advice` and `compile_advice`.
+    """
     with memory_advice(config, num_samples), compile_advice(config.train):
         yield
 
 
 def _how_to_save_memory(config: Config, num_samples: int) -> str:
+    """The message for too little memory; names only settings that would help."""
     train = config.train
     at_once = train.micro_batch or num_samples
     height, width = config.data.size
@@ -75,11 +80,12 @@ def _how_to_save_memory(config: Config, num_samples: int) -> str:
 
 
 def data_warning(share: float, data: DataConfig, packed: bool, num_wanted: int) -> str:
-    """What to do where `share` of the time is spent waiting for data.
+    """Say what to do about the `share` of the time that a run spends waiting for data.
 
     Args:
-        data: its workers are those that run.
-        num_wanted: workers that were asked for; where cores are few, fewer run.
+        data: the section with the number of workers that really run.
+        packed: whether the clips are packed.
+        num_wanted: workers that the user asked for; on few cores fewer run.
     """
     each = " in each process" if distributed.world_size() > 1 else ""
     cores = f"{num_cores()} cores here"
@@ -96,11 +102,11 @@ def data_warning(share: float, data: DataConfig, packed: bool, num_wanted: int) 
 
 
 def too_many_bad_steps(num_bad: int, limit: int, not_finite: list[str], newest: str) -> str:
-    """The end of a run of which `num_bad` steps in a row were skipped, more than `limit`.
+    """The message that ends a run of which `num_bad` steps in a row, above `limit`, were skipped.
 
     Args:
-        not_finite: names of the losses and statistics that were not finite in the last step.
-        newest: says which checkpoint to go back to.
+        not_finite: names of the losses and statistics that were not finite since the last log.
+        newest: names the newest checkpoint.
     """
     return (
         f"{num_bad} steps in a row were skipped for a loss or gradient that is not finite "

@@ -1,4 +1,4 @@
-"""Means of scalars between two logs, and the speed of the steps."""
+"""Measures a run: means of scalars between two lines of the log, and the speed of the steps."""
 
 import math
 import sys
@@ -13,27 +13,28 @@ from torch import Tensor
 from branches.branch import is_smallest
 from training.distributed import processes as distributed
 
-WARM_UP_STEPS = 20  # in which workers start and kernels are chosen; they say nothing about data
-JUDGED_STEPS = 200  # after so many, once, whether data is the bottleneck:
-MAX_DATA_SHARE = 0.1  # more of the time spent waiting for data
+WARM_UP_STEPS = 20  # in which workers start and kernels are chosen; waiting is not counted in them
+STEPS_BEFORE_DATA_CHECK = 200  # then it is checked once whether data is the bottleneck:
+MAX_DATA_SHARE = 0.1  # it is, if a larger share of the time is spent waiting for data
 
 
 class RunningMeans:
-    """Means of scalars over the steps since the last log, kept on the device; of some, as
-    `is_smallest` says, the smallest value.
+    """Means of scalars over the steps since the last log, kept on the device. Scalars that
+    `is_smallest` names are reduced to their minimum instead.
 
-    Non-finite values are left out and counted, so that one bad step does not hide
-    the curve and the guilty loss can be named. A name need not come in every step: a loss may
-    start later.
+    Non-finite values are left out and counted, so that one bad step does not spoil the curve, and
+    the log can name the loss that was not finite. A scalar may be missing in some steps, as a loss
+    that starts later is.
     """
 
     def __init__(self) -> None:
-        # One vector for each set of names that came together: few operations in a step.
-        self.sums: dict[tuple[str, ...], Tensor] = {}  # 3 x names: total, finite, all
+        # One tensor for each set of names that comes in the same steps, so that a step takes few
+        # operations. Its rows: sum of the finite values, number of finite values, number of all.
+        self.sums: dict[tuple[str, ...], Tensor] = {}  # 3 x names
         self.minima: dict[str, Tensor] = {}
 
     def add(self, values: Mapping[str, Tensor]) -> None:
-        """Add one step's scalars."""
+        """Add the scalars of one step."""
         stacked = torch.stack([value.detach().float() for value in values.values()])
         finite = torch.isfinite(stacked)
         row = torch.stack((torch.where(finite, stacked, 0.0), finite, torch.ones_like(stacked)))
@@ -46,10 +47,11 @@ class RunningMeans:
                 self.minima[name] = lowest[i] if before is None else lowest[i].minimum(before)
 
     def read(self) -> tuple[dict[str, float], list[str]]:
-        """Means and smallest values by name (NaN where none was finite) and the names that had
-        non-finite values, over all processes.
+        """Read the means and minima over all processes. The host waits for the device.
 
-        This is where the host waits for the device.
+        Returns:
+            Means and minima by name, NaN if no value was finite, and the names of scalars that
+            had non-finite values.
         """
         if not self.sums:
             return {}, []
@@ -67,11 +69,11 @@ class RunningMeans:
         return means, [n for n, (_, finite, count) in totals.items() if finite < count]
 
     def clear(self) -> None:
-        """Begin a new window."""
+        """Start anew, after a line of the log."""
         self.sums, self.minima = {}, {}
 
     def _lowest(self) -> dict[str, float]:
-        """Of all processes; infinite where none was finite."""
+        """The minima over all processes, by name; infinite if no value was finite."""
         if not self.minima:
             return {}
         lowest = torch.stack(list(self.minima.values())).tolist()
@@ -79,7 +81,9 @@ class RunningMeans:
         return {name: -value for name, value in zip(self.minima, negated, strict=True)}
 
     def collect(self) -> None:
-        """Bring the sums of all processes together in rank 0, whose `state` then is that of all."""
+        """Add the sums of all processes up in rank 0 and reset those of the others, so that the
+        `state` of rank 0 is that of all processes.
+        """
         if distributed.world_size() == 1 or not self.sums:
             return
         for row in self.sums.values():
@@ -90,28 +94,28 @@ class RunningMeans:
             self._forget()
 
     def state(self) -> dict[str, Any]:
-        """What a resumed run needs to go on with the same window; see `collect`."""
+        """The sums and minima so far, for a checkpoint; call `collect` before."""
         return {
             "sums": [[list(names), row.cpu()] for names, row in self.sums.items()],
             "minima": {name: value.cpu() for name, value in self.minima.items()},
         }
 
     def load_state(self, state: Mapping[str, Any], device: torch.device) -> None:
-        """Go on from `state`, in all processes."""
+        """Continue from `state`; call it in all processes."""
         self.sums = {tuple(names): row.to(device) for names, row in state["sums"]}
         self.minima = {name: value.to(device) for name, value in state["minima"].items()}
         if not distributed.is_main():
             self._forget()
 
     def _forget(self) -> None:
-        """Add nothing to what rank 0 knows. The names stay: processes exchange all or none."""
+        """Reset all values, but keep the names: processes exchange values of the same names."""
         self.sums = {names: torch.zeros_like(row) for names, row in self.sums.items()}
         self.minima = {n: torch.full_like(value, math.inf) for n, value in self.minima.items()}
 
 
 @dataclass
 class TimeSpan:
-    """Some steps: how long they took, in seconds, and what of it they waited for data."""
+    """Number of steps, the seconds that they took, and the part of these spent waiting for data."""
 
     num_steps: int = 0
     seconds: float = 0.0
@@ -125,23 +129,25 @@ class TimeSpan:
 
 
 class StepClock:
-    """Speed of the steps, and whether data is their bottleneck. Processes take equally many steps,
-    and each waits for the slowest: the longest wait for data counts, and rank 0's own time, which
-    alone leaves its validation out.
+    """Measures the speed of the steps, and whether data is their bottleneck.
+
+    All processes take the same steps, and each waits for the slowest one. So the longest wait for
+    data of all processes counts. Times are those of rank 0, since only its clock leaves out
+    validation, for which the others wait.
     """
 
     def __init__(self) -> None:
         self.num_steps = 0
         self.since_log, self.since_warm_up = TimeSpan(), TimeSpan()
-        self.is_judged = False
+        self.is_data_checked = False
         self.restart()
 
     def restart(self) -> None:
-        """The next step begins now: leave out what came since the last (validation, pictures)."""
+        """Start the next step's time now, to leave out validation and pictures."""
         self.begun = time.perf_counter()
 
     def step_done(self, waiting: float) -> None:
-        """A step has ended, of which `waiting` seconds went by waiting for its data."""
+        """Add a step that ends now and has waited `waiting` seconds for its data."""
         seconds = time.perf_counter() - self.begun
         self.restart()
         self.num_steps += 1
@@ -150,33 +156,36 @@ class StepClock:
             self.since_warm_up.add(seconds, waiting)
 
     def speed(self, batch_size: int) -> dict[str, float]:
-        """Throughput and share of time spent waiting for data since the last call, peak memory of
-        this process so far; nothing where no step was timed.
+        """Scalars for the log: throughput and share of the time spent waiting for data, both since
+        the last call, and this process's peak memory so far. Empty if no step was timed.
         """
-        spell, self.since_log = self.since_log, TimeSpan()
-        if spell.num_steps == 0:
+        span, self.since_log = self.since_log, TimeSpan()
+        if span.num_steps == 0:
             return {}
-        (waiting,) = distributed.largest(spell.waiting)
+        (waiting,) = distributed.largest(span.waiting)
         return {
-            "speed/steps_per_second": spell.num_steps / spell.seconds,
-            "speed/samples_per_second": spell.num_steps * batch_size / spell.seconds,
-            "speed/data_share": waiting / spell.seconds,
+            "speed/steps_per_second": span.num_steps / span.seconds,
+            "speed/samples_per_second": span.num_steps * batch_size / span.seconds,
+            "speed/data_share": waiting / span.seconds,
             "speed/memory_gib": _peak_memory() / 2**30,
         }
 
     def bottleneck(self) -> float | None:
-        """Once, after `JUDGED_STEPS`: the share of time spent waiting for data, if it is large."""
-        if self.is_judged or self.num_steps < JUDGED_STEPS:
+        """The share of time spent waiting for data, if it is above `MAX_DATA_SHARE`, else None.
+
+        It is checked once, at the first call after `STEPS_BEFORE_DATA_CHECK` steps.
+        """
+        if self.is_data_checked or self.num_steps < STEPS_BEFORE_DATA_CHECK:
             return None
-        self.is_judged = True
-        spell = self.since_warm_up
-        (waiting,) = distributed.largest(spell.waiting)
-        share = waiting / spell.seconds
+        self.is_data_checked = True
+        span = self.since_warm_up
+        (waiting,) = distributed.largest(span.waiting)
+        share = waiting / span.seconds
         return share if share > MAX_DATA_SHARE else None
 
 
 def _peak_memory() -> float:
-    """Bytes: of the CUDA device where it is used, else of this process."""
+    """Peak memory in bytes: of the CUDA device if one is used, else of this process."""
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         return torch.cuda.max_memory_allocated()
     if sys.platform == "win32":

@@ -1,4 +1,7 @@
-"""Adam as published, the learning rate's schedule, skipping of bad steps, moving average."""
+"""The optimizer: Adam with the published settings, learning rates, clipping, bad steps, average.
+
+A bad step is one whose loss or gradient is not finite; it is skipped and counted.
+"""
 
 import copy
 from collections.abc import Iterator
@@ -17,14 +20,18 @@ from training.distributed import processes as distributed
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
-    """The autocast context of `train.precision`, not `auto`; switched off for float32."""
+    """The autocast context for the value of `train.precision`, which must not be `auto`; it does
+    nothing for float32.
+    """
     assert precision != "auto", "auto_settings.resolve was not called"
     dtype = HALF_DTYPES.get(precision)
     return torch.autocast(device.type, dtype=dtype, enabled=dtype is not None)
 
 
 def base_learning_rates(config: Config) -> dict[str, float]:
-    """The initial learning rate of each network: its own, or `train.learning_rate`."""
+    """The initial learning rate of each network, by name: its own, or else
+    `train.learning_rate`.
+    """
     sections = {
         name: section
         for branch in config.branches.values()
@@ -40,10 +47,10 @@ def base_learning_rates(config: Config) -> dict[str, float]:
 
 
 def _join_buffers(network: nn.Module) -> Tensor | None:
-    """Move the floating-point buffers into one tensor, of which they become views.
+    """Move all floating-point buffers of `network` into one tensor, and make them views of it.
 
-    One clone then saves the statistics of every BatchNorm, or the vectors of every spectral norm,
-    instead of one for each. None for a network without any.
+    A single clone then saves the statistics of every BatchNorm and the vectors of every spectral
+    norm. Returns None if there are no such buffers.
     """
     owners = [
         (module, name, buffer)
@@ -61,17 +68,20 @@ def _join_buffers(network: nn.Module) -> Tensor | None:
 
 
 class RecentNorms:
-    """Norms of a player's gradient in the last steps, before clipping, and their median; on the
-    device, so that asking for it waits for nothing. Every process has the same: gradients are
-    averaged before their norm is taken.
+    """The norms of a player's gradient in the last `window` steps, before clipping.
+
+    They stay on the device, so that the host never waits for their median. All processes have the
+    same norms, since gradients are averaged before.
     """
 
     def __init__(self, window: int, device: torch.device) -> None:
-        # The newest last. Infinite where there was no step yet, which puts them last when sorted.
+        # The newest is last. Steps that were not taken yet are infinite, and so sorted last.
         self.norms = torch.full((window,), torch.inf, device=device)
 
     def median(self) -> Tensor:
-        """The lower median; infinite before half of the window has passed, or where it is 0."""
+        """The lower median of the norms; infinite until half of the window is filled, and infinite
+        if the median is 0.
+        """
         window = len(self.norms)
         count = torch.isfinite(self.norms).sum()
         middle = ((count - 1) // 2).clamp(min=0)
@@ -79,24 +89,24 @@ class RecentNorms:
         return torch.where((count >= window // 2) & (median > 0), median, torch.inf)
 
     def add(self, norm: Tensor, bad: Tensor) -> None:
-        """Add a step's, and forget the oldest; nothing of a `bad` one."""
+        """Add the norm of a step and forget the oldest; does nothing if the step was `bad`."""
         self.norms = torch.where(bad, self.norms, torch.cat((self.norms[1:], norm.view(1))))
 
     def load(self, norms: Tensor) -> None:
-        """Continue from saved `norms`, of as many steps as there were and there are room for."""
+        """Continue from saved `norms`; the newest are taken if the window is now smaller."""
         size = min(len(norms), len(self.norms))
         self.norms[-size:] = norms[-size:]
 
 
 class Optimizer:
-    """One Adam for all networks, a parameter group each; knows how to skip a bad step.
+    """One Adam for all networks, with a parameter group for each; it skips bad steps.
 
-    The model and the adversary are two players: each has a gradient of its own, with its own norm,
-    and neither's loss reaches the other. They step together, or not at all where one is bad.
+    Model and adversary are two players: each minimizes its own loss and has its own gradient norm.
+    They step together, or neither does if the gradient of one is not finite.
 
-    Whether a gradient is finite is decided on the device: the fused Adam leaves parameters and
-    moments alone where `found_inf` is 1. So a step needs no round trip to the host; the counts of
-    bad steps, in all and in a row, are read when the log is due.
+    The device decides whether a step is bad: the fused Adam leaves parameters and moments unchanged
+    where `found_inf` is 1. So the host need not wait for a step; it reads the counts of bad steps,
+    in all and in a row, when the log is due.
     """
 
     def __init__(
@@ -120,27 +130,28 @@ class Optimizer:
         self.scaler = torch.amp.GradScaler(
             device.type, enabled=config.train.precision == "fp16", init_scale=2.0**16
         )
-        # Apart for the players: views of one tensor count as changed together, and autograd would
-        # miss those of the model when the discriminator's change before the backward pass.
+        # One tensor for each player: autograd takes all views of a tensor for changed when one is,
+        # and would refuse the model's backward pass after the discriminator's buffers have changed.
         joined = [_join_buffers(player) for player in (model, adversary) if player is not None]
         self.statistics = [buffers for buffers in joined if buffers is not None]
         self.bad_steps = torch.zeros((), device=device)
         self.bad_in_a_row = torch.zeros((), device=device)
         self.last_step_bad = torch.zeros((), device=device, dtype=torch.bool)
-        self.clipped_steps = torch.zeros((), device=device)  # by `clip_ratio`
+        self.clipped_steps = torch.zeros((), device=device)  # those clipped by `clip_ratio`
         window = config.train.clip_window
         self.recent_norms = {player: RecentNorms(window, device) for player in self.players}
 
     def set_epoch(self, epoch: int) -> None:
-        """Learning rates of epoch `epoch` (from 0): times gamma for each milestone passed."""
+        """Set the learning rates of `epoch`, counted from 0: the initial ones, times gamma for each
+        milestone passed.
+        """
         factor = self.config.gamma ** sum(epoch >= m for m in self.config.milestones)
         for group in self.adam.param_groups:
             group["lr"] = self.rates[group["name"]] * factor
 
     def read_statistics(self) -> dict[str, float]:
-        """The learning rate of each network now, and counts of steps since the start of the run.
-
-        Waits for the device.
+        """Scalars for the log: each network's current learning rate, and the numbers of bad and of
+        clipped steps since the start of the run. The host waits for the device.
         """
         rates = {f"learning_rate/{group['name']}": group["lr"] for group in self.adam.param_groups}
         return rates | {
@@ -150,16 +161,17 @@ class Optimizer:
 
     @contextmanager
     def guarded_buffers(self) -> Iterator[None]:
-        """Put the statistics of BatchNorm and spectral norm back if the step inside turns out bad.
+        """Context manager: restores the buffers of BatchNorm and spectral norm if the step within
+        it is bad or raises.
 
-        The optimizer skips a bad step, but the forward pass has already put its non-finite
-        activations into the running means, which no later step would wash out. Spectral norm, too,
-        moves its vectors in every forward pass.
+        The optimizer skips a bad step, but the forward pass has already changed the buffers: a
+        non-finite activation would stay in the running means of BatchNorm forever, and spectral
+        norm updates its vectors in every forward pass.
         """
         before = [statistics.clone() for statistics in self.statistics]
         try:
             yield
-        except BaseException:  # out of memory: what is saved now must be as it was before the step
+        except BaseException:  # such as out of memory; a checkpoint may still be saved after it
             for statistics, old in zip(self.statistics, before, strict=True):
                 statistics.copy_(old)
             raise
@@ -167,17 +179,18 @@ class Optimizer:
             statistics.copy_(torch.where(self.last_step_bad, old, statistics))
 
     def backward(self, losses: dict[str, Tensor], num_parts: int = 1) -> None:
-        """Accumulate the gradient of each player's loss, scaled for fp16, in that player's
-        parameters; nothing is computed for those of the other, but in compiled networks, whose
-        backward passes are whole.
+        """Accumulate the gradient of each player's loss, scaled for fp16, in its own parameters.
+
+        No gradient is computed for the other player's parameters, except in compiled networks,
+        whose backward passes always compute all gradients.
 
         Args:
-            losses: by player. They are taken out: with the last of them goes the graph of what the
-                discriminator alone has judged, which the model's backward pass does not visit.
-            num_parts: of the batch; the losses are those of one of them.
+            losses: by player. The dict is emptied: a loss holds its graph, and parts of the
+                discriminator's graph are not freed by the model's backward pass.
+            num_parts: number of parts of the batch; the losses are those of one part.
         """
         while losses:
-            # The model's comes last, and frees the graph through the discriminator that both share.
+            # The model's is last; its backward pass frees the graph that both players share.
             player = next((name for name in losses if name != "model"), "model")
             loss = losses.pop(player) / num_parts
             torch.autograd.backward(
@@ -185,15 +198,18 @@ class Optimizer:
             )
 
     def step(self, loss: Tensor) -> dict[str, Tensor]:
-        """Average over all processes, clip, update unless `loss`, the sum of the players', or a
-        gradient is not finite, and clear the gradients.
+        """Average the gradients over all processes, clip them, update the parameters unless the
+        step is bad, and clear the gradients.
+
+        Args:
+            loss: sum of the players' losses; if it is not finite, the step is bad.
 
         Returns:
-            For each player the norm of all its gradients together, before clipping.
+            By player, the norm of all its gradients together, before clipping.
         """
         if distributed.world_size() > 1:
             loss = loss.clone()
-            # Together, and before anything is concluded from them: all processes conclude the same.
+            # Before anything is decided from them, so that all processes decide the same.
             distributed.average([*self._gradients(), loss])
         self.scaler.unscale_(self.adam)
         norms = {
@@ -205,14 +221,14 @@ class Optimizer:
         self._clip(norms)
         counted = self.last_step_bad
         if self.scaler.is_enabled():
-            # Gradients that a smaller loss scale can mend are part of fp16, not a bad step.
-            # (Scaling a one reads the loss scale without a round trip, unlike get_scale.)
+            # A gradient that overflows only because of the loss scale is normal in fp16, and is not
+            # counted. (Unlike get_scale, scaling 1 gives the scale without waiting for the device.)
             scale = self.scaler.scale(torch.ones_like(norm))
             counted = counted & (torch.isfinite(norm) | (scale <= 1))
         self.bad_steps += counted
         self.bad_in_a_row = torch.where(self.last_step_bad, self.bad_in_a_row + counted, 0.0)
-        # Not the scaler's step: it looks at the gradients alone, and the loss can be infinite
-        # where they are not. Its `unscale_` has kept what `update` needs.
+        # Not `scaler.step`, which checks the gradients only: the loss can be infinite while they
+        # are finite. `unscale_` has stored what `scaler.update` needs.
         self.adam.found_inf = self.last_step_bad.float()  # type: ignore[attr-defined]
         self.adam.step()
         self.scaler.update()
@@ -220,12 +236,12 @@ class Optimizer:
         return norms
 
     def _clip(self, norms: dict[str, Tensor]) -> None:
-        """Shorten the gradients of each player to `clip_norm`, and to `clip_ratio` times the median
-        of their norms so far.
+        """Clip the gradients of each player to `clip_norm`, and to `clip_ratio` times the median of
+        their recent norms.
 
-        One step with a Jacobian near to singular has a gradient thousands of times as long as
-        others, finite all the same. Its square would stay in Adam's second moment for thousands of
-        steps, in which nothing moves.
+        The reason for the latter: one step with a nearly singular Jacobian has a finite gradient
+        that is thousands of times as large as usual. Its square would stay in Adam's second moment
+        for thousands of steps, in which the parameters would hardly move.
         """
         config, spiked = self.config, torch.zeros_like(self.last_step_bad)
         for player, parameters in self.players.items():
@@ -238,17 +254,18 @@ class Optimizer:
             if config.clip_norm is not None:
                 limit = limit.clamp(max=config.clip_norm)
             if config.clip_norm is not None or config.clip_ratio is not None:
-                # A limit that lies on the device has to come in this way: as a part of the norm.
+                # The function takes the limit as a Python number only, so a limit on the device is
+                # passed as a factor of the norm.
                 nn.utils.clip_grads_with_norm_(parameters, 1.0, norm / limit)
         self.clipped_steps += spiked & ~self.last_step_bad
 
     def _gradients(self) -> list[Tensor]:
-        """Of both players; what has not started has none, in any process."""
+        """The gradients of both players; parts that have not started have none, in no process."""
         parameters = [p for player in self.players.values() for p in player]
         return [p.grad for p in parameters if p.grad is not None]
 
     def state(self) -> dict[str, Any]:
-        """Everything a resumed run needs."""
+        """Everything that a resumed run needs, for a checkpoint."""
         return {
             "adam": self.adam.state_dict(),
             "scaler": self.scaler.state_dict(),
@@ -259,25 +276,25 @@ class Optimizer:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Continue from `state`, made by the same networks; the config's settings win over its."""
+        """Continue from `state`, of the same networks; the config's settings replace saved ones."""
         self.adam.load_state_dict(state["adam"])
         for group in self.adam.param_groups:
             group["betas"] = (self.config.betas[0], self.config.betas[1])
-        if state["scaler"]:  # empty where that run was not in fp16
+        if state["scaler"]:  # empty if the run was not in fp16
             self.scaler.load_state_dict(state["scaler"])
         self.bad_steps.copy_(state["bad_steps"])
         self.bad_in_a_row.copy_(state["bad_in_a_row"])
-        if "recent_norms" in state:  # not in checkpoints of format 1
+        if "recent_norms" in state:  # checkpoints of format 1 have none
             self.clipped_steps.copy_(state["clipped_steps"])
             for player, norms in state["recent_norms"].items():
                 self.recent_norms[player].load(norms)
 
 
 class MovingAverage:
-    """Exponential moving average of the weights and BatchNorm statistics, on the device.
+    """Exponential moving average of the weights and the BatchNorm statistics, on the device.
 
-    Early on the decay is smaller, (1 + n) / (10 + n) after n updates, so that the random start
-    is forgotten.
+    After n updates the decay is at most (1 + n) / (10 + n), so that the random initial weights are
+    soon forgotten.
     """
 
     def __init__(self, model: Model, decay: float) -> None:
@@ -287,7 +304,9 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self, model: Model) -> None:
-        """Move towards `model`. A skipped step left it as it was, so it needs no care here."""
+        """Move the average towards `model`; also after a skipped step, which leaves the model as it
+        was.
+        """
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
         self.num_updates += 1
         averages: list[Tensor] = list(self.model.parameters())
@@ -301,7 +320,7 @@ class MovingAverage:
         get_ema_multi_avg_fn(decay)(averages, currents, self.num_updates)
 
     def state(self) -> dict[str, Any]:
-        """The averaged networks and the number of updates, for a checkpoint."""
+        """The averaged networks by name and the number of updates, for a checkpoint."""
         return {"networks": self.model.state(), "num_updates": self.num_updates}
 
     def load_state(self, state: dict[str, Any]) -> None:

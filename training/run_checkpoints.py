@@ -1,4 +1,4 @@
-"""The checkpoints of one run as it trains: the newest, and the best."""
+"""Writes the checkpoints of a run while it trains: the newest ones, and best.pt."""
 
 import math
 from collections.abc import Mapping
@@ -17,14 +17,15 @@ from training.run_folder import RunRecord, write_record
 
 
 class RunCheckpoints:
-    """Written by rank 0 alone.
+    """The checkpoints of one run; only rank 0 writes them.
 
     Args:
-        record: of the run; one that saves nothing does without.
+        record: the record of the run; None if the run saves nothing.
+        num_kept: number of newest checkpoints that are kept.
 
     Attributes:
-        saved_at: the last step that has a checkpoint.
-        best_l1: validation L1 of best.pt.
+        saved_at: the last step that has a checkpoint; -1 if it must be written (again).
+        best_l1: validation L1 of best.pt; infinite without one.
     """
 
     def __init__(self, output_dir: Path, record: RunRecord | None, num_kept: int) -> None:
@@ -35,8 +36,10 @@ class RunCheckpoints:
         self.best_l1 = math.inf
 
     def restore(self, saved: Checkpoint) -> None:
-        """Go on from `saved`. What the best is best.pt says itself: a run may have been killed
-        before the copy was there.
+        """Continue from `saved`.
+
+        `best_l1` is read from best.pt itself, since the run may have been killed before it copied
+        its best checkpoint.
         """
         if saved.path.resolve() == step_path(self._output_dir, saved.step).resolve():
             self.saved_at = saved.step
@@ -50,12 +53,12 @@ class RunCheckpoints:
     def save(
         self, step: int, config: Config, networks: Mapping[str, nn.Module], **content: Any
     ) -> Path:
-        """Write the checkpoint of `step`, see `checkpoint.save`, and drop those that are too old.
+        """Write the checkpoint of `step`, see `checkpoint.save`, and delete the oldest ones.
 
         Raises:
-            UserError: it cannot be written, on a full disk for example.
+            UserError: it cannot be written, for example because the disk is full.
         """
-        assert self._record is not None, "nobody knows whose checkpoint it would be"
+        assert self._record is not None, "a run without a record saves nothing"
         path, run_id = step_path(self._output_dir, step), self._record.run_id
         checkpoint.save(path, config, networks, step=step, run_id=run_id, **content)
         self.saved_at = step
@@ -70,6 +73,6 @@ class RunCheckpoints:
         keep_best(self._output_dir, step_path(self._output_dir, step))
 
     def describe_newest(self) -> str:
-        """The end of an error's line."""
+        """Name the newest checkpoint, for the end of an error message."""
         newest = next(iter(list_steps(self._output_dir)), None)
         return f"last good checkpoint: {newest or 'none'}"

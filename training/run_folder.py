@@ -1,7 +1,7 @@
-"""Whose a run folder is: which run may begin or go on there, in one process at a time.
+"""The run folder: makes sure that only one run, in one process at a time, writes to it.
 
-run.json    the id of the run, and what it began from
-.lock       there while a process trains into the folder
+run.json    the id of the run, and the checkpoint of another run that it began from
+.lock       held while a process trains into the folder
 """
 
 import json
@@ -29,7 +29,7 @@ from logger import METRICS_FILE, PICTURES_FOLDER
 
 RUN_FILE, LOCK_FILE = "run.json", ".lock"
 CONFIG_FILE, COMMANDS_FILE = "config.yaml", "commands.jsonl"
-# Names of what is written by way of a temporary file; see `files.remove_leftovers`.
+# Names of files that are written as temporary files first; see `files.remove_leftovers`.
 _TABLES = r"run\.json|config\.yaml|metrics\.jsonl"
 _PICTURE = r"(train|validation)-\w+-\d{8}\.png"
 _LIBRARIES = ("torch", "torchvision", "av", "numpy", "pydantic")
@@ -37,7 +37,7 @@ _ELSEWHERE = "choose another folder with run.output_dir=..."
 
 
 class Origin(NamedTuple):
-    """The checkpoint of another run that a run began from; see `Checkpoint`."""
+    """The checkpoint of another run that a run began from: path, run id and step."""
 
     checkpoint: str
     run_id: str | None
@@ -45,7 +45,11 @@ class Origin(NamedTuple):
 
 
 class RunRecord(NamedTuple):
-    """run.json. has_saved: whether the run has written a checkpoint."""
+    """The content of run.json.
+
+    origin: the checkpoint that the run began from; None if it began with initial weights.
+    has_saved: whether the run has written a checkpoint.
+    """
 
     run_id: str
     origin: Origin | None = None
@@ -54,11 +58,13 @@ class RunRecord(NamedTuple):
 
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
-    """Keep other processes from training into `folder`, which is made where it is missing, and
-    goes again where nothing was written there.
+    """Context manager: holds the lock of the run folder `folder`, so that no other process trains
+    into it.
+
+    A missing folder is made, and removed at the end if it is still empty.
 
     Raises:
-        UserError: another process trains there, or nothing can be written there.
+        UserError: another process trains there, or the folder cannot be written.
     """
     new = [path for path in (folder, *folder.parents) if not path.exists()]
     lock = folder / LOCK_FILE
@@ -80,20 +86,25 @@ def claimed(folder: Path) -> Iterator[None]:
 
 
 def _remove_empty(folders: list[Path]) -> None:
+    """Remove those of `folders` that are empty; inner folders come first."""
     for folder in folders:
-        with suppress(OSError):  # there is something in it
+        with suppress(OSError):  # it is not empty
             folder.rmdir()
 
 
 def identify(folder: Path, saved: Checkpoint | None) -> RunRecord:
-    """The run that begins in `folder`, or goes on there from the checkpoint `saved`.
+    """Decide which run trains in `folder`: a new one, or the one that continues from `saved`.
 
-    A checkpoint of another run begins a new one, in a folder that has nothing of a third. One
-    without an id, of an earlier version, belongs to the run in whose folder it lies.
+    If `saved` is of another run, a new run begins from it; then the folder must hold nothing of a
+    third run. A checkpoint of an earlier version has no run id, and belongs to the run in whose
+    folder it lies.
+
+    Args:
+        saved: the checkpoint to continue from, or None.
 
     Raises:
-        UserError: two runs would be mixed, something that no run wrote would be replaced, or
-            checkpoints are gone.
+        UserError: two runs would be mixed, a file that no run wrote would be replaced, or
+            checkpoints of the run are missing.
     """
     check_names(folder)
     record, files = read_record(folder), list_all(folder)
@@ -111,7 +122,7 @@ def identify(folder: Path, saved: Checkpoint | None) -> RunRecord:
         origin = Origin(str(saved.path.resolve()), saved.run_id, saved.step)
     _require_no_checkpoints(folder, files, origin)
     if record is None:
-        _require_no_strangers(folder, origin)
+        _require_no_other_files(folder, origin)
         return RunRecord(_new_id(), origin)
     if record.has_saved:
         raise UserError(
@@ -128,12 +139,14 @@ def identify(folder: Path, saved: Checkpoint | None) -> RunRecord:
 
 
 def _is_own(saved: Checkpoint, folder: Path, record: RunRecord | None) -> bool:
+    """Whether `saved` is a checkpoint of the run of `folder`, by its place or by its run id."""
     if saved.path.resolve().parent == checkpoint_folder(folder).resolve():
         return True
     return record is not None and saved.run_id == record.run_id
 
 
 def _require_no_checkpoints(folder: Path, files: list[Path], origin: Origin | None) -> None:
+    """Raise UserError if a new run would begin in a folder that has the checkpoints `files`."""
     if not files:
         return
     found = f"run.output_dir: {folder} already has checkpoints ({files[0].name})"
@@ -143,9 +156,11 @@ def _require_no_checkpoints(folder: Path, files: list[Path], origin: Origin | No
     raise UserError(f"{found}; continue with --resume{best}, or {_ELSEWHERE}")
 
 
-def _require_no_strangers(folder: Path, origin: Origin | None) -> None:
-    """In a folder without run.json: nothing but what an earlier version left of a run that had
-    saved no checkpoint, and begins again.
+def _require_no_other_files(folder: Path, origin: Origin | None) -> None:
+    """Raise UserError if `folder`, which has no run.json, holds files that a run would replace.
+
+    The files of an earlier version are accepted: such a run had saved no checkpoint, and starts
+    again.
     """
     if origin is None and (folder / COMMANDS_FILE).exists():
         return
@@ -160,10 +175,10 @@ def _new_id() -> str:
 
 
 def read_record(folder: Path) -> RunRecord | None:
-    """What run.json says; None where there is none, as of a run of an earlier version.
+    """Read run.json; None if there is none, as in the folder of an earlier version.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: the file cannot be read, or is not as a run writes it.
     """
     path = folder / RUN_FILE
     try:
@@ -186,7 +201,7 @@ def read_record(folder: Path) -> RunRecord | None:
 
 
 def write_record(folder: Path, record: RunRecord) -> None:
-    """Note whose the folder is."""
+    """Write `record` to run.json."""
     content: dict[str, Any] = record._asdict()
     if record.origin is not None:
         content["origin"] = record.origin._asdict()
@@ -197,10 +212,10 @@ def write_record(folder: Path, record: RunRecord) -> None:
 def record_command(
     folder: Path, config: Config, computing: Mapping[str, Any], num_processes: int
 ) -> None:
-    """Write the config of the run, and add a line about this start of it to commands.jsonl.
+    """Write config.yaml, and add a line about this start of the run to commands.jsonl.
 
     Args:
-        computing: `auto_settings.Resolved.record`: precision, layout and threads.
+        computing: precision, layout and threads, as in `auto_settings.Resolved.record`.
     """
     entry = {
         "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
@@ -212,11 +227,11 @@ def record_command(
     }
     with replacing(folder / CONFIG_FILE) as temporary:
         temporary.write_text(dump_config(config))
-    add_line(folder / COMMANDS_FILE, json.dumps(entry))  # a resumed run adds one
+    add_line(folder / COMMANDS_FILE, json.dumps(entry))
 
 
 def clean(folder: Path) -> None:
-    """Delete what this run has left half written when it was killed."""
+    """Delete temporary files that this run left when it was killed."""
     remove_leftovers(folder, _TABLES)
     remove_leftovers(checkpoint_folder(folder), WRITTEN)
     remove_leftovers(folder / PICTURES_FOLDER, _PICTURE)

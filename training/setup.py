@@ -1,7 +1,7 @@
-"""Set up a run: read everything that the options of train.py name, check it, build the trainer.
+"""Set up a run: read and check everything that train.py's options name, then build the trainer.
 
-With several processes each of them sets the run up; they then check that they agree, and the run
-folder belongs to rank 0.
+With several processes, each of them sets up the run, and they check that they have found the same.
+Only rank 0 writes to the run folder.
 """
 
 import argparse
@@ -48,9 +48,9 @@ from training.trainer import Trainer
 
 
 class Inputs(NamedTuple):
-    """Everything that a run is built from, read and checked.
+    """Everything that a run is built from, after it was read and checked.
 
-    saved: the checkpoint that the run continues.
+    saved: the checkpoint that the run continues; None for a new run.
     """
 
     config: Config
@@ -67,9 +67,9 @@ class Inputs(NamedTuple):
 
 @contextmanager
 def set_up(arguments: argparse.Namespace) -> Iterator[Trainer | None]:
-    """Build the run that the options describe; None if they only ask for something to be printed.
+    """Context manager: builds the trainer; yields None if the options only ask for a printout.
 
-    The run is the same in all processes. Within the block its folder belongs to rank 0.
+    All processes build the same run. Within the block, rank 0 holds the lock of the run folder.
     """
     with ExitStack() as held:
         with distributed.shared_errors():
@@ -86,12 +86,12 @@ def set_up(arguments: argparse.Namespace) -> Iterator[Trainer | None]:
 
 
 def read_inputs(arguments: argparse.Namespace, held: ExitStack) -> Inputs | None:
-    """Read and check everything that the options name; None if nothing is left to do after that.
+    """Read and check everything that the options name; None after --print-config.
 
     Args:
-        held: receives the lock of the run folder, which ends with it.
+        held: receives the lock of the run folder, and releases it at its end.
     """
-    resume, overrides = _part_resume(arguments.resume, arguments.overrides)
+    resume, overrides = _split_resume(arguments.resume, arguments.overrides)
     saved = None if resume in (None, "auto") else checkpoint.load_to_resume(Path(resume))
     if arguments.config is not None:
         config = load_config(arguments.config, overrides)
@@ -100,7 +100,7 @@ def read_inputs(arguments: argparse.Namespace, held: ExitStack) -> Inputs | None
     else:
         raise UserError("--config is missing: give a file, or a name such as vox.yaml")
     if arguments.print_config:
-        _say(dump_config(config).removesuffix("\n"))
+        _print(dump_config(config).removesuffix("\n"))
         return None
     if config.run.output_dir is None:
         raise UserError("run.output_dir: found null; give a folder")
@@ -112,7 +112,7 @@ def read_inputs(arguments: argparse.Namespace, held: ExitStack) -> Inputs | None
     record = identify(output_dir, saved)
     if resume == "auto":
         if saved is None:
-            _say(f"{output_dir}: no checkpoint to resume, starting at step 0")
+            _print(f"{output_dir}: no checkpoint to resume, starting at step 0")
     elif saved is not None and (later := list_steps(output_dir, after=saved.step)):
         raise UserError(
             f"run.output_dir: {output_dir} already has later checkpoints ({later[0].name}); "
@@ -125,49 +125,53 @@ def read_inputs(arguments: argparse.Namespace, held: ExitStack) -> Inputs | None
     test_clips = build_source(config.data, "test")
     if distributed.is_main():
         print(preflight(pairs.clips))
-        print(preflight(test_clips, max_unreadable=0))  # metrics over fewer clips are others
+        # Metrics over fewer clips would not be comparable.
+        print(preflight(test_clips, max_unreadable=0))
     if saved is not None:
         check_networks(lambda: _networks(config), saved.networks, saved.path)
     perceptual = load_perceptual(config)
     model, adversary = Model(config), build_adversary(config)
     if saved is not None and arguments.init_from is not None:
-        _say(f"--init-from {arguments.init_from}: left out, since the run continues from its own")
+        _print(f"--init-from {arguments.init_from}: left out, since the run continues from its own")
     elif arguments.init_from is not None:
         networks = _all_networks(model, adversary)
-        _say(f"{arguments.init_from}: {checkpoint.init_from(networks, Path(arguments.init_from))}")
+        _print(
+            f"{arguments.init_from}: {checkpoint.init_from(networks, Path(arguments.init_from))}"
+        )
     return Inputs(
         config, saved, model, adversary, perceptual, pairs, test_clips, device, output_dir, record
     )
 
 
 def _networks(config: Config) -> dict[str, nn.Module]:
-    """Every network that `config` trains, with its initial weights."""
+    """All networks that `config` trains, by name, with their initial weights."""
     return _all_networks(Model(config), build_adversary(config))
 
 
 def _all_networks(model: Model, adversary: Adversary | None) -> dict[str, nn.Module]:
+    """The networks of the model and of the adversary, by name."""
     return model.networks | (adversary.networks if adversary is not None else {})
 
 
 def check_division(config: Config) -> None:
-    """Check that every process can take an equal share of the batch.
+    """Check that the batch can be divided equally between the processes.
 
     Raises:
-        UserError: names the key.
+        UserError: it cannot; names the key of the config.
     """
     for keys, reason in division(config, distributed.world_size()):
         raise UserError(f"{keys[0]}: {reason}")
 
 
 def share_num_frames(clips: ClipSource) -> None:
-    """Give every process the frame counts that rank 0 has found, since counting opens the clip."""
+    """Give all processes the frame counts of rank 0, since counting opens every clip."""
     if isinstance(clips, ClipFolder):
-        # As pairs, since JSON has no numbers as keys.
+        # Sent as pairs, because the keys of a JSON object cannot be numbers.
         clips.known_num_frames = dict(distributed.gather([*clips.known_num_frames.items()])[0])
 
 
 def facts(inputs: Inputs) -> dict[str, object]:
-    """Facts by name, in which all processes of a run must agree."""
+    """Facts, by name, that must be the same in all processes of a run."""
     names = "\n".join(clip.name for clip in inputs.pairs.clips.clips)
     return {
         "step to continue from": inputs.saved.step if inputs.saved is not None else 0,
@@ -180,15 +184,15 @@ def facts(inputs: Inputs) -> dict[str, object]:
 
 
 def build_trainer(inputs: Inputs) -> Trainer:
-    """The trainer, at the first step of a new run or the next step of a resumed one.
+    """Build the trainer, at the first step of a new run or at the next step of a resumed one.
 
-    Prints what the run will be, and writes its record, config and command into its folder.
+    Prints a description of the run, and writes its record, config and command into its folder.
     """
     saved, output_dir = inputs.saved, inputs.output_dir
     resolved = resolve(inputs.config, inputs.device, None if saved is None else saved.numerics)
     config = resolved.config
     for line in (*resolved.warnings, resolved.line):
-        _say(line)
+        _print(line)
     with memory_advice(config, config.train.batch_size // distributed.world_size()):
         trainer = Trainer(
             config,
@@ -204,12 +208,12 @@ def build_trainer(inputs: Inputs) -> Trainer:
         )
     if saved is not None:
         trainer.restore(saved)
-        _say(f"continuing {saved.path} at step {trainer.step}")
+        _print(f"continuing {saved.path} at step {trainer.step}")
         for note in saved.notes:
-            _say(f"{saved.path}: {note}")
+            _print(f"{saved.path}: {note}")
     num_processes = distributed.world_size()
     division = f" ({trainer.num_own_samples} on each of {num_processes} processes)"
-    _say(
+    _print(
         f"{output_dir}: at most {trainer.last_step} steps of {config.train.batch_size} samples"
         f"{division if num_processes > 1 else ''} on {inputs.device}; "
         f"curves: tensorboard --logdir {output_dir}"
@@ -221,14 +225,19 @@ def build_trainer(inputs: Inputs) -> Trainer:
     return trainer
 
 
-def _part_resume(resume: str | None, overrides: list[str]) -> tuple[str | None, list[str]]:
-    """Read `--resume key=value` as `--resume auto key=value`, since the option takes one word."""
+def _split_resume(resume: str | None, overrides: list[str]) -> tuple[str | None, list[str]]:
+    """Split the value of --resume from the overrides.
+
+    In `--resume key=value` the parser takes the override for the value of --resume; it means
+    `--resume auto key=value`.
+    """
     if resume is not None and re.match(r"[\w.]+=", resume) and not Path(resume).exists():
         return "auto", [*overrides, resume]
     return resume, overrides
 
 
 def _newest_checkpoint(output_dir: Path) -> checkpoint.Checkpoint | None:
+    """The newest readable checkpoint of a run; prints which newer ones were skipped, and why."""
     saved, skipped = checkpoint.load_newest(output_dir)
     if distributed.is_main():
         for message in skipped:
@@ -236,7 +245,7 @@ def _newest_checkpoint(output_dir: Path) -> checkpoint.Checkpoint | None:
     return saved
 
 
-def _say(line: str) -> None:
-    """Print `line` in rank 0 alone."""
+def _print(line: str) -> None:
+    """Print `line`, in rank 0 only."""
     if distributed.is_main():
         print(line)

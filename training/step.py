@@ -18,8 +18,11 @@ from training.optimization import Optimizer, autocast
 
 
 class StepResult(NamedTuple):
-    """Scalars of a step, still on the device, and what its pictures are drawn from: the inputs of
-    its last part, which hold the outputs of all branches.
+    """Result of a training step.
+
+    scalars: losses and statistics, by name, on the device.
+    inputs: inputs of the last part of the batch, with the outputs of all branches; pictures are
+        drawn from them.
     """
 
     scalars: dict[str, Tensor]
@@ -27,7 +30,7 @@ class StepResult(NamedTuple):
 
 
 class PreparedFrames(NamedTuple):
-    """See `StepInputs`: B x 3 x H x W in [0, 1] each."""
+    """The frames that a step computes on, B x 3 x H x W in [0, 1] each; see `StepInputs`."""
 
     source: Tensor
     driving: Tensor
@@ -43,16 +46,17 @@ def train_step(
     context: StepContext,
     config: Config,
 ) -> StepResult:
-    """One update of all branches, and of the discriminator, from one batch; nothing here waits for
-    the device, but for torch's SyncBatchNorm where several processes train on CUDA.
+    """Update all branches, and the discriminator, once from one batch.
 
-    Both players move at once: the discriminator learns from the very pictures that the generator's
-    loss judged. Gradients of `train.micro_batch` samples at a time are accumulated.
+    Both players step at the same time: the discriminator learns from the same predictions that the
+    generator's loss is computed from. Gradients are accumulated over parts of
+    `train.micro_batch` samples. The host never waits for the device, except in torch's
+    SyncBatchNorm with several processes on CUDA.
     """
     begin_step(config.train)
     parts = batch.split(config.train.micro_batch)
     with optimizer.guarded_buffers():
-        rows = []  # scalars of each part; of what else it made only the last is kept
+        rows = []  # scalars of each part; only the last part's inputs are kept
         for part, random in zip(parts, context.random.split(len(parts)), strict=True):
             frames = prepare_frames(part, config.train.channels_last is True)
             now = context._replace(random=random)
@@ -71,7 +75,11 @@ def train_step(
 
 
 def join_parts(names: list[str], rows: Tensor) -> dict[str, Tensor]:
-    """Scalars of a batch from those of its parts, parts x names."""
+    """Scalars of a batch by name, from those of its parts: means, or minima by `is_smallest`.
+
+    Args:
+        rows: parts x names.
+    """
     means, minima = rows.mean(dim=0).unbind(), rows.amin(dim=0).unbind()
     joined = zip(names, means, minima, strict=True)
     return {name: low if is_smallest(name) else mean for name, mean, low in joined}
@@ -85,13 +93,15 @@ def forward(
     context: StepContext,
     config: Config,
 ) -> tuple[StepResult, dict[str, Tensor]]:
-    """Outputs, loss terms and statistics of all branches, and for each player the sum that it
-    minimizes.
+    """Compute outputs, loss terms and statistics of all branches.
+
+    Returns:
+        The result of the step, and by player the loss that it minimizes.
     """
     scalars: dict[str, Tensor] = {}
     losses = {}
     with autocast(config.train.precision, frames.source.device):
-        with torch.no_grad():  # a constant of this step, shared by all branches
+        with torch.no_grad():  # constant in this step, and the same for all branches
             target_features = perceptual(frames.driving)
         inputs = StepInputs(*frames, perceptual, target_features, context)
         terms = {}
@@ -118,17 +128,21 @@ def forward(
         scalars[f"unweighted/{name}"] = term.value.detach()
     losses["model"] = total(terms)
     scalars["loss/total"] = losses["model"].detach()
-    # The features are large, and no picture needs them.
+    # The features take much memory, and no picture needs them.
     return StepResult(scalars, inputs._replace(target_features=[])), losses
 
 
 def total(terms: Mapping[str, LossTerm]) -> Tensor:
-    """What a player minimizes."""
+    """The sum of the weighted terms, which a player minimizes."""
     return torch.stack([term.weighted for term in terms.values()]).sum()
 
 
 def prepare_frames(batch: PairBatch, channels_last: bool) -> PreparedFrames:
-    """The frames of `batch` after resize and crop, where asked for, and the colour jitter."""
+    """Apply resize and crop, if the batch asks for them, and the two colour jitters to the frames.
+
+    Source and driving frame share the first jitter; the recolored driving frame also gets the
+    second one.
+    """
     frames = batch.frames.float() / 255
     if batch.placement is not None:
         frames = resize_and_crop(frames, batch.placement)

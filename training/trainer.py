@@ -1,7 +1,7 @@
-"""The loop around the training step: a run from its first step to its last.
+"""The training loop: runs the training step from the first step of a run to the last.
 
-With several processes each of them has a Trainer and takes every step. Rank 0 alone writes the
-log, validates and saves checkpoints; the others wait for it in the next step.
+With several processes, each has a Trainer and takes every step. Only rank 0 writes the log,
+validates and saves checkpoints; the other processes wait for it in the next step.
 """
 
 import signal
@@ -40,19 +40,19 @@ from training.meters import RunningMeans, StepClock
 from training.optimization import MovingAverage, Optimizer
 from training.run_checkpoints import RunCheckpoints
 from training.run_folder import RunRecord
-from training.run_plan import RunPlan
+from training.start_schedule import StartSchedule
 from training.step import train_step
-from training.time_plan import Pace, time_is_up
+from training.time_limits import Pace, time_is_up
 from training.validation import draw_grids, run_branches, validate_model
 
 
 class Trainer:
-    """A run: model, optimizer, data and log, from a first step to the last.
+    """One run: its model, optimizer, data and log, and the loop that trains.
 
     Args:
-        config: without `auto`; see `auto_settings.resolve`.
-        stated_config: what checkpoints keep: the config as it was given, for other machines too.
-        record: of the run, in `output_dir`; only a run that saves nothing does without.
+        config: the config without any `auto`; see `auto_settings.resolve`.
+        stated_config: the config as the user gave it, which checkpoints store for any machine.
+        record: the record of the run in `output_dir`; None if the run saves nothing.
     """
 
     def __init__(
@@ -88,34 +88,34 @@ class Trainer:
         self.test_clips = test_clips
         self.optimizer = Optimizer(self.model, self.adversary, config, device)
         decay = config.train.ema_decay
-        self.average = None  # it is for validation and checkpoints
+        self.average = None  # only rank 0 needs it, for validation and checkpoints
         if decay is not None and distributed.is_main():
             self.average = MovingAverage(self.model, decay)
-        # Last: copies of compiled networks would still run the original ones.
+        # Last, because copies of compiled networks would still run the original ones.
         compile_networks(self.model, self.adversary, self.perceptual, config.train)
         self.failures = FailureBudget(len(pairs.clips.clips))
         self.batches_per_epoch = len(pairs) // config.train.batch_size
         self.last_step = self.batches_per_epoch * config.train.epochs
         if config.train.max_steps is not None:
             self.last_step = min(self.last_step, config.train.max_steps)
-        self.step = self.epoch = self.batch = 0  # steps done; place of the next one
-        self.plan = RunPlan(config, self.last_step)
-        self.means = RunningMeans()  # of the steps that the log has not told
-        self.logged_at = 0
-        self.seconds = 0.0  # by the clock so far, earlier parts of a resumed run included
-        self.validated_at = -1  # step
+        self.step = self.epoch = self.batch = 0  # number of steps done; place of the next step
+        self.starts = StartSchedule(config, self.last_step)
+        self.means = RunningMeans()  # over the steps since the last line of the log
+        self.logged_at = 0  # last step that has a line in the log
+        self.seconds = 0.0  # training time so far, with the earlier parts of a resumed run
+        self.validated_at = -1  # last validated step
         self.metrics: dict[str, float] = {}
 
     @property
     def networks(self) -> dict[str, nn.Module]:
-        """Everything that is trained, by name."""
+        """All trained networks, by name."""
         return self.model.networks | (self.adversary.networks if self.adversary is not None else {})
 
     def restore(self, saved: Checkpoint) -> None:
-        """Continue exactly where `saved` was written.
+        """Load the state of `saved`, so that training continues exactly where it was written.
 
         Raises:
-            CheckpointError: it is of other networks, or its training state is none.
+            CheckpointError: `saved` has other networks, or its training state cannot be used.
         """
         load_networks(self.networks, saved.networks, saved.path)
         try:
@@ -135,27 +135,27 @@ class Trainer:
         self.step, self.epoch, self.batch = saved.step, saved.epoch, saved.batch
         if self.batch >= self.batches_per_epoch:  # the data or the batch size has changed
             self.epoch, self.batch = self.epoch + 1, 0
-        self.plan.restore(saved)
+        self.starts.restore(saved)
         self.seconds = saved.training["seconds"]
         self.logged_at = saved.step
-        if "log" in saved.training:  # not of older ones
+        if "log" in saved.training:  # older checkpoints have none
             self.logged_at = saved.training["log"]["logged_at"]
             self.means.load_state(saved.training["log"]["means"], self.device)
         if saved.metrics:
             self.metrics, self.validated_at = saved.metrics, saved.step
         self.checkpoints.restore(saved)
         if distributed.is_main() and self.checkpoints.saved_at == self.validated_at == self.step:
-            self._keep_if_best()  # killed before it was copied
+            self._keep_if_best()  # the run may have been killed before the copy was made
 
     def save(self) -> None:
-        """Write a checkpoint of this step and drop the ones that are too old."""
+        """Write a checkpoint of this step and delete the oldest ones."""
         self.checkpoints.save(
             self.step,
             self.stated_config,
             self.networks,
             epoch=self.epoch,
             batch=self.batch,
-            planned_steps=self.plan.num_steps if self.plan.starts else None,
+            planned_steps=self.starts.planned_steps if self.starts.by_share else None,
             average=self.average.state() if self.average is not None else None,
             training=self._training_state(),
             metrics=self.metrics if self.validated_at == self.step else {},
@@ -171,21 +171,21 @@ class Trainer:
         }
 
     def run(self) -> int | None:
-        """Train to the end, or until a signal or the time limit, and leave a checkpoint.
+        """Train until the last step, a signal or the time limit, and save a checkpoint.
 
         Returns:
-            The number of the signal that ended the run, None if nothing did.
+            The number of the signal that ended the run, or None.
 
         Raises:
-            UserError: too many bad steps or unreadable clips.
+            UserError: there were too many bad steps or too many unreadable clips.
         """
         logger = None
         if distributed.is_main():
-            # A line of this step that was written after its checkpoint is written again.
+            # If the validation line of this step came after its checkpoint, it is written again.
             validated_at = self.step - (self.validated_at != self.step)
             told = {"train": self.logged_at, "validation": validated_at}
             logger = Logger(self.output_dir, self.step, self.last_step, told)
-            self.plan.tell_late_starts(logger, self.batches_per_epoch)
+            self.starts.report_late_starts(logger, self.batches_per_epoch)
         try:
             schedule = BatchSchedule(
                 len(self.pairs),
@@ -204,7 +204,7 @@ class Trainer:
                 try:
                     with advice(self.config, self.num_own_samples):
                         self._run_steps(logger, batches, caught)
-                except distributed.PeerLost:  # perhaps in the middle of a step
+                except distributed.PeerLost:  # this step may be half done, so it is not saved
                     raise
                 except UserError as error:
                     is_new = self.step > 0 and self.checkpoints.saved_at != self.step
@@ -220,7 +220,7 @@ class Trainer:
                 logger.close()
 
     def _save_after(self, error: UserError) -> None:
-        """Leave a checkpoint before `error` ends the run; one line for both if that fails too."""
+        """Save before `error` ends the run; if that fails too, raise one line about both errors."""
         try:
             self.save()
         except UserError as second:
@@ -228,20 +228,20 @@ class Trainer:
             raise UserError("; ".join(lines)) from error
 
     def _finish(self, logger: Logger, caught: list[int]) -> None:
-        """Leave a checkpoint and, unless a signal ended the run, a validation of the last step."""
+        """Save the last step and, unless a signal has ended the run, validate it."""
         if caught:
             self.save()
             name = signal.Signals(caught[0]).name
             logger.message(f"{name}: saved step {self.step}; continue with --resume")
             return
-        self.plan.tell_missed_starts(logger)
+        self.starts.report_missed_starts(logger)
         if self.checkpoints.saved_at != self.step:
             self.save()
         if self.validated_at != self.step:
             with uncompiled(self.config.train):
                 self._validate(logger)
         if self.checkpoints.saved_at != self.step:
-            self.save()  # again, with the metrics
+            self.save()  # replaces the one from before the validation, which lacks the metrics
 
     def _run_steps(
         self, logger: Logger | None, batches: Iterator[PairBatch], caught: list[int]
@@ -278,22 +278,22 @@ class Trainer:
             pace.step_done(time.perf_counter() - started, self._waiting(self.step))
             seconds = time.perf_counter() - begun
             is_log_due = self._is_due(config.log.scalars_every)
-            self.plan.update(logger, pace, self.step, seconds, is_log_due=is_log_due)
+            self.starts.update(logger, pace, self.step, seconds, is_log_due=is_log_due)
             if is_log_due or self.step == self.last_step:
                 self._log(logger, clock, is_last=not is_log_due)
             if any(map(self._is_due, (config.log.validate_every, config.train.checkpoint_every))):
-                self.means.collect()  # a checkpoint may be written, by rank 0 alone
+                self.means.collect()  # rank 0 may write a checkpoint, which stores these means
             if logger is not None:
                 self._draw_validate_save(logger, result.inputs, clock)
             self.seconds = time.perf_counter() - begun
-        if self.step > self.logged_at and not caught:  # time is up
+        if self.step > self.logged_at and not caught:  # the time limit has ended the run
             self._log(logger, clock, is_last=True)
-            self.checkpoints.saved_at = -1  # a checkpoint of this step does not know of that line
+            self.checkpoints.saved_at = -1  # a checkpoint from before this line must be replaced
         self.means.collect()
 
     def _make_up(self, logger: Logger | None, clock: StepClock) -> None:
-        """Log and validate where that was due after the last step of a run that is resumed, which
-        saved and ended because it could not write the lines.
+        """Log and validate the step at which a run is resumed, if that was due and is missing: the
+        run had saved this step and ended because it could not write its log.
         """
         if self.step > self.logged_at and self._is_due(self.config.log.scalars_every):
             self._log(logger, clock)
@@ -303,13 +303,13 @@ class Trainer:
                 self._validate(logger)
 
     def _waiting(self, step: int) -> frozenset[str]:
-        """Sections of the config whose part has not learned from the first `step` steps; `step` is
-        the number of those done, or one more.
+        """Config sections of the parts that did not learn in any of the first `step` steps, where
+        `step` is `self.step`, or one more.
         """
-        return self.plan.waiting(step, self.epoch, self.batch + step - self.step)
+        return self.starts.waiting(step, self.epoch, self.batch + step - self.step)
 
     def _draw_validate_save(self, logger: Logger, inputs: StepInputs, clock: StepClock) -> None:
-        """Pictures, validation and checkpoint, where they are due after this step."""
+        """Draw pictures, validate and save a checkpoint, each only if it is due after this step."""
         draws, validates = map(
             self._is_due, (self.config.log.images_every, self.config.log.validate_every)
         )
@@ -330,12 +330,12 @@ class Trainer:
     def _context(
         self, generator: torch.Generator, part: int = 0, num_parts: int = 1
     ) -> StepContext:
-        """This step's, with `generator` seeded for it; of part `part` of the batch."""
+        """The context of this step for part `part` of the batch; seeds `generator` for it."""
         place = (self.config.seed, self.step)
         return StepContext(
             self.epoch + self.batch / self.batches_per_epoch,
             BatchRandom(generator.manual_seed(torch_seed("step", *place)), part, num_parts),
-            numpy_rng("coin", *place).random(),  # a part of the seed: never to be renamed
+            numpy_rng("coin", *place).random(),  # never rename "coin": it is part of the seed
             self._waiting(self.step + 1),
         )
 
@@ -346,14 +346,14 @@ class Trainer:
             self.epoch, self.batch = self.epoch + 1, 0
 
     def _is_bad(self) -> bool:
-        """Whether the last step was skipped: the weights it was taken from may be broken."""
+        """Whether the last step was skipped; then the weights may be broken."""
         return bool(self.optimizer.last_step_bad)
 
     def _is_due(self, every: int) -> bool:
         return self.step % every == 0
 
     def _is_ended(self, caught: list[int]) -> bool:
-        """Whether a signal that any process has caught, or the time limit, ends the run here."""
+        """Whether the run ends here: the time is up, or a process has caught a signal."""
         is_late = distributed.is_main() and time_is_up(self.config.train, self.step, self.seconds)
         signals, ends = distributed.largest(caught[0] if caught else 0, is_late)
         if signals and not caught:
@@ -361,7 +361,7 @@ class Trainer:
         return bool(signals or ends)
 
     def _log(self, logger: Logger | None, clock: StepClock, *, is_last: bool = False) -> None:
-        """Write the line of this step. Of the last one the window goes on where the run does."""
+        """Write the log line of this step; `is_last` keeps the means for a resumed run."""
         values, not_finite = self.means.read()
         values["epoch"] = self.epoch + self.batch / self.batches_per_epoch
         values |= self.optimizer.read_statistics()
@@ -392,7 +392,7 @@ class Trainer:
             logger.picture(self.step, f"{name}-{part}", grid)
 
     def _validate(self, logger: Logger) -> None:
-        """Metrics and pictures on the test split, with the averaged weights."""
+        """Log metrics and pictures of the test split, with the averaged weights, if any."""
         model = (self.average.model if self.average is not None else self.model).eval()
         log, batch_size = self.config.log, self.config.train.micro_batch or self.num_own_samples
         self.metrics = validate_model(model, self.test_clips, log, self.device, batch_size)
@@ -409,8 +409,8 @@ class Trainer:
         self._keep_if_best()
 
     def _keep_if_best(self) -> None:
-        """Copy the checkpoint of this step to best.pt if its metrics are the best so far. The best
-        of a time when a part of the model had not started would be of no use.
+        """Copy the checkpoint of this step to best.pt if its metrics are the best so far and all
+        parts of the model have started; before that best.pt would be of no use.
         """
         if not self._waiting(self.step) and self.metrics["l1"] < self.checkpoints.best_l1:
             self.checkpoints.best_l1 = self.metrics["l1"]

@@ -1,4 +1,4 @@
-"""How a run is judged while it trains: metrics on test clips, and pictures of what is computed."""
+"""Validation during training: metrics on test clips, and pictures of the networks' outputs."""
 
 from collections.abc import Iterator
 
@@ -19,8 +19,10 @@ from training.adversary import Adversary, evaluating
 def validate_model(
     model: Model, clips: ClipSource, log: LogConfig, device: torch.device, batch_size: int
 ) -> dict[str, float]:
-    """Reconstruction metrics of `model`, in evaluation mode, on test `clips`, and the overlap of
-    its masks where the truth is known.
+    """Reconstruct test `clips` with `model`, which is in evaluation mode, and measure the result.
+
+    Returns:
+        Metrics by name, with the overlap of the masks where the true figure is known.
     """
     num_clips, num_frames = log.num_validation_clips, log.num_validation_frames
     metrics = evaluate(
@@ -51,7 +53,11 @@ def run_branches(
     perceptual: Perceptual,
     context: StepContext,
 ) -> StepInputs:
-    """What the branches of `model` make of the first and the middle frame of some test clips."""
+    """Run the branches of `model` on the first and the middle frame of `num_clips` test clips.
+
+    Returns:
+        The inputs, with the outputs of all branches.
+    """
     frames = []
     for clip in spread(len(clips.clips), num_clips):
         middle = clips.num_frames(clip) // 2
@@ -68,12 +74,16 @@ def run_branches(
 def draw_grids(
     model: Model, adversary: Adversary | None, inputs: StepInputs, num_rows: int
 ) -> Iterator[tuple[str, np.ndarray]]:
-    """A titled grid of pictures for each branch and for the discriminator, with its name."""
+    """Draw a titled grid of pictures for each branch and for the discriminator.
+
+    Yields:
+        The name, and the grid as H x W x 3 uint8; at most `num_rows` samples are shown.
+    """
     for name, branch in model.branches.items():
         columns = branch.pictures(inputs, getattr(inputs.outputs, name))
-        if columns:  # none from a branch that has not started
+        if columns:  # a branch that has not started has none
             yield name, titled_grid({title: x[:num_rows] for title, x in columns.items()})
     if adversary is not None:
-        with evaluating(adversary):  # spectral norm moves its vectors in training mode
+        with evaluating(adversary):  # in training mode spectral norm would update its vectors
             columns = adversary.pictures(inputs, num_rows)
         yield "adversarial", titled_grid({title: x[:num_rows] for title, x in columns.items()})

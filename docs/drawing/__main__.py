@@ -5,9 +5,9 @@
         --metrics runs/demo/metrics.jsonl --unhealthy runs/too-fast/metrics.jsonl \
         --no-prior runs/no-prior/metrics.jsonl
 
-The checkpoint is one of all branches and a discriminator, trained on puppets (demo.yaml). Every
-picture is its output on the first clips of the test split; none is chosen by hand. The scalars at
-the start, in the middle and at the end of the first run are printed.
+The checkpoint must have all branches and a discriminator, and be trained on puppets (demo.yaml).
+Every picture is its output on the first clips of the test split; none is chosen by hand. Also
+prints the scalars at the start, in the middle and at the end of the run of --metrics.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from common.errors import UserError
 from configs.schema import Config
 from datasets.build import build_source
 from datasets.puppets.clips import Puppets
-from docs.drawing.adversary import draw_cut, draw_judged, load_adversary
+from docs.drawing.adversary import draw_cut, draw_pixel_logits, load_adversary
 from docs.drawing.background import draw_columns, draw_swap
 from docs.drawing.canvas import write
 from docs.drawing.curves import (
@@ -78,7 +78,9 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def draw_pictures(model: Model, adversary: Adversary, config: Config) -> dict[str, Figure]:
-    """By name, what the networks make of the test split; on the CPU."""
+    """Draw all figures that show outputs of the networks on the test split, by file name; the model
+    is on the CPU.
+    """
     motion, masks, background = model.motion, model.masks, model.background
     assert motion is not None
     assert masks is not None
@@ -99,7 +101,7 @@ def draw_pictures(model: Model, adversary: Adversary, config: Config) -> dict[st
         "columns": draw_columns(model, clips),
         "swap": draw_swap(model, clips),
         "cut": draw_cut(adversary, example),
-        "judged": draw_judged(adversary, example),
+        "pixel_logits": draw_pixel_logits(adversary, example),
     }
 
 
@@ -111,8 +113,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--checkpoint", required=True, metavar="PATH")
     parser.add_argument("--metrics", required=True, metavar="PATH", help="metrics.jsonl of its run")
-    parser.add_argument("--unhealthy", metavar="PATH", help="of a run that went wrong, to compare")
-    parser.add_argument("--no-prior", metavar="PATH", help="of a run without the mask prior")
+    parser.add_argument(
+        "--unhealthy", metavar="PATH", help="metrics.jsonl of a run that went wrong, to compare"
+    )
+    parser.add_argument(
+        "--no-prior", metavar="PATH", help="metrics.jsonl of a run without the mask prior"
+    )
     parser.add_argument(
         "--output", metavar="DIR", default=str(Path(__file__).parents[1] / "figures")
     )

@@ -1,4 +1,4 @@
-"""Figures of the adversary: how a cut mask comes about, and what the discriminator says."""
+"""Figures of the adversary: from dense motion to cut mask, and the discriminator's pixel logits."""
 
 from typing import Any
 
@@ -28,12 +28,16 @@ SMALL_CUT, LARGE_CUT = 0.2, 0.6  # k: shares of the foreground that are generate
 
 
 def load_adversary(saved: Checkpoint) -> Adversary:
-    """The adversary of a checkpoint, in evaluation mode; raises UserError if it mixes no images."""
+    """Load the adversary of a checkpoint, in evaluation mode.
+
+    Raises:
+        UserError: the checkpoint has no discriminator, or one that mixes no images.
+    """
     discriminator = saved.config.discriminator
     if discriminator is None or discriminator.cut.kind == "none":
         found = "discriminator null" if discriminator is None else "discriminator.cut.kind none"
         raise UserError(
-            f"{saved.path}: trained with {found}; the figures show what a U-Net says of mixed "
+            f"{saved.path}: trained with {found}; the figures show a U-Net's logits of mixed "
             "images; give a checkpoint with discriminator.cut.kind priority (demo.yaml)"
         )
     adversary = build_adversary(saved.config)
@@ -45,8 +49,8 @@ def load_adversary(saved: Checkpoint) -> Adversary:
 
 @torch.inference_mode()
 def draw_cut(adversary: Adversary, example: Example) -> Figure:
-    """From the maps of the dense motion to cut masks (PriorityCut, Figure 2), with a small and a
-    large share of the foreground; and a rectangle with the area of the latter.
+    """Draw the steps from the maps of the dense motion to cut masks (PriorityCut, Figure 2), with a
+    small and a large share of the foreground, and a rectangle with the area of the large one.
     """
     weight, occlusion = _maps(example)
     background = certain_background(weight, adversary.config.cut.background_threshold)
@@ -72,9 +76,9 @@ def draw_cut(adversary: Adversary, example: Example) -> Figure:
 
 
 @torch.inference_mode()
-def draw_judged(adversary: Adversary, example: Example) -> Figure:
-    """What the decoder says of every pixel of the real, the generated and the mixed image, and what
-    the consistency loss wants of the last.
+def draw_pixel_logits(adversary: Adversary, example: Example) -> Figure:
+    """Draw the decoder's logits of the real, the generated and the mixed image, and the mixed
+    logits that the consistency loss asks of the last.
     """
     cut_mask = _priority_cut(adversary, example, LARGE_CUT)
     mixed = _mixed(example, cut_mask)
@@ -85,7 +89,7 @@ def draw_judged(adversary: Adversary, example: Example) -> Figure:
             for image in (example.driving, example.prediction, mixed)
         ]
     )
-    # One scale for a sample's three maps: between images the logits differ more than within.
+    # The three maps of a sample share a scale, since logits differ more between images than within.
     low, high = (logits.amin(dim=(0, 2, 3, 4)), logits.amax(dim=(0, 2, 3, 4)))
     low, high = (bound.view(-1, 1, 1, 1) for bound in (low, high))
     real, generated, of_mixed = (logits - low) / (high - low)
@@ -106,28 +110,28 @@ def draw_judged(adversary: Adversary, example: Example) -> Figure:
 
 
 def _maps(example: Example) -> tuple[Tensor, Tensor]:
-    """M_bg and O, B x 1 x h x w."""
+    """The maps M_bg and O, B x 1 x h x w each."""
     occlusion = example.motion.occlusion_map
     assert occlusion is not None, "configs/rules.py requires it where images are mixed"
     return example.motion.motion_weights[:, :1], occlusion
 
 
 def _priority_cut(adversary: Adversary, example: Example, share: float) -> Tensor:
-    """M_pc with `share` of the foreground generated, B x 1 x h x w."""
+    """The cut mask M_pc, B x 1 x h x w, in which `share` of the foreground is generated."""
     fraction = torch.full((len(example.driving),), share)
     threshold = adversary.config.cut.background_threshold
     return priority_cut(*_maps(example), fraction, threshold=threshold)
 
 
 def _mixed(example: Example, cut_mask: Tensor) -> Tensor:
-    """Driving frame and prediction, mixed by `cut_mask`, B x 1 x h x w."""
+    """Driving frame and prediction, mixed by `cut_mask`, which is B x 1 x h x w."""
     driving = example.driving
     large = resize_cut(cut_mask, (driving.shape[-2], driving.shape[-1]))
     return mix(large, driving, example.prediction)
 
 
 def _pixel_logits(adversary: Adversary, example: Example, image: Tensor) -> Tensor:
-    """Of `image`, B x 3 x H x W: B x 1 x H x W, high = real."""
+    """The pixel logits of `image`, B x 3 x H x W: B x 1 x H x W, high = real."""
     if adversary.config.keypoints:
         height, width = image.shape[-2:]
         points = example.driving_keypoints.value
@@ -138,11 +142,13 @@ def _pixel_logits(adversary: Adversary, example: Example, image: Tensor) -> Tens
 
 
 def _show_column(axes: Any, pictures: Tensor) -> None:
-    """A picture in each row: colours, B x 3 x H x W, or a map, B x 1 x h x w, all in [0, 1]."""
+    """Show a column with a picture for each sample: images, B x 3 x H x W, or maps, B x 1 x h x w,
+    all in [0, 1].
+    """
     for axis, picture in zip(axes, pictures, strict=True):
         if len(picture) == 3:
             show(axis, to_uint8(picture))
         else:
             show_mask(axis, picture[None])
-            axis.spines[:].set_visible(True)  # where white ends
+            axis.spines[:].set_visible(True)  # else a white map would have no visible edge
             axis.spines[:].set_color("silver")

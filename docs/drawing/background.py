@@ -1,4 +1,4 @@
-"""Figures of the background branch: the first clips of the test split before other backgrounds."""
+"""Figures of the background branch: figures of the first test clips on other backgrounds."""
 
 import torch
 from matplotlib.figure import Figure
@@ -17,8 +17,8 @@ CASES: tuple[BackgroundType, ...] = ("same", "other")
 
 @torch.inference_mode()
 def draw_columns(model: Model, clips: Puppets) -> Figure:
-    """The six columns of animate.py: clip i moves the puppet of clip i + 1, clip i + 2 gives the
-    background.
+    """Draw the six columns of animate.py: clip i moves the puppet of clip i + 1, and clip i + 2
+    gives the background.
     """
     motion = model.motion
     assert motion is not None
@@ -45,8 +45,9 @@ def draw_columns(model: Model, clips: Puppets) -> Figure:
 
 @torch.inference_mode()
 def draw_swap(model: Model, clips: Puppets) -> Figure:
-    """The animated figure on the background of a third image: what the networks see, what they
-    paint, and the truth. Of another puppet's clip, in its absolute motion: only that has a truth.
+    """Draw the animated figure on the background of a third image: inputs and outputs of the
+    networks, and the truth. The driving clip is another puppet's, in absolute motion, since only
+    for that the truth can be rendered.
     """
     motion, background = model.motion, model.background
     assert motion is not None

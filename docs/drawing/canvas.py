@@ -1,4 +1,4 @@
-"""Figures of pictures in rows and columns, and the PNG files they become."""
+"""Tools for figures: pictures in rows and columns, keypoints, grids, and PNG files."""
 
 import io
 from collections.abc import Sequence
@@ -20,8 +20,8 @@ from modules.keypoint_detector import Keypoints
 
 DEVICE = torch.device("cpu")
 NUM_EXAMPLES = 3  # clips in a figure
-CELL = 1.45  # inches, side of one picture
-TITLE = 0.25  # inches, the line above the pictures
+CELL = 1.45  # inches, side of a picture
+TITLE = 0.25  # inches, height of the line of titles
 DPI = 100
 MAX_BYTES = 300_000  # of a full-colour PNG; a larger one gets a palette of 256 colours
 
@@ -29,7 +29,12 @@ MAX_BYTES = 300_000  # of a full-colour PNG; a larger one gets a palette of 256 
 def cells(
     rows: int, columns: int, titles: Sequence[str] = (), scale: float = 1.0
 ) -> tuple[Figure, Any]:
-    """A grid of axes for pictures, without ticks, axes[row][column], with titles of the columns."""
+    """Make a figure with a grid of axes for pictures: axes[row][column], without ticks.
+
+    Args:
+        titles: titles of the columns.
+        scale: size of a picture, in CELL.
+    """
     side = CELL * scale
     size = (side * columns, side * rows + TITLE * bool(titles))
     layout = ConstrainedLayoutEngine(w_pad=0.015, h_pad=0.015, wspace=0, hspace=0)
@@ -44,7 +49,7 @@ def cells(
 
 
 def show(axis: Axes, image: np.ndarray, interpolation: str = "bicubic", **colors: Any) -> None:
-    """A picture in our coordinates: corner pixels have their centres at -1 and 1."""
+    """Show a picture in the coordinates of keypoints: centres of corner pixels are at -1 and 1."""
     height, width = image.shape[:2]
     x, y = 1 + 1 / (width - 1), 1 + 1 / (height - 1)
     axis.imshow(
@@ -55,12 +60,12 @@ def show(axis: Axes, image: np.ndarray, interpolation: str = "bicubic", **colors
 
 
 def show_mask(axis: Axes, mask: Tensor) -> None:
-    """A map, 1 x 1 x h x w in [0, 1], with every pixel visible: 1 is white."""
+    """Show a map, 1 x 1 x h x w in [0, 1], without interpolation; 1 is white."""
     show(axis, mask[0, 0].numpy(), interpolation="nearest", cmap="gray", vmin=0, vmax=1)
 
 
 def mark(axis: Axes, keypoints: Keypoints, index: int, jacobian: bool = True) -> None:
-    """Discs in the keypoints' colours, and the columns of their Jacobians as short lines."""
+    """Draw the keypoints of sample `index` as discs, and columns of their Jacobians as lines."""
     points = keypoints.value[index]
     colors = palette(len(points), points).numpy()
     if jacobian and keypoints.jacobian is not None:
@@ -75,13 +80,13 @@ def mark(axis: Axes, keypoints: Keypoints, index: int, jacobian: bool = True) ->
 
 
 def draw_grid(axis: Axes, points: Tensor) -> None:
-    """Lines through a field of points, rows x columns x 2."""
+    """Draw lines through a field of points, rows x columns x 2."""
     for line in (*points, *points.transpose(0, 1)):
         axis.plot(*line.T, color="white", linewidth=0.9, alpha=0.85)
 
 
 def write(figure: Figure, path: Path) -> None:
-    """A PNG small enough for a repository."""
+    """Save and close the figure, as a PNG that is small enough for a repository."""
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=DPI, facecolor="white")
     plt.close(figure)

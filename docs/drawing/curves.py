@@ -1,4 +1,4 @@
-"""Figures of the scalars that training runs have logged."""
+"""Figures of the scalars in the logs of training runs."""
 
 import json
 from pathlib import Path
@@ -12,9 +12,9 @@ from common.errors import UserError
 
 Metrics = list[dict[str, Any]]  # the lines of a metrics.jsonl
 
-GOOD, BAD, TRUTH = "#1f6fb4", "#d1495b", "#777777"
+GOOD, BAD, TRUTH = "#1f6fb4", "#d1495b", "#777777"  # colours: healthy, unhealthy, baseline
 
-# Panels of the curves
+# Scalars of the panels
 EQUIVARIANCE = ("unweighted/motion/equivariance_value", "unweighted/motion/equivariance_jacobian")
 UNIT_INTERVAL = ("motion/background_weight", "motion/occlusion_mean")
 MASKS = (
@@ -35,7 +35,7 @@ ADVERSARY = (  # up to two scalars in a panel
 
 
 def draw_curves(metrics: Metrics) -> Figure:
-    """Every scalar of one run that tells how it goes."""
+    """Draw the scalars of one run that show whether it is healthy."""
     figure, axes = plt.subplots(4, 4, figsize=(12, 9.2), layout="constrained")
     names = ("unweighted/motion/perceptual", *EQUIVARIANCE, "gradient_norm", *MOTION)
     for axis, name in zip(axes[:2].flat, names, strict=True):
@@ -50,7 +50,7 @@ def draw_curves(metrics: Metrics) -> Figure:
 
 
 def draw_adversarial_curves(metrics: Metrics) -> Figure:
-    """How the two players of one run stand."""
+    """Draw the scalars of both players of one run."""
     figure, axes = plt.subplots(2, 4, figsize=(12, 4.8), layout="constrained")
     for axis, names in zip(axes.flat, ADVERSARY, strict=True):
         for name, color in zip(names, (GOOD, BAD), strict=False):
@@ -62,7 +62,7 @@ def draw_adversarial_curves(metrics: Metrics) -> Figure:
         else:
             decorate(axis, names[0])
         if names[0].endswith(("/encoder", "/gradient_norm")):
-            axis.set_yscale("log")  # the first steps are far off
+            axis.set_yscale("log")  # the values of the first steps are much larger
             axis.tick_params(which="minor", labelsize=8)
     axes[1][2].set_ylim(0, 1.03)  # cut_share
     for axis in axes[-1]:
@@ -71,7 +71,7 @@ def draw_adversarial_curves(metrics: Metrics) -> Figure:
 
 
 def draw_mask_collapse(healthy: Metrics, no_prior: Metrics) -> Figure:
-    """What the masks' scalars say with and without the prior."""
+    """Draw the scalars of the masks in a run with the mask prior and in one without."""
     figure, axes = plt.subplots(1, 4, figsize=(12, 2.6), layout="constrained")
     for axis, name in zip(axes, MASKS[1:], strict=False):
         plot(axis, name, {GOOD: healthy, BAD: no_prior})
@@ -88,7 +88,7 @@ def draw_mask_collapse(healthy: Metrics, no_prior: Metrics) -> Figure:
 
 
 def draw_collapse(healthy: Metrics, unhealthy: Metrics) -> Figure:
-    """A healthy and an unhealthy run: scalars that hardly depend on the size of the networks."""
+    """Draw a healthy and an unhealthy run, by scalars that hardly depend on the networks' size."""
     figure, axes = plt.subplots(2, 4, figsize=(12, 4.8), layout="constrained")
     for axis, name in zip(axes.flat, (*EQUIVARIANCE, *MOTION), strict=False):
         plot(axis, name, {GOOD: healthy, BAD: unhealthy})
@@ -105,7 +105,7 @@ def draw_collapse(healthy: Metrics, unhealthy: Metrics) -> Figure:
 
 
 def plot(axis: Axes, name: str, runs: dict[str, Metrics]) -> None:
-    """The scalar `name` of training runs, given by their colour."""
+    """Draw the scalar `name` of training runs; `runs` has their metrics by colour."""
     for color, metrics in runs.items():
         axis.plot(*series(metrics, name, "train"), color=color, linewidth=1.4)
     if name in UNIT_INTERVAL:
@@ -118,12 +118,14 @@ def plot(axis: Axes, name: str, runs: dict[str, Metrics]) -> None:
 
 
 def plot_validation(axis: Axes, metrics: Metrics, name: str) -> None:
+    """Draw the validation metric `name`, and its baseline."""
     axis.plot(*series(metrics, name, "validation"), "o-", color=GOOD, markersize=4)
     axis.plot(*series(metrics, f"baseline_{name}", "validation"), color=TRUTH, linestyle="--")
     decorate(axis, f"validation/{name} (dashed: baseline)")
 
 
 def decorate(axis: Axes, title: str) -> None:
+    """Give a panel its title and its grid."""
     axis.set_title(title, fontsize=9)
     axis.tick_params(labelsize=8)
     axis.grid(alpha=0.25)
@@ -131,24 +133,30 @@ def decorate(axis: Axes, title: str) -> None:
 
 
 def series(metrics: Metrics, name: str, kind: str) -> tuple[list[int], list[float]]:
-    """Steps and values of one scalar; lines without it, or with null for it, are left out."""
+    """Steps and values of the scalar `name`, without lines that lack it or have null for it."""
     rows = [row for row in metrics if row["kind"] == kind and row.get(name) is not None]
     return [row["step"] for row in rows], [row[name] for row in rows]
 
 
 def read_metrics(path: Path) -> Metrics:
-    """The lines of a run's metrics.jsonl; raises UserError if it is none or has no scalars yet."""
+    """Read the lines of a run's metrics.jsonl.
+
+    Raises:
+        UserError: the file is not a metrics.jsonl, or has no training scalars yet.
+    """
     try:
         metrics = [json.loads(line) for line in path.read_text().splitlines()]
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: no metrics of a run ({error}); give its metrics.jsonl") from error
+        raise UserError(
+            f"{path}: has no metrics of a run ({error}); give its metrics.jsonl"
+        ) from error
     if not any(row["kind"] == "train" for row in metrics):
         raise UserError(f"{path}: no training scalars in it; train past log.scalars_every steps")
     return metrics
 
 
 def print_values(metrics: Metrics) -> None:
-    """A Markdown table of the scalars at the first log, in the middle and at the end."""
+    """Print a Markdown table of the scalars at the first log, in the middle and at the end."""
     rows = [row for row in metrics if row["kind"] == "train"]
     chosen = [rows[0], rows[len(rows) // 2], rows[-1]]
     print("| scalar |", " | ".join(f"step {row['step']}" for row in chosen), "|")

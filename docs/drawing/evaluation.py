@@ -3,8 +3,8 @@
     pip install -e '.[docs]'
     python -m docs.drawing.evaluation --checkpoint runs/demo/checkpoints/best.pt
 
-The checkpoint is one of the motion and mask branches, trained on puppets (demo.yaml). What is shown
-are the first clips of the test split; none is chosen by hand.
+The checkpoint must have the motion and the mask branch, and be trained on puppets (demo.yaml). The
+figures show the first clips of the test split; none is chosen by hand.
 """
 
 import argparse
@@ -40,10 +40,10 @@ from media.frames import Frame
 from media.visualization import to_uint8
 from metrics.image import masked, psnr
 
-MASK, KEYPOINTS, TRUTH = "#ffb000", "#00c2ff", "white"  # boxes, on pictures of all colours
-RAW, SMOOTH = "#777777", "#1f6fb4"
-CANVAS = (192, 256)  # height and width of the larger pictures
-SIDES = (96, 112, 144, 176)  # of the puppets in them
+MASK, KEYPOINTS, TRUTH = "#ffb000", "#00c2ff", "white"  # colours of boxes
+RAW, SMOOTH = "#777777", "#1f6fb4"  # colours of keypoint paths
+CANVAS = (192, 256)  # height and width of the larger pictures, in pixels
+SIDES = (96, 112, 144, 176)  # sides of the squares in them that a puppet is drawn in, in pixels
 NUM_PATH_FRAMES = 50  # two seconds
 PIXELS = 128  # a coordinate of 1 is half of 256 pixels
 
@@ -67,7 +67,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 @torch.inference_mode()
 def draw_salient(model: Model, clips: Puppets) -> Figure:
-    """A reconstructed frame, and what the two conventions make of the same salient region."""
+    """Draw reconstructed frames and their salient region, with the PSNR in the two conventions."""
     motion, masks = model.motion, model.masks
     assert motion is not None
     assert masks is not None
@@ -91,7 +91,7 @@ def draw_salient(model: Model, clips: Puppets) -> Figure:
 
 
 def draw_crops(model: Model, clips: Puppets) -> Figure:
-    """Puppets in larger pictures: the crops that mask and keypoints find, and what they hold."""
+    """Draw puppets in larger pictures, with the crops that mask and keypoints find."""
     keypoints_alone = copy.copy(model)
     keypoints_alone.masks = None
     croppers = {
@@ -126,8 +126,8 @@ def draw_crops(model: Model, clips: Puppets) -> Figure:
 
 
 def larger_picture(clips: Puppets, index: int, side: int) -> tuple[Frame, Box]:
-    """The puppet of a clip, drawn in a square of `side` pixels, somewhere in a picture of CANVAS;
-    and that square.
+    """Draw the puppet of a clip in a square of `side` pixels, at a random place in a picture of the
+    size CANVAS; returns the picture and the square.
     """
     rng = numpy_rng("larger picture", index)
     top, left = (int(rng.integers(0, length - side + 1)) for length in CANVAS)
@@ -142,7 +142,7 @@ def larger_picture(clips: Puppets, index: int, side: int) -> tuple[Frame, Box]:
 
 
 def outline(axis: Axes, box: Box, color: str, style: str) -> None:
-    """The box, in `color` on a black rim."""
+    """Draw the box in `color`, with a black rim."""
     corner = (box.left, box.top)
     for line, width in (("black", 3.0), (color, 1.6)):
         axis.add_patch(
@@ -153,7 +153,7 @@ def outline(axis: Axes, box: Box, color: str, style: str) -> None:
 
 
 def overlap(a: Box, b: Box) -> float:
-    """Intersection over union."""
+    """Intersection over union of two boxes."""
     width = min(a.left + a.width, b.left + b.width) - max(a.left, b.left)
     height = min(a.top + a.height, b.top + b.height) - max(a.top, b.top)
     common = max(width, 0) * max(height, 0)
@@ -162,7 +162,9 @@ def overlap(a: Box, b: Box) -> float:
 
 @torch.inference_mode()
 def draw_smoothing(model: Model, clips: Puppets) -> Figure:
-    """Of each clip the keypoint that moves least along x and the one that moves most."""
+    """Draw paths before and after smoothing: for each clip, x of the keypoint that moves least
+    along x, and of the one that moves most.
+    """
     motion = model.motion
     assert motion is not None
     figure, axes = plt.subplots(2, NUM_EXAMPLES, figsize=(12, 4.6), layout="constrained")

@@ -1,10 +1,10 @@
-"""Figures of the mask branch: what its networks make of the first clips of the test split."""
+"""Figures of the mask branch: outputs of its networks for the first clips of the test split."""
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from benchmarks.scenes import Driver, Scene, build_scene
+from benchmarks.puppet_scenes import Driver, Scene, build_scene
 from branches.masks import MaskBranch
 from common.batch_random import BatchRandom
 from datasets.puppets.clips import Puppets
@@ -12,18 +12,18 @@ from docs.drawing.canvas import DEVICE, NUM_EXAMPLES, cells, show, show_mask
 from losses import picture_change
 from media.visualization import to_uint8
 
-NUM_DRAWS = 2  # perturbations of one mask
+NUM_DRAWS = 2  # random perturbations that are shown of each mask
 
 
 def scenes(clips: Puppets, driver: Driver) -> list[Scene]:
-    """The first clips: the first frame as source, a driving frame from the middle of a clip."""
+    """Scenes of the first clips, with a driving frame from the middle of a clip."""
     moment = clips.num_frames(0) // 2
     return [build_scene(clips, i, driver, [moment], DEVICE) for i in range(NUM_EXAMPLES)]
 
 
 @torch.inference_mode()
 def draw_masks(branch: MaskBranch, clips: Puppets) -> Figure:
-    """Reconstruction and, with a refined mask, animation by the driving clip of another figure."""
+    """Draw reconstruction, and animation by the clip of another figure with a refined mask."""
     titles = ("S", "D", "m(S)", "m(D)", "refined", "L", "H", "truth")
     figure, axes = cells(2 * NUM_EXAMPLES, len(titles), titles)
     own, another = scenes(clips, "own"), scenes(clips, "another")
@@ -50,7 +50,7 @@ def draw_masks(branch: MaskBranch, clips: Puppets) -> Figure:
 
 @torch.inference_mode()
 def draw_perturbation(branch: MaskBranch, clips: Puppets) -> Figure:
-    """Driving masks, perturbed as in training and as in animation, each with its refinement."""
+    """Draw driving masks, perturbed as in training and as in animation, with their refinement."""
     titles = ["D", "m(D)", *["P(m(D))", "refined"] * NUM_DRAWS, "shrunk", "refined"]
     figure, axes = cells(NUM_EXAMPLES, len(titles), titles)
     draws = BatchRandom(torch.Generator().manual_seed(0))
@@ -69,7 +69,7 @@ def draw_perturbation(branch: MaskBranch, clips: Puppets) -> Figure:
 
 @torch.inference_mode()
 def draw_prior(branch: MaskBranch, clips: Puppets) -> Figure:
-    """What changed between two frames, and the union of their masks that must explain it."""
+    """Draw the change between two frames, and the union of their masks, which should explain it."""
     titles = ("S", "D", "change", "C", "m(S)", "m(D)", "union")
     figure, axes = cells(NUM_EXAMPLES, len(titles), titles)
     for row, scene in enumerate(scenes(clips, "own")):

@@ -1,4 +1,4 @@
-"""Figures of the motion branch: what its networks make of the first clips of the test split."""
+"""Figures of the motion branch: outputs of its networks for the first clips of the test split."""
 
 from typing import NamedTuple
 
@@ -22,11 +22,13 @@ from modules.keypoint_detector import Keypoints
 from modules.thin_plate import random_thin_plate
 
 NUM_SOURCES, NUM_MOMENTS = 6, 4  # columns and rows of the teaser
-NUM_CANDIDATES = 6  # keypoints of the dense motion figure
+NUM_CANDIDATES = 6  # keypoints that the figure of the dense motion shows
 
 
 class Example(NamedTuple):
-    """The first and the middle frame of some test clips, and what the networks make of them."""
+    """Source and driving frame of some test clips, B x 3 x H x W, and the outputs of the motion
+    branch for them.
+    """
 
     source: Tensor
     driving: Tensor
@@ -38,7 +40,7 @@ class Example(NamedTuple):
 
 @torch.inference_mode()
 def compute_example(motion: FommBranch, clips: ClipSource) -> Example:
-    """Run the motion branch on the first clips of the test split."""
+    """Run the motion branch on the first and the middle frame of the first test clips."""
     frames = [
         clips.read(i, [0, clips.num_frames(i) // 2])
         for i in range(min(NUM_EXAMPLES, len(clips.clips)))
@@ -54,7 +56,7 @@ def compute_example(motion: FommBranch, clips: ClipSource) -> Example:
 
 
 def draw_teaser(motion: FommBranch, clips: ClipSource) -> Figure:
-    """The first test clip drives the first frames of the next ones: a column for each source."""
+    """Draw the first test clip driving the first frames of the next clips, in a column for each."""
     animator = MotionAnimator(motion, DEVICE)
     count = min(NUM_SOURCES, len(clips.clips) - 1)
     moments = spread(clips.num_frames(0), NUM_MOMENTS + 1)
@@ -66,7 +68,7 @@ def draw_teaser(motion: FommBranch, clips: ClipSource) -> Figure:
     for column in range(1, count + 1):
         source = clips.read(column, [0])[0]
         show(axes[0][column], source)
-        # The first driving frame goes in for relative motion, and its result is not shown.
+        # The first driving frame is only the reference of relative motion; its result is not shown.
         predictions = np.concatenate([to_uint8(p) for _, p in animate(animator, source, driving)])
         for row, frame in enumerate(predictions[1:], start=1):
             show(axes[row][column], frame)
@@ -76,7 +78,7 @@ def draw_teaser(motion: FommBranch, clips: ClipSource) -> Figure:
 
 
 def draw_keypoints(example: Example) -> Figure:
-    """Keypoints and the axes of their Jacobians on source and driving frames."""
+    """Draw keypoints and the columns of their Jacobians on source and driving frames."""
     figure, axes = cells(2, len(example.source), scale=1.6)
     rows = (
         ("source", example.source, example.source_keypoints),
@@ -92,7 +94,9 @@ def draw_keypoints(example: Example) -> Figure:
 
 @torch.inference_mode()
 def draw_thin_plate(motion: FommBranch, example: Example) -> Figure:
-    """Driving frames, where T samples them, the transformed frames, and how well T is undone."""
+    """Draw driving frames with the points where the transform T samples them, the transformed
+    frames, and the keypoints that T maps back.
+    """
     transform = random_thin_plate(
         len(example.driving),
         motion.transform.affine_std,
@@ -123,7 +127,9 @@ def draw_thin_plate(motion: FommBranch, example: Example) -> Figure:
 
 @torch.inference_mode()
 def draw_candidates(motion: FommBranch, example: Example) -> Figure:
-    """For the background and the keypoints with most weight: heatmap, warped source, weight."""
+    """Draw heatmap, warped source and weight of the background and of the keypoints with the
+    largest weights.
+    """
     dense, one = motion.dense_motion, slice(0, 1)
     source = dense.down(example.source[one])
     height, width = source.shape[-2:]
@@ -152,7 +158,7 @@ def draw_candidates(motion: FommBranch, example: Example) -> Figure:
 
 @torch.inference_mode()
 def draw_generator(example: Example) -> Figure:
-    """From the source to the prediction: motion weights, deformation, warp, occlusion."""
+    """Draw the steps from source to prediction: motion weights, deformation, warp, occlusion."""
     height, width = example.source.shape[-2:]
     motion = example.motion
     columns = {
@@ -177,7 +183,7 @@ def draw_generator(example: Example) -> Figure:
 
 @torch.inference_mode()
 def draw_pyramid(config: Config, example: Example) -> Figure:
-    """One driving frame at every scale of the perceptual loss, each pixel visible."""
+    """Draw a driving frame at every scale of the perceptual loss, without interpolation."""
     scales = config.perceptual.scales
     images = [to_uint8(AntiAliasDownsample(scale)(example.driving[:1]))[0] for scale in scales]
     titles = [

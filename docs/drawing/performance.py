@@ -4,7 +4,7 @@
     python -m docs.drawing.performance --float32 runs/float32/metrics.jsonl \
         --bf16 runs/bf16/metrics.jsonl
 
-The mean of each loss over the last fifth of both runs is printed, with their ratio.
+Also prints the mean of each loss over the last fifth of both runs, and the ratio of the two means.
 """
 
 import argparse
@@ -48,7 +48,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def draw_precision(runs: dict[str, Metrics]) -> Figure:
-    """Every loss of both runs, in one panel each."""
+    """Draw the losses of both runs, with a panel for each loss."""
     figure, axes = plt.subplots(2, 4, figsize=(12, 4.8), layout="constrained")
     colors = dict(zip(runs, (GOOD, BAD), strict=True))
     for axis, loss in zip(axes.flat, LOSSES, strict=True):
@@ -62,7 +62,7 @@ def draw_precision(runs: dict[str, Metrics]) -> Figure:
 
 
 def _end(metrics: Metrics, loss: str) -> float:
-    """Mean over the last fifth of the run."""
+    """Mean of a loss over the last fifth of a run."""
     _, values = series(metrics, loss, "train")
     return statistics.fmean(values[-max(1, len(values) // 5) :])
 

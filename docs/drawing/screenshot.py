@@ -1,10 +1,10 @@
-"""Take the picture of the page of `python -m web`, with a result on it.
+"""Take a screenshot of the page of `python -m web` with a result on it.
 
     pip install -e '.[web]' playwright
     python -m docs.drawing.screenshot --checkpoint runs/demo/checkpoints/best.pt
 
-The checkpoint is one of all branches. As in animate.py without files, the first test clip of its
-data drives the first frame of the second, on the background of the third. It needs a Chromium.
+The checkpoint must have all branches. As in animate.py without files, the first test clip of its
+data drives the first frame of the second, on the background of the third. Needs Chromium.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from media.images import write_image
 from media.video_writer import VideoWriter
 from metrics.detectors.packages import import_package
 
-MOMENT = 0.4  # seconds into the clips
+MOMENT = 0.4  # seconds; the time of the frame that the videos show
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -42,7 +42,7 @@ def main(arguments: argparse.Namespace) -> None:
         try:
             line = server.stdout.readline()
             if not line:
-                raise UserError("the page has ended, see above")
+                raise UserError("python -m web has ended; its message stands above")
             with playwright.sync_playwright() as running:
                 browser = running.chromium.launch(
                     executable_path=browser_path, args=["--no-sandbox", "--disable-gpu"]
@@ -59,7 +59,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def write_files(path: Path, folder: Path) -> dict[str, Path]:
-    """What is to be uploaded, by the labels on the page."""
+    """Write the files to upload; returns them by the labels of their boxes on the page."""
     clips = build_source(checkpoint.load(path).config.data, "test")
     files = {
         "Source image": folder / "source.png",
@@ -75,9 +75,9 @@ def write_files(path: Path, folder: Path) -> dict[str, Path]:
 
 
 def animate(page: Any, files: dict[str, Path]) -> None:
-    """As a user does it, until the result stands there."""
+    """Use the page as a user does: choose options, upload `files`, animate, wait for the result."""
     page.get_by_role("button", name="Options").click()
-    page.get_by_label("auto", exact=True).first.check()  # the reference frame
+    page.get_by_label("auto", exact=True).first.check()  # first of these: the reference frame
     page.get_by_role("button", name="Options").click()
     page.get_by_label("Background", exact=True).click()
     page.get_by_role("option", name="an image").click()
@@ -112,7 +112,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument("--checkpoint", required=True, metavar="PATH")
     parser.add_argument("--chromium", metavar="PATH", help="default: the one on the PATH")
     parser.add_argument("--port", type=positive_int, default=7860)
-    parser.add_argument("--width", type=positive_int, default=1200, help="of the window, in pixels")
+    parser.add_argument(
+        "--width", type=positive_int, default=1200, help="width of the window in pixels"
+    )
     parser.add_argument(
         "--output", metavar="PNG", default=str(Path(__file__).parents[1] / "figures/demo-page.png")
     )

@@ -1,4 +1,4 @@
-"""benchmarks/ablation.py: intervals and metrics by hand; tiny runs, from a start to a table."""
+"""benchmarks/ablation.py: intervals and metrics by hand, and tiny runs from start to table."""
 
 import json
 import math
@@ -24,7 +24,7 @@ PAIR = ("--rows", "fomm", "prioritycut")
 
 
 def run(output, *arguments):
-    """The report, which must be JSON that others can read."""
+    """Run the benchmark; returns its report, which must be strict JSON, without NaN."""
 
     def refuse(constant):
         raise AssertionError(constant)
@@ -43,9 +43,9 @@ def finished(tmp_path_factory):
 class TestSummary:
     def test_by_hand(self):
         mean, seed_sd, low, high = summarize(np.array([[1.0, 2.0, 3.0], [3.0, 4.0, 5.0]]))
-        assert mean == 3  # of the clips' means 2, 3, 4, whose standard deviation is 1
-        assert seed_sd == pytest.approx(math.sqrt(2))  # of the seeds' means 2 and 4
-        half = 4.302653 / math.sqrt(3)  # Student's t for 2 degrees of freedom
+        assert mean == 3  # the clips' means are 2, 3, 4; their standard deviation is 1
+        assert seed_sd == pytest.approx(math.sqrt(2))  # the seeds' means are 2 and 4
+        half = 4.302653 / math.sqrt(3)  # Student's t with 2 degrees of freedom
         assert (low, high) == (pytest.approx(3 - half), pytest.approx(3 + half))
 
     def test_clips_without_a_value_are_left_out(self):
@@ -84,7 +84,7 @@ class TestScores:
     def test_foreground_where_the_clip_moves(self):
         clips = MemoryClips("a")
         target = torch.full((3, 3, 2, 2), 0.5)
-        target[1, 2, 0, 1] = 0.61  # one channel is enough
+        target[1, 2, 0, 1] = 0.61  # a change of one channel is enough
         target[2, :, 1, 0] = 0.59
         region = foreground_region(clips, 0, [0, 1, 2], target)
         assert region.nonzero().tolist() == [[1, 0, 0, 1]]
@@ -99,10 +99,12 @@ class TestScores:
 
 
 def test_rows_differ_in_the_discriminator_alone(tmp_path):
-    """And no key on the command line switches it on where the row has none."""
+    """Keys on the command line do not switch it on in the row that has none."""
     overrides = ("discriminator.kind=unet", "train.max_minutes=1")
     planned = {
-        row: ablation.plan("demo.yaml", [*overrides, "train.epochs=3"], row, 5, 70, tmp_path).config
+        row: ablation.plan_run(
+            "demo.yaml", [*overrides, "train.epochs=3"], row, 5, 70, tmp_path
+        ).config
         for row in ROWS
     }
     assert planned["fomm"].discriminator is None
@@ -120,7 +122,10 @@ def test_rows_differ_in_the_discriminator_alone(tmp_path):
     ]
     patch = planned["fomm-adv"].discriminator
     unet = planned["unet"].discriminator
-    for section in ("losses", "generator_losses"):  # its one head weighs as much as the other's two
+    for section in (
+        "losses",
+        "generator_losses",
+    ):  # the only head of `patch` has the weights of both heads of `unet`
         weights, others = getattr(patch, section), getattr(unet, section)
         assert weights.encoder == others.encoder + others.decoder > 0
     assert planned["prioritycut-masks"].discriminator.cut.foreground == "mask_generator"
@@ -128,7 +133,7 @@ def test_rows_differ_in_the_discriminator_alone(tmp_path):
     assert all(config == rest[0] for config in rest)
     train = planned["unet"].train
     assert (planned["unet"].seed, train.max_steps, train.max_minutes) == (5, 70, None)
-    assert train.epochs == 70  # so many steps at least
+    assert train.epochs == 70  # at least as many as steps
     assert planned["unet"].run.output_dir == str(tmp_path / "unet-5")
 
 
@@ -141,7 +146,7 @@ def test_report(finished):
     clips = Puppets("test", 2, 4, (32, 32), 0)
     repeated = []
     for index in range(2):
-        frames = clips.read(index, [0, 2, 3]) / 255  # of 0 to 3, evenly spread
+        frames = clips.read(index, [0, 2, 3]) / 255  # evenly spread over frames 0 to 3
         repeated.append(np.abs(frames - frames[0]).mean())
     assert report["baseline"]["scores"]["l1"] == pytest.approx(repeated, rel=1e-4)
     scores = report["rows"]["fomm"]["scores"]["0"]
@@ -149,8 +154,8 @@ def test_report(finished):
     assert report["rows"]["fomm"]["summary"]["l1"]["mean"] == pytest.approx(np.mean(scores["l1"]))
 
 
-def test_evaluation_agrees_with_training_s(finished):
-    """The last validation saw the same frames of the same clips with the same weights."""
+def test_evaluation_agrees_with_validation_of_the_training(finished):
+    """The last validation has measured the same frames of the same clips with the same weights."""
     output, report = finished
     lines = (output / "prioritycut-0" / "metrics.jsonl").read_text().splitlines()
     validation = json.loads(lines[-1])
@@ -159,8 +164,8 @@ def test_evaluation_agrees_with_training_s(finished):
         assert mean == pytest.approx(validation[name], rel=1e-4)
 
 
-def test_another_seed_later(finished, capsys):
-    """Only what is missing is trained; differences are paired by seed and clip."""
+def test_a_seed_that_is_added_later(finished, capsys):
+    """Only the missing runs are trained; differences are paired by seed and clip."""
     output, report = finished
     before = step_file(output / "fomm-0", 4).stat().st_mtime_ns
     both = run(output, "--seeds", 0, 1, "--markdown")
@@ -191,7 +196,7 @@ def test_another_seed_later(finished, capsys):
 
 
 def test_interrupted_run_goes_on(finished, tmp_path, capsys):
-    """From the newest checkpoint, and to the same numbers."""
+    """It continues from the newest checkpoint and ends with the same numbers."""
     _, report = finished
     run(tmp_path, "--seeds", 0)
     step_file(tmp_path / "prioritycut-0", 4).unlink()
@@ -202,7 +207,7 @@ def test_interrupted_run_goes_on(finished, tmp_path, capsys):
     assert again == report
 
 
-def test_a_failing_run_stops_no_other(tmp_path, capsys):
+def test_a_failing_run_does_not_stop_the_others(tmp_path, capsys):
     arguments = (*ARGUMENTS, "--rows", "unet", "fomm", "--seeds", 0, "--output", tmp_path)
     diverging = ("discriminator.learning_rate=1e38", "train.max_bad_steps=1")
     assert call(ablation, *arguments, *diverging) == 2

@@ -1,4 +1,4 @@
-"""benchmarks/adversarial.py on tiny networks: what is counted, what is timed, the table."""
+"""benchmarks/adversarial.py on tiny networks: parameters, times, memory, and the table."""
 
 import json
 from pathlib import Path
@@ -8,8 +8,8 @@ import torch
 
 from benchmarks import adversarial
 from benchmarks.ablation import ROWS
-from benchmarks.adversarial import build_contestant, cost_rows, fresh_peak_memory
-from benchmarks.steps import first_batch, take_step
+from benchmarks.adversarial import build_variant, cost_rows, fresh_peak_memory
+from benchmarks.training_steps import first_batch, take_step
 from common.cli import run_entry_point
 from tests.helpers.factories import tiny_config, tiny_overrides
 from tests.helpers.runs import call, error_line
@@ -52,12 +52,12 @@ def test_report_and_table(tmp_path, capsys):
 
 
 def test_expected_step_by_hand():
-    """A quarter of the steps mixes: 3/4 * 4 s + 1/4 * 8 s; in every step 8 s."""
+    """A quarter of the steps mixes: 3/4 * 4 s + 1/4 * 8 s. If every step mixes, it is 8 s."""
     configs = {
         "fomm": tiny_config("discriminator=null", "masks=null", "background=null"),
         "prioritycut": tiny_config("discriminator.cut.probability=0.25"),
     }
-    variants = {row: build_contestant(config, CPU) for row, config in configs.items()}
+    variants = {row: build_variant(config, CPU) for row, config in configs.items()}
     seconds = {
         ("fomm", "plain"): 2.0,
         ("prioritycut", "plain"): 4.0,
@@ -73,9 +73,11 @@ def test_expected_step_by_hand():
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
 def test_memory_of_a_fresh_process():
-    """Whatever this one holds: weights, gradients and Adam's two moments at least."""
+    """It does not count what this process holds, and is at least that of weights, gradients and
+    Adam's two moments.
+    """
     config = tiny_config("masks=null", "background=null", "discriminator.channels=[4, 512]")
-    ballast = torch.ones(2**27)  # 512 MiB in this process
+    ballast = torch.ones(2**27)  # 512 MiB in this process, which must not count
     needed = 4 * 4 * num_parameters(config)
     assert needed > 2**25
     assert needed < fresh_peak_memory(config, "cpu") < 10 * needed
@@ -84,9 +86,9 @@ def test_memory_of_a_fresh_process():
 
 @pytest.mark.parametrize("warm_up", [0.0, 5.0])
 def test_kinds_of_steps(warm_up):
-    """A mixing step has the consistency term, whatever the warm-up, and a plain one has not."""
+    """A mixing step has the consistency term, even during the warm-up; a plain step has not."""
     config = tiny_config(f"discriminator.cut.warm_up_epochs={warm_up}")
-    variant = build_contestant(config, CPU)
+    variant = build_variant(config, CPU)
     assert list(variant.kinds) == ["plain", "mixing"]
     batch = first_batch(config)
     found = {

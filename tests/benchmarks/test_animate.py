@@ -1,4 +1,4 @@
-"""benchmarks/animate.py on tiny networks: its rows, and that they paint the same."""
+"""benchmarks/animate.py on tiny networks: its rows, which all make the same predictions."""
 
 import json
 from pathlib import Path
@@ -20,7 +20,7 @@ SHORT = ("--rounds", 1, "--frames", 3, "--clip-frames", 5, "--batch-size", 2)
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux")
 def test_report_and_tables(tmp_path, capsys, monkeypatch):
-    """All in this process, as in test_train.py."""
+    """All rows run in this process, as in test_train.py."""
     monkeypatch.setattr(animate, "in_fresh_process", lambda measure: measure())
     output = tmp_path / "animate.json"
     arguments = ("--config", "demo.yaml", *SMALL, *SHORT, "--memory-frames", 20)
@@ -46,7 +46,7 @@ def test_report_and_tables(tmp_path, capsys, monkeypatch):
 
 
 def test_a_checkpoint(tiny_run, tmp_path, monkeypatch):
-    """And a device that computes bf16 fast."""
+    """A checkpoint gives the weights; the device computes bf16 fast."""
     monkeypatch.setattr(animate, "in_fresh_process", lambda measure: measure())
     monkeypatch.setattr(speed_trial, "half_precision_ratio", lambda *_: 0.5)
     arguments = ("--checkpoint", tiny_run / "checkpoints" / "best.pt", *SHORT)
@@ -59,15 +59,15 @@ def test_a_checkpoint(tiny_run, tmp_path, monkeypatch):
     assert half["psnr"] > 40
 
 
-@pytest.mark.parametrize("levers", [(), (animate.AS_PUBLISHED,)])
-def test_the_plain_loop_is_the_branch(levers):
-    """Absolute and relative motion agree where the reference has the source's keypoints."""
+@pytest.mark.parametrize("optimizations", [(), (animate.AS_PUBLISHED,)])
+def test_the_plain_loop_computes_what_the_branch_does(optimizations):
+    """Relative motion equals absolute motion here, since the source is the reference frame, too."""
     config = tiny_config("masks=null", "background=null", "discriminator=null")
     model = Model(config).eval()
     inputs = noise_inputs(config, batch=1)
     with torch.no_grad():
         expected = model.motion(inputs).prediction
-        found = plain_loop(model, inputs.source, inputs.source, levers)(inputs.driving)
+        found = plain_loop(model, inputs.source, inputs.source, optimizations)(inputs.driving)
     assert torch.allclose(found, expected, atol=1e-5)
 
 
@@ -78,7 +78,7 @@ def test_rows_by_hand():
     assert [row["psnr"] for row in rows] == [None, 6]
 
 
-def test_rounds_are_taken_in_turns():
+def test_runs_take_turns():
     order = []
     runs = {name: lambda name=name: order.append(name) for name in "ab"}
     seconds = whole_clips.in_turns(runs, 2)

@@ -1,4 +1,4 @@
-"""The benchmark of reading: every row of a tiny run, and its clip in every form."""
+"""benchmarks/data.py on a tiny clip: the clip in every form, and the tables."""
 
 import json
 
@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from benchmarks import data
-from benchmarks.data import mean_psnr, store
+from benchmarks.data import mean_psnr, store_in_all_ways
 from common.cli import run_entry_point
 from tests.helpers.media import frame_numbers, numbered_frame, write_clip
 from tests.helpers.runs import error_line
 
 
 @pytest.fixture(autouse=True)
-def little(monkeypatch):
+def small_and_short(monkeypatch):
     monkeypatch.setattr(data, "SIZE", (48, 64))
     monkeypatch.setattr(data, "SECONDS", 0.001)
 
@@ -24,7 +24,7 @@ def run(*arguments):
 
 def test_every_row_holds_the_same_clip(tmp_path):
     original = np.stack([numbered_frame(number, (48, 64)) for number in range(20)])
-    stored = {way.name: way.clips for way in store(tmp_path, original)}
+    stored = {way.name: way.clips for way in store_in_all_ways(tmp_path, original)}
     assert len(stored) == 8
     decoded = stored["mp4, full decode"].read(0, range(20))
     assert frame_numbers(decoded) == [*range(20)]

@@ -1,4 +1,4 @@
-"""The demo on a tiny run: its artefacts, a second start, and a run whose parts did not start."""
+"""The demo with a tiny run: its results, a second start, and a run whose parts did not start."""
 
 import json
 
@@ -19,7 +19,7 @@ ARTEFACTS = ("animation.mp4", "animation.png", "summary.json", "puppets.json",
 
 @pytest.fixture
 def demo(tmp_path, monkeypatch):
-    """Makes the demo with `overrides`; returns the commands that it ran."""
+    """A function that makes the demo with `overrides` and returns the commands that it ran."""
     monkeypatch.chdir(tmp_path)
 
     def make(*overrides):
@@ -61,26 +61,26 @@ def test_the_whole_path_and_once_more(demo, capsys):
     assert "8 steps in 0." in told
     assert "background swap: " in told
     assert "not measured" not in told
-    # Done: nothing is made again.
+    # Everything is there, so nothing is made again.
     assert demo() == ["train.py"]
     assert summary() == figures
     # One result is missing.
     (run_demo.RUN / "puppets.json").unlink()
     assert demo() == ["train.py", "benchmarks.puppets"]
-    # One is of another checkpoint, one of an earlier version.
+    # One result is of another checkpoint, one of an earlier version of the demo.
     truth = json.loads(run_demo.TRUTH.read_text())
     del truth["left_out"]
     run_demo.TRUTH.write_text(json.dumps(truth))
     best = str(run_demo.RUN / "checkpoints" / "best.pt")
     assert call(reconstruct, "--checkpoint", best) == 0
     assert demo() == ["train.py", "reconstruct.py", "benchmarks.puppets"]
-    # Trained on: all are old.
+    # After more training all results are old.
     assert demo("train.epochs=3") == ["train.py", *rest]
     assert summary()["steps"] == 12
 
 
-def test_what_has_not_started_is_left_out(demo, capsys):
-    """Every artefact is made all the same."""
+def test_parts_that_have_not_started_are_left_out(demo, capsys):
+    """Every result is made nevertheless."""
     waiting = ("masks.refinement.start_epoch=2", "background.start_epoch=2", "train.max_steps=3")
     demo(*waiting, "train.epochs=3")
     for name in ARTEFACTS:

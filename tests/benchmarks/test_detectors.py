@@ -1,4 +1,4 @@
-"""The noise of a detector: the changes themselves, and one that finds the brightest pixel."""
+"""benchmarks/detectors.py: changes of frames, measured with a detector of the brightest pixel."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ SIDE = 40
 
 
 class Brightest:
-    """Finds the brightest pixel; the mean level tells who it is."""
+    """A detector whose landmark is the brightest pixel, and whose embedding is the mean level."""
 
     description = Description("brightest", "none", "one point", "none")
 

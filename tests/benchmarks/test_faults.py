@@ -1,4 +1,4 @@
-"""The benchmark of faults: two kills and a full disk in one state; and it would see a loss."""
+"""benchmarks/faults.py: two kills and a full disk in one state; it notices what is lost."""
 
 import json
 import shutil
@@ -56,7 +56,7 @@ def undisturbed(tmp_path_factory):
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-def test_a_loss_is_seen(tmp_path, undisturbed, loss):
+def test_a_loss_is_noticed(tmp_path, undisturbed, loss):
     folder = shutil.copytree(undisturbed, tmp_path / "run")
     assert faults.compare(folder, undisturbed) == []
     LOSSES[loss](folder)

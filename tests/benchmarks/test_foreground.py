@@ -1,4 +1,4 @@
-"""The foregrounds of PriorityCut by hand, and the table of a tiny run."""
+"""benchmarks/foreground.py: scores by hand, and the table of a tiny run."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ def run(*arguments):
 
 
 def test_scores_by_hand():
-    # Ten pixels of foreground, of which 8 are on the figure of 16; the most occluded ones first.
+    # Seven of ten foreground pixels lie on the figure of 16; the first pixels are most occluded.
     weight = torch.ones(2, 1, 4, 8)
     weight[0, 0, 0] = 0.2
     weight[0, 0, 3, :2] = 0.2
@@ -30,7 +30,7 @@ def test_scores_by_hand():
     scores = score(weight, occlusion, truth, threshold=0.5)
     assert scores["iou"].tolist() == pytest.approx([7 / 19, 0])
     assert scores["on_figure"][0].item() == pytest.approx(2 / 3)  # three of ten are cut
-    assert scores["on_figure"][1].isnan()  # nothing is
+    assert scores["on_figure"][1].isnan()  # nothing is cut
     assert scores["of_frame"].tolist() == [0.5, 0.5]
     assert score(weight, occlusion, truth, threshold=0.1)["iou"].tolist() == [0, 0]
 
@@ -45,7 +45,9 @@ def test_table(tiny_run, capsys):
     ]
     assert len(cells) == 2 + 2 * 2 * 9
     of_frame = {(row[0], row[5]) for row in cells[2:]}
-    assert len(of_frame) == 2  # one for each split, whatever the source and threshold
+    assert (
+        len(of_frame) == 2
+    )  # a number for each split, the same for all foregrounds and thresholds
 
 
 def test_without_an_occlusion_map(tiny_run, tmp_path, capsys):

@@ -20,7 +20,7 @@ SWAP = {"psnr", "background_psnr", "figure_psnr", "swap_gain_db", "figure_gain_d
 
 
 def measure(path, output):
-    """The report on the checkpoint at `path`; it must be JSON that others can read."""
+    """Measure the checkpoint `path`; returns the report, which must be strict JSON, without NaN."""
 
     def refuse(constant):
         raise AssertionError(constant)
@@ -31,7 +31,7 @@ def measure(path, output):
 
 
 def untrained(path, *overrides):
-    """A checkpoint at `path` of a tiny model with its initial weights, as if after a step."""
+    """Write a checkpoint of a tiny model with its initial weights, as if after a step."""
     config = tiny_config(*overrides)
     checkpoint.save(
         path,
@@ -62,7 +62,7 @@ def test_headline(report):
     assert (report["num_clips"], report["num_frames"]) == (3, 2)
     assert (report["animator"], report["threshold"]) == ("motion", 0.4)
     assert 0 <= report["mask_iou"] <= 1
-    assert 0.1 < report["mask_iou_all_white"] < 0.5  # the share of the frame that is puppet
+    assert 0.1 < report["mask_iou_all_white"] < 0.5  # the puppet's share of the frame
     assert list(report["mask_iou_train"]) == [f"0.{tenth}" for tenth in range(1, 10)]
     assert all(0 <= value <= 1 for value in report["mask_iou_train"].values())
     case = {"animator": "motion", "background_type": "same", "result": "refined"}
@@ -73,7 +73,7 @@ def test_headline(report):
 
 
 def test_swap_by_threshold(report):
-    """Which pixels count as figure changes what is painted."""
+    """The threshold changes which pixels count as figure, and so what is painted."""
     by_threshold = report["swap_psnr_train"]
     assert list(by_threshold) == list(report["mask_iou_train"])
     assert all(2 < value < 40 for value in by_threshold.values())
@@ -116,10 +116,10 @@ def test_reference_rows(report):
         assert empty["background_psnr"] == 100
 
 
-def test_trivial_answers_by_hand(report):
-    """Mean absolute differences to pictures rendered here, one after the other."""
+def test_baselines_by_hand(report):
+    """Their L1 is the mean absolute difference to pictures that are rendered here."""
     clips = Puppets("test", 3, 4, (32, 32), 0)
-    frames = [2, 3]  # of 0 to 3, evenly spread, without the first
+    frames = [2, 3]  # evenly spread over frames 0 to 3, without the first
     found = {"source": [], "driving": [], "background": []}
     for i in range(3):
         j = (i + 1) % 3
@@ -157,7 +157,7 @@ def test_model_with_masks_alone(tmp_path):
     report = measure(path, tmp_path / "out.json")
     assert report["animator"] == "masks"
     assert report.keys() >= {"mask_iou", "mask_iou_train"}
-    assert "swap_gain_db" not in report  # it is BGRefine's
+    assert "swap_gain_db" not in report  # only BGRefine has it
     ways = {(record["background_type"], record["result"]) for record in report["background_swap"]}
     assert ways == {("other", "alpha"), (None, "animated"), (None, "background")}
 
@@ -172,7 +172,7 @@ def test_model_with_masks_alone(tmp_path):
         (("background.start_share=0.5",), ["background.start_share: 0.5"]),
     ],
 )
-def test_what_has_not_started_is_left_out_with_a_line(tmp_path, capsys, waiting, left_out):
+def test_parts_that_have_not_started_are_left_out_with_a_line(tmp_path, capsys, waiting, left_out):
     report = measure(untrained(tmp_path / "mine.pt", *waiting), tmp_path / "out.json")
     assert report["left_out"] == left_out
     printed = capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""benchmarks/train.py on tiny networks: the ladder, what a plain step computes, the table."""
+"""benchmarks/train.py on tiny networks: its rows, what a plain step computes, the table."""
 
 import json
 
@@ -8,9 +8,9 @@ from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import train
-from benchmarks.plain_step import LEVERS
-from benchmarks.steps import first_batch, without_auto
-from benchmarks.train import build_contestant, ladder
+from benchmarks.plain_step import OPTIMIZATIONS
+from benchmarks.train import build_variant, undone_by_row
+from benchmarks.training_steps import first_batch, without_auto
 from common import speed_trial
 from common.cli import run_entry_point
 from tests.helpers.factories import tiny_config, tiny_overrides
@@ -20,19 +20,20 @@ CPU = torch.device("cpu")
 ALL = ("train.precision=bf16", "discriminator.spectral_norm=false")
 
 
-def test_ladder_begins_plain_and_ends_with_the_config():
-    rows = ladder(tiny_config(*ALL))
+def test_rows_begin_plain_and_end_with_the_config():
+    rows = undone_by_row(tiny_config(*ALL))
     assert next(iter(rows)) == "plain"
     assert [len(missing) for missing in rows.values()] == list(range(len(rows) - 1, -1, -1))
-    names = [lever.name for lever in LEVERS]
-    assert [lever.name for lever in rows["plain"]] == [n for n in names if n != "compile"]
+    names = [optimization.name for optimization in OPTIMIZATIONS]
+    undone = [optimization.name for optimization in rows["plain"]]
+    assert undone == [name for name in names if name != "compile"]
 
 
-def test_levers_that_a_config_lacks_have_no_row():
-    rows = ladder(tiny_config("masks=null", "background=null", "discriminator=null"))
-    missing = {lever.name for lever in rows["plain"]}
+def test_optimizations_that_a_config_lacks_have_no_row():
+    rows = undone_by_row(tiny_config("masks=null", "background=null", "discriminator=null"))
+    missing = {optimization.name for optimization in rows["plain"]}
     assert not missing & {
-        "one judgement for both players",
+        "one discriminator pass for both players",
         "target features once",
         "half precision",
         "VGG stored in half precision",
@@ -40,12 +41,12 @@ def test_levers_that_a_config_lacks_have_no_row():
     assert {"fused Adam", "channels_last", "upsampling in the convolution"} <= missing
 
 
-def test_every_lever_keeps_the_losses_and_none_adds_arithmetic():
-    """In float64, so that nothing but the order of operations can differ."""
+def test_every_optimization_keeps_the_losses_and_none_adds_arithmetic():
+    """In each row the losses are those of the plain step, with as many operations or fewer."""
     config = tiny_config("discriminator.spectral_norm=false")
     batch, found = first_batch(config), {}
-    for name, missing in ladder(config).items():
-        variant = build_contestant(config, missing, CPU)
+    for name, missing in undone_by_row(config).items():
+        variant = build_variant(config, missing, CPU)
         with FlopCounterMode(display=False) as counter:
             scalars = variant.step(batch)
         found[name] = (scalars, variant.step(batch), counter.get_total_flops())
@@ -64,13 +65,15 @@ def test_every_lever_keeps_the_losses_and_none_adds_arithmetic():
     for name in (
         "+ VGG no deeper than needed",
         "+ target features once",
-        "+ one judgement for both players",
+        "+ one discriminator pass for both players",
     ):
         assert saving[name] > 0, name
 
 
 def test_report_and_table(tmp_path, capsys, monkeypatch):
-    """All in this process: a start of each row's takes seconds (it is tried in test_steps.py)."""
+    """All rows run in this process, since a new one takes seconds to start; test_training_steps.py
+    tests that.
+    """
     monkeypatch.setattr(train, "in_fresh_process", lambda measure: measure())
     output = tmp_path / "train.json"
     overrides = (*tiny_overrides(), "masks=null", "background=null")
@@ -93,14 +96,14 @@ def test_report_and_table(tmp_path, capsys, monkeypatch):
 
 
 def test_an_emulated_precision_is_left_out(monkeypatch, capsys):
-    """It would take hours."""
+    """A precision that the device emulates is replaced by float32, and a line says so."""
     for ratio, expected in ((20.0, "float32"), (0.5, "bf16")):
         monkeypatch.setattr(speed_trial, "half_precision_ratio", lambda *_, found=ratio: found)
         config = without_auto(tiny_config("train.precision=bf16"), CPU)
         assert config.train.precision == expected
         printed = capsys.readouterr().out
         assert ("left out: train.precision bf16, which is emulated" in printed) == (ratio > 1)
-        assert ("+ half precision" in ladder(config)) == (ratio < 1)
+        assert ("+ half precision" in undone_by_row(config)) == (ratio < 1)
 
 
 @pytest.mark.parametrize(

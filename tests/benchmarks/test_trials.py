@@ -1,4 +1,4 @@
-"""benchmarks/trials.py: the ratios by the size of the maps."""
+"""benchmarks/trials.py: the tables of ratios, with and without real trials."""
 
 from benchmarks import trials
 from common.speed_trial import Shape

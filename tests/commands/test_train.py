@@ -468,7 +468,7 @@ def test_data_that_comes_too_slowly_is_named_once(tmp_path, monkeypatch, capsys)
 
     monkeypatch.setattr(Puppets, "read", read_slowly)
     monkeypatch.setattr("training.meters.WARM_UP_STEPS", 1)
-    monkeypatch.setattr("training.meters.JUDGED_STEPS", 3)
+    monkeypatch.setattr("training.meters.STEPS_BEFORE_DATA_CHECK", 3)
     alone = ("masks=null", "background=null", "discriminator=null", "log.validate_every=1000")
     assert call(train, *tiny(tmp_path / "run", *alone)) == 0
     lines = capsys.readouterr().err.splitlines()

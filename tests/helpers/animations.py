@@ -1,4 +1,4 @@
-"""What the tests of animate.py's backgrounds, layouts and masks share: files to run it on."""
+"""Helpers of the tests of animation: files for animate.py, runs of it, and expected results."""
 
 import shutil
 from collections.abc import Iterable, Iterator
@@ -28,16 +28,16 @@ from tests.helpers.media import numbered_frame, write_frame_folder
 from tests.helpers.runs import call, contents
 
 CPU = torch.device("cpu")
-SIDE = 32  # of the tiny run's frames
+SIDE = 32  # side of the tiny run's frames, in pixels
 
 
 def write_files(folder: Path, checkpoint: Path) -> Path:
-    """Pictures, clips and variants of the tiny run's `checkpoint`; returns `folder`.
+    """Write pictures, clips and variants of the tiny run's `checkpoint`; returns `folder`.
 
-    source.png, other.png, wide.png; driving/ (5 frames), short/ (3); all.pt; square.pt, whose masks
-    are 1 but for the border of 6 pixels that the mask generator does not reach, with the threshold
-    0.5; no-BRANCH.pt; early.pt, from before the start of refinement and background, and
-    no-motion-early.pt.
+    Pictures: source.png, other.png, wide.png. Clips: driving/ (5 frames), short/ (3 frames).
+    Checkpoints: all.pt; square.pt, with the threshold 0.5, whose masks are 1 except in the border
+    of 6 pixels that the mask generator does not reach; no-BRANCH.pt, without a branch; early.pt,
+    from before the start of refinement and background, and no-motion-early.pt.
     """
     Image.fromarray(numbered_frame(21, (SIDE, SIDE))).save(folder / "source.png")
     Image.fromarray(numbered_frame(42, (SIDE, SIDE))).save(folder / "other.png")
@@ -64,10 +64,10 @@ def write_files(folder: Path, checkpoint: Path) -> Path:
 
 
 def without(path: Path, *branches: str) -> dict[str, Any]:
-    """A checkpoint as if it had been trained without some branches."""
+    """The content of a checkpoint, changed as if it had been trained without these branches."""
     content = contents(path)
     built = load_model(load(path), CPU).branches
-    if "motion" in branches:  # it goes with what it judges
+    if "motion" in branches:  # the discriminator needs the motion branch
         content["config"]["discriminator"] = None
         del content["networks"]["discriminator"]
     for branch in branches:
@@ -78,7 +78,7 @@ def without(path: Path, *branches: str) -> dict[str, Any]:
 
 
 def run_to_folder(files: Path, model: str, output: Path, *arguments: object) -> Frames:
-    """Animate source.png by driving/ into a folder, and return what is written there."""
+    """Animate source.png by driving/ into a folder of frames, and return these frames."""
     inputs = ("--source", files / "source.png", "--driving", files / "driving")
     checkpoint = ("--checkpoint", files / f"{model}.pt")
     assert call(animate, *checkpoint, *inputs, "--output", output, *arguments) == 0
@@ -88,7 +88,7 @@ def run_to_folder(files: Path, model: str, output: Path, *arguments: object) -> 
 def expected_swap(
     files: Path, kind: BackgroundType, compose: Compose, animator: AnimatorName = "motion"
 ) -> tuple[Frames, Tensor, SwappedFrames]:
-    """Driving frames, the animation and its swap on other.png, by the classes themselves."""
+    """Driving frames, the animation and its swap to other.png, computed without animate.py."""
     model = load_model(load(files / "all.pt"), CPU)
     driving = open_clip(files / "driving").read(range(5))
     moved = build_animator(model, CPU, animator)
@@ -104,7 +104,7 @@ def build_animation(
     backgrounds: Iterable[Frame] | None = None,
     batch_size: int = 2,
 ) -> Animation:
-    """Frame 0 moved by `driving`, before `backgrounds` if there are any."""
+    """The animation of frame 0 by `driving`, on `backgrounds` if there are any."""
     return Animation(
         build_animator(model, CPU, "motion"),
         numbered_frame(0, (32, 32)),
@@ -126,12 +126,12 @@ def swapped_batches(
     backgrounds: Iterable[Frame],
     batch_size: int,
 ) -> Iterator[AnimatedBatch]:
-    """Frame 0 moved by `driving` before `backgrounds`, batch by batch."""
+    """Animate frame 0 by `driving` on `backgrounds`; returns the batches."""
     return build_animation(model, driving, swapper, backgrounds, batch_size).batches()
 
 
 def pngs(folder: Path) -> Frames:
-    """The frames of a folder, N x H x W x C."""
+    """Read the frames of a folder, N x H x W x C."""
     return np.stack([picture(path) for path in sorted(folder.glob("*.png"))])
 
 
@@ -140,7 +140,7 @@ def picture(path: Path) -> NDArray[np.uint8]:
 
 
 def columns(frames: Frames) -> list[Frames]:
-    """The pictures that stand side by side."""
+    """Split frames into the pictures that stand side by side in them."""
     return np.split(frames, frames.shape[2] // SIDE, axis=2)
 
 

@@ -1,4 +1,4 @@
-"""Small files in the layouts of data sets, and the command that reads them."""
+"""Small files in the layouts of data sets, and the command that imports them."""
 
 import struct
 from collections.abc import Sequence
@@ -13,7 +13,9 @@ from tests.helpers.media import numbered_frame
 
 
 def run(source: Path, output: Path, *arguments: object) -> int:
-    """The exit code of `python -m datasets.prepare`, in this process unless --workers says more."""
+    """Run `python -m datasets.prepare` with one worker unless --workers is given; returns the exit
+    code.
+    """
     argv = ["--input", source, "--output", output, "--image-size", "48x64", "--workers", 1]
     return run_entry_point(prepare.main, prepare.build_parser(), [*map(str, [*argv, *arguments])])
 
@@ -45,7 +47,7 @@ def example(features: dict[str, bytes | float | int]) -> bytes:
 
 
 def masked_crc(data: bytes) -> int:
-    """By the table, as most programs do."""
+    """The masked CRC-32C of a TFRecord file, computed with a table."""
     table = []
     for byte in range(256):
         for _ in range(8):
@@ -70,7 +72,7 @@ def write_records(path: Path, records: Sequence[bytes]) -> Path:
 
 
 def robot_record(first: int, num_frames: int = 3, side: int = 16) -> bytes:
-    """Frames numbered from `first`, as the robot's camera has them, among the other features."""
+    """A record of the robot data set: frames numbered from `first`, among other features."""
     features: dict[str, bytes | float | int] = {}
     for time in range(num_frames):
         features[f"{time}/image_main/encoded"] = bytes(side * side * 3)
@@ -83,6 +85,6 @@ def robot_record(first: int, num_frames: int = 3, side: int = 16) -> bytes:
 
 
 def quadrants(size: tuple[int, int] = (96, 128)) -> NDArray[np.uint8]:
-    """H x W x 3: red, green, blue and white quarters, row by row."""
+    """A picture, H x W x 3, with red, green, blue and white quarters, row by row."""
     colours = np.array([[(200, 0, 0), (0, 200, 0)], [(0, 0, 200), (200, 200, 200)]], np.uint8)
     return colours.repeat(size[0] // 2, axis=0).repeat(size[1] // 2, axis=1)

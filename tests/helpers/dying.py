@@ -1,4 +1,4 @@
-"""Worker processes that come to nothing; alone in a file, so that they import next to nothing."""
+"""Worker functions that die or hang. It imports almost nothing, so that workers start fast."""
 
 import os
 import signal
@@ -8,16 +8,16 @@ from datasets.prepare.candidates import Candidate
 
 
 def convert(*_: object) -> None:
-    """Killed as by the system when memory runs out."""
+    """Kill this process, as the system does when memory runs out."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 def keep_busy(*_: object) -> None:
-    """At work on a clip of an hour."""
+    """Be busy for a minute, as with a very long clip."""
     time.sleep(60)
 
 
 def die_at_the_second(candidate: Candidate, *_: object) -> None:
-    """One clip goes well."""
+    """Accept the clip 0, and kill this process at any other."""
     if candidate.name != "0":
         convert()

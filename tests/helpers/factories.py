@@ -1,4 +1,4 @@
-"""Small stand-ins for what a run needs: a tiny config, clips in memory, a batch of frames."""
+"""Small test data: a tiny config, clips in memory, batches and inputs of a training step."""
 
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
@@ -21,11 +21,12 @@ from losses import LossTerm, Perceptual, build_perceptual, perceptual_layers
 from media.frames import Frames
 from media.video import VideoError
 
-# Every key that shapes numbers or running time; a section is a dict, a value set as a whole is not.
+# All keys that affect numbers or running time. A dict is a section of the config; other values are
+# set as they are.
 _TINY: dict[str, Any] = {
     "data.kind": "puppets",
     "data.image_size": 32,
-    "data.repeats": 2,  # 16 samples: 4 steps in an epoch
+    "data.repeats": 2,  # 16 samples, and so 4 steps, in an epoch
     "data.num_workers": 0,
     "data.puppets.num_train_clips": 8,
     "data.puppets.num_test_clips": 2,
@@ -55,7 +56,7 @@ _TINY: dict[str, Any] = {
     "masks.refinement.width": 4,
     "masks.refinement.max_width": 16,
     "masks.refinement.num_blocks": 2,
-    "masks.refinement.start_epoch": 0,  # everything from the first step on
+    "masks.refinement.start_epoch": 0,  # all parts start with the first step
     "masks.refinement.start_share": None,
     "masks.refinement.learning_rate": None,
     "masks.low_resolution.width": 4,
@@ -126,19 +127,21 @@ _TINY: dict[str, Any] = {
 
 
 def tiny_overrides() -> list[str]:
-    """Arguments that turn `--config demo.yaml` into a run of 8 steps that takes seconds."""
+    """Overrides that turn `--config demo.yaml` into a run of 8 steps that takes seconds."""
     return [f"{key}={_flow(value)}" for key, value in _TINY.items()]
 
 
 def _flow(value: Any) -> str:
-    """`value` as YAML on one line."""
+    """Write `value` as YAML on one line."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {item}" for key, item in value.items()) + "}"
     return "null" if value is None else str(value)
 
 
 def tiny_config(*overrides: str) -> Config:
-    """The same without demo.yaml below it, so that changes there move no stored number."""
+    """The config of a tiny run. It does not inherit from demo.yaml, so that a change of that file
+    does not change stored numbers.
+    """
     return override_config(parse_config(_nested(), "tiny"), overrides)
 
 
@@ -154,9 +157,9 @@ def _nested() -> dict[str, Any]:
 
 
 class MemoryClips:
-    """Clips of noise in memory, 16 x 16: a clip's identity is its name up to the `#`.
+    """A ClipSource of noise in memory, 16 x 16 pixels; the identity is a clip's name up to the `#`.
 
-    Pixel (0, 0) of a frame holds its clip and number, so that a test sees what was read.
+    Pixel (0, 0) holds the numbers of the clip and of the frame, so that a test sees what was read.
     """
 
     def __init__(
@@ -205,14 +208,14 @@ def noise_batch(config: Config) -> PairBatch:
 
 
 def tiny_perceptual(config: Config) -> Perceptual:
-    """The random feature pyramid of `config`."""
+    """The perceptual loss of `config`, with random weights."""
     return build_perceptual(config.perceptual, perceptual_layers(config), None)
 
 
 def noise_inputs(config: Config, batch: int = 2) -> StepInputs:
-    """Inputs of a step with smooth random frames of the config's size, in its first epoch.
+    """Inputs of a step in the first epoch, with smooth random frames of the config's size.
 
-    The recolored frame has red and blue exchanged, so that a test sees who uses it.
+    The recolored frame has red and blue exchanged, so that a test sees which network uses it.
     """
     source, driving = noise_frames(2 * batch, config.data.size).chunk(2)
     perceptual = tiny_perceptual(config)
@@ -225,17 +228,19 @@ def noise_inputs(config: Config, batch: int = 2) -> StepInputs:
 
 
 def at_epoch(inputs: StepInputs, epoch: float) -> StepInputs:
-    """The same step later in the run."""
+    """The inputs, as if in a step at `epoch`."""
     return inputs._replace(context=inputs.context._replace(epoch=epoch))
 
 
 def before_start(inputs: StepInputs, section: str) -> StepInputs:
-    """The same step before the part of the model of this section learns."""
+    """The inputs, as if in a step before the part of this config section starts."""
     return inputs._replace(context=inputs.context._replace(waiting=frozenset({section})))
 
 
 def joint_terms(model: Model, inputs: StepInputs) -> tuple[dict[str, LossTerm], StepInputs]:
-    """All branches in their order: loss terms by `branch/name`, and inputs with the outputs."""
+    """Run all branches in their order; returns loss terms by `branch/name`, and the inputs with all
+    outputs.
+    """
     terms = {}
     for branch_name, branch in model.branches.items():
         output = branch(inputs)
@@ -246,11 +251,11 @@ def joint_terms(model: Model, inputs: StepInputs) -> tuple[dict[str, LossTerm], 
 
 
 class WaitsForTheDevice(TorchDispatchMode):
-    """Records operations whose result or shape the host has to wait for, on a GPU."""
+    """Records operations for which the host would have to wait for a GPU."""
 
     WAITING = (
         "_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal",
-        "lift_fresh",  # Python numbers that are copied to the device
+        "lift_fresh",  # copies a Python number to the device
     )  # fmt: skip
 
     def __init__(self):

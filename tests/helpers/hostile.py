@@ -1,4 +1,4 @@
-"""Files as a stranger with bad intentions would make them."""
+"""Untrusted files with bad intentions."""
 
 import os
 import pickle
@@ -11,7 +11,7 @@ import torch
 
 
 class Malicious:
-    """Unpickled without care, this leaves the file `trace` behind."""
+    """An object whose pickle writes the file `trace` when it is loaded without restrictions."""
 
     def __init__(self, trace: Path) -> None:
         self.trace = trace
@@ -21,21 +21,21 @@ class Malicious:
 
 
 def write_pickled_code(path: Path, trace: Path) -> Path:
-    """A plain pickle that runs code; returns `path`."""
+    """Write a plain pickle that runs code; returns `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(pickle.dumps({"weights": Malicious(trace)}))
     return path
 
 
 def write_saved_code(path: Path, trace: Path) -> Path:
-    """The same as torch saves it; returns `path`."""
+    """Write a file of torch.save whose pickle runs code; returns `path`."""
     path.parent.mkdir(parents=True, exist_ok=True)
     torch.save({"weights": Malicious(trace)}, path)
     return path
 
 
 def write_large_gif(path: Path, width: int, height: int) -> Path:
-    """43 bytes that state a GIF of any size, with one dot in it; returns `path`."""
+    """Write a GIF of 43 bytes that states any size and holds one pixel; returns `path`."""
     screen = b"GIF89a" + struct.pack("<HH", width, height) + b"\x80\0\0" + b"\0\0\0\xff\xff\xff"
     dot = b"\x2c\0\0\0\0\1\0\1\0\0\2\2\x44\1\0"
     path.write_bytes(screen + dot + b"\x3b")
@@ -43,7 +43,7 @@ def write_large_gif(path: Path, width: int, height: int) -> Path:
 
 
 def write_large_png(path: Path, width: int, height: int) -> Path:
-    """A PNG that states any size, and ends there; returns `path`."""
+    """Write a PNG that states any size and ends after its header; returns `path`."""
     header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
     chunks = (b"IHDR" + header, b"IDAT" + zlib.compress(b"\0" * 1000), b"IEND")
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(map(_chunk, chunks)))
@@ -51,7 +51,7 @@ def write_large_png(path: Path, width: int, height: int) -> Path:
 
 
 def add_text(path: Path, num_bytes: int) -> Path:
-    """Add a note of so many compressed bytes to a PNG; returns `path`."""
+    """Add a compressed text of so many bytes to a PNG; returns `path`."""
     content = path.read_bytes()
     note = _chunk(b"zTXtnote\0\0" + zlib.compress(b"a" * num_bytes))
     path.write_bytes(content[:33] + note + content[33:])
@@ -64,8 +64,9 @@ def _chunk(content: bytes) -> bytes:
 
 
 def write_tiled_tiff(path: Path, side: int) -> Path:
-    """A TIFF of one pixel in a tile of `side` x `side`; returns `path`."""
-    # Size, 8 bits, no compression, black is 0, one sample; then the tile, its place, its bytes.
+    """Write a TIFF of one pixel in a tile of `side` x `side`; returns `path`."""
+    # Tags: size, 8 bits, no compression, black is 0, one sample; then size, place and number of
+    # bytes of the tile.
     tags = [(256, 1), (257, 1), (258, 8), (259, 1), (262, 1), (277, 1)]
     tags += [(322, side), (323, side), (324, 8), (325, 1)]
     entries = b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
@@ -75,7 +76,7 @@ def write_tiled_tiff(path: Path, side: int) -> Path:
 
 
 def state_samples(path: Path, num_samples: int) -> Path:
-    """Let an mp4 file state so many samples of one byte in each track; returns `path`."""
+    """Change an mp4 file to state so many samples of one byte in each track; returns `path`."""
     counts = {
         b"stsz": struct.pack(">III", 0, 1, num_samples),
         b"stts": struct.pack(">IIII", 0, 1, num_samples, 1),
@@ -99,7 +100,7 @@ def state_samples(path: Path, num_samples: int) -> Path:
 
 
 def compress_archive(path: Path) -> Path:
-    """Write a zip archive anew, compressed; returns `path`."""
+    """Write a zip archive again with compression; returns `path`."""
     with zipfile.ZipFile(path) as archive:
         records = {name: archive.read(name) for name in archive.namelist()}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:

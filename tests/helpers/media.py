@@ -1,4 +1,4 @@
-"""Tiny clips for tests, whose frames carry their number so that coding losses cannot hide it."""
+"""Tiny clips for tests. Each frame shows its number in a form that survives lossy coding."""
 
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
@@ -31,7 +31,9 @@ DEFAULT_CODECS = {
 
 
 def numbered_frame(number: int, size: tuple[int, int] = (48, 64)) -> NDArray[np.uint8]:
-    """H x W x 3: the low bits of `number` as bars in the upper half, a moving ramp in the lower."""
+    """A frame, H x W x 3, with the low bits of `number` as bars in its upper half, and a moving
+    ramp in its lower half.
+    """
     height, width = size
     bars = np.arange(width) * NUM_BITS // width
     frame = np.empty((height, width, 3), np.uint8)
@@ -44,7 +46,7 @@ def numbered_frame(number: int, size: tuple[int, int] = (48, 64)) -> NDArray[np.
 
 
 def frame_number(frame: NDArray[np.uint8]) -> int:
-    """The number that `numbered_frame` wrote, modulo 64."""
+    """Read the number that `numbered_frame` has drawn, modulo 64."""
     height, width = frame.shape[:2]
     centres = (np.arange(NUM_BITS) * 2 + 1) * width // (2 * NUM_BITS)
     return int((frame[height // 4, centres].mean(axis=-1) > 125) @ (1 << np.arange(NUM_BITS)))
@@ -71,15 +73,19 @@ def write_clip(
 ) -> Path:
     """Write `numbered_frame`s 0 .. num_frames - 1 in any container and return `path`.
 
-    `times` are presentation times in units of 1 / rate (default 0, 1, 2 ..); `rotation` stores the
-    frames turned clockwise by so many degrees, with a note for the player to turn them back;
-    `pixel_aspect` is the width of a pixel over its height.
+    Args:
+        times: presentation times in units of 1 / rate (default 0, 1, 2 ..).
+        rotation: degrees by which the stored frames are turned clockwise; metadata tells the player
+            to turn them back.
+        pixel_aspect: width of a pixel divided by its height.
     """
     default_codec, default_format = DEFAULT_CODECS[path.suffix]
     pixel_format = pixel_format or default_format
     path.parent.mkdir(parents=True, exist_ok=True)
     codec = codec or default_codec
-    options = {"sc_threshold": "0"} if codec == "libx264" else {}  # key frames at `gop` alone
+    options = (
+        {"sc_threshold": "0"} if codec == "libx264" else {}
+    )  # no key frames except every `gop`
     options.update(codec_options or {})
     with av.open(str(path), "w", options=dict(container_options or {})) as container:
         stream = container.add_stream(codec, rate, options)
@@ -104,9 +110,8 @@ def write_clip(
 
 
 def write_recording(path: Path, times: Sequence[int]) -> Path:
-    """Write `numbered_frame`s shown at `times` (ms) as browsers record; return `path`.
-
-    A webm with neither a frame rate nor a duration in its header.
+    """Write `numbered_frame`s, shown at `times` (ms), as browsers record: a webm without frame rate
+    and duration in its header; return `path`.
     """
     encoder = av.VideoCodecContext.create("libvpx", "w")
     encoder.height, encoder.width, encoder.pix_fmt = 48, 64, "yuv420p"
@@ -142,10 +147,12 @@ def write_sound_clip(
 ) -> Path:
     """Write a black clip that flashes white and clicks at the frames `events`; return `path`.
 
-    The picture begins `picture_begins` frames late, and the events with it. `times`: when frames
-    are shown, in units of 1 / rate, instead of one after the other. `sound`: seconds from
-    and to which there is any, by default from 0 to the end of the picture; between clicks it
-    hisses, so that no two packets are the same.
+    Between clicks the sound is noise, so that no two packets are the same.
+
+    Args:
+        picture_begins: frames by which the picture, with its events, begins after the clock.
+        times: when the frames are shown, in units of 1 / rate; default: one after the other.
+        sound: first and last second of the sound; default: from 0 to the end of the picture.
     """
     times = [picture_begins + n for n in times or range(num_frames)]
     begin, end = sound or (0, float((times[-1] + 1) / rate))
@@ -165,7 +172,8 @@ def write_sound_clip(
             codec or SOUND_CODECS[path.suffix], sample_rate, {"strict": "-2"}
         )
         assert isinstance(track, av.AudioStream)
-        track.layout = "mono" if codec != "vorbis" else "stereo"  # which is all it can
+        # FFmpeg's vorbis encoder supports only stereo.
+        track.layout = "mono" if codec != "vorbis" else "stereo"
         for number, time in enumerate(times):
             grey = np.full((32, 32, 3), 255 if number in events else 0, np.uint8)
             picture = av.VideoFrame.from_ndarray(grey, format="rgb24")
@@ -195,7 +203,9 @@ def write_tone(path: Path, seconds: float = 1.0) -> Path:
 
 
 def decode_sound(path: Path) -> tuple[NDArray[np.float64], int]:
-    """Samples of a file on its clock, 0 where there is no sound, and how many make a second."""
+    """Decode the sound of a file; returns samples on its clock, 0 where there is no sound, and
+    their rate.
+    """
     with av.open(str(path)) as container:
         frames = list(container.decode(audio=0))
         to_float = av.AudioResampler("fltp", "mono")
@@ -210,14 +220,14 @@ def decode_sound(path: Path) -> tuple[NDArray[np.float64], int]:
 
 
 def click_times(path: Path) -> list[float]:
-    """When a file clicks, in seconds."""
+    """The times at which a file clicks, in seconds."""
     samples, sample_rate = decode_sound(path)
     loud = np.flatnonzero(abs(samples) > 0.3) / sample_rate
     return [float(t) for t, before in zip(loud, [-1, *loud], strict=False) if t - before > 0.1]
 
 
 def flash_times(path: Path) -> list[float]:
-    """When a file flashes, in seconds."""
+    """The times at which a file flashes, in seconds."""
     with av.open(str(path)) as container:
         return [
             float(frame.time)
@@ -243,7 +253,7 @@ def write_strip(path: Path, num_frames: int = 12, side: int = 48) -> Path:
 
 
 def leave_behind(folder: Path) -> None:
-    """What archives, viewers and file servers leave beside clips."""
+    """Write files and folders that archives, viewers and file servers leave beside clips."""
     for name in ("__MACOSX", "@eaDir"):
         (folder / name).mkdir(parents=True)
         (folder / name / "._a.mp4").write_bytes(b"attributes")
@@ -263,7 +273,7 @@ def truncate(path: Path, fraction: float) -> Path:
 def damage(path: Path, first: int, last: int) -> Path:
     """Overwrite the data of frames `first` .. `last` of a clip and return `path`.
 
-    The container still announces them. The clip must not have B-frames.
+    The container still lists these frames. The clip must not have B-frames.
     """
     with av.open(str(path)) as container:
         packets = [packet for packet in container.demux(video=0) if packet.size]

@@ -1,4 +1,4 @@
-"""The page of `python -m web`: served by a process, shown in a browser, used as people do."""
+"""The page of `python -m web`: a server process, a browser, and functions that use the page."""
 
 import re
 import shutil
@@ -18,11 +18,12 @@ PATIENCE = 30_000  # milliseconds
 
 @contextmanager
 def served(folder: Path, checkpoint: Path, *options: object, **variables: str) -> Iterator[str]:
-    """The address of a page that is served meanwhile; in the end nothing of it may be left.
+    """Context manager: serves the page and yields its address; checks that no file is left at the
+    end.
 
     Args:
-        folder: for its temporary files.
-        variables: of its environment.
+        folder: folder for the temporary files of the server.
+        variables: environment variables of the server.
     """
     pytest.importorskip("gradio")
     arguments = ("--checkpoint", checkpoint, "--port", free_port(), *options)
@@ -37,7 +38,7 @@ def served(folder: Path, checkpoint: Path, *options: object, **variables: str) -
     assert process.stdout is not None
     try:
         lines = [process.stdout.readline() for _ in range(2)]
-        # How the networks compute depends on the machine.
+        # The precision of the networks depends on the machine.
         assert re.match(r"networks in (bf16|float32) .* on cpu$", lines[0]), lines
         assert lines[1].startswith("http://127.0.0.1:"), lines
         yield lines[1].split()[0]
@@ -50,7 +51,7 @@ def served(folder: Path, checkpoint: Path, *options: object, **variables: str) -
 
 @contextmanager
 def chromium(*options: str) -> Iterator[Any]:
-    """A browser; skips the test where there is none."""
+    """A browser; skips the test if there is none."""
     playwright = pytest.importorskip("playwright.sync_api")
     path = shutil.which("chromium")
     if path is None:
@@ -69,12 +70,12 @@ def free_port() -> int:
 
 
 def box(page: Any, label: str) -> Any:
-    """The box with this label, where a picture is dropped or shown."""
+    """The box with this label, to which a file is dropped, or in which a result is shown."""
     return page.locator(".picture", has=page.get_by_text(label, exact=True))
 
 
 def give(page: Any, label: str, path: Path) -> None:
-    """Upload a file, in the place of an earlier one."""
+    """Upload a file to a box, and replace an earlier one."""
     clear = box(page, label).get_by_role("button", name=re.compile("Clear|Remove"))
     if clear.count():
         clear.click()
@@ -88,14 +89,14 @@ def press_animate(page: Any) -> None:
 
 
 def message(page: Any, label: str) -> str:
-    """The text in the box of this name, as soon as it is there."""
+    """Wait for the text in the box of this name."""
     text = page.get_by_label(label, exact=True).input_value()
     assert isinstance(text, str)
     return text
 
 
 def download(page: Any, folder: Path) -> Path:
-    """The result, as soon as it is there."""
+    """Wait for the result and download it."""
     with page.expect_download() as waiting:
         page.get_by_role("button", name="Download").click()
     path = folder / str(waiting.value.suggested_filename)

@@ -1,4 +1,4 @@
-"""Several processes on this machine that form a group, as torchrun would start them."""
+"""Starts several processes on this machine that form a group, as torchrun would."""
 
 import argparse
 import importlib
@@ -22,7 +22,7 @@ def free_port() -> int:
 
 
 def place(rank: int, size: int, port: int) -> dict[str, str]:
-    """The variables that tell process `rank` of `size` its place."""
+    """The environment variables that give process `rank` of `size` its place."""
     return {
         "RANK": str(rank),
         "LOCAL_RANK": str(rank),
@@ -33,7 +33,7 @@ def place(rank: int, size: int, port: int) -> dict[str, str]:
 
 
 def start_together(command: Sequence[str], size: int = 2) -> list[subprocess.Popen[str]]:
-    """`size` processes of `command`, by rank."""
+    """Start `size` processes of `command`; returns them by rank."""
     port = free_port()
     return [
         subprocess.Popen(
@@ -54,14 +54,14 @@ def finish_together(processes: Sequence[subprocess.Popen[str]]) -> list[Ended]:
 
 
 def start_function(function: Callable[[Path], None], folder: Path) -> list[subprocess.Popen[str]]:
-    """`function(folder)`, of a test file, in each of two processes that form a group."""
+    """Start two processes that form a group; each calls `function(folder)`, of a test file."""
     names = (function.__module__, function.__name__, str(folder))
     return start_together([sys.executable, "-m", "tests.helpers.processes", *names])
 
 
 def main(arguments: argparse.Namespace) -> None:
     torch.set_num_threads(1)
-    with distributed.process_group(patience=PATIENCE):
+    with distributed.process_group(timeout=PATIENCE):
         getattr(importlib.import_module(arguments.module), arguments.function)(arguments.folder)
 
 

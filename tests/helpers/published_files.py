@@ -1,4 +1,4 @@
-"""Files as FOMM and Perturbed Masks were published, from small networks of ours."""
+"""Files in the formats of the published FOMM and Perturbed Masks, with our small networks."""
 
 from collections import OrderedDict
 from pathlib import Path
@@ -28,7 +28,7 @@ def masks_config(*overrides: str) -> Config:
 
 
 def blur(scale: float = 0.5) -> torch.Tensor:
-    """The kernel that published networks store: the same for each colour."""
+    """The blur kernel that published networks store: the same one for each colour."""
     kernel = AntiAliasDownsample(scale).kernel
     return torch.outer(kernel, kernel).expand(3, 1, -1, -1).clone()
 
@@ -38,14 +38,14 @@ def with_head(head: str, state) -> dict[str, torch.Tensor]:
 
 
 def fomm_content(config: Config) -> dict:
-    """Everything that a file of FOMM has in it, with the weights of our networks."""
+    """The content of a published FOMM file, with the weights of our networks."""
     states = Model(config).state()
     adversary = build_adversary(config)
     assert adversary is not None
     detector = OrderedDict(states["keypoint_detector"] | {"down.weight": blur()})
     generator = with_head("dense_motion_network.", states["dense_motion"])
     generator |= {"dense_motion_network.down.weight": blur()} | states["generator"]
-    # As nn.Module.state_dict leaves it.
+    # nn.Module.state_dict adds this attribute.
     detector._metadata = {"": {"version": 1}}  # type: ignore[attr-defined]
     parameter = torch.nn.Parameter(torch.ones(2))
     optimizer = torch.optim.Adam([parameter], lr=2e-4, betas=(0.5, 0.999))
@@ -63,7 +63,9 @@ def fomm_content(config: Config) -> dict:
 
 
 def masks_content(config: Config) -> dict:
-    """The same of Perturbed Masks: L, H and R in one, with blocks that nothing runs."""
+    """The content of a published file of Perturbed Masks: L, H and R are in one state dict, with
+    blocks that are never used.
+    """
     states = Model(config).state()
     generator = states["low_resolution"] | states["high_resolution"] | states["refinement"]
     generator |= {"down_blocks.0.conv.weight": torch.ones(4, 3, 3, 3)}
@@ -78,7 +80,7 @@ CONTENTS = {"FOMM": (motion_config, fomm_content), "Perturbed Masks": (masks_con
 
 
 def write(path: Path, content, *, as_zip: bool = False) -> Path:
-    """Most published files are of a torch before 1.6, which wrote no zip archives."""
+    """Save as torch before 1.6 did, which wrote no zip archives; most published files are such."""
     torch.save(content, path, _use_new_zipfile_serialization=as_zip)
     assert path.read_bytes().startswith(b"PK") == as_zip
     return path

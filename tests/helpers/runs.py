@@ -1,4 +1,4 @@
-"""Entry points as a user runs them: in this process where possible, as processes of their own."""
+"""Runs entry points as a user does, in this process or in one of their own; reads run folders."""
 
 import json
 import os
@@ -20,11 +20,11 @@ from tests.helpers.factories import tiny_overrides
 from tests.helpers.media import write_clip, write_frame_folder, write_strip
 
 REPOSITORY = Path(__file__).parents[2]
-PATIENCE = 120.0  # seconds until a process that should do something is given up
+PATIENCE = 120.0  # seconds to wait for a process that should do something
 
 
 def call(module: ModuleType, *arguments: object) -> int:
-    """The exit code of an entry point, run in this process on the CPU."""
+    """Run an entry point in this process on the CPU; returns its exit code."""
     argv = [*map(str, arguments), "--device", "cpu"]
     return run_entry_point(module.main, module.build_parser(), argv)
 
@@ -35,7 +35,7 @@ def tiny(output_dir: Path, *overrides: str) -> list[str]:
 
 
 class Ended(NamedTuple):
-    """How a process ended."""
+    """Exit code and output of a process that has ended."""
 
     code: int
     stdout: str
@@ -52,7 +52,7 @@ def environment() -> dict[str, str]:
 
 
 def start(script: str, *arguments: object) -> subprocess.Popen[str]:
-    """An entry point as a process, leading a process group of its own."""
+    """Start an entry point as a process that leads a process group of its own."""
     return subprocess.Popen(
         command(script, arguments),
         env=environment(),
@@ -69,12 +69,12 @@ def finish(process: subprocess.Popen[str]) -> Ended:
 
 
 def run(script: str, *arguments: object) -> Ended:
-    """An entry point as a process, to its end."""
+    """Run an entry point as a process until it ends."""
     return finish(start(script, *arguments))
 
 
 def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
-    """Wait for `condition`; fail if the process ends before or nothing happens for long."""
+    """Wait for `condition`; fail if the process ends before, or after `PATIENCE` seconds."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
         assert process.poll() is None, process.communicate()
@@ -83,7 +83,7 @@ def wait_until(condition: Callable[[], bool], process: subprocess.Popen[str]) ->
 
 
 def steps(run_dir: Path) -> list[int]:
-    """Steps of the checkpoints in a run folder, ascending."""
+    """Steps of the checkpoints in a run folder, in ascending order."""
     names = [path.name for path in (run_dir / "checkpoints").glob("step-*.pt")]
     return sorted(int(match[1]) for name in names if (match := re.search(r"-(\d+)\.pt", name)))
 
@@ -93,20 +93,20 @@ def step_file(run_dir: Path, step: int) -> Path:
 
 
 def contents(path: Path) -> dict[str, Any]:
-    """A checkpoint as it lies on disk, read without running any code."""
+    """Read the content of a checkpoint, without running any code in it."""
     content = torch.load(path, weights_only=True)
     assert isinstance(content, dict)
     return content
 
 
 def metrics(run_dir: Path, kind: str = "train") -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl of one kind, in order."""
+    """Read the lines of metrics.jsonl of one kind, in order."""
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     return [line for line in lines if line["kind"] == kind]
 
 
 def write_clips(root: Path, num_train: int = 4) -> Path:
-    """A data root with clips of odd and unlike shapes and kinds; returns `root`."""
+    """Write a data root with clips of different kinds and odd shapes; returns `root`."""
     for index in range(num_train - 2):
         write_clip(root / "train" / f"clip{index}.mp4", 6, (48 + 2 * index, 66))
     write_frame_folder(root / "train" / "folder", 5, (37, 51))
@@ -117,7 +117,7 @@ def write_clips(root: Path, num_train: int = 4) -> Path:
 
 
 def error_line(capsys: pytest.CaptureFixture[str], script: str) -> str:
-    """What stands on stderr: exactly one line, of `script`, and no traceback."""
+    """Check that stderr is exactly one line, of `script`, and no traceback; returns the line."""
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1, lines
     assert lines[0].startswith(f"{script}: error: ")

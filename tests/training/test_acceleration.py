@@ -1,4 +1,4 @@
-"""Levers change no result by more than rounding; compiled networks are whole graphs, made once."""
+"""Optimizations change results by rounding only; each network compiles to one graph, and once."""
 
 import pytest
 import torch
@@ -26,21 +26,23 @@ def test_layout_follows_the_config():
     ("precision", "dtype"),
     [("float32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)],
 )
-def test_frozen_weights_are_stored_as_autocast_casts_them(precision, dtype):
+def test_frozen_weights_are_stored_in_the_dtype_of_autocast(precision, dtype):
     run = prepared(f"train.precision={precision}")
     assert {p.dtype for p in run.perceptual.vgg.convs.parameters()} == {dtype}
-    assert {p.dtype for p in run.model.parameters()} == {torch.float32}  # these are trained
+    assert {p.dtype for p in run.model.parameters()} == {
+        torch.float32
+    }  # trained weights stay float32
     assert run.perceptual.vgg.mean.dtype == torch.float32
 
 
-def test_storing_them_so_changes_no_number():
+def test_storing_frozen_weights_in_half_precision_changes_no_number():
     cast, stored = prepared("train.precision=bf16"), prepared("train.precision=bf16")
     cast.perceptual.vgg.convs.float()
     a, b = cast.step().scalars, stored.step().scalars
     assert torch.equal(a["loss/motion/perceptual"], b["loss/motion/perceptual"])
 
 
-def test_tf32_is_for_convolutions_alone():
+def test_tf32_is_for_convolutions_only():
     before = torch.backends.cudnn.allow_tf32
     try:
         for tf32 in (False, True):
@@ -53,11 +55,11 @@ def test_tf32_is_for_convolutions_alone():
 
 @pytest.fixture
 def compilations(monkeypatch):
-    """Graphs that were compiled, by a compiler that takes no time to make anything fast."""
+    """Replaces the compiler by one that only records the graphs it gets; returns these."""
     graphs = []
 
     def compile(function, *, mode, dynamic, fullgraph):
-        assert mode is None  # of `default`
+        assert mode is None  # that is what `default` becomes
 
         def backend(graph, inputs):
             graphs.append(graph)
@@ -74,7 +76,7 @@ def compilations(monkeypatch):
 
 
 def test_compiled_steps_give_the_same_numbers_from_graphs_made_once(compilations):
-    """All branches, with a discriminator and without mixing in turns."""
+    """All branches and a discriminator are compiled; the steps mix images in turns."""
     plain, compiled = Run(), Run("train.compile=default")
     names = set(compiled.model.state_dict())
     compile_networks(compiled.model, compiled.adversary, compiled.perceptual, compiled.config.train)
@@ -93,7 +95,7 @@ def test_compiled_steps_give_the_same_numbers_from_graphs_made_once(compilations
     assert known[-1] == known[1]  # nothing is compiled after the first two steps
 
 
-def test_what_is_no_step_runs_uncompiled(compilations):
+def test_everything_but_the_step_runs_uncompiled(compilations):
     run = Run("train.compile=default")
     train = run.config.train
     compile_networks(run.model, run.adversary, run.perceptual, train)

@@ -1,4 +1,4 @@
-"""What each player minimizes, what reaches whom, when images are mixed, and what is shown."""
+"""The adversary: loss terms of both players, their gradients, mixed images, cut masks, pictures."""
 
 import math
 
@@ -18,7 +18,7 @@ ALONE = ("masks=null", "background=null")
 
 
 class ConvolutionGradients(TorchDispatchMode):
-    """For which of input, weight and bias each convolution's gradient is computed."""
+    """Records which gradients each convolution's backward pass computes: input, weight, bias."""
 
     def __init__(self):
         super().__init__()
@@ -31,7 +31,7 @@ class ConvolutionGradients(TorchDispatchMode):
 
 
 class Players:
-    """A tiny model that has seen fixed frames, and its adversary."""
+    """A tiny model with its outputs for fixed frames, and its adversary."""
 
     def __init__(self, *overrides, batch=3):
         self.config = tiny_config(*overrides)
@@ -46,6 +46,7 @@ class Players:
         return self.inputs.outputs.motion
 
     def at_random(self, host_random):
+        """The inputs, in a step with this `host_random`."""
         return self.inputs._replace(context=self.inputs.context._replace(host_random=host_random))
 
     def generator_terms(self):
@@ -57,13 +58,14 @@ class Players:
 
 
 def reached(loss, network):
+    """Whether each parameter of `network` gets a gradient from `loss`."""
     gradients = torch.autograd.grad(
         loss, list(network.parameters()), allow_unused=True, retain_graph=True
     )
     return [g is not None and bool(g.any()) for g in gradients]
 
 
-# What reaches whom
+# Gradients of both players
 
 
 @pytest.mark.parametrize("kind", ["patch", "unet"])
@@ -94,8 +96,8 @@ def test_no_gradient_of_one_player_reaches_the_other(kind):
 
 @pytest.mark.parametrize("kind", ["patch", "unet"])
 def test_nothing_is_computed_for_the_parameters_of_the_other(kind):
-    """Convolutions of the discriminator: forward once for each image; backward for weights in its
-    own pass, for the prediction in the model's.
+    """The discriminator's convolutions run forward once for each image. Its own backward pass
+    computes gradients of weights, the model's those of the prediction.
     """
     cut = "none" if kind == "patch" else "priority"
     players = Players(*ALONE, f"discriminator.kind={kind}", f"discriminator.cut.kind={cut}")
@@ -119,12 +121,12 @@ def test_nothing_is_computed_for_the_parameters_of_the_other(kind):
     assert len(of_weights) == images * len(layers)
     assert len(for_the_prediction) == len(layers)
     assert all(mask[0] for mask in for_the_prediction)
-    # Nobody asks for the gradient of the images in the discriminator's own pass.
-    first = 1 if kind == "patch" else 2  # the first convolution, and the shortcut beside it
+    # The discriminator's own backward pass needs no gradient of the images.
+    first = 1 if kind == "patch" else 2  # the U-Net's shortcut is beside its first convolution
     assert [mask[0] for mask in of_weights].count(False) == first * images
 
 
-def test_all_images_are_judged_by_the_same_weights():
+def test_all_images_of_a_step_pass_through_the_same_weights():
     players = Players(*ALONE)
     layer = players.adversary.discriminator.down_blocks[0].conv1
     before, seen = layer.weight_u.clone(), []
@@ -133,11 +135,11 @@ def test_all_images_are_judged_by_the_same_weights():
     assert len(seen) == 3
     assert torch.equal(seen[0], seen[1])
     assert torch.equal(seen[0], seen[2])
-    assert not torch.equal(layer.weight_u, before)  # one power iteration, with the first
+    assert not torch.equal(layer.weight_u, before)  # one power iteration, for the first image
     assert players.adversary.discriminator.training
 
 
-def test_every_term_reaches_the_whole_of_what_it_judges():
+def test_each_discriminator_term_trains_the_parts_that_its_logits_come_from():
     players = Players(*ALONE)
     discriminator = players.adversary.discriminator
     terms = players.discriminator_terms().terms
@@ -159,7 +161,7 @@ def test_the_adversary_leaves_masks_and_background_alone():
     assert len(terms) == 4
 
 
-def test_keypoints_that_are_shown_get_no_gradient_from_being_shown():
+def test_keypoints_get_no_gradient_through_the_heatmaps_of_the_discriminator():
     players = Players(*ALONE, "discriminator.keypoints=true")
     assert players.adversary.discriminator.down_blocks[0].conv1.in_channels == 3 + 4
     heatmaps = players.adversary._heatmaps(players.inputs)
@@ -260,7 +262,7 @@ def test_discriminator_terms_by_hand(as_sample):
 
 
 def test_consistency_gets_gradients_through_both_of_its_terms():
-    """Through the logits of the mixed image, and through those of its parts."""
+    """Gradients flow through the logits of the mixed image, and through those of its two parts."""
     players = Players(*ALONE, "discriminator.spectral_norm=false")
     seen = []
     judge = players.adversary.discriminator
@@ -294,14 +296,14 @@ def test_the_probability_of_mixing_rises_in_the_warm_up():
 @pytest.mark.parametrize(
     ("epoch", "host_random", "mixes"), [(2, 0.24, True), (2, 0.26, False), (0, 0, 0)]
 )
-def test_the_coin_decides(epoch, host_random, mixes):
-    players = Players(*ALONE, "discriminator.cut.warm_up_epochs=4")  # probability .25 after 2
+def test_host_random_decides_whether_a_step_mixes(epoch, host_random, mixes):
+    players = Players(*ALONE, "discriminator.cut.warm_up_epochs=4")  # probability .25 at epoch 2
     found = players.discriminator_terms(at_epoch(players.at_random(host_random), epoch))
     assert ("consistency" in found.terms) == bool(mixes)
     assert ("cut_share" in found.statistics) == bool(mixes)
 
 
-def test_without_a_cut_nothing_is_drawn():
+def test_without_a_cut_no_random_number_is_drawn():
     players = Players(*ALONE, "discriminator.cut.kind=none")
     before = players.inputs.context.random.generator.get_state()
     assert "consistency" not in players.discriminator_terms().terms
@@ -312,7 +314,9 @@ def test_without_a_cut_nothing_is_drawn():
 
 
 def with_maps(players, weight, occlusion, driving_mask=None):
-    """The background's weight and the occlusion map of the dense motion, B x 1 x 16 x 16."""
+    """Replace the background's weight and the occlusion map of the dense motion, B x 1 x 16 x 16,
+    and the driving mask.
+    """
     motion = players.motion
     weights = torch.cat((weight, *[(1 - weight) / 4] * 4), dim=1)
     maps = motion.motion._replace(motion_weights=weights, occlusion_map=occlusion)
@@ -325,7 +329,9 @@ def with_maps(players, weight, occlusion, driving_mask=None):
 
 
 def halves(batch=3):
-    """Left half foreground; occlusion falls from row to row, fully occluded at the bottom."""
+    """Maps in which the left half is foreground, and the occlusion map falls from 1 in the first
+    row to 0 in the last.
+    """
     weight = torch.zeros(batch, 1, 16, 16)
     weight[..., 8:] = 1
     occlusion = torch.linspace(1, 0, 16).view(1, 1, 16, 1).expand(batch, 1, 16, 16)
@@ -336,7 +342,8 @@ def test_cut_of_known_maps():
     players = Players(*ALONE)
     with_maps(players, *halves())
     cut = players.adversary.cut(players.inputs, torch.tensor([0.25, 0.5, 0.0]))
-    # A quarter of 128 foreground pixels: the lowest 4 of the 16 rows, 8 of the 32 in the image.
+    # A quarter of the 128 foreground pixels is in the last 4 of the 16 rows, and so in the last 8
+    # of the 32 rows of the image.
     expected = torch.ones(3, 1, 32, 32)
     expected[0, :, 24:, :16] = 0
     expected[1, :, 16:, :16] = 0
@@ -351,7 +358,7 @@ def test_cut_of_known_maps():
     assert not cut.mixed.requires_grad
 
 
-def test_the_threshold_says_what_is_background():
+def test_the_threshold_decides_what_is_background():
     weight, occlusion = halves()
     for threshold, share_of_frame in ((0.3, 0), (0.5, 0.5)):
         players = Players(*ALONE, f"discriminator.cut.background_threshold={threshold}")
@@ -382,9 +389,9 @@ def test_vanilla_cutmix_takes_a_rectangle_anywhere():
     boxes = torch.minimum(areas, 1 - areas)  # inside and outside are exchanged in some samples
     assert (boxes > 0).all()
     assert (boxes <= 0.25).all()
-    assert (1 - cut.cut_mask)[..., 16:].any()  # it knows no foreground
+    assert (1 - cut.cut_mask)[..., 16:].any()  # it cuts the background, too
     assert not torch.equal(cut.cut_mask[0], cut.cut_mask[1])
-    inside = (1 - cut.cut_mask)[..., :16].mean()  # of the image's left half, the foreground
+    inside = (1 - cut.cut_mask)[..., :16].mean()  # over the left half of the image, the foreground
     assert_close(cut.share, inside)
 
 
@@ -464,7 +471,9 @@ def test_each_player_is_clipped_by_its_own_median():
     )
 
     def step(**factors):
-        """Gradients whose norm is 2 for the model and 3 for the discriminator, times a factor."""
+        """Take a step with gradients of norm 2 for the model and 3 for the discriminator, times a
+        factor for each.
+        """
         for (name, own), norm in zip(optimizer.players.items(), (2.0, 3.0), strict=True):
             size = sum(p.numel() for p in own) ** 0.5
             for p in own:
@@ -479,7 +488,7 @@ def test_each_player_is_clipped_by_its_own_median():
     assert step(model=3.9) == pytest.approx({"model": 7.8, "discriminator": 3}, rel=1e-4)
     found = step(model=1000.0, discriminator=1000.0)
     assert found == pytest.approx({"model": 8, "discriminator": 12}, rel=1e-4)
-    assert optimizer.clipped_steps.item() == 2  # steps, of either or both
+    assert optimizer.clipped_steps.item() == 2  # number of steps in which a player was clipped
 
 
 def test_bf16_terms_stay_near_float32():

@@ -1,4 +1,4 @@
-"""What `auto` in a config means on a machine, and in a run that is resumed on another one."""
+"""`auto` in a config: what it becomes on a machine, and in a run that is resumed on another one."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ AUTO = ("train.precision=auto", "train.channels_last=auto", "data.num_workers=4"
 
 @pytest.fixture(autouse=True)
 def a_machine(monkeypatch):
-    """With bf16 units, where channels-last memory is slower; changed by the tests."""
+    """A machine that computes bf16 fast, and channels-last memory slowly; tests may change it."""
     monkeypatch.setattr(speed_trial, "half_precision_ratio", lambda *_: 0.5)
     monkeypatch.setattr(speed_trial, "layout_ratio", lambda *_: 1.25)
     monkeypatch.setattr(machine, "num_cores", lambda: 2)
@@ -45,7 +45,7 @@ def test_auto_is_replaced_and_explained():
     }
 
 
-def test_what_is_asked_for_stays(monkeypatch):
+def test_settings_other_than_auto_stay(monkeypatch):
     config = tiny_config("train.precision=float32", "train.channels_last=true")
     assert resolve(config, CPU, None).config == config
     without_units(monkeypatch)
@@ -60,7 +60,7 @@ def test_what_is_asked_for_stays(monkeypatch):
 
 @pytest.mark.parametrize("channels_last", [True, False])
 def test_a_resumed_run_goes_on_as_it_began(channels_last):
-    """Though bf16 would be faster here."""
+    """It stays in float32, although bf16 would be faster here."""
     before = {"precision": "float32", "channels_last": channels_last}
     found = resolve(tiny_config(*AUTO), CPU, before)
     assert numerics(found.config) == before
@@ -80,7 +80,7 @@ def test_a_resumed_run_changes_where_it_would_be_emulated(monkeypatch, before):
     ]
 
 
-def test_a_resumed_run_that_is_told_otherwise_says_so():
+def test_a_resumed_run_with_another_precision_warns():
     so_far = {"precision": "bf16", "channels_last": True}
     found = resolve(tiny_config("train.precision=float32"), CPU, so_far)
     assert [line.split(" (")[0] for line in found.warnings] == [
@@ -93,7 +93,7 @@ def test_a_resumed_run_that_is_told_otherwise_says_so():
     [(("float32", False), "float32", False), (("bf16", True), "bf16", False)],
 )
 def test_processes_that_differ_take_what_all_can(monkeypatch, other, precision, channels_last):
-    """Each value by itself."""
+    """Precision and layout are agreed on separately."""
     answers = iter(other)
     monkeypatch.setattr(auto_settings.distributed, "gather", lambda own: [own, next(answers)])
     found = resolve(tiny_config(*AUTO), CPU, None)

@@ -1,4 +1,4 @@
-"""Running out of memory says what to set."""
+"""If memory runs out, one line says what to set."""
 
 import pytest
 import torch
@@ -36,7 +36,7 @@ def test_running_out_of_memory_says_what_to_set(overrides, num_samples, advice, 
     )
 
 
-def test_bf16_is_no_advice_where_it_is_emulated():
+def test_bf16_is_not_advised_where_it_is_emulated():
     with pytest.raises(UserError) as caught, memory_advice(tiny_config(), 4):
         raise torch.OutOfMemoryError
     assert "bf16" not in str(caught.value)

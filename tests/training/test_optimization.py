@@ -1,4 +1,4 @@
-"""Bad steps, learning rates, clipping, moving average, state."""
+"""The optimizer: bad steps, learning rates, clipping, moving average, saved state."""
 
 import copy
 import math
@@ -21,7 +21,7 @@ NETWORKS = [
 
 
 class Run:
-    """A tiny model, its optimizer and one step on fixed frames."""
+    """A tiny model and its optimizer, which take steps on fixed frames."""
 
     def __init__(self, *overrides):
         self.config = tiny_config(*overrides)
@@ -37,7 +37,7 @@ class Run:
             return self.optimizer.step(loss)["model"]
 
     def snapshot(self):
-        """Everything that a bad step must leave alone."""
+        """Everything that a bad step must not change."""
         tensors = dict(self.model.named_parameters())
         tensors |= {n: b for n, b in self.model.named_buffers() if b.is_floating_point()}
         for i, state in self.optimizer.adam.state_dict()["state"].items():
@@ -80,7 +80,7 @@ def test_gradient_that_overflows_under_a_finite_loss_is_bad():
     before = run.snapshot()
     weight = run.model.motion.generator.final.weight
     with run.optimizer.guarded_buffers():
-        loss = (weight * 0).sqrt().sum()  # 0, with an infinite slope
+        loss = (weight * 0).sqrt().sum()  # the value is 0, its derivative infinite
         run.optimizer.backward({"model": loss})
         norm = run.optimizer.step(loss)["model"]
     assert loss.item() == 0
@@ -89,7 +89,7 @@ def test_gradient_that_overflows_under_a_finite_loss_is_bad():
     assert run.optimizer.bad_steps.item() == 1
 
 
-def test_very_first_step_may_be_bad():
+def test_first_step_may_be_bad():
     run = Run()
     run.step(math.nan)
     run.step()
@@ -109,9 +109,9 @@ def test_fp16_overflow_lowers_the_loss_scale_and_is_no_bad_step():
     assert not equal(run.snapshot(), before)
 
 
-def test_fp16_failure_that_no_loss_scale_mends_is_a_bad_step():
+def test_fp16_overflow_at_the_smallest_loss_scale_is_a_bad_step():
     run = Run("train.precision=fp16")
-    for _ in range(17):  # 2^16 halved 16 times is 1
+    for _ in range(17):  # the scale 2^16 is 1 after 16 halvings
         run.step(math.nan)
     assert run.optimizer.bad_steps.item() == 1
 
@@ -164,7 +164,7 @@ def test_norm_is_that_of_all_gradients_before_clipping():
 
 
 def seen_norms(run):
-    """The norms of the gradients that Adam gets, filled in step by step."""
+    """A list of the norms of the gradients that Adam gets; each step adds one."""
     seen = []
     parameters = list(run.model.parameters())
     run.optimizer.adam.register_step_pre_hook(
@@ -182,7 +182,8 @@ def test_median_of_recent_norms_by_hand():
     for norm in (7.0, 3.0, 5.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0):
         recent.add(torch.tensor(norm), good)
         medians.append(recent.median().item())
-    # Of 1 norm none yet; then of 2, 3, 4 and 5, of an even number the lower; of the last 5 after.
+    # No median of 1 norm yet; then of 2, 3, 4 and 5 norms, the lower one for an even number; later
+    # of the last 5.
     assert medians == [math.inf, 3, 5, 3, 3, 1, 1, 1, math.inf]
     kept = recent.norms
     recent.add(torch.tensor(math.nan), ~good)
@@ -191,7 +192,7 @@ def test_median_of_recent_norms_by_hand():
 
 @pytest.mark.parametrize("precision", ["float32", "fp16"])
 def test_gradient_far_above_the_running_median_is_clipped_and_counted(precision):
-    # What fp16 can hold 1000 times: its scaler must not be in the norms.
+    # fp16 can hold 1000 times this; the loss scale must not count in the norms.
     factor = 0.01 if precision == "fp16" else 1.0
     run = Run(*SPIKES, f"train.precision={precision}")
     seen = seen_norms(run)
@@ -203,13 +204,13 @@ def test_gradient_far_above_the_running_median_is_clipped_and_counted(precision)
     assert seen[-1] == pytest.approx(10 * sorted(norms)[1], rel=1e-3)
     assert run.optimizer.clipped_steps.item() == 1
     assert run.optimizer.bad_steps.item() == 0
-    # One spike among five does not move the median far.
+    # One spike among five norms hardly changes the median.
     run.step(factor)
     assert run.optimizer.clipped_steps.item() == 1
 
 
 def test_first_gradients_are_not_clipped():
-    """Half of the window has to pass first: there is nothing to compare with."""
+    """Nothing is clipped until half of the window is filled."""
     run = Run(*SPIKES)
     seen = seen_norms(run)
     assert [run.step(1000.0**i).item() for i in range(3)] == pytest.approx(seen, rel=1e-4)
@@ -230,7 +231,9 @@ def test_bad_step_is_neither_clipped_nor_remembered():
 
 
 def test_training_goes_on_after_a_spike():
-    """Without clipping its square stays in Adam's second moment, and nothing moves."""
+    """Without clipping, the square of the spike stays in Adam's second moment, and weights hardly
+    move any more.
+    """
     moved = {}
     for ratio in ("10", "null"):
         run = Run("train.clip_window=6", f"train.clip_ratio={ratio}", "train.betas=[0.0, 0.999]")
@@ -337,7 +340,7 @@ def test_continued_run_equals_an_uninterrupted_one():
 
 
 def test_bad_step_is_undone_after_loading_too():
-    """The joined statistics are still the modules' own after load_state_dict."""
+    """The buffers of the modules are still views of the joined tensor after load_state_dict."""
     run, other = Run(), Run("seed=1")
     other.step()
     for name, network in run.model.networks.items():
@@ -347,7 +350,7 @@ def test_bad_step_is_undone_after_loading_too():
     assert norm.running_mean.untyped_storage().data_ptr() == storage
     before = run.snapshot()
     run.step(math.nan)
-    after = run.snapshot()  # with Adam's moments, which are there from the first step on
+    after = run.snapshot()  # it has Adam's moments, which exist from the first step on
     assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
 
 
@@ -371,7 +374,7 @@ def test_moving_average_by_hand():
     current = filled(10)
     for _ in range(3):
         average.update(current)
-    # Decays: 1/10, min(0.15, 2/11), min(0.15, 3/12). So 9, then 9.85, then 9.9775.
+    # The decays are 1/10, min(0.15, 2/11) and min(0.15, 3/12), so the averages are 9, 9.85, 9.9775.
     norm = average.model.motion.generator.first.norm
     assert norm.weight[0].item() == pytest.approx(9.9775)
     assert norm.running_mean[0].item() == pytest.approx(9.9775)

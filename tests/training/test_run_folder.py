@@ -1,4 +1,4 @@
-"""Whose a run folder is: no run goes on in the folder of another, and one process at a time."""
+"""The run folder: no run writes to the folder of another, and one process at a time to its own."""
 
 import json
 import multiprocessing
@@ -42,7 +42,7 @@ def other_run(tmp_path_factory):
 
 @pytest.fixture
 def own_run(tmp_path, other_run):
-    """Another one, with an id of its own: a copy of which every file says so."""
+    """A second finished run: a copy of the first with another id in all its files."""
     folder = shutil.copytree(other_run, tmp_path / "own")
     write_record(folder, RunRecord("own", has_saved=True))
     for path in (folder / "checkpoints").iterdir():
@@ -51,7 +51,7 @@ def own_run(tmp_path, other_run):
 
 
 def without_ids(folder):
-    """The folder as an earlier version would have left it."""
+    """Make the folder look like one of an earlier version, without ids."""
     (folder / "run.json").unlink()
     for path in (folder / "checkpoints").iterdir():
         content = contents(path)
@@ -60,7 +60,7 @@ def without_ids(folder):
 
 
 def state(folder):
-    """Every file and folder, with its contents."""
+    """Every file and folder in a folder, with its content."""
     paths = sorted(folder.rglob("*"))
     return {path: path.read_bytes() if path.is_file() else None for path in paths}
 
@@ -85,7 +85,7 @@ def test_every_run_has_another_id(other_run, tmp_path):
 
 
 def test_another_run_does_not_continue_in_a_folder_with_checkpoints(other_run, own_run, capsys):
-    """As where both have the config of everybody, and its folder."""
+    """It is refused, as when two runs use the same config with the same folder."""
     before = state(own_run)
     given = step_file(other_run, 8)
     assert call(train, "--resume", given, *into(own_run, "train.max_steps=12")) == 2
@@ -132,7 +132,7 @@ def test_a_checkpoint_continues_in_a_new_folder_as_a_run_of_its_own(other_run, t
 
 
 def test_a_continued_run_that_was_killed_before_it_saved(other_run, tmp_path, capsys):
-    """Given again as it was begun it goes on; --resume alone must not begin at step 0."""
+    """It can be started again with its first command; --resume alone must not start at step 0."""
     folder, given = tmp_path / "new", step_file(other_run, 8)
     begin = ("--resume", given, *into(folder, "train.max_steps=10"))
     assert call(train, *begin, "log.scalars_every=1") == 0
@@ -154,7 +154,7 @@ def test_a_copy_of_an_own_checkpoint_continues(own_run, tmp_path):
 
 
 def test_a_checkpoint_of_another_run_among_ones_own(other_run, own_run, capsys):
-    """It would be continued, pruned or replaced in time."""
+    """It is refused, since it would some day be continued, deleted or replaced."""
     shutil.copy(step_file(other_run, 8), step_file(own_run, 20))
     before = state(own_run)
     assert call(train, *tiny(own_run, *ALONE, "train.epochs=5"), "--resume") == 2
@@ -204,7 +204,7 @@ def test_a_run_of_an_earlier_version_that_had_saved_nothing_begins_again(tmp_pat
     assert [row["step"] for row in metrics(folder)] == [1]
 
 
-# What no run wrote, and what is gone
+# Files that no run wrote, and missing checkpoints
 
 
 @pytest.mark.parametrize("name", ["config.yaml", "metrics.jsonl"])
@@ -234,7 +234,7 @@ def test_a_best_checkpoint_alone_is_not_replaced(own_run, capsys):
 
 @pytest.mark.parametrize("resume", [(), ("--resume",)])
 def test_checkpoints_that_are_gone_are_not_taken_for_none(own_run, capsys, resume):
-    """Deleted, or on a disk that is not mounted: the folder is empty."""
+    """The folder is empty, because they were deleted or their disk is not mounted."""
     shutil.rmtree(own_run / "checkpoints")
     (own_run / "checkpoints").mkdir()
     before = state(own_run)
@@ -300,7 +300,7 @@ def test_a_damaged_record(own_run, capsys, text):
 
 @pytest.mark.parametrize("name", ["commands.jsonl", "metrics.jsonl", "run.json", "config.yaml"])
 def test_a_file_of_the_run_that_cannot_be_written(own_run, capsys, name):
-    """One line, whatever it is: here a folder has its name."""
+    """It ends the run with one line; here a folder has the file's name."""
     (own_run / name).unlink()
     (own_run / name).mkdir()
     assert call(train, *tiny(own_run, *ALONE, "train.epochs=5"), "--resume") == 2
@@ -324,7 +324,7 @@ def test_a_folder_that_is_trained_into(own_run, capsys):
 
 
 def test_two_starts_into_a_new_folder(tmp_path, monkeypatch, capsys):
-    """The second comes while the first looks at its clips, and has written nothing yet."""
+    """The second one starts while the first checks its clips and has not written anything yet."""
     folder = tmp_path / "run"
     arguments = tiny(folder, *ALONE, "train.max_steps=2")
     build_pairs, codes = setup.build_pairs, []
@@ -343,7 +343,7 @@ def test_two_starts_into_a_new_folder(tmp_path, monkeypatch, capsys):
 
 
 def test_a_killed_run_gives_its_folder_free(tmp_path):
-    """At once, though its worker processes live on for some seconds."""
+    """The folder is free at once, although the run's worker processes live on for some seconds."""
     folder = tmp_path / "run"
     arguments = tiny(folder, *ALONE, "data.num_workers=2", "log.validate_every=1000")
     process = start("train.py", *arguments, "train.epochs=100000")
@@ -387,7 +387,7 @@ def test_a_start_that_fails_leaves_no_new_folder(tmp_path, capsys):
 
 
 def test_what_a_killed_run_left_goes_and_the_files_of_others_stay(own_run):
-    """Temporary files of this version and of earlier ones, in every folder that a run writes to."""
+    """Temporary files of this and of earlier versions are deleted in all folders of a run."""
     token = "0123456789abcdef"
     ours = [
         *(f".config.{token}.tmp.yaml", f".metrics.{token}.tmp.jsonl", f".run.{token}.tmp.json"),
@@ -407,6 +407,6 @@ def test_what_a_killed_run_left_goes_and_the_files_of_others_stay(own_run):
 
 
 def test_listing_runs_takes_no_torch():
-    """The choice of a checkpoint by default is made before it is imported."""
+    """The default checkpoint is chosen before torch is imported."""
     code = "import sys, checkpoints.folder; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)

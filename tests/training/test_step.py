@@ -1,4 +1,4 @@
-"""Golden losses of a short run, gradients of parts and of branches, later starts, the jitter."""
+"""The training step: golden losses, gradients of parts and of branches, late starts, the jitter."""
 
 import weakref
 
@@ -23,7 +23,10 @@ class DoubleDraws(BatchRandom):
 
 
 class Run:
-    """double: in float64, so that no kind of processor has numbers of its own."""
+    """A tiny model with everything that a training step needs.
+
+    double: compute in float64, so that losses are the same on every processor.
+    """
 
     def __init__(self, *overrides, double=False):
         self.double = double
@@ -61,8 +64,8 @@ def prepare_frames_in_double(*arguments):
 
 MOTION_ALONE = ("masks=null", "background=null", "discriminator=null")
 
-# Loss terms, unweighted, of three steps on a fixed batch, in float64: of the motion branch alone,
-# and of the others in a joint run.
+# Unweighted loss terms of three steps on a fixed batch, in float64: those of the motion branch when
+# it is trained alone, and those of the other branches in a joint run.
 GOLDEN_MOTION = {
     "unweighted/motion/perceptual": [2.903405, 2.780897, 2.683364],
     "unweighted/motion/equivariance_value": [0.1370649, 0.1446692, 0.2020655],
@@ -83,7 +86,8 @@ def losses(run, names, num_steps=3):
     return {name: [step[name].item() for step in steps] for name in names}
 
 
-# With a discriminator, in steps that mix; the discriminator's own with their weights, of 1.
+# The same with a discriminator, in steps that mix images. The discriminator's own terms have their
+# weights, which are 1.
 GOLDEN_ADVERSARIAL = {
     "unweighted/adversarial/encoder": [79.47453, 54.70322, 38.91193],
     "unweighted/adversarial/decoder": [0.7402784, 0.1203269, 0.0908858],
@@ -105,7 +109,7 @@ GOLDEN_ADVERSARIAL = {
     ids=["motion", "others", "adversarial"],
 )
 def test_golden_losses(golden, overrides):
-    """Nothing that shapes the numbers may change silently; store new ones with the reason."""
+    """No change may alter the numbers silently; if it must, store new ones and say why."""
     found = losses(Run("train.learning_rate=2e-3", *overrides, double=True), golden)
     assert found == {name: pytest.approx(values, rel=2e-5) for name, values in golden.items()}
 
@@ -127,7 +131,7 @@ def test_smallest_determinant_is_that_of_all_parts():
         torch.nn.init.normal_(
             detector.jacobian.weight, std=0.1, generator=torch.Generator().manual_seed(0)
         )
-        run.model.eval()  # BatchNorm too, so that samples are alone
+        run.model.eval()  # so that BatchNorm does not mix samples
     name = "motion/smallest_determinant"
     expected = whole.step().scalars[name]
     assert 0 < expected < 1
@@ -141,8 +145,7 @@ def test_same_run_twice_gives_the_same_numbers():
         assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-# What is random in a step would differ with other branches beside this one; so there is nothing of
-# it.
+# Other branches in the step would change the random numbers of a branch, so nothing is random here.
 CERTAIN = (
     "motion.losses.equivariance_value=0",
     "motion.losses.equivariance_jacobian=0",
@@ -153,7 +156,7 @@ CERTAIN = (
 
 
 def gradients(run):
-    """Of one step, before the update, by parameter; and the scalars of the step."""
+    """The gradients of one step by parameter, before the update, and the scalars of the step."""
     players = torch.nn.ModuleList(p for p in (run.model, run.adversary) if p is not None)
     names = [name for name, _ in players.named_parameters()]
     seen = []
@@ -166,12 +169,12 @@ def gradients(run):
 
 @pytest.mark.parametrize("size", [1, 2])
 def test_micro_batches_give_the_gradient_of_the_whole(size):
-    # The prior weighs each changed pixel by their number in the part, and spectral norm moves with
-    # every part. What is drawn at random is the same.
+    # Without the mask prior, which weighs changed pixels by their number in the part, and without
+    # spectral norm, which moves with every part. The random numbers are the same.
     overrides = ("masks.prior.weight=0", "discriminator.spectral_norm=false")
     runs = [Run(*overrides, *parts, double=True) for parts in ((), (f"train.micro_batch={size}",))]
     for run in runs:
-        run.model.eval()  # BatchNorm too, so that samples are alone
+        run.model.eval()  # so that BatchNorm does not mix samples
     (whole, whole_scalars), (parts, parts_scalars) = map(gradients, runs)
     reached = 0
     for name, gradient in whole.items():
@@ -232,11 +235,11 @@ def test_steps_reduce_the_losses():
 )
 def test_a_step_does_not_wait_for_the_device(overrides):
     run = Run(*overrides)
-    run.step()  # caches are filled
+    run.step()  # fills caches
     with WaitsForTheDevice() as waits:
         run.step()
     assert waits.found == []
-    with WaitsForTheDevice() as waits:  # it would notice
+    with WaitsForTheDevice() as waits:  # the check itself works
         torch.ones(2)[torch.ones(2).bool()].sum().item()
     assert len(waits.found) >= 2
 
@@ -258,7 +261,7 @@ def test_a_step_on_cuda_does_not_wait_for_the_device():
 
 
 class _Sentinel(torch.autograd.Function):
-    """The identity; what it keeps for the backward pass can be watched."""
+    """The identity, whose saved value for the backward pass shows how long the graph lives."""
 
     @staticmethod
     def forward(ctx, x, alive):
@@ -272,7 +275,7 @@ class _Sentinel(torch.autograd.Function):
 
 
 class _Kept:
-    """Lives as long as its graph."""
+    """A value that lives as long as the graph that holds it."""
 
 
 def test_no_graph_outlives_its_part():
@@ -284,14 +287,14 @@ def test_no_graph_outlives_its_part():
     run.model.motion.keypoint_detector.register_forward_pre_hook(lambda *_: seen.append(len(alive)))
     run.step()
     assert not alive
-    assert max(seen) == 0  # when the next part begins
+    assert max(seen) == 0  # when the next part begins, no earlier graph is left
 
 
-# What starts later
+# Parts that start later
 
 
 def test_later_starts():
-    """Without a term nothing of a network changes, not even the statistics of its BatchNorm."""
+    """Before its start nothing of a network changes, not even the statistics of its BatchNorm."""
     run = Run()
     started = {
         ("masks.refinement", "background"): set(),
@@ -326,8 +329,10 @@ def test_source_and_target_share_a_jitter_and_the_frame_for_masks_has_its_own():
     still = batch._replace(frames=batch.frames[:, 1:].expand(-1, 2, -1, -1, -1))
     source, driving, recolored = prepare_frames(still, channels_last=False)
     assert torch.equal(driving, source)
-    assert (recolored - driving).abs().flatten(1).amax(dim=1).min() > 0.02  # in every sample
-    batch.color_factors[:, 1] = torch.tensor([1.0, 1.0, 1.0, 0.0])  # neutral
+    assert (recolored - driving).abs().flatten(1).amax(
+        dim=1
+    ).min() > 0.02  # they differ in every sample
+    batch.color_factors[:, 1] = torch.tensor([1.0, 1.0, 1.0, 0.0])  # factors that change nothing
     _, driving, recolored = prepare_frames(batch, channels_last=True)
     assert_close(recolored, batch.frames[:, 1].float() / 255, atol=1e-5, rtol=0)
     assert not torch.allclose(driving, recolored, atol=0.02)

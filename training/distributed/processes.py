@@ -1,9 +1,10 @@
-"""Several processes that train as one, each on its share of every batch: `torchrun train.py ...`.
+"""The process group of a training on several processes (`torchrun train.py ...`): start, end,
+errors, and the exchange of tensors and values. Each process trains on its share of every batch.
 
-A process that was started alone is rank 0 of 1: there is no process group, and the functions below
-have nothing to do. Tensors on the CPU go over gloo, those on a GPU over NCCL; what is on the host
-anyway (`gather`, `largest`) has a group of its own over gloo, which is more patient. What is no
-tensor goes as JSON: nothing that comes from the network is unpickled, which could run code.
+A process that was started alone is rank 0 of 1: it has no process group, and the functions below do
+nothing. Tensors on the CPU are exchanged over gloo, those on a GPU over NCCL. Values on the host
+(`gather`, `largest`) have a gloo group of their own, with a longer timeout. Everything that is not
+a tensor is sent as JSON: nothing from the network is unpickled, because that could run code.
 """
 
 import json
@@ -32,46 +33,49 @@ from training.distributed.rendezvous import (
 
 T = TypeVar("T")
 
-# The others wait for rank 0 while it looks at all clips, or validates. A connection that breaks is
-# noticed at once; only a process that hangs, or a machine that vanishes, is waited for so long.
-_LONGEST_SILENCE = timedelta(hours=2)
-_LONGEST_STEP = timedelta(minutes=10)  # between two exchanges of tensors; also of NCCL's watchdog
+# Timeout of exchanges between hosts, in which the others wait for rank 0 while it checks all clips
+# or validates. A broken connection is noticed at once; the timeout is for a process that hangs, or
+# a machine that does not answer any more.
+_HOST_TIMEOUT = timedelta(hours=2)
+_STEP_TIMEOUT = timedelta(minutes=10)  # between two exchanges of tensors; also NCCL's watchdog's
 _BUCKET = 2**24  # numbers that are exchanged at a time
-_LONGEST_MESSAGE = 2**30  # bytes of `gather`
+_MAX_MESSAGE = 2**30  # bytes that `gather` accepts from a process
 
 
-# What is wrong where a message is none of ours.
-_STRANGER = "another program, or another version of this one, has joined; choose another port"
+# Explains a message that no process of this run can have sent.
+_FOREIGN = "another program, or another version of this one, has joined; choose another port"
 
-_host_group: dist.ProcessGroup | None = None  # of gloo alone
+_host_group: dist.ProcessGroup | None = None  # the gloo group of the hosts
 
 
 class PeerLost(UserError):
-    """Another process is gone; if it went within a step, that step is half done."""
+    """Another process has ended or does not answer; the current step may be half done."""
 
 
 def rank() -> int:
-    """Of this process among all."""
+    """Rank of this process, from 0."""
     return dist.get_rank() if _is_group() else 0
 
 
 def world_size() -> int:
-    """The number of processes."""
+    """Number of processes."""
     return dist.get_world_size() if _is_group() else 1
 
 
 def local_rank() -> int | None:
-    """Of this process among those of its machine, each of which takes a GPU; None: it is alone."""
+    """Rank of this process among those of its machine, which is the index of its GPU; None for a
+    process that was started alone.
+    """
     return int(os.environ["LOCAL_RANK"]) if _is_group() else None
 
 
 def is_main() -> bool:
-    """Whether this is the one process that writes, logs and validates."""
+    """Whether this process is rank 0, which alone writes, logs and validates."""
     return rank() == 0
 
 
 def report(line: str) -> None:
-    """A line of this process for the person at the terminal."""
+    """Print `line` to stderr, without breaking the progress bar; names the rank unless it is 0."""
     tqdm.write(f"rank {rank()}: {line}" if rank() > 0 else line, file=sys.stderr)
 
 
@@ -79,41 +83,43 @@ def _is_group() -> bool:
     return dist.is_available() and dist.is_initialized()
 
 
-# ClipContext and end
+# Start and end of the group
 
 
 @contextmanager
-def process_group(patience: float) -> Iterator[None]:
-    """Within it the processes that were started together form a group.
+def process_group(timeout: float) -> Iterator[None]:
+    """Context manager: the processes that were started together form a process group within it.
 
     Args:
-        patience: seconds to wait for all of them.
+        timeout: seconds to wait for all processes at the start.
 
     Raises:
-        UserError: not all came, or cannot be reached; that of the body, with the rank.
+        UserError: a process did not start, or cannot be reached. A UserError of the body is
+            raised with the rank in front, unless it is 0.
     """
     place = read_place()
     if place is None:
         yield
         return
-    _join(place, patience)
+    _join(place, timeout)
     try:
         yield
     except BaseException as error:
         if dist.group.WORLD is not None:
-            dist.group.WORLD.abort()  # a kernel of NCCL would wait on the GPU for who does not come
+            dist.group.WORLD.abort()  # else an NCCL kernel would wait for this process forever
         if place.rank == 0 or not isinstance(error, UserError):
             raise
         raise UserError(f"rank {place.rank}: {error}") from error
-    largest(0.0)  # nobody leaves while another still needs it
+    largest(0.0)  # barrier: the group is destroyed only after all processes have finished
     dist.destroy_process_group()
 
 
-def _join(place: ProcessPlace, patience: float) -> None:
+def _join(place: ProcessPlace, timeout: float) -> None:
+    """Meet the other processes and form the two groups, for tensors and for values of the host."""
     global _host_group
-    store = meet(place, patience)
+    store = meet(place, timeout)
     if is_one_machine(place) and (interface := loopback_interface()) is not None:
-        # Else both would listen on the network as well.
+        # Otherwise gloo and NCCL would listen on the network, too.
         os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
         os.environ.setdefault("NCCL_SOCKET_IFNAME", interface)
     has_nccl = torch.cuda.is_available() and dist.is_nccl_available()
@@ -123,12 +129,12 @@ def _join(place: ProcessPlace, patience: float) -> None:
             store=store,
             rank=place.rank,
             world_size=place.size,
-            timeout=_LONGEST_STEP,
+            timeout=_STEP_TIMEOUT,
         )
-        own_group = dist.new_group(backend="gloo", timeout=_LONGEST_SILENCE)
+        own_group = dist.new_group(backend="gloo", timeout=_HOST_TIMEOUT)
     except RuntimeError as error:
         raise UserError(
-            f"rank {place.rank}: all {place.size} processes came, but they cannot connect "
+            f"rank {place.rank}: all {place.size} processes have started, but they cannot connect "
             f"({first_reason(error)}); name the network to use in GLOO_SOCKET_IFNAME and "
             "NCCL_SOCKET_IFNAME"
         ) from error
@@ -141,18 +147,20 @@ def _join(place: ProcessPlace, patience: float) -> None:
 
 @contextmanager
 def shared_errors() -> Iterator[None]:
-    """A UserError that any process meets within it ends all of them, with one line from rank 0."""
+    """Context manager: a UserError that any process raises within it ends all processes, with one
+    line from rank 0.
+    """
     if not _is_group():
         yield
         return
     own = None
     try:
         yield
-    except PeerLost:  # there is nobody to tell
+    except PeerLost:  # the other processes cannot be told any more
         raise
     except UserError as error:
         own = error
-    if not any(largest(own is not None)):  # much faster than `gather`, and in every step
+    if not any(largest(own is not None)):  # every step does this; `gather` would be much slower
         return
     messages = gather(None if own is None else str(own))
     found = {i: message for i, message in enumerate(messages) if message is not None}
@@ -162,15 +170,18 @@ def shared_errors() -> Iterator[None]:
 
 
 def common_error(message: str) -> BaseException:
-    """For an error that all processes meet at once: rank 0 alone says so."""
+    """The exception to raise for an error that all processes find at once.
+
+    It is a UserError in rank 0, and a silent exit with code 2 in the others.
+    """
     return UserError(message) if is_main() else SystemExit(2)
 
 
 def check_agreement(facts: Mapping[str, object]) -> None:
-    """Make sure that all processes have found the same.
+    """Check that all processes have found the same `facts`.
 
     Raises:
-        UserError: one has not; names the first fact that differs.
+        UserError: they differ; names the first fact that does.
     """
     by_rank = gather(facts)
     for name, expected in by_rank[0].items():
@@ -184,15 +195,16 @@ def check_agreement(facts: Mapping[str, object]) -> None:
 
 @contextmanager
 def _peers() -> Iterator[None]:
-    """Around every exchange: one that fails on its way means that another process is gone.
+    """Context manager around every exchange: turns its failure, which means that another process is
+    gone, into PeerLost.
 
-    gloo has no errors of its own: what it raises names the place in its sources.
+    gloo has no exception class of its own; its errors are known by their path in gloo's sources.
     """
     try:
         yield
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and "gloo/" not in str(error):
-            raise  # a bug of ours
+            raise  # an error in this program
         is_late = re.search("timed? ?out", str(error), re.IGNORECASE)
         found = "does not answer" if is_late else "has ended or cannot be reached"
         raise PeerLost(
@@ -205,10 +217,10 @@ def _peers() -> Iterator[None]:
 
 
 def gather(value: T) -> list[T]:
-    """The `value` of every process, by rank; on the host.
+    """Collect the `value` of every process, by rank; all processes get all values.
 
     Args:
-        value: what JSON can say: text, numbers, lists, dictionaries whose keys are texts.
+        value: a value that JSON can hold: text, numbers, lists, dictionaries with text as keys.
 
     Raises:
         UserError: a process has sent something else.
@@ -220,8 +232,8 @@ def gather(value: T) -> list[T]:
     with _peers():
         dist.all_gather(sizes, torch.tensor([len(own)]), group=_host_group)
     lengths = [int(size) for size in sizes]
-    if not all(0 < length <= _LONGEST_MESSAGE for length in lengths):
-        raise UserError(f"messages of {lengths} bytes, by rank: {_STRANGER}")
+    if not all(0 < length <= _MAX_MESSAGE for length in lengths):
+        raise UserError(f"messages of {lengths} bytes, by rank: {_FOREIGN}")
     padded = torch.zeros(max(lengths), dtype=torch.uint8)
     padded[: len(own)] = own
     messages = [torch.zeros_like(padded) for _ in lengths]
@@ -241,11 +253,11 @@ def _unpack(message: Tensor, sender: int) -> Any:
     try:
         return json.loads(message.numpy().tobytes())
     except (ValueError, RecursionError):
-        raise UserError(f"rank {sender} has sent what is no JSON: {_STRANGER}") from None
+        raise UserError(f"rank {sender} has sent a message that is not JSON: {_FOREIGN}") from None
 
 
 def largest(*values: float) -> list[float]:
-    """The largest of each over all processes, on the host."""
+    """The maximum of each value over all processes; the values are on the host."""
     if not _is_group():
         return list(values)
     joined = torch.tensor(values, dtype=torch.float64)
@@ -273,7 +285,7 @@ def average(tensors: Sequence[Tensor]) -> None:
 
 
 def copy_from_main(tensors: Sequence[Tensor]) -> None:
-    """Replace each tensor by that of rank 0."""
+    """Replace each tensor by the one of rank 0."""
 
     def copy(flat: Tensor) -> None:
         with _peers():
@@ -284,8 +296,8 @@ def copy_from_main(tensors: Sequence[Tensor]) -> None:
 
 
 def copy_networks_from_main(networks: Sequence[nn.Module]) -> None:
-    """Take over the weights and buffers of rank 0, since another machine rounds what it draws
-    differently.
+    """Copy the floating-point weights and buffers of rank 0 to all processes, since random numbers
+    on another machine may be rounded differently.
     """
     tensors = [t for network in networks for t in (*network.parameters(), *network.buffers())]
     copy_from_main([tensor for tensor in tensors if tensor.is_floating_point()])
@@ -293,15 +305,15 @@ def copy_networks_from_main(networks: Sequence[nn.Module]) -> None:
 
 @torch.no_grad()
 def _in_buckets(tensors: Sequence[Tensor], exchange: Callable[[Tensor], None]) -> None:
-    """Let `exchange` change the tensors, many at a time as one long vector: few large messages."""
+    """Change `tensors` by `exchange`, many at a time as one long vector, to send few messages."""
     buckets: list[list[Tensor]] = []
-    room = 0
+    num_free = 0  # numbers that still fit into the last bucket
     for tensor in tensors:
-        if tensor.numel() > room:
+        if tensor.numel() > num_free:
             buckets.append([])
-            room = _BUCKET
+            num_free = _BUCKET
         buckets[-1].append(tensor)
-        room -= tensor.numel()
+        num_free -= tensor.numel()
     for bucket in buckets:
         flat = torch.cat([tensor.flatten() for tensor in bucket])
         exchange(flat)

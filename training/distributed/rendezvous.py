@@ -1,7 +1,6 @@
-"""How processes that were started together find each other, before they form a process group.
+"""Rendezvous: processes that were started together find each other and get a common store.
 
-torchrun, or whatever else starts them, tells each its place by the environment variables in
-`_NAMES`.
+torchrun, or another launcher, gives each process its place in the environment variables `_NAMES`.
 """
 
 import errno
@@ -20,14 +19,17 @@ from common.errors import UserError
 from common.machine import is_loopback
 
 _NAMES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
-_POLL = 0.05  # seconds
+_POLL = 0.05  # seconds between two looks at the store
 _LOOPBACK_NAMES = ("lo", "lo0")  # of the interface, on Linux and on macOS
 
 logger = logging.getLogger(__name__)
 
 
 class ProcessPlace(NamedTuple):
-    """Of this process among `size` that were started together, and where rank 0 is to be found."""
+    """Place of this process among the `size` processes that were started together.
+
+    address, port: where rank 0 is reached.
+    """
 
     rank: int
     size: int
@@ -36,10 +38,10 @@ class ProcessPlace(NamedTuple):
 
 
 def read_place() -> ProcessPlace | None:
-    """What the environment says; None: this process is alone.
+    """Read the place of this process from the environment; None if it was started alone.
 
     Raises:
-        UserError: it says only a part, or nonsense.
+        UserError: a variable is missing, or is not a number.
     """
     if "WORLD_SIZE" not in os.environ or _number("WORLD_SIZE") == 1:
         return None
@@ -54,6 +56,7 @@ def read_place() -> ProcessPlace | None:
 
 
 def _number(name: str) -> int:
+    """The environment variable `name` as a number; raises UserError if it is none."""
     text = os.environ[name]
     if not re.fullmatch(r"\d+", text):
         raise UserError(
@@ -64,29 +67,32 @@ def _number(name: str) -> int:
 
 
 def is_one_machine(place: ProcessPlace) -> bool:
-    """Whether all processes are on this machine, as far as the environment says."""
+    """Whether all processes run on this machine, as far as the environment tells."""
     return os.environ.get("LOCAL_WORLD_SIZE") == str(place.size) or is_loopback(place.address)
 
 
 def loopback_interface() -> str | None:
-    """The network interface that only this machine reaches; None: it is not called as usual."""
+    """Name of the loopback interface, or None if it has none of the usual names."""
     names = [name for _, name in socket.if_nameindex()]
     return next((name for name in _LOOPBACK_NAMES if name in names), None)
 
 
-def meet(place: ProcessPlace, patience: float) -> dist.Store:
-    """A store for this group alone, once all its processes have come.
+def meet(place: ProcessPlace, timeout: float) -> dist.Store:
+    """Wait until all processes have started.
 
-    torchrun's own store outlives a restart, with what processes that are gone have left in it. So
-    rank 0 calls the others by names that are new with each start, and those who answer have come.
+    torchrun's store survives a restart, with entries of processes that have ended. So each process
+    takes a random name, rank 0 calls the others by these names, and only those that answer count.
 
     Args:
-        patience: seconds to wait for them.
+        timeout: seconds to wait for the other processes.
+
+    Returns:
+        A key-value store that only this group uses.
 
     Raises:
-        UserError: some did not come, or rank 0's port cannot be opened.
+        UserError: some processes did not start, or rank 0's port cannot be opened.
     """
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + timeout
     name = uuid.uuid4().hex
     group, missing = (name, list(range(1, place.size))) if place.rank == 0 else ("", [0])
     try:
@@ -104,17 +110,19 @@ def meet(place: ProcessPlace, patience: float) -> dist.Store:
             if group:
                 missing = [r for r in range(1, place.size) if not store.check([f"{group}/{r}"])]
             time.sleep(_POLL)
-    except (RuntimeError, TimeoutError) as error:  # no answer from rank 0, or none any more
-        raise _incomplete(place, [0], patience) from error
+    except (RuntimeError, TimeoutError) as error:  # rank 0 does not answer, or not any more
+        raise _incomplete(place, [0], timeout) from error
     if missing:
-        raise _incomplete(place, missing, patience)
+        raise _incomplete(place, missing, timeout)
     return dist.PrefixStore(group, store)
 
 
 def _open_store(place: ProcessPlace, deadline: float) -> dist.Store:
-    """The key-value store of torchrun, or else of rank 0, which listens at MASTER_ADDR alone."""
+    """Open the key-value store: torchrun's, or else that of rank 0, which listens at MASTER_ADDR
+    only.
+    """
     is_host = place.rank == 0 and os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
-    while not is_host:  # torch's own attempts fill the terminal
+    while not is_host:  # torch's own attempts to connect would fill the terminal with warnings
         try:
             socket.create_connection((place.address, place.port), timeout=1).close()
             break
@@ -131,13 +139,13 @@ def _open_store(place: ProcessPlace, deadline: float) -> dist.Store:
             place.port,
             is_master=True,
             wait_for_workers=False,
-            # The store closes it. By itself it would listen at all addresses of this machine.
+            # The store closes the listener. Without one it would listen at all addresses.
             master_listen_fd=None if listener is None else listener.detach(),
         )
     except socket.gaierror as error:
         raise UserError(
             f"MASTER_ADDR: {place.address} is no address and no known name ({error.strerror}); "
-            "give that of the machine of rank 0"
+            "give the address of the machine of rank 0"
         ) from error
     except (RuntimeError, OSError) as error:
         reason = first_reason(error) if isinstance(error, RuntimeError) else error.strerror
@@ -147,14 +155,16 @@ def _open_store(place: ProcessPlace, deadline: float) -> dist.Store:
 
 
 def _listen(place: ProcessPlace) -> socket.socket | None:
-    """A socket that listens at MASTER_ADDR; None where the others could not reach it there, since
-    the address is not one of this machine, or means this machine alone.
+    """Open a socket that listens at MASTER_ADDR.
+
+    Returns None if the other machines could not reach that address: it is not an address of this
+    machine, or it is a loopback address.
 
     Raises:
         OSError: the name is not known, or the port is taken.
     """
     found = socket.getaddrinfo(place.address, place.port, type=socket.SOCK_STREAM)
-    # Where a name has addresses of both kinds, some machines may not reach the one of IPv6.
+    # IPv4 first: if a name has addresses of both kinds, some machines may not reach IPv6.
     found.sort(key=lambda entry: entry[0] != socket.AF_INET)
     for family, kind, protocol, _, address in found:
         if is_loopback(str(address[0])) and not is_one_machine(place):
@@ -171,21 +181,22 @@ def _listen(place: ProcessPlace) -> socket.socket | None:
         else:
             return listener
     logger.warning(
-        "MASTER_ADDR: the other machines cannot reach this one at %s, as it is known here; rank 0 "
+        "MASTER_ADDR: other machines cannot reach this one at the address that %s has here; rank 0 "
         "listens at all addresses of this machine",
         place.address,
     )
     return None
 
 
-def _incomplete(place: ProcessPlace, missing: Sequence[int], patience: float) -> UserError:
+def _incomplete(place: ProcessPlace, missing: Sequence[int], timeout: float) -> UserError:
+    """The error for processes that did not start in time."""
     return UserError(
-        f"rank {place.rank}: after {patience:g} s no sign of rank "
+        f"rank {place.rank}: after {timeout:g} s no sign of rank "
         f"{', '.join(map(str, missing))}, of {place.size} processes (MASTER_ADDR and MASTER_PORT: "
         f"{place.address}:{place.port}); start all of them, or wait longer with --join-timeout"
     )
 
 
 def first_reason(error: RuntimeError) -> str:
-    """The reason, without the place in the code where it was found."""
+    """The first sentence of a message of torch, without its place in torch's sources."""
     return str(error).splitlines()[0].split("] ", 1)[-1].split(". ")[0].rstrip(".")

@@ -11,10 +11,10 @@ from training.distributed import processes as distributed
 
 
 def synchronize_batch_norm(network: nn.Module, device: torch.device) -> None:
-    """Replace every BatchNorm2d in `network` by one that takes its statistics over the samples of
-    all processes; names in the state dict stay.
+    """Replace every BatchNorm2d in `network` by one whose statistics are those of the samples of
+    all processes. The keys of the state dict stay the same.
 
-    torch's own, with fused kernels, refuses tensors on the CPU.
+    On CUDA it is torch's SyncBatchNorm, which has fused kernels but refuses tensors on the CPU.
     """
     if device.type == "cuda":
         nn.SyncBatchNorm.convert_sync_batchnorm(network)
@@ -26,15 +26,16 @@ def synchronize_batch_norm(network: nn.Module, device: torch.device) -> None:
 
 
 class SyncBatchNorm(nn.BatchNorm2d):
-    """As torch.nn.SyncBatchNorm, on any device; every process has the same number of samples.
+    """Batch normalization over the samples of all processes, on any device.
 
-    The statistics are float32 under autocast. In evaluation mode it is BatchNorm2d, without any
-    exchange.
+    It computes the same as torch.nn.SyncBatchNorm. All processes must have the same number of
+    samples. Statistics are float32 under autocast. In evaluation mode it is a BatchNorm2d and
+    exchanges nothing.
     """
 
     @classmethod
     def like(cls, norm: nn.BatchNorm2d) -> Self:
-        """With the settings and the weights of `norm`."""
+        """Make one with the settings, weights and statistics of `norm`."""
         weight = norm.weight
         own = cls(
             norm.num_features, norm.eps, norm.momentum, device=weight.device, dtype=weight.dtype
@@ -51,8 +52,7 @@ class SyncBatchNorm(nn.BatchNorm2d):
         assert self.momentum is not None
         full = full_precision(x)
         count = distributed.world_size() * x.numel() // x.shape[1]
-        # The variance of the centred values: the mean of squares less the square of the mean would
-        # lose digits.
+        # The variance is computed from centred values, since E[x^2] - E[x]^2 would lose digits.
         mean = _SumOfAll.apply(full.sum(dim=(0, 2, 3))) / count
         centred = full - mean.view(1, -1, 1, 1)
         variance = _SumOfAll.apply(centred.square().sum(dim=(0, 2, 3))) / count
@@ -65,7 +65,9 @@ class SyncBatchNorm(nn.BatchNorm2d):
 
 
 class _SumOfAll(torch.autograd.Function):
-    """The sum over all processes; what each of them makes of it comes back to all of them."""
+    """The sum of a tensor over all processes. Its gradient is the sum of their gradients, since the
+    output of every process depends on the tensor of each.
+    """
 
     @staticmethod
     def forward(ctx: Any, own: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
-"""The end of torchrun's agent: the processes that it started must not train on without it.
+"""Ends a training process when the torchrun that started it is gone.
 
-A killed agent can tell them nothing, and whoever starts the run again would have two of them.
+torchrun's agent ends its processes itself, unless it is killed. Then they would train on, and a
+second start of the run would find the first one still running.
 """
 
 import os
@@ -9,16 +10,16 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-_POLL = 1.0  # seconds between two looks at the parent
-_PATIENCE = 30.0  # seconds for the step and the checkpoint that SIGTERM lets a run finish
+_POLL = 1.0  # seconds between two checks of the parent process
+_GRACE_PERIOD = 30.0  # seconds between SIGTERM, after which a run saves its step, and SIGKILL
 
 
 @contextmanager
 def ending_with_agent() -> Iterator[None]:
-    """Within it a process that torchrun started is sent SIGTERM when torchrun is gone, and SIGKILL
-    where that does not end it.
+    """Context manager: if torchrun has started this process and ends within it, this process gets
+    SIGTERM and, if that does not end it, SIGKILL.
     """
-    if "TORCHELASTIC_RUN_ID" not in os.environ:  # started by somebody who may leave
+    if "TORCHELASTIC_RUN_ID" not in os.environ:  # not started by torchrun: the parent may end
         yield
         return
     is_over = threading.Event()
@@ -31,9 +32,10 @@ def ending_with_agent() -> Iterator[None]:
 
 
 def _watch(agent: int, is_over: threading.Event) -> None:
+    """Wait until the parent is not the process `agent` any more, then end this process."""
     while os.getppid() == agent:
         if is_over.wait(_POLL):
             return
     os.kill(os.getpid(), signal.SIGTERM)
-    if not is_over.wait(_PATIENCE):
+    if not is_over.wait(_GRACE_PERIOD):
         os.kill(os.getpid(), signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""Several processes: they train as one does, end together, and say what is missing."""
+"""Several processes: they train like one process, end together, and say why."""
 
 import math
 import os
@@ -41,7 +41,7 @@ from training import trainer as training
 from training.adversary import build_adversary
 from training.distributed import processes as distributed
 from training.distributed.sync_batch_norm import synchronize_batch_norm
-from training.meters import JUDGED_STEPS, RunningMeans, StepClock
+from training.meters import STEPS_BEFORE_DATA_CHECK, RunningMeans, StepClock
 from training.optimization import Optimizer
 
 CPU = torch.device("cpu")
@@ -54,20 +54,20 @@ FOREVER = (*SELDOM, "train.epochs=100000", "train.ema_decay=0.5")
 
 
 class BatchRandomInDouble(BatchRandom):
-    """The same numbers, as float64 where the dtype of the result follows from them."""
+    """Draws the same numbers as BatchRandom, but returns float64."""
 
     def normal(self, batch, *shape):
         return super().normal(batch, *shape).double()
 
 
 def trained_in_double():
-    """State of all networks, and the gradient norms, after three steps with everything on.
+    """State of all networks, and the gradient norms, after three steps with all options on.
 
-    In float64, where rounding stays far below the epsilon of Adam: in float32 parameters with no
-    gradient but rounding, biases before a batch normalization, walk at random.
+    It computes in float64, where rounding stays far below Adam's epsilon. In float32, parameters
+    whose gradient is only rounding (biases before a batch normalization) would move at random.
     """
     config = tiny_config(
-        "masks.prior.weight=0.0",  # see its docs
+        "masks.prior.weight=0.0",  # it takes averages within a process
         "train.clip_norm=50.0",
         "train.clip_ratio=2",
         "train.clip_window=2",
@@ -79,7 +79,7 @@ def trained_in_double():
         synchronize_batch_norm(model, CPU)
     optimizer = Optimizer(model, adversary, config, CPU)
     for recent in optimizer.recent_norms.values():
-        recent.load(torch.ones(2))  # two steps are clipped by their ratio to these
+        recent.load(torch.ones(2))  # so that two steps are clipped
     part, num_parts = distributed.rank(), distributed.world_size()
     batch = noise_batch(config).split(config.train.batch_size // num_parts)[part]
     prepare_frames = training_step.prepare_frames
@@ -108,7 +108,7 @@ def trained_in_double():
 
 
 def skipped_step():
-    """Whether the weights stay, and what is counted, where the loss of rank 1 alone is NaN."""
+    """Whether the weights stay the same, and what is counted, if only rank 1 has a loss of NaN."""
     config = tiny_config("masks=null", "background=null", "discriminator=null")
     model = Model(config)
     optimizer = Optimizer(model, None, config, CPU)
@@ -121,7 +121,7 @@ def skipped_step():
 
 
 def logged_means():
-    """Of two steps; rank 1 finds one value infinite, and the smallest of another."""
+    """Means over two steps; in rank 1 one value is infinite, and one is the smallest of all."""
     means, rank = RunningMeans(), distributed.rank()
     means.add({"a": torch.tensor(1.0 + rank), "b": torch.tensor(5.0)})
     wrong = math.inf if rank == 1 else 6.0
@@ -129,7 +129,7 @@ def logged_means():
     means.add({"a": torch.tensor(3.0), "b": torch.tensor(wrong)} | smallest)
     together = RunningMeans()
     together.add({"a": torch.tensor(1.0 + rank)} | smallest)
-    together.collect()  # as before a checkpoint, and on
+    together.collect()  # as before a checkpoint; the window then goes on
     state = together.state()
     resumed = RunningMeans()
     resumed.load_state(state if rank == 0 else logged_state(), CPU)
@@ -139,14 +139,14 @@ def logged_means():
 
 
 def logged_state():
-    """Of rank 1, which reads that of rank 0: other numbers, which must not count."""
+    """A state with other numbers, which only rank 1 loads, and which must not count."""
     means = RunningMeans()
     means.add({"a": torch.tensor(100.0), "c/smallest_d": torch.tensor(-9.0)})
     return means.state()
 
 
 def exchanged():
-    """Tensors of several shapes, in buckets of at most eight numbers."""
+    """Exchange tensors of several shapes, in buckets of at most eight numbers."""
     rank = distributed.rank()
     shapes = [(2, 3), (5,), (), (20,), (1, 2, 2, 2)]
     tensors = [torch.full(shape, 1.0 + rank) for shape in shapes]
@@ -166,7 +166,7 @@ def exchanged():
 
 
 def strange_messages(folder):
-    """How it ends where rank 1 sends a pickle, and where somebody sends too much."""
+    """Errors of a process after rank 1 has sent a pickle, or a message that is too long."""
 
     def pack_code(_):
         return torch.frombuffer(bytearray(harmful_pickle(folder)), dtype=torch.uint8)
@@ -176,20 +176,20 @@ def strange_messages(folder):
             patch.setattr(distributed, "_pack", pack_code)
         found = [ending_of(lambda: distributed.gather({"a": 1}))]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(distributed, "_LONGEST_MESSAGE", 4)
+        patch.setattr(distributed, "_MAX_MESSAGE", 4)
         found.append(ending_of(lambda: distributed.gather("b" * distributed.rank())))
         found.append(ending_of(lambda: distributed.gather("b" * 3 * distributed.rank())))
     return found
 
 
 def harmful_pickle(folder):
-    """Unpickled, it leaves a file in `folder`."""
+    """A pickle that would write a file in `folder` if it were loaded."""
     return pickle.dumps(Malicious(folder / "trace"))
 
 
 def listening_at():
-    """The addresses at which this process waits for others, as Linux notes them: in hexadecimal,
-    each group of four bytes turned round.
+    """The addresses at which this process listens, as Linux prints them: hexadecimal, with the
+    order of bytes reversed in each group of four.
     """
     links = [os.readlink(path) for path in Path("/proc/self/fd").iterdir() if path.is_symlink()]
     own = {link.removeprefix("socket:[").removesuffix("]") for link in links}
@@ -202,7 +202,7 @@ def listening_at():
 
 
 def ending_of(function):
-    """How `function` would end the process, and the error behind that, where there is one."""
+    """The exception by which `function` would end the process, and its cause, if there is one."""
     try:
         function()
     except (UserError, SystemExit) as error:
@@ -212,7 +212,7 @@ def ending_of(function):
 
 
 def shared(*messages):
-    """What becomes of one error of each process, by rank."""
+    """How each process ends if the processes raise these errors, by rank."""
 
     def fail():
         message = messages[distributed.rank()]
@@ -237,17 +237,19 @@ DIVISIONS = {
 
 
 def data_share():
-    """Of ten seconds of rank 0; rank 1 has 30 more, in which rank 0 validated, and waits for 4."""
+    """The share of waiting in 10 s of rank 0. Rank 1 waits 4 s for data, and measures 30 s more, in
+    which rank 0 has validated.
+    """
     clock = StepClock()
     seconds, waiting = ((10.0, 1.0), (40.0, 4.0))[distributed.rank()]
     clock.since_log.add(seconds, waiting)
     clock.since_warm_up.add(seconds, waiting)
-    clock.num_steps = JUDGED_STEPS
+    clock.num_steps = STEPS_BEFORE_DATA_CHECK
     return [clock.speed(batch_size=4)["speed/data_share"], clock.bottleneck()]
 
 
 def no_answer():
-    """What rank 0 is told where rank 1 does not come in time, and what a bug of ours becomes."""
+    """The errors of rank 0 if rank 1 does not answer in time, and if this program has a bug."""
     found = []
     group = dist.new_group(backend="gloo", timeout=timedelta(seconds=0.3))
     if distributed.rank() == 0:
@@ -256,7 +258,7 @@ def no_answer():
             found.append(ending_of(lambda: distributed.largest(0)))
     distributed.largest(0)
     with pytest.raises((RuntimeError, UserError)) as error:
-        distributed.add_up(torch.zeros(2, dtype=torch.uint16))  # gloo has no sum of these
+        distributed.add_up(torch.zeros(2, dtype=torch.uint16))  # gloo cannot add up this dtype
     found.append(type(error.value).__name__)
     return found
 
@@ -279,14 +281,16 @@ def endings():
 
 
 def set_up(folder, name, *overrides):
-    """A run of both processes on the clips of `folder`, in a `with` block."""
+    """Context manager: sets up a run of both processes on the clips of `folder`."""
     data = ("data.kind=clips", f"data.root={folder / 'data'}", "masks.prior.weight=0")
     arguments = tiny(folder / name, *FOREVER, *data, *overrides)
     return setup.set_up(train.build_parser().parse_intermixed_args([*arguments, "--device", "cpu"]))
 
 
 def run_for_a_second(folder):
-    """The counts of frames before it, and its end: steps, a checksum of the weights."""
+    """Train for a second; returns the frame counts from before, the steps, and a checksum of the
+    weights.
+    """
     with set_up(folder, "second", "train.micro_batch=1", "train.max_minutes=0.015") as trainer:
         counts = dict(trainer.pairs.clips.known_num_frames)
         ended = trainer.run()
@@ -295,16 +299,16 @@ def run_for_a_second(folder):
 
 
 def run_with_a_plan(folder):
-    """The number of steps that each plans, and what has learned at the end."""
+    """The planned number of steps, the steps taken, and the parts that have not learned."""
     shares = ("masks.refinement.start_share=0.5", "background.start_share=0.7")
     limits = ("train.max_minutes=60", "train.max_steps=17")
     with set_up(folder, "planned", *shares, *limits) as trainer:
         trainer.run()
-    return [trainer.plan.num_steps, trainer.step, sorted(trainer._waiting(trainer.step))]
+    return [trainer.starts.planned_steps, trainer.step, sorted(trainer._waiting(trainer.step))]
 
 
 def run_with_unreadable_clips(folder, *names):
-    """How it ends where rank 1 cannot read those clips; logs every second step."""
+    """How the run ends if rank 1 cannot read the clips `names`; it logs every second step."""
     original = ClipFolder.read
 
     def read(self, index, frames):
@@ -321,7 +325,9 @@ def run_with_unreadable_clips(folder, *names):
 
 
 def save_findings_and_kill_one(folder):
-    """All in one group, since starting one takes long; the last run loses rank 1 in a step."""
+    """Collect all findings in one process group, since its start takes long; in the last run rank 1
+    is killed within a step.
+    """
     functions = (
         trained_in_double,
         skipped_step,
@@ -354,7 +360,7 @@ def save_findings_and_kill_one(folder):
 
 
 class Group(NamedTuple):
-    """Two processes: the folder of their runs, what each has found, and how it ended."""
+    """Two processes of a group: the folder of their runs, what each has found, and how it ended."""
 
     folder: Path
     found: list[dict[str, Any]]
@@ -364,7 +370,7 @@ class Group(NamedTuple):
 
 @pytest.fixture(scope="module")
 def group(tmp_path_factory):
-    """What each of two processes found, and how they ended."""
+    """Run `save_findings_and_kill_one` in two processes."""
     folder = tmp_path_factory.mktemp("two")
     write_clips(folder / "data")
     ended = finish_together(start_function(save_findings_and_kill_one, folder))
@@ -379,7 +385,7 @@ def two(group):
 
 
 def test_killed_process_ends_the_other_with_a_message(group):
-    """The step that both had begun is half done: nothing is saved."""
+    """Nothing is saved, since the step that both had begun is half done."""
     assert group.second.code == -signal.SIGKILL
     assert group.first.code == 2
     assert [row["step"] for row in metrics(group.folder / "killed")] == [1, 2]
@@ -390,12 +396,12 @@ def test_killed_process_ends_the_other_with_a_message(group):
     assert "Traceback" not in group.first.stderr
 
 
-def test_what_is_no_json_is_not_unpickled(group):
+def test_a_message_that_is_not_json_is_not_unpickled(group):
     for found in group.found:
         code, fitting, long = found["strange_messages"]
         assert code == (
-            "UserError: rank 1 has sent what is no JSON: another program, or another version of "
-            "this one, has joined; choose another port"
+            "UserError: rank 1 has sent a message that is not JSON: another program, or another "
+            "version of this one, has joined; choose another port"
         )
         assert fitting == "no error"
         assert long == f"UserError: messages of [2, 5] bytes, by rank: {code.split(': ')[2]}"
@@ -405,8 +411,8 @@ def test_what_is_no_json_is_not_unpickled(group):
 
 
 @pytest.mark.skipif(not Path("/proc/self/net/tcp").exists(), reason="asks Linux who listens")
-def test_who_trains_on_one_machine_listens_there_alone(two):
-    """The store of rank 0, and what gloo opens in each process."""
+def test_processes_on_one_machine_listen_on_loopback_only(two):
+    """This is tested for the store of rank 0, and for what gloo opens in each process."""
     assert [found["listening_at"] for found in two] == [["0100007F"]] * 2
 
 
@@ -417,7 +423,7 @@ def test_process_that_does_not_answer(two):
 
 
 def test_run_of_two_with_small_parts_an_average_and_a_time_limit(group):
-    """Both end at the same step, with the same weights; rank 1 knows what rank 0 has counted."""
+    """Both end at the same step with the same weights; rank 1 has the frame counts of rank 0."""
     (counts, ended, step, weights, averages), other = (found["second"] for found in group.found)
     assert counts == {0: 6, 1: 6, 2: 5, 3: 6}
     assert (ended, averages, step > 0) == (None, True, True)
@@ -426,13 +432,15 @@ def test_run_of_two_with_small_parts_an_average_and_a_time_limit(group):
     assert contents(step_file(group.folder / "second", step))["average"] is not None
 
 
-def test_two_make_one_plan(two):
-    """After 15 steps, by the speed of rank 0; refinement and background start at once."""
+def test_two_processes_plan_the_same_steps(two):
+    """They plan after 15 steps, by the speed of rank 0; refinement and background start at once."""
     assert [found["planned"] for found in two] == [[17, 17, []]] * 2
 
 
 def test_clips_that_one_process_cannot_read_end_both(group):
-    """After the step, saved, in which a log was due; at once where it finds no other clip."""
+    """They end after the step in which a log was due, which is saved; or at once if the process
+    finds no other clip.
+    """
     of_rank_0, of_rank_1 = (found["unreadable"] for found in group.found)
     assert of_rank_0[0] == (
         "UserError: data.root: 1 of 4 clips cannot be read, more than 1%; remove or repair clip0"
@@ -451,7 +459,7 @@ def test_data_share_is_of_the_longest_wait_and_the_time_without_validation(two):
 
 
 def test_two_processes_train_as_one(two):
-    """With every branch, the U-Net and PriorityCut: weights and running statistics."""
+    """Weights and running statistics agree, with all branches, the U-Net and PriorityCut."""
     expected = trained_in_double()
     for found in two:
         assert_close(found["trained_in_double"], expected, rtol=1e-7, atol=1e-8)
@@ -460,7 +468,7 @@ def test_two_processes_train_as_one(two):
         for name, state in Model(tiny_config()).double().state().items()
         for key, tensor in state.items()
     }
-    # By three steps of 2e-4, and the statistics: four orders above the tolerance. Not the biases.
+    # Three steps of 2e-4 change everything but the biases by four orders more than the tolerance.
     moved = [name for name, t in initial.items() if (expected[name] - t).abs().max() > 1e-4]
     assert len(moved) > 0.8 * len(initial)
 
@@ -513,17 +521,17 @@ def test_exchange(two):
         *((str(overrides), ending, ending) for overrides, ending in DIVISIONS.items()),
     ],
 )
-def test_errors_end_all_processes_and_are_told_once(two, case, of_rank_0, of_rank_1):
+def test_errors_end_all_processes_and_are_printed_once(two, case, of_rank_0, of_rank_1):
     assert [found["endings"][case] for found in two] == [of_rank_0, of_rank_1]
 
 
-# Runs, without the prior of the masks: it takes averages over what one process sees.
+# Runs without the mask prior, which takes averages within a process.
 
 ARGUMENTS = (*SELDOM, "masks.prior.weight=0", "train.epochs=3")
 
 
 def losses(run_dir):
-    """Of the motion and the mask branch, by step."""
+    """Losses of the motion and the mask branch, by step."""
     rows = metrics(run_dir)
     names = [name for name in rows[0] if name.startswith(("unweighted/motion", "unweighted/masks"))]
     return {row["step"]: [row[name] for name in names] for row in rows}
@@ -539,8 +547,8 @@ def alone(tmp_path_factory):
 
 
 def test_two_continue_one_and_one_continues_two(tmp_path, alone):
-    """From step 4 on, until a signal reaches one of them: both end at the same step. The samples
-    and the random numbers are those of one process all the while.
+    """Two processes continue from step 4, until a signal reaches one of them; both end at the same
+    step, and one process continues. Samples and random numbers stay those of one process.
     """
     folder = tmp_path / "run"
     arguments = tiny(folder, *ARGUMENTS)
@@ -561,15 +569,17 @@ def test_two_continue_one_and_one_continues_two(tmp_path, alone):
     assert call(train, *resumed[:-2], f"train.max_steps={last}", "--resume") == 0
     found, expected = losses(folder), losses(alone)
     assert list(found) == [*range(5, last + 1)]
-    for step in range(5, 13):  # rounding grows; other samples would be far off
+    for step in range(
+        5, 13
+    ):  # rounding grows with the steps; other samples would change the losses much more
         assert found[step] == pytest.approx(expected[step], rel=0.01), step
 
 
 def test_one_process_forms_no_group(monkeypatch):
-    """Of torchrun --nproc-per-node 1 too."""
-    for name, value in place(0, 1, port=1).items():  # where nobody could listen
+    """That includes the only process of torchrun --nproc-per-node 1."""
+    for name, value in place(0, 1, port=1).items():  # port 1, where it could not listen
         monkeypatch.setenv(name, value)
-    with distributed.process_group(patience=0):
+    with distributed.process_group(timeout=0):
         assert (distributed.rank(), distributed.world_size()) == (0, 1)
         assert distributed.local_rank() is None
         tensor = torch.ones(2)

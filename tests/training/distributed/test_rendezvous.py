@@ -1,4 +1,4 @@
-"""How processes find each other, and what is said where they do not."""
+"""The rendezvous: processes find each other, or one line says why they do not."""
 
 import socket
 import sys
@@ -17,7 +17,7 @@ from training.distributed.rendezvous import ProcessPlace, meet
 
 @pytest.fixture
 def one_of_two(monkeypatch):
-    """This process as one of two, of which the other never comes."""
+    """Makes this process one of two, the other of which never starts."""
 
     def become(rank):
         port = free_port()
@@ -42,7 +42,7 @@ def test_missing_process(tmp_path, capfd, one_of_two, rank, missing):
     assert not (tmp_path / "run").exists()
 
 
-def test_port_that_is_taken(tmp_path, capsys, one_of_two):
+def test_a_port_that_is_taken(tmp_path, capsys, one_of_two):
     port = one_of_two(0)
     with socket.create_server(("127.0.0.1", port)):
         assert call(train, *tiny(tmp_path / "run")) == 2
@@ -72,14 +72,20 @@ def test_rank_0_listens_at_the_address_given(address):
 @pytest.mark.parametrize(
     ("known_as", "local_size", "expected"),
     [
-        (["127.0.1.1"], None, None),  # as Debian notes its own name: nobody else reaches that
+        (
+            ["127.0.1.1"],
+            None,
+            None,
+        ),  # Debian's entry for its own name, which no other machine reaches
         (["127.0.1.1"], "2", "127.0.1.1"),
-        (["192.0.2.1"], None, None),  # of a router before this machine
+        (["192.0.2.1"], None, None),  # the address of a router in front of this machine
         (["192.0.2.1", "127.0.0.1"], "2", "127.0.0.1"),
         (["::1", "127.0.0.1"], "2", "127.0.0.1"),
     ],
 )
-def test_names_that_mean_something_else_here(monkeypatch, caplog, known_as, local_size, expected):
+def test_addresses_that_other_machines_cannot_reach(
+    monkeypatch, caplog, known_as, local_size, expected
+):
     def getaddrinfo(_name, port, **_kind):
         kinds = {True: socket.AF_INET6, False: socket.AF_INET}
         return [(kinds[":" in a], socket.SOCK_STREAM, 0, "", (a, port)) for a in known_as]
@@ -91,7 +97,7 @@ def test_names_that_mean_something_else_here(monkeypatch, caplog, known_as, loca
     if expected is None:
         assert listener is None
         assert caplog.messages == [
-            "MASTER_ADDR: the other machines cannot reach this one at anna, as it is known here; "
+            "MASTER_ADDR: other machines cannot reach this one at the address that anna has here; "
             "rank 0 listens at all addresses of this machine"
         ]
     else:
@@ -106,11 +112,11 @@ def test_a_name_that_nobody_knows(tmp_path, capsys, one_of_two, monkeypatch):
     assert call(train, *tiny(tmp_path / "run")) == 2
     line = error_line(capsys, "train.py")
     assert "MASTER_ADDR: no.such.name.invalid is no address and no known name (" in line
-    assert line.endswith("; give that of the machine of rank 0")
+    assert line.endswith("; give the address of the machine of rank 0")
 
 
-def test_what_an_earlier_start_has_left_is_not_taken_for_a_process(one_of_two, monkeypatch):
-    """As after a restart by torchrun, whose store keeps the names of processes that are gone."""
+def test_names_left_by_an_earlier_start_do_not_count_as_processes(one_of_two, monkeypatch):
+    """After a restart, torchrun's store still has the names of processes that have ended."""
     port = one_of_two(0)
     monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
     left = TCPStore("127.0.0.1", port, is_master=True, wait_for_workers=False)

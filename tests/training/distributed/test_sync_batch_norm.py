@@ -1,4 +1,4 @@
-"""Batch normalization over several processes, against BatchNorm2d on all samples at once."""
+"""Batch normalization over several processes, compared with BatchNorm2d on all samples."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +17,7 @@ CPU, CUDA = torch.device("cpu"), torch.device("cuda")
 
 
 class Threads:
-    """Threads of this process that exchange as processes do."""
+    """Threads of this process that exchange tensors as processes do."""
 
     def __init__(self, size):
         self.size = size
@@ -54,9 +54,9 @@ def random_norm(kind=nn.BatchNorm2d):
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 def test_equals_batch_norm_of_all_samples(threads, layout):
-    """Outputs, running statistics and all gradients, where the processes' means differ."""
+    """Outputs, running statistics and all gradients are the same; the processes' means differ."""
     x = torch.randn(4, 3, 5, 6, dtype=torch.float64) * 2 + torch.arange(4.0).view(4, 1, 1, 1)
-    weights = torch.randn_like(x)  # of the loss
+    weights = torch.randn_like(x)  # weights of the outputs in the loss
     whole = random_norm()
     whole_x = x.clone().requires_grad_()
     whole_y = whole(whole_x)
@@ -113,7 +113,7 @@ def test_evaluation_exchanges_nothing(monkeypatch):
 
 @pytest.mark.parametrize(("device", "kind"), [(CPU, SyncBatchNorm), (CUDA, nn.SyncBatchNorm)])
 def test_every_batch_norm_of_a_model_is_replaced(device, kind):
-    """State dicts fit both ways, so a checkpoint does not show how many processes wrote it."""
+    """State dicts fit both kinds, so a checkpoint of several processes fits one process."""
     plain, model = Model(tiny_config()), Model(tiny_config())
     norms = [name for name, m in plain.named_modules() if isinstance(m, nn.BatchNorm2d)]
     synchronize_batch_norm(model, device)
@@ -122,5 +122,5 @@ def test_every_batch_norm_of_a_model_is_replaced(device, kind):
     assert all(type(modules[name]) is kind for name in norms)
     assert_close(model.state_dict(), plain.state_dict(), rtol=0, atol=0)
     assert list(model.state_dict()) == list(plain.state_dict())
-    for branch in model.branches.values():  # which are the same objects
+    for branch in model.branches.values():  # `model.branches` has the same objects
         assert not any(type(module) is nn.BatchNorm2d for module in branch.modules())

@@ -1,4 +1,4 @@
-"""What torchrun has started ends soon after torchrun is gone."""
+"""Processes that torchrun has started end soon after torchrun is gone."""
 
 import os
 import signal
@@ -11,7 +11,7 @@ import pytest
 
 from tests.helpers.runs import PATIENCE, REPOSITORY
 
-# Starts a process as torchrun does and tells its id; then it waits to be killed.
+# A program that starts a process as torchrun does, prints its id, and waits to be killed.
 AGENT = """
 import subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-c", sys.argv[1]], stdout=subprocess.PIPE, text=True)
@@ -22,7 +22,7 @@ time.sleep(60)
 CHILD = """
 import signal, time
 from training.distributed import torchrun_agent
-torchrun_agent._POLL, torchrun_agent._PATIENCE = 0.1, 0.5
+torchrun_agent._POLL, torchrun_agent._GRACE_PERIOD = 0.1, 0.5
 if {is_deaf}: signal.signal(signal.SIGTERM, signal.SIG_IGN)
 with torchrun_agent.ending_with_agent():
     print("ready", flush=True)
@@ -40,7 +40,7 @@ def is_alive(process_id):
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks at processes as Linux does")
 @pytest.mark.parametrize("is_deaf", [False, True])
 def test_the_agent_is_killed(is_deaf):
-    """Also a process that SIGTERM does not end, such as one that waits for others forever."""
+    """This ends even a process that ignores SIGTERM, such as one that waits for others forever."""
     agent = subprocess.Popen(
         [sys.executable, "-c", AGENT, CHILD.format(is_deaf=is_deaf)],
         cwd=REPOSITORY,
@@ -58,8 +58,8 @@ def test_the_agent_is_killed(is_deaf):
         time.sleep(0.05)
 
 
-def test_whoever_else_has_started_it_may_leave():
-    """As a shell does behind `nohup python train.py &`."""
+def test_a_process_that_torchrun_did_not_start_survives_its_parent():
+    """A shell, for example, may end after `nohup python train.py &`."""
     code = """
 import os, time
 from training.distributed import torchrun_agent

@@ -1,4 +1,4 @@
-"""Puppets to animate, with the truth."""
+"""Scenes for benchmarks: a puppet to animate, with frames to drive it and the rendered truth."""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -9,25 +9,27 @@ from torch import Tensor
 
 from animation.background_swap import BackgroundType
 from animation.branch_animators import frames_to_tensor
-from benchmarks.scores import Cutout
+from benchmarks.puppet_scores import Cutout
 from datasets.puppets.clips import Puppets
 from datasets.puppets.figure import draw_figure
 from evaluation.reconstruction import spread
 from media.visualization import to_uint8
 
-Driver = Literal["own", "another"]  # the source's own clip or that of another puppet
+Driver = Literal["own", "another"]  # driving frames of the source's clip, or of another puppet's
 DRIVERS: tuple[Driver, ...] = ("own", "another")
-MIN_CLIPS = 3  # source, driving clip and new background
+MIN_CLIPS = 3  # for source, driving frames and new background
 
 
 class Scene(NamedTuple):
-    """A source, B frames to drive it, and the truth; on one device.
+    """A source, B driving frames and the truth. Images are in [0, 1]; all are on one device.
 
-    source: 1 x 3 x H x W, the frame; source_inside: 1 x 1 x H x W bool, its figure.
-    driving: B x 3 x H x W.
-    figure: that of the source in the driving poses.
-    old_background, new_background: 1 x 3 x H x W, without a figure.
-    third_images: by type, B x 3 x H x W: what the networks are given of the new background.
+    driver: where the driving frames come from.
+    source: the source frame, 1 x 3 x H x W.
+    source_inside: where the figure is in the source, 1 x 1 x H x W, bool.
+    driving: the driving frames, B x 3 x H x W.
+    figure: the source's figure in the driving poses.
+    old_background, new_background: backgrounds without a figure, 1 x 3 x H x W.
+    third_images: the pictures of the new background that the networks get, by type: B x 3 x H x W.
     """
 
     driver: Driver
@@ -41,15 +43,17 @@ class Scene(NamedTuple):
 
 
 def driving_frames(clips: Puppets, num_frames: int) -> list[int]:
-    """At most `num_frames` frames of a clip, evenly spread; not the first, which is the source."""
+    """Numbers of at most `num_frames` frames, evenly spread; the first frame, the source, is not
+    among them.
+    """
     return spread(clips.num_frames(0), num_frames + 1)[1:]
 
 
 def build_scene(
     clips: Puppets, index: int, driver: Driver, frames: Sequence[int], device: torch.device
 ) -> Scene:
-    """The puppet of clip `index` driven by `frames` of its clip or the next one; the new background
-    is that of the clip after the next one.
+    """Build the scene of clip `index`: its puppet is driven by `frames` of its own or of the next
+    clip, and the new background is that of the clip after the next.
     """
 
     def background(clip: int) -> Tensor:
@@ -59,7 +63,7 @@ def build_scene(
     driving = {"own": index, "another": (index + 1) % num_clips}[driver]
     third = (index + 2) % num_clips
     new_background = background(third)
-    empty = frames_to_tensor(to_uint8(new_background), device)  # as from a file
+    empty = frames_to_tensor(to_uint8(new_background), device)  # rounded to 8 bits, like a file
     return Scene(
         driver=driver,
         source=frames_to_tensor(clips.read(index, [0]), device),
@@ -78,7 +82,7 @@ def build_scene(
 def cut_out(
     clips: Puppets, index: int, driving: int, frames: Sequence[int], device: torch.device
 ) -> Cutout:
-    """The puppet of clip `index` in the poses of `frames` of clip `driving`."""
+    """Draw the puppet of clip `index` in the poses of `frames` of clip `driving`."""
     identity = clips.identity(index)
     figures = [
         draw_figure(identity, clips.pose(driving, frame), clips.image_size) for frame in frames
@@ -90,5 +94,5 @@ def cut_out(
 
 
 def to_pictures(arrays: np.ndarray, device: torch.device) -> Tensor:
-    """float N x H x W x C -> N x C x H x W on the device."""
+    """Convert float arrays N x H x W x C to a tensor N x C x H x W on the device."""
     return torch.tensor(arrays).movedim(-1, 1).to(device)

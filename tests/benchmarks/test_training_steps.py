@@ -1,11 +1,11 @@
-"""What benchmarks of speed have in common."""
+"""Tools of the benchmarks of training: fresh processes."""
 
 import os
 from functools import partial
 
 import pytest
 
-from benchmarks.steps import in_fresh_process
+from benchmarks.training_steps import in_fresh_process
 from common.errors import UserError
 
 
@@ -13,6 +13,6 @@ def test_a_process_has_its_own_memory_and_answers():
     assert in_fresh_process(os.getpid) != os.getpid()
 
 
-def test_a_process_that_the_system_ends_is_one_line():
+def test_a_process_that_the_system_kills_is_one_line():
     with pytest.raises(UserError, match="most likely for its memory; make the batches smaller"):
         in_fresh_process(partial(os._exit, 1))

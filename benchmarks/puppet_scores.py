@@ -1,4 +1,4 @@
-"""How near a predicted picture comes to a rendered one; see the table in benchmarks/puppets.py."""
+"""Scores of predicted pictures against rendered ones; benchmarks/puppets.py explains the names."""
 
 from typing import NamedTuple
 
@@ -9,7 +9,7 @@ from metrics.image import psnr, region_psnr
 
 
 class Cutout(NamedTuple):
-    """A figure on nothing, in B poses.
+    """A figure without a background, in B poses.
 
     color: B x 3 x H x W in [0, 1], premultiplied by the mask.
     foreground_mask: B x 1 x H x W in [0, 1], the share of the pixel that the figure covers.
@@ -25,25 +25,25 @@ class Cutout(NamedTuple):
 
     @property
     def outside(self) -> Tensor:
-        """B x 1 x H x W bool: pixels that the figure does not touch. The rest of its soft edge,
-        where figure and background mix, is neither inside nor outside.
+        """B x 1 x H x W bool: pixels that the figure does not touch. Pixels of its soft edge that
+        it covers by half or less are neither inside nor outside.
         """
         return self.foreground_mask == 0
 
     def on(self, background: Tensor) -> Tensor:
-        """The rendered truth on `background`, B or 1 x 3 x H x W: B x 3 x H x W."""
+        """Put the figure on `background`, B or 1 x 3 x H x W: the rendered truth, B x 3 x H x W."""
         return self.color + (1 - self.foreground_mask) * background
 
 
 def animation_scores(
     result: Tensor, figure: Cutout, background: Tensor, source_inside: Tensor
 ) -> FrameMetrics:
-    """Scores of an animated source, B each.
+    """Scores of an animated source, B numbers each.
 
     Args:
-        result: B x 3 x H x W in [0, 1].
+        result: the animated frames, B x 3 x H x W in [0, 1].
         figure: the source's figure in the driving poses.
-        background: the source's, 1 x 3 x H x W.
+        background: the source's background without a figure, 1 x 3 x H x W.
         source_inside: where the figure is in the source, 1 x 1 x H x W bool.
     """
     truth = figure.on(background)
@@ -57,13 +57,13 @@ def animation_scores(
 def swap_scores(
     result: Tensor, figure: Cutout, new_background: Tensor, old_background: Tensor
 ) -> FrameMetrics:
-    """Scores of a figure on a new background, B each.
+    """Scores of a figure on a new background, B numbers each.
 
     Args:
-        result: B x 3 x H x W in [0, 1].
+        result: the swapped frames, B x 3 x H x W in [0, 1].
         figure: the source's figure in the driving poses.
-        new_background, old_background: that of the truth and the source's, 1 x 3 x H x W, both
-            without a figure.
+        new_background, old_background: backgrounds of the truth and of the source, 1 x 3 x H x W,
+            both without a figure.
     """
     truth = figure.on(new_background)
     background_psnr = region_psnr(result, new_background, figure.outside)

@@ -1,4 +1,4 @@
-"""Scores against the rendered truth: by hand, and of pictures whose quality is known."""
+"""Scores against the rendered truth: by hand, and for pictures whose quality is known."""
 
 import math
 
@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from benchmarks.scenes import build_scene, driving_frames
-from benchmarks.scores import Cutout, animation_scores, swap_scores
+from benchmarks.puppet_scenes import build_scene, driving_frames
+from benchmarks.puppet_scores import Cutout, animation_scores, swap_scores
 from datasets.puppets.clips import Puppets, render
 
 CPU = torch.device("cpu")
@@ -41,7 +41,7 @@ def mean_l1(pictures, truth):
 
 
 class TestByHand:
-    """A row of four pixels: the figure, its soft edge, two of background."""
+    """Scores of a row of four pixels: the figure, its soft edge, and two of background."""
 
     color = torch.tensor([0.5, 0.1, 0.0, 0.0]).view(1, 1, 1, 4).repeat(1, 3, 1, 1)
     figure = Cutout(color, torch.tensor([1.0, 0.2, 0.0, 0.0]).view(1, 1, 1, 4))
@@ -107,12 +107,12 @@ def test_the_truth_is_a_perfect_swap(scene):
     assert scores["figure_gain_db"].min() > 30
 
 
-def test_the_sources_background_is_no_swap(scene):
-    """The right figure, in front of what was behind it before."""
+def test_a_figure_on_the_old_background_is_no_swap(scene):
+    """The figure is right, but stands on the source's background."""
     unswapped = scene.figure.on(scene.old_background)
     scores = swap_scores(unswapped, scene.figure, scene.new_background, scene.old_background)
     assert scores["swap_gain_db"].max() < -30
-    assert scores["figure_gain_db"].min() > 10  # only the soft edge shows another background
+    assert scores["figure_gain_db"].min() > 10  # only its soft edge shows the old background
 
 
 def test_an_empty_mask_is_no_figure(scene):
@@ -134,7 +134,7 @@ def test_the_truth_is_a_perfect_animation(scene):
 
 
 def test_a_ghost_of_the_source_counts_in_figure_l1_only(scene):
-    """The truth, with the source's figure left standing where the driving figure is not."""
+    """The picture is the truth, with the source's figure left where the driving figure is not."""
     truth = scene.figure.on(scene.old_background)
     ghost = scene.source_inside & ~scene.figure.inside
     haunted = torch.where(ghost, scene.source, truth)

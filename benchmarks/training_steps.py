@@ -1,4 +1,4 @@
-"""Training steps outside of a run, for benchmarks: built as train.py builds them, and timed."""
+"""Tools of the benchmarks of training: build the training step as train.py does, and time it."""
 
 import math
 import time
@@ -32,7 +32,9 @@ Result = TypeVar("Result")
 
 
 def build_trainer(config: Config, device: torch.device) -> Trainer:
-    """The networks, the optimizer and the losses of a run; it is not to run, and writes nothing."""
+    """Build a trainer for single steps, with networks, optimizer and losses. Its `run` must not be
+    called; it writes nothing.
+    """
     config = resolve(config, device, None).config
     return Trainer(
         config,
@@ -47,8 +49,9 @@ def build_trainer(config: Config, device: torch.device) -> Trainer:
 
 
 def without_auto(config: Config, device: torch.device) -> Config:
-    """What `config` means on this device; says what was chosen. What the device emulates is left
-    out, since it would take hours and tell nothing.
+    """Replace `auto` in `config` by what this device does best, and print the choices.
+
+    A precision that the device emulates is replaced by float32, since it would take hours.
     """
     if is_emulated(config.train.precision, device):
         print(
@@ -61,16 +64,17 @@ def without_auto(config: Config, device: torch.device) -> Config:
 
 
 def first_batch(config: Config) -> PairBatch:
-    """The first samples of the first epoch, on the CPU."""
+    """A batch of the first samples of the first epoch, on the CPU."""
     pairs = build_pairs(config)
     return collate([pairs[SampleIndex(0, sample)] for sample in range(config.train.batch_size)])
 
 
 def take_step(trainer: Trainer, batch: PairBatch, host_random: float) -> StepResult:
-    """One update, when everything has started and every warm-up is over; the same draws each time.
+    """Take one training step, as if all parts had started and every warm-up were over. All steps
+    have the same random numbers.
 
     Args:
-        host_random: see `StepContext`.
+        host_random: see `StepContext`; decides whether the step mixes images.
     """
     return train_step(
         trainer.model,
@@ -86,7 +90,7 @@ def take_step(trainer: Trainer, batch: PairBatch, host_random: float) -> StepRes
 
 
 def seconds(call: Callable[[], object], device: torch.device) -> float:
-    """Time of `call`, what it leaves to the device included."""
+    """Seconds that `call` takes, with the work that it starts on the device."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
     started = time.perf_counter()
@@ -97,11 +101,13 @@ def seconds(call: Callable[[], object], device: torch.device) -> float:
 
 
 def in_fresh_process(measure: Callable[[], Result]) -> Result:
-    """`measure`, which must be a function or a partial of one, in a process that has done nothing
-    before: memory is not given back to the system.
+    """Call `measure` in a fresh process, whose memory no earlier work has enlarged.
+
+    Args:
+        measure: a function of a module, or a partial of one, since it is pickled.
 
     Raises:
-        UserError: the system has ended that process.
+        UserError: the system has killed the process.
     """
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as executor:
         try:
@@ -119,9 +125,10 @@ def _with_threads(num_threads: int, measure: Callable[[], Result]) -> Result:
 
 
 def peak_memory(device: torch.device) -> int | None:
-    """Bytes, of this process so far; None where the system does not tell.
+    """Peak memory of this process so far, in bytes: of the CUDA device if one is used, else
+    resident; None if the system does not report it.
 
-    Not getrusage: on Linux a new process begins with the peak of its parent.
+    It does not use getrusage, since on Linux a new process starts with the peak of its parent.
     """
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
@@ -151,7 +158,7 @@ def step_parser(program: str, description: str, rounds: int, output: str) -> Arg
         "--rounds",
         type=positive_int,
         default=rounds,
-        help=f"in which every row, or kind, has its turn (default: {rounds})",
+        help=f"rounds, in each of which every row or kind has a turn (default: {rounds})",
     )
     parser.add_argument("--output", metavar="FILE.json", default=output, help=f"default: {output}")
     add_device_argument(parser)
