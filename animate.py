@@ -1,7 +1,7 @@
 """Animate images with the motion of videos, if wanted on another background.
 
-Without --source and --driving: the first test clips of the training data, one animated by another,
-with the newest checkpoint under runs/. If it can swap backgrounds, a third clip gives one.
+Without --source and --driving, the first test clips of the training data are used: one clip
+animates another, and a third one is the background if the checkpoint can swap backgrounds.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def main(arguments: argparse.Namespace) -> int:
     path = Path(arguments.checkpoint) if arguments.checkpoint else newest_checkpoint()
     jobs, results = choose_jobs(arguments, path)
     check_outputs(jobs, arguments.audio, save_masks=arguments.save_masks)
-    wanted = read_options(arguments)
+    options = read_options(arguments)
     animator = Animator.load(
         path,
         arguments.config,
@@ -66,16 +66,16 @@ def main(arguments: argparse.Namespace) -> int:
             animator,
             jobs,
             results,
-            wanted,
+            options,
             skip_existing=arguments.skip_existing,
             debug=arguments.debug,
         )
-    print(describe(run_one(animator, jobs[0], wanted), animator.saved))
+    print(describe(run_one(animator, jobs[0], options), animator.saved))
     return 0
 
 
 def choose_jobs(arguments: argparse.Namespace, path: Path) -> tuple[list[Job], Results | None]:
-    """What to animate, and the table of results where it is many."""
+    """The jobs to run, and a table of results if they are many; None for a single animation."""
     source, driving, background = arguments.source, arguments.driving, arguments.background
     output = None if arguments.output is None else Path(arguments.output)
     suffix = FORMATS[arguments.format or "mp4"]
@@ -124,12 +124,15 @@ def run_jobs(
     animator: Animator,
     jobs: Sequence[Job],
     results: Results,
-    wanted: JobOptions,
+    options: JobOptions,
     *,
     skip_existing: bool,
     debug: bool,
 ) -> int:
-    """Make one after the other; a failure is noted and the rest goes on. Returns the exit code."""
+    """Run the jobs one after the other; a job that fails is noted and the others still run.
+
+    Returns the exit code.
+    """
     num_failed = 0
     for number, job in enumerate(jobs, 1):
         row = {
@@ -144,7 +147,7 @@ def run_jobs(
             continue
         print(printable(f"{number} of {len(jobs)}: {job.source} by {job.driving}"))
         try:
-            done = run_one(animator, job, wanted)
+            result = run_one(animator, job, options)
         except Exception as error:
             if ends_all(error):
                 raise
@@ -157,50 +160,50 @@ def run_jobs(
             print(printable(f"animate.py: error: {reason}"), file=sys.stderr)
             results.add({**row, "status": "failed", "error": reason})
             continue
-        results.add({**row, "status": "done", **describe_row(done)})
+        results.add({**row, "status": "done", **describe_row(result)})
     print(f"{results.path}: {len(jobs)} animations, {num_failed} failed")
     return 1 if num_failed else 0
 
 
-def run_one(animator: Animator, job: Job, wanted: JobOptions) -> JobResult:
-    """With a progress bar."""
+def run_one(animator: Animator, job: Job, options: JobOptions) -> JobResult:
+    """Run a job with a progress bar."""
     with tqdm(unit="frame", disable=None, leave=False) as bar:
 
         def progress(num_done: int, num_frames: int | None) -> None:
             bar.total = num_frames
             bar.update(num_done - bar.n)
 
-        return run_job(animator, job, wanted, tqdm.write, progress)
+        return run_job(animator, job, options, tqdm.write, progress)
 
 
-def describe(done: JobResult, saved: Checkpoint) -> str:
-    """A few lines for the console."""
-    output = done.output
+def describe(result: JobResult, saved: Checkpoint) -> str:
+    """Lines for the console on a finished animation."""
+    output = result.output
     sound = "" if output.sound is None else ", with sound"
     model = f"{saved.path} ({saved.age})"
-    lines = [f"{output.path}: {done.num_frames} frames{sound}, {model}"]
+    lines = [f"{output.path}: {result.num_frames} frames{sound}, {model}"]
     if output.masks_path is not None:
-        lines.append(f"{output.masks_path}: the figure's opacity in each of them")
-    lines += [f"{name}: {value:.4f}" for name, value in done.figures.items()]
+        lines.append(f"{output.masks_path}: the figure's opacity in each frame")
+    lines += [f"{name}: {value:.4f}" for name, value in result.metrics.items()]
     return "\n".join(lines)
 
 
-def describe_row(done: JobResult) -> Row:
-    """The cells of results.csv."""
-    reference = done.reference
+def describe_row(result: JobResult) -> Row:
+    """Cells of results.csv on a finished animation."""
+    reference = result.reference
     return {
-        "num_frames": str(done.num_frames),
-        "seconds": f"{done.seconds:.2f}",
+        "num_frames": str(result.num_frames),
+        "seconds": f"{result.seconds:.2f}",
         "reference_frame": "" if reference is None else str(reference.position),
         "reference_distance": "" if reference is None else f"{reference.distance:.4f}",
-        **{name: f"{value:.6f}" for name, value in done.figures.items()},
+        **{name: f"{value:.6f}" for name, value in result.metrics.items()},
     }
 
 
 def read_options(arguments: argparse.Namespace) -> JobOptions:
     detector = arguments.detector
     start, end = (
-        None if text is None else parse_moment(option, text)
+        None if text is None else parse_time_option(option, text)
         for option, text in (("--start", arguments.start), ("--end", arguments.end))
     )
     return JobOptions(
@@ -239,7 +242,8 @@ def read_settings(arguments: argparse.Namespace) -> Settings:
     )
 
 
-def parse_moment(option: str, text: str) -> Fraction:
+def parse_time_option(option: str, text: str) -> Fraction:
+    """Parse the time that was given for `option`; errors name the option."""
     try:
         return parse_time(text)
     except UserError as error:
@@ -270,9 +274,11 @@ def build_parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--checkpoint", metavar="PATH", help="default: the newest under runs/")
     parser.add_argument(
-        "--config", metavar="FILE", help="of a published checkpoint, which has none in it"
+        "--checkpoint", metavar="PATH", help="the model; default: the newest under runs/"
+    )
+    parser.add_argument(
+        "--config", metavar="FILE", help="config of a published checkpoint, which contains none"
     )
     parser.add_argument("--source", metavar="IMAGE", help="an image, or a folder of images")
     parser.add_argument(
@@ -285,39 +291,39 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--compile",
         action="store_true",
-        help="compile the networks, a minute or more at the start; for long clips on CUDA",
+        help="compile the networks; takes a minute or more at the start, for long clips on CUDA",
     )
 
-    many = parser.add_argument_group("many at once: folders of sources or clips, or pairs")
+    many = parser.add_argument_group("many animations: folders of sources or clips, or pairs")
     many.add_argument(
         "--pairs", metavar="CSV", help="columns source, driving and, if wanted, background, output"
     )
     many.add_argument(
         "--allow-outside",
         action="store_true",
-        help="outputs of --pairs may be outside the folder --output",
+        help="allow outputs of --pairs outside of the folder --output",
     )
-    many.add_argument("--format", choices=FORMATS, help="of the results (mp4)")
-    many.add_argument("--skip-existing", action="store_true", help="leave results that are there")
+    many.add_argument("--format", choices=FORMATS, help="format of the results; default: mp4")
+    many.add_argument("--skip-existing", action="store_true", help="keep results that exist")
 
     motion = parser.add_argument_group("motion")
     motion.add_argument(
         "--animator",
         choices=ANIMATORS,
-        help="who moves the source; default: motion, where the checkpoint has it",
+        help="the branch that animates; default: motion, if the checkpoint has it",
     )
     motion.add_argument(
         "--motion",
         choices=("relative", "absolute"),
-        help="of the animator motion: relative (default), the change since the reference frame "
-        "moves the source",
+        help="for the animator motion; relative (default): the change since the reference frame "
+        "moves the source; absolute: the source takes the driving keypoints",
     )
     motion.add_argument(
         "--reference-frame",
         default="first",
         metavar="first|N|auto",
-        help="the driving frame that relative motion refers to, taken for the source's pose; auto: "
-        "the nearest to it",
+        help="reference of relative motion: the driving frame that has the source's pose; auto: "
+        "the frame that is nearest to it",
     )
     motion.add_argument(
         "--adapt-scale", action="store_true", help="scale relative motion by the figures' sizes"
@@ -326,35 +332,41 @@ def build_parser() -> argparse.ArgumentParser:
         "--smooth", action="store_true", help="filter keypoints and masks over time: less jitter"
     )
 
-    pictures = parser.add_argument_group("what is taken of the pictures")
-    for option, what in (("", "source and driving clip"), ("-source", "it"), ("-driving", "it")):
+    pictures = parser.add_argument_group("crops, and parts of clips")
+    for option, what in (
+        ("", "source and driving clip"),
+        ("-source", "the source"),
+        ("-driving", "the driving clip"),
+    ):
         pictures.add_argument(
             f"--crop{option}",
             default=None if option else "none",
             metavar="auto|none|x,y,w,h",
-            help=f"of {what}: auto, around the figure; or a rectangle in pixels (--crop=-9,0,64,64 "
-            "where it begins with a minus)",
+            help=f"crop {what}: auto, around the figure; or a rectangle in pixels (if it begins "
+            "with a minus: --crop=-9,0,64,64)",
         )
     pictures.add_argument(
         "--paste-back", action="store_true", help="put the result back into the uncropped source"
     )
     add_max_pixels_argument(pictures)
-    pictures.add_argument("--start", metavar="TIME", help="of the driving clip: 12.5 or 1:02.5")
-    pictures.add_argument("--end", metavar="TIME")
+    pictures.add_argument(
+        "--start", metavar="TIME", help="start in the driving clip: 12.5 (seconds) or 1:02.5"
+    )
+    pictures.add_argument("--end", metavar="TIME", help="end in the driving clip")
 
     background = parser.add_argument_group("background")
     background.add_argument(
         "--background",
         metavar="WHAT",
         help="put the figure on an image, a clip, the `source`'s own background kept still, a "
-        "colour ('#00ff00', quoted), or `transparent` (to .webm or a folder); a file of such a "
-        "name is ./source",
+        "colour ('#00ff00', quoted), or `transparent` (to .webm or a folder); for a file of "
+        "such a name write ./source",
     )
     background.add_argument(
         "--background-type",
         choices=("same", "other"),
-        help="same (default): as the training data, its own figure is removed; other: taken as it "
-        "is, the default for a colour",
+        help="same (default): a picture like the training data, whose own figure is removed; "
+        "other: used as it is, the default for a colour",
     )
     background.add_argument(
         "--background-end",
@@ -369,7 +381,7 @@ def build_parser() -> argparse.ArgumentParser:
         "out and laid over, the default for a colour",
     )
 
-    written = parser.add_argument_group("what is written")
+    written = parser.add_argument_group("output")
     written.add_argument(
         "--layout",
         choices=LAYOUTS,
@@ -385,7 +397,7 @@ def build_parser() -> argparse.ArgumentParser:
     written.add_argument(
         "--show-masks",
         action="store_true",
-        help="more columns: the raw masks of source, animated frame and background",
+        help="add columns: the raw masks of source, animated frame and background",
     )
     written.add_argument(
         "--save-masks",
@@ -396,7 +408,7 @@ def build_parser() -> argparse.ArgumentParser:
     written.add_argument(
         "--detector",
         choices=DETECTORS,
-        help="measure how near the results come to the source's identity and the driving pose",
+        help="measure how well the results keep the source's identity and meet the driving pose",
     )
     return parser
 

@@ -266,6 +266,11 @@ def feature_matching_loss(generated: Sequence[Tensor], real: Sequence[Tensor]) -
     ).sum()
 
 
+def is_weighted(weights: float | list[float]) -> bool:
+    """Whether one weight for all layers, or any of a list, is above 0."""
+    return any(weights) if isinstance(weights, list) else weights > 0
+
+
 def layer_matching_loss(
     generated: Sequence[Tensor], real: Sequence[Tensor], weights: Sequence[float]
 ) -> LossTerm:

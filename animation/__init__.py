@@ -1,4 +1,4 @@
-"""Animating pictures: `Animator` is the Python API."""
+"""Animates pictures; `Animator` is the Python API."""
 
 from animation.animator import Animator
 from animation.settings import Settings

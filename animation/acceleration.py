@@ -1,11 +1,11 @@
-"""Networks rewritten for inference: what they compute in evaluation mode, from less work.
+"""Rewrites networks for inference, so that they compute the same as in evaluation mode but faster.
 
-    fold_norms        BatchNorm becomes part of the convolution before it
-    regroup_outputs   the last layer's 3 channels are computed as 12 at half the resolution
-    lay_out           channels-last memory; half precision where pictures do not show it
+    fold_norms        merges BatchNorm into the convolution before it
+    regroup_outputs   computes the 3 output channels as 12 channels at half the resolution
+    lay_out           channels-last memory; half precision where its error is not visible
     compile_networks  fused kernels
 
-`optimize_for_inference` pulls all but the last.
+`optimize_for_inference` applies all but the last.
 """
 
 import copy
@@ -30,18 +30,19 @@ logger = logging.getLogger(__name__)
 Precision = Literal["auto", "float32", "bf16", "fp16"]
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-# Coordinates, and masks that are cut at a threshold: in bf16 their networks, which are small, would
-# cost trained models 10 dB of the animation and 5 dB of a changed background.
+# These two small networks stay in float32: they compute coordinates, and masks that are cut at a
+# threshold. In bf16 trained models lost 10 dB in animations and 5 dB in swapped backgrounds.
 FULL_PRECISION = ("keypoint_detector", "mask_generator")
 
 Result = TypeVar("Result")
 
 
 def choose_precision(precision: Precision, device: torch.device) -> Choice:
-    """`auto`: fp16 on CUDA; on a CPU bf16 where a timed trial finds it fast; float32 elsewhere.
+    """Choose the precision of the networks for `precision` and `device`.
 
-    fp16 has 3 bits more than bf16, and what BatchNorm keeps in bounds does not need bf16's range;
-    but no common CPU computes in it. A precision that is asked for and emulated gives a warning.
+    `auto` means fp16 on CUDA, bf16 on a CPU if a timed trial finds it fast, and float32 otherwise.
+    fp16 has 3 more bits than bf16, and BatchNorm keeps values in its range, but no common CPU
+    computes in it. If the precision asked for is emulated on this device, a warning is logged.
     """
     if precision != "auto":
         warning = speed_trial.emulation_warning("--precision", precision, device)
@@ -54,13 +55,14 @@ def choose_precision(precision: Precision, device: torch.device) -> Choice:
 
 
 def optimize_for_inference(model: Model, dtype: torch.dtype) -> Model:
-    """A copy of `model` for `torch.inference_mode`, faster by the levers above.
+    """Make a faster copy of `model` for `torch.inference_mode`.
 
     Args:
-        dtype: what it costs is measured on models trained on puppets and on heads, largest
-            difference of the predictions and lowest PSNR of a clip to those of `model`. float32:
-            1e-5. float16: 2e-3, half a grey level; 77 dB. bfloat16: 58 dB, but 49 for backgrounds
-            that BGRefine paints, where a mask's pixel may fall on the threshold's other side.
+        dtype: precision of most networks; see `lay_out`. The errors were measured on models trained
+            on puppets and on heads, as the largest difference from the predictions of `model` or
+            the lowest PSNR of a clip. float32: 1e-5. float16: 2e-3, half a grey level; 77 dB.
+            bfloat16: 58 dB, but 49 dB for backgrounds that BGRefine paints, because a pixel of the
+            mask may end up on the other side of the threshold.
     """
     model = copy.deepcopy(model).eval()
     fold_norms(model)
@@ -70,10 +72,10 @@ def optimize_for_inference(model: Model, dtype: torch.dtype) -> Model:
 
 
 def fold_norms(model: Model) -> None:
-    """Let every convolution do the work of the BatchNorm behind it.
+    """Merge every BatchNorm into the convolution before it.
 
-    The first norm of a residual block stays: it follows a sum, not a convolution. InstanceNorm
-    stays: its statistics are those of the image.
+    The first norm of a residual block stays, because it follows a sum instead of a convolution.
+    InstanceNorm stays: its statistics are those of the image.
     """
     for block in model.modules():
         if isinstance(block, DownBlock | UpBlock | SameBlock):
@@ -86,14 +88,15 @@ def fold_norms(model: Model) -> None:
 
 
 class RegroupedConv2d(nn.Module):
-    """A convolution at stride 1 to few channels, B x C x H x W -> B x C' x H x W, H and W even.
+    """Replaces a convolution at stride 1 with few output channels by a faster equivalent.
 
-    Kernels compute a multiple of 8 or 16 channels, so that of the work for 3 most is lost. Here
-    each 2 x 2 pixels are 4 C' channels of one pixel, from a kernel larger by 1 at stride 2: the
-    same products, and some with 0.
+    B x C x H x W -> B x C' x H x W, with H and W even. GPU and CPU kernels compute a multiple of 8
+    or 16 channels, so most of their work is wasted if there are 3. Here 2 x 2 output pixels are
+    computed as 4 C' channels of one pixel, by a kernel that is larger by 1 and has stride 2. The
+    products are the same, plus some with 0.
 
     Args:
-        conv: an odd square kernel, padded to keep the size.
+        conv: the convolution to replace; odd square kernel, padded to keep the size.
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:
@@ -103,7 +106,7 @@ class RegroupedConv2d(nn.Module):
         self.conv = nn.Conv2d(
             conv.in_channels, 4 * channels, side + 1, stride=2, padding=conv.padding[0]
         )
-        # The kernel of pixel (y, x) of the four begins at (y, x).
+        # The kernel for pixel (y, x) of the 2 x 2 is shifted by (y, x).
         shifts = [F.pad(conv.weight, (x, 1 - x, y, 1 - y)) for y in (0, 1) for x in (0, 1)]
         self.conv.weight = nn.Parameter(torch.stack(shifts, dim=1).flatten(0, 1))
         self.conv.bias = nn.Parameter(conv.bias.repeat_interleave(4))
@@ -113,7 +116,7 @@ class RegroupedConv2d(nn.Module):
 
 
 def regroup_outputs(model: Model) -> None:
-    """Make a `RegroupedConv2d` of the last layer of every network that paints."""
+    """Replace the last layer of every network that outputs a picture by a `RegroupedConv2d`."""
     for network in model.networks.values():
         for name in ("final", "final_hourglass"):
             layer = getattr(network, name, None)
@@ -121,8 +124,8 @@ def regroup_outputs(model: Model) -> None:
                 network.register_module(name, RegroupedConv2d(layer))
 
 
-class Entrance(nn.Module):
-    """The type and the memory layout in which the layers behind it compute."""
+class CastInput(nn.Module):
+    """Converts its input to the type and the memory layout of the layers after it."""
 
     def __init__(self, dtype: torch.dtype) -> None:
         super().__init__()
@@ -133,11 +136,11 @@ class Entrance(nn.Module):
 
 
 def lay_out(model: Model, dtype: torch.dtype) -> None:
-    """Channels-last memory in all networks, and `dtype` in those where pictures do not show it.
+    """Use channels-last memory in all networks, and `dtype` where its error is not visible.
 
-    That is all but FULL_PRECISION and a generator's encoder: it runs once for a source, and its
-    rounding would show in every frame (8 dB). Warps, softmax, sigmoid and coordinates are float32
-    in the networks themselves.
+    The networks in FULL_PRECISION and the generator's encoder stay in float32. The encoder runs
+    only once for a source, and its rounding error would be in every frame (8 dB). The networks
+    compute warps, softmax, sigmoid and coordinates in float32 anyway.
     """
     model.to(memory_format=torch.channels_last)
     for network_name, network in model.networks.items():
@@ -146,28 +149,28 @@ def lay_out(model: Model, dtype: torch.dtype) -> None:
             exact = is_encoder or network_name in FULL_PRECISION
             part_dtype = torch.float32 if exact else dtype
             for layer in part.modules():
-                if isinstance(layer, nn.Conv2d):  # no other has weights that are worth it
+                if isinstance(layer, nn.Conv2d):  # other layers have few weights
                     layer.to(part_dtype)
-            # Behind inputs of networks, and behind the warp, which is float32 and planar.
+            # After the inputs of networks, and after the warp, which is float32 and planar.
             if isinstance(part, Hourglass | SameBlock) or name == "bottleneck":
-                network.register_module(name, nn.Sequential(Entrance(part_dtype), part))
+                network.register_module(name, nn.Sequential(CastInput(part_dtype), part))
 
 
 def compile_networks(model: Model) -> None:
-    """Let every network run as one graph, compiled when the first batch of frames comes."""
+    """Compile every network as one graph when its first batch of frames comes."""
     for network in model.networks.values():
         name = "decode" if isinstance(network, Generator) else "forward"
         setattr(network, name, compile_whole_batches(getattr(network, name)))
 
 
 def compile_whole_batches(compute: Callable[..., Result]) -> Callable[..., Result]:
-    """`compute`, a function of tensors B x ..., compiled for the first B greater than 1.
+    """Compile `compute`, a function of tensors B x ..., for the first B greater than 1.
 
-    Each B would take its own minute to compile, so that the source alone and the frames that are
-    left at the end of a clip go through `compute` as it is.
+    Every other B uses `compute` as it is, because compiling takes a minute for each B. These are
+    the source alone and the last frames of a clip.
 
     Raises:
-        UserError: from the function, where it cannot be compiled.
+        UserError: raised by the returned function if `compute` cannot be compiled.
     """
     compiled = cast(Callable[..., Result], torch.compile(compute, dynamic=False))
     chosen: int | None = None

@@ -1,4 +1,4 @@
-"""The Python API behind animate.py: load a model once, animate any number of pictures."""
+"""The Python API, which animate.py uses too: load a model once, animate any number of pictures."""
 
 from collections.abc import Iterator, Mapping
 from functools import cached_property
@@ -54,20 +54,21 @@ DEFAULTS = Settings()
 
 
 class Animator:
-    """A trained model, ready to animate.
+    """A trained model that can animate pictures.
 
         animator = Animator.load("runs/demo/checkpoints/best.pt")
         for frame in animator.animate("source.png", "driving.mp4", background="third.png"):
             ...  # uint8 H x W x 3
 
     Args:
-        precision: of the networks; see `animation.acceleration`.
-        compiled: let torch.compile fuse the kernels of each network when the first frames come.
-        max_pixels: of a picture or a frame that is read from a file; see `common.limits`.
+        precision: precision of the networks; see `animation.acceleration`.
+        compiled: compile each network with torch.compile when its first frames come.
+        max_pixels: limit for a picture or a frame that is read from a file; see `common.limits`.
 
     Attributes:
-        saved: the checkpoint. size: (height, width) that the model works at.
-        precision: of the networks, and why.
+        saved: the checkpoint.
+        size: (height, width) that the model works at.
+        precision: the chosen precision of the networks, and the reason.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class Animator:
 
     @cached_property
     def cropper(self) -> Cropper:
-        """What finds the figure for automatic crops."""
+        """Finds the figure for automatic crops."""
         return Cropper(self.model, self.size, self.device, installed_face_detector())
 
     @classmethod
@@ -104,15 +105,17 @@ class Animator:
         compiled: bool = False,
         max_pixels: int | None = None,
     ) -> Self:
-        """Read a checkpoint.
+        """Load a checkpoint.
 
         Args:
-            config: of a published file, which has none in it: a path, or a name in configs/.
+            config: config of a published file, which does not contain one: a path, or a name in
+                configs/.
             device: auto, cpu, cuda, cuda:1, mps.
             precision, compiled, max_pixels: see the class.
 
         Raises:
-            UserError: no checkpoint, one that does not fit its config, or no such device.
+            UserError: the checkpoint cannot be read or does not fit its config, or there is no such
+                device.
         """
         parsed = None if config is None else load_config(config)
         saved = checkpoint.load(Path(path), parsed)
@@ -125,12 +128,12 @@ class Animator:
         background: Picture | None = None,
         settings: Settings = DEFAULTS,
     ) -> Iterator[Frame]:
-        """`source` moved as the driving `frames` move: one uint8 H x W x 3 frame for each.
+        """Move `source` as the driving `frames` move.
 
-        With `settings.paste_back` the frames have the size of the source, otherwise that of the
-        model; on a transparent background they are H x W x 4, colours not multiplied by alpha.
-        Frames are made batch by batch as they are asked for: memory does not grow with their
-        number.
+        Yields one frame for each driving frame, uint8 H x W x 3. With `settings.paste_back` it has
+        the size of the source, otherwise that of the model. With a transparent background it is
+        H x W x 4, with colours not multiplied by alpha. Frames are computed batch by batch when
+        they are needed, so memory does not grow with their number.
 
         Args:
             source: a file, or uint8 H x W x 3.
@@ -139,7 +142,8 @@ class Animator:
             background: a file, a picture, a colour (`#00ff00`), `source` or `transparent`.
 
         Raises:
-            UserError: names the option, the file and the remedy.
+            UserError: an input or a setting cannot be used; names the option, the file and the
+                remedy.
         """
         return self.prepare(source, frames, background, settings).frames()
 
@@ -152,10 +156,12 @@ class Animator:
         *,
         with_masks: bool = False,
     ) -> Animation:
-        """Everything up to the first frame: what can be refused is refused here.
+        """Check all inputs and settings, and set up the animation up to its first frame.
+
+        The arguments are those of `animate`; errors are raised here, not while frames are computed.
 
         Args:
-            with_masks: also make the masks of the animated frames where no background needs them.
+            with_masks: compute the masks of the animated frames even if no background needs them.
         """
         check_background(settings, background is not None)
         animator_name = self._choose(settings)
@@ -183,7 +189,7 @@ class Animator:
             adapt_scale=settings.adapt_scale,
             smoothing=Smoothing(driving.frame_rate, driving.times) if settings.smooth else None,
         )
-        # What reads the clip comes last, when nothing else can be refused.
+        # Steps that read the clip come last, after all other checks.
         driving = self._fit_driving(driving, settings.crop_driving, notes)
         reference = None
         if isinstance(animator, MotionAnimator) and animator.motion == "relative":
@@ -203,7 +209,7 @@ class Animator:
         )
 
     def _choose(self, settings: Settings) -> AnimatorName:
-        """Who moves the source."""
+        """Choose the animator: the one asked for, or else motion if the model has it."""
         branches = self.model.branches
         name = settings.animator or ("motion" if "motion" in branches else "masks")
         check_motion(settings, name)
@@ -219,9 +225,9 @@ class Animator:
     def _build_swapper(
         self, background: Picture | None, settings: Settings, with_masks: bool
     ) -> BackgroundSwapper | None:
-        """None where neither a background nor a mask was asked for."""
+        """Build the background swapper; None if neither a background nor masks are asked for."""
         if background is None:
-            # Where there is only something to cut out, nothing is composed.
+            # Only masks are computed: these settings need no background branch.
             return BackgroundSwapper(self.model, "other", "alpha") if with_masks else None
         swapper = BackgroundSwapper(self.model, *choose_swap(background, settings))
         start = self.saved.untrained.get("background")
@@ -236,7 +242,7 @@ class Animator:
     def _fit_source(
         self, source: Picture, crop: Crop, notes: list[str]
     ) -> tuple[Frame, Frame, Box]:
-        """The whole picture, what the model sees of it, and where that was."""
+        """The whole picture, the part that the model gets at its size, and the box of that part."""
         picture, name = open_source(source, self.limits)
         data = self.saved.config.data
         if crop == "none":
@@ -251,7 +257,7 @@ class Animator:
         return picture, cut_out(picture, box, self.size), box
 
     def _fit_driving(self, driving: Driving, crop: Crop, notes: list[str]) -> Driving:
-        """What the model sees of the driving frames."""
+        """The driving frames, cropped or fitted to the model's size."""
         data = self.saved.config.data
         if crop == "none":
             first, driving = driving.first()
@@ -269,14 +275,17 @@ class Animator:
 
 
 def _with_remarks(read: Mapping[str, object]) -> dict[str, HasRemarks]:
-    """Those of the clips that may have something to tell."""
+    """The clips that may have remarks for the user."""
     return {name: clip for name, clip in read.items() if isinstance(clip, HasRemarks)}
 
 
 def find_reference(
     animator: MotionAnimator, source: Frame, driving: Driving, settings: Settings, notes: list[str]
 ) -> tuple[ReferenceChoice, Driving]:
-    """The driving frame that relative motion refers to; `driving`, still from its first frame."""
+    """Choose the reference frame of relative motion.
+
+    Returns it, and the driving frames, again from the first one on. Adds lines to `notes`.
+    """
     wanted = settings.reference_frame
     if wanted == "auto":
         driving.require_repeatable("--reference-frame auto")
@@ -284,7 +293,7 @@ def find_reference(
         notes.append(
             f"reference frame {found.index} of {found.num_frames}: distance {found.distance:.3f} "
             f"to the source (the first frame: {found.first_distance:.3f})"
-            + (", still far: the figures are unlike" if is_far(found.distance) else "")
+            + (", still far: the figures differ in pose or build" if is_far(found.distance) else "")
         )
         return ReferenceChoice(found.index, found.frame, found.distance), driving
     if wanted == "first":
@@ -294,7 +303,7 @@ def find_reference(
         driving.require_repeatable("--reference-frame")
         index = wanted
         num_frames = driving.num_frames or 0
-        # A damaged clip may end before.
+        # A damaged clip may end before this frame.
         after = next(islice(driving.frames, index, None), None) if index < num_frames else None
         if after is None:
             raise UserError(

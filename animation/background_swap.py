@@ -1,4 +1,4 @@
-"""Put the animated figure on another background."""
+"""Puts the figure of animated frames on another background."""
 
 from typing import Literal, NamedTuple
 
@@ -13,16 +13,17 @@ from modules.geometry import resize
 BackgroundType = Literal["same", "other"]
 Compose = Literal["network", "alpha"]
 
-RAMP = 0.25  # alpha goes from 0 to 1 over mask values this far around the threshold
+RAMP = 0.25  # alpha rises from 0 to 1 over mask values this far below to above the threshold
 
 
 class SwappedFrames(NamedTuple):
-    """Of B animated frames; pictures are B x 3 x H x W in [0, 1].
+    """B animated frames, cut out or on another background; pictures are B x 3 x H x W in [0, 1].
 
-    alpha: B x 1 x H x W, the opacity of the figure.
-    foreground_mask, background_mask: B x 1 x h x w; of the animated frame and of the background.
-    base, refined: from BGBase and BGRefine; None where they were not needed.
-    result: the composed picture; None where there is no background to compose with.
+    alpha: opacity of the figure, B x 1 x H x W.
+    foreground_mask: mask of the animated frame, B x 1 x h x w.
+    background_mask: mask of the background picture, B x 1 x h x w; None without a background.
+    base, refined: outputs of BGBase and BGRefine; None if the networks were not needed.
+    result: the composed picture; None without a background.
     """
 
     alpha: Tensor
@@ -37,14 +38,14 @@ class BackgroundSwapper:
     """Cuts the figure out of an animated frame and composes it with a background.
 
     Args:
-        background_type: `same` type of picture as the training data: its own figure is removed
-            by its mask; `other`: taken as it is.
-        compose: `network` paints the result with BGBase and BGRefine; `alpha` lays the cut-out
-            figure over the background. Of the background's own figure, if it has to go, alpha
-            uses what BGRefine paints in its place.
+        background_type: `same`: the background is a picture like the training data, and the figure
+            in it is removed; `other`: the background is used as it is.
+        compose: `network`: BGBase and BGRefine paint the result; `alpha`: the cut-out figure is
+            laid over the background. If the background's own figure must be removed, `alpha` uses
+            BGRefine's picture in its place.
 
     Raises:
-        UserError: the model lacks the branch that this needs; names the remedy.
+        UserError: the model lacks a branch that is needed; names the remedy.
     """
 
     def __init__(self, model: Model, background_type: BackgroundType, compose: Compose) -> None:
@@ -68,15 +69,15 @@ class BackgroundSwapper:
 
     @torch.inference_mode()
     def cut_out(self, frames: Tensor) -> SwappedFrames:
-        """Only the masks of `frames`, B x 3 x H x W: for a transparent background."""
+        """Compute the masks of `frames`, B x 3 x H x W, for a transparent background."""
         mask = self.mask_generator(frames)
         return SwappedFrames(self._alpha(mask, frames), mask, None, None, None, None)
 
     @torch.inference_mode()
     def swap(self, frames: Tensor, backgrounds: Tensor) -> SwappedFrames:
-        """The figures of `frames` on `backgrounds`, B x 3 x H x W in [0, 1] both.
+        """Put the figures of `frames` on `backgrounds`; both are B x 3 x H x W in [0, 1].
 
-        One background, 1 x 3 x H x W, stands behind all of them.
+        A single background, 1 x 3 x H x W, is used for all frames.
         """
         mask = self.mask_generator(frames)
         background_mask = torch.zeros_like(mask)
@@ -98,10 +99,12 @@ class BackgroundSwapper:
         return SwappedFrames(alpha, mask, background_mask, base, refined, result)
 
     def _alpha(self, foreground_mask: Tensor, frames: Tensor) -> Tensor:
-        """The mask at the size of `frames`, feathered: smoothly from 0 to 1 around the threshold,
-        so that a mask that is merely sure does not make the figure see-through.
+        """Compute the opacity of the figure at the size of `frames`.
+
+        It rises smoothly from 0 to 1 around the threshold. The mask itself would not do: where it
+        is less than 1, the figure would be see-through.
         """
         mask = resize(foreground_mask, (frames.shape[-2], frames.shape[-1]))
-        half = min(RAMP, self.threshold, 1 - self.threshold)  # 0 and 1 stay what they are
+        half = min(RAMP, self.threshold, 1 - self.threshold)  # so 0 and 1 keep their values
         ramp = ((mask - self.threshold) / (2 * half) + 0.5).clamp(0, 1)
         return ramp * ramp * (3 - 2 * ramp)

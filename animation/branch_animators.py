@@ -1,4 +1,4 @@
-"""Animate a source image by driving frames: encode the source once, then batch by batch."""
+"""Animators: encode a source image once, then move it by driving frames batch by batch."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator
@@ -25,7 +25,7 @@ from modules.keypoint_transfer import (
 AnimatorName = Literal["motion", "masks"]
 ANIMATORS: tuple[AnimatorName, ...] = ("motion", "masks")
 
-Move = Callable[[Tensor], Tensor]  # driving frames to predictions; see `BranchAnimator.start`
+Move = Callable[[Tensor], Tensor]  # from driving frames to predictions; see `BranchAnimator.start`
 Result = TypeVar("Result")
 
 logger = logging.getLogger(__name__)
@@ -37,38 +37,38 @@ class BranchAnimator(Protocol):
     device: torch.device
 
     def start(self, source: Tensor, reference: Tensor | None = None) -> Move:
-        """Encode `source`, 1 x 3 x H x W in [0, 1].
+        """Encode `source`, 1 x 3 x H x W in [0, 1], and start a clip.
 
         Args:
-            reference: the driving frame, 1 x 3 x H x W, that relative motion starts from: there
-                the source stands as it is. None: the first driving frame. Masks and absolute
-                motion have no such frame and ignore it.
+            reference: the reference frame of relative motion, 1 x 3 x H x W: the driving frame for
+                which the source does not move. None: the first driving frame. Masks and absolute
+                motion have no reference frame and ignore it.
 
         Returns:
-            From driving frames, B x 3 x H x W, in order and at once or in parts, to the source
-            moved by them: B x 3 x H x W. Frames that memory did not suffice for may be given
-            again, in smaller parts.
+            A function from driving frames, B x 3 x H x W, to the source moved by them, in the same
+            shape. It gets the frames in order, all at once or in parts. Frames for which memory did
+            not suffice may be given again, in smaller parts.
         """
         ...
 
 
 class Reference(NamedTuple):
-    """What relative motion starts from: keypoints of one driving frame; the scale of motion."""
+    """Keypoints of the reference frame (batch 1), and the scale of relative motion."""
 
     keypoints: Keypoints
     scale: float
 
 
 class MotionAnimator:
-    """The motion branch, in evaluation mode.
+    """Animates with the motion branch, which must be in evaluation mode.
 
     Args:
-        motion: `relative` puts the change since the reference frame on the source's keypoints;
+        motion: `relative` adds the change since the reference frame to the source's keypoints;
             `absolute` uses the driving keypoints themselves.
-        adapt_scale: relative motion is scaled by the sizes of the two figures, the driving one as
-            in the reference frame.
-        smoothing: of the driving keypoints, before they move the source; None: as detected. The
-            filter starts at the first driving frame; a reference given to `start` is not smoothed.
+        adapt_scale: scale relative motion by the ratio of the figures' sizes in the source and in
+            the reference frame; some models always do.
+        smoothing: filter for the driving keypoints; None: no filter. It starts at the first driving
+            frame; a reference frame given to `start` is not filtered.
         same_scene: the driving frames show the source's own scene, as in reconstruction: a model
             that knows the camera's motion applies it.
     """
@@ -95,7 +95,7 @@ class MotionAnimator:
         encoded = self.branch.encode(source)
         points, origin = encoded.keypoints, None
         if reference is not None and self.motion == "relative":
-            origin = self.refer(points, self.branch.detect(reference))
+            origin = self.make_reference(points, self.branch.detect(reference))
         filtered: FilterState | None = None
 
         def move(driving: Tensor) -> Tensor:
@@ -107,7 +107,7 @@ class MotionAnimator:
             if self.motion == "relative":
                 assert points is not None, "build_animator refuses it"
                 if origin is None:
-                    origin = self.refer(points, first_keypoints(pose))
+                    origin = self.make_reference(points, first_keypoints(pose))
                 pose = self.branch.relative_pose(points, pose, *origin)
             prediction = self.branch.predict(encoded, pose, driving if self.same_scene else None)
             filtered = after  # not before: if memory did not suffice, these frames come again
@@ -115,20 +115,20 @@ class MotionAnimator:
 
         return move
 
-    def refer(self, source: Keypoints | None, keypoints: Keypoints) -> Reference:
-        """Let relative motion of `source` start from `keypoints` of a driving frame (batch 1)."""
+    def make_reference(self, source: Keypoints | None, keypoints: Keypoints) -> Reference:
+        """The reference of relative motion, given its frame's `keypoints` (batch 1)."""
         assert source is not None, "build_animator refuses relative motion without keypoints"
         scale = movement_scale(source, keypoints) if self.adapt_scale else 1.0
         return Reference(keypoints, scale)
 
 
 class MaskAnimator:
-    """The mask branch, in evaluation mode.
+    """Animates with the mask branch, which must be in evaluation mode.
 
     Args:
-        same_figure: the driving frames show the source's own figure, as in reconstruction: its
-            masks need no refinement (as published).
-        smoothing: of the driving masks, before their refinement; None: as generated.
+        same_figure: the driving frames show the source's own figure, as in reconstruction, so that
+            its masks need no refinement (as published).
+        smoothing: filter for the driving masks, before their refinement; None: no filter.
     """
 
     def __init__(
@@ -145,7 +145,7 @@ class MaskAnimator:
         self.smoothing = smoothing
 
     def start(self, source: Tensor, reference: Tensor | None = None) -> Move:
-        """See `BranchAnimator.start`; masks are taken as they are, so `reference` is ignored."""
+        """See `BranchAnimator.start`; `reference` is ignored."""
         source_mask = self.branch.mask_generator(source)
         filtered: FilterState | None = None
 
@@ -175,7 +175,7 @@ def build_animator(
     adapt_scale: bool = False,
     smoothing: Smoothing | None = None,
 ) -> BranchAnimator:
-    """The animator `name` for a driving clip of anybody.
+    """Build the animator `name`, for driving clips of any figure.
 
     Args:
         motion: None: the default of the motion model.
@@ -210,7 +210,7 @@ def build_animator(
 def reconstruction_animators(
     model: Model, device: torch.device
 ) -> dict[AnimatorName, BranchAnimator]:
-    """Those that `model` has, set up for driving frames of the source's own clip."""
+    """The animators that `model` has, set up for driving frames of the source's own clip."""
     animators: dict[AnimatorName, BranchAnimator] = {}
     if model.motion is not None:
         animators["motion"] = MotionAnimator(
@@ -222,10 +222,10 @@ def reconstruction_animators(
 
 
 def frames_to_tensor(frames: Frames, device: torch.device) -> Tensor:
-    """uint8 N x H x W x 3 -> float N x 3 x H x W in [0, 1] on the device."""
+    """Convert frames, uint8 N x H x W x 3, to float N x 3 x H x W in [0, 1] on the device."""
     pixels = torch.tensor(frames)  # a copy, since images from Pillow are read-only
     if device.type == "cuda":
-        pixels = pixels.pin_memory()  # otherwise the copy waits for all that the device is doing
+        pixels = pixels.pin_memory()  # otherwise the copy would wait for the device's other work
     return pixels.to(device, non_blocking=True).movedim(-1, 1).float() / 255
 
 
@@ -236,20 +236,21 @@ def in_batches(
     batch_size: int,
     device: torch.device,
 ) -> Iterator[tuple[Frames, Result]]:
-    """Give `compute` at most `batch_size` frames at a time; memory does not grow with their number.
+    """Call `compute` with at most `batch_size` frames at a time; memory does not grow with their
+    number.
 
-    Frames that the device has no memory for are given again in halves, and so are all that follow:
-    what `compute` keeps between calls must not depend on a call that failed.
+    If the device runs out of memory, the batch is given again in two halves, and the batch size
+    stays halved. So state that `compute` keeps between calls must not change in a call that fails.
 
     Args:
-        compute: takes frames, B x 3 x H x W in [0, 1] on the device.
+        compute: a function of frames, B x 3 x H x W in [0, 1] on the device.
         frames: uint8 H x W x 3 each.
 
     Yields:
-        A batch of frames as it came, uint8 B x H x W x 3, and what `compute` made of it.
+        A batch of frames, uint8 B x H x W x 3, and the result of `compute` for it.
 
     Raises:
-        UserError: there is no memory for one frame alone.
+        UserError: memory does not suffice for a single frame.
     """
     waiting = iter(frames)
     while batch := list(islice(waiting, batch_size)):
@@ -260,14 +261,14 @@ def in_batches(
         if result is not None:
             yield stacked, result
             continue
-        # The error is gone, and with its traceback the tensors that filled the memory.
+        # Here the error and its traceback, which held tensors in memory, are gone.
         if device.type == "cuda":
             torch.cuda.empty_cache()
         height, width = stacked.shape[1:3]
         if len(batch) == 1:
             raise UserError(
-                f"{device}: out of memory with one frame of {width} x {height} pixels; end what "
-                "else runs on it, use smaller images, or --device cpu"
+                f"{device}: out of memory with one frame of {width} x {height} pixels; end other "
+                "programs on it, use smaller images, or --device cpu"
             )
         batch_size = len(batch) // 2
         waiting = chain(batch, waiting)
@@ -289,15 +290,16 @@ def animate(
     Args:
         source: uint8 H x W x 3.
         driving: frames, uint8 H x W x 3 each.
-        batch_size: at most so many at a time; see `in_batches`.
-        reference: the driving frame that relative motion starts from, uint8 H x W x 3; None: the
-            first. See `BranchAnimator.start`.
+        batch_size: largest number of frames at a time; see `in_batches`.
+        reference: the reference frame of relative motion, uint8 H x W x 3; None: the first driving
+            frame. See `BranchAnimator.start`.
 
     Yields:
-        A batch of driving frames as it came, and its predictions, B x 3 x H x W in [0, 1].
+        A batch of driving frames, uint8 B x H x W x 3; its predictions, B x 3 x H x W in [0, 1].
 
     Raises:
-        UserError: source and driving frames differ in size, or memory does not suffice for one.
+        UserError: source and driving frames differ in size, or memory does not suffice for a single
+            frame.
     """
     move: Move | None = None
 

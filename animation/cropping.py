@@ -1,7 +1,7 @@
-"""Automatic crops: where the figure is, framed as a model is trained to see it.
+"""Automatic crops: finds the figure and crops it as in the training data.
 
-A crop that glides with the figure takes its path across the picture out of the motion: what is left
-are the movements of the head or body itself. That is what the animation of a head wants.
+In a clip the crop follows the figure smoothly. This removes the figure's path across the picture
+from its motion and keeps the movements of the head or body itself, which animating a head needs.
 """
 
 import math
@@ -27,33 +27,37 @@ from modules.keypoint_detector import Keypoints
 from modules.mask_generator import MaskGenerator
 
 # Medians over 13 talking-head clips cropped for training, 256 x 256, faces found by dlib.
-FACE_MARGIN = 1.9  # side of the crop, in sides of the face
-FACE_DROP = 0.12  # from the middle of the crop down to that of the face, in sides of the face
-# A smaller share of the picture's shorter side is the head of a figure that is seen whole.
+FACE_MARGIN = 1.9  # side of the crop / side of the face
+FACE_DROP = 0.12  # how far the face's middle is below the crop's middle / side of the face
+# A crop whose side is a smaller share of the picture's shorter side is not used: then the picture
+# shows a whole figure, of which the face is a small part.
 SMALLEST_FACE_CROP = 0.25
 
-# Measured on puppets in larger pictures: the best overlap with the frame they were trained in.
-MASK_MARGIN = 1.25  # side of the crop, in sides of the figure
-MASK_TRIM = 0.02  # share of the mask's pixels beyond each side of the figure: specks
-MASK_LOOKS = 3  # each closer than the one before
-KEYPOINT_MARGIN = 2.5  # keypoints lie within the figure; looking closer makes them worse
+# Chosen on puppets in larger pictures, for the best overlap with the frame of the training data.
+MASK_MARGIN = 1.25  # side of the crop / side of the figure
+MASK_TRIM = 0.02  # share of the mask's pixels that is ignored at each side, against specks
+MASK_PASSES = 3  # each pass works on the crop of the one before
+KEYPOINT_MARGIN = 2.5  # keypoints lie within the figure; further passes made the crop worse
 
-SIGHTING_SECONDS = 0.2  # between the frames that are searched
-MEDIAN_SIGHTINGS = 5  # a wrong one or two among them do not count
-MIDDLE_SECONDS = 0.5  # standard deviations of the Gaussians over time
-WIDTH_SECONDS = 2.0  # a change of size shows more than a shift
+SEARCH_SECONDS = 0.2  # time between the frames of a clip that are searched
+MEDIAN_LENGTH = 5  # boxes in a running median, which one or two wrong ones do not change
+MIDDLE_SECONDS = 0.5  # standard deviation of the Gaussian over time for the box's middle,
+WIDTH_SECONDS = 2.0  # and for its width, whose changes are more visible
 
 
 class FaceDetector(Detector, Protocol):
     """Finds faces."""
 
     def face_box(self, frame: Frame) -> Box | None:
-        """The largest face, from the brows to the chin; None where there is none."""
+        """Box of the largest face, from the brows to the chin; None if there is no face."""
         ...
 
 
 class FigureCrop(NamedTuple):
-    """Where a figure is in one picture; how: a line for the user."""
+    """The crop around the figure in one picture.
+
+    how: a line for the user on how it was found.
+    """
 
     box: Box
     how: str
@@ -67,26 +71,33 @@ class FramedFigure(NamedTuple):
 
 
 class ClipCrop(NamedTuple):
-    """A box for each frame of a clip; how: a line for the user."""
+    """Crops around the figure in a clip.
+
+    boxes: one for each frame.
+    how: a line for the user on how they were found.
+    """
 
     boxes: list[Box]
     how: str
 
 
 class _Finder(NamedTuple):
-    """find: from a frame to the box of its figure, framed as in training; None without one."""
+    """A way to find the figure.
+
+    find: a function from a frame to the crop around its figure; None if it finds none.
+    """
 
     name: str
     find: Callable[[Frame], Box | None]
 
 
 class Cropper:
-    """Finds the figure by the first of these that sees one: a face, the model's mask, the model's
-    keypoints.
+    """Finds the crop around a figure. It looks for a face first, then uses the model's mask, then
+    the model's keypoints.
 
     Args:
-        size: (height, width) that the model works at; crops have its shape.
-        face_detector: None does without.
+        size: (height, width) that the model works at; crops have the same proportions.
+        face_detector: None: do not look for faces.
     """
 
     def __init__(
@@ -111,7 +122,7 @@ class Cropper:
             self._finders.append(_Finder("the model's keypoints", find))
 
     def figure_box(self, frame: Frame) -> FigureCrop:
-        """The crop of one picture, uint8 H x W x 3; around its centre where nothing is found."""
+        """The crop of one picture, uint8 H x W x 3; at its centre if no figure is found."""
         found = self._search(frame)
         if found is None:
             box = centre_box(_image_size(frame), self._size)
@@ -122,25 +133,26 @@ class Cropper:
     def clip_boxes(
         self, frames: Iterable[Frame], frame_rate: Fraction, times: Times | None = None
     ) -> ClipCrop:
-        """Crops that glide with the figure of a clip; memory does not grow with its frames.
+        """Crops that follow the figure of a clip; memory does not grow with its frames.
 
-        Every few frames are searched, and what found the figure most often counts. Its boxes are
-        interpolated and smoothed over time, without lag.
+        Every few frames are searched. Only the boxes of the way that found the figure most often
+        (face, mask or keypoints) are used; they are interpolated and smoothed over time, without
+        lag.
 
         Args:
             frames: uint8 H x W x 3 each, at `frame_rate` per second; at least one.
-            times: of frames that are not evenly spaced; see `media.timing`.
+            times: times of frames that are not evenly spaced; see `media.timing`.
         """
-        period = max(1, round(frame_rate * SIGHTING_SECONDS))
-        sightings: dict[str, list[FramedFigure]] = {finder.name: [] for finder in self._finders}
+        period = max(1, round(frame_rate * SEARCH_SECONDS))
+        by_finder: dict[str, list[FramedFigure]] = {finder.name: [] for finder in self._finders}
         num_frames, image_size = 0, (0, 0)
         for position, frame in enumerate(frames):
             num_frames, image_size = position + 1, _image_size(frame)
             found = self._search(frame) if position % period == 0 else None
             if found is not None:
                 name, box = found
-                sightings[name].append(FramedFigure(position, box))
-        name, best = max(sightings.items(), key=lambda item: len(item[1]))
+                by_finder[name].append(FramedFigure(position, box))
+        name, best = max(by_finder.items(), key=lambda item: len(item[1]))
         if not best:
             box = centre_box(image_size, self._size)
             how = f"no figure found, cropped at the centre to {as_text(box)}"
@@ -149,10 +161,10 @@ class Cropper:
         how = f"cropped around {name}, seen in {len(best)} of the {num_searched} frames searched"
         clock = Clock(frame_rate, times)
         seconds = [float(clock.begin(position)) for position in range(num_frames)]
-        return ClipCrop(glide(best, seconds, float(frame_rate), image_size), how)
+        return ClipCrop(interpolate_boxes(best, seconds, float(frame_rate), image_size), how)
 
     def _search(self, frame: Frame) -> tuple[str, Box] | None:
-        """What found a figure first, and the crop around it."""
+        """The name of the first finder that finds a figure, and the crop around it."""
         for finder in self._finders:
             box = finder.find(frame)
             if box is not None:
@@ -164,14 +176,14 @@ class Cropper:
         if face is None:
             return None
         raised = face._replace(top=face.top - FACE_DROP * face.height)
-        box = framed(raised, FACE_MARGIN, _image_size(frame), self._size)
+        box = crop_around(raised, FACE_MARGIN, _image_size(frame), self._size)
         is_close = min(box.width, box.height) >= SMALLEST_FACE_CROP * min(_image_size(frame))
         return box if is_close else None
 
     @torch.inference_mode()
     def _find_mask(self, generator: MaskGenerator, frame: Frame) -> Box | None:
         box = self._whole(frame)
-        for _ in range(MASK_LOOKS):
+        for _ in range(MASK_PASSES):
             mask = generator(self._view(frame, box))[0, 0]
             rows, columns = torch.where(mask > self._mask_threshold)
             if not len(rows):
@@ -179,7 +191,7 @@ class Cropper:
             top, bottom = _extent(rows, len(mask))
             left, right = _extent(columns, mask.shape[1])
             figure = _within(box, left, top, right, bottom)
-            box = framed(figure, MASK_MARGIN, _image_size(frame), self._size)
+            box = crop_around(figure, MASK_MARGIN, _image_size(frame), self._size)
         return box
 
     @torch.inference_mode()
@@ -188,32 +200,38 @@ class Cropper:
         points = (detect(self._view(frame, box)).value[0] + 1) / 2
         (left, top), (right, bottom) = points.amin(0).tolist(), points.amax(0).tolist()
         figure = _within(box, left, top, right, bottom)
-        if max(figure.width, figure.height) < 1:  # collapsed: they say nothing about a size
+        if (
+            max(figure.width, figure.height) < 1
+        ):  # collapsed keypoints: they say nothing about the size
             return None
-        return framed(figure, KEYPOINT_MARGIN, _image_size(frame), self._size)
+        return crop_around(figure, KEYPOINT_MARGIN, _image_size(frame), self._size)
 
     def _view(self, frame: Frame, box: Box) -> Tensor:
-        """What a network sees of a crop: 1 x 3 x H x W."""
+        """The crop `box` of `frame` at the model's size: 1 x 3 x H x W in [0, 1]."""
         return frames_to_tensor(cut_out(frame, box, self._size)[None], self._device)
 
     def _whole(self, frame: Frame) -> Box:
+        """The smallest box of the model's proportions that contains the frame."""
         height, width = _image_size(frame)
         return with_aspect(Box(0, 0, width, height), self._size)
 
 
 def installed_face_detector() -> FaceDetector | None:
-    """dlib's; None where its packages are not installed."""
+    """The face detector of dlib; None if its packages are not installed."""
     try:
         return DlibFace()
     except NotInstalled:
         return None
 
 
-def framed(figure: Box, margin: float, image_size: tuple[int, int], size: tuple[int, int]) -> Box:
-    """A crop around `figure`, of the shape of `size`, in a picture of (height, width).
+def crop_around(
+    figure: Box, margin: float, image_size: tuple[int, int], size: tuple[int, int]
+) -> Box:
+    """A crop around `figure` with the proportions of `size` (height, width).
 
-    Its sides are `margin` times the figure's, but the margin ends where the picture does. It is
-    moved into the picture; only where the figure alone is too large for that, it sticks out.
+    Its sides are `margin` times those of the figure, but not larger than a picture of `image_size`
+    (height, width) allows. The crop is moved to lie within the picture. It reaches beyond the
+    picture only if the figure alone needs a larger box.
     """
     tight, largest = with_aspect(figure, size), centre_box(image_size, size)
     width = max(tight.width, min(margin * tight.width, largest.width))
@@ -223,8 +241,9 @@ def framed(figure: Box, margin: float, image_size: tuple[int, int], size: tuple[
 
 
 def moved_inside(box: Box, image_size: tuple[int, int]) -> Box:
-    """`box` moved so that none of it lies outside of the picture, or else all of the picture in it,
-    along each axis.
+    """Move `box` into the picture, separately along each axis.
+
+    Along an axis where it is larger than the picture, move it so that it contains the picture.
     """
     height, width = image_size
     spare_x, spare_y = width - box.width, height - box.height
@@ -233,24 +252,29 @@ def moved_inside(box: Box, image_size: tuple[int, int]) -> Box:
     return box._replace(left=left, top=top)
 
 
-def glide(
-    sightings: list[FramedFigure],
+def interpolate_boxes(
+    figures: list[FramedFigure],
     seconds: Sequence[float],
     frame_rate: float,
     image_size: tuple[int, int],
 ) -> list[Box]:
-    """A crop for each frame from those of some of them, in order, of one shape.
+    """Compute a smooth crop for every frame from the crops of some frames.
 
-    Single outliers are dropped; between sightings the crop goes in a straight line.
+    Single outliers are dropped, gaps are interpolated linearly, and the result is smoothed over
+    time.
 
     Args:
-        seconds: when each frame is shown. frame_rate: the average.
+        figures: the known crops, in order, all of the same proportions.
+        seconds: time at which each frame is shown.
+        frame_rate: average number of frames per second.
+        image_size: (height, width) of the frames; crops are moved inside.
     """
-    seen_at = [seconds[sighting.position] for sighting in sightings]
-    moments = np.arange(seconds[-1] * frame_rate + 1) / frame_rate  # evenly spaced, to be filtered
-    seen = np.array([sighting.box for sighting in sightings])
+    seen_at = [seconds[figure.position] for figure in figures]
+    # The filter needs evenly spaced times.
+    moments = np.arange(seconds[-1] * frame_rate + 1) / frame_rate
+    seen = np.array([figure.box for figure in figures])
     tracks = np.column_stack([seen[:, :2] + seen[:, 2:] / 2, seen[:, 2]])  # middle, width
-    tracks = median_filter(tracks, size=(MEDIAN_SIGHTINGS, 1), mode="nearest")
+    tracks = median_filter(tracks, size=(MEDIAN_LENGTH, 1), mode="nearest")
     deviations = (MIDDLE_SECONDS, MIDDLE_SECONDS, WIDTH_SECONDS)
     x, y, widths = (
         np.interp(
@@ -268,13 +292,13 @@ def glide(
 
 
 def _extent(indices: Tensor, num_pixels: int) -> tuple[float, float]:
-    """Where the pixels at `indices` begin and end without their trimmed share, in 0 .. 1."""
+    """Extent of the pixels at `indices` without the share MASK_TRIM, in shares of `num_pixels`."""
     first, last = np.quantile(indices.cpu().numpy(), (MASK_TRIM, 1 - MASK_TRIM)).tolist()
     return first / num_pixels, (last + 1) / num_pixels
 
 
 def _within(box: Box, left: float, top: float, right: float, bottom: float) -> Box:
-    """The rectangle with these edges in shares of `box`."""
+    """The rectangle whose edges are these shares of the sides of `box`."""
     return Box(
         box.left + left * box.width,
         box.top + top * box.height,

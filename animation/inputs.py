@@ -1,5 +1,6 @@
-"""What an animation is made of: files and frames that the user gave, or test clips of the training
-data; brought to the model's size.
+"""Inputs of an animation: files and frames from the user, or test clips of the training data.
+
+Also brings pictures to the model's size.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -24,19 +25,19 @@ from media.images import fit_frames, read_image
 from media.timing import Clock, Times
 from media.video import VideoReader, open_clip
 
-SOURCE, TRANSPARENT = "source", "transparent"  # backgrounds that are no files
+SOURCE, TRANSPARENT = "source", "transparent"  # values of --background that are not file names
 
 Picture = str | Path | Frame
 DrivingFrames = str | Path | VideoReader | Iterable[Frame]
 
 
 class Driving(NamedTuple):
-    """The driving frames, in any size.
+    """The driving frames, of any size.
 
-    frame_rate: frames per second; the average of frames that are not evenly spaced.
-    num_frames: None for an iterator, which can be read only once.
-    name: for messages.
-    times: of frames that are not evenly spaced; see `media.timing`.
+    frame_rate: frames per second; the average if frames are not evenly spaced.
+    num_frames: number of frames; None for an iterator, which can be read only once.
+    name: name for messages.
+    times: times of frames that are not evenly spaced, else None; see `media.timing`.
     """
 
     frames: Iterable[Frame]
@@ -46,7 +47,7 @@ class Driving(NamedTuple):
     times: Times | None = None
 
     def fitted(self, fit: Callable[[int, Frame], Frame]) -> "Driving":
-        """The same frames, each changed by `fit`, which also gets its position."""
+        """The same frames, each changed by `fit`, a function of its position and the frame."""
         return self._replace(frames=_Fitted(self.frames, fit))
 
     def require_repeatable(self, option: str) -> None:
@@ -58,7 +59,7 @@ class Driving(NamedTuple):
             )
 
     def first(self) -> tuple[Frame, "Driving"]:
-        """The first frame, and a Driving that still has it."""
+        """The first frame, and a Driving that still begins with it."""
         iterator = iter(self.frames)
         frame = next(iterator, None)
         if frame is None:
@@ -69,7 +70,7 @@ class Driving(NamedTuple):
 
 
 def open_driving(frames: DrivingFrames, limits: Limits = LIMITS) -> Driving:
-    """Of a file, a reader, a list or an array of frames, or an iterator over frames."""
+    """Open a file, a reader, a list or an array of frames, or an iterator over frames."""
     if isinstance(frames, str | Path):
         frames = open_clip(frames, limits=limits)
     if isinstance(frames, VideoReader):
@@ -83,14 +84,14 @@ def open_driving(frames: DrivingFrames, limits: Limits = LIMITS) -> Driving:
 
 
 def open_source(source: Picture, limits: Limits = LIMITS) -> tuple[Frame, str]:
-    """The picture, uint8 H x W x 3, and its name for messages."""
+    """Read the source. Returns it, uint8 H x W x 3, and its name for messages."""
     if isinstance(source, str | Path):
         return read_image(source, limits), str(source)
     return require_picture(source, "source"), "source"
 
 
 def require_picture(array: Frame, name: str) -> Frame:
-    """Raise UserError where `array`, the `name` of an API call, is no uint8 H x W x 3."""
+    """Return `array`; UserError if it is not uint8 H x W x 3. `name` is used in the message."""
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[2] != 3:
         shape = " x ".join(map(str, array.shape))
         raise UserError(
@@ -107,15 +108,18 @@ def open_backgrounds(
     end: BackgroundEnd | None,
     limits: Limits = LIMITS,
 ) -> tuple[Iterable[Frame] | None, list[str]]:
-    """A frame behind each driving frame, and notes for the user; None for `transparent`.
+    """Open the background.
 
     Args:
-        source: at the model's size; its own background may be wanted.
-        driving: frames that state their rate or times.
-        end: what follows the last frame of a clip; None: the default.
+        source: the source at the model's size, which is the background if that is `source`.
+        driving: the driving frames, whose rate or times a background clip follows.
+        end: what follows the last frame of a background clip; None: the default.
+
+    Returns:
+        A background frame for each driving frame, None for `transparent`; and notes for the user.
 
     Raises:
-        UserError: it cannot be read, or is no clip and `end` was given.
+        UserError: it cannot be read, or `end` is given although it is not a clip.
     """
     frames: Iterable[Frame] | None
     notes: list[str] = []
@@ -140,9 +144,13 @@ def open_backgrounds(
 
 
 class TestClips(NamedTuple):
-    """The first test clip drives the first frame of the second; that of the third is the
-    background for a model that has learned to swap. Where there are fewer clips they are counted
-    round.
+    """Inputs taken from test clips.
+
+    source: the first frame of the second clip.
+    driving: the first clip.
+    background: the first frame of the third clip; None if the model has not learned to swap.
+
+    With fewer than three clips, clip i is the one at i modulo their number.
     """
 
     source: Frame
@@ -151,8 +159,9 @@ class TestClips(NamedTuple):
 
 
 def open_test_clips(saved: Checkpoint, max_pixels: int | None = None) -> TestClips:
-    """Of the data that the checkpoint was trained on; what its config says of `max_pixels` does not
-    count, since the checkpoint may be a stranger's.
+    """Open test clips of the data that the checkpoint was trained on.
+
+    The limit `max_pixels` in the checkpoint's config is ignored, since the file may not be trusted.
     """
     data = saved.config.data.model_copy(update={"max_pixels": max_pixels})
     clips = build_source(data, "test")
@@ -165,7 +174,7 @@ def open_test_clips(saved: Checkpoint, max_pixels: int | None = None) -> TestCli
 
 
 class _Streamed:
-    """The frames of one clip of a source, as often as they are asked for."""
+    """The frames of one clip; every iteration reads them anew."""
 
     def __init__(self, clips: ClipSource, index: int) -> None:
         self._clips = clips
@@ -176,7 +185,7 @@ class _Streamed:
 
 
 class _Fitted:
-    """See `Driving.fitted`."""
+    """Frames changed by `fit`, for `Driving.fitted`; every iteration starts anew."""
 
     def __init__(self, frames: Iterable[Frame], fit: Callable[[int, Frame], Frame]) -> None:
         self._frames = frames
@@ -187,12 +196,12 @@ class _Fitted:
 
 
 def fit_whole(frame: Frame, data: DataConfig) -> Frame:
-    """The whole picture as `data.fit` says."""
+    """Bring the whole picture to the model's size, in the way `data.fit` says."""
     return fit_frames(frame[None], data.size, data.fit)[0]
 
 
 def whole_box(picture: Frame, data: DataConfig) -> Box:
-    """What `fit_whole` shows, as a rectangle of the picture: with `pad` larger than it."""
+    """The part of the picture that `fit_whole` shows; with `pad` it is larger than the picture."""
     height, width = picture.shape[:2]
     if data.fit == "crop":
         return centre_box((height, width), data.size)
@@ -200,7 +209,7 @@ def whole_box(picture: Frame, data: DataConfig) -> Box:
 
 
 def describe_fit(name: str, shape: tuple[int, ...], data: DataConfig) -> list[str]:
-    """How a picture of `shape` (height, width) is fitted; nothing where it is only scaled."""
+    """A note on how a picture of `shape` (height, width) is fitted; empty if it is only scaled."""
     if shape[0] * data.size[1] == shape[1] * data.size[0]:
         return []
     how = {"crop": "cropped at the centre", "pad": "padded with black"}[data.fit]
@@ -208,4 +217,5 @@ def describe_fit(name: str, shape: tuple[int, ...], data: DataConfig) -> list[st
 
 
 def is_file_name(background: str) -> bool:
+    """Whether a value of --background is a file, not a keyword or a colour."""
     return background not in (SOURCE, TRANSPARENT) and parse_color(background) is None

@@ -1,4 +1,4 @@
-"""Which animations to make: every source with every clip, or the pairs of a table."""
+"""Lists the animations to make: every source with every clip, or the pairs of a table."""
 
 import csv
 import os
@@ -16,29 +16,30 @@ from media.images import IMAGE_SUFFIXES
 from media.system_files import partition, user_entries, without_empty_folders
 from media.video import is_clip, natural_order
 
-_LONGEST_NAME = 200  # bytes; file systems take 255, and while it is written a name is longer
-_COLUMNS = ("source", "driving", "background", "output")  # of a table; two are required
+_LONGEST_NAME = 200  # bytes; file systems allow 255, but temporary files have longer names
+_COLUMNS = ("source", "driving", "background", "output")  # only the first two are required
 
 
 def is_many(source: str, driving: str) -> bool:
-    """Whether one of them is a folder of several sources, or of several clips."""
+    """Whether `source` is a folder of images, or `driving` a folder of clips."""
     return Path(source).is_dir() or _holds_clips(Path(driving))
 
 
 def list_jobs(
     source: str, driving: str, background: str | None, output: Path, suffix: str
 ) -> list[Job]:
-    """Every source with every driving clip; files in the folder `output`.
+    """List the jobs for every source with every driving clip; their results go to `output`.
 
     Args:
         source: an image, or a folder of images.
         driving: a clip, or a folder of clips; a folder of images is one clip.
-        suffix: of the results, such as `.mp4`; empty for folders of png frames.
+        output: folder of the results.
+        suffix: suffix of the results, such as `.mp4`; empty for folders of png frames.
     """
     sources = _list_images(Path(source)) if Path(source).is_dir() else [Path(source)]
     drivings = _list_clips(Path(driving)) if _holds_clips(Path(driving)) else [Path(driving)]
     jobs = [
-        Job(str(image), str(clip), background, output / _name(image, clip, suffix))
+        Job(str(image), str(clip), background, output / _result_name(image, clip, suffix))
         for image, clip in product(sources, drivings)
     ]
     return _check_names(jobs)
@@ -52,16 +53,17 @@ def read_pairs(
     *,
     allow_outside: bool = False,
 ) -> list[Job]:
-    """The jobs of a CSV file with the columns source, driving and, if wanted, background, output.
+    """Read jobs from a CSV file with columns source, driving and, if wanted, background, output.
 
-    Names in it are relative to its folder, outputs to the folder `output`. `background` is for
-    rows that name none.
+    Names of inputs are relative to the folder of the file, outputs to the folder `output`.
 
     Args:
-        allow_outside: outputs may be in other folders than `output`.
+        background: background of the rows that name none.
+        suffix: as in `list_jobs`.
+        allow_outside: outputs may lie outside of `output`.
 
     Raises:
-        UserError: names the file, the line and what is missing or not allowed.
+        UserError: a line is incomplete or not allowed; names the file, the line and the problem.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -88,7 +90,7 @@ def read_pairs(
         given = line.get("output")
         if given and not allow_outside:
             _check_inside(output, given, f"--pairs {path}: line {number}")
-        name = given or _name(image, clip, suffix)
+        name = given or _result_name(image, clip, suffix)
         behind = line.get("background") or ""
         if behind and is_file_name(behind):
             behind = os.path.join(path.parent, behind)  # keeps the ./ of ./source
@@ -99,7 +101,7 @@ def read_pairs(
 
 
 def _check_inside(output: Path, name: str, place: str) -> None:
-    """Raises UserError where `name` leads out of the folder `output`; says how to allow it."""
+    """Raise UserError if the path `name` leads out of the folder `output`."""
     try:
         inner = check_inner_path(name)
         refuse_links(output, inner.parent)
@@ -110,12 +112,14 @@ def _check_inside(output: Path, name: str, place: str) -> None:
         ) from None
 
 
-def _name(source: Path, driving: Path, suffix: str) -> str:
+def _result_name(source: Path, driving: Path, suffix: str) -> str:
+    """Name of the result of `source` and `driving`, such as a--b.mp4."""
     driving_name = driving.name if driving.is_dir() else driving.stem
     return f"{source.stem}--{driving_name}{suffix}"
 
 
 def _check_names(jobs: Sequence[Job]) -> list[Job]:
+    """Return the jobs; UserError if two have the same output, or a name is too long."""
     ((output, count),) = Counter(job.output for job in jobs).most_common(1)
     if count > 1:
         raise UserError(
@@ -132,7 +136,7 @@ def _check_names(jobs: Sequence[Job]) -> list[Job]:
 
 
 def _list_images(folder: Path) -> list[Path]:
-    suffixes = (*IMAGE_SUFFIXES, ".gif")  # of which the first frame is taken
+    suffixes = (*IMAGE_SUFFIXES, ".gif")  # of a GIF the first frame is used
     found, others = partition(
         _visible(folder), lambda entry: entry.suffix.lower() in suffixes and entry.is_file()
     )
@@ -150,7 +154,7 @@ def _list_clips(folder: Path) -> list[Path]:
 
 
 def _holds_clips(path: Path) -> bool:
-    """Whether `path` is a folder of clips, not a clip whose frames are files in a folder."""
+    """Whether `path` is a folder of clips; a folder of images is a single clip."""
     if not path.is_dir():
         return False
     entries, _ = without_empty_folders(_visible(path))

@@ -1,4 +1,4 @@
-"""One animation from the files that a user named to the file that was asked for."""
+"""Jobs: each makes one animation from input files and writes it to a file."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,7 +24,10 @@ from metrics.detectors.detector import Detector
 
 
 class Job(NamedTuple):
-    """One animation to make. source, driving: None for test clips of the training data."""
+    """One animation to make.
+
+    source, driving: None to use test clips of the training data.
+    """
 
     source: str | None
     driving: str | None
@@ -33,10 +36,11 @@ class Job(NamedTuple):
 
 
 class JobOptions(NamedTuple):
-    """What all jobs of a run have in common; the fields are options of animate.py, but for one.
+    """Options that all jobs of a run share. All fields but max_frames are options of animate.py.
 
-    start, end: of the driving clip, in seconds. max_frames: of it, or of the part, as the page
-    limits them; more are refused. detector: measures the results.
+    start, end: part of the driving clip to use, in seconds; None: from its start, to its end.
+    max_frames: limit for the frames of the driving clip, or of that part; set by the web page.
+    detector: measures the results, if given.
     """
 
     settings: Settings
@@ -51,20 +55,25 @@ class JobOptions(NamedTuple):
 
 
 class JobResult(NamedTuple):
-    """A finished animation. figures: of the detector, if there was one."""
+    """A finished animation.
+
+    seconds: time that it took.
+    reference: the reference frame of relative motion, if any.
+    metrics: numbers measured with the detector; empty without one.
+    """
 
     output: Output
     num_frames: int
     seconds: float
     reference: ReferenceChoice | None
-    figures: Mapping[str, float]
+    metrics: Mapping[str, float]
 
 
 def check_outputs(jobs: Sequence[Job], audio: str, *, save_masks: bool) -> None:
-    """Raise UserError where a result would take the place of an input of any job, or of a folder
-    around it, or of another result.
+    """Raise UserError if a result would replace an input of any job, a folder that contains one, or
+    another result.
     """
-    inputs: dict[Path, str] = {}  # resolved, with the option and the path as it was given
+    inputs: dict[Path, str] = {}  # by resolved path: option and path as given
     for job in jobs:
         background = job.background if job.background and is_file_name(job.background) else None
         sound = None if audio in ("copy", "none") else audio
@@ -101,7 +110,7 @@ def check_outputs(jobs: Sequence[Job], audio: str, *, save_masks: bool) -> None:
 def run_job(
     animator: Animator,
     job: Job,
-    wanted: JobOptions,
+    options: JobOptions,
     announce: Callable[[str], object],
     progress: Callable[[int, int | None], object],
     watch: Callable[[], object] | None = None,
@@ -109,48 +118,49 @@ def run_job(
     """Make and write one animation.
 
     Args:
-        announce: hears each line on what was chosen, before the first frame, and behind the last
-            one what reading the clips told.
-        progress: hears how many frames are done, and of how many where that is known.
-        watch: is called before each driving frame that is read, also where the clip is searched
-            before the first frame is made; what it raises ends the job.
+        announce: called with each note for the user: those on the choices made before the first
+            frame, and those that come from reading the clips after the last one.
+        progress: called with the number of finished frames and, if known, of all frames.
+        watch: called before each driving frame is read, also when the clip is searched before the
+            first frame is computed; an exception from it ends the job.
 
     Raises:
-        UserError: names the option or the file; an earlier result stays.
+        UserError: the animation cannot be made or written; names the option or the file. An earlier
+            result stays.
     """
     began = time.perf_counter()
-    animation, layout, sound = _prepare(animator, job, wanted, watch)
-    told = animation.notes
-    for note in told:
+    animation, layout, sound = _prepare(animator, job, options, watch)
+    announced = animation.notes
+    for note in announced:
         announce(note)
-    output = Output(job.output, layout, wanted.show_masks, wanted.save_masks, sound)
-    figures = None
-    if wanted.detector is not None:
-        figures = CrossIdentity(wanted.detector, animation.source)
+    output = Output(job.output, layout, options.show_masks, options.save_masks, sound)
+    cross_identity = None
+    if options.detector is not None:
+        cross_identity = CrossIdentity(options.detector, animation.source)
     num_done = 0
 
     def on_batch(batch: AnimatedBatch) -> None:
         nonlocal num_done
-        if figures is not None:
-            figures.add(batch.driving, to_uint8(batch.animated))
+        if cross_identity is not None:
+            cross_identity.add(batch.driving, to_uint8(batch.animated))
         num_done += len(batch.driving)
         progress(num_done, animation.num_frames)
 
     num_frames = write_animation(animation, output, on_batch)
     for note in animation.notes:
-        if note not in told:
+        if note not in announced:
             announce(note)
     return JobResult(
         output,
         num_frames,
         time.perf_counter() - began,
         animation.reference,
-        {} if figures is None else figures.means(),
+        {} if cross_identity is None else cross_identity.means(),
     )
 
 
 class _Watched(Excerpt):
-    """All of `clip`, with a call before each frame."""
+    """A clip that calls `watch` before each frame is read."""
 
     def __init__(self, clip: VideoReader, watch: Callable[[], object]) -> None:
         super().__init__(clip)
@@ -163,7 +173,7 @@ class _Watched(Excerpt):
 
 
 class _Prepared(NamedTuple):
-    """layout: as asked for, else what fits."""
+    """An animation with its layout (the one asked for, or else the default) and sound."""
 
     animation: Animation
     layout: LayoutName | None
@@ -171,63 +181,64 @@ class _Prepared(NamedTuple):
 
 
 def _prepare(
-    animator: Animator, job: Job, wanted: JobOptions, watch: Callable[[], object] | None
+    animator: Animator, job: Job, options: JobOptions, watch: Callable[[], object] | None
 ) -> _Prepared:
-    with_masks = wanted.show_masks or wanted.save_masks
+    with_masks = options.show_masks or options.save_masks
     if with_masks and animator.model.masks is None:
-        option = "--show-masks" if wanted.show_masks else "--save-masks"
+        option = "--show-masks" if options.show_masks else "--save-masks"
         raise UserError(
             f"{option}: the checkpoint was trained without the mask branch; leave it out, or train "
             "with the section masks"
         )
-    if wanted.save_masks and wanted.settings.paste_back:
+    if options.save_masks and options.settings.paste_back:
         raise UserError(
             "--save-masks writes masks of the model's size, --paste-back frames of the source's; "
             "leave one of them out"
         )
-    is_excerpt = wanted.start is not None or wanted.end is not None
+    is_excerpt = options.start is not None or options.end is not None
     if job.source is None or job.driving is None:
         if is_excerpt:
             raise UserError("--start, --end are for a --driving clip; give one, or leave them out")
-        return _prepare_test_clips(animator, job, wanted, with_masks)
+        return _prepare_test_clips(animator, job, options, with_masks)
     clip, start = open_clip(job.driving, limits=animator.limits), Fraction(0)
     if is_excerpt:
-        clip = excerpt = Excerpt(clip, wanted.start or start, wanted.end)
+        clip = excerpt = Excerpt(clip, options.start or start, options.end)
         start = excerpt.start
-    if wanted.max_frames is not None and clip.num_frames > wanted.max_frames:
+    if options.max_frames is not None and clip.num_frames > options.max_frames:
         raise UserError(
-            f"{job.driving}: has {clip.num_frames} frames, more than the {wanted.max_frames} that "
-            "are animated here; take a part of it with --start and --end"
+            f"{job.driving}: has {clip.num_frames} frames, more than the {options.max_frames} that "
+            "are allowed here; choose a part of it with --start and --end"
         )
     if watch is not None:
         clip = _Watched(clip, watch)
-    sound = choose_sound(wanted.audio, job.driving, start, job.output, animator.limits)
-    # Refuses what cannot be written before the clip is searched for crops and reference frame.
+    sound = choose_sound(options.audio, job.driving, start, job.output, animator.limits)
+    # Created here so that unwritable outputs are refused before the clip is searched for crops and
+    # the reference frame.
     transparent = is_transparent(job.background)
     writer = VideoWriter(job.output, clip.frame_rate, transparent=transparent, sound=sound)
     animation = animator.prepare(
-        job.source, clip, job.background, wanted.settings, with_masks=with_masks
+        job.source, clip, job.background, options.settings, with_masks=with_masks
     )
     if writer.is_folder and animation.times is not None:
         animation.note(
             f"{job.driving}: its frames are not evenly spaced; {job.output} gets "
-            f"{float(clip.frame_rate):.4g} a second, so that some are there twice and some are not"
+            f"{float(clip.frame_rate):.4g} a second, so some are repeated and some are left out"
         )
-    return _Prepared(animation, wanted.layout, sound)
+    return _Prepared(animation, options.layout, sound)
 
 
 def _prepare_test_clips(
-    animator: Animator, job: Job, wanted: JobOptions, with_masks: bool
+    animator: Animator, job: Job, options: JobOptions, with_masks: bool
 ) -> _Prepared:
     clips = open_test_clips(animator.saved, animator.max_pixels)
     background: Picture | None = job.background
-    if background is None and not wanted.settings.paste_back:
+    if background is None and not options.settings.paste_back:
         background = clips.background
     animation = animator.prepare(
-        clips.source, clips.driving, background, wanted.settings, with_masks=with_masks
+        clips.source, clips.driving, background, options.settings, with_masks=with_masks
     )
-    layout = wanted.layout
-    if layout is None and not (animation.is_transparent or wanted.settings.paste_back):
+    layout = options.layout
+    if layout is None and not (animation.is_transparent or options.settings.paste_back):
         layout = "demo" if animation.has_networks else "side-by-side"
-    sound = choose_sound(wanted.audio, None, Fraction(0), job.output, animator.limits)
+    sound = choose_sound(options.audio, None, Fraction(0), job.output, animator.limits)
     return _Prepared(animation, layout, sound)

@@ -1,4 +1,4 @@
-"""Which pictures of an animation stand side by side in a written frame."""
+"""Layouts: arrange pictures of an animation side by side in the frames of the result."""
 
 from typing import Literal, NamedTuple
 
@@ -17,9 +17,10 @@ LAYOUTS: tuple[LayoutName, ...] = ("result", "side-by-side", "demo")
 class AnimatedBatch(NamedTuple):
     """B frames of an animation.
 
-    source: uint8 H x W x 3. driving, background: uint8 B x H x W x 3.
-    animated: B x 3 x H x W in [0, 1], what the animator makes of the source.
-    swapped: None where no mask of the animated frames was asked for.
+    source: uint8 H x W x 3.
+    driving, background: uint8 B x H x W x 3; background is None if there is none.
+    animated: output of the animator, B x 3 x H x W in [0, 1].
+    swapped: masks and swapped backgrounds; None if the animation needs no masks.
     """
 
     source: Frame
@@ -30,15 +31,15 @@ class AnimatedBatch(NamedTuple):
 
 
 class Layout:
-    """The frames to write.
+    """Arranges the pictures of a batch as frames of the result.
 
     Args:
-        name: `result`; `side-by-side`: source, driving, result; `demo`: source, driving, animated,
-            background, BGBase, BGRefine, and the result where it is none of them.
-        transparent: the result is the figure alone, RGBA with colours not multiplied by alpha.
-        source_mask: 1 x 1 x h x w; with it, columns follow for the masks of source, animated frame
-            and, where there is one, background.
-        paster: puts the result back into the uncropped source.
+        name: `result`: only the result; `side-by-side`: source, driving, result; `demo`: source,
+            driving, animated, background, BGBase, BGRefine, and the result if it is none of these.
+        transparent: the result is only the figure: RGBA, colours not multiplied by alpha.
+        source_mask: mask of the source, 1 x 1 x h x w. If given, more columns show the masks of
+            source, animated frame and, if there is one, background.
+        paster: puts the result back into the uncropped source, if given.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class Layout:
         self.paster = paster
 
     def arrange(self, batch: AnimatedBatch) -> Frames:
-        """The columns beside each other: B x H x (columns * W) x 3, or 4 where transparent."""
+        """The frames, uint8 B x H x (columns * W) x 3, or x 4 if transparent."""
         if self.name == "result":
             result = self._result(batch)
             if self.paster is None:
@@ -68,7 +69,7 @@ class Layout:
         if self.name == "side-by-side":
             columns.append(self._result(batch))
         else:
-            # The caller chose this layout for a swap by BGBase and BGRefine.
+            # `Animation.layout` allows this layout only if BGBase and BGRefine are used.
             swapped, background = batch.swapped, batch.background
             assert swapped is not None
             assert background is not None
@@ -96,6 +97,6 @@ class Layout:
 
 
 def grey_frames(mask: Tensor, like: Frames) -> Frames:
-    """`mask`, B x 1 x h x w in [0, 1] with B possibly 1, as grey frames of the shape of `like`."""
+    """Convert `mask`, B (or 1) x 1 x h x w in [0, 1], to grey frames in the shape of `like`."""
     grey = to_uint8(grey_to_rgb(mask, (like.shape[1], like.shape[2])))
     return np.broadcast_to(grey, like.shape)

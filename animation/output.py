@@ -1,4 +1,4 @@
-"""From an animation to a file: frames, their masks beside them, and sound."""
+"""Writes an animation to files: frames, sound, and its masks in a second file."""
 
 from collections.abc import Callable
 from contextlib import closing, nullcontext
@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from animation.layouts import AnimatedBatch, Layout, LayoutName, grey_frames
 from animation.prepared import Animation
-from animation.read_ahead import made_ahead
+from animation.read_ahead import prefetch
 from common.errors import UserError
 from common.limits import LIMITS, Limits
 from media.frames import Frames
@@ -17,9 +17,9 @@ from media.video_writer import VideoWriter, takes_sound
 
 
 class Output(NamedTuple):
-    """What to write; the fields are options of animate.py.
+    """The output of an animation. All fields but `sound` are options of animate.py.
 
-    path: .mp4, .webm, .gif, or a folder of png frames.
+    path: .mp4, .webm, .gif, or a folder for png frames.
     """
 
     path: Path
@@ -30,7 +30,10 @@ class Output(NamedTuple):
 
     @property
     def masks_path(self) -> Path | None:
-        """out-masks.mp4 for out.mp4; a folder keeps all of its name, which may have a dot."""
+        """Path of the masks, such as out-masks.mp4 for out.mp4; None if they are not saved.
+
+        The name of a folder may contain a dot, which is no suffix.
+        """
         if not self.save_masks:
             return None
         if self.path.is_dir():
@@ -44,18 +47,19 @@ def write_animation(
     on_batch: Callable[[AnimatedBatch], object],
     overlapped: bool | None = None,
 ) -> int:
-    """Make and write all frames, and call `on_batch` with each batch that is written.
+    """Compute and write all frames.
 
     Args:
-        overlapped: reading, networks and writing work at the same time, in a thread each, this one
-            writing; else in turns. None: overlapped, unless the networks run on the CPU, of which
-            they use every core themselves (2 cores: overlapped is 1 to 10% slower).
+        on_batch: called with each batch after it is written.
+        overlapped: run reading, networks and writing at the same time, in a thread each (this one
+            writes), instead of in turns. None: yes, unless the networks run on the CPU: there they
+            use all cores themselves, and overlapping was 1 to 10% slower on 2 cores.
 
     Returns:
         The number of frames.
 
     Raises:
-        UserError: it cannot be written there, or not like that; an earlier result stays.
+        UserError: the result cannot be written, or not in this form; an earlier result stays.
     """
     layout = animation.layout(output.layout, show_masks=output.show_masks)
     video = VideoWriter(
@@ -72,14 +76,14 @@ def write_animation(
     if overlapped is None:
         overlapped = animation.device.type != "cpu"
     num_frames = 0
-    # Ended in the reverse order. The video before its masks: if it fails there, no new ones appear
-    # beside an earlier one.
+    # These blocks end in reverse order. The video ends before its masks: if it fails then, no new
+    # masks appear beside an earlier video.
     with (
         masks or nullcontext(),
         video,
         closing(animation.batches(read_ahead=overlapped)) as batches,
         closing(_draw(batch, layout, masks) for batch in batches) as drawn,
-        closing(made_ahead(drawn, 1) if overlapped else drawn) as ready,
+        closing(prefetch(drawn, 1) if overlapped else drawn) as ready,
     ):
         for batch, frames, mask_frames in ready:
             for frame in frames:
@@ -93,7 +97,7 @@ def write_animation(
 
 
 class _Drawn(NamedTuple):
-    """What is written of a batch, on the CPU; mask_frames: None where nobody asked for them."""
+    """The frames to write for a batch, on the CPU; mask_frames: None if masks are not saved."""
 
     batch: AnimatedBatch
     frames: Frames
@@ -108,7 +112,7 @@ def _draw(batch: AnimatedBatch, layout: Layout, masks: VideoWriter | None) -> _D
 
 
 def _open_masks(path: Path, animation: Animation, as_folder: bool) -> VideoWriter:
-    """The writer of --save-masks, whose `path` the user did not give."""
+    """Open the writer of --save-masks. The user did not give this `path`: errors explain it."""
     try:
         return VideoWriter(path, animation.frame_rate, as_folder=as_folder, times=animation.times)
     except UserError as error:
@@ -118,11 +122,14 @@ def _open_masks(path: Path, animation: Animation, as_folder: bool) -> VideoWrite
 def choose_sound(
     audio: str, driving: str | None, start: Fraction, output: Path, limits: Limits = LIMITS
 ) -> Sound | None:
-    """The sound of `--audio`: `copy` that of the driving clip from `start` (seconds) on, `none`,
-    or that of a file from its beginning.
+    """Open the sound of the result, None if it has none.
+
+    Args:
+        audio: value of --audio. `copy`: the sound of the driving clip from `start` (seconds) on;
+            `none`; or a file, whose sound is used from its beginning.
 
     Raises:
-        UserError: the file has no sound, or the kind of output cannot have any.
+        UserError: the file has no sound, or `output` is of a kind that has none.
     """
     if audio == "none":
         return None

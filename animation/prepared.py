@@ -1,4 +1,4 @@
-"""One animation, checked and ready to run."""
+"""An animation whose inputs and settings are checked, ready to compute its frames."""
 
 from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -13,16 +13,18 @@ from animation.background_swap import BackgroundSwapper
 from animation.branch_animators import BranchAnimator, animate, frames_to_tensor
 from animation.inputs import Driving
 from animation.layouts import AnimatedBatch, Layout, LayoutName
-from animation.read_ahead import made_ahead
+from animation.read_ahead import prefetch
 from common.errors import UserError
 from media.crops import Paster
 from media.frames import Frame, HasRemarks
 
 
 class ReferenceChoice(NamedTuple):
-    """The driving frame that relative motion refers to, at the model's size.
+    """The reference frame of relative motion.
 
-    distance: of its keypoints to the source's; see animation/reference.py.
+    position: its number among the driving frames, from 0.
+    frame: the frame at the model's size.
+    distance: distance of its keypoints to the source's; see animation/reference.py.
     """
 
     position: int
@@ -31,19 +33,19 @@ class ReferenceChoice(NamedTuple):
 
 
 class Animation:
-    """A source and what moves it, all at the model's size.
+    """An animation: source, driving frames and backgrounds, all at the model's size.
 
     Attributes:
-        frame_rate: of the driving frames and so of the result; the average where it varies.
-        times: of frames that are not evenly spaced, else None; see `media.timing`.
-        num_frames: of the driving frames; None where nobody knows. The result has as many, fewer
-            where a background ends it or a clip is damaged.
-        reference: None where motion refers to no frame.
-        is_transparent: the result is the figure alone, with an alpha channel.
+        frame_rate: frame rate of the driving frames and the result; the average if it varies.
+        times: times of frames that are not evenly spaced, else None; see `media.timing`.
+        num_frames: number of driving frames; None if it is not known. The result has as many, or
+            fewer if a background ends earlier or a clip is damaged.
+        reference: the reference frame; None for motion without one.
+        is_transparent: whether the result is only the figure, with an alpha channel.
 
     Args:
-        clips: what the frames come from, by its name: what is odd about it is told.
-        notes: lines on what was chosen.
+        clips: the clips that are read, by name; their remarks are added to the notes.
+        notes: lines for the user on what was chosen.
     """
 
     def __init__(
@@ -78,38 +80,39 @@ class Animation:
 
     @property
     def notes(self) -> list[str]:
-        """Lines for the user: how pictures are fitted, the reference frame, and what is odd about
-        the clips, of which reading them may tell more.
+        """Lines for the user: how pictures are fitted, the reference frame, remarks on the clips.
+
+        While the clips are read, more remarks may come.
         """
         remarks = [f"{name}: {line}" for name, clip in self._clips.items() for line in clip.remarks]
         return [*self._chosen, *remarks]
 
     def note(self, line: str) -> None:
-        """Add to the notes."""
+        """Add a line to the notes."""
         self._chosen.append(line)
 
     def frames(self) -> Iterator[Frame]:
-        """The result: uint8 H x W x 3, or 4 where transparent."""
+        """Compute the frames of the result: uint8 H x W x 3, or H x W x 4 if transparent."""
         layout = self.layout("result")
         for batch in self.batches():
             yield from layout.arrange(batch)
 
     def batches(self, *, read_ahead: bool = False) -> Generator[AnimatedBatch, None, None]:
-        """Animate and swap batch by batch; memory does not grow with the number of frames.
+        """Animate and swap backgrounds batch by batch; memory does not grow with their number.
 
         Args:
-            read_ahead: threads of their own read the next two batches of driving frames and
-                backgrounds, and end when this generator is closed.
+            read_ahead: read the next two batches of driving frames and backgrounds in threads,
+                which end when this generator is closed.
         """
         if not read_ahead:
             yield from self._animated(self._driving, self._backgrounds)
             return
         num_ahead = 2 * self._batch_size
         with ExitStack() as opened:
-            driving = opened.enter_context(closing(made_ahead(self._driving, num_ahead)))
+            driving = opened.enter_context(closing(prefetch(self._driving, num_ahead)))
             backgrounds = None
             if self._backgrounds is not None:
-                ahead = made_ahead(self._backgrounds, num_ahead)
+                ahead = prefetch(self._backgrounds, num_ahead)
                 backgrounds = opened.enter_context(closing(ahead))
             yield from self._animated(driving, backgrounds)
 
@@ -132,7 +135,7 @@ class Animation:
             behind = list(islice(backgrounds, len(driving)))
             count = len(behind)
             if behind:
-                # The array of a picture that stays is the same: one upload, one mask.
+                # A still background is the same array for all frames: one upload, one mask.
                 is_still = all(frame is behind[0] for frame in behind)
                 pictures = frames_to_tensor(
                     np.stack(behind[:1] if is_still else behind), self._animator.device
@@ -145,10 +148,13 @@ class Animation:
                 return
 
     def layout(self, name: LayoutName | None, *, show_masks: bool = False) -> Layout:
-        """How the frames to write look; None for `result`.
+        """Build the layout `name` of the frames to write; None means `result`.
+
+        Args:
+            show_masks: add columns with the masks.
 
         Raises:
-            UserError: these pictures are not made, or cannot stand side by side.
+            UserError: this animation lacks pictures of the layout, or they cannot be side by side.
         """
         if show_masks and self.is_transparent:
             raise UserError("--show-masks: a transparent result stands alone; use --save-masks")
@@ -169,7 +175,7 @@ class Animation:
             )
         if name == "demo" and not self.has_networks:
             raise UserError(
-                "--layout demo shows what BGBase and BGRefine paint, and nothing needs them here; "
+                "--layout demo shows pictures by BGBase and BGRefine, which are not used here; "
                 "give a --background with --compose network, or use --layout side-by-side"
             )
         source_mask = None
@@ -180,10 +186,10 @@ class Animation:
 
     @property
     def device(self) -> torch.device:
-        """Where the networks run."""
+        """Device that the networks run on."""
         return self._animator.device
 
     @property
     def has_networks(self) -> bool:
-        """Whether BGBase and BGRefine paint something."""
+        """Whether BGBase and BGRefine are used."""
         return self._swapper is not None and self._swapper.networks is not None

@@ -1,4 +1,4 @@
-"""Work ahead: what comes next is made by another thread while this one is busy."""
+"""Prefetching: another thread computes the next items of an iterable while this one is busy."""
 
 from collections import deque
 from collections.abc import Generator, Iterable
@@ -8,16 +8,16 @@ from typing import TypeVar
 Item = TypeVar("Item")
 
 
-def made_ahead(items: Iterable[Item], num_ahead: int) -> Generator[Item, None, None]:
-    """`items` in their order, made by a thread of their own, at most `num_ahead` before their turn.
+def prefetch(items: Iterable[Item], num_ahead: int) -> Generator[Item, None, None]:
+    """Yield `items` in order, computed by a thread, at most `num_ahead` items before their turn.
 
-    What they raise is raised here, in its turn. When this generator is closed, or ends in whatever
-    way, the item in the making is still finished and the thread has ended; so close it
-    (`contextlib.closing`) where it may not be read to its end. `items` itself is not closed.
+    An exception from `items` is raised here in its turn. When this generator is closed or ends, the
+    thread finishes the item that it works on, and has ended. So close the generator
+    (`contextlib.closing`) if it may not be read to its end. `items` itself is not closed.
 
-    Pays where both sides leave Python's lock to others: decoding, encoding, networks.
+    It saves time if both threads release Python's lock: decoding, encoding, networks.
     """
-    iterator = ((item,) for item in items)  # so that None is their end
+    iterator = ((item,) for item in items)  # in tuples, so that None marks the end
     with ThreadPoolExecutor(max_workers=1) as executor:
         waiting: deque[Future[tuple[Item] | None]] = deque()
         try:

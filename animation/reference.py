@@ -1,4 +1,4 @@
-"""Which driving frame relative motion should start from: the one nearest to the source."""
+"""Finds the reference frame of relative motion: the driving frame that is nearest to the source."""
 
 import math
 from collections.abc import Iterable
@@ -11,18 +11,21 @@ from animation.branch_animators import MotionAnimator, frames_to_tensor, in_batc
 from media.frames import Frame
 from modules.keypoint_transfer import hull_area
 
-# Between frames of one clip 95 of 100 distances are smaller (puppets and real heads alike).
-# Between frames of different puppets they have two peaks, 0.1 for figures of one kind and 0.3 for
-# unlike ones; this is the valley between.
-FAR = 0.2
+# A larger distance is called far. 95% of the distances between frames of one clip are smaller, for
+# puppets and for real heads. Distances between frames of different puppets have two peaks, at 0.1
+# for similar figures and at 0.3 for different ones; this value lies between the peaks.
+FAR_DISTANCE = 0.2
 
 
 @dataclass(frozen=True)
-class Nearest:
-    """index: of the driving frame nearest to the source, from 0. frame: itself. distance: its
-    distance.
+class NearestFrame:
+    """The driving frame nearest to the source.
 
-    first_distance: of the first driving frame. num_frames: how many there were.
+    index: its number, from 0.
+    frame: the frame, uint8 H x W x 3.
+    distance: its distance to the source; see `keypoint_distance`.
+    first_distance: distance of the first driving frame.
+    num_frames: number of driving frames.
     """
 
     index: int
@@ -34,13 +37,14 @@ class Nearest:
 
 def nearest_frame(
     animator: MotionAnimator, source: Frame, driving: Iterable[Frame], batch_size: int = 8
-) -> Nearest:
-    """The driving frame whose keypoints lie most like those of `source`; see `keypoint_distance`.
+) -> NearestFrame:
+    """Find the driving frame with the smallest `keypoint_distance` to `source`.
 
-    Streams `driving` once; memory does not grow with its number of frames. Of equals the first.
-    As a reference it needs no pass of its own in either direction: each frame, before or after, is
-    moved by its own change since the reference, so that one pass in order gives what going forward
-    and backward from it would.
+    If several are equal, it is the first of them.
+
+    It streams `driving` once; memory does not grow with the number of frames. Animating from this
+    reference frame then needs only one pass in order: each frame moves the source by its own change
+    since the reference frame, which gives the same as going forward and backward from there.
 
     Args:
         source: uint8 H x W x 3.
@@ -50,18 +54,18 @@ def nearest_frame(
         ValueError: there are no driving frames.
         UserError: memory does not suffice for one frame.
     """
-    detector = animator.branch.keypoint_detector
+    detect = animator.branch.detect
     with torch.inference_mode():
-        points = detector(frames_to_tensor(source[None], animator.device)).value[0].cpu()
-    nearest: Nearest | None = None
+        points = detect(frames_to_tensor(source[None], animator.device)).value[0].cpu()
+    nearest: NearestFrame | None = None
     num_frames = 0
-    for frames, keypoints in in_batches(detector, driving, batch_size, animator.device):
+    for frames, keypoints in in_batches(detect, driving, batch_size, animator.device):
         for frame, driving_points in zip(frames, keypoints.value.cpu(), strict=True):
             distance = keypoint_distance(points, driving_points)
             if nearest is None or distance < nearest.distance:
                 first_distance = distance if nearest is None else nearest.first_distance
-                # A copy, or the whole batch would stay in memory.
-                nearest = Nearest(num_frames, frame.copy(), distance, first_distance, 0)
+                # A copy: otherwise the whole batch would stay in memory.
+                nearest = NearestFrame(num_frames, frame.copy(), distance, first_distance, 0)
             num_frames += 1
     if nearest is None:
         raise ValueError("nearest_frame: there are no driving frames")
@@ -69,11 +73,12 @@ def nearest_frame(
 
 
 def keypoint_distance(first: Tensor, second: Tensor) -> float:
-    """How differently two figures are posed, whatever their place and size.
+    """Distance between the poses of two figures, independent of their positions and sizes.
 
-    Mean absolute difference over the keypoints and both coordinates, each set shifted to mean 0
-    and divided by the square root of its convex hull's area (as FOMM's search for the best frame
-    does with landmarks): 0.1 is a tenth of the figure's size. Infinite where one has no hull.
+    It is the mean absolute difference over the keypoints and both coordinates, after each set is
+    shifted to mean 0 and divided by the square root of its convex hull's area (as FOMM's search for
+    the best frame does with landmarks). 0.1 is a tenth of the figure's size. Infinite if one set
+    has no hull.
 
     Args:
         first, second: K x 2.
@@ -89,5 +94,5 @@ def keypoint_distance(first: Tensor, second: Tensor) -> float:
 
 
 def is_far(distance: float) -> bool:
-    """Whether a reference frame at this distance is posed too unlike the source to start from."""
-    return distance > FAR
+    """Whether a frame at this distance differs too much from the source to be the reference."""
+    return distance > FAR_DISTANCE

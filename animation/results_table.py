@@ -1,4 +1,4 @@
-"""The table of what came of many animations."""
+"""The table results.csv of many animations."""
 
 import csv
 from pathlib import Path
@@ -13,9 +13,9 @@ Row = dict[str, str]
 
 
 class Results:
-    """results.csv in the folder `output`, written anew after every job.
+    """results.csv in the folder `output`; the file is written again after every job.
 
-    Rows of an earlier run stay until this one has made their output again.
+    Rows of earlier runs stay until this run makes their output again.
 
     Raises:
         UserError: there is a results.csv that no earlier run wrote.
@@ -26,20 +26,20 @@ class Results:
         self._rows = {row[_KEY]: row for row in _read_rows(self.path)}
 
     def add(self, row: Row) -> None:
-        """The row of one output."""
+        """Add the row of a finished or failed job; it replaces an earlier row of its output."""
         self._rows[row[_KEY]] = row
         self._write()
 
     def keep(self, row: Row) -> None:
-        """Leave the row of an output that is there already; `row` where none tells of it."""
+        """Keep the earlier row of an output that is skipped; without one, add `row`."""
         earlier = self._rows.get(row[_KEY], row)
-        # It may tell of a later attempt, which failed and left the output as it was.
+        # An earlier row may be of a later, failed attempt, which left the output as it was.
         self.add(row if earlier.get("error") else earlier)
 
     def _write(self) -> None:
         columns = [*dict.fromkeys(column for row in self._rows.values() for column in row)]
         rows = [[row.get(column, "") for column in columns] for row in self._rows.values()]
-        # File names may be no text; they come back as they were.
+        # File names may hold bytes that are not text; they are read back unchanged.
         with (
             replacing(self.path) as temporary,
             temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
@@ -55,7 +55,7 @@ def _read_rows(path: Path) -> list[Row]:
             reader = csv.DictReader(file)
             is_ours = {_KEY, "status"} <= set(reader.fieldnames or ())
             rows = [
-                # Somebody may have cut a row off, or added to it.
+                # Somebody may have cut a row off, or added cells to it.
                 {as_written(name): as_written(row[name] or "") for name in row if name is not None}
                 for row in reader
             ]

@@ -1,4 +1,4 @@
-"""How to animate: the options of animate.py and of the Python API, and the rules between them."""
+"""Settings of an animation: options of animate.py and the Python API, and rules between them."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -20,13 +20,14 @@ Crop = Box | Literal["auto", "none"]
 
 @dataclass(frozen=True)
 class Settings:
-    """Each field is an option of animate.py, where they are explained; None chooses what fits.
+    """Settings of an animation. Each field is an option of animate.py, whose help explains it; None
+    means the default that fits the model and the inputs.
 
-    reference_frame: counts from 0, in the driving frames as they are given.
-    crop_source, crop_driving: `none` fits the whole picture as `data.fit` of the config says.
+    reference_frame: a number counts from 0 in the driving frames as they are given.
+    crop_source, crop_driving: `none` fits the whole picture, in the way `data.fit` says.
 
     Raises:
-        ValueError: a field has a value that its type does not know.
+        ValueError: a field has a value that its type does not allow.
     """
 
     animator: AnimatorName | None = None
@@ -44,7 +45,7 @@ class Settings:
 
 
 def check_motion(settings: Settings, animator: AnimatorName) -> None:
-    """Raise UserError where an option belongs to another way of animating."""
+    """Raise UserError if an option does not apply to this animator or kind of motion."""
     if animator == "masks":
         given = {
             "--motion": settings.motion is not None,
@@ -70,7 +71,7 @@ def check_motion(settings: Settings, animator: AnimatorName) -> None:
 
 
 def check_background(settings: Settings, has_background: bool) -> None:
-    """Raise UserError where an option needs a background, or cannot be had with one."""
+    """Raise UserError if an option needs a background, or excludes one."""
     if has_background and settings.paste_back:
         raise UserError(
             "--paste-back keeps what surrounds the source, --background replaces it; leave one out"
@@ -85,10 +86,10 @@ def check_background(settings: Settings, has_background: bool) -> None:
 
 
 def choose_swap(background: Picture, settings: Settings) -> tuple[BackgroundType, Compose]:
-    """The type of background and the way to compose, with their defaults.
+    """Choose the type of background and the way to compose; fills in the defaults.
 
     Raises:
-        UserError: they contradict the kind of background.
+        UserError: they do not apply to this kind of background.
     """
     kind, compose = settings.background_type, settings.compose
     if is_transparent(background):
@@ -107,9 +108,10 @@ def choose_swap(background: Picture, settings: Settings) -> tuple[BackgroundType
 
 
 def is_transparent(background: Picture | None) -> bool:
+    """Whether `background` is the keyword `transparent`."""
     return isinstance(background, str | Path) and str(background) == TRANSPARENT
 
 
 def as_typed(option: str) -> str:
-    """An option's name as the user types it."""
+    """The name of an option as the user types it: paste_back becomes --paste-back."""
     return "--" + option.replace("_", "-")

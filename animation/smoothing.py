@@ -1,5 +1,5 @@
-"""One-euro filter: steady where a clip is calm, quick where it moves (Casiez, Roussel and Vogel,
-CHI 2012).
+"""One-euro filter over time: smooths slow changes much and fast changes little (Casiez, Roussel and
+Vogel, CHI 2012).
 """
 
 import math
@@ -12,38 +12,39 @@ from torch import Tensor
 from media.timing import Times
 from modules.keypoint_detector import Keypoints
 
-SPEED_CUTOFF = 1.0  # Hz, of the low-pass filter of the speed, as published
+SPEED_CUTOFF = 1.0  # Hz; cutoff of the low-pass filter for the speed, as published
 
 
 class Smoothing(NamedTuple):
     """Settings of the filter.
 
-    frame_rate: of the driving clip, frames per second.
-    times: of frames that are not evenly spaced; see `media.timing`.
-    min_cutoff: Hz, greater than 0; what swings faster is jitter while nothing moves. Smaller
-        values smooth more.
-    beta: Hz per unit a second; how much the cutoff grows with the speed. Greater values lag less.
+    frame_rate: frames per second of the driving clip.
+    times: times of frames that are not evenly spaced, else None; see `media.timing`.
+    min_cutoff: cutoff frequency in Hz while nothing moves, greater than 0; faster changes are then
+        treated as jitter. Smaller values smooth more.
+    beta: growth of the cutoff with the speed, in Hz per unit a second. Larger values lag less.
     """
 
     frame_rate: Fraction | float
     times: Times | None = None
-    # Chosen on puppets and real heads: the keypoints' second differences fall to 0.6 of what they
-    # were, and the keypoints come 0.7 to 1 frame late. Half the beta: 0.5, 1 to 1.3 frames late;
-    # twice the beta: 0.7, 0.5 to 0.8.
+    # Chosen on puppets and real heads: the keypoints' second differences fall to 0.6 of their
+    # values, and the keypoints lag by 0.7 to 1 frame. With half the beta: 0.5, and 1 to 1.3 frames;
+    # with twice the beta: 0.7, and 0.5 to 0.8 frames.
     min_cutoff: float = 1.0
     beta: float = 10.0
 
     def rate_before(self, position: int) -> float:
-        """1 / the seconds between frame `position` and the one before it."""
+        """Frame rate at `position`: 1 / the seconds between this frame and the one before it."""
         if self.times is None or position == 0 or position >= len(self.times):
             return float(self.frame_rate)
         return float(1 / (self.times[position] - self.times[position - 1]))
 
 
 class FilterState(NamedTuple):
-    """Smoothed value and smoothed speed (units a second) at the last frame: 1 x ... both.
+    """State of the filter after a frame.
 
-    num_frames: so far.
+    value, speed: smoothed value, and smoothed speed in units a second; 1 x ... both.
+    num_frames: number of frames so far.
     """
 
     value: Tensor
@@ -54,15 +55,15 @@ class FilterState(NamedTuple):
 def one_euro(
     values: Tensor, smoothing: Smoothing, state: FilterState | None
 ) -> tuple[Tensor, FilterState]:
-    """Smooth `values`, B x ..., along their first dimension, each element on its own.
+    """Smooth `values`, B x ..., along their first dimension, each element independently.
 
     Args:
-        values: of B frames in order.
-        state: after the frames before them; None at the start of a clip.
+        values: values of B frames in order.
+        state: the state after the frames before them; None at the start of a clip.
 
     Returns:
-        The smoothed values, B x ..., and the state after them. However a clip is cut into batches,
-        the numbers are the same; its first frame stays as it is.
+        The smoothed values, B x ..., and the state after them. The results do not depend on how a
+        clip is divided into batches. The first frame of a clip does not change.
 
     Raises:
         ValueError: a setting is out of range.
@@ -87,8 +88,9 @@ def one_euro(
 def smooth_keypoints(
     keypoints: Keypoints, smoothing: Smoothing, state: FilterState | None
 ) -> tuple[Keypoints, FilterState]:
-    """`one_euro` of every coordinate and every element of the Jacobians. Covariances stay as they
-    are: numbers smoothed one by one need not make a covariance.
+    """Smooth every coordinate and every element of the Jacobians with `one_euro`.
+
+    Covariances stay as they are: numbers smoothed one by one need not make a covariance.
     """
     value, jacobian, covariance = keypoints
     if jacobian is None:

@@ -47,10 +47,7 @@ def main(arguments: argparse.Namespace) -> None:
     paths, smoothed = [], []
     for index in range(len(clips.clips)):
         batches = [
-            keypoints
-            for _, keypoints in in_batches(
-                branch.detect, clips.stream(index), 32, device
-            )
+            keypoints for _, keypoints in in_batches(branch.detect, clips.stream(index), 32, device)
         ]
         path = Keypoints(torch.cat([found.value for found in batches]).cpu(), None)
         smoothing = Smoothing(clips.frame_rate(index))

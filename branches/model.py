@@ -13,7 +13,7 @@ from branches.motion.build import build_motion
 from common.seeding import torch_seed
 from configs.schema import Config
 
-DEFAULT_THRESHOLD = 0.5  # of foreground masks, for a model without a background branch
+DEFAULT_THRESHOLD = 0.5  # threshold of foreground masks if there is no background branch
 
 
 class Model(nn.Module):

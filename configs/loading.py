@@ -19,7 +19,7 @@ from pydantic import Tag, ValidationError
 from pydantic_core import ErrorDetails
 
 from common.errors import UserError
-from configs.motion_schema import motion_kind
+from configs.motion.kinds import motion_kind
 from configs.rules import violations
 from configs.safe_yaml import MAX_BYTES, MAX_DEPTH, Dumper, check_tree, parse_yaml
 from configs.schema import CONFIG_FORMAT, Config
@@ -313,7 +313,7 @@ def _check(tree: dict[str, Any]) -> tuple[Config, list[_Problem]]:
     except ValidationError as error:
         for details in error.errors():
             problems.append(_translate(details))
-            tree = _without(tree, _field_path(details["loc"]))
+            tree = _without(tree, _field_path(details["loc"]).path)
         config = Config.model_validate(tree)
     spoiled = [problem.spoils for problem in problems]
     for keys, reason in violations(config):

@@ -4,7 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from configs.motion_schema import FommConfig
+from configs.motion.fomm import FommConfig
 from configs.schema import BRANCHES, Config
 from configs.value_types import ReluLayer
 from modules.discriminator import PatchDiscriminator

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
-from configs.motion_schema import MotionConfig
+from configs.motion.kinds import MotionConfig
 from configs.section import HourglassConfig, Section, Start
 from configs.value_types import (
     Beta,
@@ -18,6 +18,7 @@ from configs.value_types import (
     Epoch,
     Grey,
     ImageSize,
+    LayerWeights,
     Milestones,
     Minutes,
     NumBlocks,
@@ -228,14 +229,14 @@ class GeneratorLosses(Section):
 
     encoder: Weight = 1.0
     decoder: Weight = 1.0
-    encoder_features: Weight = 10.0  # feature matching, for each layer
-    decoder_features: Weight = 10.0
+    encoder_features: LayerWeights = 10.0  # feature matching: one weight for all layers, or a list
+    decoder_features: LayerWeights = 10.0
 
 
 class DiscriminatorConfig(Section):
     """The discriminator, which tells the motion branch's prediction from the driving frame."""
 
-    kind: Literal["patch", "unet"] = "unet"
+    kind: Literal["patch", "unet", "monkey_net"] = "unet"
     channels: Annotated[list[Width], Field(min_length=1, max_length=10)] = [
         64,
         128,
@@ -245,6 +246,8 @@ class DiscriminatorConfig(Section):
         1024,
     ]  # output channels of the encoder's blocks; each block halves the size
     spectral_norm: bool = True  # in every layer but the last of kind unet
+    detach: bool = True  # no gradient of the generator through heatmaps and real features (ours;
+    # false as Monkey-Net was published)
     keypoints: bool = False  # heatmaps of the driving keypoints are a further input
     loss: Literal["least_squares", "hinge", "bce"] = "least_squares"
     losses: DiscriminatorLosses = DiscriminatorLosses()

@@ -31,7 +31,7 @@ SMALLEST_FOR_LPIPS = 32  # pixels; smaller frames have no pixel left after the l
 
 
 class Plan(NamedTuple):
-    """What an evaluation measures.
+    """The plan of an evaluation: its measures, and their tools.
 
     measures: the measures to compute.
     measured_with: descriptions of the tools (detector, salient regions, LPIPS network) that the

@@ -28,7 +28,7 @@ Score = Callable[[Tensor, Tensor], FrameMetrics]  # predictions, targets -> metr
 
 
 class ClipContext(NamedTuple):
-    """What a measure knows about a clip before its frames come.
+    """A clip, as measures know it before its frames come.
 
     clips, clip_index: the data source and the clip's index in it.
     frames: numbers of the driving frames.

@@ -10,7 +10,7 @@ BASELINE = "baseline_"  # prefix of the metric for repeating the source
 
 
 class Metric(NamedTuple):
-    """How to read a metric.
+    """Explains a metric to readers of the tables.
 
     meaning: explanation in a few words.
     better: whether lower or higher numbers are better.

@@ -22,7 +22,7 @@ from metrics.detectors.detector import Description, RegionFinder
 from modules.geometry import resize
 
 BACKGROUND_WEIGHT = 0.5  # a pixel with a smaller background weight in dense motion is figure
-WHITE = 127  # of 255; brighter pixels of a given mask are salient
+WHITE = 127  # pixels of a given mask that are brighter (of 255) are salient
 
 logger = logging.getLogger(__name__)
 

@@ -24,7 +24,7 @@ PSNR_NOTE = (
     "The source is among the driving frames: repeating it is perfect there, which lifts its mean "
     "PSNR"
 )
-_PRECISION = ".7g"  # of numbers in the files; float32 has no more digits
+_PRECISION = ".7g"  # digits of numbers in the files; float32 has no more
 
 
 class MeasuredClip(NamedTuple):

@@ -6,6 +6,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import BinaryIO, Final, Literal
 
+import imageio.v3 as iio
 import numpy as np
 from numpy.typing import NDArray
 from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
@@ -29,6 +30,7 @@ FORMATS: Final = (
     *("AVIF", "HEIF", "JPEG2000", "TGA", "PPM", "QOI"),
 )
 WRITTEN_SUFFIXES = (".png", ".jpg", ".jpeg")
+JPEG_QUALITY: Final = 95
 # Of large pictures, which are read all the same. Set here, once: filters are those of all threads.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
@@ -135,6 +137,8 @@ def _check_tags(path: Path, file: BinaryIO, num_bytes: int) -> None:
 
 
 def _open(path: Path) -> Image.Image:
+    # By Pillow itself: imageio would try every format that Pillow knows, whatever FORMATS says, and
+    # hides the tiles of TIFF, which are checked before it is decoded.
     Image.init()
     with path.open("rb") as file:
         _check_tags(path, file, path.stat().st_size)
@@ -236,7 +240,24 @@ def write_image(path: Path | str, frame: Frame) -> None:
     if path.suffix.lower() not in WRITTEN_SUFFIXES:
         raise UserError(f"{path}: cannot write a {path.suffix or 'nameless'} image; use .png, .jpg")
     with replacing(path) as temporary:
-        Image.fromarray(frame).save(temporary, quality=95)
+        temporary.write_bytes(encode_image(frame, path.suffix))
+
+
+def encode_image(frame: NDArray[np.uint8], suffix: str) -> bytes:
+    """H x W x 3, or H x W x 4 (RGBA) for .png, as the content of a file of WRITTEN_SUFFIXES.
+
+    In memory: into a file Pillow would write a JPEG at once and not see that a full disk took only
+    its beginning; and of some names imageio makes an address, or a member of a zip file.
+    """
+    content: bytes = iio.imwrite(
+        "<bytes>",
+        frame,
+        plugin="pillow",
+        extension=suffix.lower(),
+        is_batch=False,
+        quality=JPEG_QUALITY,  # PNG has none
+    )
+    return content
 
 
 def fit_frames(frames: Frames, size: tuple[int, int], fit: Fit) -> Frames:

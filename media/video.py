@@ -129,6 +129,7 @@ def _open_clip(
     if path.is_dir():
         return FolderReader(path, frame_rate, limits)
     if path.suffix.lower() in CONTAINER_SUFFIXES:
+        # GIF too: with imageio, later frames may be larger than the size that was checked.
         return VideoFile(path, limits)
     if path.suffix.lower() == STRIP_SUFFIX:
         return StripReader(path, frame_rate, limits)

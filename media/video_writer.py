@@ -15,7 +15,6 @@ import numpy as np
 from av.filter import Graph
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from numpy.typing import NDArray
-from PIL import Image
 
 from common.errors import UserError
 from common.files import create, temporary_name
@@ -23,6 +22,7 @@ from media.container import location, os_reason
 from media.frame_conversion import ACCURATE
 from media.frame_folder import RATE_FILE, stated_frame_rate, write_frame_rate
 from media.frames import Frame
+from media.images import encode_image
 from media.sound import FORMATS, Sound, SoundTrack
 from media.system_files import is_system_file
 from media.timing import Clock, Times
@@ -48,6 +48,8 @@ CODECS = {
     ".webm": _Codec(
         "libvpx-vp9", "yuv420p", {"crf": "24", "b:v": "0", "cpu-used": "4", "row-mt": "1"}
     ),
+    # Not by imageio, which keeps all frames in memory to the end and makes one of those that are
+    # equal.
     ".gif": _Codec("gif", "pal8", {}),
 }
 TRANSPARENT_CODECS = {".webm": CODECS[".webm"]._replace(pixel_format="yuva420p")}
@@ -194,7 +196,8 @@ class _FolderSink:
         self._num_frames += 1
         end = self._clock.begin(self._num_frames)
         while self._num_written / self._clock.frame_rate < end:
-            Image.fromarray(frame).save(self._folder / f"{self._num_written:05d}.png")
+            content = encode_image(frame, ".png")
+            (self._folder / f"{self._num_written:05d}.png").write_bytes(content)
             self._num_written += 1
 
     def close(self, complete: bool) -> None:

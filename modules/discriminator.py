@@ -17,8 +17,8 @@ _PUBLISHED_AREA = 4 * 4  # pixels of the U-Net's deepest map for images of 256 x
 class DiscriminatorOutput(NamedTuple):
     """Logits (float32; high means real) and features of a batch of images.
 
-    logits: of the encoder; one per image, B x 1, or one per patch, B x 1 x h x w.
-    pixel_logits: of the decoder; one per pixel, B x 1 x H x W. None without a decoder.
+    logits: output of the encoder; one per image, B x 1, or one per patch, B x 1 x h x w.
+    pixel_logits: output of the decoder; one per pixel, B x 1 x H x W. None without a decoder.
     encoder_features: outputs of the encoder's blocks, largest map first.
     decoder_features: outputs of the decoder's blocks, smallest map first; empty without a decoder.
     """

@@ -93,6 +93,23 @@ def gaussian_heatmaps(points: Tensor, height: int, width: int, variance: float) 
     return y.unsqueeze(-1) * x.unsqueeze(-2)
 
 
+def stillness_of_field(field: Tensor, variance: float = 0.01) -> Tensor:
+    """How still each pixel of a backward field u(z) stands: exp(-|u(z) - z|^2 / (2 variance)).
+
+    This is ours: PriorityCut needs to know what is background, and this tells it of systems that
+    have only a field.
+
+    Args:
+        field: B x h x w x 2, (x, y) in [-1, 1].
+
+    Returns:
+        B x 1 x h x w in [0, 1]; 1 stands still.
+    """
+    field = full_precision(field)
+    shift = field - coordinate_grid(field.shape[1], field.shape[2], field)
+    return torch.exp(-shift.square().sum(dim=-1) / (2 * variance)).unsqueeze(1)
+
+
 def determinant_2x2(matrix: Tensor) -> Tensor:
     """Determinants of ... x 2 x 2 matrices, of shape ..."""
     return matrix[..., 0, 0] * matrix[..., 1, 1] - matrix[..., 0, 1] * matrix[..., 1, 0]

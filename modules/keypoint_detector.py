@@ -26,6 +26,16 @@ class Keypoints(NamedTuple):
     covariance: Tensor | None = None
 
 
+def detached(keypoints: Keypoints) -> Keypoints:
+    """The same keypoints without a gradient."""
+    jacobian, covariance = keypoints.jacobian, keypoints.covariance
+    return Keypoints(
+        keypoints.value.detach(),
+        None if jacobian is None else jacobian.detach(),
+        None if covariance is None else covariance.detach(),
+    )
+
+
 class KeypointDetector(nn.Module):
     """Detects keypoints: the expected coordinate and the mean Jacobian under each of K heatmaps
     (FOMM, section 3.1).

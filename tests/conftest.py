@@ -1,17 +1,15 @@
 """Fixtures that several test files share."""
 
-import importlib.util
-import json
 import os
 import signal
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 
 from common import speed_trial
 from modules import blocks
+from tests.helpers.golden import Golden, GoldenMasks
 
 SHARED = Path(__file__).parents[1].parent / "shared"
 
@@ -57,64 +55,16 @@ def fixed_seed():
     torch.manual_seed(0)
 
 
-class Golden:
-    """Arrays stored from the published FOMM at 64 x 64, as tensors."""
-
-    def __init__(self, path: Path) -> None:
-        self.arrays = np.load(path)
-        self.params = json.loads(bytes(self.arrays["meta"]))["model_params"]
-
-    def __getitem__(self, name: str) -> torch.Tensor:
-        array = self.arrays[name]
-        if array.dtype == np.uint8:
-            array = array.astype(np.float32) / 255
-        return torch.from_numpy(array)
-
-    def weights(self, part: str, prefix: str = "") -> dict[str, torch.Tensor]:
-        """Tensors of one published part whose names start with `prefix`, which is removed."""
-        head = f"weights/{part}/{prefix}"
-        return {
-            name[len(head) :]: torch.from_numpy(np.asarray(self.arrays[name]))
-            for name in self.arrays.files
-            if name.startswith(head)
-        }
-
-
 @pytest.fixture(scope="session")
 def golden() -> Golden:
-    path = SHARED / "golden" / "fomm_tiny.npz"
-    if not path.is_file():
-        pytest.skip("no golden numbers here")
-    return Golden(path)
-
-
-class GoldenMasks(Golden):
-    """Arrays stored from the published Perturbed Masks at 256 x 256, as tensors.
-
-    Its weights are not stored: each follows from its name and shape by the rule beside the file.
-    """
-
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
-        self.shapes = json.loads(bytes(self.arrays["meta"]))["shapes"]  # by part, by tensor
-        spec = importlib.util.spec_from_file_location("golden_weights", path.parent / "weights.py")
-        assert spec is not None
-        assert spec.loader is not None
-        self.rule = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(self.rule)
-
-    def weights(self, part: str, prefix: str = "") -> dict[str, torch.Tensor]:
-        """Tensors of one published part whose names start with `prefix`, which they keep."""
-        shapes = {n: s for n, s in self.shapes[part].items() if n.startswith(prefix)}
-        return self.rule.state_dict(shapes)
+    """FOMM with its discriminator, small, at 64 x 64."""
+    return Golden("fomm_tiny.npz")
 
 
 @pytest.fixture(scope="session")
 def golden_masks() -> GoldenMasks:
-    path = SHARED / "golden" / "perturbed_masks_256.npz"
-    if not path.is_file():
-        pytest.skip("no golden numbers here")
-    return GoldenMasks(path)
+    """Perturbed Masks at 256 x 256; see `stored_pixels` for its pictures."""
+    return GoldenMasks("perturbed_masks_256.npz")
 
 
 @pytest.fixture(scope="session")

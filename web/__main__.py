@@ -1,4 +1,4 @@
-"""A page to animate images in the browser; it is served from here, and asks nothing of others."""
+"""Serve a web page to animate images in the browser. It makes no requests to other hosts."""
 
 import argparse
 import os
@@ -22,7 +22,7 @@ from common.cli import (
 )
 from common.errors import UserError
 from metrics.detectors.packages import import_package
-from web.access import VARIABLE, Account, read_accounts, warnings
+from web.access import AUTH_VARIABLE, Account, read_accounts, warnings
 
 INSTALL = "pip install -e '.[web]'"
 
@@ -32,10 +32,10 @@ def main(arguments: argparse.Namespace) -> None:
     for line in warnings(arguments.host, arguments.auth_file, accounts):
         print(line, file=sys.stderr)
     with tempfile.TemporaryDirectory(prefix="demo-") as folder:
-        # Read when Gradio is imported, and when it builds a page.
+        # Gradio reads these variables when it is imported and when it builds a page.
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         os.environ["GRADIO_TEMP_DIR"] = folder  # uploads and results
-        os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"  # it calls nobody but itself
+        os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"  # it calls only itself
         import_package("gradio", INSTALL)
         path = Path(arguments.checkpoint) if arguments.checkpoint else newest_checkpoint()
         animator = Animator.load(
@@ -52,7 +52,12 @@ def main(arguments: argparse.Namespace) -> None:
 def serve(
     animator: Animator, arguments: argparse.Namespace, accounts: Sequence[Account], folder: Path
 ) -> None:
-    """Until Ctrl-C or SIGTERM; `folder` is that of the uploads."""
+    """Serve the page until Ctrl-C or SIGTERM.
+
+    Args:
+        accounts: who may use the page; empty: anybody.
+        folder: folder of the uploads.
+    """
     from starlette.middleware import Middleware
 
     from web.guard import Guard, known_names
@@ -74,7 +79,7 @@ def serve(
                     Middleware(Guard, names=names, max_bytes=max_bytes, folder=folder),
                 ]
             },
-            num_workers=0,  # servers of Gradio's own beside this one, which nobody guards
+            num_workers=0,  # Gradio's further servers would not be protected by Guard
             share=False,
             prevent_thread_lock=True,
             quiet=True,
@@ -87,8 +92,8 @@ def serve(
         )
     except (OSError, OverflowError) as error:
         raise UserError(
-            f"--host {host} --port {port}: no page can be served there, mostly because the port is "
-            "taken; choose another"
+            f"--host {host} --port {port}: the page cannot be served there, most likely because "
+            "the port is taken; choose another"
         ) from error
     ended = threading.Event()
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -100,36 +105,40 @@ def serve(
 
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m web", description=__doc__)
-    parser.add_argument("--checkpoint", metavar="PATH", help="default: the newest under runs/")
     parser.add_argument(
-        "--config", metavar="FILE", help="of a published checkpoint, which has none in it"
+        "--checkpoint", metavar="PATH", help="the model; default: the newest under runs/"
     )
-    parser.add_argument("--port", type=positive_int, default=7860, help="7860")
     parser.add_argument(
-        "--host", default="127.0.0.1", help="127.0.0.1: this machine alone; 0.0.0.0: its network"
+        "--config", metavar="FILE", help="config of a published checkpoint, which contains none"
+    )
+    parser.add_argument("--port", type=positive_int, default=7860, help="default: 7860")
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        help="127.0.0.1 (default): only this machine; 0.0.0.0: its network",
     )
     parser.add_argument(
         "--auth-file",
         metavar="FILE",
-        help="a line USER:PASSWORD for each who may use the page; without the option the "
-        f"environment's {VARIABLE}, if it is set",
+        help="file with a line USER:PASSWORD for each person who may use the page; default: the "
+        f"environment variable {AUTH_VARIABLE}, if it is set",
     )
     parser.add_argument(
         "--allowed-host",
         action="append",
         default=[],
         metavar="NAME",
-        help="another name that the page is reached by, as behind a proxy; may be repeated",
+        help="another name under which the page is reached, as behind a proxy; may be repeated",
     )
     limits = parser.add_argument_group("limits for each user")
     limits.add_argument(
-        "--max-upload", type=positive_int, default=200, metavar="MB", help="of a file (200)"
+        "--max-upload", type=positive_int, default=200, metavar="MB", help="size of a file (200)"
     )
     limits.add_argument(
-        "--max-frames", type=positive_int, default=3000, help="of the driving clip (3000)"
+        "--max-frames", type=positive_int, default=3000, help="frames of the driving clip (3000)"
     )
     limits.add_argument(
-        "--max-minutes", type=positive_int, default=30, help="that an animation may take (30)"
+        "--max-minutes", type=positive_int, default=30, help="time for an animation (30)"
     )
     limits.add_argument(
         "--max-waiting", type=positive_int, default=10, help="animations in the queue (10)"

@@ -1,4 +1,4 @@
-"""Who may use the page: names and passwords, and what is said where anybody may."""
+"""Accounts of the page: names and passwords, and warnings if anybody can use it."""
 
 import os
 import stat
@@ -7,20 +7,22 @@ from pathlib import Path
 from common.errors import UserError
 from common.machine import is_loopback
 
-VARIABLE = "DEMO_AUTH"  # USER:PASSWORD; unlike an option it is in no list of processes
+AUTH_VARIABLE = "DEMO_AUTH"  # USER:PASSWORD; unlike options, it is not visible in process lists
 
 Account = tuple[str, str]
 
 
 def read_accounts(file: str | None) -> list[Account]:
-    """The accounts in `file`, a line USER:PASSWORD for each, or else the one in the environment;
-    without both none, and anybody may use the page.
+    """Read the accounts from `file`, which has a line USER:PASSWORD for each.
+
+    Without a file, the account is read from the environment. Without both there is no account, and
+    anybody may use the page.
 
     Raises:
-        UserError: the file cannot be read, or a line is none of this kind.
+        UserError: the file cannot be read, or a line is not USER:PASSWORD.
     """
     if file is None:
-        text, place = os.environ.get(VARIABLE, ""), VARIABLE
+        text, place = os.environ.get(AUTH_VARIABLE, ""), AUTH_VARIABLE
         lines = [text] if text else []
     else:
         place = f"--auth-file {file}"
@@ -42,12 +44,12 @@ def read_accounts(file: str | None) -> list[Account]:
 
 
 def warnings(host: str, file: str | None, accounts: list[Account]) -> list[str]:
-    """What to say to whoever starts the page."""
+    """Warnings for the person who starts the page."""
     found = []
     if not accounts and not is_loopback(host):
         found.append(
             f"warning: --host {host} without a password: whoever reaches this machine can use the "
-            f"page; give --auth-file, or set {VARIABLE}=USER:PASSWORD"
+            f"page; give --auth-file, or set {AUTH_VARIABLE}=USER:PASSWORD"
         )
     if file is not None and stat.S_IMODE(Path(file).stat().st_mode) & 0o077:
         found.append(f"warning: --auth-file {file}: others can read it; chmod 600 {file}")

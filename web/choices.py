@@ -1,4 +1,4 @@
-"""From the controls of the page to what `run_job` takes; what its model can do."""
+"""Converts the values of the page's controls to a job; says what the page's model can do."""
 
 import re
 from collections.abc import Collection
@@ -17,17 +17,21 @@ from media.excerpt import parse_time
 
 BackgroundKind = Literal["none", "image", "clip", "colour", "source", "transparent"]
 
-OPTION = re.compile(r"(?<!\S)--([a-z]+(?:-[a-z]+)*)")  # as messages name it: --paste-back
-_LONGEST_STEM = 40  # characters of an uploaded file's name, in that of the result
+OPTION = re.compile(r"(?<!\S)--([a-z]+(?:-[a-z]+)*)")  # an option in a message: --paste-back
+_LONGEST_STEM = 40  # characters of an uploaded file's name that the result's name contains
 _NUMBER = r"\s*(\d+(?:\.\d*)?)\s*"
-RGBA = re.compile(rf"rgba?\({_NUMBER},{_NUMBER},{_NUMBER}(?:,{_NUMBER})?\)")  # of a colour picker
+RGBA = re.compile(
+    rf"rgba?\({_NUMBER},{_NUMBER},{_NUMBER}(?:,{_NUMBER})?\)"
+)  # value of a colour picker
 
 
 class Capabilities(NamedTuple):
-    """What a model can do.
+    """The capabilities of a model.
 
-    has_cutting: it can put the figure on another background. has_painting: also by the networks
-    BGBase and BGRefine. notes: a line on each thing that it cannot do, with the reason.
+    animators: its animators.
+    has_cutting: it can put the figure on another background.
+    has_painting: it can do so with the networks BGBase and BGRefine.
+    notes: one line for each thing that it cannot do, with the reason.
     """
 
     animators: tuple[AnimatorName, ...]
@@ -37,10 +41,12 @@ class Capabilities(NamedTuple):
 
 
 class FormValues(NamedTuple):
-    """What the controls hold; named like the options of animate.py where they mean the same.
+    """Values of the page's controls. Fields with the name of an option of animate.py mean the same.
 
-    source .. background_clip: uploaded files. background_color: `#00ff00` or `rgba(0, 255, 0, 1)`.
-    start, end: as typed; empty for all of the clip.
+    source, driving, background_image, background_clip: paths of uploaded files.
+    background: the kind of background.
+    background_color: `#00ff00` or `rgba(0, 255, 0, 1)`.
+    start, end: as typed; empty for the whole clip.
     """
 
     source: str | None
@@ -67,14 +73,14 @@ class FormValues(NamedTuple):
 def find_capabilities(
     branches: Collection[str], untrained: Collection[str], age: str
 ) -> Capabilities:
-    """What a model with these branches can do.
+    """Find out what a model with these branches can do.
 
     Args:
-        untrained: what of it has not begun to learn; see `Checkpoint.untrained`.
-        age: how long it was trained, in words.
+        untrained: parts whose training has not started; see `Checkpoint.untrained`.
+        age: how long the model was trained, in words.
 
     Raises:
-        UserError: it cannot animate.
+        UserError: the model cannot animate at all.
     """
     notes = []
     animators: list[AnimatorName] = ["motion"] if "motion" in branches else []
@@ -104,32 +110,33 @@ def find_capabilities(
     return Capabilities(tuple(animators), has_cutting, has_painting, tuple(notes))
 
 
-def read_job(choices: FormValues, folder: Path) -> Job:
-    """What to animate, with the result in `folder`.
+def read_job(form: FormValues, folder: Path) -> Job:
+    """The job for the values of the form; its result goes to `folder`.
 
     Raises:
         UserError: a file is missing.
     """
-    if choices.source is None:
+    if form.source is None:
         raise UserError("There is no source yet: drop an image there.")
-    if choices.driving is None:
+    if form.driving is None:
         raise UserError("There is no driving clip yet: drop a video there.")
-    background = read_background(choices)
+    background = read_background(form)
     suffix = ".webm" if background == TRANSPARENT else ".mp4"
-    stems = [Path(path).stem[:_LONGEST_STEM] for path in (choices.source, choices.driving)]
+    stems = [Path(path).stem[:_LONGEST_STEM] for path in (form.source, form.driving)]
     name = f"{'--'.join(stems)}{suffix}"
-    return Job(choices.source, choices.driving, background, folder / name)
+    return Job(form.source, form.driving, background, folder / name)
 
 
-def read_background(choices: FormValues) -> str | None:
-    match choices.background:
+def read_background(form: FormValues) -> str | None:
+    """The value of animate.py's --background for the values of the form."""
+    match form.background:
         case "image" | "clip" as kind:
-            path = choices.background_image if kind == "image" else choices.background_clip
+            path = form.background_image if kind == "image" else form.background_clip
             if path is None:
                 raise UserError(f"There is no {kind} for the background yet: drop one there.")
             return path
         case "colour":
-            return read_color(choices.background_color)
+            return read_color(form.background_color)
         case "source":
             return SOURCE
         case "transparent":
@@ -139,51 +146,51 @@ def read_background(choices: FormValues) -> str | None:
 
 
 def read_color(text: str) -> str:
-    """`#rrggbb` of a colour picker's value."""
+    """Convert a colour picker's value to `#rrggbb`."""
     match = RGBA.fullmatch(text)
     if match is None:
-        # The mark makes it a colour in any case, never the name of a file.
+        # With the # it is always taken for a colour, never for the name of a file.
         return f"#{text.removeprefix('#')}"
     return "#" + "".join(f"{min(round(float(part)), 255):02x}" for part in match.groups()[:3])
 
 
 def read_options(
-    choices: FormValues, offer: Capabilities, max_frames: int | None = None
+    form: FormValues, capabilities: Capabilities, max_frames: int | None = None
 ) -> JobOptions:
-    """How to animate. What the page does not show at these choices has no effect.
+    """The job options for the values of the form. Hidden controls have no effect.
 
     Args:
-        max_frames: of the driving clip.
+        max_frames: limit for the frames of the driving clip.
     """
-    is_motion = choices.animator == "motion"
-    is_relative = is_motion and choices.motion == "relative"
-    has_picture = choices.background in ("image", "clip", "source")
-    background_type, compose = choices.background_type, choices.compose
-    if not offer.has_painting:
+    is_motion = form.animator == "motion"
+    is_relative = is_motion and form.motion == "relative"
+    has_picture = form.background in ("image", "clip", "source")
+    background_type, compose = form.background_type, form.compose
+    if not capabilities.has_painting:
         background_type, compose = "other", "alpha"
     return JobOptions(
         Settings(
-            animator=choices.animator,
-            motion=choices.motion if is_motion else None,
-            adapt_scale=is_relative and choices.adapt_scale,
-            reference_frame=choices.reference_frame if is_relative else "first",
-            smooth=choices.smooth,
-            crop_source=choices.crop,
-            crop_driving=choices.crop,
-            paste_back=choices.paste_back,
+            animator=form.animator,
+            motion=form.motion if is_motion else None,
+            adapt_scale=is_relative and form.adapt_scale,
+            reference_frame=form.reference_frame if is_relative else "first",
+            smooth=form.smooth,
+            crop_source=form.crop,
+            crop_driving=form.crop,
+            paste_back=form.paste_back,
             background_type=background_type if has_picture else None,
             compose=compose if has_picture else None,
         ),
-        layout=choices.layout,
-        audio="copy" if choices.sound else "none",
-        start=read_time("--start", choices.start),
-        end=read_time("--end", choices.end),
+        layout=form.layout,
+        audio="copy" if form.sound else "none",
+        start=read_time("--start", form.start),
+        end=read_time("--end", form.end),
         max_frames=max_frames,
     )
 
 
 def read_time(option: str, text: str) -> Fraction | None:
-    """Seconds; None where nothing was typed."""
+    """The time in seconds; None if nothing was typed. Errors name `option`."""
     if not text.strip():
         return None
     try:
@@ -193,8 +200,8 @@ def read_time(option: str, text: str) -> Fraction | None:
 
 
 def explain(message: str, job: Job | None) -> str:
-    """A message of animate.py for someone who sees the page: files by the names that they had, and
-    options by those of the controls.
+    """Adapt a message of animate.py to the page: uploaded files are named without their folder, and
+    options like the page's controls.
     """
     for path in (job.source, job.driving, job.background) if job is not None else ():
         if path is not None:

@@ -1,8 +1,8 @@
-"""What stands between the network and the page: which requests it answers, and how large they are.
+"""Protects the page: decides which requests are answered, and limits their size.
 
-A browser sends requests to a page on this machine for any web site that it shows. Such a site must
-not start anything here, nor read what is here, also where it made its own name point to this
-machine (DNS rebinding), nor show the page in a frame of its own, where a click would be another's.
+Any web site in a browser can make the browser send requests to a page on this machine. Such a site
+must not start or read anything here, even if it has made its own name point to this machine (DNS
+rebinding). It must not show the page in a frame either, where a click could be misused.
 """
 
 import ipaddress
@@ -19,27 +19,30 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from common.machine import is_loopback
 
-OVERHEAD = 2**20  # bytes of a request beside the file that it brings
-FULL = 20  # files of the largest size: uploads stop where so many bytes are kept
-_PORTS = {"http": ":80", "https": ":443"}  # which browsers leave out
-_OTHER_SITES = ("cross-site", "same-site")  # of Sec-Fetch-Site; same-site: another port
+OVERHEAD = 2**20  # bytes that a request may have besides its file
+MAX_KEPT_FILES = 20  # uploads are refused while as many bytes are kept as so many largest files
+_PORTS = {"http": ":80", "https": ":443"}  # ports that browsers leave out
+_OTHER_SITES = (
+    "cross-site",
+    "same-site",
+)  # values of Sec-Fetch-Site; same-site is e.g. another port
 _HEADERS = {"Content-Security-Policy": "frame-ancestors 'none'", "X-Frame-Options": "DENY"}
 
 
 class Refusal(NamedTuple):
-    """An answer that is none."""
+    """The answer to a request that is refused: HTTP status and reason."""
 
     status: int
     reason: str
 
 
 class Guard:
-    """The application behind `refusal`, in no frame, with requests of limited size.
+    """Wraps an application: refuses requests (see `refusal`), limits their size, forbids frames.
 
     Args:
-        names: that the page is known by; see `known_names`.
-        max_bytes: of an uploaded file.
-        folder: of the uploads.
+        names: names under which the page is reached; see `known_names`.
+        max_bytes: largest size of an uploaded file.
+        folder: folder of the uploads.
     """
 
     def __init__(self, app: ASGIApp, names: Collection[str], max_bytes: int, folder: Path) -> None:
@@ -71,7 +74,7 @@ class Guard:
         await self._app(scope, receive, send_unframed)
 
     def _refuse_size(self, path: str, headers: Mapping[str, str]) -> Refusal | None:
-        """Browsers say how long a request is before they send it, and a server takes no more."""
+        """Refuse a request that is too large, by its stated length; the server reads no more."""
         length = headers.get("content-length", "")
         if not length.isdecimal():
             return Refusal(411, "The length of the request is missing.")
@@ -79,19 +82,21 @@ class Guard:
             return Refusal(413, "The request is too large.")
         if int(length) > self._max_bytes + OVERHEAD:
             return Refusal(413, f"The file is too large: at most {in_megabytes(self._max_bytes)}.")
-        if path.endswith("/upload") and _num_bytes(self._folder) > FULL * self._max_bytes:
+        if path.endswith("/upload") and _num_bytes(self._folder) > MAX_KEPT_FILES * self._max_bytes:
             return Refusal(507, "There is no room for more files now; try again in an hour.")
         return None
 
 
 def in_megabytes(num_bytes: int) -> str:
+    """Format a number of bytes, such as 1.5 MB."""
     return f"{num_bytes / 2**20:g} MB"
 
 
 def _num_bytes(folder: Path) -> int:
+    """Size of all files in `folder`."""
     total = 0
     for path in folder.rglob("*"):
-        with suppress(OSError):  # it has just been removed
+        with suppress(OSError):  # removed in the meantime
             total += path.lstat().st_size
     return total
 
@@ -99,11 +104,11 @@ def _num_bytes(folder: Path) -> int:
 def refusal(
     method: str, path: str, headers: Mapping[str, str], names: Collection[str]
 ) -> Refusal | None:
-    """Why a request is not answered; None if it comes from the page itself, or from a program
-    that is no browser.
+    """Why a request is refused; None if it is from the page itself, or from a program that is not a
+    browser.
 
     Args:
-        names: as of `known_names`.
+        names: names under which the page is reached; see `known_names`.
     """
     host = headers.get("host", "").lower()
     name = _host_name(host)
@@ -127,20 +132,20 @@ def _is_own(origin: str, host: str) -> bool:
     """Whether `origin` is the page at `host`."""
     parts = urlsplit(origin)
     port = _PORTS.get(parts.scheme)
-    if port is None:  # such as `null`, of a file or a frame without rights
+    if port is None:  # such as the origin `null` of a file or a sandboxed frame
         return False
     return parts.netloc.removesuffix(port) == host.removesuffix(port)
 
 
 def _host_name(host: str) -> str:
-    """Without the port."""
+    """The name in a Host header, without the port."""
     if host.startswith("["):
         return host.partition("]")[0] + "]"
     return host.partition(":")[0].removesuffix(".")
 
 
 def _is_address(name: str) -> bool:
-    """An address in numbers means the same machine for everybody: nobody can have redirected it."""
+    """Whether `name` is an IP address, which unlike a name nobody can redirect."""
     try:
         ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
     except ValueError:
@@ -149,7 +154,7 @@ def _is_address(name: str) -> bool:
 
 
 def known_names(host: str, allowed: Collection[str]) -> frozenset[str]:
-    """The names that a page served at `host` may be asked for by; `allowed` are those given."""
+    """The names under which a page at `host` may be reached, including the names `allowed`."""
     names = {"localhost", host, *allowed}
     if not is_loopback(host):
         own = socket.gethostname()

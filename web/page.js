@@ -1,4 +1,4 @@
-// A picture that is shown at twice its size or more gets sharp pixels instead of a blur.
+// Pictures that are enlarged to twice their size or more are shown with sharp pixels, not blurred.
 () => {
   const sharpen = ({ target: picture }) => {
     const width = picture.naturalWidth || picture.videoWidth;

@@ -1,4 +1,4 @@
-"""The page of `python -m web`, made with Gradio: what it shows, and what its buttons do."""
+"""The page of `python -m web`, made with Gradio: its controls, and what they do."""
 
 import tempfile
 import threading
@@ -26,9 +26,9 @@ STYLE = Path(__file__).with_suffix(".css")
 SCRIPT = Path(__file__).with_suffix(".js")
 
 INPUT_HEIGHT, BACKGROUND_HEIGHT, RESULT_HEIGHT = 320, 150, 360  # pixels
-MIN_COLUMN = 240  # pixels; narrower, the pictures stand below each other
-SWEEP_SECONDS, KEPT_SECONDS = 600, 3600  # how often old files are looked for, and when they are old
-PROGRESS = gr.Progress()  # Gradio knows by this default where to pass it on
+MIN_COLUMN = 240  # pixels; if columns would be narrower, they are placed below each other
+SWEEP_SECONDS, KEPT_SECONDS = 600, 3600  # old files are removed so often; age of an old file
+PROGRESS = gr.Progress()  # by this default Gradio finds the argument to pass the progress to
 
 BACKGROUNDS: dict[BackgroundKind, str] = {
     "none": "unchanged",
@@ -43,10 +43,11 @@ Changes = dict[Any, Any]  # new values and properties, by control
 
 
 class Limits(NamedTuple):
-    """What one user may ask of a server that others use, too.
+    """Limits for each user of the page.
 
-    max_frames: of a driving clip, or of the part that is taken. max_seconds: of one animation.
-    max_waiting: animations, beside the one that is made.
+    max_frames: frames of a driving clip, or of the chosen part of it.
+    max_seconds: time for one animation.
+    max_waiting: animations in the queue, besides the running one.
     """
 
     max_frames: int = 3000
@@ -58,7 +59,7 @@ DEFAULT_LIMITS = Limits()
 
 
 class Stopped(Exception):
-    """The user does not want the rest."""
+    """The user has stopped the animation or left the page."""
 
 
 class Page:
@@ -66,9 +67,10 @@ class Page:
 
     Args:
         debug: print the tracebacks of errors.
+        limits: limits for each user.
 
     Attributes:
-        blocks: to be launched, with STYLE and SCRIPT.
+        blocks: the Gradio application; launch it with STYLE and SCRIPT.
 
     Raises:
         UserError: the model cannot animate.
@@ -82,10 +84,10 @@ class Page:
         self._limits = limits
         self._animator = animator
         self._capabilities = find_capabilities(animator.model.branches, saved.untrained, saved.age)
-        # Sessions whose animation shall end, and since when.
+        # Sessions whose animation must stop, with the time of the request.
         self._stopped: dict[str | None, float] = {}
-        self._closing = threading.Event()  # all shall end
-        self._controls: dict[str, Any] = {}  # by the fields of FormValues
+        self._closing = threading.Event()  # set when all animations must stop
+        self._controls: dict[str, Any] = {}  # by the names of the fields of FormValues
         height, width = animator.size
         with gr.Blocks(
             title="Image animation",
@@ -120,12 +122,12 @@ class Page:
         self.blocks.queue(max_size=limits.max_waiting, api_open=False)
 
     def close(self) -> None:
-        """End the server, and what is running in it."""
+        """Stop all animations and the server."""
         self._closing.set()
         self.blocks.close(verbose=False)
 
     def _add_inputs(self) -> None:
-        """The three pictures."""
+        """Add the controls for source, driving clip and background."""
         controls = self._controls
         with gr.Column(min_width=MIN_COLUMN):
             controls["source"] = add_image("Source image", INPUT_HEIGHT)
@@ -145,80 +147,87 @@ class Page:
                 ["same", "other"],
                 value="same",
                 label="Background type",
-                info="same as the training data: its own figure is removed; other: taken as it is",
+                info="same as the training data: its own figure is removed; other: used as it is",
                 visible=False,
             )
 
     def _add_options(self) -> None:
-        """On motion, on what is taken of the pictures, on what is written."""
+        """Add the options, in three columns."""
+        with gr.Row():
+            with gr.Column(min_width=MIN_COLUMN):
+                self._add_motion_options()
+            with gr.Column(min_width=MIN_COLUMN):
+                self._add_input_options()
+            with gr.Column(min_width=MIN_COLUMN):
+                self._add_output_options()
+
+    def _add_motion_options(self) -> None:
         controls = self._controls
         animators = self._capabilities.animators
         has_motion = animators[0] == "motion"
-        with gr.Row():
-            with gr.Column(min_width=MIN_COLUMN):
-                controls["animator"] = gr.Radio(
-                    [*animators],
-                    value=animators[0],
-                    label="Animator",
-                    info="keypoints and dense motion, or the figure's mask",
-                    visible=len(animators) > 1,
-                )
-                controls["motion"] = gr.Radio(
-                    ["relative", "absolute"],
-                    value="relative",
-                    label="Motion",
-                    info="relative: what changes since the reference frame moves the source",
-                    visible=has_motion,
-                )
-                controls["reference_frame"] = gr.Radio(
-                    ["first", "auto"],
-                    value="first",
-                    label="Reference frame",
-                    info="the driving frame with the pose of the source; auto: the nearest to it",
-                    visible=has_motion,
-                )
-                controls["adapt_scale"] = gr.Checkbox(
-                    label="Adapt scale",
-                    info="of the motion, to the sizes of the two figures",
-                    visible=has_motion,
-                )
-                controls["smooth"] = gr.Checkbox(label="Smooth", info="less jitter")
-            with gr.Column(min_width=MIN_COLUMN):
-                controls["start"] = gr.Textbox(
-                    "", label="Start", info="of the driving clip: 12.5 or 1:02.5", max_lines=1
-                )
-                controls["end"] = gr.Textbox(
-                    "", label="End", info="empty: the whole clip", max_lines=1
-                )
-                controls["crop"] = gr.Radio(
-                    ["none", "auto"],
-                    value="none",
-                    label="Crop",
-                    info="of source and driving clip; auto: around the figure",
-                )
-            with gr.Column(min_width=MIN_COLUMN):
-                controls["layout"] = gr.Radio(
-                    ["result", "side-by-side"],
-                    value="result",
-                    label="Layout",
-                    info="side-by-side: source, driving, result",
-                )
-                controls["paste_back"] = gr.Checkbox(
-                    label="Paste back", info="put the result back into the uncropped source"
-                )
-                controls["sound"] = gr.Checkbox(
-                    value=True, label="Sound", info="that of the driving clip"
-                )
-                controls["compose"] = gr.Radio(
-                    ["network", "alpha"],
-                    value="network",
-                    label="Compose",
-                    info="paint figure and background anew, or lay the figure over the background",
-                    visible=False,
-                )
+        controls["animator"] = gr.Radio(
+            [*animators],
+            value=animators[0],
+            label="Animator",
+            info="keypoints and dense motion, or the figure's mask",
+            visible=len(animators) > 1,
+        )
+        controls["motion"] = gr.Radio(
+            ["relative", "absolute"],
+            value="relative",
+            label="Motion",
+            info="relative: the change since the reference frame moves the source",
+            visible=has_motion,
+        )
+        controls["reference_frame"] = gr.Radio(
+            ["first", "auto"],
+            value="first",
+            label="Reference frame",
+            info="the driving frame with the pose of the source; auto: the nearest to it",
+            visible=has_motion,
+        )
+        controls["adapt_scale"] = gr.Checkbox(
+            label="Adapt scale",
+            info="scale the motion by the sizes of the two figures",
+            visible=has_motion,
+        )
+        controls["smooth"] = gr.Checkbox(label="Smooth", info="less jitter")
+
+    def _add_input_options(self) -> None:
+        controls = self._controls
+        controls["start"] = gr.Textbox(
+            "", label="Start", info="in the driving clip: 12.5 or 1:02.5", max_lines=1
+        )
+        controls["end"] = gr.Textbox("", label="End", info="empty: the whole clip", max_lines=1)
+        controls["crop"] = gr.Radio(
+            ["none", "auto"],
+            value="none",
+            label="Crop",
+            info="crop source and driving clip; auto: around the figure",
+        )
+
+    def _add_output_options(self) -> None:
+        controls = self._controls
+        controls["layout"] = gr.Radio(
+            ["result", "side-by-side"],
+            value="result",
+            label="Layout",
+            info="side-by-side: source, driving, result",
+        )
+        controls["paste_back"] = gr.Checkbox(
+            label="Paste back", info="put the result back into the uncropped source"
+        )
+        controls["sound"] = gr.Checkbox(value=True, label="Sound", info="that of the driving clip")
+        controls["compose"] = gr.Radio(
+            ["network", "alpha"],
+            value="network",
+            label="Compose",
+            info="paint figure and background anew, or lay the figure over the background",
+            visible=False,
+        )
 
     def _connect(self) -> None:
-        """What happens when something is clicked or chosen."""
+        """Connect the controls with what happens when they are clicked or changed."""
         controls = self._controls
         quick: dict[str, Any] = {
             "queue": False,
@@ -227,18 +236,18 @@ class Page:
         }
         buttons = [self._animate, self._stop]
         results = [self._result, self._download, self._notes]
-        # In the queue, too: where that is full Gradio says so, and nothing else happens.
+        # The first step is queued too: if the queue is full, Gradio says so and does nothing else.
         queued = quick | {"queue": True, "concurrency_limit": None}
-        self._animate.click(self._begin, None, [*buttons, *results], **queued).success(
-            self._make,
+        self._animate.click(self._show_running, None, [*buttons, *results], **queued).success(
+            self._run,
             set(controls.values()),
             results,
             show_progress_on=self._result,
             concurrency_limit=1,
             api_visibility="private",
-        ).then(self._end, None, buttons, **quick)
-        self._stop.click(self._ask_to_stop, None, self._stop, **quick)
-        self.blocks.unload(self._leave)
+        ).then(self._show_idle, None, buttons, **quick)
+        self._stop.click(self._show_stopping, None, self._stop, **quick)
+        self.blocks.unload(self._stop_session)
         controls["background"].change(
             self._show_background,
             controls["background"],
@@ -257,18 +266,21 @@ class Page:
             )
 
     def _show_background(self, kind: BackgroundKind) -> list[Any]:
-        """What else there is to choose for this kind of background."""
+        """Show the controls that belong to this kind of background, and hide the others."""
         shown = [kind == other for other in ("image", "clip", "colour")]
         is_painted = kind in ("image", "clip", "source") and self._capabilities.has_painting
         return [gr.update(visible=visible) for visible in (*shown, is_painted, is_painted)]
 
     def _show_motion(self, animator: str, motion: str) -> list[Any]:
+        """Show the controls that belong to this animator and motion, and hide the others."""
         is_motion = animator == "motion"
         is_relative = is_motion and motion == "relative"
         return [gr.update(visible=visible) for visible in (is_motion, is_relative, is_relative)]
 
-    def _begin(self, request: gr.Request) -> Changes:
-        self._stopped.pop(request.session_hash, None)  # of a click that came too late
+    def _show_running(self, request: gr.Request) -> Changes:
+        """Show that an animation runs."""
+        # An earlier request to stop may have come too late.
+        self._stopped.pop(request.session_hash, None)
         return {
             self._animate: gr.update(visible=False),
             self._stop: gr.update(value="Stop", interactive=True, visible=True),
@@ -277,13 +289,15 @@ class Page:
             self._notes: gr.update(visible=False),
         }
 
-    def _ask_to_stop(self, request: gr.Request) -> Any:
-        self._leave(request)
+    def _show_stopping(self, request: gr.Request) -> Any:
+        """Stop the user's animation, and show that it stops."""
+        self._stop_session(request)
         return gr.update(value="Stopping", interactive=False)
 
-    def _leave(self, request: gr.Request) -> None:
-        """Of a tab that was closed, too: nobody waits for its animation, and others wait for it to
-        end.
+    def _stop_session(self, request: gr.Request) -> None:
+        """Stop the animation of this session, also if its tab was closed: others wait for its end.
+
+        Requests to stop that are older than KEPT_SECONDS are forgotten.
         """
         now = time.monotonic()
         for session, since in [*self._stopped.items()]:
@@ -291,22 +305,23 @@ class Page:
                 self._stopped.pop(session, None)
         self._stopped[request.session_hash] = now
 
-    def _end(self, request: gr.Request) -> Changes:
+    def _show_idle(self, request: gr.Request) -> Changes:
+        """Show that no animation runs."""
         self._stopped.pop(request.session_hash, None)
         return {self._animate: gr.update(visible=True), self._stop: gr.update(visible=False)}
 
-    def _make(
+    def _run(
         self,
         values: dict[Any, Any],
         request: gr.Request,
         progress: gr.Progress = PROGRESS,
     ) -> Iterator[Changes]:
-        """Animate, and show the result or what is wrong.
+        """Animate, and show the result or the error.
 
-        It yields instead of returning because Gradio takes a copy of the result before it goes on:
-        then ours is removed.
+        It yields instead of returning: Gradio copies the result file before this function continues
+        and removes it.
         """
-        choices = FormValues(**{name: values[control] for name, control in self._controls.items()})
+        form = FormValues(**{name: values[control] for name, control in self._controls.items()})
         deadline = time.monotonic() + self._limits.max_seconds
 
         def watch() -> None:
@@ -315,7 +330,7 @@ class Page:
             if time.monotonic() > deadline:
                 raise UserError(
                     f"This takes more than the {self._limits.max_seconds / 60:g} minutes that an "
-                    "animation may take here: take a part of the clip, with Start and End."
+                    "animation may take here: choose a part of the clip with Start and End."
                 )
 
         def show(num_done: int, num_frames: int | None) -> None:
@@ -326,28 +341,28 @@ class Page:
             job: Job | None = None
             notes: list[str] = []
             try:
-                job = read_job(choices, Path(folder))
+                job = read_job(form, Path(folder))
                 progress(0, desc="reading")
                 show(0, None)
-                options = read_options(choices, self._capabilities, self._limits.max_frames)
-                done = run_job(self._animator, job, options, notes.append, show, watch)
+                options = read_options(form, self._capabilities, self._limits.max_frames)
+                result = run_job(self._animator, job, options, notes.append, show, watch)
             except Stopped:
                 yield self._show_message("Stopped", "There is no result.")
-            except MemoryError:  # of the whole server
+            except MemoryError:  # this concerns the whole server
                 raise
             except Exception as error:
                 if self._debug:
                     traceback.print_exception(error)
                 yield self._show_message("Error", explain(in_one_line(error), job))
             else:
-                lines = [describe(done), *(explain(note, job) for note in notes)]
+                lines = [describe(result), *(explain(note, job) for note in notes)]
                 yield self._show_message("Notes", "\n".join(lines)) | {
-                    self._result: gr.update(value=done.output.path, visible=True),
-                    self._download: gr.update(value=done.output.path, visible=True),
+                    self._result: gr.update(value=result.output.path, visible=True),
+                    self._download: gr.update(value=result.output.path, visible=True),
                 }
 
     def _show_message(self, label: str, text: str) -> Changes:
-        """`text` and nothing else."""
+        """Show `text` and no result."""
         return {
             self._result: gr.update(value=None, visible=False),
             self._download: gr.update(value=None, visible=False),
@@ -360,13 +375,15 @@ class Page:
         }
 
 
-def describe(done: JobResult) -> str:
-    sound = "" if done.output.sound is None else ", with sound"
-    return f"{done.output.path.name}: {done.num_frames} frames{sound}, in {done.seconds:.1f} s"
+def describe(result: JobResult) -> str:
+    """A line on a finished animation."""
+    sound = "" if result.output.sound is None else ", with sound"
+    name = result.output.path.name
+    return f"{name}: {result.num_frames} frames{sound}, in {result.seconds:.1f} s"
 
 
 def add_image(label: str, height: int, *, visible: bool = True) -> Any:
-    """Where an image can be dropped; its value is the path of the file as it was uploaded."""
+    """A control to drop an image; its value is the path of the uploaded file."""
     image: Any = gr.Image(
         label=label,
         height=height,
@@ -376,13 +393,13 @@ def add_image(label: str, height: int, *, visible: bool = True) -> Any:
         buttons=[],
         elem_classes="picture",
     )
-    # Gradio would open the file first: a wrong one would get its message, some would be converted.
+    # Gradio would open the file first, show its own message for a wrong one, and convert some.
     image.preprocess = lambda payload: None if payload is None else payload.path
     return image
 
 
 def add_video(label: str, height: int, *, visible: bool = True) -> Any:
-    """Where a clip can be dropped; its value is the path of the file as it was uploaded."""
+    """A control to drop a clip; its value is the path of the uploaded file."""
     return gr.Video(
         label=label,
         height=height,

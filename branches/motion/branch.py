@@ -22,7 +22,7 @@ MotionMode = Literal["relative", "absolute", "avd"]
 
 
 class EncodedSource(NamedTuple):
-    """Everything that the motion branch computes from the source alone (batch 1).
+    """A source as the motion branch needs it for every driving frame (batch 1).
 
     image: 1 x 3 x H x W in [0, 1].
     keypoints: those of the source; None for a model without keypoints.

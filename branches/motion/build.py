@@ -5,7 +5,10 @@ from branches.motion.fomm import FommBranch
 from branches.motion.monkey_net import MonkeyNetBranch
 from branches.motion.tpsmm import TpsmmBranch
 from branches.motion.x2face import X2FaceBranch
-from configs.motion_schema import FommConfig, MonkeyNetConfig, MotionConfig, X2FaceConfig
+from configs.motion.fomm import FommConfig
+from configs.motion.kinds import MotionConfig
+from configs.motion.monkey_net import MonkeyNetConfig
+from configs.motion.x2face import X2FaceConfig
 
 
 def build_motion(config: MotionConfig) -> MotionBranch:

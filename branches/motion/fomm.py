@@ -9,7 +9,7 @@ from torch import Tensor
 from branches.branch import StepInputs, reconstruction_terms
 from branches.motion.branch import EncodedSource, MotionBranch, hourglass_sizes
 from branches.outputs import MotionMaps, MotionOutput
-from configs.motion_schema import FommConfig
+from configs.motion.fomm import FommConfig
 from losses import (
     LossTerm,
     equivariance_jacobian_loss,

@@ -8,7 +8,7 @@ from torch import Tensor
 from branches.branch import StepInputs, reconstruction_terms
 from branches.motion.branch import EncodedSource, MotionBranch, expand_maps, hourglass_sizes
 from branches.outputs import MotionMaps, MotionOutput
-from configs.motion_schema import MonkeyNetConfig
+from configs.motion.monkey_net import MonkeyNetConfig
 from losses import LossTerm, pixel_loss, weigh
 from modules.dense_motion import DenseMotion
 from modules.keypoint_detector import Keypoints

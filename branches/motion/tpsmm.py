@@ -10,7 +10,7 @@ from torch import Tensor
 from branches.branch import StepInputs, reconstruction_terms
 from branches.motion.branch import EncodedSource, MotionBranch, expand_maps, hourglass_sizes
 from branches.outputs import MotionMaps, MotionOutput
-from configs.motion_schema import TpsmmConfig
+from configs.motion.tpsmm import TpsmmConfig
 from losses import LossTerm, background_loss, equivariance_value_loss, warp_loss, weigh
 from modules.keypoint_detector import Keypoints
 from modules.keypoint_transfer import expand_keypoints

@@ -8,7 +8,7 @@ from torch import Tensor
 from branches.branch import StepInputs, reconstruction_terms
 from branches.motion.branch import EncodedSource, MotionBranch
 from branches.outputs import MotionMaps, MotionOutput
-from configs.motion_schema import X2FaceConfig
+from configs.motion.x2face import X2FaceConfig
 from losses import LossTerm
 from modules.x2face import (
     DrivingNetwork,

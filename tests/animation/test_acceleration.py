@@ -1,4 +1,4 @@
-"""Networks rewritten for inference paint what they painted before."""
+"""Networks rewritten for inference compute the same pictures as before."""
 
 import copy
 import math
@@ -30,12 +30,12 @@ from tests.helpers.factories import noise_inputs, tiny_config
 
 CPU = torch.device("cpu")
 CONFIG = tiny_config("data.image_size=[32, 48]")
-WAYS = ("relative", "absolute", "masks", "same figure")
+KINDS = ("relative", "absolute", "masks", "same figure")
 
 
 @pytest.fixture(scope="module")
 def model():
-    """Every BatchNorm has numbers of its own, keypoints and Jacobians are not trivial."""
+    """A model whose BatchNorm statistics, keypoints and Jacobians are not trivial."""
     model = Model(CONFIG)
     generator = torch.Generator().manual_seed(0)
     for norm in model.modules():
@@ -60,10 +60,10 @@ def frames():
     return (images * 255).round().byte().movedim(1, -1).numpy().copy()
 
 
-def predictions(model, way, frames):
-    if way in ("relative", "absolute"):
-        animator = build_animator(model, CPU, "motion", motion=way)
-    elif way == "masks":
+def predictions(model, kind, frames):
+    if kind in ("relative", "absolute"):
+        animator = build_animator(model, CPU, "motion", motion=kind)
+    elif kind == "masks":
         animator = build_animator(model, CPU, "masks")
     else:
         animator = reconstruction_animators(model, CPU)["masks"]
@@ -75,12 +75,12 @@ def psnr(prediction, expected):
     return -10 * math.log10(float((prediction - expected).square().mean()))
 
 
-@pytest.mark.parametrize("way", WAYS)
-def test_animation_is_the_same(model, frames, way):
-    expected = predictions(model, way, frames)
-    found = predictions(optimize_for_inference(model, torch.float32), way, frames)
+@pytest.mark.parametrize("kind", KINDS)
+def test_animation_is_the_same(model, frames, kind):
+    expected = predictions(model, kind, frames)
+    found = predictions(optimize_for_inference(model, torch.float32), kind, frames)
     assert_close(found, expected, atol=1e-4, rtol=0)
-    assert (expected[1:] - expected[:1]).abs().max() > 1e-3  # the driving frames have a say
+    assert (expected[1:] - expected[:1]).abs().max() > 1e-3  # the driving frames matter
 
 
 @pytest.mark.parametrize("kind", ["same", "other"])
@@ -97,18 +97,18 @@ def test_background_swap_is_the_same(model, frames, kind, compose):
 
 
 @pytest.mark.parametrize(("dtype", "at_least"), [(torch.bfloat16, 50), (torch.float16, 65)])
-@pytest.mark.parametrize("way", WAYS)
-def test_half_precision_hardly_shows(model, frames, way, dtype, at_least):
-    expected = predictions(model, way, frames)
+@pytest.mark.parametrize("kind", KINDS)
+def test_half_precision_changes_little(model, frames, kind, dtype, at_least):
+    expected = predictions(model, kind, frames)
     fast = optimize_for_inference(model, dtype)
-    found = predictions(fast, way, frames)
+    found = predictions(fast, kind, frames)
     assert found.dtype == torch.float32
     assert psnr(found, expected) > at_least
-    assert (found - expected).abs().max() > 1e-5  # it is half precision
+    assert (found - expected).abs().max() > 1e-5  # half precision is used
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_what_stays_in_full_precision(model, frames, dtype):
+def test_parts_that_stay_in_full_precision(model, frames, dtype):
     fast = optimize_for_inference(model, dtype).networks
     pictures = frames_to_tensor(frames, CPU)
     with torch.inference_mode():
@@ -128,7 +128,7 @@ def test_what_stays_in_full_precision(model, frames, dtype):
     assert {name for name, dtypes in halved.items() if len(dtypes) > 1} == {"generator"}
 
 
-def test_norms_are_gone_and_the_model_is_as_it_was(model):
+def test_norms_are_folded_and_the_model_itself_does_not_change(model):
     before = copy.deepcopy(model.state())
     fast = optimize_for_inference(model, torch.bfloat16)
     for name, network in model.state().items():
@@ -141,14 +141,14 @@ def test_norms_are_gone_and_the_model_is_as_it_was(model):
 
 
 @pytest.mark.parametrize("side", [3, 7])
-def test_regrouped_outputs_are_the_convolution(side):
+def test_regrouped_convolution_equals_the_convolution(side):
     conv = nn.Conv2d(5, 3, side, padding=side // 2).double()
     image = torch.randn(2, 5, 6, 10, dtype=torch.float64)
     assert_close(RegroupedConv2d(conv)(image), conv(image))
 
 
 @pytest.mark.parametrize(("ratio", "chosen"), [(0.5, "bf16"), (0.95, "float32"), (9, "float32")])
-def test_precision_of_a_cpu_is_what_it_computes_fast(monkeypatch, ratio, chosen):
+def test_precision_of_a_cpu_follows_from_its_speed(monkeypatch, ratio, chosen):
     monkeypatch.setattr(speed_trial, "half_precision_ratio", lambda *_: ratio)
     assert choose_precision("auto", CPU).precision == chosen
 
@@ -165,7 +165,7 @@ def test_precision_that_is_asked_for(caplog):
 
 
 def test_only_whole_batches_are_compiled(model, frames, monkeypatch):
-    """Neither the source alone nor the last frames, each of which would be compiled anew."""
+    """The source alone and the last frames of a clip run without compilation."""
     sizes = []
 
     def record(compute, dynamic):
@@ -178,16 +178,16 @@ def test_only_whole_batches_are_compiled(model, frames, monkeypatch):
     monkeypatch.setattr(torch, "compile", record)
     compiled = copy.deepcopy(model)
     compile_networks(compiled)
-    for way, num_networks in (("relative", 3), ("masks", 4)):
-        found = predictions(compiled, way, frames)  # 3 and 2 frames
+    for kind, num_networks in (("relative", 3), ("masks", 4)):
+        found = predictions(compiled, kind, frames)  # 3 and 2 frames
         assert sizes == [3] * num_networks
-        assert_close(found, predictions(model, way, frames), atol=1e-5, rtol=0)
+        assert_close(found, predictions(model, kind, frames), atol=1e-5, rtol=0)
         sizes.clear()
     assert isinstance(compiled.networks["generator"], Generator)
 
 
 def test_without_a_compiler(monkeypatch):
-    """One line; the source alone, which is not compiled, needs none."""
+    """The error is one line; the source alone is not compiled and needs no compiler."""
     from torch._inductor import config  # takes a second
 
     monkeypatch.setattr(config.cpp, "cxx", (None, "no-such-compiler"))

@@ -1,4 +1,4 @@
-"""The Python API: what users of `Animator` see."""
+"""The Python API `Animator`."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -57,7 +57,7 @@ def test_the_same_as_the_script(tiny_run, animator, tmp_path, media, background)
 
 
 def test_kinds_of_input(animator, media, source, driving):
-    """A file, its reader, an array, a list and an iterator are the same frames."""
+    """A file, its reader, an array, a list and an iterator of the same frames are equivalent."""
     expected = list(animator.animate(source, media / "driving"))
     reader = open_clip(media / "driving")
     for frames in (str(media / "driving"), reader, driving, list(driving), iter(driving)):
@@ -75,7 +75,7 @@ def test_settings(animator, source, driving):
     settings = Settings(reference_frame=3, batch_size=2)
     moved = list(animator.animate(source, driving, settings=settings))
     again = list(animator.animate(source, driving[3:4]))
-    assert abs(moved[3].astype(int) - again[0]).max() <= 1  # the reference itself is no motion
+    assert abs(moved[3].astype(int) - again[0]).max() <= 1  # the reference frame gives no motion
 
 
 def test_an_endless_iterator_streams(animator, source, driving):
@@ -95,7 +95,7 @@ def test_an_endless_iterator_streams(animator, source, driving):
 
 
 def test_animations_do_not_disturb_each_other(animator, source, driving):
-    """Two at once, frame by frame in turns."""
+    """Two animations run at the same time, frame by frame in turns."""
     alone = [list(animator.animate(source, frames)) for frames in (driving, driving[::-1])]
     both = [animator.animate(source, frames) for frames in (driving, driving[::-1])]
     turns = [[next(frames) for frames in both] for _ in range(5)]
@@ -109,7 +109,7 @@ def test_animations_do_not_disturb_each_other(animator, source, driving):
         (Settings(crop_driving="auto"), "--crop-driving auto reads the driving frames twice"),
     ],
 )
-def test_an_iterator_is_read_once(animator, source, driving, settings, message):
+def test_options_that_read_twice_refuse_an_iterator(animator, source, driving, settings, message):
     with pytest.raises(UserError, match=message):
         animator.animate(source, iter(driving), settings=settings)
 
@@ -147,7 +147,7 @@ def test_frame_rate_and_number(animator, media, source, driving):
         {"crop_source": "face"},
     ],
 )
-def test_settings_know_their_values(wrong):
+def test_settings_refuse_unknown_values(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Settings(**wrong)
 

@@ -1,7 +1,7 @@
 """Cutting the figure out and composing it with a background.
 
-The last convolution of the mask generator does not reach 3 pixels at the border, where the mask is
-always 0: 6 pixels of the image, whose sides are twice as long.
+The mask is always 0 in a border of 3 pixels, which the mask generator's last convolution does not
+reach. In the image, whose sides are twice as long, these are 6 pixels.
 """
 
 import copy
@@ -18,12 +18,12 @@ from tests.helpers.factories import noise_frames, noise_inputs, tiny_config
 
 CONFIG = tiny_config("data.image_size=[32, 48]", "background.threshold=0.5")
 KINDS = [("same", "network"), ("same", "alpha"), ("other", "network"), ("other", "alpha")]
-MIDDLE = (..., slice(7, 25), slice(7, 41))  # where the saturated mask is 1, at image size too
+MIDDLE = (..., slice(7, 25), slice(7, 41))  # where a saturated mask is 1, also at image size
 
 
 @pytest.fixture(scope="module")
 def model():
-    """Untrained, but with statistics of its own inputs, so that masks differ between frames."""
+    """An untrained model with BatchNorm statistics of its inputs, so that masks differ by frame."""
     model = Model(CONFIG)
     inputs = noise_inputs(CONFIG)
     model.train()
@@ -35,7 +35,7 @@ def model():
 
 
 def constant_masks(model, value):
-    """The model with masks of one `value` wherever they are not border."""
+    """A copy of the model whose masks have the same `value` everywhere but in the border."""
     changed = copy.deepcopy(model)
     generator = changed.masks.mask_generator
     with torch.no_grad():
@@ -46,7 +46,7 @@ def constant_masks(model, value):
 
 @pytest.fixture(scope="module")
 def saturated(model):
-    """Models whose mask is 0, or 1, wherever it is not border."""
+    """Models whose masks are 0, or 1, everywhere but in the border."""
     return {0: constant_masks(model, 1e-12), 1: constant_masks(model, 1 - 1e-12)}
 
 
@@ -61,7 +61,7 @@ def backgrounds():
 
 
 def outside(pictures):
-    """The pixels that the border of the mask covers, at least 5 wide: B x 3 x N."""
+    """The pixels in the border of the mask, 6 pixels wide: B x 3 x N."""
     is_outside = torch.ones(CONFIG.data.size, dtype=torch.bool)
     is_outside[6:-6, 6:-6] = False
     return pictures[..., is_outside]
@@ -73,7 +73,7 @@ def test_alpha_is_1_on_the_figure_and_0_beside_it(saturated, frames, backgrounds
     assert swapped.alpha.shape == (3, 1, 32, 48)
     assert (swapped.alpha[MIDDLE] == 1).all()
     assert (outside(swapped.alpha) == 0).all()
-    # One step from the corner of the border: (3/4)^2 of the mask, 1/8 of the ramp above half.
+    # At the border's inner corner the mask is (3/4)^2, which is 1/8 of the ramp above half.
     corner = 0.5 + (0.75**2 - 0.5) / 0.5
     expected = torch.tensor(corner**2 * (3 - 2 * corner))
     assert_close(swapped.alpha[0, 0, 6, 6], expected, atol=1e-6, rtol=0)
@@ -85,14 +85,14 @@ def test_alpha_lays_the_figure_over_the_background_to_the_last_bit(saturated, fr
     assert torch.equal(outside(result), outside(backgrounds))
 
 
-def test_without_a_figure_the_background_comes_through(saturated, frames, backgrounds):
+def test_without_a_figure_the_result_is_the_background(saturated, frames, backgrounds):
     for kind in ("same", "other"):
         swapped = BackgroundSwapper(saturated[0], kind, "alpha").swap(frames, backgrounds)
         assert torch.equal(swapped.result, backgrounds)
 
 
 def test_figure_of_the_background_is_painted_over(model, frames, backgrounds):
-    """Same type, alpha: what shows where the background had its own figure is BGRefine's."""
+    """With `same` and `alpha`, BGRefine's picture replaces the background's own figure."""
     swapper = BackgroundSwapper(model, "same", "alpha")
     swapped, own_alpha = swapper.swap(frames, backgrounds), swapper.cut_out(backgrounds).alpha
     behind = own_alpha * swapped.refined + (1 - own_alpha) * backgrounds
@@ -103,7 +103,7 @@ def test_figure_of_the_background_is_painted_over(model, frames, backgrounds):
 
 @pytest.mark.parametrize(("kind", "compose"), KINDS)
 def test_networks_are_those_of_the_branch(model, frames, backgrounds, kind, compose):
-    """m of both pictures, or none for the background of another type."""
+    """The background mask is the mask generator's, or zero for a background of another type."""
     swapped = BackgroundSwapper(model, kind, compose).swap(frames, backgrounds)
     masks, branch = model.masks, model.background
     with torch.no_grad():
@@ -132,7 +132,7 @@ def test_type_of_the_background_matters(model, frames, backgrounds):
 
 
 @pytest.mark.parametrize(("kind", "compose"), KINDS)
-def test_one_background_stands_behind_all(model, frames, backgrounds, kind, compose):
+def test_one_background_for_all_frames(model, frames, backgrounds, kind, compose):
     swapper = BackgroundSwapper(model, kind, compose)
     one = swapper.swap(frames, backgrounds[:1])
     three = swapper.swap(frames, backgrounds[:1].repeat(3, 1, 1, 1))
@@ -148,13 +148,13 @@ def test_cut_out(model, frames, backgrounds):
     assert torch.equal(cut.alpha, swapped.alpha)
     assert torch.equal(cut.foreground_mask, swapped.foreground_mask)
     assert cut[2:] == (None, None, None, None)
-    assert cut.alpha.min() < 0.1  # guards the line above: it is a mask of something
+    assert cut.alpha.min() < 0.1  # the mask is not constant
     assert cut.alpha.max() > 0.9
 
 
 @pytest.mark.parametrize("threshold", [0.1, 0.5, 0.9])
 def test_threshold_of_the_config_is_where_alpha_is_half(model, saturated, frames, threshold):
-    """And whatever it is, 0 of the mask is nothing and 1 is the figure alone."""
+    """For any threshold, mask values 0 and 1 give opacity 0 and 1."""
     for changed, expected in (
         (saturated[0], 0.0),
         (constant_masks(model, threshold), 0.5),

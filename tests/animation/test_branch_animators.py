@@ -1,4 +1,4 @@
-"""Encode once and predict, relative motion, masks instead of keypoints, streaming."""
+"""Animators of motion and masks: formulas, reference frame, smoothing, streaming, memory."""
 
 import logging
 import weakref
@@ -34,7 +34,7 @@ SMOOTHING = Smoothing(25)
 
 @pytest.fixture(scope="module")
 def model():
-    """Untrained; its masks differ between frames, its BatchNorm statistics are not trivial."""
+    """An untrained model whose masks and BatchNorm statistics are not trivial."""
     model = Model(CONFIG)
     masks = model.masks
     assert isinstance(masks, MaskBranch)
@@ -85,7 +85,7 @@ def predictions(animator, source, driving, batch_size=8, reference=None):
 
 @contextmanager
 def memory_for(num_frames, network):
-    """As if there were memory for `num_frames` frames in `network`, and no more."""
+    """Make `network` run out of memory for more than `num_frames` frames."""
 
     def allocate(_, arguments):
         if len(arguments[0]) > num_frames:
@@ -110,7 +110,7 @@ def test_absolute_motion_equals_the_branch_in_evaluation_mode(motion, frames):
 
 
 def test_masks_equal_the_formula(masks, frames):
-    """H(.., R(down(S), m(S), P(m(D)))), and H(.., m(D)) where the figure is the source's own."""
+    """H(.., R(down(S), m(S), P(m(D)))), or H(.., m(D)) if the driving figure is the source's."""
     source, driving = frames_to_tensor(frames[:1], CPU), frames_to_tensor(frames[1:], CPU)
     settings = CONFIG.masks.perturbation
     expected = {}
@@ -142,11 +142,11 @@ def test_batch_size_does_not_change_the_result(motion, masks, frames, kind, smoo
     for size in (2, 5, 8):
         many = predictions(animator, frames[0], frames[1:], batch_size=size)
         assert_close(many, one, atol=1e-5, rtol=0)
-    assert (one - one[0]).abs().max() > 1e-3  # the driving frames have a say
+    assert (one - one[0]).abs().max() > 1e-3  # the driving frames matter
 
 
 def test_still_driving_clip_leaves_the_source_still(motion, frames):
-    """Relative motion by a clip that does not move: the source's own keypoints, whoever drives."""
+    """In relative motion a still clip of any figure gives the source's own keypoints."""
     animator = MotionAnimator(motion, CPU, adapt_scale=True)
     with torch.no_grad():
         encoded = motion.encode(frames_to_tensor(frames[:1], CPU))
@@ -157,8 +157,8 @@ def test_still_driving_clip_leaves_the_source_still(motion, frames):
     assert not torch.allclose(absolute, expected, atol=1e-4)
 
 
-def test_source_stands_as_it_is_in_the_reference_frame(motion, frames):
-    """And moves by each frame's change since then, at the scale of the figure there."""
+def test_the_reference_frame_does_not_move_the_source(motion, frames):
+    """Other frames move it by their change since the reference frame, at the scale there."""
     animator = MotionAnimator(motion, CPU, adapt_scale=True)
     source, driving = frames_to_tensor(frames[:1], CPU), frames_to_tensor(frames[1:], CPU)
     with torch.no_grad():
@@ -217,9 +217,7 @@ def test_driving_masks_are_smoothed_before_their_refinement(masks, frames, same_
 
 
 def test_every_clip_starts_anew(motion, frames):
-    """Relative motion and the filter count from the first frame of each clip, not from an earlier
-    one's.
-    """
+    """Relative motion and the filter start at the first frame of each clip."""
     animator = MotionAnimator(motion, CPU, smoothing=SMOOTHING)
     first = predictions(animator, frames[0], frames[1:3])
     predictions(animator, frames[0], frames[4:])
@@ -238,7 +236,7 @@ def test_animators_by_name(model, motion, masks):
 
 
 def test_animators_of_a_reconstruction(model):
-    """The driving frames are the source's own clip: nothing to transfer, nothing to refine."""
+    """The driving frames are from the source's own clip: absolute motion, no refinement."""
     animators = reconstruction_animators(model, CPU)
     assert list(animators) == ["motion", "masks"]
     motion, masks = animators.values()
@@ -263,13 +261,13 @@ def test_missing_branch(missing, expected):
     assert missing[0] not in reconstruction_animators(model, CPU)
 
 
-def test_driving_frames_come_back_as_they_went_in(animator, frames):
+def test_driving_frames_are_returned_unchanged(animator, frames):
     batches = [batch for batch, _ in animate(animator, frames[0], iter(frames), batch_size=4)]
     assert [len(batch) for batch in batches] == [4, 2]
     assert np.array_equal(np.concatenate(batches), frames)
 
 
-def test_other_size_is_the_users_mistake(animator, frames):
+def test_another_size_is_a_user_error(animator, frames):
     small = frames[1:, :16, :16]
     with pytest.raises(UserError, match="frames are 16 x 16 pixels, the source 48 x 32"):
         predictions(animator, frames[0], small)
@@ -293,13 +291,13 @@ def test_driving_clip_is_consumed_batch_by_batch(animator, frames):
         assert consumed == count
 
 
-def test_no_driving_frames_no_predictions(animator, frames):
+def test_without_driving_frames_there_are_no_predictions(animator, frames):
     assert list(animate(animator, frames[0], [])) == []
 
 
 @pytest.mark.parametrize("kind", ["motion", "masks"])
 def test_out_of_memory_halves_the_batch(motion, masks, frames, kind, caplog):
-    """It does so for good, says so once a halving, and no frame counts twice in the filter."""
+    """The smaller size stays, each halving gives one warning, the filter counts no frame twice."""
     animator, network = {
         "motion": (MotionAnimator(motion, CPU, smoothing=SMOOTHING), motion.dense_motion),
         "masks": (MaskAnimator(masks, CPU, smoothing=SMOOTHING), masks.high_resolution),
@@ -318,7 +316,7 @@ def test_out_of_memory_halves_the_batch(motion, masks, frames, kind, caplog):
 
 
 def test_out_of_memory_in_the_middle_of_a_clip(motion, frames):
-    """The filter goes on from where the last batch that worked had left it."""
+    """The filter continues from its state after the last successful batch."""
     animator = MotionAnimator(motion, CPU, smoothing=SMOOTHING)
     whole = predictions(animator, frames[0], frames[1:])
     batches = animate(animator, frames[0], iter(frames[1:]), 3)
@@ -329,7 +327,7 @@ def test_out_of_memory_in_the_middle_of_a_clip(motion, frames):
     assert_close(torch.cat(found), whole, atol=1e-5, rtol=0)
 
 
-def test_no_memory_for_one_frame_is_the_users_to_mend(motion, animator, frames):
+def test_no_memory_for_one_frame_is_a_user_error(motion, animator, frames):
     with (
         memory_for(0, motion.dense_motion),
         pytest.raises(UserError, match=r"cpu: .* one frame of 48 x 32 pixels; .* --device cpu$"),
@@ -337,7 +335,7 @@ def test_no_memory_for_one_frame_is_the_users_to_mend(motion, animator, frames):
         predictions(animator, frames[0], frames[1:])
 
 
-def test_other_errors_are_not_taken_for_a_lack_of_memory(frames):
+def test_other_errors_are_raised_as_they_are(frames):
     def fail(_):
         raise RuntimeError("something else")
 
@@ -345,7 +343,7 @@ def test_other_errors_are_not_taken_for_a_lack_of_memory(frames):
         list(in_batches(fail, frames, 4, CPU))
 
 
-def test_failed_batch_is_out_of_memory_before_its_halves(frames):
+def test_failed_batch_is_freed_before_its_halves(frames):
     given = []
 
     def compute(batch):
@@ -356,4 +354,4 @@ def test_failed_batch_is_out_of_memory_before_its_halves(frames):
         return batch.mean()
 
     assert len(list(in_batches(compute, frames, 4, CPU))) == 6
-    assert len(given) == 8  # with those of 4 and of 2 frames
+    assert len(given) == 8  # 6 single frames, after failed batches of 4 and of 2

@@ -1,5 +1,5 @@
-"""Where the figure is, in pictures with a bright square on a dark ground: the figure of networks
-that learn it within seconds.
+"""Automatic crops in pictures of a bright square on a dark ground, the figure of these tests. The
+networks learn it within seconds.
 """
 
 from fractions import Fraction
@@ -15,9 +15,9 @@ from animation.cropping import (
     FACE_MARGIN,
     Cropper,
     FramedFigure,
-    framed,
-    glide,
+    crop_around,
     installed_face_detector,
+    interpolate_boxes,
     moved_inside,
 )
 from branches.model import Model
@@ -33,14 +33,14 @@ CPU = torch.device("cpu")
 
 
 def picture(left, top, side, size=(96, 160)):
-    """Dark, with a bright square."""
+    """A dark picture with a bright square."""
     frame = np.random.default_rng(0).integers(20, 60, (*size, 3), np.uint8)
     frame[top : top + side, left : left + side] += 170
     return frame
 
 
 class Brightest:
-    """A detector whose faces are what is bright, if it is `smallest` pixels wide."""
+    """A face detector that finds the bright square if it is at least `smallest` pixels wide."""
 
     description = Description("brightness", "", "", "")
 
@@ -55,7 +55,7 @@ class Brightest:
 
 
 def overlap(a, b):
-    """Intersection over union."""
+    """Intersection over union of two boxes."""
     width = min(a.left + a.width, b.left + b.width) - max(a.left, b.left)
     height = min(a.top + a.height, b.top + b.height) - max(a.top, b.top)
     common = max(0, width) * max(0, height)
@@ -68,10 +68,10 @@ def middle(box):
 
 @pytest.fixture(scope="module")
 def model():
-    """Its mask is the bright square, its keypoints the corners of one of 0.4 times the side.
+    """A model trained so that its mask is the bright square and its keypoints are the corners of a
+    square 0.4 times as large.
 
-    The learning rate ends at 0, so that what is learned depends little on the rounding of a
-    processor.
+    The learning rate ends at 0, so that the result depends little on a processor's rounding.
     """
     model = Model(CONFIG)
     generator = model.masks.mask_generator
@@ -112,25 +112,25 @@ def test_moved_inside():
     assert moved_inside(Box(-5, 30, 50, 50), size) == Box(0, 30, 50, 50)
     assert moved_inside(Box(180, 70, 50, 50), size) == Box(150, 50, 50, 50)
     assert moved_inside(Box(10, 10, 50, 50), size) == Box(10, 10, 50, 50)
-    # Higher than the picture: all of the picture in it.
+    # A box higher than the picture contains it.
     assert moved_inside(Box(10, 10, 150, 150), size) == Box(10, 0, 150, 150)
     assert moved_inside(Box(10, -80, 150, 150), size) == Box(10, -50, 150, 150)
 
 
-def test_framed():
+def test_crop_around():
     size = (100, 200)
     around = Box(70, 20, 40, 40)  # twice the side of the figure, around its middle
-    assert framed(Box(80, 30, 20, 20), 2, size, (64, 64)) == around
-    assert framed(Box(85, 30, 10, 20), 2, size, (64, 64)) == around
-    assert framed(Box(80, 30, 20, 20), 2, size, (64, 128)) == Box(50, 20, 80, 40)
-    # Where the picture ends, the margin ends; a corner moves the crop.
-    assert framed(Box(80, 20, 60, 60), 2, size, (64, 64)) == Box(60, 0, 100, 100)
-    assert framed(Box(0, 0, 20, 20), 2, size, (64, 64)) == Box(0, 0, 40, 40)
-    # A figure too wide for any crop within the picture keeps its sides, not its margin.
-    assert framed(Box(20, 40, 160, 50), 2, size, (64, 64)) == Box(20, -15, 160, 160)
+    assert crop_around(Box(80, 30, 20, 20), 2, size, (64, 64)) == around
+    assert crop_around(Box(85, 30, 10, 20), 2, size, (64, 64)) == around
+    assert crop_around(Box(80, 30, 20, 20), 2, size, (64, 128)) == Box(50, 20, 80, 40)
+    # The margin is limited by the picture; near a corner the crop is moved.
+    assert crop_around(Box(80, 20, 60, 60), 2, size, (64, 64)) == Box(60, 0, 100, 100)
+    assert crop_around(Box(0, 0, 20, 20), 2, size, (64, 64)) == Box(0, 0, 40, 40)
+    # A figure too wide for any crop within the picture is not cut, but has no margin.
+    assert crop_around(Box(20, 40, 160, 50), 2, size, (64, 64)) == Box(20, -15, 160, 160)
 
 
-# Gliding
+# Interpolation over time
 
 
 def sighted(boxes):
@@ -138,87 +138,94 @@ def sighted(boxes):
 
 
 def even(num_frames, rate=25):
-    """When frames are shown that are evenly spaced."""
+    """Times of evenly spaced frames, in seconds."""
     return [number / rate for number in range(num_frames)]
 
 
-def test_what_stands_still_is_framed_still():
-    boxes = glide(sighted(dict.fromkeys((0, 5, 10), (30, 20, 40, 40))), even(14), 25, (100, 200))
+def test_the_crop_of_a_still_figure_is_still():
+    boxes = interpolate_boxes(
+        sighted(dict.fromkeys((0, 5, 10), (30, 20, 40, 40))), even(14), 25, (100, 200)
+    )
     assert len(boxes) == 14
     assert_allclose(boxes, [(30, 20, 40, 40)] * 14, atol=1e-9)
 
 
-def test_one_sighting_is_enough():
+def test_one_known_box_is_enough():
     assert_allclose(
-        glide(sighted({1: (30, 20, 40, 40)}), even(3), 25, (100, 200)), [(30, 20, 40, 40)] * 3
+        interpolate_boxes(sighted({1: (30, 20, 40, 40)}), even(3), 25, (100, 200)),
+        [(30, 20, 40, 40)] * 3,
     )
 
 
-def test_no_lag_behind_what_moves_and_grows_evenly():
-    sightings = [FramedFigure(t, Box(10 + 2 * t, 200, 100 + t, 100 + t)) for t in range(0, 296, 5)]
-    boxes = glide(sightings, even(296), 25, (2000, 2000))
-    for t in range(50, 246):  # in the first and last seconds, one side is all there is
+def test_no_lag_behind_even_motion_and_growth():
+    figures = [FramedFigure(t, Box(10 + 2 * t, 200, 100 + t, 100 + t)) for t in range(0, 296, 5)]
+    boxes = interpolate_boxes(figures, even(296), 25, (2000, 2000))
+    for t in range(50, 246):  # at the ends the filter sees only one side
         assert_allclose(middle(boxes[t]), (60 + 2.5 * t, 250 + 0.5 * t), atol=1e-6)
         assert boxes[t].width == pytest.approx(100 + t, abs=20)
     assert boxes[148].width == pytest.approx(248, abs=0.2)
 
 
-def test_shape_is_kept():
-    boxes = glide(sighted({0: (0, 0, 30, 20), 9: (50, 50, 60, 40)}), even(10), 25, (200, 200))
+def test_proportions_are_kept():
+    boxes = interpolate_boxes(
+        sighted({0: (0, 0, 30, 20), 9: (50, 50, 60, 40)}), even(10), 25, (200, 200)
+    )
     assert_allclose([box.width / box.height for box in boxes], 1.5)
 
 
 def test_a_gap_is_bridged_in_a_straight_line():
     seen = dict.fromkeys((0, 5, 10), (0, 50, 40, 40))
     seen |= dict.fromkeys((110, 115, 120), (100, 50, 40, 40))
-    boxes = glide(sighted(seen), even(121), 25, (200, 400))
+    boxes = interpolate_boxes(sighted(seen), even(121), 25, (200, 400))
     assert boxes[60].left == pytest.approx(50, abs=0.1)
     assert boxes[35].left == pytest.approx(25, abs=0.2)
 
 
-def test_a_single_wrong_sighting_does_not_count():
+def test_a_single_wrong_box_does_not_count():
     seen = dict.fromkeys(range(0, 100, 5), (30, 20, 40, 40)) | {50: (300, 200, 90, 90)}
-    assert_allclose(glide(sighted(seen), even(100), 25, (400, 400)), [(30, 20, 40, 40)] * 100)
+    assert_allclose(
+        interpolate_boxes(sighted(seen), even(100), 25, (400, 400)), [(30, 20, 40, 40)] * 100
+    )
 
 
-def test_a_glide_over_a_pause():
-    """The crop follows the time: what moves evenly is followed evenly, however many frames."""
+def test_unevenly_spaced_frames():
+    """The crop follows the times of the frames: even motion stays even where frames are missing."""
     seconds = [*np.arange(0, 4, 0.04), *np.arange(4, 8, 0.4), *np.arange(8, 12, 0.04)]
     places = {n: (20 * seconds[n], 100, 40, 40) for n in range(0, len(seconds), 2)}
-    boxes = glide(sighted(places), seconds, len(seconds) / 12, (300, 500))
+    boxes = interpolate_boxes(sighted(places), seconds, len(seconds) / 12, (300, 500))
     found = np.array([box.left for box in boxes])
     middle_part = (np.array(seconds) > 3) & (np.array(seconds) < 9)
     assert_allclose(found[middle_part], 20 * np.array(seconds)[middle_part], atol=1)
 
 
-def test_a_jump_becomes_a_glide():
-    """100 pixels, and to twice the size: a second or so for the place, longer for the size."""
+def test_a_jump_is_smoothed():
+    """The figure jumps by 100 pixels and doubles its size: the size changes more slowly."""
     seen = {n: (50, 50, 40, 40) if n < 100 else (130, 30, 80, 80) for n in range(0, 200, 5)}
-    boxes = np.array(glide(sighted(seen), even(200), 25, (300, 300)))
+    boxes = np.array(interpolate_boxes(sighted(seen), even(200), 25, (300, 300)))
     middles, widths = boxes[:, 0] + boxes[:, 2] / 2, boxes[:, 2]
     steps, growth = np.diff(middles), np.diff(widths)
     assert (steps > -1e-9).all()
-    # The peak of a Gaussian of 0.5 s, and of 2 s, at 25 frames a second.
+    # The steps are largest at the peak of a Gaussian of 0.5 s, and of 2 s, at 25 frames a second.
     assert steps.max() == pytest.approx(100 / (12.5 * np.sqrt(2 * np.pi)), rel=0.05)
     assert growth.max() == pytest.approx(40 / (50 * np.sqrt(2 * np.pi)), rel=0.05)
-    assert middles[97] == pytest.approx(120, abs=3)  # half way, where it jumped: no lag
+    assert middles[97] == pytest.approx(120, abs=3)  # half of the way at the jump: no lag
     assert (middles[0], middles[-1]) == pytest.approx((70, 170), abs=0.1)
 
 
 def test_crops_stay_in_the_picture():
-    """A figure that suddenly is small, in a corner: its middle is there before its size is."""
+    """A figure suddenly becomes small in a corner: its position changes faster than its size."""
     seen = {t: (10, 10, 80, 80) if t < 50 else (0, 0, 20, 20) for t in range(0, 100, 5)}
-    boxes = np.array(glide(sighted(seen), even(100), 25, (100, 100)))
+    boxes = np.array(interpolate_boxes(sighted(seen), even(100), 25, (100, 100)))
     assert boxes[:, :2].min() == 0
     assert (boxes[:, :2] + boxes[:, 2:]).max() <= 100
 
 
-# Finding
+# Finding the figure
 
 
 @pytest.mark.parametrize(("left", "top", "side"), [(70, 30, 30), (0, 66, 30), (120, 5, 40)])
 def test_face(model, left, top, side):
-    """The crop is 1.9 faces wide, its middle 0.12 faces above the face's."""
+    """The crop is 1.9 faces wide, and its middle is 0.12 faces above the middle of the face."""
     found = Cropper(model, SIZE, CPU, Brightest()).figure_box(picture(left, top, side))
     assert found.how == "cropped around a face (brightness) to " + found.how.split()[-1]
     assert found.box.width == found.box.height == pytest.approx(FACE_MARGIN * side)
@@ -228,8 +235,8 @@ def test_face(model, left, top, side):
         assert moved_inside(found.box, (96, 160)) == found.box
 
 
-def test_a_small_face_is_that_of_a_whole_figure(model):
-    """A quarter of the shorter side, 24 pixels, is not reached by 1.9 * 12."""
+def test_a_small_face_is_ignored(model):
+    """A crop must have at least a quarter of the shorter side, 24 pixels: 1.9 * 12 is too small."""
     cropper = Cropper(model, SIZE, CPU, Brightest())
     assert "face" not in cropper.figure_box(picture(70, 30, 12)).how
     assert "face" in cropper.figure_box(picture(70, 30, 13)).how
@@ -238,7 +245,7 @@ def test_a_small_face_is_that_of_a_whole_figure(model):
 @pytest.mark.parametrize(("left", "top", "side"), [(15, 40, 24), (110, 10, 32), (60, 20, 44)])
 @pytest.mark.parametrize("size", [(96, 160), (160, 96)])
 def test_mask(model, left, top, side, size):
-    """The bright square with a margin, however small it is in the picture."""
+    """The crop is the bright square with a margin, even if it is small in the picture."""
     left, top = (left, top) if size == (96, 160) else (top, left)
     found = Cropper(model, SIZE, CPU, None).figure_box(picture(left, top, side, size))
     assert found.how.startswith("cropped around the model's mask to ")
@@ -247,8 +254,8 @@ def test_mask(model, left, top, side, size):
     assert overlap(found.box, moved_inside(expected, size)) > 0.75
 
 
-def test_the_mask_looks_closer(model):
-    """A square of 10 pixels, at first sight: its edges are found to a part of one of them."""
+def test_later_passes_of_the_mask_are_more_exact(model):
+    """The square has 10 pixels in the first pass; its edges are found to a fraction of a pixel."""
     cropper = Cropper(model, SIZE, CPU, None)
     overlaps = [
         overlap(
@@ -261,7 +268,7 @@ def test_the_mask_looks_closer(model):
 
 
 def test_keypoints(model):
-    """2.5 times their extent; the mask is not asked where the model has none."""
+    """The crop is 2.5 times the extent of the keypoints, for a model without masks."""
     cropper = Cropper(without(model, "masks", "background"), SIZE, CPU, None)
     for left, top in ((40, 30), (60, 40), (80, 25)):
         found = cropper.figure_box(picture(left, top, 40))
@@ -282,7 +289,7 @@ def test_without_a_figure_the_centre_is_cut_out(model):
 
 
 def test_clip(model):
-    """A box for each frame of an iterator, which follows the figure; one frame in 5 is searched."""
+    """Boxes follow the figure in each frame of an iterator; every fifth frame is searched."""
 
     class Counting(Brightest):
         searched = 0
@@ -302,8 +309,8 @@ def test_clip(model):
         assert middle(boxes[t])[0] == pytest.approx(25 + t, abs=0.5)
 
 
-def test_what_finds_the_figure_most_often_counts(model):
-    """The face is seen in 3 of 11 frames; from there, boxes would be far larger."""
+def test_the_finder_that_succeeds_most_often_counts(model):
+    """The face is found in only 3 of 11 frames; its boxes would be far larger."""
     frames = [picture(60, 30, 30 if t < 15 else 24) for t in range(51)]
     cropper = Cropper(model, SIZE, CPU, Brightest(smallest=30))
     boxes, how = cropper.clip_boxes(frames, Fraction(25))
@@ -331,8 +338,8 @@ def dlib():
     return detector
 
 
-def test_heads_of_training_crops_are_framed_as_they_were(dlib, model, shared_data):
-    """Each in a large grey picture: the crop comes near the one that was made for training."""
+def test_crops_of_heads_match_those_of_the_training_data(dlib, model, shared_data):
+    """Each training picture is put into a large grey one; the crop should find it again."""
     cropper = Cropper(model, (256, 256), CPU, dlib)
     overlaps = []
     for path in sorted((shared_data / "heads" / "train").glob("*.mp4")):
@@ -350,7 +357,7 @@ def test_the_head_of_a_portrait_clip_is_followed(dlib, model, shared_data):
     cropper = Cropper(model, (256, 256), CPU, dlib)
     boxes, _ = cropper.clip_boxes(clip.read(range(13)), clip.frame_rate)
     assert len(boxes) == 13
-    head = Box(130, 200, 450, 650)  # as seen, hair to chin
+    head = Box(130, 200, 450, 650)  # by eye, from hair to chin
     for box in boxes:
         assert box.left <= head.left
         assert box.top <= head.top

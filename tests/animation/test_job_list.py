@@ -1,4 +1,4 @@
-"""Which files of a folder are sources and driving clips."""
+"""Job lists: which files of a folder are sources and driving clips."""
 
 from pathlib import Path
 
@@ -9,14 +9,14 @@ from animation.job_list import list_jobs
 from tests.helpers.media import write_clip
 
 
-def test_every_suffix_counts_and_what_is_left_out_is_told(tmp_path, caplog):
+def test_supported_suffixes_and_a_remark_on_other_files(tmp_path, caplog):
     sources, clips = tmp_path / "sources", tmp_path / "clips"
     sources.mkdir()
     picture = Image.fromarray(np.zeros((8, 8, 3), np.uint8))
     names = ["a.webp", "b.JPG", "c.bmp", "d.gif", "e.tif"]
     for name in names:
         picture.save(sources / name)
-    (sources / "f.heic").touch()  # which says itself what it needs
+    (sources / "f.heic").touch()  # reading it gives an error that says what is needed
     for path in (sources / "g.psd", sources / "h.psd"):
         path.touch()
     for name in ("a.m4v", "b.mts"):

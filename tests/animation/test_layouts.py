@@ -1,4 +1,4 @@
-"""animate.py: the columns of its layouts, masks as a result, the demo on test clips."""
+"""animate.py: columns of the layouts, saved masks, animations of test clips."""
 
 import numpy as np
 import pytest
@@ -68,7 +68,7 @@ def test_demo(run, tmp_path, files, compose):
 
 
 def test_show_masks(run, tmp_path, files):
-    """More columns behind the others: of the source, the animated frame, the background."""
+    """More columns on the right: the masks of source, animated frame and background."""
     _, _, swapped = expected_swap(files, "same", "network")
     generator = load_model(load(files / "all.pt"), CPU).masks.mask_generator
     image = frames_to_tensor(picture(files / "source.png")[None], CPU)
@@ -94,7 +94,7 @@ def test_show_masks(run, tmp_path, files):
 
 @pytest.mark.parametrize("animator", ["motion", "masks"])
 def test_save_masks(run, tmp_path, files, animator):
-    """The same as the alpha of a transparent result; what else is written does not change."""
+    """The masks equal the alpha channel of a transparent result; other outputs do not change."""
     choice = ("--animator", animator)
     cut = run(tmp_path / "cut", *choice, "--background", "transparent", "--save-masks")
     alpha = np.repeat(cut[..., 3:], 3, axis=3)
@@ -106,9 +106,9 @@ def test_save_masks(run, tmp_path, files, animator):
         assert np.array_equal(pngs(tmp_path / "out-masks"), alpha)
 
 
-def test_help_tells_the_raw_masks_from_the_opacity():
+def test_help_distinguishes_raw_masks_from_opacity():
     text = " ".join(animate.build_parser().format_help().split())
-    assert "--show-masks more columns: the raw masks of" in text
+    assert "--show-masks add columns: the raw masks of" in text
     assert "--save-masks also write the figure's opacity, its mask feathered around" in text
 
 
@@ -128,7 +128,7 @@ def test_save_masks_beside_a_video(files, tmp_path, capsys):
 
 def test_save_masks_beside_a_folder_with_a_dot_in_its_name(run, tmp_path):
     (tmp_path / "v1.2").mkdir()
-    for _ in range(2):  # the second time both folders are there
+    for _ in range(2):  # the second time both folders exist
         result = run(tmp_path / "v1.2", "--background", "transparent", "--save-masks")
         masks = pngs(tmp_path / "v1.2-masks")
         assert np.array_equal(masks, np.repeat(result[..., 3:], 3, axis=3))
@@ -140,7 +140,7 @@ def test_save_masks_beside_a_folder_with_a_dot_in_its_name(run, tmp_path):
 
 @pytest.fixture
 def demo(files, tmp_path, monkeypatch):
-    """Run on the 3 test clips of a checkpoint's data and return what is written."""
+    """A function that animates the 3 test clips of a checkpoint's data and returns the columns."""
     monkeypatch.chdir(tmp_path)
 
     def to_folder(*arguments, model="all"):
@@ -181,7 +181,7 @@ def test_demo_with_another_background(demo, files):
     source, _, _, background, *_ = demo("--background", "source")
     assert np.array_equal(source, background)
     assert len(demo("--compose", "alpha")) == 7
-    assert len(demo("--background", GREEN)) == 3  # BGBase and BGRefine have nothing to do
+    assert len(demo("--background", GREEN)) == 3  # no columns of BGBase and BGRefine
     (cut,) = demo("--background", "transparent")
     assert cut.shape == (4, 32, 32, 4)
 
@@ -195,13 +195,13 @@ def test_demo_of_a_model_that_swaps_nothing(demo, clips):
 
 
 def test_demo_of_a_model_that_has_not_learned_to_swap(demo):
-    """Which is `early`; what a background asks of it has to be said."""
+    """The checkpoint `early` animates test clips without a background, unless one is given."""
     assert np.array_equal(np.stack(demo(model="early")), np.stack(demo(model="no-background")))
     shown = demo("--background", GREEN, model="early")
     assert (shown[2][:, 0, 0] == (0, 255, 0)).all()
 
 
-def test_masks_move_the_source_where_there_is_no_motion_branch(demo, run, tmp_path):
+def test_masks_animate_if_there_is_no_motion_branch(demo, run, tmp_path):
     assert np.array_equal(demo(model="no-motion"), demo("--animator", "masks"))
     by_default = run(tmp_path / "a", model="no-motion")
     assert np.array_equal(by_default, run(tmp_path / "b", "--animator", "masks"))

@@ -1,4 +1,4 @@
-"""Reading, networks and writing, in turns and at the same time: the same frames, clean ends."""
+"""Reading, networks and writing, in turns or overlapped: same frames, no leftovers."""
 
 import threading
 from pathlib import Path
@@ -38,7 +38,7 @@ def model():
 
 
 def numbered(count=NUM_FRAMES, error=None):
-    """`count` frames, and then `error`."""
+    """`count` numbered frames; then `error` is raised."""
     for number in range(count):
         yield numbered_frame(number, (SIDE, SIDE))
     if error is not None:
@@ -79,7 +79,7 @@ def test_a_background_that_ends_ends_the_animation(model, tmp_path, overlapped):
 
 
 @pytest.mark.parametrize("where", ["driving", "backgrounds"])
-def test_a_clip_that_cannot_be_read_on(model, tmp_path, overlapped, where):
+def test_a_clip_that_is_damaged_in_the_middle(model, tmp_path, overlapped, where):
     error = UserError("clip.mp4: damaged at frame 7")
     damaged, whole = numbered(7, error), numbered()
     made = animation(model, *((damaged, whole) if where == "driving" else (whole, damaged)))
@@ -107,11 +107,11 @@ def test_an_interruption_leaves_nothing(model, tmp_path, overlapped, error):
     with pytest.raises(type(error)):
         write_animation(made, Output(tmp_path / "out.mp4"), interrupt, overlapped)
     assert left_in(tmp_path) == []
-    # Three batches of two on their way, the next two waiting for the networks, one in the making.
+    # Overlapped: three batches of two in progress, two batches read ahead, one frame being read.
     assert len(read) <= (11 if overlapped else 2)
 
 
-def test_what_the_networks_raise_comes_through(model, tmp_path, overlapped):
+def test_errors_of_the_networks_are_raised(model, tmp_path, overlapped):
     other_size = [numbered_frame(0, (SIDE, SIDE)), numbered_frame(0, (16, 16))]
     with pytest.raises(UserError, match="driving frames are 16 x 16 pixels"):
         write_animation(

@@ -1,4 +1,4 @@
-"""Work ahead: order, bounds, errors, and threads that end."""
+"""Prefetching: order, bounds, errors, and threads that end."""
 
 import threading
 import time
@@ -6,9 +6,9 @@ from contextlib import closing
 
 import pytest
 
-from animation.read_ahead import made_ahead
+from animation.read_ahead import prefetch
 
-PATIENCE = 10  # seconds, of what should take none
+PATIENCE = 10  # seconds to wait for what should take none
 
 
 @pytest.fixture(autouse=True)
@@ -19,8 +19,8 @@ def no_thread_is_left():
 
 
 def test_items_come_in_order():
-    assert list(made_ahead(iter([3, None, 1, 2]), 2)) == [3, None, 1, 2]
-    assert list(made_ahead([], 2)) == []
+    assert list(prefetch(iter([3, None, 1, 2]), 2)) == [3, None, 1, 2]
+    assert list(prefetch([], 2)) == []
 
 
 @pytest.mark.parametrize("num_ahead", [1, 3])
@@ -35,14 +35,14 @@ def test_no_more_is_made_than_asked_for(num_ahead):
                 all_made.set()
             yield number
 
-    with closing(made_ahead(numbers(), num_ahead)) as ahead:
-        assert made == []  # nothing before the first is asked for
+    with closing(prefetch(numbers(), num_ahead)) as ahead:
+        assert made == []  # nothing is made before the first item is read
         assert next(ahead) == 0
         assert all_made.wait(PATIENCE)
     assert made == list(range(num_ahead + 1))
 
 
-def test_the_next_is_made_while_this_one_is_in_use():
+def test_the_next_item_is_made_while_this_one_is_in_use():
     in_use, made = threading.Event(), threading.Event()
 
     def items():
@@ -51,14 +51,14 @@ def test_the_next_is_made_while_this_one_is_in_use():
         made.set()
         yield "second"
 
-    with closing(made_ahead(items(), 1)) as ahead:
+    with closing(prefetch(items(), 1)) as ahead:
         next(ahead)
         in_use.set()
         assert made.wait(PATIENCE)
 
 
 @pytest.mark.parametrize("kind", [ValueError, KeyboardInterrupt])
-def test_an_error_comes_in_its_turn(kind):
+def test_an_error_is_raised_in_its_turn(kind):
     error = kind("of the third")
 
     def items():
@@ -66,7 +66,7 @@ def test_an_error_comes_in_its_turn(kind):
         yield 2
         raise error
 
-    ahead = made_ahead(items(), 4)
+    ahead = prefetch(items(), 4)
     assert [next(ahead), next(ahead)] == [1, 2]
     with pytest.raises(kind) as caught:
         next(ahead)
@@ -75,7 +75,7 @@ def test_an_error_comes_in_its_turn(kind):
 
 
 def test_a_reader_that_stops_early_ends_the_thread():
-    """What is in the making is finished, the 98 that were to follow are not begun."""
+    """It finishes the item that it works on and does not begin the ones after it."""
     made = []
 
     def numbers():
@@ -84,7 +84,7 @@ def test_a_reader_that_stops_early_ends_the_thread():
             yield number
             time.sleep(0.01)
 
-    with closing(made_ahead(numbers(), 100)) as ahead:
+    with closing(prefetch(numbers(), 100)) as ahead:
         next(ahead)
     assert len(made) < 50
     assert list(ahead) == []

@@ -1,4 +1,4 @@
-"""The nearest driving frame, and one pass instead of two from there."""
+"""The nearest driving frame, and one pass instead of two from this reference frame."""
 
 import math
 import weakref
@@ -19,7 +19,7 @@ SQUARE = torch.tensor([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0], [0.0,
 
 
 def build(*overrides):
-    """A animator whose keypoints are not trivial."""
+    """An animator whose keypoints are not trivial."""
     config = tiny_config("data.image_size=[32, 48]", *overrides)
     branch = Model(config).eval().motion
     assert isinstance(branch, FommBranch)
@@ -49,8 +49,9 @@ def predictions(animator, source, driving, reference=None):
 
 
 def test_distance_by_hand():
-    """The middle point of a 2 x 2 square moves by 0.5: the mean of the five by 0.1. In sides of
-    the square the corners are 0.05 off, the point 0.2, all in x: 0.4 over ten coordinates.
+    """The middle point of a 2 x 2 square moves by 0.5, so the mean of the five points by 0.1. As
+    shares of the square's side, the corners differ by 0.05 and the middle by 0.2, all in x: 0.4
+    over ten coordinates.
     """
     moved = SQUARE.clone()
     moved[4, 0] = 0.5
@@ -65,14 +66,14 @@ def test_place_and_size_do_not_matter():
 
 
 @pytest.mark.parametrize("points", [SQUARE * 0, SQUARE * torch.tensor([1.0, 0]), SQUARE * math.nan])
-def test_without_a_hull_infinitely_far(points):
+def test_without_a_hull_the_distance_is_infinite(points):
     assert keypoint_distance(SQUARE, points) == math.inf
     assert keypoint_distance(points, SQUARE) == math.inf
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 8])
 def test_nearest_frame(animator, frames, batch_size):
-    """The source itself, hidden among the driving frames, twice; the first of equals counts."""
+    """The source itself is twice among the driving frames; the first one is found."""
     driving = [*frames[1:4], frames[0], *frames[4:], frames[0]]
     found = nearest_frame(animator, frames[0], iter(driving), batch_size)
     assert (found.index, found.num_frames) == (3, 8)
@@ -83,7 +84,7 @@ def test_nearest_frame(animator, frames, batch_size):
     assert found.first_distance > 0.01
 
 
-def test_nearest_of_others(animator, frames):
+def test_nearest_frame_has_the_smallest_distance(animator, frames):
     with torch.no_grad():
         points = animator.branch.keypoint_detector(frames_to_tensor(frames, CPU)).value
     distances = [keypoint_distance(points[0], points[index]) for index in (5, 1, 3, 6, 2, 4)]
@@ -92,7 +93,7 @@ def test_nearest_of_others(animator, frames):
     assert found.distance == pytest.approx(min(distances), rel=1e-3)
 
 
-def test_no_hull_anywhere_leaves_the_first(frames):
+def test_without_any_hull_the_first_frame_is_nearest(frames):
     animator = build("motion.keypoint_detector.num_keypoints=2")
     found = nearest_frame(animator, frames[0], iter(frames[1:]), 4)
     assert (found.index, found.num_frames) == (0, 6)
@@ -121,8 +122,8 @@ def test_clip_is_streamed(animator, frames):
     assert most <= 2 * 4  # a batch, and the one before it
 
 
-def test_one_pass_gives_what_forward_and_backward_give(animator, frames):
-    """Forward from frame 3 to the end and backward from it to the start, put together."""
+def test_one_pass_equals_a_forward_and_a_backward_pass(animator, frames):
+    """The two passes run from frame 3 to the end, and from frame 3 back to the start."""
     source, driving = frames[0], frames[1:]
     forward = predictions(animator, source, driving[3:])
     backward = predictions(animator, source, driving[3::-1])

@@ -1,4 +1,4 @@
-"""The one-euro filter by hand, and what it is for: less jitter, little lag."""
+"""The one-euro filter by hand, and its purpose: less jitter, little lag."""
 
 import math
 from fractions import Fraction
@@ -18,7 +18,7 @@ def smooth(values, smoothing=DEFAULT):
 
 
 def test_published_formulas_by_hand():
-    """At 2 pi frames a second a low-pass filter of cutoff c weighs a new value by c / (c + 1).
+    """At 2 pi frames a second a low-pass filter of cutoff c has the weight c / (c + 1).
 
     Frame 1: speed 2 pi, smoothed pi; cutoff 1 + pi / 2 = 2.5708; weight 0.71995.
     Frame 2: speed (1 - 0.71995) 2 pi = 1.7596, smoothed 2.4506; cutoff 2.2253; weight 0.68995;
@@ -32,13 +32,13 @@ def test_published_formulas_by_hand():
 
 
 def test_without_beta_it_is_a_low_pass_filter():
-    """Weight 1 / (1 + rate / (2 pi cutoff)) at every speed: 0.1116 for 0.5 Hz at 25 a second."""
+    """Its weight is always 1 / (1 + rate / (2 pi cutoff)): 0.1116 for 0.5 Hz at 25 a second."""
     found = smooth([0.0, 1.0, 1.0], Smoothing(25, min_cutoff=0.5, beta=0.0))
     weight = 1 / (1 + 25 / math.pi)
     assert_close(found, torch.tensor([0.0, weight, 1 - (1 - weight) ** 2]))
 
 
-def test_what_stands_still_stays():
+def test_constant_values_do_not_change():
     values = torch.rand(1, 3, 2).expand(20, -1, -1)
     assert torch.equal(smooth(values), values)
 
@@ -69,9 +69,9 @@ def test_elements_are_smoothed_on_their_own():
     assert torch.equal(whole[:, 1, 2], smooth(values[:, 1, 2]))
 
 
-def test_jitter_goes_and_motion_stays_in_time():
-    """Noise of 0.01, which is 1.3 pixels of 256, shakes a third as much. A ramp of 0.5 a second,
-    64 pixels of 256, comes less than a frame late.
+def test_less_jitter_and_little_lag():
+    """Noise of 0.01, or 1.3 of 256 pixels, jitters less than a third as much. A ramp of 0.5 a
+    second, or 64 of 256 pixels, lags by less than a frame.
     """
     noise = 0.01 * torch.randn(400, 10, 2, generator=torch.Generator().manual_seed(0))
     shake, smoothed = (x.diff(n=2, dim=0).abs().mean() for x in (noise, smooth(noise)))
@@ -83,7 +83,7 @@ def test_jitter_goes_and_motion_stays_in_time():
 
 
 def test_frame_rate_sets_the_time():
-    """A ramp is late by 1 / (2 pi cutoff) = 0.159 seconds, at 25 frames a second as at 50."""
+    """A ramp lags by 1 / (2 pi cutoff) = 0.159 seconds, at 25 frames a second and at 50."""
     for rate in (25, 50):
         ramp = torch.arange(4.0 * rate) / rate
         late = ramp - smooth(ramp, Smoothing(rate, min_cutoff=1.0, beta=0.0))
@@ -126,10 +126,10 @@ def test_settings_out_of_range(bad):
 
 
 def test_uneven_frames_are_filtered_by_their_times():
-    """A pause of 10 seconds forgets what was before it; frames that are near to each other agree.
+    """After a pause of 10 seconds earlier values hardly count; close frames are smoothed more.
 
-    With beta 0 and cutoff 1: 25 frames a second weigh a new value by 1 / (1 + 25 / 2 pi) = 0.2008,
-    0.1 a second by 1 / (1 + 0.1 / 2 pi) = 0.9843, 100 a second by 0.0591.
+    With beta 0 and cutoff 1 the weight of a new value is 1 / (1 + 25 / 2 pi) = 0.2008 at 25 frames
+    a second, 1 / (1 + 0.1 / 2 pi) = 0.9843 at 0.1 a second, and 0.0591 at 100 a second.
     """
     times = [Fraction(number, 100) for number in (0, 4, 1004, 1005, 1010)]
     smoothing = Smoothing(25, times, min_cutoff=1.0, beta=0.0)

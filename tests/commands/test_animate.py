@@ -1,6 +1,6 @@
-"""animate.py: what it writes, at which rate, how the motion is used, and that it streams.
+"""animate.py: outputs, frame rate, kinds of motion, streaming.
 
-Backgrounds and masks: see test_animate_background.py and test_layouts.py.
+test_animate_background.py and test_layouts.py test backgrounds and masks.
 """
 
 import os
@@ -103,7 +103,7 @@ def test_side_by_side(run_animate, tmp_path, media):
 
 
 def test_kinds_of_motion(run_animate, tmp_path):
-    """Relative motion starts at the source's own keypoints, absolute at the driving ones."""
+    """Relative motion starts at the source's own keypoints, absolute motion at the driving ones."""
     results = {}
     for name, arguments in {
         "relative": (),
@@ -119,7 +119,7 @@ def test_kinds_of_motion(run_animate, tmp_path):
     assert np.abs(results["relative"] - results["masks"]).max() > 0
     assert np.abs(results["relative"] - results["one by one"]).max() <= 1  # rounding
 
-    # A clip driven relative to its own first frame: there, both say the same.
+    # If the source is the first driving frame, both kinds give the same first frame.
     for motion in ("relative", "absolute"):
         arguments = ("--motion", motion)
         assert (
@@ -161,7 +161,7 @@ def test_same_output_again(run_animate, tmp_path):
 
 @pytest.mark.parametrize("name", ["motion", "masks"])
 def test_streams(animator, name):
-    """A batch of the driving clip is read, its result handed out, and only then the next one."""
+    """The next batch of the driving clip is read only after the result of this one is returned."""
     num_read = 0
 
     def endless() -> Iterator[np.ndarray]:
@@ -297,7 +297,7 @@ def test_output_without_a_name(run_animate, tmp_path, monkeypatch, capsys, outpu
 
 
 def test_failure_midway_leaves_the_earlier_result(run_animate, tmp_path, capsys, media):
-    """A folder of frames whose third one is broken, seen only when it is reached."""
+    """The third frame of a folder is broken, which is noticed only when it is read."""
     driving = write_frame_folder(tmp_path / "frames", 4, (32, 32))
     (driving / "frame2.png").write_text("hello")
     (tmp_path / "out.mp4").write_bytes(b"earlier")

@@ -1,4 +1,4 @@
-"""animate.py with files of phones, recorders and the web that it once could not take."""
+"""animate.py with files from phones, recorders and the web that earlier versions could not read."""
 
 import shutil
 
@@ -12,12 +12,12 @@ from tests.conftest import SHARED
 from tests.helpers.media import decode_sound
 from tests.helpers.runs import call, step_file
 
-SIDE = 32  # of the tiny run's frames
+SIDE = 32  # side of the tiny run's frames
 
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """A folder with a copy of each file, in which to work."""
+    """The working folder, with a copy of each file."""
     if not (SHARED / "inputs").is_dir():
         pytest.skip("no such files here")
     monkeypatch.chdir(tmp_path)
@@ -36,7 +36,7 @@ def run(tiny_run):
 
 
 def first_flash(path, left, right):
-    """When the columns from `left` to `right` first are bright, in seconds."""
+    """Time of the first frame whose columns from `left` to `right` are bright, in seconds."""
     with av.open(str(path)) as container:
         for frame in container.decode(video=0):
             if frame.to_ndarray(format="gray")[:, left:right].mean() > 128:
@@ -50,7 +50,7 @@ def first_beep(path):
 
 
 def test_a_flash_and_a_beep_stay_together(place, run):
-    """Of a phone that drops frames; from 1 s to 4 s of it."""
+    """The clip is from a phone that drops frames; its part from 1 s to 4 s is animated."""
     source = place / "vfr-flash-beep.mp4"
     options = ("--start", "1", "--end", "4", "--layout", "side-by-side")
     assert run("base.png", source.name, *options) == 0
@@ -61,7 +61,7 @@ def test_a_flash_and_a_beep_stay_together(place, run):
 
 
 def all_samples(path):
-    """Without the times that the file states, which for this one are odd."""
+    """All samples of a file, regardless of the times that it states."""
     to_float = av.AudioResampler("fltp", "mono")
     with av.open(str(path)) as container:
         frames = [
@@ -70,7 +70,7 @@ def all_samples(path):
     return np.concatenate([frame.to_ndarray()[0] for frame in frames]), frames[0].sample_rate
 
 
-def test_sound_that_is_of_no_use_in_mp4_is_coded_anew(place, run):
+def test_sound_that_does_not_fit_mp4_is_encoded_again(place, run):
     assert run("base.png", "wma-sound.avi") == 0
     samples, sample_rate = all_samples(place / "out.mp4")
     expected, expected_rate = all_samples(place / "wma-sound.avi")

@@ -1,4 +1,4 @@
-"""animate.py: many animations in one go."""
+"""animate.py: many animations in one run."""
 
 import csv
 import shutil
@@ -20,7 +20,7 @@ SIDE = 32
 
 @pytest.fixture
 def place(tmp_path, monkeypatch):
-    """sources/ (a.png, b.jpg, text.png), clips/ (one.mp4, two/), working folder."""
+    """The working folder, with sources/ (a.png, b.jpg) and clips/ (one.mp4, two/)."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "sources").mkdir()
     for number, name in enumerate(("a.png", "b.jpg")):
@@ -53,13 +53,13 @@ def test_every_source_with_every_clip(place, run, capsys):
     assert {row["status"] for row in found} == {"done"}
     assert [row["num_frames"] for row in found] == ["4", "3", "4", "3"]
     distances = [float(row["reference_distance"]) for row in found]
-    assert distances[0] < 0.05  # the first frame of the clip itself, before it was coded
+    assert distances[0] < 0.05  # the source is the clip's first frame before encoding
     assert distances[2] > distances[0]
     assert "out/results.csv: 4 animations, 0 failed" in capsys.readouterr().out
 
 
-def test_what_is_odd_about_clips_is_told_with_the_choices(place, run, capfd, caplog):
-    """Once: before the first frame where that tells it, else behind the last one."""
+def test_remarks_on_clips_are_printed_once(place, run, capfd, caplog):
+    """They come before the first frame if they are known then, otherwise after the last one."""
     frames = [woven(number) for number in range(4)]
     write_interlaced(place / "old.mp4", frames, *KINDS["h264.mp4"])
     write_call(place / "call.webm")
@@ -113,7 +113,7 @@ def test_one_failure_does_not_stop_the_rest(place, run, capsys):
 
 
 def test_leftovers_are_no_inputs(place, run, caplog):
-    """Nor are empty folders, which are told."""
+    """Empty folders are no inputs either; a remark counts them."""
     for folder in ("sources", "clips", "clips/two"):
         leave_behind(place / folder)
     (place / "sources" / "._a.png").write_bytes(b"attributes")
@@ -138,7 +138,7 @@ def test_leftovers_do_not_keep_a_folder_of_frames(place, run):
 
 @pytest.fixture
 def odd_job(monkeypatch):
-    """b.jpg raises what nobody foresaw."""
+    """A function that makes the job of b.jpg raise an unexpected error."""
 
     def break_it(error):
         original = animate.run_job
@@ -159,15 +159,15 @@ def test_any_failure_is_a_row(place, run, capsys, odd_job, error):
     assert run("--source", "sources", "--driving", "clips", "--output", "out") == 1
     assert [row["status"] for row in rows()] == ["done", "done", "failed", "failed"]
     reason = {AssertionError: "AssertionError", IndexError: "IndexError: list index out of range"}
-    told = f"clips/one.mp4: {reason[type(error)]}"
-    assert rows()[2]["error"] == told
+    line = f"clips/one.mp4: {reason[type(error)]}"
+    assert rows()[2]["error"] == line
     output = capsys.readouterr()
-    assert output.err.splitlines()[0] == f"animate.py: error: {told}"
+    assert output.err.splitlines()[0] == f"animate.py: error: {line}"
     assert len(output.err.splitlines()) == 2
     assert "4 animations, 2 failed" in output.out
 
 
-def test_debug_shows_tracebacks_and_goes_on(place, run, capsys, odd_job):
+def test_debug_prints_tracebacks_and_continues(place, run, capsys, odd_job):
     odd_job(ZeroDivisionError("by zero"))
     (place / "sources" / "a.png").write_text("no image")
     Image.fromarray(numbered_frame(0, (SIDE, SIDE))).save(place / "sources" / "c.png")
@@ -210,7 +210,7 @@ def test_skipped_without_an_earlier_table(place, run):
 
 
 def test_rows_of_an_earlier_run_survive_an_interruption(place, run, monkeypatch):
-    """Ctrl-C at the first job that is still to do."""
+    """Ctrl-C comes during the first job that is still to be done."""
     inputs = ("--source", "sources", "--driving", "clips/one.mp4", "--output", "out")
     assert run(*inputs) == 0
     before = rows()
@@ -225,7 +225,7 @@ def test_rows_of_an_earlier_run_survive_an_interruption(place, run, monkeypatch)
     assert rows() == before
 
 
-def test_a_row_that_failed_does_not_stand_for_an_output_that_is_there(place, run):
+def test_the_row_of_a_failed_job_is_replaced_if_its_output_exists(place, run):
     inputs = ("--source", "sources", "--driving", "clips/one.mp4", "--output", "out")
     assert run(*inputs) == 0
     picture = (place / "sources" / "a.png").read_bytes()
@@ -238,7 +238,7 @@ def test_a_row_that_failed_does_not_stand_for_an_output_that_is_there(place, run
 
 
 def test_backgrounds_of_pairs(place, run):
-    """A keyword stays one, whatever lies there; a name is relative to the table."""
+    """A keyword is a keyword even if a file has this name; names are relative to the table."""
     (place / "tables" / "source").mkdir(parents=True)
     Image.fromarray(numbered_frame(9, (SIDE, SIDE))).save(place / "tables" / "third.png")
     shutil.copy(place / "tables" / "third.png", place / "tables" / "source" / "0.png")
@@ -256,7 +256,7 @@ def test_backgrounds_of_pairs(place, run):
 
 
 def test_pairs(place, run):
-    """Names are relative to the table's folder, outputs to --output."""
+    """Names of inputs are relative to the table's folder, outputs to --output."""
     table = place / "tables" / "pairs.csv"
     table.parent.mkdir()
     shutil.copy(place / "sources" / "a.png", table.parent / "near.png")
@@ -312,7 +312,7 @@ def test_pairs_that_may_leave_their_folder(place, run):
 
 
 def test_names_are_no_formulas(place, run):
-    """In the table of results; a later run finds them all the same."""
+    """File names that spreadsheets would run are escaped in the table; a later run reads them."""
     (place / "sources" / "a.png").rename(place / "=1+1.png")
     inputs = ("--source", "=1+1.png", "--driving", "clips", "--output", "=out", "--format", "gif")
     assert run(*inputs) == 0

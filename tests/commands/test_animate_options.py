@@ -1,4 +1,4 @@
-"""animate.py: what is taken of the driving clip and of the pictures, reference frame, sound."""
+"""animate.py: reference frame, parts of the driving clip, crops, sound."""
 
 import shutil
 from fractions import Fraction
@@ -100,14 +100,14 @@ def test_a_source_out_of_the_clip_is_its_own_reference(run_animate, tmp_path, me
 
 
 def test_a_first_frame_far_off_is_announced(run_animate, tmp_path, media, capsys):
-    """Beside the same frame as a source, for which there is nothing to say."""
+    """There is no warning if the source is the first driving frame."""
     assert run_animate(tmp_path / "out", source=media / "frames" / "frame0.png") == 0
     assert "warning" not in capsys.readouterr().out
     assert run_animate(tmp_path / "out", source="large.png") == 0
     assert "warning: the first driving frame is far from the source (d" in capsys.readouterr().out
 
 
-def test_smooth_changes_little_and_not_the_number(run_animate, tmp_path):
+def test_smooth_changes_little_and_keeps_the_number_of_frames(run_animate, tmp_path):
     assert run_animate(tmp_path / "rough") == 0
     assert run_animate(tmp_path / "smooth", "--smooth") == 0
     rough, smooth = (pngs(tmp_path / name).astype(int) for name in ("rough", "smooth"))
@@ -116,7 +116,7 @@ def test_smooth_changes_little_and_not_the_number(run_animate, tmp_path):
     assert 0 < abs(rough - smooth).mean() < 20
 
 
-# What is taken of the clip and of the pictures
+# Parts of the clip, and crops
 
 
 def test_start_and_end(run_animate, tmp_path):
@@ -131,7 +131,7 @@ def test_start_and_end(run_animate, tmp_path):
 
 @pytest.mark.parametrize("which", ["source", "driving"])
 def test_crop(run_animate, tmp_path, media, which):
-    """The same as cropping before; a box of another shape is widened around its middle."""
+    """It equals cropping beforehand; a box of another shape is widened around its middle."""
     large = picture(media / "large.png")
     box, wide = Box(20, 10, 40, 40), "20,20,40,20"
     cropped = cut_out(large, box, (SIDE, SIDE))
@@ -191,7 +191,7 @@ def test_a_picture_that_is_not_square_is_cropped_as_announced(run_animate, tmp_p
 
 @pytest.mark.parametrize("suffix", [".mp4", ".webm"])
 def test_sound_is_cut_with_the_clip(run_animate, tmp_path, media, suffix, capsys):
-    """From 0.6 to 1.8 s, the clicks at 0.8 and 1.6 s are 0.2 and 1 s after the beginning."""
+    """In the part from 0.6 s to 1.8 s the clicks at 0.8 s and 1.6 s are at 0.2 s and 1 s."""
     output = tmp_path / f"out{suffix}"
     times = ("--start", "0.6", "--end", "1.8")
     layout = ("--layout", "side-by-side")
@@ -205,7 +205,7 @@ def test_sound_is_cut_with_the_clip(run_animate, tmp_path, media, suffix, capsys
 
 @pytest.fixture(scope="module")
 def paused(tmp_path_factory):
-    """25 frames a second, of which some were dropped; flashes and clicks at 0.44 s and 1.92 s."""
+    """A clip of 25 frames/s with dropped frames; it flashes and clicks at 0.44 s and 1.92 s."""
     path = tmp_path_factory.mktemp("paused") / "paused.mp4"
     times = [*range(10), 11, 30, 31, 32, *range(40, 52)]
     return write_sound_clip(path, [times.index(11), times.index(48)], times=times)
@@ -242,17 +242,17 @@ def test_a_folder_of_frames_with_pauses_is_evenly_spaced(run_animate, tmp_path, 
     rate = float(open_clip(paused).frame_rate)
     assert (
         f"{paused}: its frames are not evenly spaced; {tmp_path / 'out'} gets {rate:.4g} a second, "
-        "so that some are there twice and some are not"
+        "so some are repeated and some are left out"
     ) in capsys.readouterr().out.splitlines()
     frames = open_clip(tmp_path / "out")
     driving = np.stack([frame[:, SIDE : 2 * SIDE] for frame in frames])
     flashes = np.flatnonzero(driving.mean(axis=(1, 2, 3)) > 128) / float(frames.frame_rate)
-    assert any(0.44 <= time < 1.2 for time in flashes)  # until the pause ends
+    assert any(0.44 <= time < 1.2 for time in flashes)  # shown until the pause ends
     assert not any(time < 0.44 for time in flashes)
 
 
 def test_sound_of_another_file(run_animate, tmp_path, media):
-    """From its beginning, wherever the driving clip starts."""
+    """It starts at its beginning, wherever the driving clip starts."""
     output = tmp_path / "out.mp4"
     arguments = ("--start", "1", "--end", "2", "--audio", media / "clicks.mp4")
     assert run_animate(output, *arguments, driving="driving.mp4") == 0
@@ -261,13 +261,13 @@ def test_sound_of_another_file(run_animate, tmp_path, media):
 
 
 def test_a_colon_in_names(run_animate, tmp_path, media, monkeypatch):
-    """FFmpeg takes what stands before it for a protocol."""
+    """FFmpeg would take the part before a colon for a protocol."""
     monkeypatch.chdir(tmp_path)
     shutil.copy(media / "clicks.mp4", "12:30 talk.mp4")
     talk = Path("12:30 talk.mp4")
     assert run_animate("12:31 out.mp4", "--audio", talk, driving=tmp_path / talk) == 0
     assert click_times(tmp_path / "12:31 out.mp4") == pytest.approx([0.8, 1.6], abs=0.01)
-    assert run_animate("1:2.webm", "--driving", talk) == 0  # what is given last counts
+    assert run_animate("1:2.webm", "--driving", talk) == 0  # the last --driving counts
     assert open_clip(tmp_path / "1:2.webm").num_frames == 50
 
 
@@ -324,7 +324,7 @@ def test_bad_input(run_animate, tmp_path, monkeypatch, capsys, media, arguments,
     ("option", "name"), [("--source", "source.png"), ("--driving", "frames/frame0.png")]
 )
 def test_the_largest_picture(run_animate, media, tmp_path, capsys, option, name):
-    """`--max-pixels` of the user lowers and raises the limit; nothing is left of a refused one."""
+    """--max-pixels lowers and raises the limit; a refused picture leaves no output."""
     other = {"source": "small.png"} if option == "--driving" else {}
     Image.fromarray(numbered_frame(21, (SIDE - 1, SIDE - 1))).save(media / "small.png")
     most = SIDE * SIDE

@@ -16,7 +16,9 @@ from checkpoints import checkpoint
 from checkpoints.compare import differences
 from common.errors import UserError
 from common.files import named_failures
-from tests.helpers.factories import tiny_config
+from media.images import write_image
+from media.visualization import to_uint8
+from tests.helpers.factories import noise_frames, tiny_config
 from tests.helpers.runs import call, contents, metrics, step_file, steps, tiny
 
 ALONE = ("masks=null", "background=null", "discriminator=null", "log.images_every=1000")
@@ -53,6 +55,22 @@ def test_a_checkpoint_at_every_size(tmp_path):
         ):
             save(path, model, config)
         assert [entry.name for entry in tmp_path.iterdir()] == ["c.pt"]
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg"])
+def test_a_picture_at_every_size(tmp_path, name):
+    """A system that takes only the beginning of what is written says so at the next write alone."""
+    path, frame = tmp_path / name, to_uint8(noise_frames(1, (64, 64)))[0]
+    write_image(path, frame)
+    before, size = path.read_bytes(), path.stat().st_size
+    for num_bytes in (0, 1, 64, size // 2, size - 1):
+        with (
+            pytest.raises(UserError, match=rf"{name}: cannot be written \("),
+            largest_file(num_bytes),
+        ):
+            write_image(path, frame)
+        assert [entry.name for entry in tmp_path.iterdir()] == [name]
     assert path.read_bytes() == before
 
 

@@ -145,6 +145,25 @@ def test_write_image(tmp_path):
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == ["a.jpg", "a.png"]
 
 
+@pytest.mark.parametrize("name", ["a.png", "a.PNG", "a.jpg", "a.jpeg"])
+@pytest.mark.parametrize("size", [(30, 41), (1, 1), (2, 300), (300, 3)])
+def test_what_is_written_is_what_pillow_writes(tmp_path, name, size):
+    """With quality 95, which PNG does not have; also of pictures with few rows or columns."""
+    frame = smooth(*size)
+    write_image(tmp_path / name, frame)
+    expected = io.BytesIO()
+    Image.fromarray(frame).save(expected, "png" if "png" in name.lower() else "jpeg", quality=95)
+    assert (tmp_path / name).read_bytes() == expected.getvalue()
+
+
+@pytest.mark.parametrize("name", ["a.zip/b.png", "~a.png", "http:/a.png", "imageio:chelsea.png"])
+def test_any_name_is_that_of_a_file(tmp_path, monkeypatch, name):
+    monkeypatch.chdir(tmp_path)
+    write_image(name, numbered_frame(5))
+    np.testing.assert_array_equal(read_image(name), numbered_frame(5))
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [tmp_path / name]
+
+
 def test_write_image_refuses(tmp_path):
     with pytest.raises(UserError, match=r"cannot write a \.psd image; use \.png"):
         write_image(tmp_path / "a.psd", numbered_frame(0))

@@ -9,6 +9,7 @@ from branches.masks import MaskBranch
 from configs.schema import MasksConfig
 from modules.geometry import resize
 from modules.mask_generator import BORDER
+from tests.helpers.golden import stored_pixels
 
 PARTS = {
     "mask_generator": "mask_generator",
@@ -37,11 +38,11 @@ def branch(golden_masks):
 
 
 @pytest.fixture(scope="module")
-def first(golden_masks):
-    """A function that returns an array of the first sample; masks get their border of zeros."""
+def stored(golden_masks):
+    """A function that returns an array of the one sample; masks get their border of zeros."""
 
     def array(name):
-        found = golden_masks[name][:1]
+        found = golden_masks[name]
         return F.pad(found, (BORDER,) * 4) if name in ("mask_source", "mask_driving") else found
 
     return array
@@ -62,33 +63,33 @@ def test_every_published_tensor_has_its_place(golden_masks, branch):
 
 def test_blur_kernel(golden_masks, branch):
     kernel = branch.mask_generator.down.kernel
-    stored = golden_masks["kept/mask_generator/down.weight"]
-    close(torch.outer(kernel, kernel).expand(3, 1, -1, -1), stored)
+    published = golden_masks["kept/mask_generator/down.weight"]
+    close(torch.outer(kernel, kernel).expand(3, 1, -1, -1), published)
 
 
 @torch.inference_mode()
-def test_masks(branch, first):
-    close(branch.mask_generator(first("source")), first("mask_source"))
-    close(branch.mask_generator(first("driving")), first("mask_driving"))
+def test_masks(branch, stored):
+    close(branch.mask_generator(stored("source")), stored("mask_source"))
+    close(branch.mask_generator(stored("driving")), stored("mask_driving"))
 
 
 @torch.inference_mode()
-def test_refinement(branch, first):
-    refined = branch.refine(first("source"), first("mask_source"), first("perturbed_mask"))
-    close(refined, first("refined_mask"))
+def test_refinement(branch, stored):
+    refined = branch.refine(stored("source"), stored("mask_source"), stored("perturbed_mask"))
+    close(refined, stored("refined_mask"))
 
 
 @torch.inference_mode()
-def test_low_and_high_resolution(branch, first):
-    low, high = branch.generate(first("source"), first("mask_source"), first("mask_driving"))
-    close(low, first("low_resolution"))
-    close(high, first("high_resolution"))
+def test_low_and_high_resolution(branch, stored):
+    low, high = branch.generate(stored("source"), stored("mask_source"), stored("mask_driving"))
+    close(stored_pixels(low), stored("low_resolution"))
+    close(stored_pixels(high), stored("high_resolution"))
 
 
 @torch.inference_mode()
-def test_low_resolution_of_a_refined_mask(branch, first):
+def test_low_resolution_of_a_refined_mask(branch, stored):
     """`test_low_and_high_resolution` covers the high-resolution generator."""
-    source_mask = first("mask_source")
-    small = resize(first("source"), (64, 64))
-    low = branch.low_resolution(small, source_mask, first("refined_mask"))
-    close(low, first("animated_low_resolution"))
+    source_mask = stored("mask_source")
+    small = resize(stored("source"), (64, 64))
+    low = branch.low_resolution(small, source_mask, stored("refined_mask"))
+    close(stored_pixels(low), stored("animated_low_resolution"))

@@ -1,15 +1,15 @@
-"""Who may use the page, and what is said where anybody may."""
+"""Accounts of the page, and warnings if anybody can use it."""
 
 import pytest
 
 from common.errors import UserError
-from web.access import VARIABLE, read_accounts, warnings
+from web.access import AUTH_VARIABLE, read_accounts, warnings
 
 
 @pytest.fixture
 def file(tmp_path, monkeypatch):
-    """To be filled with accounts."""
-    monkeypatch.delenv(VARIABLE, raising=False)
+    """An empty file for accounts."""
+    monkeypatch.delenv(AUTH_VARIABLE, raising=False)
     path = tmp_path / "accounts"
     path.touch(mode=0o600)
     return path
@@ -17,7 +17,7 @@ def file(tmp_path, monkeypatch):
 
 def test_accounts(file, monkeypatch):
     assert read_accounts(None) == []
-    monkeypatch.setenv(VARIABLE, "anna:a:b")
+    monkeypatch.setenv(AUTH_VARIABLE, "anna:a:b")
     assert read_accounts(None) == [("anna", "a:b")]
     file.write_text("ben:secret \n\n carl:x\n")
     assert read_accounts(str(file)) == [("ben", "secret "), ("carl", "x")]
@@ -34,7 +34,7 @@ def test_accounts(file, monkeypatch):
         (b"anna:\xe9\n", "cannot be read: it is not UTF-8"),
     ],
 )
-def test_files_that_name_nobody(file, content, problem):
+def test_files_without_valid_accounts(file, content, problem):
     file.write_bytes(content)
     with pytest.raises(UserError, match=f"--auth-file {file}: {problem}") as caught:
         read_accounts(str(file))
@@ -46,23 +46,23 @@ def test_no_such_file(file):
         read_accounts(f"{file}none")
 
 
-def test_a_variable_that_names_nobody(file, monkeypatch):
-    monkeypatch.setenv(VARIABLE, "secret")
-    with pytest.raises(UserError, match=f"{VARIABLE}: line 1 is not USER:PASSWORD"):
+def test_a_variable_without_a_valid_account(file, monkeypatch):
+    monkeypatch.setenv(AUTH_VARIABLE, "secret")
+    with pytest.raises(UserError, match=f"{AUTH_VARIABLE}: line 1 is not USER:PASSWORD"):
         read_accounts(None)
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.1.2.3"])
-def test_nothing_to_warn_of_on_this_machine(host):
+def test_no_warning_on_this_machine(host):
     assert warnings(host, None, []) == []
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.5", "anna.example.org"])
-def test_a_page_that_anybody_reaches(file, host):
+def test_warnings_for_a_page_on_the_network(file, host):
     (line,) = warnings(host, None, [])
     assert line == (
         f"warning: --host {host} without a password: whoever reaches this machine can use the "
-        f"page; give --auth-file, or set {VARIABLE}=USER:PASSWORD"
+        f"page; give --auth-file, or set {AUTH_VARIABLE}=USER:PASSWORD"
     )
     assert warnings(host, str(file), [("anna", "a")]) == []
     file.chmod(0o644)

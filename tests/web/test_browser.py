@@ -1,4 +1,4 @@
-"""The page in a browser, with real files: what it needs, and what it leaves behind."""
+"""The page in a browser, with real files."""
 
 import re
 import socket
@@ -31,8 +31,8 @@ LONG = 600  # frames
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> Path:
-    """source.png, wide.png, driving.mp4 (10 frames, with sound), phone.mov (stored upright, shown
-    turned, 12 frames), long.mp4; text.png, which is none.
+    """source.png, wide.png, driving.mp4 (10 frames, with sound), phone.mov (12 frames that players
+    rotate), long.mp4 (LONG frames), and text.png, which is not a picture.
     """
     folder = tmp_path_factory.mktemp("files")
     Image.fromarray(numbered_frame(21, (32, 32))).save(folder / "source.png")
@@ -46,7 +46,7 @@ def files(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def address(tiny_run, tmp_path_factory) -> Iterator[str]:
-    """Of a page that is served meanwhile."""
+    """The address of a served page."""
     with served(tmp_path_factory.mktemp("temporary"), step_file(tiny_run, 8)) as address:
         yield address
 
@@ -59,7 +59,7 @@ def browser():
 
 @pytest.fixture
 def page(browser, address):
-    """The page, just opened. It must ask nobody but its own server."""
+    """The page, just opened. It may send requests only to its own server."""
     page = browser.new_page()
     page.set_default_timeout(PATIENCE)
     requests = []
@@ -90,7 +90,7 @@ def test_result_is_shown_and_can_be_downloaded(page, files, tmp_path):
     shown = box(page, "Result").locator("video")
     page.wait_for_function("video => video.videoWidth == 32", arg=shown.element_handle())
     assert shown.evaluate("video => getComputedStyle(video).imageRendering") == "pixelated"
-    assert box(page, "Source image").bounding_box()["height"] > 200  # and so enlarged
+    assert box(page, "Source image").bounding_box()["height"] > 200  # so it is enlarged
 
 
 def test_wrong_file_and_then_the_right_one(page, files, tmp_path):
@@ -174,14 +174,14 @@ def test_files_of_the_server_stay_there(page, address):
 
 @pytest.fixture
 def unchanged_environment(monkeypatch) -> None:
-    """What main sets in the environment ends with the test."""
+    """Undo what `main` sets in the environment at the end of the test."""
     for name in ("GRADIO_ANALYTICS_ENABLED", "GRADIO_TEMP_DIR", "NO_PROXY", "no_proxy"):
         monkeypatch.setenv(name, "")
 
 
 @pytest.fixture
 def refused(capsys, unchanged_environment) -> Callable[..., str]:
-    """The line with which the page ends at once."""
+    """A function that starts the page, which fails, and returns its error line."""
 
     def run(*arguments: object) -> str:
         assert call(demo, *arguments) == 2

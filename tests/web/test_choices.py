@@ -1,4 +1,4 @@
-"""What the controls of the page mean, and what a model is offered for."""
+"""Values of the page's controls as jobs, and what a model can do."""
 
 from fractions import Fraction
 from pathlib import Path
@@ -48,7 +48,7 @@ def test_untouched_options_are_those_of_animate():
 
 
 def test_all_options():
-    choices = FRESH._replace(
+    form = FRESH._replace(
         background="clip",
         background_type="other",
         compose="alpha",
@@ -74,7 +74,7 @@ def test_all_options():
         background_type="other",
         compose="alpha",
     )
-    assert read_options(choices, ALL) == JobOptions(
+    assert read_options(form, ALL) == JobOptions(
         settings, layout="side-by-side", audio="none", start=Fraction(125, 2), end=Fraction(63)
     )
 
@@ -110,19 +110,19 @@ def test_job(kind, background, suffix):
         ("none", (None, None)),
         ("image", ("same", "network")),
         ("source", ("same", "network")),
-        ("colour", (None, None)),  # these two have defaults of their own
+        ("colour", (None, None)),  # colour and transparent have their own defaults
         ("transparent", (None, None)),
     ],
 )
-def test_how_a_background_is_put(kind, settings):
-    wanted = read_options(FRESH._replace(background=kind), ALL)
-    assert (wanted.settings.background_type, wanted.settings.compose) == settings
+def test_type_and_composition_of_a_background(kind, settings):
+    options = read_options(FRESH._replace(background=kind), ALL)
+    assert (options.settings.background_type, options.settings.compose) == settings
 
 
 def test_background_without_the_networks_that_paint():
     cutting = ALL._replace(has_painting=False)
-    wanted = read_options(FRESH._replace(background="image"), cutting)
-    assert (wanted.settings.background_type, wanted.settings.compose) == ("other", "alpha")
+    options = read_options(FRESH._replace(background="image"), cutting)
+    assert (options.settings.background_type, options.settings.compose) == ("other", "alpha")
 
 
 @pytest.mark.parametrize(
@@ -131,12 +131,12 @@ def test_background_without_the_networks_that_paint():
         ("#12ab9f", "#12ab9f"),
         ("rgb(255, 0, 18)", "#ff0012"),
         ("rgba(254.6, 0.4, 17.51, 1)", "#ff0012"),
-        ("/etc/hostname", "#/etc/hostname"),  # refused later, and no file in any case
+        ("/etc/hostname", "#/etc/hostname"),  # refused later; never read as a file
     ],
 )
 def test_colour(picked, color):
-    choices = FRESH._replace(background="colour", background_color=picked)
-    assert read_job(choices, Path()).background == color
+    form = FRESH._replace(background="colour", background_color=picked)
+    assert read_job(form, Path()).background == color
 
 
 @pytest.mark.parametrize(
@@ -153,7 +153,7 @@ def test_missing_file(missing, reason):
         read_job(FRESH._replace(**missing), Path())
 
 
-def test_time_that_is_none():
+def test_text_that_is_not_a_time():
     with pytest.raises(UserError, match=r"^--end soon: not a time"):
         read_options(FRESH._replace(end="soon"), ALL)
 
@@ -175,14 +175,14 @@ def test_time_that_is_none():
         ),
     ],
 )
-def test_offer(branches, untrained, animators, cuts, paints, reasons):
-    offer = find_capabilities(branches, untrained, AGE)
-    assert offer[:3] == (animators, cuts, paints)
-    for note, reason in zip(offer.notes, reasons, strict=True):
+def test_capabilities(branches, untrained, animators, cuts, paints, reasons):
+    found = find_capabilities(branches, untrained, AGE)
+    assert found[:3] == (animators, cuts, paints)
+    for note, reason in zip(found.notes, reasons, strict=True):
         assert reason in note
 
 
-def test_nothing_to_offer():
+def test_a_model_that_cannot_animate():
     with pytest.raises(UserError, match="the refinement has not started"):
         find_capabilities(["masks"], ["masks.refinement"], AGE)
 
@@ -201,6 +201,6 @@ def test_messages_name_files_and_controls_as_the_page_does():
 
 
 def test_a_result_of_files_with_long_names():
-    choices = FRESH._replace(source=f"/up/{'a' * 240}.png", driving=f"/up/{'b' * 240}.mp4")
-    job = read_job(choices, Path("/tmp"))
+    form = FRESH._replace(source=f"/up/{'a' * 240}.png", driving=f"/up/{'b' * 240}.mp4")
+    job = read_job(form, Path("/tmp"))
     assert job.output == Path("/tmp") / f"{'a' * 40}--{'b' * 40}.mp4"

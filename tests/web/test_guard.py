@@ -1,4 +1,4 @@
-"""Which requests the page answers: those of itself, and of programs that are no browser."""
+"""Which requests are answered: those of the page itself, and of programs other than browsers."""
 
 import pytest
 
@@ -7,7 +7,7 @@ pytest.importorskip("starlette")
 from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 
-from web.guard import FULL, OVERHEAD, Guard, known_names, refusal
+from web.guard import MAX_KEPT_FILES, OVERHEAD, Guard, known_names, refusal
 
 NAMES = known_names("127.0.0.1", ["Demo.Example.org"])
 OWN = {"host": "127.0.0.1:7860", "origin": "http://127.0.0.1:7860", "sec-fetch-site": "same-origin"}
@@ -17,7 +17,7 @@ OWN = {"host": "127.0.0.1:7860", "origin": "http://127.0.0.1:7860", "sec-fetch-s
     "headers",
     [
         OWN,
-        {"host": "127.0.0.1:7860"},  # of a program
+        {"host": "127.0.0.1:7860"},  # a program
         {"host": "localhost:7860", "origin": "http://localhost:7860"},
         {"host": "LOCALHOST:7860", "origin": "http://localhost:7860"},
         {"host": "[::1]:7860", "origin": "http://[::1]:7860"},
@@ -69,7 +69,7 @@ def test_links_to_the_page():
 
 
 def test_names_of_a_page_on_the_network(monkeypatch):
-    """Its own name is one; what others make point here is none."""
+    """The machine's own name is known; other names that point here are not."""
     monkeypatch.setattr("socket.gethostname", lambda: "Anna")
     assert {"anna", "anna.local", "localhost"} <= known_names("0.0.0.0", [])
     assert "anna" not in known_names("127.0.0.1", [])
@@ -77,11 +77,11 @@ def test_names_of_a_page_on_the_network(monkeypatch):
 
 
 def test_no_room_for_more_uploads(tmp_path):
-    """Other requests are answered all the same."""
+    """Other requests are still answered."""
     app = Guard(PlainTextResponse("done"), known_names("localhost", []), 1000, tmp_path)
     client = TestClient(app, base_url="http://localhost")
     (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / "file").write_bytes(bytes(FULL * 1000 - 10_000))
+    (tmp_path / "folder" / "file").write_bytes(bytes(MAX_KEPT_FILES * 1000 - 10_000))
     assert client.post("/gradio_api/upload", content=b"a").text == "done"
     (tmp_path / "other").write_bytes(bytes(20_000))
     answer = client.post("/gradio_api/upload", content=b"a")
@@ -99,7 +99,7 @@ def test_the_largest_request(tmp_path):
     assert client.post("/upload", content=bytes(1000 + OVERHEAD)).text == "done"
     answer = client.post("/upload", content=bytes(1001 + OVERHEAD))
     assert (answer.status_code, answer.text[:26]) == (413, "The file is too large: at ")
-    # Anything else is read to memory, where its parts take many times as much.
+    # Other requests are read into memory, where their parts take many times as much.
     assert client.post("/queue/join", content=bytes(OVERHEAD)).text == "done"
     answer = client.post("/queue/join", content=bytes(OVERHEAD + 1))
     assert (answer.status_code, answer.text) == (413, "The request is too large.")

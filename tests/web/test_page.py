@@ -1,4 +1,4 @@
-"""What the page's button does where an animation fails."""
+"""The page's Animate button: notes, errors, limits, stopping."""
 
 import time
 from types import SimpleNamespace
@@ -13,7 +13,7 @@ from tests.helpers.runs import step_file
 from tests.media.test_deinterlace import KINDS, woven, write_interlaced
 
 
-def test_what_is_odd_about_the_clip_stands_beside_the_result(tiny_run, tmp_path):
+def test_remarks_on_the_clip_are_shown_with_the_result(tiny_run, tmp_path):
     pytest.importorskip("gradio")
     from web import page as web_page
 
@@ -26,7 +26,7 @@ def test_what_is_odd_about_the_clip_stands_beside_the_result(tiny_run, tmp_path)
     values[page._controls["source"]] = str(picture)
     values[page._controls["driving"]] = str(clip)
     request = SimpleNamespace(session_hash="a")
-    (changes,) = page._make(values, request, lambda *_, **__: None)
+    (changes,) = page._run(values, request, lambda *_, **__: None)
     lines = changes[page._notes]["value"].splitlines()
     assert lines.count("clip.mp4: interlaced; made whole (bwdif)") == 1
     page.close()
@@ -47,7 +47,7 @@ def test_any_failure_is_a_message(tiny_run, tmp_path, monkeypatch, capsys, debug
     values = {control: control.value for control in page._controls.values()}
     values[page._controls["source"]] = values[page._controls["driving"]] = str(clip)
     request = SimpleNamespace(session_hash="a")
-    (changes,) = page._make(values, request, lambda *_, **__: None)
+    (changes,) = page._run(values, request, lambda *_, **__: None)
     notes = changes[page._notes]
     assert (notes["label"], notes["value"]) == (
         "Error",
@@ -59,8 +59,8 @@ def test_any_failure_is_a_message(tiny_run, tmp_path, monkeypatch, capsys, debug
 
 @pytest.fixture
 def opened(tiny_run, tmp_path):
-    """`opened(limits, **choices)`: a page, and a function that presses its button for a clip of
-    40 frames and returns the text below.
+    """`opened(limits, **choices)` returns a page, and a function that presses its button for a clip
+    of 40 frames and returns label and text of the message.
     """
     pytest.importorskip("gradio")
     from web import page as web_page
@@ -80,7 +80,7 @@ def opened(tiny_run, tmp_path):
 
         def press(progress=lambda *_, **__: None):
             request = SimpleNamespace(session_hash="a")
-            (changes,) = page._make(values, request, progress)
+            (changes,) = page._run(values, request, progress)
             notes = changes[page._notes]
             return notes["label"], notes["value"]
 
@@ -95,10 +95,10 @@ def test_a_clip_that_is_too_long_is_refused(opened):
     _, press = opened({"max_frames": 39})
     assert press() == (
         "Error",
-        "clip.mp4: has 40 frames, more than the 39 that are animated here; take a part of it with "
+        "clip.mp4: has 40 frames, more than the 39 that are allowed here; choose a part of it with "
         "start and end",
     )
-    _, press = opened({"max_frames": 39}, start="0.1")  # 37 of them
+    _, press = opened({"max_frames": 39}, start="0.1")  # 37 frames are left
     assert press()[0] == "Notes"
 
 
@@ -106,15 +106,15 @@ def test_an_animation_that_takes_too_long_is_ended(opened):
     _, press = opened({"max_seconds": 0.0})
     assert press() == (
         "Error",
-        "This takes more than the 0 minutes that an animation may take here: take a part of the "
-        "clip, with Start and End.",
+        "This takes more than the 0 minutes that an animation may take here: choose a part of the "
+        "clip with Start and End.",
     )
 
 
 @pytest.mark.parametrize("choices", [{}, {"reference_frame": "auto"}, {"crop": "auto"}])
 @pytest.mark.parametrize("num_read", [0, 1, 20])
-def test_who_leaves_ends_the_own_animation(opened, monkeypatch, choices, num_read):
-    """At the next frame that is read, also where the clip is only searched."""
+def test_leaving_the_page_stops_its_animation(opened, monkeypatch, choices, num_read):
+    """It stops at the next frame that is read, also while the clip is only searched."""
     page, press = opened(**choices)
     frames_from = Excerpt.frames_from
     read = []
@@ -122,7 +122,7 @@ def test_who_leaves_ends_the_own_animation(opened, monkeypatch, choices, num_rea
     def leave_midway(clip, first):
         for frame in frames_from(clip, first):
             if len(read) == num_read:
-                page._leave(SimpleNamespace(session_hash="a"))
+                page._stop_session(SimpleNamespace(session_hash="a"))
             read.append(frame)
             yield frame
 
@@ -131,10 +131,10 @@ def test_who_leaves_ends_the_own_animation(opened, monkeypatch, choices, num_rea
     assert len(read) == num_read + 1
 
 
-def test_others_who_leave_end_nothing(opened):
+def test_leaving_another_page_stops_nothing(opened):
     page, press = opened()
-    page._leave(SimpleNamespace(session_hash="b"))
+    page._stop_session(SimpleNamespace(session_hash="b"))
     assert press()[0] == "Notes"
     page._stopped["c"] = time.monotonic() - 10_000
-    page._leave(SimpleNamespace(session_hash="d"))
-    assert set(page._stopped) == {"b", "d"}  # nothing is kept for ever
+    page._stop_session(SimpleNamespace(session_hash="d"))
+    assert set(page._stopped) == {"b", "d"}  # old requests are forgotten

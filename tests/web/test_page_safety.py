@@ -1,4 +1,4 @@
-"""The page: who may use the page, how much of it, and what other web sites can do."""
+"""Safety of the page: accounts, limits, and requests of other web sites."""
 
 import http.client
 import http.server
@@ -19,14 +19,14 @@ from tests.helpers.runs import call, error_line, step_file
 from web import __main__ as demo
 
 LONG = 3000  # frames: more than ten seconds
-BEGUN = re.compile("/3k frames")  # as the progress shows that number
+BEGUN = re.compile("/3k frames")  # the progress of an animation of LONG frames
 ACCOUNT = ("anna", "a:long password")
 LIMITS = ("--max-upload", 1, "--max-frames", LONG, "--max-waiting", 1)
 
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> Path:
-    """source.png; driving.mp4 (10 frames), long.mp4; large.png (of 2 MB)."""
+    """source.png, driving.mp4 (10 frames), long.mp4 (LONG frames), large.png (2 MB)."""
     folder = tmp_path_factory.mktemp("files")
     Image.fromarray(numbered_frame(21, (32, 32))).save(folder / "source.png")
     write_clip(folder / "driving.mp4", 10, (32, 32))
@@ -37,7 +37,7 @@ def files(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def address(tiny_run, tmp_path_factory) -> Iterator[str]:
-    """Of a page with a password and limits."""
+    """The address of a page with a password and limits."""
     folder, checkpoint = tmp_path_factory.mktemp("temporary"), step_file(tiny_run, 8)
     with served(folder, checkpoint, *LIMITS, DEMO_AUTH=":".join(ACCOUNT)) as address:
         yield address
@@ -45,13 +45,13 @@ def address(tiny_run, tmp_path_factory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def browser():
-    """In which evil.test is this machine, as its owner can arrange for (DNS rebinding)."""
+    """A browser in which the name evil.test points to this machine, as in DNS rebinding."""
     with chromium("--host-resolver-rules=MAP evil.test 127.0.0.1") as browser:
         yield browser
 
 
 def log_in(browser, address):
-    """A tab of a person of its own."""
+    """Open a tab in a session of its own, and log in."""
     page = browser.new_context().new_page()
     page.set_default_timeout(PATIENCE)
     page.goto(address)
@@ -69,7 +69,7 @@ def give_both(page, files, clip):
 
 
 def ask(address, method, path, headers=None, body=None):
-    """Status, headers and text of the answer to a request, with the host as a browser has it."""
+    """Send a request with the Host header of a browser; returns status, headers and text."""
     place = urlsplit(address)
     connection = http.client.HTTPConnection(place.hostname, place.port, timeout=30)
     connection.request(method, path, body, {"Host": place.netloc} | (headers or {}))
@@ -112,7 +112,7 @@ def test_a_closed_tab_ends_its_animation(browser, address, files, tmp_path):
 
 
 def test_a_full_queue(browser, address, files):
-    """One is made, one waits, the third is told; until who waits has left, too."""
+    """One animation runs, one waits, a third is refused until the waiting tab is closed."""
     pages = [log_in(browser, address) for _ in range(3)]
     for page in pages:
         give_both(page, files, "long.mp4")
@@ -142,7 +142,7 @@ def test_a_file_that_is_too_large(browser, address, files):
 
 @pytest.mark.parametrize("path", ["/gradio_api/upload", "/gradio_api/queue/join", "/login"])
 def test_requests_that_are_too_large(address, path):
-    """Before anything of them is read."""
+    """They are refused before anything of them is read."""
     status, _, text = ask(address, "POST", path, {"Content-Length": str(3 * 2**20)})
     is_file = path.endswith("/upload")
     reason = "The file is too large: at most 1 MB." if is_file else "The request is too large."
@@ -175,7 +175,7 @@ document.getElementById("form").submit();
 
 @pytest.fixture
 def evil(tmp_path, address):
-    """The address of another web site, at which a page tries to use the one that is served."""
+    """The address of another web site, whose page tries to use the served page."""
     (tmp_path / "index.html").write_text(EVIL.replace("ADDRESS", address))
     handler = partial(http.server.SimpleHTTPRequestHandler, directory=tmp_path)
     handler.log_message = lambda *_: None
@@ -187,14 +187,14 @@ def evil(tmp_path, address):
 
 @pytest.mark.parametrize("name", ["127.0.0.1", "localhost", "evil.test"])
 def test_another_web_site_in_the_same_browser(browser, address, evil, name):
-    """Where somebody has logged in to the page before: no request of it is answered."""
+    """Even if somebody has logged in to the page, no request of the other site is answered."""
     page = log_in(browser, address)
     other = page.context.new_page()
     found = []
     other.on("response", lambda response: found.append((response.url, response.status)))
     other.goto(evil.format(name), wait_until="networkidle")
     first, *others = other.evaluate("window.sent")
-    assert first == "opaque"  # sent, with an answer that the page cannot see
+    assert first == "opaque"  # it was sent, but the site cannot see the answer
     assert set(others) <= {403, "failed"}
     asked = [(urlsplit(url).path, status) for url, status in found if url.startswith(address)]
     assert {path for path, _ in asked} >= {"/gradio_api/upload", "/gradio_api/queue/join", "/"}
@@ -213,7 +213,7 @@ def test_a_name_that_was_made_to_point_here(browser, address):
     page.close()
 
 
-def test_a_page_for_everybody_is_warned_of(tmp_path, capsys, monkeypatch):
+def test_a_page_without_a_password_causes_a_warning(tmp_path, capsys, monkeypatch):
     monkeypatch.delenv("DEMO_AUTH", raising=False)
     assert call(demo, "--host", "0.0.0.0", "--checkpoint", tmp_path / "none.pt") == 2
     first, second = capsys.readouterr().err.splitlines()
