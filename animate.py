@@ -32,6 +32,7 @@ from common.cli import (
     end_on_sigterm,
     positive_int,
     run_entry_point,
+    say,
 )
 from common.errors import UserError, ends_all, in_one_line
 from common.machine import keep_freed_memory
@@ -59,7 +60,7 @@ def main(arguments: argparse.Namespace) -> int:
     if animator.device.type == "cpu":
         keep_freed_memory()
     if animator.saved.report is not None:
-        print(f"{path}: {animator.saved.report}")
+        say(f"{path}: {animator.saved.report}")
     print(f"networks in {animator.precision} on {animator.device}")
     if results is not None:
         return run_jobs(
@@ -145,7 +146,7 @@ def run_jobs(
         if skip_existing and job.output.exists():
             results.keep(row)
             continue
-        print(printable(f"{number} of {len(jobs)}: {job.source} by {job.driving}"))
+        say(f"{number} of {len(jobs)}: {job.source} by {job.driving}")
         try:
             result = run_one(animator, job, options)
         except Exception as error:
@@ -157,11 +158,11 @@ def run_jobs(
                 reason = f"{job.driving}: {reason}"
             if debug:
                 traceback.print_exception(error)
-            print(printable(f"animate.py: error: {reason}"), file=sys.stderr)
+            say(f"animate.py: error: {reason}", sys.stderr)
             results.add({**row, "status": "failed", "error": reason})
             continue
         results.add({**row, "status": "done", **describe_row(result)})
-    print(f"{results.path}: {len(jobs)} animations, {num_failed} failed")
+    say(f"{results.path}: {len(jobs)} animations, {num_failed} failed")
     return 1 if num_failed else 0
 
 
@@ -173,7 +174,7 @@ def run_one(animator: Animator, job: Job, options: JobOptions) -> JobResult:
             bar.total = num_frames
             bar.update(num_done - bar.n)
 
-        return run_job(animator, job, options, tqdm.write, progress)
+        return run_job(animator, job, options, say, progress)
 
 
 def describe(result: JobResult, saved: Checkpoint) -> str:
@@ -185,7 +186,7 @@ def describe(result: JobResult, saved: Checkpoint) -> str:
     if output.masks_path is not None:
         lines.append(f"{output.masks_path}: the figure's opacity in each frame")
     lines += [f"{name}: {value:.4f}" for name, value in result.metrics.items()]
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def describe_row(result: JobResult) -> Row:

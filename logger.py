@@ -9,12 +9,15 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from common.cli import say
 from common.errors import UserError
 from common.event_file import EventFile
 from common.files import add_line, named_failures, replacing
+from common.safe_paths import read_plain_file
 from media.images import write_image
 
 METRICS_FILE, PICTURES_FOLDER = "metrics.jsonl", "pictures"
+_MAX_LOG = 2**30  # bytes of metrics.jsonl
 
 
 class Logger:
@@ -93,7 +96,7 @@ class Logger:
 
     def message(self, text: str) -> None:
         """Print a line to the console without breaking the progress bar."""
-        tqdm.write(text, file=sys.stderr)
+        say(text, sys.stderr)
 
     def picture(self, step: int, name: str, image: np.ndarray) -> None:
         """Write a picture, uint8 H x W x 3, as a PNG file and to TensorBoard."""
@@ -120,7 +123,7 @@ def _short(name: str) -> str:
 def _drop_later_lines(path: Path, step: int, logged_until: Mapping[str, int]) -> None:
     """Remove the lines that a run resumed at `step` will write again; see `Logger`."""
     try:
-        content = path.read_bytes()
+        content = read_plain_file(path, _MAX_LOG)
     except FileNotFoundError:
         return
     except OSError as error:

@@ -37,6 +37,7 @@ from common.cli import (
     pick_device,
     positive_int,
     run_entry_point,
+    say,
 )
 from common.errors import UserError, ends_all, in_one_line
 from common.limits import chosen_limits
@@ -91,7 +92,7 @@ def main(arguments: argparse.Namespace) -> int:
         device=device,
     )
     for line in plan.left_out:
-        print(line)
+        say(line)
     output = _output_folder(arguments, path)
     names = [clip.name for clip in clips.clips]
     with replacing_results(output, names, saves_frames=arguments.save_frames) as results:
@@ -118,7 +119,7 @@ def main(arguments: argparse.Namespace) -> int:
     print(console_table(summaries))
     if published is not None:
         print(console_text(published, summaries))
-    print(f"{output}: {PAGE_FILE}, metrics.json, metrics.csv, frames.csv, clips/")
+    say(f"{output}: {PAGE_FILE}, metrics.json, metrics.csv, frames.csv, clips/")
     if failed:
         print(f"{len(failed)} of {len(names)} clips failed and are in none of these numbers")
     return 1 if failed else 0
@@ -129,7 +130,7 @@ def _load_checkpoint(path: Path, config_name: str | None) -> checkpoint.Checkpoi
     config = None if config_name is None else load_config(config_name)
     saved = checkpoint.load(path, config)
     if saved.report is not None:
-        print(f"{path}: {saved.report}")
+        say(f"{path}: {saved.report}")
     return saved
 
 
@@ -236,7 +237,7 @@ def noted_failure(name: str, failed: dict[str, str], *, debug: bool) -> Iterator
         if debug:
             traceback.print_exception(error)
         failed[name] = in_one_line(error)
-        print(f"reconstruct.py: error: clip {name}: {failed[name]}", file=sys.stderr)
+        say(f"reconstruct.py: error: clip {name}: {failed[name]}", sys.stderr)
 
 
 def first_clips(data: DataConfig, split: str, num_clips: int | None) -> ClipSource:

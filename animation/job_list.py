@@ -9,6 +9,7 @@ from pathlib import Path
 
 from animation.inputs import is_file_name
 from animation.jobs import Job
+from common.csv_cells import open_table
 from common.errors import UserError
 from common.safe_paths import check_inner_path, refuse_links
 from media.folder_summary import log_left_out
@@ -17,6 +18,7 @@ from media.system_files import partition, user_entries, without_empty_folders
 from media.video import is_clip, natural_order
 
 _LONGEST_NAME = 200  # bytes; file systems allow 255, but temporary files have longer names
+_MAX_BYTES = 2**24  # of a list of pairs: some hundred thousand lines
 _COLUMNS = ("source", "driving", "background", "output")  # only the first two are required
 
 
@@ -66,10 +68,12 @@ def read_pairs(
         UserError: a line is incomplete or not allowed; names the file, the line and the problem.
     """
     try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
+        with open_table(path, _MAX_BYTES) as file:
             reader = csv.DictReader(file)
             columns = reader.fieldnames or []
             lines = [(reader.line_num, line) for line in reader]
+    except UserError as error:
+        raise UserError(f"--pairs {error}") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a CSV file"
         raise UserError(f"--pairs {path}: {reason}") from None

@@ -3,7 +3,7 @@
 import csv
 from pathlib import Path
 
-from common.csv_cells import as_written, protected
+from common.csv_cells import as_written, open_table, protected
 from common.errors import UserError
 from common.files import replacing
 
@@ -51,7 +51,7 @@ def _read_rows(path: Path) -> list[Row]:
     if not path.exists():
         return []
     try:
-        with path.open(newline="", encoding="utf-8", errors="surrogateescape") as file:
+        with open_table(path, errors="surrogateescape") as file:
             reader = csv.DictReader(file)
             is_ours = {_KEY, "status"} <= set(reader.fieldnames or ())
             rows = [

@@ -46,7 +46,7 @@ from benchmarks.ablation_scores import describe_foreground, score_clips
 from checkpoints import checkpoint
 from checkpoints.folder import step_path
 from checkpoints.weights import load_model
-from common.cli import add_device_argument, pick_device, positive_int, run_entry_point
+from common.cli import add_device_argument, pick_device, positive_int, run_entry_point, say
 from common.errors import UserError
 from common.files import replacing
 from configs.loading import load_config
@@ -119,7 +119,7 @@ def main(arguments: argparse.Namespace) -> int | None:
     found: dict[tuple[str, int], dict[str, Any]] = {}
     failed = []
     for position, run in enumerate(runs, start=1):
-        print(f"{run.folder} ({position} of {len(runs)})", flush=True)
+        say(f"{run.folder} ({position} of {len(runs)})")
         try:
             code = train_run(arguments.config, run, arguments.device)
             if code:  # a signal has ended the run
@@ -127,7 +127,7 @@ def main(arguments: argparse.Namespace) -> int | None:
             found[run.row, run.seed] = measure_run(run, clips, arguments.num_frames, device)
         except UserError as error:
             failed.append(str(run.folder))
-            print(f"{run.folder}: {error}", file=sys.stderr)
+            say(f"{run.folder}: {error}", sys.stderr)
             continue
         report = {
             "config": arguments.config,

@@ -72,7 +72,7 @@ TIMEOUT: Final = 600.0  # seconds to wait for a process that should end
 
 
 class Trial(NamedTuple):
-    """What was tried in one state of the branches, and what went wrong.
+    """Result of one kind of fault in one state of the branches.
 
     num_tried: number of kills, disks or files.
     num_runs: number of runs that were finished and compared.

@@ -52,7 +52,7 @@ class Outcome(NamedTuple):
 
 
 class Sandbox(NamedTuple):
-    """Where a file is made.
+    """The place where an untrusted file is made and opened.
 
     folder: the folder that the program may write to.
     checkpoint: a good checkpoint.

@@ -80,7 +80,7 @@ class Variant(NamedTuple):
 
 
 class RowMeasurement(NamedTuple):
-    """What one process has measured of a row.
+    """Measurements of a row by one process.
 
     seconds: time of each step.
     flops: operations of the first step.

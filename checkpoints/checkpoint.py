@@ -1,22 +1,23 @@
-"""Checkpoints: reading and writing. Nothing else calls torch.save; `common/tensor_files.py` reads.
+"""Reads and writes checkpoints, and describes what they contain.
 
-Where those of a run lie, and which are kept, is up to `checkpoints/folder.py`.
+No other code of this project calls torch.save; the files are read by `common/tensor_files.py`.
+`folder.py` says where the checkpoints of a run lie and which are kept, `published.py` converts
+those of other projects, `older_formats.py` upgrades earlier formats, and `export.py` writes slim
+checkpoints for sharing, which have no training state.
 
-A checkpoint is one dict of tensors and plain containers, so it loads without unpickling code.
-`published.py` knows those of other projects, `older_formats.py` the earlier formats of ours, and
-`export.py` slims one for sharing. Ours has:
+A checkpoint is one dict of tensors and plain containers, so it loads without unpickling code:
 
     format      version of this layout
-    config      the resolved config, plain containers
-    step, epoch, batch   steps done; epoch and batch of the next one
-    planned_steps        of the whole run, where the start of a part follows from it; else None
-    run_id      of the run that wrote it (training/run_folder.py); older and slim ones have none
-    networks    state dict of each network, by name; in a slim one those that animate
-    average     the same for the moving average, without the discriminator, or None
-    training    optimizer, scaler, counters, and what the log has not told yet; what only a resumed
-                run needs. A slim one has none
-    metrics     validation metrics, where this step was validated
-    provenance  in a slim one: where the weights are from
+    config      the resolved config, in plain containers
+    step, epoch, batch   steps done; epoch and batch of the next step
+    planned_steps        steps planned for the run, if the start of a part depends on it; else None
+    run_id      id of the run that wrote it (training/run_folder.py); older and slim ones have none
+    networks    state dict of each network, by name; in a slim one of those used in animation
+    average     the same for the moving average, without the discriminator; or None
+    training    state that only a resumed run needs: optimizer, scaler, counters, and statistics
+                that are not in the log yet; empty in a slim one
+    metrics     validation metrics, if this step was validated
+    provenance  in a slim one: where the weights come from
     versions    of Python and torch
 """
 
@@ -45,10 +46,10 @@ _CONTENT = ("step", "epoch", "batch", "networks", "average", "training", "metric
 
 
 class Checkpoint(NamedTuple):
-    """A checkpoint in memory; see the file's docstring.
+    """A checkpoint in memory; the fields are described at the top of this file.
 
-    report: of a published file, what of it is used for evaluation; None for ours.
-    notes: of one that an earlier version wrote, what changes for a run that continues from it.
+    report: for a published file, which of its tensors evaluation uses; None for our own.
+    notes: for a file of an earlier version, what changes for a run that continues from it.
     """
 
     path: Path
@@ -68,7 +69,7 @@ class Checkpoint(NamedTuple):
 
     @property
     def age(self) -> str:
-        """How long it was trained, in words."""
+        """Say how long the weights were trained: `step 1000` or `FOMM, epoch 99`."""
         if "published" not in self.provenance:
             return f"step {self.step}"
         epoch = self.provenance.get("epoch")
@@ -76,17 +77,16 @@ class Checkpoint(NamedTuple):
 
     @property
     def numerics(self) -> dict[str, Any]:
-        """The precision and the memory layout in which it was trained; of older files as their
-        config says.
-        """
+        """The precision and memory layout of the training; in older files those of the config."""
         train = self.config.train
         by_config = {"precision": train.precision, "channels_last": train.channels_last}
         return self.training.get("numerics", by_config)
 
     @property
     def evaluation_networks(self) -> dict[str, dict[str, Tensor]]:
-        """The weights to use for evaluation: the moving average where there is one; without the
-        discriminator, which only trains.
+        """The weights to use for evaluation: the moving average if there is one.
+
+        The discriminator is left out, because only training needs it.
         """
         if self.average is not None:
             return self.average["networks"]
@@ -94,7 +94,7 @@ class Checkpoint(NamedTuple):
 
     @property
     def untrained(self) -> dict[str, Start]:
-        """What of `config.starts` has not seen a step: its networks are as they began."""
+        """The entries of `config.starts` that no step has trained: they have initial weights."""
         place = (self.step, self.epoch, self.batch, self.planned_steps)
         starts = self.config.starts.items()
         return {section: start for section, start in starts if not start.has_learned(*place)}
@@ -117,7 +117,7 @@ def save(
     """Write a checkpoint; a reader sees the old file or the whole new one, never a part.
 
     Raises:
-        UserError: it cannot be written, on a full disk for example.
+        UserError: the file cannot be written, for example on a full disk.
     """
     _write(
         path,
@@ -137,7 +137,7 @@ def save(
 
 
 def save_slim(path: Path, slim: Checkpoint) -> None:
-    """Write what `export.slim` left of a checkpoint, as `save` does."""
+    """Write a checkpoint that `export.slim` returned, as `save` does."""
     content = {key: getattr(slim, key) for key in (*_CONTENT, "planned_steps", "provenance")}
     _write(path, slim.config, content)
 
@@ -156,8 +156,11 @@ def _write(path: Path, config: Config, content: dict[str, Any]) -> None:
 
 
 def _save_to(file: IO[bytes], content: dict[str, Any]) -> None:
-    """Raises OSError where the system refuses, on a full disk for example; torch itself tells of
-    that by a RuntimeError without the reason.
+    """Save to an open file.
+
+    Raises:
+        OSError: the system refuses to write, for example on a full disk. torch itself would raise
+            a RuntimeError without the reason.
     """
     watched = WatchedFile(file)
     try:
@@ -172,11 +175,11 @@ def load(path: Path, config: Config | None = None) -> Checkpoint:
     """Read a checkpoint to the CPU.
 
     Args:
-        config: of a published file, which has none of its own; ours have one.
+        config: the config for a published file, which contains none; our own files contain theirs.
 
     Raises:
-        CheckpointError: missing, damaged, a git-lfs pointer, pickled code, or another layout; a
-            published file without its config or with a wrong one; a config for one of ours.
+        CheckpointError: the file is missing, damaged, a git-lfs pointer, pickled code or of another
+            layout; `config` is missing or wrong for a published file, or given for one of ours.
     """
     content = read_tensors(path)
     published = _convert(path, content)
@@ -192,20 +195,20 @@ def load_to_resume(path: Path) -> Checkpoint:
     """Read a checkpoint that a run can continue from.
 
     Raises:
-        CheckpointError: as `load`, or it has nothing but weights.
+        CheckpointError: as `load`, or the file holds weights only.
     """
     content = read_tensors(path)
     saved = None if _convert(path, content) is not None else _parse(path, content)
     if saved is None or not saved.training:
         raise CheckpointError(
-            f"{path}: has the weights alone, no optimizer, and cannot be resumed; start a new run "
+            f"{path}: has weights but no optimizer state, and cannot be resumed; start a new run "
             "from it with --init-from"
         )
     return saved
 
 
 def _convert(path: Path, content: Any) -> Published | None:
-    """A published file in our layout; None if it is none."""
+    """Convert a published file to our layout; None if it is not a published file."""
     try:
         published = convert(content)
         if published is not None:
@@ -219,7 +222,7 @@ def _convert(path: Path, content: Any) -> Published | None:
 
 
 def _parse(path: Path, content: Any) -> Checkpoint:
-    """One of ours."""
+    """Check the content of one of our own checkpoints."""
     keys = content.keys() if isinstance(content, dict) else set()
     readable = (*older_formats.FORMATS, CHECKPOINT_FORMAT)
     if keys >= {"format", "config"} and content["format"] not in readable:
@@ -249,7 +252,7 @@ def _parse(path: Path, content: Any) -> Checkpoint:
 
 
 def _trained(path: Path, published: Published, config: Config | None) -> Checkpoint:
-    """A published one; it counts as trained to the end."""
+    """Make a checkpoint of a published file; it counts as trained to the end."""
     if config is None:
         raise CheckpointError(
             f"{path}: published by {published.project}, without a config; give the one of its data "
@@ -274,18 +277,19 @@ def _trained(path: Path, published: Published, config: Config | None) -> Checkpo
     )
     used = saved.evaluation_networks
     idle = {name: state for name, state in saved.networks.items() if name not in used}
-    # Nothing is missing: `load_networks` would refuse it.
+    # No list of missing tensors: `load_networks` refuses a file where one is missing.
     report = LoadReport([*flatten(used)], [], [*flatten(idle), *published.unused], [])
     return saved._replace(report=report)
 
 
 def init_from(networks: Mapping[str, nn.Module], path: Path) -> LoadReport:
-    """Fine-tuning: copy every tensor that fits, and say which ones did.
+    """Start fine-tuning: copy every tensor that fits into `networks`, and report which ones did.
 
-    Of a model it is the moving average that is used, so that goes on; the discriminator has none.
+    The tensors come from the moving average if the file has one, since that is the model that is
+    used; those of the discriminator, which has no average, from its weights.
 
     Raises:
-        CheckpointError: nothing fits.
+        CheckpointError: no tensor fits.
     """
     content = read_tensors(path)
     published = _convert(path, content)
@@ -294,7 +298,7 @@ def init_from(networks: Mapping[str, nn.Module], path: Path) -> LoadReport:
     else:
         saved = _parse(path, content)
         states, unused = saved.networks | saved.evaluation_networks, []
-    if "discriminator" not in networks:  # left out on purpose, so not worth a word
+    if "discriminator" not in networks:  # left out on purpose, so it is not reported as unused
         states.pop("discriminator", None)
     report = compare(networks, states)
     report = report._replace(unused=report.unused + unused)
@@ -307,11 +311,14 @@ def init_from(networks: Mapping[str, nn.Module], path: Path) -> LoadReport:
 
 
 def load_newest(output_dir: Path) -> tuple[Checkpoint | None, list[str]]:
-    """The newest readable checkpoint of a run, and a message for each damaged one skipped.
+    """Read the newest checkpoint of a run that is not damaged.
+
+    Returns:
+        The checkpoint, or None if the run has none; a message for each damaged one skipped.
 
     Raises:
         CheckpointError: there are checkpoints, but none can be read.
-        UserError: their folder cannot be listed.
+        UserError: the folder cannot be listed.
     """
     messages: list[str] = []
     for path in list_steps(output_dir):
@@ -320,5 +327,7 @@ def load_newest(output_dir: Path) -> tuple[Checkpoint | None, list[str]]:
         except CheckpointError as error:
             messages.append(f"skipped: {error}")
     if messages:
-        raise CheckpointError(f"{checkpoint_folder(output_dir)}: no readable one; {messages[0]}")
+        raise CheckpointError(
+            f"{checkpoint_folder(output_dir)}: no readable checkpoint; {messages[0]}"
+        )
     return None, messages

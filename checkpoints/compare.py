@@ -1,7 +1,7 @@
 """Compare two checkpoints to the last bit: python -m checkpoints.compare A.pt B.pt
 
-The tensors and numbers of the networks, the moving average and the optimizer that differ are
-printed; exit code 1 if there are any.
+Prints the tensors and numbers that differ in the networks, the moving average and the training
+state. The exit code is 1 if there are any.
 """
 
 import argparse
@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from common.cli import run_entry_point
+from common.cli import run_entry_point, say
 from common.tensor_files import read_tensors
 
 COMPARED = ("step", "networks", "average", "training")
@@ -23,18 +23,18 @@ def main(arguments: argparse.Namespace) -> int:
     for key in COMPARED:
         found += differences(_lasting(a.get(key)), _lasting(b.get(key)), key)
     for place in found:
-        print(place)
+        say(place)
     print(f"{len(found)} differences" if found else "the same to the last bit")
     return 1 if found else 0
 
 
 def _lasting(part: Any) -> Any:
-    """Without the time that a run took, which is never the same."""
+    """Leave out the time that a run took, which is never the same."""
     return {k: v for k, v in part.items() if k != "seconds"} if isinstance(part, dict) else part
 
 
 def differences(a: Any, b: Any, place: str = "") -> list[str]:
-    """Where two trees of containers, tensors and numbers are not the same to the last bit."""
+    """List where two trees of containers, tensors and numbers differ, to the last bit."""
     if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
         same = a.dtype == b.dtype and torch.equal(a, b)
         return [] if same else [place]

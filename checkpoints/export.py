@@ -1,17 +1,17 @@
-"""Slim a checkpoint for sharing: python -m checkpoints.export CHECKPOINT --output model.pt
+"""Write a slim checkpoint for sharing: python -m checkpoints.export CHECKPOINT --output model.pt
 
-The result has the networks that animate, the config and the metrics, and loads like any checkpoint;
-it cannot be resumed. Beside it lies model.json, which says what it is. With --onnx DIR the networks
-of the motion branch are written for other programs, for images of the size of the training and any
-batch:
+The result has the networks needed for animation, the config and the metrics. It loads like any
+checkpoint, but cannot be resumed. A file model.json beside it describes it. With --onnx DIR the
+networks of the motion branch are also written for other programs, for images of the size used in
+training and any batch size:
 
     keypoint_detector.onnx   frame -> value, jacobian
     dense_motion.onnx        source, source_value, driving_value, source_jacobian, driving_jacobian
                              -> deformation, occlusion_map, motion_weights
     generator.onnx           source, deformation, occlusion_map -> prediction
 
-Shapes and ranges are those of modules/. A detector without Jacobians, or a dense motion without
-occlusion, leaves these out.
+Shapes and ranges are documented in modules/. Jacobians are left out if the detector has none, and
+the occlusion map if the dense motion has none.
 """
 
 import argparse
@@ -28,7 +28,7 @@ from checkpoints import checkpoint
 from checkpoints.checkpoint import Checkpoint
 from checkpoints.onnx_files import require_packages, write_onnx
 from checkpoints.weights import load_model
-from common.cli import run_entry_point
+from common.cli import run_entry_point, say
 from common.errors import UserError
 from common.files import replacing
 from configs.loading import load_config
@@ -41,7 +41,7 @@ def main(arguments: argparse.Namespace) -> None:
     path, output = Path(arguments.checkpoint), Path(arguments.output)
     description = output.with_suffix(".json")
     if description == output:
-        raise UserError(f"--output {output}: the .json stands beside it; give model.pt")
+        raise UserError(f"--output {output}: this is the name of the description; give model.pt")
     for written in (output, description):
         if written.resolve() == path.resolve():
             raise UserError(f"--output {output} would replace {path}; choose another path")
@@ -49,30 +49,32 @@ def main(arguments: argparse.Namespace) -> None:
         require_packages()
     config = None if arguments.config is None else load_config(arguments.config)
     small = slim(checkpoint.load(path, config), arguments.weights)
-    model = load_model(small, torch.device("cpu"))  # shows that the weights fit the config
+    model = load_model(small, torch.device("cpu"))  # raises if the weights do not fit the config
     if arguments.onnx is not None and not isinstance(model.motion, FommBranch):
-        raise UserError(f"--onnx: {path} has no motion branch of kind fomm, which is written")
+        raise UserError(
+            f"--onnx: {path} has no motion branch of kind fomm; only that can be written"
+        )
 
     checkpoint.save_slim(output, small)
     described = describe(small, output)
     with replacing(description) as temporary:
         temporary.write_text(json.dumps(described, indent=2) + "\n")
-    print(f"{output}: {small.age}, {described['weights']} weights, {described['bytes']:,} bytes")
+    say(f"{output}: {small.age}, {described['weights']} weights, {described['bytes']:,} bytes")
     print(f"sha256 {described['sha256']}")
     if arguments.onnx is not None and isinstance(model.motion, FommBranch):
         for file in write_onnx(model.motion, small.config.data.size, Path(arguments.onnx)):
-            print(file)
+            say(str(file))
 
 
 def slim(saved: Checkpoint, weights: Weights | None = None) -> Checkpoint:
-    """`saved` with nothing but what animates.
+    """Return `saved` with only what animation needs.
 
     Args:
-        weights: the moving average or those that were trained; by default what `saved` would be
-            evaluated with.
+        weights: `average` for the moving average, `raw` for the trained weights themselves; None
+            for those with which `saved` would be evaluated.
 
     Raises:
-        UserError: it has no such weights.
+        UserError: `saved` has no such weights.
     """
     held: list[Weights] = ["raw"] if saved.average is None else ["average", "raw"]
     if "weights" in saved.provenance:  # already slim
@@ -87,13 +89,13 @@ def slim(saved: Checkpoint, weights: Weights | None = None) -> Checkpoint:
     return raw._replace(
         networks=networks,
         training={},
-        metrics=saved.metrics if chosen == held[0] else {},  # they are of the evaluated weights
+        metrics=saved.metrics if chosen == held[0] else {},  # measured with the weights held[0]
         provenance=saved.provenance | {"weights": chosen, "exported_from": saved.path.name},
     )
 
 
 def describe(small: Checkpoint, path: Path) -> dict[str, object]:
-    """What the file at `path`, written of `small`, holds; for people and scripts."""
+    """Describe the file at `path`, which `small` was written to, for people and scripts."""
     with path.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
     run = small.config.run.output_dir
@@ -116,11 +118,11 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("checkpoint", metavar="CHECKPOINT")
     parser.add_argument("--output", required=True, metavar="PATH", help="model.pt")
-    parser.add_argument("--config", metavar="FILE", help="of a published checkpoint")
+    parser.add_argument("--config", metavar="FILE", help="the config for a published checkpoint")
     parser.add_argument(
         "--weights",
         choices=WEIGHTS,
-        help="the moving average (default, where there is one) or the weights as they were trained",
+        help="average: the moving average (default, if there is one); raw: the trained weights",
     )
     parser.add_argument("--onnx", metavar="DIR", help="also write the motion branch as ONNX")
     return parser

@@ -1,7 +1,7 @@
-"""What the content of a checkpoint must be before anything is made of it.
+"""Checks the content of an untrusted checkpoint before it is used.
 
-A checkpoint may be a stranger's. Its reader runs no code, but a small file can still stand for more
-than there is memory: a tensor that repeats one number.
+The reader of checkpoints runs no code, but a small file can still hold a tensor that repeats one
+number so often that it would fill all memory.
 """
 
 import re
@@ -13,7 +13,7 @@ from torch import Tensor
 from configs.safe_yaml import check_tree
 
 MAX_COUNT: Final = 2**53  # of steps and epochs
-MAX_PARTS: Final = 10**6  # of the training state; that of all branches has some 3,000
+MAX_PARTS: Final = 10**6  # of the training state; with all branches it has some 3,000
 MAX_DEPTH: Final = 20
 _DTYPES: Final = (
     *(torch.float32, torch.float16, torch.bfloat16, torch.float64),
@@ -22,8 +22,9 @@ _DTYPES: Final = (
 
 
 def is_plain(value: Any) -> TypeGuard[Tensor]:
-    """Whether `value` is a tensor of real numbers in memory: files may hold sparse ones, complex
-    ones, and some without content.
+    """Whether `value` is an ordinary tensor of real numbers in CPU memory.
+
+    Files may also hold sparse or complex tensors, and tensors without content.
     """
     if not isinstance(value, Tensor) or value.is_nested or value.dtype not in _DTYPES:
         return False
@@ -31,11 +32,12 @@ def is_plain(value: Any) -> TypeGuard[Tensor]:
 
 
 def check_content(content: dict[str, Any]) -> None:
-    """Make sure that a checkpoint of ours has what its keys promise, and no tensor that is larger
-    than the numbers which the file holds for it.
+    """Make sure that each key of one of our checkpoints has content of the right kind.
+
+    No tensor may have more elements than the file stores numbers for it.
 
     Raises:
-        ValueError: says which key is wrong.
+        ValueError: a key is wrong; names it.
     """
     for key in ("step", "epoch", "batch"):
         _check_count(key, content[key])
@@ -43,17 +45,17 @@ def check_content(content: dict[str, Any]) -> None:
         _check_count("planned_steps", content["planned_steps"])
     for key in ("training", "metrics"):
         if not isinstance(content[key], dict):
-            raise ValueError(f"{key} is no mapping")
+            raise ValueError(f"{key} is not a mapping")
     _check_training(content["training"])
     if content.get("run_id") is not None and not _is_run_id(content["run_id"]):
-        raise ValueError("run_id is none")
+        raise ValueError("run_id is not the id of a run")
     _check_plain("metrics", content["metrics"])
     _check_plain("provenance", content.get("provenance", {}))
     check_states("networks", content["networks"])
     if content["average"] is not None:
         average = content["average"]
         if not isinstance(average, dict):
-            raise ValueError("average is no mapping")
+            raise ValueError("average is not a mapping")
         check_states("average.networks", average.get("networks"))
 
 
@@ -62,8 +64,9 @@ def _is_run_id(value: Any) -> bool:
 
 
 def _check_training(tree: Any) -> None:
-    """Containers, numbers and plain tensors, no more of them than any optimizer has; what several
-    places refer to is counted in each.
+    """Raise ValueError unless `tree` has plain tensors only, and no more parts than MAX_PARTS.
+
+    An object that several places refer to is counted at each place.
     """
     num_left = MAX_PARTS
     waiting = [(tree, 0)]
@@ -78,7 +81,7 @@ def _check_training(tree: Any) -> None:
             waiting += ((value, depth + 1) for value in part)
         elif isinstance(part, Tensor):
             if not is_plain(part):
-                raise ValueError("training holds what is no plain tensor")
+                raise ValueError("training holds a tensor that is not a plain one")
             _check_size("training", part)
 
 
@@ -89,13 +92,13 @@ def _check_size(place: str, tensor: Tensor) -> None:
 
 def _check_count(key: str, number: Any) -> None:
     if type(number) is not int or not 0 <= number < MAX_COUNT:
-        raise ValueError(f"{key} is no whole number from 0 on")
+        raise ValueError(f"{key} is not a whole number of at least 0")
 
 
 def _check_plain(key: str, value: Any) -> None:
-    """A mapping of plain values, of a size that people can read."""
+    """Raise ValueError unless `value` is a mapping of plain values, no larger than a config."""
     if not isinstance(value, dict):
-        raise ValueError(f"{key} is no mapping")
+        raise ValueError(f"{key} is not a mapping")
     try:
         check_tree(value)
     except ValueError as error:
@@ -103,14 +106,18 @@ def _check_plain(key: str, value: Any) -> None:
 
 
 def check_states(key: str, networks: Any) -> None:
-    """State dicts by the name of their network."""
+    """Make sure that `networks` maps names to state dicts of plain tensors.
+
+    Raises:
+        ValueError: it does not; names the place after `key`.
+    """
     if not isinstance(networks, dict):
-        raise ValueError(f"{key} is no mapping")
+        raise ValueError(f"{key} is not a mapping")
     for name, state in networks.items():
         if not isinstance(name, str) or not isinstance(state, dict):
-            raise ValueError(f"{key} holds what is no state dict")
+            raise ValueError(f"{key} holds something that is not a state dict")
         for tensor_name, tensor in state.items():
             place = f"{key}.{name}.{tensor_name:.60}" if isinstance(tensor_name, str) else key
             if place == key or not is_plain(tensor):
-                raise ValueError(f"{place} holds what is no plain tensor")
+                raise ValueError(f"{place} holds something that is not a plain tensor")
             _check_size(place, tensor)

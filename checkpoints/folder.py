@@ -1,4 +1,4 @@
-"""Where the checkpoints of a run lie: listing them, and keeping the newest and the best."""
+"""Lists the checkpoints in a run folder, and keeps the newest ones and the best one."""
 
 import os
 import re
@@ -9,34 +9,35 @@ from common.errors import UserError
 from common.files import replacing
 
 RUNS = Path("runs")
-WRITTEN = r"(step-\d{8}|best)\.pt"  # the names of what lies there
+WRITTEN = r"(step-\d{8}|best)\.pt"  # names of the checkpoints in a run's folder of checkpoints
 _STEP_FILE = re.compile(r"step-(\d{8})\.pt")
 
 
 def checkpoint_folder(output_dir: Path) -> Path:
+    """Path of the folder of checkpoints in the run folder `output_dir`."""
     return output_dir / "checkpoints"
 
 
 def step_path(output_dir: Path, step: int) -> Path:
-    """Where the checkpoint of `step` lies in a run folder."""
+    """Path of the checkpoint of `step` in a run folder."""
     return checkpoint_folder(output_dir) / f"step-{step:08d}.pt"
 
 
 def best_path(output_dir: Path) -> Path:
-    """Where the checkpoint with the lowest validation L1 lies in a run folder."""
+    """Path of the checkpoint with the lowest validation L1 in a run folder."""
     return checkpoint_folder(output_dir) / "best.pt"
 
 
 def folder_of_run(path: Path) -> Path:
-    """The folder of the run that wrote the checkpoint `path`; if it lies elsewhere, its own."""
+    """The run folder that the checkpoint `path` lies in, or else the folder that it lies in."""
     return path.parent.parent if path.parent.name == "checkpoints" else path.parent
 
 
 def list_all(output_dir: Path) -> list[Path]:
-    """Every checkpoint of a run: those of steps, the newest first, then best.pt.
+    """List every checkpoint of a run: those of steps, the newest first, then best.pt.
 
     Raises:
-        UserError: the folder cannot be listed, which must not be taken for an empty one.
+        UserError: the folder cannot be listed; it must not be taken for an empty one.
     """
     folder = checkpoint_folder(output_dir)
     names = [name for name, is_file in _scan(folder).items() if is_file]
@@ -45,38 +46,40 @@ def list_all(output_dir: Path) -> list[Path]:
 
 
 def check_names(output_dir: Path) -> None:
-    """Make sure that no name of a checkpoint is taken by something else.
+    """Make sure that nothing other than a file has the name of a checkpoint.
 
     Raises:
-        UserError: as `list_all`, or it is; names it.
+        UserError: as `list_all`, or a folder has such a name; names it.
     """
     folder = checkpoint_folder(output_dir)
     for name, is_file in _scan(folder).items():
         if not is_file:
-            raise UserError(f"{folder / name}: a folder, where a checkpoint must go; move it away")
+            raise UserError(
+                f"{folder / name}: this folder has the name of a checkpoint; move it away"
+            )
 
 
 def _scan(folder: Path) -> dict[str, bool]:
-    """What has the name of a checkpoint, and whether it is a file."""
+    """Map the entries that have the name of a checkpoint to whether they are files."""
     try:
         with os.scandir(folder) as entries:
             return {e.name: e.is_file() for e in entries if re.fullmatch(WRITTEN, e.name)}
     except FileNotFoundError:
         if folder.is_symlink():
             raise UserError(
-                f"{folder}: a link to a folder that is not there; mount its disk, or remove the "
+                f"{folder}: a link to a folder that does not exist; mount its disk, or remove the "
                 "link"
             ) from None
         return {}
     except OSError as error:
         raise UserError(
-            f"{folder}: cannot be listed ({error.strerror or error}); mend it, or choose another "
+            f"{folder}: cannot be listed ({error.strerror or error}); repair it, or choose another "
             "folder with run.output_dir=..."
         ) from error
 
 
 def list_steps(output_dir: Path, after: int = -1) -> list[Path]:
-    """Checkpoints of a run later than step `after`, the newest first.
+    """List the checkpoints of a run later than step `after`, the newest first.
 
     Raises:
         UserError: as `list_all`.
@@ -86,13 +89,13 @@ def list_steps(output_dir: Path, after: int = -1) -> list[Path]:
 
 
 def prune(newest: Path, keep: int) -> None:
-    """Delete all but `keep` checkpoints, counted backwards from `newest`.
+    """Delete the checkpoints before `newest`, except for the last `keep`, which include `newest`.
 
-    best.pt is another file and stays; so does a later one, torn and skipped when the run resumed,
-    until it is written again.
+    best.pt stays. So does a checkpoint later than `newest`: it was damaged, and skipped when the
+    run resumed, and the run will write it again.
 
     Raises:
-        UserError: one cannot be deleted.
+        UserError: a file cannot be deleted.
     """
     files = list_steps(folder_of_run(newest))
     for path in files[files.index(newest) + keep :]:
@@ -112,12 +115,16 @@ def keep_best(output_dir: Path, path: Path) -> None:
 
 
 def newest_checkpoint() -> Path:
-    """The checkpoint written last in any run."""
+    """Find the checkpoint written last in any run under runs/.
+
+    Raises:
+        UserError: there is none.
+    """
     steps = [path for run in RUNS.glob("*/") for path in list_steps(run)]
     found = sorted(steps, key=lambda path: (path.stat().st_mtime, path))
     if not found:
         raise UserError(
-            f"no checkpoint under {RUNS}/: train one with `python train.py --config demo.yaml`, "
-            "or give --checkpoint"
+            f"no checkpoint under {RUNS}/: train a model with `python train.py --config "
+            "demo.yaml`, or give --checkpoint"
         )
     return found[-1]

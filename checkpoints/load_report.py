@@ -1,4 +1,4 @@
-"""Which tensors of a file fit into networks, and which do not."""
+"""Compares the tensors of a file with those of networks: which fit, and which do not."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -9,7 +9,7 @@ from checkpoints.file_checks import is_plain
 
 
 class LoadReport(NamedTuple):
-    """Full tensor names: what was or can be loaded, what is missing, unused, of another shape."""
+    """Full names of the tensors that fit, are missing in the file, unused, or of another shape."""
 
     loaded: list[str]
     missing: list[str]
@@ -34,8 +34,9 @@ class LoadReport(NamedTuple):
 
 
 def compare(networks: Mapping[str, nn.Module], states: dict[str, dict[str, Tensor]]) -> LoadReport:
-    """Which tensors of `states`, read to the CPU, fit into `networks`. What is no plain tensor is
-    missing.
+    """Report which tensors of `states`, read to the CPU, fit into `networks`.
+
+    Values that are not plain tensors count as missing.
     """
     own, given = flatten(state_dicts(networks)), flatten(states)
     given = {name: tensor for name, tensor in given.items() if is_plain(tensor)}
@@ -56,7 +57,7 @@ def compare(networks: Mapping[str, nn.Module], states: dict[str, dict[str, Tenso
 def why_unfit(
     networks: Mapping[str, nn.Module], states: dict[str, dict[str, Tensor]]
 ) -> str | None:
-    """What is wrong with `states` as those of all `networks`; None if nothing is."""
+    """Say why `states` cannot be loaded into all `networks`; None if they can."""
     absent, further = networks.keys() - states.keys(), states.keys() - networks.keys()
     if absent or further:
         found = [f"no {name}" for name in sorted(absent)] + sorted(further)
@@ -66,12 +67,12 @@ def why_unfit(
 
 
 def state_dicts(networks: Mapping[str, nn.Module]) -> dict[str, dict[str, Tensor]]:
-    """Of each network, sharing memory with it."""
+    """The state dict of each network; its tensors share memory with the network."""
     return {name: network.state_dict() for name, network in networks.items()}
 
 
 def flatten(networks: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
-    """Tensors of all state dicts by `network.name`."""
+    """Put the tensors of all state dicts into one dict, by `network.name`."""
     return {
         f"{network}.{name}": tensor
         for network, state in networks.items()
@@ -80,11 +81,11 @@ def flatten(networks: Mapping[str, Mapping[str, Tensor]]) -> dict[str, Tensor]:
 
 
 def show_shape(tensor: Tensor) -> str:
-    """As people write it: 64 x 3 x 7 x 7."""
+    """Format a shape for people: `64 x 3 x 7 x 7`."""
     return " x ".join(map(str, tensor.shape)) or "a number"
 
 
 def shorten(names: list[str], limit: int = 3) -> str:
-    """The first of `names`, and how many more there are."""
+    """Join the first of `names`, and say how many more there are."""
     rest = f", and {len(names) - limit} more" if len(names) > limit else ""
     return ", ".join(names[:limit]) + rest

@@ -1,8 +1,8 @@
-"""Checkpoints that earlier versions of this project wrote: what a reader of today must change.
+"""Upgrades checkpoints that earlier versions of this project wrote.
 
 format 1    The last layer of the U-Net discriminator had spectral norm.
-            The colour jitter turned the hue in YIQ, CutMix drew other rectangles, and no step
-            was clipped by the median of earlier ones.
+            The colour jitter turned the hue in YIQ, CutMix drew other rectangles, and gradients
+            were not clipped by the median norm of earlier steps.
 """
 
 from typing import Any
@@ -11,10 +11,10 @@ import torch
 
 FORMATS = (1,)
 
-_LAYER = "conv"  # the last of the U-Net discriminator
+_LAYER = "conv"  # the last layer of the U-Net discriminator
 _JITTER_NOTE = (
-    "an earlier version trained it with another colour jitter, hue in YIQ; from here on it is the "
-    "published one, hue in HSV"
+    "an earlier version trained it with another colour jitter, which turned the hue in YIQ; from "
+    "here on it is the published one, with the hue in HSV"
 )
 _CUT_NOTE = (
     "an earlier version drew the rectangles of CutMix wholly inside the image; from here on their "
@@ -22,18 +22,18 @@ _CUT_NOTE = (
 )
 _SPECTRAL_NOTE = (
     "an earlier version gave the last layer of the discriminator spectral norm; from here on it "
-    "has none, as published: it goes on from the same weights, with new moments in Adam"
+    "has none, as published: it continues from the same weights, with new moments in Adam"
 )
 
 
 def upgrade(content: dict[str, Any]) -> list[str]:
-    """Bring the content of a format 1 to the current one, in place.
+    """Upgrade the content of a checkpoint of format 1 to the current format, in place.
 
     Returns:
-        What changes for a run that continues from it, in sentences without a full stop.
+        Notes on what changes for a run that continues from it, as sentences without a full stop.
     """
     config = content["config"]
-    config.setdefault("train", {}).setdefault("clip_ratio", None)  # it goes on as it was
+    config.setdefault("train", {}).setdefault("clip_ratio", None)  # such runs did not clip by it
     notes = []
     strengths = config.get("data", {}).get("augmentation", {})
     if any(strengths.get(name, 0.1) for name in ("brightness", "contrast", "saturation", "hue")):
@@ -52,8 +52,10 @@ def upgrade(content: dict[str, Any]) -> list[str]:
 
 
 def _fold_spectral_norm(discriminator: dict[str, Any]) -> None:
-    """Replace the layer's weight by what spectral norm made of it: divided by its estimate of the
-    largest singular value, u^T W v. So the network judges as it did.
+    """Replace the layer's weight by the one that spectral norm computed from it.
+
+    That is the weight divided by the estimate u^T W v of its largest singular value. So the
+    outputs of the network stay the same.
     """
     weight, u, v = (discriminator.pop(f"{_LAYER}.weight_{part}") for part in ("orig", "u", "v"))
     sigma = torch.dot(u, torch.mv(weight.flatten(1), v))
@@ -61,8 +63,10 @@ def _fold_spectral_norm(discriminator: dict[str, Any]) -> None:
 
 
 def _drop_moments(adam: dict[str, Any]) -> None:
-    """Adam numbers its parameters. With spectral norm the layer's bias came before its weight,
-    without it comes last; the moments of the weight as it was say little of it as it is.
+    """Drop Adam's moments of the layer's weight, and renumber those of its bias.
+
+    Adam numbers its parameters. With spectral norm the bias came before the weight; without it the
+    bias comes last. The moments of the earlier weight are no use for the folded one.
     """
     group = next(group for group in adam["param_groups"] if group["name"] == "discriminator")
     *_, first, last = group["params"]

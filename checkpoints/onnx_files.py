@@ -1,4 +1,4 @@
-"""The networks of the motion branch as ONNX files, with tensors alone going in and out."""
+"""Writes the networks of the motion branch as ONNX files, whose inputs and outputs are tensors."""
 
 import importlib.util
 import warnings
@@ -15,11 +15,12 @@ from modules.dense_motion import DenseMotion, DenseMotionNetwork
 from modules.generator import Generator
 from modules.keypoint_detector import KeypointDetector, Keypoints
 
-OPSET: Final = 20  # the first whose GridSample knows `linear`, as torch writes it
+OPSET: Final = 20  # the first one whose GridSample has the mode `linear`, which torch writes
 _PACKAGES = ("onnx", "onnxscript")
 
 
 def require_packages() -> None:
+    """Raise UserError if a package that writes ONNX is not installed."""
     missing = [name for name in _PACKAGES if importlib.util.find_spec(name) is None]
     if missing:
         raise UserError(
@@ -63,18 +64,20 @@ class _PredictionOfMotion(nn.Module):
     def forward(
         self, source: Tensor, deformation: Tensor, occlusion_map: Tensor | None = None
     ) -> Tensor:
-        unused = deformation.new_empty(0)  # the generator asks for no weights
+        unused = deformation.new_empty(0)  # the generator does not use the motion weights
         return self.generator(source, DenseMotion(deformation, occlusion_map, unused))
 
 
 def write_onnx(branch: FommBranch, size: tuple[int, int], folder: Path) -> list[Path]:
     """Write the networks of `branch`, in evaluation mode on the CPU, for images of `size`.
 
+    size: (height, width).
+
     Returns:
-        The files, in the order in which they are run.
+        The files, in the order in which another program must run them.
     """
-    # Examples: two of each, so that the batch is not taken for a constant, and no tensor twice,
-    # which would be taken for one input.
+    # Example inputs. A batch of two, so that torch does not take its size for a constant; and no
+    # tensor twice, since torch would take it for one input.
     source, driving = torch.zeros(2, 3, *size), torch.zeros(2, 3, *size)
     with torch.no_grad():
         source_keypoints = branch.keypoint_detector(source)
@@ -110,7 +113,7 @@ def write_onnx(branch: FommBranch, size: tuple[int, int], folder: Path) -> list[
 
 def _write(network: nn.Module, inputs: dict[str, Tensor], outputs: list[str], path: Path) -> Path:
     batch = torch.export.Dim("batch")
-    # torch warns that inputs share the name of their batch, as they should.
+    # torch warns that the inputs share the name of their batch dimension, which is intended.
     with replacing(path) as temporary, warnings.catch_warnings(action="ignore"):
         torch.onnx.export(
             network.eval(),
@@ -128,5 +131,5 @@ def _write(network: nn.Module, inputs: dict[str, Tensor], outputs: list[str], pa
 
 
 def _named(output: Keypoints | DenseMotion) -> dict[str, Tensor]:
-    """The tensors that are there, in order."""
+    """The fields that are not None, by name and in order."""
     return {name: tensor for name, tensor in output._asdict().items() if tensor is not None}

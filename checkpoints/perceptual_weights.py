@@ -1,4 +1,4 @@
-"""The perceptual network's weights: torchvision's, those of a file, or random ones."""
+"""Loads the weights of the perceptual network: torchvision's, those of a file, or random ones."""
 
 from pathlib import Path
 
@@ -19,7 +19,7 @@ _IMAGENET = {"vgg16": VGG16_Weights.IMAGENET1K_V1, "vgg19": VGG19_Weights.IMAGEN
 
 
 def load_perceptual(config: Config) -> Perceptual:
-    """The feature pyramid of all branches; weights are read only where a layer is used.
+    """Build the feature pyramid that all branches share; weights are read only if a layer is used.
 
     Raises:
         UserError: as `load_vgg`.
@@ -31,16 +31,18 @@ def load_perceptual(config: Config) -> Perceptual:
 
 
 def load_vgg(network: str, weights: str) -> dict[str, Tensor] | None:
-    """Convolutions of a VGG as `features.N` names without their prefix; None for `random`.
+    """Read the convolutions of a VGG network; None for `random`.
+
+    The names are those of torchvision's state dict without the prefix `features.`.
 
     Args:
         network: vgg16 or vgg19.
-        weights: `perceptual.weights`: imagenet (torchvision downloads and caches it), random, or
-            the path of a torchvision state dict.
+        weights: the key `perceptual.weights`: imagenet (downloaded from torchvision and cached),
+            random, or the path of a torchvision state dict.
 
     Raises:
-        UserError: the download failed, or the file is not such a state dict, or not the one that
-            its name says.
+        UserError: the download failed, the file is not such a state dict, or its SHA-256 is not
+            the one in its name.
     """
     if weights == "random":
         return None
@@ -61,8 +63,9 @@ def load_vgg(network: str, weights: str) -> dict[str, Tensor] | None:
 
 
 def _locate(network: str, weights: str) -> tuple[str, Path]:
-    """The name of the weights for messages, and their file, which is checked if its SHA-256 is
-    known.
+    """Return the name of the weights for messages, and their file.
+
+    The file is checked if its SHA-256 is known.
     """
     url = _IMAGENET[network].url
     if weights == "imagenet":

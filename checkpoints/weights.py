@@ -1,4 +1,4 @@
-"""From the weights of a checkpoint to networks, and to a model that can be evaluated."""
+"""Loads the weights of a checkpoint into networks, or into a whole model for evaluation."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,10 +15,10 @@ from common.tensor_files import CheckpointError
 def load_networks(
     networks: Mapping[str, nn.Module], states: dict[str, dict[str, Tensor]], path: Path
 ) -> None:
-    """Put the weights of `states`, read from `path`, into `networks`, all of them.
+    """Load the state dicts `states`, which were read from `path`, into all `networks`.
 
     Raises:
-        CheckpointError: another architecture; names the first tensors that differ.
+        CheckpointError: the architecture is another; names the first tensors that differ.
     """
     _check_fit(networks, states, path)
     for name, network in networks.items():
@@ -28,8 +28,10 @@ def load_networks(
 def check_networks(
     build: Callable[[], Mapping[str, nn.Module]], states: dict[str, dict[str, Tensor]], path: Path
 ) -> None:
-    """Raise as `load_networks` would, before networks are built: a config may ask for more memory
-    than there is. `build` makes them by name, here without memory for their weights.
+    """Raise CheckpointError as `load_networks` would, before the networks take memory.
+
+    The config of an untrusted file may ask for networks larger than the memory. `build` returns
+    the networks by name; it is called here on the meta device, without memory for their weights.
     """
     with torch.device("meta"):
         networks = build()
@@ -42,17 +44,18 @@ def _check_fit(
     reason = why_unfit(networks, states)
     if reason is not None:
         raise CheckpointError(
-            f"{path}: checkpoint of {reason}; use the config that it was trained with, or start a "
+            f"{path}: checkpoint of {reason}; use the config with which it was trained, or start a "
             "new run with --init-from"
         )
 
 
 def load_model(checkpoint: Checkpoint, device: torch.device) -> Model:
-    """The model with the checkpoint's best weights (its moving average, if it has one), in
-    evaluation mode.
+    """Build the model of a checkpoint on `device`, in evaluation mode.
+
+    Its weights are the moving average if the checkpoint has one.
 
     Raises:
-        CheckpointError: the config is not that of the weights.
+        CheckpointError: the weights do not fit the checkpoint's config.
     """
     config, states = checkpoint.config, checkpoint.evaluation_networks
     check_networks(lambda: Model(config).networks, states, checkpoint.path)

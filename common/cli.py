@@ -7,8 +7,11 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from io import TextIOWrapper
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
+
+from tqdm import tqdm
 
 from common.errors import UserError
 from common.limits import LIMITS, OPTION
@@ -29,22 +32,47 @@ def run_entry_point(
     Any other exception is a bug in this program and keeps its traceback. `--debug`, which is added
     to every parser here, shows the traceback of a UserError too.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # names of files may not fit its encoding
+            stream.reconfigure(errors="backslashreplace")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     # Intermixed: `key=value` may stand before, between and after the options.
     arguments = parser.parse_intermixed_args(argv)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Printable("%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     try:
         return main(arguments) or 0
     except UserError as error:
         if arguments.debug:
             raise
-        # The message may quote an untrusted file, with characters that control a terminal.
-        lines = map(printable, str(error).split("\n"))
-        print(f"{parser.prog}: error: " + "\n".join(lines), file=sys.stderr)
+        first, *others = error.lines
+        say(f"{parser.prog}: error: {first}", sys.stderr)
+        for line in others:
+            say(line, sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"{parser.prog}: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
+
+
+def say(line: str, file: TextIO | None = None) -> None:
+    """Print one line, to stdout by default, with control characters and line ends escaped.
+
+    Untrusted names in the line cannot control the terminal, or look like another line. Progress
+    bars stay below it.
+    """
+    file = sys.stdout if file is None else file
+    tqdm.write(printable(line), file)
+    file.flush()
+
+
+class _Printable(logging.Formatter):
+    """Escapes log messages as `say` does."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        record.msg, record.args = printable(record.getMessage()), None
+        return super().format(record)
 
 
 def end_on_sigterm() -> None:

@@ -3,6 +3,8 @@
 Entry points print a UserError as one line. Other exceptions are bugs and keep their traceback.
 """
 
+from collections.abc import Sequence
+
 # In messages of RuntimeErrors that mean lack of memory: by torch's CPU allocator, and by CUDA.
 _NO_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory")
 
@@ -10,7 +12,14 @@ _NO_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory")
 class UserError(ValueError):
     """An error that the user can fix. Its message is one line that names the file or config key,
     what was found there and what to do.
+
+    Args:
+        details: further lines, one for each of several mistakes; `str` gives them all.
     """
+
+    def __init__(self, message: str, details: Sequence[str] = ()) -> None:
+        super().__init__("\n  ".join((message, *details)))
+        self.lines = (message, *(f"  {line}" for line in details))
 
 
 def in_one_line(error: Exception) -> str:

@@ -1,13 +1,19 @@
 """Lock files: one process holds the lock, and the system frees it when that process ends."""
 
 import os
+import re
 import socket
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Final
 
-from common.safe_paths import open_plain_file
+from common.errors import UserError
+from common.safe_paths import open_plain_file, read_plain_file
+
+_LINE: Final = re.compile(r"process \d+ on .*")  # all that a lock file holds
+_MAX_LINE: Final = 400  # bytes; a host's name has at most 255
 
 _held: set[int] = set()  # descriptors of lock files
 
@@ -36,7 +42,8 @@ def locked(path: Path) -> Iterator[bool]:
 
     Raises:
         BlockingIOError: another process holds the lock.
-        UserError: `path` is not a plain file but, for example, a link.
+        UserError: `path` is not a plain file but, for example, a link; it has a second name, or
+            holds something that no lock file does. It stays as it is.
         OSError: the file cannot be made.
     """
     descriptor, is_held = _acquire(path)
@@ -61,11 +68,22 @@ def _acquire(path: Path) -> tuple[int, bool]:
         try:
             is_held = _lock(descriptor)
             if _is_at(path, descriptor):
+                _require_lock_file(path, descriptor)
                 return descriptor, is_held
-        except BlockingIOError:
+        except BaseException:
             os.close(descriptor)
             raise
         os.close(descriptor)  # the last holder has just deleted this file
+
+
+def _require_lock_file(path: Path, descriptor: int) -> None:
+    """Raise UserError if the open file may be another one, whose content would be lost."""
+    text = os.read(descriptor, _MAX_LINE + 1)
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    if os.fstat(descriptor).st_nlink > 1:
+        raise UserError(f"{path}: is a hard link to another file, and no lock file; remove it")
+    if text and (len(text) > _MAX_LINE or not _LINE.fullmatch(text.decode(errors="replace"))):
+        raise UserError(f"{path}: is no lock file of this program; move it away")
 
 
 def _lock(descriptor: int) -> bool:
@@ -94,7 +112,7 @@ def _is_at(path: Path, descriptor: int) -> bool:
 def holder(path: Path) -> str:
     """Describe for a message who holds the lock file: `process 12 on host`."""
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_plain_file(path, _MAX_LINE).decode()
     except (OSError, ValueError):
         text = ""
-    return text if text.startswith("process ") and text.isprintable() else "another process"
+    return text if _LINE.fullmatch(text) and text.isprintable() else "another process"

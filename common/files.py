@@ -39,6 +39,25 @@ def temporary_name(path: Path, suffix: str | None = None) -> Path:
     return path.with_name(f".{stem}.{secrets.token_hex(8)}.tmp{ending}")
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and its parents if they do not exist.
+
+    Raises:
+        UserError: one of them is a link to a missing folder.
+        OSError: a folder cannot be made.
+    """
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        for part in (path, *path.parents):
+            if part.is_symlink() and not part.exists():
+                raise UserError(
+                    f"{part}: is a link to {os.readlink(part)}, which is missing; make that "
+                    "folder, or remove the link"
+                ) from None
+        raise
+
+
 def create(path: Path) -> None:
     """Make an empty file.
 
@@ -61,7 +80,7 @@ def replacing(path: Path) -> Iterator[Path]:
     temporary = temporary_name(path)
     try:
         with named_failures(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(path.parent)
             create(temporary)
             yield temporary
             os.replace(temporary, path)

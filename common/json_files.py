@@ -9,6 +9,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any, Final
 
+from common.safe_paths import read_plain_file
+
 MAX_BYTES: Final = 2**26  # of a file; a value of two bytes takes some 60 in memory
 MAX_INTEGER: Final = 2**63  # absolute value; all counts of this program are far smaller
 
@@ -25,14 +27,13 @@ def read_json(path: Path) -> Any:
     """Return the content of a JSON file.
 
     Raises:
-        JsonError: the content is wrong or too large; names the file.
+        JsonError: the content is wrong; names the file.
+        UserError: the file is too large, or not a plain file.
         OSError: the file cannot be read.
     """
-    num_bytes = path.stat().st_size
-    if num_bytes > MAX_BYTES:
-        raise JsonError(f"{path}: {num_bytes:,} bytes of JSON; at most {MAX_BYTES:,} are read")
+    content = read_plain_file(path, MAX_BYTES)
     try:
-        return parse_json(path.read_bytes())
+        return parse_json(content)
     except JsonError as error:
         raise JsonError(f"{path}: {error}") from None
 

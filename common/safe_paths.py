@@ -2,7 +2,8 @@
 
 A pack, a table of results or a list of pairs states the names of its clips and files. The code that
 reads such a file passes every name through `check_name` or `check_inner_path`. Files in a folder
-that others may have filled are opened for writing by `open_to_write`, which follows no link.
+that others may have filled are opened for writing by `open_to_write`, which follows no link, and
+read only after `require_plain_file`: a pipe would be waited for, and a device may never end.
 """
 
 import os
@@ -19,6 +20,8 @@ _SHOWN = 60  # characters of a bad name that a message shows
 
 _SEPARATOR = re.compile(r"[/\\]")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+# They also turn the direction of the text around, or end a line, in some terminals.
+_NOT_SHOWN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _NOT_UTF8 = re.compile(r"[\ud800-\udfff]")
 
 
@@ -87,6 +90,45 @@ def refuse_links(folder: Path, inner: Path) -> None:
             )
 
 
+def require_plain_file(path: Path) -> None:
+    """Make sure that `path` is not a pipe, a device or a socket, nor a link to one.
+
+    Folders and missing files pass; the function that opens them raises an error.
+
+    Raises:
+        UserError: `path` is a pipe, a device or a socket.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError):  # ValueError: a name with a NUL character
+        return
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+        raise UserError(
+            f"{path}: is not a plain file; write what comes from a pipe or a device to a file first"
+        )
+
+
+def read_plain_file(path: Path, max_bytes: int) -> bytes:
+    """Return the content of a plain file, or of the file to which a link leads.
+
+    Args:
+        max_bytes: largest size that is read, even if the system states a smaller one.
+
+    Raises:
+        UserError: `path` is not a plain file, or is larger.
+        OSError: the file cannot be read.
+    """
+    require_plain_file(path)
+    is_too_large = path.stat().st_size > max_bytes
+    if not is_too_large:
+        with path.open("rb") as file:  # it may hold more than the system states
+            content = file.read(max_bytes + 1)
+        is_too_large = len(content) > max_bytes
+    if is_too_large:
+        raise UserError(f"{path}: is larger than the {max_bytes:,} bytes that are read of it")
+    return content
+
+
 def open_to_write(path: Path, mode: str, **options: Any) -> IO[Any]:
     """Open a file for writing like `open`, but refuse a link or a pipe in its place.
 
@@ -119,4 +161,4 @@ def _instead_of_a_file(path: str, found: str) -> str:
 
 def printable(text: str) -> str:
     """Escape the control characters of untrusted text, which could control the terminal."""
-    return _CONTROL.sub(lambda found: ascii(found[0])[1:-1], text)
+    return _NOT_SHOWN.sub(lambda found: ascii(found[0])[1:-1], text)

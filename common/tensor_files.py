@@ -19,6 +19,7 @@ import torch
 from common import old_format
 from common.errors import UserError
 from common.files import GIT_LFS_POINTER
+from common.safe_paths import require_plain_file
 
 # First bytes of torch's files: a zip archive since version 1.6, a series of pickles before. A tar
 # archive has its mark further on.
@@ -138,6 +139,7 @@ def read_facts(path: Path) -> Mapping[str, Any]:
     not a checkpoint.
     """
     try:
+        require_plain_file(path)
         check_archive(path)
         check_globals(path)
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
@@ -158,8 +160,11 @@ def read_tensors(path: Path) -> Any:
         CheckpointError: the file cannot be read, is damaged, or holds something else.
     """
     try:
+        require_plain_file(path)
         with path.open("rb") as file:
             head = file.read(_TAR_MARK + len(_TAR))
+    except UserError as error:
+        raise CheckpointError(str(error)) from None
     except OSError as error:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
     if head.startswith(GIT_LFS_POINTER):

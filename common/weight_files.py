@@ -15,7 +15,9 @@ from typing import Any, Final
 import torch
 
 from common.errors import UserError
+from common.safe_paths import require_plain_file
 
+_MAX_BYTES: Final = 2**32  # the largest have 600 MB
 # torchvision and others put the first digits of the SHA-256 into the name: vgg19-dcbb9e9d.pth.
 _DIGITS: Final = re.compile(r"-([0-9a-f]{8,64})\.")
 # What a pickle of NumPy arrays calls. NumPy 2 renamed the module and knows both names.
@@ -64,7 +66,11 @@ def check_sha256(path: Path, expected: str, remedy: str) -> None:
 
     The message ends with `remedy`, which says what to do.
     """
+    require_plain_file(path)
     try:
+        num_bytes = path.stat().st_size
+        if num_bytes > _MAX_BYTES:
+            raise UserError(f"{path}: {num_bytes:,} bytes, more than any such weights; {remedy}")
         with path.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
     except OSError as error:
@@ -83,8 +89,9 @@ def read_arrays(path: Path) -> Any:
     Raises:
         UserError: the file holds something else, or is damaged.
     """
+    require_plain_file(path)
     try:
-        with path.open("rb") as file, warnings.catch_warnings(action="ignore"):  # of the old name
+        with path.open("rb") as file, warnings.catch_warnings(action="ignore"):  # NumPy warns
             return _ArrayUnpickler(file).load()
     except Exception as error:  # a file that is not a pickle can raise anything in the reader
         raise UserError(f"{path}: not a file of arrays alone ({error})") from error

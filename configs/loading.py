@@ -301,7 +301,7 @@ def _validate(tree: dict[str, Any], label: str, origins: Mapping[str, str]) -> C
     if len(lines) == 1:
         raise ConfigError(lines[0])
     if lines:
-        raise ConfigError("\n  ".join([f"{len(lines)} problems in the config", *lines]))
+        raise ConfigError(f"{len(lines)} problems in the config", lines)
     return config
 
 

@@ -1,7 +1,7 @@
-"""Augmentation on the device, in batches: random resize with crop, and colour jitter.
+"""Augments batches on the device: random resize with crop, and colour jitter.
 
-Every sample has draws of its own, made by the loader (`datasets/pairs.py`); the frames of a pair
-share them. Nothing here waits for the device.
+The loader (`datasets/pairs.py`) draws the random numbers of each sample, and the two frames of a
+pair share them. No function here makes the host wait for the device.
 """
 
 import torch
@@ -10,28 +10,29 @@ from torch import Tensor
 from modules.geometry import coordinate_grid, warp
 
 BRIGHTNESS, CONTRAST, SATURATION, HUE = range(4)
-NEUTRAL = (1.0, 1.0, 1.0, 0.0)  # factors that change nothing, in that order
+NEUTRAL = (1.0, 1.0, 1.0, 0.0)  # factors that change nothing, in the order of the constants above
 
 _LUMA = (0.2989, 0.587, 0.114)  # torchvision's, of ITU-R BT.601
 
 
 def resize_and_crop(frames: Tensor, placement: Tensor) -> Tensor:
-    """Resize every sample by its own ratio and cut out its old size, its edges repeated where it
-    became smaller; bilinear.
+    """Resize every sample by a ratio of its own, then crop or pad it to the old size; bilinear.
+
+    Padding repeats the edge of the resized frame.
 
     Args:
         frames: B x N x 3 x H x W.
-        placement: B x 4, whole numbers: height and width of the resized frame, then row and column
-            of it where the crop begins, negative where the frame is padded.
+        placement: B x 4, whole numbers: height and width of the resized frame, then its row and
+            column where the crop begins, which are negative if the frame is padded.
     """
     height, width = frames.shape[-2:]
     placement = placement.to(frames.dtype)
 
     def axis(size: int, resized: Tensor, start: Tensor) -> Tensor:
-        """Where along a side of `size` pixels the crop's pixels come from: B x size in [-1, 1]."""
+        """Source coordinates of the crop's pixels along a side of `size`: B x size in [-1, 1]."""
         pixels = torch.arange(size, device=frames.device, dtype=frames.dtype)
-        # Clamped twice: padding repeats the edge of the resized frame, which has, as in every
-        # bilinear resize, that of the frame itself beyond the centres of its outermost pixels.
+        # The first clamp repeats the edge of the resized frame as padding. The second one repeats
+        # the edge of the frame itself, as every bilinear resize does outside the outermost centres.
         place = torch.minimum((pixels + start[:, None]).clamp(min=0), resized[:, None] - 1)
         source = ((place + 0.5) * (size / resized[:, None]) - 0.5).clamp(0, size - 1)
         return source * (2 / (size - 1)) - 1
@@ -44,22 +45,22 @@ def resize_and_crop(frames: Tensor, placement: Tensor) -> Tensor:
 
 
 def jitter_colors(frames: Tensor, factors: Tensor, order: Tensor) -> Tensor:
-    """One colour jitter per sample, of all its frames: torchvision's ColorJitter, to rounding.
+    """Apply a colour jitter per sample to all its frames; it equals torchvision's but for rounding.
 
     Brightness, contrast, saturation and hue change one after the other, and each result is clipped
-    to [0, 1]. Contrast pivots about the mean grey of each frame, as it is by then; hue turns in
-    HSV. The published trainers of FOMM and Perturbed Masks use this jitter.
+    to [0, 1]. Contrast changes about the mean grey that each frame has at that point; hue is turned
+    in HSV. The published training of FOMM and Perturbed Masks uses this jitter.
 
     Args:
         frames: B x N x 3 x H x W in [0, 1].
         factors: B x 4, in the order of the constants above; brightness, contrast and saturation
             multiply (1 = unchanged), hue is a part of the colour circle in [-0.5, 0.5]
             (0 = unchanged, positive from red towards green).
-        order: B x 4, the adjustment applied first, second, ...
+        order: B x 4, the number of the adjustment that is applied first, second, ...
     """
-    # Hue, which costs most, turns once for all samples. The other three come before it in some
-    # samples and after it in others: each has a turn on both sides, with a neutral factor on one.
-    # Which is which is not known without waiting for the device.
+    # Hue, which costs most, is turned once for the whole batch. The other three come before it in
+    # some samples and after it in others, and to ask which would make the host wait for the device.
+    # So each is applied both before and after, with a neutral factor on the wrong side.
     is_hue = order == HUE
     num_before = is_hue.int().argmax(dim=1)
     others = order.gather(1, is_hue.int().argsort(dim=1, stable=True))[:, :3]  # in their order
@@ -75,8 +76,10 @@ def jitter_colors(frames: Tensor, factors: Tensor, order: Tensor) -> Tensor:
 
 
 def _blend(frames: Tensor, adjustment: Tensor, ratio: Tensor) -> Tensor:
-    """ratio * frames + (1 - ratio) * other, clipped. `other` is black, the mean grey of the frame,
-    or its grey pixels, as `adjustment` says: BRIGHTNESS, CONTRAST or SATURATION, of shape B.
+    """Compute ratio * frames + (1 - ratio) * other, clipped to [0, 1].
+
+    `other` depends on `adjustment`, of shape B: black for BRIGHTNESS, the frame's mean grey for
+    CONTRAST, its grey pixels for SATURATION.
     """
     red, green, blue = frames.split(1, dim=2)
     grey = _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue
@@ -87,18 +90,18 @@ def _blend(frames: Tensor, adjustment: Tensor, ratio: Tensor) -> Tensor:
 
 
 def _turn_hue(frames: Tensor, turn: Tensor) -> Tensor:
-    """The hue of HSV (Smith, 1978) moved by `turn`, of shape B, of the colour circle.
+    """Move the hue of HSV (Smith, 1978) by `turn`, of shape B, in parts of the colour circle.
 
-    The largest and the smallest channel of a pixel, and so saturation and value, stay as large.
+    The largest and the smallest value in a pixel, and so saturation and value, do not change.
     """
     red, green, blue = frames.split(1, dim=2)
     largest = torch.maximum(red, torch.maximum(green, blue))
     smallest = torch.minimum(red, torch.minimum(green, blue))
     chroma = largest - smallest
-    # In sixths of the circle, from red by green to blue. A grey pixel has no hue, and stays grey.
+    # Hue is in sixths of the circle, from red over green to blue. Grey pixels stay grey.
     scale = 1 / chroma.clamp(min=1e-30)
     by_red, by_green, by_blue = green - blue, blue - red, red - green
-    # Chosen by weights of exactly 0 and 1; on a CPU `where` takes ten times as long.
+    # `lerp` with weights of exactly 0 and 1 selects; on a CPU `where` takes ten times as long.
     hue = torch.lerp(2 + by_green * scale, 4 + by_blue * scale, (largest - green).sign_())
     hue = torch.lerp(by_red * scale, hue, (largest - red).sign_())
     hue = hue.add_(6 * _per_sample(turn))
@@ -109,5 +112,5 @@ def _turn_hue(frames: Tensor, turn: Tensor) -> Tensor:
 
 
 def _per_sample(x: Tensor) -> Tensor:
-    """Of shape B, as a factor of frames B x N x 3 x H x W."""
+    """Reshape B numbers to a factor of frames, B x N x 3 x H x W."""
     return x.view(-1, 1, 1, 1, 1)

@@ -1,4 +1,4 @@
-"""From the `data` section to clips and training pairs, with the checks before training."""
+"""Builds clips and training pairs from the `data` section, and checks the data before training."""
 
 from pathlib import Path
 
@@ -12,14 +12,14 @@ from datasets.pairs import MAX_UNREADABLE_SHARE, FramePairs
 from datasets.puppets.clips import Puppets
 from datasets.source import ClipSource
 
-_NUM_NAMED = 5  # unreadable clips in a message
+_NUM_NAMED = 5  # unreadable clips that a message names
 
 
 def build_source(data: DataConfig, split: str) -> ClipSource:
-    """The clips of one split.
+    """Open the clips of one split.
 
     Raises:
-        UserError: the folder or the split is missing, empty, or packed and damaged.
+        UserError: the folder or the split is missing or empty, or its pack is damaged.
     """
     if data.kind == "puppets":
         num_clips = {"train": data.puppets.num_train_clips, "test": data.puppets.num_test_clips}
@@ -35,7 +35,7 @@ def build_source(data: DataConfig, split: str) -> ClipSource:
 
 
 def build_puppets(data: DataConfig, split: str, num_clips: int) -> Puppets:
-    """The first `num_clips` puppets of a split, however many of them the config asks for."""
+    """Return the first `num_clips` puppets of a split; the config's own number is not used."""
     puppets = data.puppets
     return Puppets(
         split, num_clips, puppets.num_frames, data.size, puppets.seed, puppets.motion_scale
@@ -43,10 +43,10 @@ def build_puppets(data: DataConfig, split: str, num_clips: int) -> Puppets:
 
 
 def build_pairs(config: Config) -> FramePairs:
-    """The training pairs.
+    """Build the training pairs.
 
     Raises:
-        UserError: as `build_source`, or fewer samples in an epoch than one batch needs.
+        UserError: as `build_source`, or an epoch has fewer samples than a batch.
     """
     data = config.data
     pairs = FramePairs(build_source(data, "train"), data.repeats, data.augmentation, config.seed)
@@ -55,12 +55,12 @@ def build_pairs(config: Config) -> FramePairs:
 
 
 def leave_out_single_frames(pairs: FramePairs, config: Config) -> None:
-    """Draw no more from clips with a single frame, whose pairs would be twice the same picture.
+    """Leave clips with a single frame out, whose source and driving would be the same picture.
 
-    Of a folder of clips only those that were counted are known: see `preflight`.
+    In a folder of clips this needs the frame counts, which `preflight` takes.
 
     Raises:
-        UserError: fewer samples are left than one batch needs.
+        UserError: the remaining samples of an epoch are fewer than a batch.
     """
     clips = pairs.clips
     if isinstance(clips, ClipFolder):
@@ -81,11 +81,13 @@ def _require_a_batch(pairs: FramePairs, config: Config) -> None:
 
 
 def preflight(clips: ClipSource, max_unreadable: float = MAX_UNREADABLE_SHARE) -> str:
-    """A few lines on what there is to train or evaluate on; every clip is opened, if not packed.
+    """Check the clips before training or evaluation, and describe them in a few lines.
+
+    Every clip is opened, unless it is packed.
 
     Raises:
-        UserError: more than the share `max_unreadable` of the clips cannot be read; names them. No
-            clip has two frames.
+        UserError: more than the share `max_unreadable` of the clips cannot be read; names them. Or
+            no clip has two frames.
     """
     if isinstance(clips, Puppets):
         height, width = clips.image_size

@@ -1,4 +1,4 @@
-"""Clips on disk: a root with `train/` and `test/`, each holding one entry for every clip."""
+"""Reads a folder of clips: a root with `train/` and `test/`, which have one entry for each clip."""
 
 import logging
 from collections import Counter
@@ -12,6 +12,7 @@ from typing import NamedTuple
 from common.errors import UserError, ends_all, in_one_line
 from common.limits import LIMITS, Limits
 from common.machine import num_cores
+from common.safe_paths import printable
 from datasets.source import Clip
 from media.folder_summary import counted, describe_entries, describe_left_out
 from media.frames import Frame, Frames
@@ -26,15 +27,14 @@ logger = logging.getLogger(__name__)
 
 
 class ClipFolder:
-    """The clips in `root/split`, in natural order of their names: a ClipSource.
+    """A ClipSource of the clips in `root/split`, in natural order of their names.
 
-    With `id_sampling` the identity of `id#name.mp4` is what stands before the `#`; otherwise every
-    clip is an identity of its own. Files are opened when they are read, not before.
-
-    Of a damaged clip the frames that can be decoded are used: see `read`.
+    With `id_sampling` the identity of `id#name.mp4` is the part before the `#`; otherwise every
+    clip is an identity of its own. Files are opened when they are read, not before. From a damaged
+    clip the frames that can be decoded are used: see `read`.
 
     Attributes:
-        left_out: what in the folder is no clip, at most a line.
+        left_out: a line on the entries of the folder that are not clips, if there are any.
 
     Raises:
         UserError: the folder is missing or holds no clip, or `id_sampling` is on where no name has
@@ -56,17 +56,17 @@ class ClipFolder:
         self._limits = limits
         self.paths, self.left_out = _list_clips(Path(root), split)
         self.clips = with_identities(_unique_names(self.paths), id_sampling, self.folder)
-        self.known_num_frames: dict[int, int] = {}  # of clips so far; worker processes inherit it
+        self.known_num_frames: dict[int, int] = {}  # by clip; worker processes inherit it
         self._reported: set[int] = set()
 
     def open(self, index: int) -> VideoReader:
-        """The reader of clip `index`."""
+        """Return the reader of clip `index`."""
         return open_clip(self.paths[index], limits=self._limits)
 
     def num_frames(self, index: int) -> int:
-        """Number of frames of clip `index`, without a tail that cannot be decoded.
+        """Number of frames of clip `index`, without an end that cannot be decoded.
 
-        The first time it takes the decoding of the last frame.
+        The first call for a clip decodes its last frame.
         """
         if index not in self.known_num_frames:
             self.known_num_frames[index] = self.open(index).num_frames
@@ -77,9 +77,9 @@ class ClipFolder:
         return self.open(index).frame_rate
 
     def stream(self, index: int) -> Iterator[Frame]:
-        """The frames of clip `index` in order, fitted to the image size: uint8, H x W x 3.
+        """Iterate over the frames of clip `index`, fitted to the image size: uint8, H x W x 3.
 
-        Ends, with a warning, at the first that cannot be decoded.
+        At the first frame that cannot be decoded the iteration ends with a warning.
         """
         try:
             for frame in self.open(index):
@@ -90,13 +90,14 @@ class ClipFolder:
             logger.warning("%s; using the %d frames before", error, error.frame)
 
     def read(self, index: int, frames: Sequence[int]) -> Frames:
-        """Frames of clip `index`, fitted to the image size: uint8, N x H x W x 3.
+        """Read frames of clip `index`, fitted to the image size: uint8, N x H x W x 3.
 
-        In place of a frame that cannot be decoded comes the nearest one before it that can, with
-        one warning per clip.
+        A frame that cannot be decoded is replaced by the nearest earlier one that can, with one
+        warning for each clip.
 
         Raises:
-            VideoError: the clip cannot be read, or nothing before a frame can be decoded.
+            VideoError: the clip cannot be read, or neither a frame nor an earlier one can be
+                decoded.
         """
         clip = self.open(index)
         while True:
@@ -106,16 +107,16 @@ class ClipFolder:
                 if error.earlier < 0:
                     raise
                 if index not in self._reported:
-                    logger.warning("%s; earlier frames stand in for such ones", error)
+                    logger.warning("%s; earlier frames replace such frames", error)
                     self._reported.add(index)
                 frames = [error.earlier if frame == error.frame else frame for frame in frames]
 
 
 def with_identities(names: Sequence[str], id_sampling: bool, folder: Path) -> Sequence[Clip]:
-    """Clips of these names; with `id_sampling` the identity is what stands before the `#`.
+    """Make clips of names; with `id_sampling` the identity is the part before the `#`.
 
     Raises:
-        UserError: `id_sampling`, and no name has a `#`; names `folder`.
+        UserError: `id_sampling` is true but no name has a `#`; names `folder`.
     """
     if id_sampling and not any("#" in name for name in names):
         raise UserError(
@@ -126,7 +127,7 @@ def with_identities(names: Sequence[str], id_sampling: bool, folder: Path) -> Se
 
 
 def _list_clips(root: Path, split: str) -> tuple[list[Path], list[str]]:
-    """The clips in order, and what lies among them, at most a line."""
+    """List the clips in order, and other entries of the folder, in at most one line."""
     folder = root / split
     if not root.is_dir():
         raise UserError(f"{root}: no such folder; data.root needs train/ and test/, where {LAYOUT}")
@@ -145,7 +146,7 @@ def _list_clips(root: Path, split: str) -> tuple[list[Path], list[str]]:
 
 
 def _unique_names(paths: Sequence[Path]) -> list[str]:
-    """Names without suffix, save where two clips differ in nothing else."""
+    """Names without suffix, unless two clips differ only in the suffix."""
     stems = [path.name if path.is_dir() else path.stem for path in paths]
     counts = Counter(stems)
     return [
@@ -154,7 +155,7 @@ def _unique_names(paths: Sequence[Path]) -> list[str]:
 
 
 class ClipReport(NamedTuple):
-    """What a look at every clip of a folder found."""
+    """The result of opening every clip of a folder."""
 
     folder: Path
     num_clips: int
@@ -162,9 +163,9 @@ class ClipReport(NamedTuple):
     num_frames: int  # of all readable clips together
     sizes: Mapping[tuple[int, int], int]  # (height, width) -> number of clips
     unreadable: Mapping[str, str]  # name -> reason, one line that names the file
-    too_short: Sequence[str]  # names of clips with a single frame: source and driving are the same
-    left_out: Sequence[str] = ()  # lines on what in the folder is no clip
-    remarks: Mapping[str, int] = {}  # what was done to frames that are odd -> number of clips
+    too_short: Sequence[str]  # names of clips with a single frame
+    left_out: Sequence[str] = ()  # lines on entries of the folder that are not clips
+    remarks: Mapping[str, int] = {}  # what was changed in frames -> number of clips
 
     def summary(self) -> str:
         """A few lines for the console."""
@@ -172,32 +173,31 @@ class ClipReport(NamedTuple):
         listed = [f"{height} x {width} ({count})" for (height, width), count in sizes]
         lines = [
             f"{self.folder}: {self.num_clips} clips, {self.num_identities} ids, "
-            f"{self.num_frames} frames; height x width: {_first(listed, ', ') or 'unknown'}"
+            f"{self.num_frames} frames; height x width: {', '.join(_first(listed)) or 'unknown'}"
         ]
         lines += self.left_out
         remarks = sorted(self.remarks.items(), key=lambda item: -item[1])
         lines += [f"{counted(count, 'clip')}: {remark}" for remark, count in remarks]
         if self.unreadable:
-            reasons = _first([*self.unreadable.values()], "\n  ")
-            number = counted(len(self.unreadable), "clip")
-            lines.append(f"{number} cannot be read:\n  {reasons}")
+            lines.append(f"{counted(len(self.unreadable), 'clip')} cannot be read:")
+            lines += [f"  {reason}" for reason in _first([*self.unreadable.values()])]
         if self.too_short:
-            names = _first(self.too_short, ", ")
+            names = ", ".join(_first(self.too_short))
             number = counted(len(self.too_short), "clip")
             lines.append(f"{number} of a single frame, left out of training: {names}")
-        return "\n".join(lines)
+        return "\n".join(map(printable, lines))
 
 
-def _first(items: Sequence[str], separator: str) -> str:
+def _first(items: Sequence[str]) -> list[str]:
     more = len(items) - NUM_LISTED
-    return separator.join([*items[:NUM_LISTED], *([f"and {more} more"] if more > 0 else [])])
+    return [*items[:NUM_LISTED], *([f"and {more} more"] if more > 0 else [])]
 
 
 def inspect_clips(source: ClipFolder) -> ClipReport:
-    """Open every clip, count its frames, decode the first and the last one.
+    """Open every clip, count its frames, and decode the first and the last one.
 
-    The source remembers the counts. It takes some milliseconds a clip, more where key frames are
-    rare, and a clip whose end is damaged is decoded once in full.
+    The source remembers the counts. It takes some milliseconds a clip, and more if key frames are
+    rare. A clip with a damaged end is decoded once in full.
     """
     with ThreadPoolExecutor(max_workers=num_cores()) as pool:
         found = [*pool.map(partial(_inspect, source), range(len(source.clips)))]
@@ -228,7 +228,7 @@ def _inspect(source: ClipFolder, index: int) -> _Inspected | VideoError:
         return _Inspected(source.num_frames(index), clip.size, [*clip.remarks])
     except VideoError as error:
         return error
-    except Exception as error:  # one odd file must not end a run over all the others
+    except Exception as error:  # one strange file must not end a run over all the others
         if ends_all(error):
             raise
         return VideoError(f"{source.paths[index]}: {in_one_line(error)}")

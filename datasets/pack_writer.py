@@ -1,15 +1,15 @@
-"""A folder of packed clips: what lies in it, and how it is written.
+"""The format of a folder of packed clips, its writer, and the reader of its list of clips.
 
     pack.json      format and image size; the bytes of each shard once the pack is finished
-    clips.jsonl    a line for each clip: name, number of frames, frame rate, shard, source
+    clips.jsonl    a line for each clip: name, number of frames, frame rate, shard, end, source
     frames.bin     16 bytes for each frame, clip after clip: see FRAME
     00000.tar ...  shards: frames as JPEG files name/00000.jpg, which any tar lists and unpacks
 
-Shards, frames.bin and clips.jsonl only ever grow, in this order: a clip counts once its line is
-there. What an interrupted writer left behind the last such line is cut off by the next one.
+A clip is appended to its shard, then to frames.bin, and last to clips.jsonl; it counts only if its
+line is there. The next writer cuts off what an interrupted one wrote after that.
 
-A pack may come from anybody: every name and number in it is checked when it is read, and a link in
-place of one of its files is never written through.
+A pack may be untrusted: every name and number in it is checked when it is read, and a link in place
+of one of its files is never written through.
 """
 
 import json
@@ -32,23 +32,23 @@ from PIL import Image
 from common.errors import UserError
 from common.files import replacing
 from common.json_files import parse_json, parse_rate
-from common.safe_paths import MAX_TEXT, check_name, open_to_write
+from common.safe_paths import MAX_TEXT, check_name, open_to_write, read_plain_file
 from media.container import os_reason
 from media.frames import Frame
 
 PACK_FORMAT = 1
 PACK, CLIPS, FRAMES = "pack.json", "clips.jsonl", "frames.bin"
-SHARD_BYTES = 2**32  # few files for many clips, none too large to be copied
+SHARD_BYTES = 2**32  # so there are few files, but none is too large to be copied
 PACK_AGAIN = "copy the folder again, or remove it and prepare the clips again"
 
-# Where the JPEG file of a frame begins in its shard, its bytes, and their CRC-32.
+# Offset of a frame's JPEG file in its shard, its size in bytes, and its CRC-32.
 FRAME = np.dtype([("offset", "<u8"), ("size", "<u4"), ("crc", "<u4")])
-FrameTable = NDArray[np.void]  # of FRAME
+FrameTable = NDArray[np.void]  # with elements of type FRAME
 
 _SHARD = re.compile(r"\d{5,9}\.tar")
-_MAX_SIDE = 65500  # pixels, of a JPEG file
-_LARGEST = 2**63  # of a file, in bytes
-_MAX_BYTES = 2**29  # of a list of clips: some three million
+_MAX_SIDE = 65500  # pixels; the limit of JPEG
+_LARGEST = 2**63  # bytes of a file
+_MAX_BYTES = 2**29  # of clips.jsonl: some three million clips
 
 
 class PackedClip(NamedTuple):
@@ -58,12 +58,12 @@ class PackedClip(NamedTuple):
     num_frames: int
     frame_rate: Fraction
     shard: str
-    end: int  # of the clip in its shard, in bytes
-    source: str  # what it was made from, for people
+    end: int  # offset of the clip's end in its shard, in bytes
+    source: str  # describes for people what it was made from
 
 
 class Pack(NamedTuple):
-    """What is known of a pack without its shards; `shards` is None until it is finished."""
+    """The content of pack.json and clips.jsonl; `shards` is None until the pack is finished."""
 
     image_size: tuple[int, int]
     shards: dict[str, int] | None
@@ -76,17 +76,17 @@ def is_pack(folder: Path) -> bool:
 
 
 def read_pack(folder: Path) -> Pack:
-    """The header and the clips of a pack; a last line that was not written to its end is left out.
+    """Read the header and the list of clips of a pack; an incomplete last line is ignored.
 
     Raises:
-        UserError: a file is missing or damaged, of another format, or has a name or a number in it
-            that cannot be right.
+        UserError: a file is missing, damaged or of another format, or states a name or number that
+            cannot be right.
     """
     path = folder / PACK
     try:
-        image_size, shards = _parse_header(path, parse_json(_read_plain_file(path)))
+        image_size, shards = _parse_header(path, parse_json(_read(path)))
         path = folder / CLIPS
-        content = b"" if shards is None and not path.exists() else _read_plain_file(path)
+        content = b"" if shards is None and not path.exists() else _read(path)
     except OSError as error:
         raise UserError(f"{path}: {os_reason(error)}; {PACK_AGAIN}") from None
     except UserError:
@@ -103,20 +103,15 @@ def read_pack(folder: Path) -> Pack:
     return Pack(image_size, shards, clips)
 
 
-def _read_plain_file(path: Path) -> bytes:
-    """Without waiting for a pipe, or reading a device that never ends."""
-    if path.exists() and not path.is_file():
-        raise UserError(f"{path}: is no plain file; {PACK_AGAIN}")
-    num_bytes = path.stat().st_size
-    if num_bytes > _MAX_BYTES:
-        raise UserError(
-            f"{path}: {num_bytes:,} bytes, and at most {_MAX_BYTES:,} are read; {PACK_AGAIN}"
-        )
-    return path.read_bytes()
+def _read(path: Path) -> bytes:
+    try:
+        return read_plain_file(path, _MAX_BYTES)
+    except UserError as error:
+        raise UserError(f"{error}; {PACK_AGAIN}") from None
 
 
 def _parse_header(path: Path, header: Any) -> tuple[tuple[int, int], dict[str, int] | None]:
-    """The image size, and the shards of a finished pack with their sizes."""
+    """Return the image size, and the shards of a finished pack with their sizes in bytes."""
     if header["format"] != PACK_FORMAT:
         raise UserError(
             f"{path}: format {header['format']!r:.20}, this version reads {PACK_FORMAT}; "
@@ -133,17 +128,17 @@ def _parse_header(path: Path, header: Any) -> tuple[tuple[int, int], dict[str, i
 
 
 def _parse_clip(found: Any) -> PackedClip:
-    """A line of clips.jsonl.
+    """Check a parsed line of clips.jsonl.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is not such a line; says why.
     """
     if not isinstance(found, dict) or found.keys() != set(PackedClip._fields):
-        raise ValueError(f"it has not the fields {', '.join(PackedClip._fields)}")
+        raise ValueError(f"its fields are not {', '.join(PackedClip._fields)}")
     clip = PackedClip(**found)
     check_name(clip.name, MAX_TEXT)
     if not (isinstance(clip.shard, str) and _SHARD.fullmatch(clip.shard)):
-        raise ValueError("its shard is not named as 00000.tar")
+        raise ValueError("its shard has no name such as 00000.tar")
     if not (_is_count(clip.num_frames) and _is_count(clip.end) and isinstance(clip.source, str)):
         raise ValueError(f"num_frames, end or source of {clip.name} cannot be right")
     try:
@@ -153,13 +148,14 @@ def _parse_clip(found: Any) -> PackedClip:
 
 
 def _is_count(number: object, largest: int = _LARGEST) -> bool:
-    """Whether it is a whole number, from 1 on."""
+    """Whether it is a whole number from 1 to `largest`."""
     return isinstance(number, int) and not isinstance(number, bool) and 1 <= number <= largest
 
 
 def _check_places(path: Path, clips: list[PackedClip], shards: Mapping[str, int] | None) -> None:
-    """Make sure that no clip is there twice, and that each lies behind the one before it, in a
-    shard that is there and as long.
+    """Check that no clip is listed twice, and that each follows the one before it in its shard.
+
+    shards: the shards of a finished pack; a clip must end within its shard.
     """
     names = {clip.name for clip in clips}
     ends: dict[str, int] = {}
@@ -168,7 +164,7 @@ def _check_places(path: Path, clips: list[PackedClip], shards: Mapping[str, int]
         size = _LARGEST if shards is None else shards.get(clip.shard, 0)
         if not begin < clip.end <= size or clip.name not in names:
             raise UserError(
-                f"{path}: damaged; {clip.name} is there twice, or ends at byte {clip.end} of "
+                f"{path}: damaged; {clip.name} is listed twice, or ends at byte {clip.end} of "
                 f"{clip.shard}, which cannot be right; {PACK_AGAIN}"
             )
         names.remove(clip.name)
@@ -176,13 +172,16 @@ def _check_places(path: Path, clips: list[PackedClip], shards: Mapping[str, int]
 
 
 def write_fragment(path: Path, name: str, frames: Iterable[Frame], quality: int) -> FrameTable:
-    """Write `frames`, uint8 H x W x 3, as a part of a shard; offsets are those in the part.
+    """Write `frames`, uint8 H x W x 3, to a file that can be appended to a shard.
 
-    JPEG with colour at full resolution. Huffman tables of each frame's own would save 5%, but
-    Pillow fails to make them where a frame has many details.
+    The frames are JPEG files with colour at full resolution. Optimized Huffman tables would save
+    5%, but Pillow fails to make them if a frame has many details.
+
+    Returns:
+        The table of the frames, with offsets in this file.
 
     Raises:
-        UserError: there is something else than a plain file of this name.
+        UserError: `path` is not a plain file.
     """
     table = []
     with open_to_write(path, "wb") as file:
@@ -200,17 +199,18 @@ def write_fragment(path: Path, name: str, frames: Iterable[Frame], quality: int)
 
 
 class PackWriter:
-    """Adds clips to the pack in `folder`, which is made, or continued where it ended.
+    """Starts the pack in `folder`, or continues an earlier one, and appends clips.
 
         with PackWriter(folder, (256, 256)) as writer:
             table = write_fragment(part, name, frames, quality)
             writer.append(name, frame_rate, source, part, table)
             writer.finish()
 
-    Nothing is touched until a clip is added or finishing is due. One writer at a time.
+    No file is changed before the first call of `append` or `finish`. Only one writer may be at work
+    in a folder.
 
     Raises:
-        UserError: what is there is damaged or has another image size; later, a full disk.
+        UserError: the earlier pack is damaged or has another image size; later, on a full disk.
     """
 
     def __init__(
@@ -234,13 +234,13 @@ class PackWriter:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with self._failures_named():  # closing may write what is left
+        with self._failures_named():  # closing may write the rest of a buffer
             self._files.close()
 
     def append(
         self, name: str, frame_rate: Fraction, source: str, part: Path, table: FrameTable
     ) -> None:
-        """Add a clip from `part`, which `write_fragment` wrote.
+        """Append a clip from the file `part`, which `write_fragment` wrote.
 
         Raises:
             UserError: `part` is not the file that `table` describes, or the disk is full.
@@ -271,7 +271,7 @@ class PackWriter:
         self.clips.append(clip)
 
     def finish(self) -> None:
-        """End the last shard and mark the pack as complete: from now on it can be read."""
+        """End the last shard and mark the pack as complete, so that it can be read."""
         if self._is_finished or not self.clips:
             return
         with self._failures_named():
@@ -283,7 +283,7 @@ class PackWriter:
         self._is_finished = True
 
     def _open(self) -> None:
-        """Open the files that grow, cut to what the clips so far take."""
+        """Open the files to append to, cut off after the last complete clip."""
         if self._is_open:
             return
         shard, end = self._clips_end()
@@ -305,7 +305,7 @@ class PackWriter:
         self._is_open = True
 
     def _clips_end(self) -> tuple[str, int]:
-        """The shard of the last clip, and where in it that clip ends."""
+        """Return the shard of the last clip, and the offset at which the clip ends in it."""
         return (self.clips[-1].shard, self.clips[-1].end) if self.clips else ("00000.tar", 0)
 
     def _end_shard(self, name: str) -> None:
@@ -326,16 +326,18 @@ class PackWriter:
 
 
 def _num_bytes(table: FrameTable) -> int:
-    """Of the part of a shard that holds these frames."""
+    """Number of bytes of the part of a shard that holds these frames."""
     end = int(table["offset"][-1]) + int(table["size"][-1])
     return end + -end % tarfile.BLOCKSIZE
 
 
 def _cut(path: Path, num_bytes: int) -> IO[bytes]:
-    """Open `path`, made if `num_bytes` is 0, behind its first `num_bytes`; drop what follows.
+    """Open `path` to append after its first `num_bytes` bytes, and cut off the rest.
+
+    For `num_bytes` 0 the file is made if it is missing.
 
     Raises:
-        UserError: it has fewer, or is no plain file.
+        UserError: the file is shorter, or not a plain file.
     """
     file = open_to_write(path, "r+b" if num_bytes else "wb")
     if file.seek(0, os.SEEK_END) < num_bytes:

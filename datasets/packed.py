@@ -1,4 +1,4 @@
-"""Reading packed clips: an index that is read once, and a decoder of single JPEG files."""
+"""Reads packed clips: the index once, and then single JPEG files of frames."""
 
 import os
 from collections import Counter
@@ -24,14 +24,14 @@ from media.video import VideoError, natural_order
 
 
 class PackedClips:
-    """The clips of a folder that `python -m datasets.prepare` packed: a ClipSource.
+    """A ClipSource of the clips that `python -m datasets.prepare` packed into a folder.
 
-    In natural order of their names; identities as in `clips.ClipFolder`. Frames of another size
-    than `image_size` are fitted. No directory is listed, and a frame costs one read of its bytes.
+    Clips are in natural order of their names; identities are as in `clips.ClipFolder`. Frames of
+    another size than `image_size` are fitted. No directory is listed, and a frame costs one read.
 
     Raises:
-        UserError: the pack is not finished, or a file of it is missing, cut off or damaged;
-            `id_sampling` is on where no name has an identity.
+        UserError: the pack is not finished; a file of it is missing, cut off or damaged; or
+            `id_sampling` is on but no name has an identity.
     """
 
     def __init__(
@@ -59,12 +59,12 @@ class PackedClips:
         self._shard_bytes = pack.shards
         self.packed = [pack.clips[i] for i in order]
         self.clips = with_identities([clip.name for clip in self.packed], id_sampling, self.folder)
-        self._begins = [begins[i] for i in order]  # of each clip's frames in the table
+        self._begins = [begins[i] for i in order]  # row of each clip's first frame in the table
         self._table: FrameTable | None = None
         self._shards: dict[str, BinaryIO] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        """Without open files; another process opens its own."""
+        """Leave out open files when pickled; another process opens its own."""
         return self.__dict__ | {"_table": None, "_shards": {}}
 
     def num_frames(self, index: int) -> int:
@@ -76,21 +76,21 @@ class PackedClips:
         return self.packed[index].frame_rate
 
     def stream(self, index: int) -> Iterator[Frame]:
-        """The frames of clip `index` in order, fitted to the image size: uint8, H x W x 3."""
+        """Iterate over the frames of clip `index`, fitted to the image size: uint8, H x W x 3."""
         for frame in range(self.num_frames(index)):
             yield self.read(index, [frame])[0]
 
     def read(self, index: int, frames: Sequence[int]) -> Frames:
-        """Frames of clip `index`, fitted to the image size: uint8, N x H x W x 3.
+        """Read frames of clip `index`, fitted to the image size: uint8, N x H x W x 3.
 
         Raises:
-            VideoError: there is no such frame, or its bytes are not those that were written.
+            VideoError: there is no such frame, or its bytes are damaged.
         """
         images = np.stack([self._decode(index, frame) for frame in frames])
         return fit_frames(images, self.image_size, self._fit)
 
     def jpeg(self, index: int, frame: int) -> bytes:
-        """The JPEG file of one frame.
+        """Read the bytes of one frame's JPEG file.
 
         Raises:
             VideoError: as `read`.
@@ -104,13 +104,13 @@ class PackedClips:
             self._table = np.memmap(self.folder / FRAMES, FRAME, mode="r")
         offset, size, checksum = self._table[self._begins[index] + frame].item()
         path = self.folder / clip.shard
-        if offset + size > self._shard_bytes[clip.shard]:  # before so many bytes are asked for
+        if offset + size > self._shard_bytes[clip.shard]:  # before memory is allocated for them
             raise VideoError(f"{path}: too short for frame {frame} of {clip.name}; {PACK_AGAIN}")
         try:
             shard = self._shards.get(clip.shard)
-            if shard is None:  # of threads that come here together, the first one's file is kept
+            if shard is None:  # if several threads come here, the file of the first is kept
                 shard = self._shards.setdefault(clip.shard, path.open("rb", buffering=0))
-            # With its own offset: processes that were forked share the file's position.
+            # `pread` takes an offset; forked processes share the file's position.
             data = os.pread(shard.fileno(), size, offset)
         except OSError as error:
             raise VideoError(f"{path}: cannot be read: {os_reason(error)}") from None
@@ -119,7 +119,7 @@ class PackedClips:
         return data
 
     def inspect(self) -> ClipReport:
-        """What there is, from the index alone."""
+        """Describe the clips from the index alone."""
         return ClipReport(
             folder=self.folder,
             num_clips=len(self.clips),
@@ -131,7 +131,7 @@ class PackedClips:
         )
 
     def _decode(self, index: int, frame: int) -> Frame:
-        """Of the size that the pack states, or not at all."""
+        """Decode one frame; it must have the size that the pack states."""
         problem = ""
         try:
             jpeg = self.jpeg(index, frame)
@@ -152,6 +152,7 @@ class PackedClips:
 
 
 def _check_sizes(folder: Path, expected: Mapping[str, int]) -> None:
+    """Raise UserError unless the files in `folder` have the expected numbers of bytes."""
     for name, num_bytes in expected.items():
         path = folder / name
         try:

@@ -1,4 +1,4 @@
-"""Training samples: two frames of one clip, with every random choice seeded by its place."""
+"""Makes training samples, two frames of one clip; random choices follow from seed and position."""
 
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NamedTuple, Self
@@ -14,12 +14,12 @@ from datasets.augmentation import NEUTRAL
 from datasets.source import ClipSource
 from media.video import VideoError
 
-MAX_UNREADABLE_SHARE = 0.01  # of the clips; more end the run
-_MAX_ATTEMPTS = 16  # other clips tried when one cannot be read
+MAX_UNREADABLE_SHARE = 0.01  # of the clips; a larger share ends the run
+_MAX_ATTEMPTS = 16  # clips that are tried for one sample before giving up
 
 
 class SampleIndex(NamedTuple):
-    """Where a sample stands in the run: its random choices follow from (seed, epoch, sample)."""
+    """Position of a sample in the run; its random choices follow from (seed, epoch, sample)."""
 
     epoch: int
     sample: int
@@ -31,11 +31,13 @@ class UnreadableClip(NamedTuple):
 
 
 class Pair(NamedTuple):
-    """One sample. frames: uint8, 2 x 3 x H x W, source then driving.
+    """One training sample; `PairBatch` has the same fields for a batch.
 
-    color_factors, color_order: 2 x 4 each; the jitter that the two frames share, and another one
-        of the driving frame alone.
-    placement: 4, of the resize and crop that the two frames share; None without one.
+    frames: uint8, 2 x 3 x H x W, source then driving.
+    color_factors, color_order: 2 x 4 each; the jitter that both frames share, and another one for
+        the driving frame alone.
+    placement: 4 numbers of the resize and crop that both frames share; None without a resize.
+    unreadable: clips that failed while this sample was made.
     """
 
     frames: Tensor
@@ -46,13 +48,13 @@ class Pair(NamedTuple):
 
 
 class PairBatch(NamedTuple):
-    """B samples on their way to the device; resize, crop and colour jitter are applied there.
+    """A batch of B samples. Resize, crop and colour jitter are applied later, on the device.
 
     frames: uint8, B x 2 x 3 x H x W, source then driving.
     color_factors, color_order: B x 2 x 4 each, see `augmentation.jitter_colors`; the jitter that
-        source and driving share, and another one of the driving frame alone, for masks.
-    placement: B x 4, see `augmentation.resize_and_crop`; None where nothing is resized.
-    unreadable: clips that failed while this batch was made; others took their place.
+        source and driving share, and another one for the driving frame alone, used by masks.
+    placement: B x 4, see `augmentation.resize_and_crop`; None if nothing is resized.
+    unreadable: clips that failed while this batch was made; other clips replaced them.
     """
 
     frames: Tensor
@@ -62,13 +64,13 @@ class PairBatch(NamedTuple):
     unreadable: list[UnreadableClip]
 
     def to(self, device: torch.device) -> Self:
-        """The same batch on `device`; to CUDA, which gets pinned memory, without waiting."""
+        """Copy the batch to `device`; to CUDA without waiting, since the memory is pinned."""
         non_blocking = device.type == "cuda"
         tensors = self._tensors().items()
         return self._replace(**{k: x.to(device, non_blocking=non_blocking) for k, x in tensors})
 
     def split(self, size: int | None) -> list[Self]:
-        """The batch in parts of `size` samples; whole for None."""
+        """Divide the batch into parts of `size` samples; None means one part."""
         if size is None:
             return [self]
         tensors = self._tensors()
@@ -80,10 +82,10 @@ class PairBatch(NamedTuple):
 
 
 class FramePairs(Dataset[Pair]):
-    """`repeats` passes over the identities of `clips`; each sample is two frames of one clip.
+    """Training samples of an epoch: `repeats` passes over the identities of `clips`.
 
-    The frames are drawn with replacement and sorted; then, as published, either the time is
-    flipped or, if not, the picture may be mirrored.
+    A sample is two frames of a random clip of its identity, drawn with replacement and sorted by
+    time. Then, as published, source and driving may be exchanged, or else the picture mirrored.
     """
 
     def __init__(
@@ -102,7 +104,7 @@ class FramePairs(Dataset[Pair]):
         return self.length
 
     def leave_out(self, clips: Collection[int]) -> None:
-        """Draw no more from the clips of these indices, nor from identities that have no other."""
+        """Stop drawing from the clips with these indices, and from identities with no others."""
         repeats = self.length // len(self.identities)
         kept = ([clip for clip in group if clip not in clips] for group in self.identities)
         self.identities = [group for group in kept if group]
@@ -124,7 +126,7 @@ class FramePairs(Dataset[Pair]):
     def _read(
         self, identity: int, rng: np.random.Generator
     ) -> tuple[np.ndarray, list[UnreadableClip]]:
-        """Two frames of a random clip of `identity`; of another one while clips fail."""
+        """Read two frames of a random clip of `identity`, or of another identity if it fails."""
         unreadable: list[UnreadableClip] = []
         for _ in range(_MAX_ATTEMPTS):
             clip = int(rng.choice(self.identities[identity]))
@@ -137,7 +139,10 @@ class FramePairs(Dataset[Pair]):
         raise VideoError(f"{_MAX_ATTEMPTS} clips in a row cannot be read; {unreadable[-1].reason}")
 
     def _color_jitter(self, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Factors and order of torchvision's ColorJitter: uniform about neutral, none negative."""
+        """Draw factors and order as torchvision's ColorJitter does.
+
+        Factors are uniform about the neutral one and not negative.
+        """
         a = self.augmentation
         strength = np.array((a.brightness, a.contrast, a.saturation, a.hue))
         low = np.maximum(np.subtract(NEUTRAL, strength), (0, 0, 0, -0.5))
@@ -146,8 +151,9 @@ class FramePairs(Dataset[Pair]):
         return torch.from_numpy(factors).float(), torch.from_numpy(order)
 
     def _placement(self, rng: np.random.Generator) -> Tensor | None:
-        """Size of the resized frame, and where in it the crop begins; drawn last, so that runs with
-        and without it see the same frames in the same colours.
+        """Draw the size of the resized frame, and where the crop begins in it.
+
+        This is drawn last, so that runs with and without it see the same frames and colours.
         """
         low, high = self.augmentation.resize
         if low == high == 1:
@@ -156,7 +162,7 @@ class FramePairs(Dataset[Pair]):
         sides = self.clips.image_size
         resized = [max(1, int(side * ratio)) for side in sides]
         starts = [
-            # A smaller frame is padded on both sides, a larger one cut anywhere.
+            # A smaller frame is padded on both sides, a larger one cropped at random.
             -((side - new) // 2) if new <= side else int(rng.integers(new - side, endpoint=True))
             for side, new in zip(sides, resized, strict=True)
         ]
@@ -164,11 +170,11 @@ class FramePairs(Dataset[Pair]):
 
 
 class BatchSchedule(Sampler[list[SampleIndex]]):
-    """Every batch of a run, from (start_epoch, start_batch) on; endless.
+    """Yields the samples of every batch of a run, from (start_epoch, start_batch) on, without end.
 
-    Each epoch is a permutation seeded by (seed, epoch); its last, incomplete batch is dropped.
+    Each epoch is a permutation seeded by (seed, epoch); a last, incomplete batch is dropped.
 
-    part, num_parts: which part of each batch, of how many of the same size; as in `BatchRandom`.
+    part, num_parts: the part of each batch to yield, as in `BatchRandom`.
     """
 
     def __init__(
@@ -200,7 +206,7 @@ class BatchSchedule(Sampler[list[SampleIndex]]):
 
 
 def collate(samples: Sequence[Pair]) -> PairBatch:
-    """Stack the samples; the reports of unreadable clips are joined."""
+    """Stack samples to a batch, and join their lists of unreadable clips."""
     placements = [sample.placement for sample in samples if sample.placement is not None]
     return PairBatch(
         torch.stack([sample.frames for sample in samples]),
@@ -212,9 +218,9 @@ def collate(samples: Sequence[Pair]) -> PairBatch:
 
 
 class FailureBudget:
-    """Reports each clip that turns out unreadable once, and knows when it is more than 1% of them.
+    """Counts the clips that cannot be read, reports each once, and says if they are too many.
 
-    With several processes each notes its own; `failed` is then to be joined before `excess`.
+    With several processes each notes its own failures; join `failed` of all before `excess`.
     """
 
     def __init__(self, num_clips: int) -> None:
@@ -222,7 +228,7 @@ class FailureBudget:
         self.failed: set[str] = set()  # names
 
     def note(self, unreadable: Sequence[UnreadableClip]) -> list[str]:
-        """One line for each clip not reported before."""
+        """Note failures, and return a line for each clip not reported before."""
         lines = []
         for name, reason in unreadable:
             if name not in self.failed:
@@ -231,7 +237,7 @@ class FailureBudget:
         return lines
 
     def excess(self) -> str | None:
-        """What to tell the user where more than 1% of the clips have failed."""
+        """Return a message if more than 1% of the clips have failed; else None."""
         if len(self.failed) <= MAX_UNREADABLE_SHARE * self.num_clips:
             return None
         return (

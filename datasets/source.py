@@ -1,4 +1,4 @@
-"""What every kind of training data looks like to the rest of the program: a list of clips."""
+"""ClipSource, the interface of all kinds of training and test data: a list of clips."""
 
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
@@ -11,16 +11,17 @@ from media.frames import Frame, Frames
 
 
 class Clip(NamedTuple):
-    """One video: `name` is unique in its split, `identity` groups clips of one subject."""
+    """One video: `name` is unique in its split, `identity` groups the clips of one subject."""
 
     name: str
     identity: str
 
 
 class ClipSource(Protocol):
-    """The clips of one split. Reading is a pure function of (index, frames): workers share nothing.
+    """The clips of one split.
 
-    `image_size` is (height, width); every frame that `read` returns has it.
+    What `read` returns depends on its arguments alone, so workers share no state. `image_size` is
+    (height, width) of every frame.
     """
 
     clips: Sequence[Clip]
@@ -35,14 +36,14 @@ class ClipSource(Protocol):
         ...
 
     def stream(self, index: int) -> Iterator[Frame]:
-        """The frames of clip `index` in order, without holding them all.
+        """Iterate over the frames of clip `index`, of which one at a time is in memory.
 
-        Fewer than `num_frames` where the clip is damaged.
+        They are fewer than `num_frames` if the clip is damaged.
         """
         ...
 
     def read(self, index: int, frames: Sequence[int]) -> Frames:
-        """Frames of clip `index` in the order asked for (repeats allowed): uint8, N x H x W x 3.
+        """Read frames of clip `index` in the given order (repeats allowed): uint8, N x H x W x 3.
 
         Raises:
             media.video.VideoError: the clip cannot be read.
@@ -52,8 +53,8 @@ class ClipSource(Protocol):
 
 @runtime_checkable
 class HasForeground(Protocol):
-    """A source that knows the truth: which pixels show the figure."""
+    """A source that knows the true foreground: which pixels show the figure."""
 
     def foreground_masks(self, index: int, frames: Sequence[int]) -> NDArray[np.float32]:
-        """Foreground of the frames of clip `index`: N x H x W in [0, 1], 1 = figure."""
+        """Foreground masks of frames of clip `index`: N x H x W in [0, 1], 1 = figure."""
         ...

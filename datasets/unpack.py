@@ -1,7 +1,7 @@
-"""See what is in packed clips: python -m datasets.unpack FOLDER [--clip NAME --output FILE]
+"""List or unpack packed clips: python -m datasets.unpack FOLDER [--clip NAME --output FILE]
 
-FOLDER is the train/ or test/ of a prepared folder. Without --clip its clips are listed. Every frame
-that is written is checked first.
+FOLDER is train/ or test/ of a prepared folder. Without --clip its clips are listed; with --clip one
+clip is written to --output, after a check of every frame.
 """
 
 import argparse
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from common.cli import end_on_sigterm, run_entry_point
+from common.cli import end_on_sigterm, run_entry_point, say
 from common.errors import UserError
 from common.safe_paths import printable
 from datasets.clips import NUM_LISTED
@@ -25,13 +25,15 @@ from media.video_writer import VideoWriter
 def main(arguments: argparse.Namespace) -> None:
     folder = Path(arguments.folder)
     if not is_pack(folder):
-        raise UserError(f"{folder}: no packed clips (no {PACK}); give the train/ of a prepared one")
+        raise UserError(
+            f"{folder}: no packed clips (no {PACK}); give train/ or test/ of a prepared folder"
+        )
     if (arguments.clip is None) != (arguments.output is None):
         raise UserError("--clip and --output: give both, or neither to list the clips")
     if arguments.clip is None:
         try:
             print("\n".join(_list(folder)), flush=True)
-        except BrokenPipeError:  # `| head` has seen enough; nothing more is to be said at the end
+        except BrokenPipeError:  # `| head` has ended; at exit nothing more can be written either
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return
     clips = PackedClips(folder, read_pack(folder).image_size)
@@ -48,17 +50,17 @@ def main(arguments: argparse.Namespace) -> None:
             clips.stream(index), total=clips.num_frames(index), unit="frame", disable=None
         ):
             writer.write(frame)
-    print(f"{arguments.output}: {clips.num_frames(index)} frames of {arguments.clip}")
+    say(f"{arguments.output}: {clips.num_frames(index)} frames of {arguments.clip}")
 
 
 def _list(folder: Path) -> Iterator[str]:
-    """A line for each clip, and one on all of them; of a pack that is not finished too."""
+    """Yield a line for each clip, and one on all; also for a pack that is not finished."""
     pack = read_pack(folder)
     for clip in sorted(pack.clips, key=lambda clip: natural_order(clip.name)):
         seconds = float(clip.num_frames / clip.frame_rate)
         yield f"{clip.name}  {clip.num_frames} frames  {seconds:.1f} s  {printable(clip.source)}"
     if pack.shards is None:
-        yield f"{folder}: {len(pack.clips)} clips so far; packing has not finished"
+        yield f"{printable(str(folder))}: {len(pack.clips)} clips so far; packing has not finished"
     else:
         yield PackedClips(folder, pack.image_size).inspect().summary()
 
@@ -70,11 +72,11 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("folder", metavar="FOLDER")
-    parser.add_argument("--clip", metavar="NAME", help="take this one out")
+    parser.add_argument("--clip", metavar="NAME", help="unpack this clip")
     parser.add_argument(
         "--output",
         metavar="PATH",
-        help="to .mp4, .webm or .gif; a name without suffix is a folder of png frames",
+        help="write .mp4, .webm or .gif; without a suffix a folder of png frames",
     )
     return parser
 

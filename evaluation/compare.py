@@ -8,6 +8,7 @@ import numpy as np
 
 from common.errors import UserError
 from common.json_files import read_json
+from common.safe_paths import printable
 from evaluation.metric_names import BASELINE, METRICS, Metric
 from evaluation.report import FRAMES_FILE, SUMMARY_FILE, MeasuredClip, bounds, number, read_frames
 from metrics.intervals import Interval, over_clips, over_frames
@@ -66,7 +67,7 @@ def compare_runs(a: Path, b: Path) -> str:
             lines.append(_row(name, metric, difference))
     lines += ["", "* the interval over clips leaves out 0; an interval over frames is too narrow"]
     lines += different.values()
-    return "\n".join(lines)
+    return "\n".join(map(printable, lines))
 
 
 def read_evaluation(folder: Path) -> Evaluation:

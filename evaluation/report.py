@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from common.csv_cells import as_written, protected
+from common.csv_cells import as_written, open_table, protected
 from common.errors import UserError
 from common.files import replacing
 from common.safe_paths import check_name
@@ -134,7 +134,7 @@ def read_frames(folder: Path) -> list[MeasuredClip]:
         OSError, ValueError, KeyError, TypeError, csv.Error: the file is missing or damaged.
     """
     rows: dict[str, list[dict[str, str]]] = {}
-    with (folder / FRAMES_FILE).open(newline="", encoding="utf-8") as file:
+    with open_table(folder / FRAMES_FILE) as file:
         for row in csv.DictReader(file):
             rows.setdefault(as_written(row["clip"]), []).append(row)
     for name in rows:

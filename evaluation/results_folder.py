@@ -15,9 +15,10 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from common.csv_cells import as_written
+from common.csv_cells import as_written, open_table
 from common.errors import UserError
 from common.file_lock import locked
+from common.files import make_folder
 from common.json_files import read_json
 from common.safe_paths import MAX_NAME, check_name, refuse_links
 from evaluation.report import CLIPS_FILE, FRAMES_FILE, SUMMARY_FILE
@@ -70,7 +71,7 @@ def replacing_results(output: Path, clips: Sequence[str], *, saves_frames: bool)
         )
     is_new = not output.exists()
     try:
-        output.mkdir(parents=True, exist_ok=True)
+        make_folder(output)
         unfinished = output / f".unfinished-{secrets.token_hex(8)}"
         with locked(_lock_of(unfinished)):
             with ExitStack() as stack:
@@ -157,7 +158,7 @@ def _earlier_runs(output: Path) -> list[_Run]:
     runs = []
     with suppress(OSError, ValueError, KeyError, AttributeError, RecursionError, csv.Error):
         summary = read_json(output / SUMMARY_FILE)
-        with (output / CLIPS_FILE).open(newline="", encoding="utf-8") as file:
+        with open_table(output / CLIPS_FILE) as file:
             clips = [as_written(row["clip"]) for row in csv.DictReader(file)]
         runs.append(_Run(clips, summary.get("saved_frames", False)))
     for unfinished in _abandoned(output):

@@ -1,6 +1,4 @@
-"""What stands behind the animated figure: a colour, a picture, or a clip in step with the driving
-one.
-"""
+"""Opens the background of an animation: a colour, a picture, or a clip played with the driving."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,35 +19,38 @@ from media.video import CONTAINER_SUFFIXES, KINDS, open_clip
 
 BackgroundEnd = Literal["loop", "hold", "stop"]
 
-ANIMATED_FORMATS = ("GIF", "PNG", "WEBP")  # others with several pictures are not animations
+ANIMATED_FORMATS = ("GIF", "PNG", "WEBP")  # other formats hold several pictures for other reasons
 COLOR = re.compile(r"#([0-9a-fA-F]{3}|[0-9a-fA-F]{6})")
 ADVICE = f"give an image, a video ({KINDS}), a folder of frames, or a colour such as #00ff00"
 
 
 class _Shown(NamedTuple):
-    """A frame and when it ends, in seconds."""
+    """A frame, and the time at which it ends, in seconds."""
 
     frame: Frame
     end: Fraction
 
 
 class BackgroundFrames:
-    """Frame i is the one of `frames` that is on the screen when driving frame i begins.
+    """Iterates over the background of each driving frame, as uint8 H x W x 3 of one size.
 
-    An iterable of uint8 H x W x 3 frames of `size` (height, width). Where `frames` end, `loop`
-    starts them again, `hold` keeps the last one for ever and `stop` ends the iteration; None is for
-    one picture, which stays. While the picture stays the same, so does the array. No more than one
-    frame is kept in memory.
+    Item i is the frame of `frames` that a player would show when driving frame i begins. While the
+    picture stays the same, the same array is returned. One frame at a time is kept in memory.
 
     Args:
-        clock, driving_clock: when `frames` and the driving frames are shown.
+        frames: frames of any size, uint8 H x W x 3.
+        clock, driving_clock: the times of `frames` and of the driving frames.
+        size: (height, width) of the result.
+        end: what follows the last of `frames`: `loop` starts again, `hold` repeats the last one for
+            ever, `stop` ends the iteration. None for a single picture, which stays.
 
     Attributes:
-        is_still: one picture, not a clip.
+        is_still: whether it is a single picture, not a clip.
         original_size: (height, width) of the first frame before it was fitted.
 
     Raises:
-        UserError: from the constructor, no frame can be read; later, one of a folder cannot.
+        UserError: from the constructor if no frame can be read; later if a frame of a folder
+            cannot be read.
     """
 
     def __init__(
@@ -92,14 +93,16 @@ class BackgroundFrames:
 
     @property
     def remarks(self) -> Sequence[str]:
-        """See `HasRemarks`."""
+        """The remarks of `frames`; see `HasRemarks`."""
         return self._frames.remarks if isinstance(self._frames, HasRemarks) else ()
 
     def _successive(self, moment: Callable[[], Fraction] = Fraction) -> Iterator[_Shown]:
-        """The frames in order, as often as `end` says; but for passes that would be over before
-        `moment`, now: a clip may be a thousand times shorter than a driving frame.
+        """Yield the frames in order, again and again if `end` is `loop`.
+
+        Whole passes that end before `moment()`, the current time in seconds, are left out, since a
+        clip may be a thousand times shorter than a driving frame.
         """
-        elapsed = Fraction(0)  # until this pass began
+        elapsed = Fraction(0)  # seconds until this pass began
         try:
             while True:
                 num_frames = 0
@@ -127,15 +130,14 @@ def open_background(
     end: BackgroundEnd,
     limits: Limits = LIMITS,
 ) -> BackgroundFrames:
-    """The background that a user named: a colour (#00ff00), an image or a clip.
+    """Open the background that a user named: a colour (#00ff00), an image or a clip.
 
-    A clip is a video, an animated GIF or a folder of frames, read as it is shown; a png is always
-    a picture. `driving_clock` is that of the driving clip, `end` says what follows a clip's last
-    frame that can be decoded.
+    A clip is a video, an animated GIF or a folder of frames, and is decoded while it is shown. A
+    png file is always a picture, never a strip of frames. `driving_clock` has the times of the
+    driving frames; `end` says what follows the last frame of a clip that can be decoded.
 
     Raises:
-        UserError: there is nothing of this name, or it cannot be read, or is larger than `limits`
-            allow.
+        UserError: nothing has this name, or it cannot be read, or is larger than `limits` allow.
     """
     color = parse_color(text)
     if color is not None:
@@ -151,10 +153,10 @@ def open_background(
 
 
 def parse_color(text: str) -> tuple[int, int, int] | None:
-    """Red, green and blue in 0 .. 255 of `#00ff00` or `#0f0`; None without the `#`.
+    """Parse `#00ff00` or `#0f0` to red, green and blue in 0 .. 255; None for text without `#`.
 
     Raises:
-        UserError: a `#` with something else behind it.
+        UserError: the text begins with `#` but is not a colour.
     """
     if not text.startswith("#"):
         return None
@@ -168,18 +170,18 @@ def parse_color(text: str) -> tuple[int, int, int] | None:
 
 
 def solid_frame(color: tuple[int, int, int], size: tuple[int, int]) -> Frame:
-    """H x W x 3 of one colour (red, green, blue in 0 .. 255)."""
+    """Make a frame, H x W x 3, of one colour (red, green, blue in 0 .. 255)."""
     return np.full((*size, 3), color, np.uint8)
 
 
 def still_background(image: Frame, size: tuple[int, int], fit: Fit) -> BackgroundFrames:
-    """One picture, H x W x 3, behind every driving frame."""
-    clock = Clock(DEFAULT_FRAME_RATE)  # of no matter: it never ends
+    """Make a background that is the picture `image`, H x W x 3, for every driving frame."""
+    clock = Clock(DEFAULT_FRAME_RATE)  # it has no effect on a single picture
     return BackgroundFrames([image], clock, size, fit, clock, None)
 
 
 def _is_clip(path: Path, limits: Limits) -> bool:
-    """What the contents say; the suffix for what is no image."""
+    """Whether the path is a clip by its contents; by its suffix if Pillow cannot read it."""
     if path.is_dir():
         return True
     is_video = path.suffix.lower() in CONTAINER_SUFFIXES
@@ -187,8 +189,8 @@ def _is_clip(path: Path, limits: Limits) -> bool:
         with open_image(path, limits) as image:
             form = image.format
             is_animated = form in ANIMATED_FORMATS and getattr(image, "is_animated", False)
-    except Exception:  # what is no picture breaks Pillow in any number of ways
-        return is_video  # its reader says what is wrong
+    except Exception:  # a file that is not a picture can raise anything in Pillow
+        return is_video  # the reader of videos or pictures says what is wrong
     if is_animated and not is_video:
-        raise UserError(f"{path}: an animation ({form}), which is read from .gif and videos only")
+        raise UserError(f"{path}: an animation ({form}); animations are read from .gif and videos")
     return is_animated

@@ -1,4 +1,4 @@
-"""What every reader of clips makes sure of."""
+"""Checks that the readers of clips share: frame numbers, number of frames, equal sizes."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,8 +11,9 @@ from media.frames import Frame, Frames
 
 
 def check_range(path: Path, frames: Sequence[int], num_frames: int, what: str = "it") -> None:
-    """Raise VideoError where one of `frames` is not among the `num_frames` of the clip, or of
-    `what` is made of it.
+    """Raise VideoError if a frame number in `frames` is not from 0 to `num_frames` - 1.
+
+    `what` names in the message what has `num_frames` frames, such as an excerpt of the clip.
     """
     for frame in frames:
         if not 0 <= frame < num_frames:
@@ -20,16 +21,16 @@ def check_range(path: Path, frames: Sequence[int], num_frames: int, what: str = 
 
 
 def check_num_frames(path: Path, num_frames: int) -> None:
-    """Raise VideoError where a clip has more frames than any that is read."""
+    """Raise VideoError if a clip has more than MAX_FRAMES frames."""
     if num_frames > MAX_FRAMES:
         raise VideoError(
-            f"{path}: more than {MAX_FRAMES:,} frames, of which none that is read has more; "
-            "cut it into parts"
+            f"{path}: has more than {MAX_FRAMES:,} frames, the most that are read; cut it into "
+            "parts"
         )
 
 
 def stack_frames(path: Path, images: Sequence[Frame]) -> Frames:
-    """N x H x W x 3; raises VideoError where the sizes differ."""
+    """Stack frames to N x H x W x 3; raise VideoError if their sizes differ."""
     sizes = sorted({image.shape[:2] for image in images})
     if len(sizes) > 1:
         listed = ", ".join(f"{height} x {width}" for height, width in sizes)

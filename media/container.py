@@ -1,6 +1,6 @@
-"""Video files through PyAV: opening and decoding."""
+"""Opens video files through PyAV and decodes their packets; only known, safe formats are read."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
@@ -12,12 +12,14 @@ from av.stream import Disposition
 
 from common.errors import UserError
 from common.limits import LIMITS, Limits, check_pixels
+from common.safe_paths import require_plain_file
 from media.frame_conversion import pixel_aspect, square_size
 from media.images import describe_contents
+from media.mp4_boxes import check_samples
 
-DEFAULT_FRAME_RATE = Fraction(25)  # of what states none
+DEFAULT_FRAME_RATE = Fraction(25)  # for clips that state none
 
-# Containers and streams that are read, as FFmpeg calls them. It knows 300 more, among them scripts
+# Containers and streams that are read, by FFmpeg's names. FFmpeg knows 300 more, among them scripts
 # that name other files and addresses (concat, hls, dash, sdp) or devices (lavfi).
 FORMATS: Final = (
     *("mov", "matroska", "avi", "gif", "mpegts", "mpeg", "asf", "flv", "ogg", "mxf", "dv"),
@@ -26,15 +28,18 @@ FORMATS: Final = (
     *("au", "ape", "wv", "tta", "opus"),
 )
 
+_MP4: Final = "mov"  # and mov, m4a, 3gp
+
 
 class VideoError(UserError):
-    """A clip that cannot be read."""
+    """A clip cannot be read."""
 
 
 class MissingFrame(VideoError):
-    """One frame of a clip that cannot be decoded.
+    """One frame of a clip cannot be decoded.
 
-    `earlier` is the position before `frame` at which to look for one that can; -1 if there is none.
+    frame: its number. earlier: number of the nearest frame before it that may be decodable; -1 if
+        there is none.
     """
 
     def __init__(self, message: str, frame: int, earlier: int) -> None:
@@ -44,34 +49,56 @@ class MissingFrame(VideoError):
 
 
 class Damaged(Exception):
-    """A frame cannot be decoded, or only with made-up content."""
+    """A frame cannot be decoded, or the decoder had to invent part of its content."""
 
 
 def location(path: Path) -> str:
-    """For FFmpeg, which takes what stands before a colon in a relative name for a protocol."""
+    """Return the path as FFmpeg needs it: absolute, since `a:b` would be read as protocol `a`."""
     return str(path.absolute())
 
 
 def open_container(path: Path, limits: Limits | None = LIMITS) -> InputContainer:
-    """A file of one of FORMATS, which opens no other.
+    """Open a file if its format is in FORMATS. The file cannot make FFmpeg open other files.
+
+    FFmpeg detects the format from the contents. It may first open all formats except mp4. If it
+    finds another one, that may be mp4, so the file is checked before FFmpeg reads its header.
 
     Args:
-        limits: of decoders that look into it to find out what it is; None: they may look.
+        limits: largest frame that FFmpeg decodes while it detects the streams; None: no limit.
 
     Raises:
-        av.FFmpegError: it is none, or cannot be read; see `container_reason`.
+        VideoError: the file is not a plain one, or is an mp4 that states more samples than it can
+            hold.
+        av.FFmpegError: the format is another, or the file cannot be read; see `container_reason`.
     """
+    try:
+        require_plain_file(path)
+    except UserError as error:
+        raise VideoError(str(error)) from None
+    try:
+        return _open(path, limits, [name for name in FORMATS if name != _MP4])
+    except av.ArgumentError:
+        pass
+    try:
+        check_samples(path)
+    except ValueError as error:
+        raise VideoError(f"{path}: not a video that is read: {error}") from None
+    return _open(path, limits, [_MP4])
+
+
+def _open(path: Path, limits: Limits | None, formats: Sequence[str]) -> InputContainer:
+    """Open a file; raises av.ArgumentError, before the header is read, for other formats."""
     return av.open(
         location(path),
         "r",
         metadata_errors="replace",
         options={} if limits is None else {"max_pixels": _decoder_limit(limits)},
-        container_options={"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"},
+        container_options={"format_whitelist": ",".join(formats), "protocol_whitelist": "file"},
     )
 
 
 def container_reason(path: Path, error: av.FFmpegError) -> str:
-    """Why `open_container` failed."""
+    """Say for a message why `open_container` failed."""
     if isinstance(error, OSError):
         return os_reason(error)
     return describe_contents(path)
@@ -81,7 +108,11 @@ def container_reason(path: Path, error: av.FFmpegError) -> str:
 def open_video(
     path: Path, limits: Limits = LIMITS
 ) -> Iterator[tuple[InputContainer, av.VideoStream]]:
-    """Raises VideoError where there is no video in `path`, or a larger one than `limits` allow."""
+    """Open the file `path` and its video stream within the `with` block.
+
+    Raises:
+        VideoError: the file holds no video, or its frames are larger than `limits` allow.
+    """
     try:
         container = open_container(path, limits)
     except av.FFmpegError as error:
@@ -94,23 +125,24 @@ def open_video(
             raise VideoError(f"{path}: holds no video that can be decoded")
         _check_size(path, stream, limits.frame)
         stream.codec_context.options = {"max_pixels": _decoder_limit(limits)}
-        # A worker is one of many and wants few frames: threads would only decode ahead in vain.
+        # Many workers read a few frames each, so threads would decode frames that nobody needs.
         stream.codec_context.thread_count = 1
         yield container, stream
 
 
 def _decoder_limit(limits: Limits) -> str:
-    """Of a frame's pixels, for decoders, which also see frames that grow in the middle of a stream.
+    """Value of FFmpeg's option max_pixels, which also stops frames that grow within a stream.
 
-    They count rows in blocks of 64 pixels, so they get some more; `_check_size` is exact.
+    Decoders round sizes up to blocks of 64 pixels, so their limit is higher; `_check_size` has the
+    exact one.
     """
     return str(min(limits.frame + 64 * 2**16, 2**31 - 1))
 
 
 def _check_size(path: Path, stream: av.VideoStream, limit: int) -> None:
-    """Raise VideoError where frames, as they are shown, have more than `limit` pixels."""
+    """Raise VideoError if frames, scaled to square pixels, have more than `limit` pixels."""
     size = stream.width, stream.height
-    if 0 in size:  # a decoder refused to tell more, or has seen no frame yet
+    if 0 in size:  # FFmpeg's limit hid the size, or FFmpeg has decoded no frame yet
         with suppress(av.FFmpegError), open_container(path, None) as container:
             again = best_video(container)
             size = size if again is None else (again.width, again.height)
@@ -121,7 +153,7 @@ def _check_size(path: Path, stream: av.VideoStream, limit: int) -> None:
 
 
 def best_video(container: InputContainer) -> av.VideoStream | None:
-    """The video that a player would show; the cover picture of a song is none."""
+    """Return the video stream that a player would show; the cover picture of a song is not one."""
     for stream in (container.streams.best("video"), *container.streams.video):
         if isinstance(stream, av.VideoStream) and not (
             stream.disposition & Disposition.attached_pic
@@ -131,16 +163,19 @@ def best_video(container: InputContainer) -> av.VideoStream | None:
 
 
 def decode(packets: Iterable[av.Packet], begin: int | None = None) -> Iterator[av.VideoFrame]:
-    """Frames in the order of presentation; what is shown before time `begin` is dropped.
+    """Decode packets to frames in the order of presentation.
+
+    Frames with a time before `begin`, in units of the stream, are dropped. If the file merely ends
+    early, so do the frames.
 
     Raises:
-        Damaged: at the first frame that cannot be decoded. A file that merely ends early ends here.
+        Damaged: a frame cannot be decoded.
     """
     try:
         for packet in packets:
             for frame in packet.decode() if not packet.is_corrupt else ():
                 if begin is not None and frame.pts is not None and frame.pts < begin:
-                    continue  # what it refers to may be missing
+                    continue  # the frames that it refers to may be missing
                 if frame.is_corrupt:
                     raise Damaged
                 yield frame
@@ -149,5 +184,5 @@ def decode(packets: Iterable[av.Packet], begin: int | None = None) -> Iterator[a
 
 
 def os_reason(error: OSError) -> str:
-    """`no such file or directory`, without number and path."""
+    """Return the reason of an OSError, such as `no such file or directory`, without its number."""
     return (error.strerror or str(error)).lower()

@@ -1,4 +1,4 @@
-"""Rectangles of a picture: cutting them out at a size, and putting them back."""
+"""Crop boxes: cutting a rectangle of a picture out at a given size, and pasting one back."""
 
 import math
 from typing import NamedTuple
@@ -10,14 +10,14 @@ from PIL import Image
 from common.errors import UserError
 from media.frames import Frame
 
-FEATHER = 0.08  # of the box's shorter side
-ROUNDING = 1e-6  # pixels, and shares of a side, that do not count
+FEATHER = 0.08  # width of the fade at a pasted edge, as a part of the box's shorter side
+ROUNDING = 1e-6  # differences of up to this many pixels, or parts of a side, are ignored
 
 
 class Box(NamedTuple):
-    """A rectangle of a picture in its pixels, edges included: the whole of it is (0, 0, W, H).
+    """A rectangle in pixels of a picture; the whole picture is (0, 0, W, H).
 
-    Parts of it may lie outside of the picture.
+    Parts of the box may lie outside of the picture.
     """
 
     left: float
@@ -27,10 +27,10 @@ class Box(NamedTuple):
 
 
 def parse_box(text: str, option: str) -> Box:
-    """The box `left,top,width,height` that a user gave with `option`.
+    """Parse the box `left,top,width,height` that a user gave with `option`.
 
     Raises:
-        UserError: it is no box.
+        UserError: the text is not a box.
     """
     try:
         left, top, width, height = (float(number) for number in text.split(","))
@@ -48,7 +48,7 @@ def parse_box(text: str, option: str) -> Box:
 
 
 def require_overlap(box: Box, image_size: tuple[int, int], option: str) -> None:
-    """Raise UserError where nothing of a picture of (height, width) lies in the box of `option`."""
+    """Raise UserError if the box of `option` lies outside of a picture of (height, width)."""
     height, width = image_size
     if min(box.left + box.width, width) <= max(box.left, 0) or min(
         box.top + box.height, height
@@ -59,24 +59,27 @@ def require_overlap(box: Box, image_size: tuple[int, int], option: str) -> None:
 
 
 def as_text(box: Box) -> str:
-    """As `parse_box` reads it, to a tenth of a pixel."""
+    """Format a box as `parse_box` reads it, rounded to a tenth of a pixel."""
     return ",".join(f"{round(number, 1):g}" for number in box)
 
 
 def centre_box(image_size: tuple[int, int], size: tuple[int, int]) -> Box:
-    """The largest box of the shape of `size` in the middle of a picture; both (height, width).
+    """Return the largest centred box of a picture with the aspect ratio of `size`.
 
-    It is what `fit_frames` keeps where it crops.
+    Both sizes are (height, width). `fit_frames` keeps this box when it crops.
     """
     height, width = image_size
     scale = min(width / size[1], height / size[0])
     box_width, box_height = size[1] * scale, size[0] * scale
-    # A whole pixel, so that a crop without scaling copies pixels instead of interpolating them.
+    # At whole pixels, so that a crop without scaling copies pixels instead of interpolating them.
     return Box((width - box_width) // 2, (height - box_height) // 2, box_width, box_height)
 
 
 def with_aspect(box: Box, size: tuple[int, int]) -> Box:
-    """`box` with its shorter side widened around its middle, to the shape of (height, width)."""
+    """Enlarge the relatively shorter side of a box about its centre to the aspect ratio of `size`.
+
+    size: (height, width).
+    """
     scale = max(box.width / size[1], box.height / size[0])
     width, height = size[1] * scale, size[0] * scale
     left, top = box.left + (box.width - width) / 2, box.top + (box.height - height) / 2
@@ -84,13 +87,13 @@ def with_aspect(box: Box, size: tuple[int, int]) -> Box:
 
 
 def cut_out(frame: Frame, box: Box, size: tuple[int, int]) -> Frame:
-    """What `box` holds of `frame`, H x W x 3, scaled to `size` (height, width); anti-aliased.
+    """Cut `box` out of `frame`, H x W x 3, and scale it to `size` (height, width), anti-aliased.
 
-    What lies outside of the frame repeats its edge: to a network a black bar would be an object
-    with an outline, which its motion may carry into the figure.
+    Where the box reaches outside of the frame, the frame's edge is repeated. A network would take a
+    black bar for an object with an outline, and might move it into the figure.
 
     Raises:
-        ValueError: the box has not the shape of `size`.
+        ValueError: the aspect ratio of the box is not that of `size`.
         UserError: the frame fills less than one pixel of the result.
     """
     _require_aspect(box, size)
@@ -108,11 +111,11 @@ def cut_out(frame: Frame, box: Box, size: tuple[int, int]) -> Frame:
 
 
 class Paster:
-    """Puts pictures back where they were cut out of `canvas`, H x W x 3.
+    """Pastes pictures into the rectangle `box` of `canvas`, H x W x 3.
 
-    A picture fades in from the edges of `box` over `feather` times its shorter side; not where the
-    box ends with the canvas, or beyond it. Pixels outside of the box stay as they are, as do those
-    that it covers in part.
+    A picture fades in from the edges of the box over `feather` times its shorter side, except at
+    edges on or outside of the canvas. Pixels outside of the box, and pixels that it covers only in
+    part, do not change.
     """
 
     def __init__(self, canvas: Frame, box: Box, feather: float = FEATHER) -> None:
@@ -122,14 +125,14 @@ class Paster:
         rows = _fade(box.top, box.height, canvas.shape[0], fade)
         columns = _fade(box.left, box.width, canvas.shape[1], fade)
         self._weights = np.empty(canvas.shape[:2], np.uint8)
-        for weights, row in zip(self._weights, rows, strict=True):  # of a large canvas no floats
+        for weights, row in zip(self._weights, rows, strict=True):  # row by row, to save memory
             weights[:] = np.rint(255 * row * columns)
 
     def paste(self, picture: Frame) -> Frame:
-        """The canvas with `picture`, h x w x 3, scaled to the box: H x W x 3.
+        """Return the canvas, H x W x 3, with `picture`, h x w x 3, scaled into the box.
 
         Raises:
-            ValueError: the box has not the shape of the picture.
+            ValueError: the aspect ratio of the box is not that of the picture.
         """
         height, width = picture.shape[:2]
         _require_aspect(self._box, (height, width))
@@ -145,7 +148,7 @@ class Paster:
 
 
 class _Span(NamedTuple):
-    """Pixels first .. last - 1 of one axis, which show start .. stop of another."""
+    """Pixels first .. last - 1 of a target axis, which show start .. stop of the source axis."""
 
     first: int
     last: int
@@ -158,9 +161,9 @@ class _Span(NamedTuple):
 
 
 def _align(origin: float, scale: float, num_source: int, num_target: int) -> _Span:
-    """The whole pixels of a target axis that lie on the source axis.
+    """Find the whole pixels of a target axis that lie on the source axis.
 
-    Position x of the target is `origin + scale * x` of the source.
+    Position x of the target is position `origin + scale * x` of the source.
     """
     first = math.ceil(max(0, -origin / scale) - ROUNDING)
     last = math.floor(min(num_target, (num_source - origin) / scale) + ROUNDING)
@@ -177,7 +180,7 @@ def _resample(frame: Frame, rows: _Span, columns: _Span) -> Image.Image:
 
 
 def _fade(start: float, side: float, num_pixels: int, fade: float) -> NDArray[np.float64]:
-    """Weights of the pixels of one axis for a box: N in [0, 1], 0 outside, smooth within `fade`."""
+    """Weights of the pixels of one axis, N in [0, 1]: 0 outside of the box, rising over `fade`."""
     centres = np.arange(num_pixels) + 0.5
     before, after = centres - start, start + side - centres
     ramps = [

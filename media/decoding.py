@@ -1,4 +1,7 @@
-"""Frames of a video file by their number: each is the one asked for, or there is none."""
+"""Decodes frames of a video file by their number, and checks that each is the right one.
+
+A frame is returned only if its time is the one that the index lists for its number.
+"""
 
 from bisect import bisect_left
 from collections.abc import Iterator, MutableMapping
@@ -13,24 +16,24 @@ from common.limits import LIMITS, Limits
 from media.container import Damaged, decode, open_video
 from media.video_index import Index
 
-NEVER = 2**62  # number of the first frame of a key from which none can be decoded
+NEVER = 2**62  # in `starts`: no frame can be decoded from this key
 
 Numbered = tuple[int, av.VideoFrame]
 
 
 class Misplaced(Damaged):
-    """What came out is not what the index says."""
+    """The decoded frame is not the one that the index lists."""
 
 
 class Decoder:
-    """Decodes the frames that `index` lists; it holds the file open inside a `with` block.
+    """Decodes the frames that `index` lists; the file is open inside a `with` block.
 
-    Neither the container is trusted to arrive at the packet that it was asked for, nor the packet
-    to be one at which decoding can start: where another frame comes out than the one that the
-    index says, decoding starts further back, at last from the start of the file.
+    A seek may arrive at another packet than the one asked for, and decoding may not work from the
+    packet of a key. So the time of every frame is compared with the index, and if it is another,
+    decoding starts at an earlier key, and at last at the start of the file.
 
-    `starts` remembers for each key (by its number) the first frame that was decoded from it: the
-    key's own, or a later one where an intra refresh is spread over several frames.
+    `starts` maps the number of a key to that of the first frame decoded from it: the key's own
+    frame, or a later one where an intra refresh is spread over several frames.
     """
 
     def __init__(
@@ -60,15 +63,17 @@ class Decoder:
         self._file.close()
 
     def frames_near(self, first: int) -> Iterator[Numbered]:
-        """Frames with their numbers, each one more than the last, from `first` or shortly before.
+        """Yield consecutive frames with their numbers, from `first` or shortly before on.
+
+        If the file merely ends early, so do the frames.
 
         Raises:
-            Misplaced: not even from the start of the file does the next frame come: the index is
-                wrong.
-            Damaged: the next frame cannot be decoded. A file that merely ends early ends here.
+            Misplaced: the next frame is not found even from the start of the file, so the index
+                is wrong.
+            Damaged: the next frame cannot be decoded.
         """
         following: int | None = None  # number of the frame to yield next
-        is_misplaced = False  # with the last key that was tried
+        is_misplaced = False  # whether the last key tried gave another frame
         for key in self._index.keys_before(first):
             wanted = first if following is None else following
             if self._starts.get(key, -1) > wanted:
@@ -98,6 +103,7 @@ class Decoder:
         raise Misplaced if is_misplaced else Damaged
 
     def _frames_of(self, key: int) -> Iterator[Numbered]:
+        """Decode from a key on; raise Misplaced at the first frame whose time is not in order."""
         times = self._index.frames
         begin = self._index.keys[key]
         number: int | None = None
@@ -112,7 +118,10 @@ class Decoder:
             number += 1
 
     def _packets_of(self, key: int) -> Iterator[av.Packet]:
-        """All from that of the key on; the first key is looked for from the start of the file."""
+        """Yield the packets from the key's own on.
+
+        The first key is searched from the start of the file, others by a seek.
+        """
         time = self._index.keys[key]
         if key == 0:
             self._rewind()
@@ -135,7 +144,7 @@ class Decoder:
         yield from packets
 
     def _rewind(self) -> None:
-        """By opening the file once more; some containers lose packets when they seek there."""
+        """Go to the start by opening the file again; a seek loses packets in some containers."""
         if not self._is_at_start:
             self._file.close()
             self._container, self._stream = self._file.enter_context(

@@ -1,4 +1,4 @@
-"""Whole pictures from interlaced video, whose frames hold two moments in alternate lines."""
+"""Deinterlaces video: makes a whole picture of frames whose odd and even lines show two moments."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,22 +10,22 @@ from av.filter import Graph
 from media.container import Damaged
 from media.decoding import Numbered
 
-# Bob Weaver: a frame follows from itself, the one before and the one behind, and from no others.
+# Bob Weaver: the result depends on a frame, the one before it and the one after it.
 FILTER = ("bwdif", "mode=send_frame:parity=auto:deint=all")
 
 
 def deinterlaced(frames: Iterator[Numbered]) -> Iterator[Numbered]:
-    """The same frames, but those that are marked as interlaced as whole pictures.
+    """Yield the same frames, with those that are marked as interlaced deinterlaced.
 
-    The first is right if nothing comes before it in its clip. The one before a frame that cannot
-    be decoded is filtered as the last of a clip is.
+    The first frame is treated as the first of its clip, and a frame before one that cannot be
+    decoded as the last.
 
     Raises:
-        Damaged: as `frames` do; or the filter fails.
+        Damaged: `frames` raise it, or the filter fails.
     """
     weaver: _Weaver | None = None
     before: av.VideoFrame | None = None
-    due = -1  # number of the frame that comes out next
+    due = -1  # number of the next frame that the filter returns
     failure: Damaged | None = None
     while True:
         try:
@@ -51,7 +51,7 @@ def deinterlaced(frames: Iterator[Numbered]) -> Iterator[Numbered]:
 
 
 class _Weaver:
-    """The filter for frames of one kind; each comes out when the next one goes in."""
+    """The filter for frames of one size and format. It returns a frame when the next one comes."""
 
     def __init__(self, first: av.VideoFrame) -> None:
         self._kind = _kind(first)
@@ -68,10 +68,11 @@ class _Weaver:
         self._graph = graph
 
     def fits(self, frame: av.VideoFrame) -> bool:
+        """Whether the frame has the size and format of this filter."""
         return _kind(frame) == self._kind
 
     def begin(self, frames: list[av.VideoFrame]) -> None:
-        """With one frame, or with two of which the first is only there for the second."""
+        """Put the first frame in; of two frames the first is only the context of the second."""
         with _failures_as_damage():
             for frame in frames:
                 self._graph.vpush(frame)
@@ -79,7 +80,7 @@ class _Weaver:
                 self._graph.vpull()
 
     def push(self, frame: av.VideoFrame | None) -> av.VideoFrame:
-        """What went in before; None if nothing follows."""
+        """Put the next frame in and return the one before; None means that no frame follows."""
         with _failures_as_damage():
             self._graph.vpush(frame)
             return self._graph.vpull()

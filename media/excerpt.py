@@ -1,4 +1,4 @@
-"""A part of a clip, given by times as people type them."""
+"""Cuts a part out of a clip by its start and end time, and parses times as people type them."""
 
 import re
 from bisect import bisect_left
@@ -17,29 +17,30 @@ TIME = re.compile(r"(?:(?:(\d{1,9}):)?(\d{1,9}):)?(\d{1,9}(?:\.\d{0,18})?|\.\d{1
 
 
 def parse_time(text: str) -> Fraction:
-    """Seconds, exact, of `12.5`, `1:02.5` (minutes) or `0:01:02` (hours).
+    """Parse `12.5`, `1:02.5` (minutes) or `0:01:02` (hours) to seconds, exact.
 
     Raises:
-        UserError: it is none of these.
+        UserError: the text is not a time.
     """
     match = TIME.fullmatch(text.strip())
     if match is None:
         raise UserError(f"{text}: not a time; write seconds (12.5), 1:02.5 or 0:01:02")
     hours, minutes, seconds = int(match[1] or 0), int(match[2] or 0), Fraction(match[3])
     if (match[1] and minutes >= 60) or (match[2] and seconds >= 60):
-        raise UserError(f"{text}: not a time; minutes and seconds behind a colon are below 60")
+        raise UserError(f"{text}: not a time; minutes and seconds after a colon are below 60")
     return hours * 3600 + minutes * 60 + seconds
 
 
 class Excerpt:
-    """The frames of `clip` that begin in [start, end), as a VideoReader.
+    """A VideoReader of the frames of `clip` that begin in [start, end).
 
-    Times are in seconds since the clip's first frame. An `end` behind the last frame is that of the
-    clip.
+    Times are in seconds since the clip's first frame. An `end` after the last frame means the end
+    of the clip.
 
     Attributes:
-        start: when the first frame begins; for its sound.
-        uneven_times: since `start`. The last frame ends at `end`, or where the next one begins.
+        start: when the first frame of the excerpt begins, to cut its sound.
+        uneven_times: times since `start`; the last frame ends at `end`, or where the clip's next
+            frame begins.
 
     Raises:
         VideoError: no frame begins between `start` and `end`.
@@ -110,7 +111,7 @@ class Excerpt:
 
 
 def _first_from(time: Fraction, clock: Clock) -> int:
-    """The first frame that begins at `time` or later; maybe behind the last one."""
+    """Number of the first frame that begins at `time` or later; it may be after the last frame."""
     if clock.times is None:
         return ceil(time * clock.frame_rate)
     return bisect_left(clock.times, time)

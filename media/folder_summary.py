@@ -1,4 +1,4 @@
-"""Lines for the user on what is no fault of a file: what was done to it, what was left out."""
+"""Tells the user what a folder holds, and which of its entries are not used."""
 
 import logging
 from collections import Counter
@@ -7,12 +7,12 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
-# What lies beside frames and clips to describe them: nobody expects it to be read as one.
+# Files that describe clips or frames and lie beside them: nobody expects them to be read as clips.
 NOTES = (".json", ".txt", ".csv", ".md", ".npy", ".npz", ".yaml", ".yml", ".xml", ".log", ".ini")
 
 
 def describe_entries(entries: Iterable[Path]) -> str:
-    """`2 folders, 3 .jpg files`: what a folder holds instead of what was expected."""
+    """Count entries by kind for a message: `2 folders, 3 .jpg files`."""
     kinds = Counter(
         "folder" if entry.is_dir() else f"{entry.suffix or 'other'} file" for entry in entries
     )
@@ -20,15 +20,15 @@ def describe_entries(entries: Iterable[Path]) -> str:
 
 
 def counted(count: int, kind: str) -> str:
-    """`1 clip`, `2 clips`."""
+    """Put a number before a noun: `1 clip`, `2 clips`."""
     return f"{count} {kind}" if count == 1 else f"{count} {kind}s"
 
 
 def describe_left_out(entries: Iterable[Path], num_empty: int = 0) -> list[str]:
-    """What of a folder is not used, in one line; none if that is nothing but notes.
+    """Say in one line which entries of a folder are not used; no line if they are notes only.
 
     Args:
-        num_empty: empty folders, beside `entries`.
+        num_empty: number of empty folders, which are not among `entries`.
     """
     unused = [entry for entry in entries if entry.suffix.lower() not in NOTES]
     kinds = [counted(num_empty, "empty folder")] if num_empty else []
@@ -37,6 +37,6 @@ def describe_left_out(entries: Iterable[Path], num_empty: int = 0) -> list[str]:
 
 
 def log_left_out(folder: Path | str, entries: Iterable[Path], num_empty: int = 0) -> None:
-    """Log `describe_left_out`."""
+    """Log a warning with the line of `describe_left_out`, if there is one."""
     for line in describe_left_out(entries, num_empty):
         logger.warning("%s: %s", folder, line)

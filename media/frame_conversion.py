@@ -1,4 +1,4 @@
-"""A decoded frame as it is meant to be seen: upright, with square pixels, RGB of 8 bits."""
+"""Converts a decoded video frame to RGB as a player shows it: upright, square pixels, 8 bits."""
 
 import struct
 from fractions import Fraction
@@ -21,15 +21,16 @@ ACCURATE = (
     | Interpolation.FULL_CHR_H_INP
 )
 
-MAX_PIXEL_ASPECT = 4  # what a file says beyond it (or below a quarter) is a mistake
-# Data sets are cut along nearly square boxes and scaled to square frames; FFmpeg then notes by how
-# much the box was not square. They are used as they are, in all published work.
-MAX_SCALED_ASPECT = Fraction(1, 8)  # from 1
+MAX_PIXEL_ASPECT = 4  # a larger ratio in a file, or one below a quarter, is a mistake
+# Data sets are cut along nearly square boxes and scaled to square frames, and FFmpeg then states
+# how far the box was from square. All published work ignores such a ratio.
+MAX_SCALED_ASPECT = Fraction(1, 8)  # largest difference from 1 that is ignored
 
 
 def pixel_aspect(stream: av.VideoStream) -> Fraction:
-    """The width of a pixel over its height, as the file states it; 1 where it does not, and where
-    square frames state nearly 1.
+    """The width of a pixel over its height, as the file states it.
+
+    It is 1 if the file states none, or a ratio near 1 for square frames.
     """
     aspect = stream.sample_aspect_ratio
     if not aspect or not Fraction(1, MAX_PIXEL_ASPECT) <= aspect <= MAX_PIXEL_ASPECT:
@@ -43,7 +44,7 @@ Orientation = tuple[int, ...]  # a display matrix: 3 x 3, row by row, in units o
 
 
 def orientation(frame: av.VideoFrame) -> Orientation | None:
-    """What the file's header or a message in the stream says; None where nothing does."""
+    """The display matrix in the file's header or in a message of the stream; None if absent."""
     side_data = cast(SideDataContainer, frame.side_data)  # PyAV states another type
     messages = (side_data[number] for number in range(len(side_data)))
     found = [bytes(message) for message in messages if message.type is Type.DISPLAYMATRIX]
@@ -51,12 +52,13 @@ def orientation(frame: av.VideoFrame) -> Orientation | None:
 
 
 class Look(NamedTuple):
-    """How a first frame is to be seen; so are all others of its clip.
+    """How the first frame of a clip is shown; it holds for all its frames.
 
-    Only key frames carry the messages that turn the picture.
+    The first frame decides because only key frames carry the message that turns the picture.
 
     Attributes:
         size: (height, width) of the picture as it is shown.
+        matrix: the display matrix that turns it; None for none.
         remarks: see `remarks_on`.
     """
 
@@ -66,7 +68,7 @@ class Look(NamedTuple):
 
 
 def look_at(frame: av.VideoFrame, aspect: Fraction) -> Look:
-    """Of a frame whose pixels are `aspect` times as wide as high."""
+    """Find how a frame is shown whose pixels are `aspect` times as wide as high."""
     matrix = orientation(frame)
     width, height = square_size(frame.width, frame.height, aspect)
     is_turned = matrix is not None and _swaps_sides(matrix)
@@ -74,7 +76,7 @@ def look_at(frame: av.VideoFrame, aspect: Fraction) -> Look:
 
 
 def remarks_on(frame: av.VideoFrame) -> tuple[str, ...]:
-    """What is done to such a frame before it is shown, for the user."""
+    """Lines for the user on what is changed in a frame before it is shown."""
     remarks = []
     if frame.interlaced_frame:
         remarks.append("interlaced; made whole (bwdif)")
@@ -87,12 +89,11 @@ def remarks_on(frame: av.VideoFrame) -> tuple[str, ...]:
 def frame_to_rgb(
     frame: av.VideoFrame, aspect: Fraction = Fraction(1), matrix: Orientation | None = None
 ) -> Frame:
-    """uint8 H x W x 3: upright, any depth scaled to 8 bits, transparency composited on white.
+    """Convert a decoded frame to uint8 RGB, H x W x 3, upright.
 
-    A high dynamic range becomes the standard one (`hdr.py`).
-
-    Where a pixel is `aspect` times as wide as high, the shorter side is enlarged, so that pixels
-    become square and none is lost.
+    Any depth is scaled to 8 bits, transparency is composited on white, and a high dynamic range is
+    tone-mapped to the standard one (`hdr.py`). If pixels are `aspect` times as wide as high, one
+    side is enlarged, so that pixels become square and none is lost.
     """
     width, height = square_size(frame.width, frame.height, aspect)
     image: Frame
@@ -113,18 +114,15 @@ def frame_to_rgb(
 
 
 def square_size(width: int, height: int, aspect: Fraction) -> tuple[int, int]:
-    """(width, height) of a picture with square pixels; of one whose pixels are `aspect` times as
-    wide as high.
-    """
+    """(width, height) after a picture with pixels `aspect` times as wide as high is made square."""
     return round(width * max(aspect, Fraction(1))), round(height / min(aspect, Fraction(1)))
 
 
 def _upright(image: Frame, matrix: Orientation) -> Frame:
-    """Turned and mirrored as a display matrix says.
+    """Turn and mirror a picture as a display matrix says, by the nearest quarter turn.
 
-    Its rows are (a, b, u), (c, d, v), (x, y, w): the pixel at (p, q), q pointing down, is shown at
-    (a p + c q + x, b p + d q + y) (ISO/IEC 14496-12, 8.3.2). Of other angles than those of quarter
-    turns the nearest of these is taken.
+    The rows of the matrix are (a, b, u), (c, d, v), (x, y, w): the pixel at (p, q), q pointing
+    down, is shown at (a p + c q + x, b p + d q + y) (ISO/IEC 14496-12, 8.3.2).
     """
     a, b, _, c, d = matrix[:5]
     if _swaps_sides(matrix):
@@ -137,6 +135,6 @@ def _upright(image: Frame, matrix: Orientation) -> Frame:
 
 
 def _swaps_sides(matrix: Orientation) -> bool:
-    """Whether it turns by about a quarter."""
+    """Whether a display matrix turns by about a quarter, so that width and height swap."""
     a, b, _, c, d = matrix[:5]
     return abs(a) + abs(d) < abs(b) + abs(c)

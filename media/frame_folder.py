@@ -1,4 +1,4 @@
-"""The note in a folder of frames that says how fast to play them."""
+"""Reads and writes frame_rate.json, which states the frame rate of a folder of frames."""
 
 import json
 from fractions import Fraction
@@ -11,16 +11,19 @@ _KEY = "frames_per_second"
 
 
 def write_frame_rate(folder: Path, frame_rate: Fraction) -> None:
-    """Note the frame rate of the frames in `folder`, exact but for more digits than are read."""
+    """Write the frame rate of the frames in `folder`.
+
+    It is exact unless it has more digits than `stated_frame_rate` reads.
+    """
     if len(str(frame_rate)) > RATE_DIGITS:
         frame_rate = frame_rate.limit_denominator(10**9)
     (folder / RATE_FILE).write_text(json.dumps({_KEY: str(frame_rate)}) + "\n")
 
 
 def stated_frame_rate(folder: Path) -> Fraction | None:
-    """Frames per second as `write_frame_rate` noted them; None for a folder without such a note.
+    """Read the frames per second that `write_frame_rate` wrote; None if there is no such file.
 
-    A file of the same name and other contents is somebody else's, not a note.
+    A file of the same name with other contents is ignored.
     """
     try:
         return parse_rate(read_json(folder / RATE_FILE)[_KEY])

@@ -1,4 +1,4 @@
-"""Frames as arrays, and what a reader of them may tell."""
+"""Types of frames as arrays, and the protocol of readers that have remarks for the user."""
 
 from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
@@ -12,11 +12,12 @@ Frames = NDArray[np.uint8]  # N x H x W x 3, RGB
 
 @runtime_checkable
 class HasRemarks(Protocol):
-    """Frames that may be odd."""
+    """A reader of frames that tells what it had to change or leave out."""
 
     @property
     def remarks(self) -> Sequence[str]:
-        """What was done to the frames so far that a user should know, such as `interlaced; made
-        whole (bwdif)`, and what was left out. At least what the first frame tells.
+        """Lines for the user on the frames read so far, at least on the first.
+
+        They say what was changed, such as `interlaced; made whole (bwdif)`, or left out.
         """
         ...

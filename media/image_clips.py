@@ -1,4 +1,4 @@
-"""Clips that are still images: a folder of frames, or frames side by side in one image."""
+"""Readers of clips made of image files: a folder of frames, or a strip of frames in one image."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -21,7 +21,7 @@ STRIP_SUFFIX = ".png"
 
 
 class FolderReader:
-    """Frames that are files of their own, in natural order."""
+    """A VideoReader of a folder in which each frame is an image file, in natural order."""
 
     uneven_times = None
 
@@ -37,7 +37,7 @@ class FolderReader:
                 f"{path}: no frames (png, jpg) in this folder, but {len(others)} other entries"
             )
         check_num_frames(path, len(frames))
-        # In one text, which takes a fifth of the memory: a reader is kept for every clip.
+        # Joined to one text, which takes a fifth of the memory: a reader is kept for every clip.
         self._names = "/".join(sorted((frame.name for frame in frames), key=natural_order))
         self.num_frames = len(frames)
         self.remarks: Sequence[str] = describe_left_out(others)
@@ -69,7 +69,7 @@ class FolderReader:
 
 
 class StripReader:
-    """Square frames side by side in one image, the layout of the published moving GIFs."""
+    """A VideoReader of square frames side by side in one image, as in the published MGif data."""
 
     uneven_times = None
     remarks: Sequence[str] = ()
@@ -122,12 +122,12 @@ def natural_order(name: str) -> list[tuple[bool, int, str]]:
 
 
 def regular_times(num_frames: int, frame_rate: Fraction) -> Sequence[Fraction]:
-    """Seconds since the first of frames that are evenly spaced."""
+    """Times of evenly spaced frames, in seconds since the first."""
     return [number / frame_rate for number in range(num_frames)]
 
 
 def _image_size(path: Path, limits: Limits) -> tuple[int, int]:
-    """(width, height), from the header alone."""
+    """Read (width, height) of an image from its header alone."""
     try:
         with open_image(path, limits) as image:
             return image.size

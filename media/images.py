@@ -1,4 +1,7 @@
-"""Still images: reading, writing, and fitting frames to a size without squashing them."""
+"""Reads and writes still image files safely, and fits frames to a size without squashing them.
+
+`frame_conversion.py` is for decoded video frames, `image_clips.py` for clips made of image files.
+"""
 
 import re
 import warnings
@@ -14,6 +17,7 @@ from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 from common.errors import UserError
 from common.files import GIT_LFS_POINTER, replacing
 from common.limits import LIMITS, Limits, check_bytes, check_pixels, too_many
+from common.safe_paths import require_plain_file
 from media.crops import centre_box, cut_out
 from media.frames import Frame, Frames
 from media.tiff_tags import EXIF_HEAD, stated_bytes
@@ -24,14 +28,14 @@ IMAGE_SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".bmp", ".dib", ".tif", ".tiff"),
     *(".avif", ".heic", ".heif", ".jp2", ".j2k", ".tga", ".ppm", ".pgm", ".pbm", ".pnm", ".qoi"),
 )
-# What Pillow calls the formats that are read. It knows 40 more; some start other programs (EPS).
+# Formats that are read, by Pillow's names. It knows 40 more; some start other programs (EPS).
 FORMATS: Final = (
     *("PNG", "JPEG", "WEBP", "BMP", "DIB", "TIFF", "GIF"),
     *("AVIF", "HEIF", "JPEG2000", "TGA", "PPM", "QOI"),
 )
 WRITTEN_SUFFIXES = (".png", ".jpg", ".jpeg")
 JPEG_QUALITY: Final = 95
-# Of large pictures, which are read all the same. Set here, once: filters are those of all threads.
+# Pillow's warning of large pictures, which are read anyway. Filters hold for all threads: set once.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
@@ -42,13 +46,13 @@ BAND: Final = 2**20  # pixels that are converted at once, which bounds the memor
 
 
 def read_image(path: Path | str, limits: Limits = LIMITS) -> Frame:
-    """A still image as uint8 RGB, H x W x 3, turned upright as its EXIF orientation says.
+    """Read a still image as uint8 RGB, H x W x 3, turned upright by its EXIF orientation.
 
-    Grey, palette and 16-bit images are converted; transparency is composited on white. Of an
-    animation it is the first picture. It takes at most 7 bytes of memory a pixel.
+    Grey, palette and 16-bit images are converted; transparency is composited on white. From an
+    animation the first picture is read. Reading takes at most 7 bytes of memory a pixel.
 
     Raises:
-        UserError: there is no such file, it is not an image, or a larger one than `limits` allow.
+        UserError: there is no such file, it is not an image, or it is larger than `limits` allow.
     """
     path = Path(path)
     try:
@@ -64,15 +68,13 @@ def read_image(path: Path | str, limits: Limits = LIMITS) -> Frame:
 
 
 def open_image(path: Path, limits: Limits = LIMITS) -> Image.Image:
-    """As Pillow does, of FORMATS alone, without its warning of large pictures; HEIC where
-    pillow-heif is installed.
+    """Open an image with Pillow if its format is in FORMATS; HEIC needs pillow-heif installed.
 
     Raises:
         UserError: the picture is larger than `limits` allow.
         Exception: of any kind, for other reasons; see `image_error`.
     """
-    if path.exists() and not path.is_file() and not path.is_dir():
-        raise UserError(f"{path}: is no plain file")  # a pipe would be waited for
+    require_plain_file(path)
     check_bytes(path, limits.picture)
     if Image.MAX_IMAGE_PIXELS is not None and limits.picture > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = limits.picture  # Pillow's own, which would end it with an error
@@ -98,7 +100,7 @@ def open_image(path: Path, limits: Limits = LIMITS) -> Image.Image:
 
 
 def _check_parts(path: Path, image: Image.Image, limits: Limits) -> None:
-    """Raise UserError where a picture takes more to decode than its size tells."""
+    """Raise UserError if a picture takes much more work to decode than its size suggests."""
     if isinstance(image, TiffImagePlugin.TiffImageFile):  # a tile may be larger than the picture
         width, height = (int(image.tag_v2.get(tag, 0)) for tag in (_TILE_WIDTH, _TILE_LENGTH))
         check_pixels(path, width, height, limits.picture, "tiles")
@@ -109,12 +111,12 @@ def _check_parts(path: Path, image: Image.Image, limits: Limits) -> None:
 
 
 def count_scans(content: bytes) -> int:
-    """How often a JPEG goes over all of its picture, at most."""
+    """Upper bound of the number of scans of a JPEG, each of which may cover the whole picture."""
     return content.count(_START_OF_SCAN)
 
 
 def image_error(path: Path, error: Exception) -> UserError:
-    """What a user is told about an error of `open_image`, or of Pillow later."""
+    """Turn an error of `open_image`, or of Pillow later, into a message for the user."""
     if isinstance(error, UserError):
         return error
     if isinstance(error, FileNotFoundError):
@@ -131,7 +133,7 @@ def image_error(path: Path, error: Exception) -> UserError:
 
 
 def _check_tags(path: Path, file: BinaryIO, num_bytes: int) -> None:
-    """Raise UserError where the tags of a TIFF, or of Exif data, lie on each other."""
+    """Raise UserError if the tags of a TIFF, or of Exif data, share the same bytes."""
     if stated_bytes(file) > 2 * num_bytes + 2**16:  # short values are in the tags themselves
         raise UserError(f"{path}: its tags state more bytes than it has; write the picture anew")
 
@@ -146,7 +148,7 @@ def _open(path: Path) -> Image.Image:
 
 
 def _register_heif() -> bool:
-    """Whether Pillow can read HEIC from now on."""
+    """Let Pillow read HEIC; False if pillow-heif is not installed."""
     try:
         import pillow_heif  # an extra
     except ImportError:
@@ -156,7 +158,7 @@ def _register_heif() -> bool:
 
 
 def _is_heif(start: bytes) -> bool:
-    """Whether a file begins as ISO/IEC 23008-12 says: a box `ftyp` with one of its brands."""
+    """Whether a file begins as HEIF: a box `ftyp` with one of its brands (ISO/IEC 23008-12)."""
     length = min(int.from_bytes(start[:4]), len(start))
     brands = {start[8:12], *(start[place : place + 4] for place in range(16, length, 4))}
     return start[4:8] == b"ftyp" and not brands.isdisjoint(HEIF_BRANDS)
@@ -168,7 +170,7 @@ def _first_bytes(path: Path) -> bytes:
 
 
 def describe_contents(path: Path) -> str:
-    """What a file that no decoder accepts seems to be, and what to do about it."""
+    """Say what a file that no decoder accepts seems to be, and what to do about it."""
     start = _first_bytes(path)
     if not start:
         return "the file is empty"
@@ -185,8 +187,9 @@ def describe_contents(path: Path) -> str:
 
 
 def _to_rgb(image: Image.Image) -> Frame:
-    """Band by band: Pillow takes 4 bytes a pixel, the result 3, and there is no room for a third
-    copy of a large picture.
+    """Convert to uint8 RGB, H x W x 3, band by band.
+
+    Pillow takes 4 bytes a pixel and the result 3; another whole copy would take too much memory.
     """
     width, height = image.size
     result = np.empty((height, width, 3), np.uint8)
@@ -207,7 +210,7 @@ def _band_to_rgb(image: Image.Image) -> Frame:
 
 
 def _upright(picture: Frame, orientation: int) -> Frame:
-    """As EXIF's tag 274 says: 2 to 4 mirror it or turn it by a half, 5 to 8 exchange its sides."""
+    """Turn and mirror a picture as EXIF's tag 274 says; orientations 5 to 8 exchange its sides."""
     if orientation in (5, 6, 7, 8):
         picture = picture.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):

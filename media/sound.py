@@ -1,4 +1,4 @@
-"""Sound for a video: taken from a file, it begins and ends with the frames."""
+"""Takes the sound of a file into a video that is being written, in step with its frames."""
 
 from collections.abc import Iterator
 from contextlib import suppress
@@ -19,64 +19,62 @@ from common.errors import UserError
 from common.limits import LIMITS, Limits
 from media.container import best_video, container_reason, open_container
 from media.image_clips import STRIP_SUFFIX
-from media.mp4_boxes import check_samples
 from media.video_index import scan_packets
 
 
 class _Format(NamedTuple):
-    copied: tuple[str, ...]  # codecs that are taken over as they are
-    encoder: str  # for all others
-    hides_lead: bool  # whether what begins before time 0 is left out by players
+    copied: tuple[str, ...]  # codecs whose packets are copied
+    encoder: str  # encoder for sound of all other codecs
+    hides_lead: bool  # whether players skip sound that begins before time 0
 
 
 FORMATS = {
     ".mp4": _Format(("aac", "mp3"), "aac", hides_lead=True),
     ".webm": _Format(("opus", "vorbis"), "libopus", hides_lead=False),
 }
-SAMPLE_RATE = 48000  # which both encoders take
-# What is read. At one sample a second, say, a packet would become a billion samples.
+SAMPLE_RATE = 48000  # samples a second of encoded sound; both encoders accept it
+# Rates that are read. A packet of one sample a second would be resampled to a billion samples.
 SAMPLE_RATES = range(1000, 768_001)
 MAX_CHANNELS = 64
-BIT_RATE = 64000  # a channel
-MIN_COPIED_RATE = 16000  # below, packets last longer than two frames, and mp4 takes no MP3
-MAX_ERROR = 0.03  # seconds by which a gap may shift what follows before it is filled with silence
-WARM_UP = Fraction(1, 10)  # seconds; an Opus decoder needs 0.08 until it is right
+BIT_RATE = 64000  # bits a second for each channel
+MIN_COPIED_RATE = 16000  # at lower rates packets last longer than two frames, and mp4 has no MP3
+MAX_ERROR = 0.03  # seconds; a gap that would shift the sound by more is filled with silence
+WARM_UP = Fraction(1, 10)  # seconds; an Opus decoder takes 0.08 until its output is right
 
 
 @dataclass(frozen=True)
 class Sound:
-    """The sound of a file from `start` on, in seconds as the file counts them.
+    """The sound of a file from `start` on, in seconds on the file's own clock.
 
-    It may start before there is any: then it is silent until there is.
+    `start` may be before the file's sound begins; until then it is silent.
     """
 
     path: Path
     start: Fraction
 
     def cut(self, start: Fraction) -> Self:
-        """What follows `start` seconds after this one's beginning."""
+        """Return this sound from `start` seconds after its beginning on."""
         return replace(self, start=self.start + start)
 
 
 def open_sound(path: Path | str, limits: Limits = LIMITS) -> Sound | None:
-    """The sound of any file that FFmpeg reads, from its first picture on if it has pictures.
+    """Open the sound of a video or sound file; in a video it starts with the first picture.
 
-    None where there is no sound, as in a folder of frames, or a strip of them.
+    None if there is no sound, as in a folder or a strip of frames.
 
     Raises:
-        UserError: `path` is missing, holds no media, or its sound cannot be decoded; its frames are
+        UserError: `path` is missing, holds no media, its sound cannot be decoded, or its frames are
             larger than `limits` allow.
     """
     path = Path(path)
     if path.is_dir() or path.suffix.lower() == STRIP_SUFFIX:
         return None
-    check_samples(path)
     with _open(path, limits) as container:
         stream = container.streams.best("audio")
         if not isinstance(stream, av.AudioStream):
             return None
         if stream.codec_context is None:
-            raise UserError(f"{path}: its sound is of a kind that cannot be decoded")
+            raise UserError(f"{path}: its sound cannot be decoded: the codec is unknown")
         sample_rate, channels = stream.codec_context.sample_rate, stream.codec_context.channels
         if sample_rate not in SAMPLE_RATES or channels > MAX_CHANNELS:
             raise UserError(
@@ -87,12 +85,12 @@ def open_sound(path: Path | str, limits: Limits = LIMITS) -> Sound | None:
 
 
 class SoundTrack:
-    """Sound on its way into a video that is being written; memory does not grow with its length.
+    """Adds sound to a video that is being written; memory does not grow with its length.
 
-    AAC and MP3 go into mp4, Opus and Vorbis into webm packet by packet, as they are. mp4 begins
-    with the packet before the cut, and an edit list hides what is too much, to the sample; webm
-    begins with the packet after it, some 20 ms late. Anything else is encoded anew. Sound and
-    pictures stay in step in any case, in webm to the 1 ms in which it counts.
+    Packets of AAC and MP3 are copied into mp4, those of Opus and Vorbis into webm; other sound is
+    encoded anew. A copied track in mp4 begins with the packet before the cut, and an edit list
+    hides the excess to the sample; in webm it begins with the packet after the cut, some 20 ms
+    late. Sound and pictures stay in step in any case, in webm to 1 ms, the unit of its times.
     """
 
     def __init__(self, output: OutputContainer, suffix: str, sound: Sound) -> None:
@@ -114,7 +112,7 @@ class SoundTrack:
         self._next = next(self._packets, None)
 
     def packets_before(self, end: Fraction) -> Iterator[av.Packet]:
-        """Those that begin before `end` (seconds) and were not yet asked for."""
+        """Yield the next packets, up to those that begin at `end` (seconds) or later."""
         while self._next is not None and _begin(self._next) < end:
             yield self._next
             self._next = next(self._packets, None)
@@ -139,7 +137,7 @@ def _open(path: Path, limits: Limits = LIMITS) -> InputContainer:
 def _beginning(
     path: Path, container: InputContainer, sound: av.AudioStream, limits: Limits
 ) -> Fraction:
-    """When the first picture is shown; without any, when the sound begins."""
+    """Time of the first picture in seconds; of the first sound if there are no pictures."""
     if best_video(container) is not None:
         scan = scan_packets(path, limits)
         return (scan.times[0] if scan.times is not None else 0) * scan.time_base
@@ -150,9 +148,9 @@ def _beginning(
 def _packets(
     container: InputContainer, stream: av.AudioStream, start: Fraction
 ) -> Iterator[av.Packet]:
-    """All packets, their times counted from `start`; the last one is empty.
+    """Yield all packets with their times counted from `start`; the last packet is empty.
 
-    From the beginning of the file, because times are a guess after seeking in MP3.
+    They are read from the beginning of the file, because after a seek in MP3 times are a guess.
     """
     assert stream.time_base is not None
     offset = round(start / stream.time_base)
@@ -169,12 +167,12 @@ def _packets(
 def _copied(
     packets: Iterator[av.Packet], target: av.AudioStream, lead: Fraction
 ) -> Iterator[av.Packet]:
-    """Those that begin at -`lead` seconds or later, in order."""
+    """Yield the packets that begin at -`lead` seconds or later, in ascending order."""
     previous = None
     for packet in packets:
         if packet.pts is None or packet.is_corrupt:
             continue
-        # Its time is a whole number of the file's units, so half of one is not early.
+        # Times are rounded to whole units of the file, so being early by half a unit is allowed.
         is_early = packet.pts + Fraction(1, 2) < -lead / packet.time_base
         if not is_early and (previous is None or packet.pts > previous):
             previous = packet.pts
@@ -192,21 +190,24 @@ def _encoded(frames: Iterator[AudioFrame], target: av.AudioStream) -> Iterator[a
 def _decoded(
     packets: Iterator[av.Packet], codec: AudioCodecContext, start: Fraction
 ) -> Iterator[AudioFrame]:
-    """Frames with the time in samples; one that states none follows those before it."""
+    """Decode packets; the times of the frames are in samples from `start`.
+
+    A frame without a time follows the one before it. Whole seconds of a gap become silence.
+    """
     following = -start  # seconds
     for packet in packets:
         length = (packet.duration or 0) * packet.time_base
         if packet.pts is not None and _begin(packet) + length < -WARM_UP:
             continue
         frames: list[AudioFrame] = []
-        with suppress(av.FFmpegError):  # of a damaged packet nothing is heard
+        with suppress(av.FFmpegError):  # a damaged packet is left out
             frames = codec.decode(packet)
         for frame in frames:
-            # Decoders that are a packet late, of WMA for one, do not know when the last one is.
+            # Decoders with a delay of a packet, such as WMA's, give no time for the last frame.
             begin = following
             if frame.pts is not None and frame.time_base is not None:
                 begin = frame.pts * frame.time_base
-            # The filter would hold the silence of a whole gap at once.
+            # A second at a time: the filter would keep the silence of a whole gap in memory.
             for second in count(max(ceil(following), 0)):
                 if second + 1 >= begin:
                     break
@@ -218,7 +219,7 @@ def _decoded(
 
 
 def _silence(like: AudioFrame, second: int) -> AudioFrame:
-    """A second of it, of the kind of another frame."""
+    """Make a second of silence in the format of the frame `like`, at the given second."""
     frame = AudioFrame(like.format.name, like.layout.name, like.sample_rate)
     for plane in frame.planes:
         plane.update((b"\x80" if like.format.bytes == 1 else b"\0") * plane.buffer_size)
@@ -229,11 +230,11 @@ def _silence(like: AudioFrame, second: int) -> AudioFrame:
 
 
 def _resampled(frames: Iterator[AudioFrame], target: av.AudioStream) -> Iterator[AudioFrame]:
-    """Brings frames to the target's rate and layout, from time 0 on; fills gaps with silence."""
+    """Convert frames to the target's rate and layout, from time 0 on; fill gaps with silence."""
     graph, kind, num_samples = None, None, 0
     for frame in chain(frames, [None]):
         found = None if frame is None else _kind(frame)
-        if graph is not None and found != kind:  # broadcasts change it between two programmes
+        if graph is not None and found != kind:  # broadcasts change format between programmes
             graph.push(None)
             for piece in _drain(graph):
                 num_samples += piece.samples
@@ -254,7 +255,7 @@ def _kind(frame: AudioFrame) -> tuple[int, str, str]:
 
 
 def _resampling(frame: AudioFrame, target: av.AudioStream, first: int) -> Graph:
-    """A filter for frames of this kind, whose result begins with sample `first`."""
+    """Build a resampling filter for frames like this one; its output begins at sample `first`."""
     sample_rate, form, layout = _kind(frame)
     graph = Graph()
     chained = [

@@ -1,10 +1,10 @@
-"""What systems leave in folders beside people's files: no clip, no image, no frame."""
+"""Skips files that operating systems leave in folders, such as .DS_Store and Thumbs.db."""
 
 import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-# Of macOS' archives, Windows Explorer, Synology and QNAP, and of volumes; in lower case.
+# Names in lower case, from archives of macOS, Windows Explorer, Synology, QNAP, and whole volumes.
 _NAMES = {
     "__macosx",
     "thumbs.db",
@@ -20,19 +20,19 @@ _NAMES = {
 
 
 def is_system_file(name: str) -> bool:
-    """Whether an entry of this name is hidden, as .DS_Store and ._clip.mp4, or a system's own."""
+    """Whether a file or folder of this name is hidden, as .DS_Store is, or made by a system."""
     return name.startswith(".") or name.lower() in _NAMES
 
 
 def user_entries(folder: Path) -> list[Path]:
-    """The entries of `folder` that a person put there."""
+    """List the entries of `folder` without hidden ones and files of operating systems."""
     return [entry for entry in folder.iterdir() if not is_system_file(entry.name)]
 
 
 def partition(
     entries: Iterable[Path], is_wanted: Callable[[Path], bool]
 ) -> tuple[list[Path], list[Path]]:
-    """The wanted of `entries` and the others, both in order."""
+    """Split `entries` into those for which `is_wanted` is true and the others, both in order."""
     wanted: list[Path] = []
     others: list[Path] = []
     for entry in entries:
@@ -41,7 +41,10 @@ def partition(
 
 
 def without_empty_folders(entries: Iterable[Path]) -> tuple[list[Path], int]:
-    """`entries` but for folders in which there is nothing; and how many those are."""
+    """Remove empty folders from `entries`; return the rest, and how many were removed.
+
+    A folder that holds only system files counts as empty.
+    """
     kept, num_empty = [], 0
     for entry in entries:
         if entry.is_dir() and _is_empty(entry):

@@ -1,8 +1,8 @@
-"""When the frames of a clip are shown: evenly spaced, or each at a time of its own.
+"""Times at which the frames of a clip are shown: evenly spaced, or a list of times.
 
-Phones, screen recorders and GIFs with pauses write frames at a varying rate, and frames that were
-dropped leave gaps. The times of such a clip begin with 0, one for each frame, and close with the
-moment at which the last frame ends.
+Phones, screen recorders and GIFs with pauses write frames at a varying rate, and dropped frames
+leave gaps. Such a clip has a list of times in seconds: 0 for the first frame, the start of every
+other frame, and the end of the last one.
 """
 
 from collections.abc import Sequence
@@ -15,19 +15,20 @@ Times = Sequence[Fraction]  # seconds, ascending, one more than there are frames
 
 
 class Clock(NamedTuple):
-    """When frames are shown.
+    """The times at which frames are shown.
 
-    frame_rate: frames per second; the average where there are `times`.
-    times: of frames that are not evenly spaced.
+    frame_rate: frames per second; the average if there are `times`.
+    times: the times of frames that are not evenly spaced; None if they are.
     """
 
     frame_rate: Fraction
     times: Times | None = None
 
     def begin(self, position: int) -> Fraction:
-        """When frame `position` begins, in seconds; for the number of frames, when the last ends.
+        """Return when frame `position` begins, in seconds.
 
-        What lies behind the end of `times` is evenly spaced.
+        For a `position` equal to the number of frames it is the end of the last frame. Frames after
+        the end of `times` are evenly spaced.
         """
         if self.times is None:
             return position / self.frame_rate
@@ -36,10 +37,11 @@ class Clock(NamedTuple):
 
 
 def are_even(times: Sequence[int], rate: Fraction) -> bool:
-    """Whether frames at `times` are evenly spaced, `rate` of them in a unit of time.
+    """Whether frames at `times` are evenly spaced, with `rate` frames in a unit of time.
 
-    None is off by more than MAX_UNEVENNESS. In whole numbers, which is fast for long clips.
+    No frame may be off by more than MAX_UNEVENNESS.
     """
+    # Computed in whole numbers, which is fast for long clips.
     steps, units = rate.as_integer_ratio()
     limit = units * MAX_UNEVENNESS
     return all(abs((time - times[0]) * steps - n * units) <= limit for n, time in enumerate(times))

@@ -1,7 +1,7 @@
-"""Reading clips: one reader for training, reconstruction and animation.
+"""Opens clips for training, reconstruction and animation; has the interface of all their readers.
 
 A clip is a video file, a folder of frames, or one png with square frames side by side. A reader
-holds no open file, so it may be shared by threads and carried into worker processes.
+keeps no file open, so threads may share it and worker processes may inherit it.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,7 +10,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
+from common.errors import UserError
 from common.limits import LIMITS, Limits
+from common.safe_paths import require_plain_file
 from media.container import DEFAULT_FRAME_RATE, MissingFrame, VideoError, os_reason
 from media.frames import Frame, Frames, HasRemarks
 from media.image_clips import STRIP_SUFFIX, FolderReader, StripReader, natural_order
@@ -29,40 +31,40 @@ KINDS = f"{' '.join(CONTAINER_SUFFIXES[:6])} and others"  # for messages
 
 @runtime_checkable
 class VideoReader(HasRemarks, Protocol):
-    """The frames of one clip as they are meant to be seen: upright, RGB, 8 bits a channel.
+    """Interface of the readers of clips. Frames are as a player shows them: upright RGB of 8 bits.
 
-    Pixels are square, all frames of a video have the size of the first, and interlaced ones are
-    made whole. Grey and deeper samples are converted, a high dynamic range is tone-mapped to
-    BT.709, transparency is composited on white (but for webm, whose alpha FFmpeg's own decoders
-    leave out).
+    Pixels are square, all frames of a video have the size of the first, and interlaced frames are
+    deinterlaced. Grey and deeper samples are converted, a high dynamic range is tone-mapped to
+    BT.709, and transparency is composited on white (except in webm, whose alpha channel FFmpeg's
+    own decoders leave out).
     """
 
     path: Path
 
     @property
     def frame_rate(self) -> Fraction:
-        """Frames per second, exact; the average where it varies."""
+        """Frames per second, exact; the average if it varies."""
         ...
 
     @property
     def num_frames(self) -> int:
-        """Number of frames; at least 1. It follows from the file alone, not from earlier reads.
+        """Number of frames; at least 1. It depends on the file alone, not on earlier reads.
 
-        Every frame that the container announces if the last one can be decoded, otherwise those
-        before the first that cannot be. Single frames in between may still be missing.
+        If the last frame can be decoded it is the number of frames in the container; otherwise the
+        number before the first frame that cannot be decoded. Frames in between may be missing.
         """
         ...
 
     @property
     def times(self) -> Sequence[Fraction]:
-        """When each frame is shown, in seconds since the first: ascending, `num_frames` long."""
+        """Start of each frame, in seconds since the first: ascending, `num_frames` long."""
         ...
 
     @property
     def uneven_times(self) -> Times | None:
-        """When each frame begins and the last one ends; None where they are evenly spaced.
+        """Start of each frame and end of the last one, in seconds; None if they are evenly spaced.
 
-        A last frame that stays for more than a frame longer than the others is no even spacing.
+        They count as uneven too if the last frame is shown for more than twice the usual time.
         """
         ...
 
@@ -72,23 +74,25 @@ class VideoReader(HasRemarks, Protocol):
         ...
 
     def __iter__(self) -> Iterator[Frame]:
-        """`frames_from` the first."""
+        """Iterate over all frames; the same as `frames_from(0)`."""
         ...
 
     def frames_from(self, first: int) -> Iterator[Frame]:
-        """The frames from `first` on, uint8 H x W x 3, decoded as they are asked for.
+        """Iterate over the frames from `first` on, uint8 H x W x 3, decoded one by one.
 
-        Begins at the key frame before. Ends, with a warning, at a frame that cannot be decoded.
+        Decoding begins at the key frame before. At a frame that cannot be decoded the iteration
+        ends with a warning.
 
         Raises:
-            VideoError: that is frame `first`, or a frame of a folder.
+            VideoError: the frame that cannot be decoded is `first`, or one of a folder.
         """
         ...
 
     def read(self, frames: Sequence[int]) -> Frames:
-        """The frames asked for, in that order (repeats allowed): uint8, N x H x W x 3.
+        """Read frames by number, in the given order (repeats allowed): uint8, N x H x W x 3.
 
-        Bit-exact equal to what iteration yields. Decodes from the key frame before, no more.
+        They are equal to those of the iteration to the last bit. Decoding begins at the nearest key
+        frame before.
 
         Raises:
             VideoError: a frame is out of range.
@@ -98,21 +102,25 @@ class VideoReader(HasRemarks, Protocol):
 
 
 def is_clip(path: Path) -> bool:
-    """Whether the name and kind of `path` are those of a clip; its contents are not looked at."""
+    """Whether `path` is a folder or has the suffix of a clip; its contents are not checked."""
     return path.is_dir() or path.suffix.lower() in (*CONTAINER_SUFFIXES, STRIP_SUFFIX)
 
 
 def open_clip(
     path: Path | str, frame_rate: Fraction = DEFAULT_FRAME_RATE, limits: Limits = LIMITS
 ) -> VideoReader:
-    """The reader of a clip; `frame_rate` is for folders and strips that state none.
+    """Return the reader of a clip; `frame_rate` is used for folders and strips that state none.
 
-    A file that did not change gets the same reader again, with what it learnt about the file.
+    A file that has not changed gets the same reader again, which remembers its frames and times.
 
     Raises:
         VideoError: `path` is missing, not a clip, or larger than `limits` allow.
     """
     path = Path(path)
+    try:
+        require_plain_file(path)
+    except UserError as error:
+        raise VideoError(str(error)) from None
     try:
         status = path.stat()
         return _open_clip(path, frame_rate, limits, status.st_mtime_ns, status.st_size)
@@ -120,8 +128,8 @@ def open_clip(
         raise VideoError(f"{path}: {os_reason(error)}") from None
 
 
-# Some 5 KB for a clip of 200 frames. Worker processes begin with what the checks before training
-# learnt, so there is room for the clips of a whole data set.
+# A reader takes some 5 KB for a clip of 200 frames. Worker processes inherit the readers that were
+# checked before training, so the cache must hold the clips of a whole data set.
 @lru_cache(maxsize=65536)
 def _open_clip(
     path: Path, frame_rate: Fraction, limits: Limits, _changed: int, _num_bytes: int

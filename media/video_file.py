@@ -1,4 +1,4 @@
-"""The frames of a video file."""
+"""VideoFile, the reader of the frames of a video file."""
 
 import logging
 from bisect import bisect_right
@@ -25,20 +25,20 @@ logger = logging.getLogger(__name__)
 
 
 class VideoFile:
-    """Frames of a container, found by the time stamps of its packets.
+    """A VideoReader of a video file, which finds frames by the time stamps of the packets.
 
-    Where those are missing or a guess (as in AVI), the clip is decoded from the start and its
-    frames are counted. Where a packet turns out to hold no frame, the whole clip is decoded once,
-    and its frames are numbered anew.
+    If time stamps are missing or a guess (as in AVI), the clip is decoded from the start and its
+    frames are counted. If a packet turns out to hold no frame, the whole clip is decoded once to
+    number its frames anew.
     """
 
     def __init__(self, path: Path, limits: Limits = LIMITS) -> None:
         self.path = path
         self._limits = limits
         self._scan = scan_packets(path, limits)
-        self._starts: dict[int, int] = {}  # what decoders learnt about the keys of the index
-        self._is_checked = False  # the index, by decoding the whole file
-        self._num_listed = 0  # frames of an index that was wrong
+        self._starts: dict[int, int] = {}  # shared by all decoders of this index; see `Decoder`
+        self._is_checked = False  # whether the whole file was decoded to check the index
+        self._num_listed = 0  # number of frames of an earlier index, which was wrong
         self._reported = False
         self._remarks: list[str] = []
 
@@ -51,10 +51,10 @@ class VideoFile:
         while self._scan.frame_index is not None:
             count = len(self._scan.frame_index.frames)
             try:
-                # Damage is mostly an end that is missing: the last frame tells, and costs one GOP.
+                # A damaged file mostly lacks its end. To test the last frame takes one GOP.
                 list(self._find(self._scan.frame_index, [count - 1]))
             except Misplaced:
-                continue  # the index is another one now
+                continue  # the index has been replaced
             except MissingFrame:
                 break
             self._report_damage(count)
@@ -65,7 +65,7 @@ class VideoFile:
     def times(self) -> Sequence[Fraction]:
         known = self._scan.times or ()
         shown = [(time - known[0]) * self._scan.time_base for time in known[: self.num_frames]]
-        while len(shown) < self.num_frames:  # of frames whose times the file does not state
+        while len(shown) < self.num_frames:  # frames whose times the file does not state
             shown.append((shown[-1] + 1 / self.frame_rate) if shown else Fraction(0))
         return shown
 
@@ -93,7 +93,7 @@ class VideoFile:
 
     @cached_property
     def _look(self) -> Look | None:
-        """Of the first frame; None if it cannot be decoded."""
+        """The look of the first frame; None if it cannot be decoded."""
         if self._scan.look is not None:
             return self._scan.look
         try:
@@ -110,12 +110,12 @@ class VideoFile:
     def read(self, frames: Sequence[int]) -> Frames:
         try:
             images = self._read(frames)
-        except Misplaced:  # the index is another one now
+        except Misplaced:  # the index has been replaced
             images = self._read(frames)
         return stack_frames(self.path, [images[number] for number in frames])
 
     def _read(self, frames: Sequence[int]) -> Mapping[int, Frame]:
-        """May raise Misplaced once."""
+        """Read frames by number; raises Misplaced at most once, after the index was replaced."""
         wanted = sorted(set(frames))
         index = self._scan.frame_index
         if index is not None:
@@ -126,7 +126,10 @@ class VideoFile:
         return {number: self._fitted(frame) for number, frame in found}
 
     def _fitted(self, frame: av.VideoFrame) -> Frame:
-        """As it is meant to be seen; of the size of the first, as screens show a call."""
+        """Convert a frame to RGB as a player shows it, in the size of the first frame.
+
+        The size of a recorded call changes; players fit such frames into the first one's size.
+        """
         look = self._look
         picture = frame_to_rgb(
             frame, self._scan.pixel_aspect, None if look is None else look.matrix
@@ -137,14 +140,14 @@ class VideoFile:
         return fit_frames(picture[None], look.size, "pad")[0]
 
     def _find(self, index: Index, wanted: Sequence[int]) -> Iterator[Numbered]:
-        """The frames of these numbers, which ascend.
+        """Yield the frames with these numbers, which must ascend.
 
         Raises:
-            Misplaced: the index was wrong, and there is a better one now.
-            MissingFrame: one cannot be decoded.
+            Misplaced: the index was wrong and has been replaced.
+            MissingFrame: a frame cannot be decoded.
         """
         with Decoder(self.path, index, self._starts, self._limits) as decoder:
-            number = -1  # of the last frame that was decoded
+            number = -1  # number of the last frame that was decoded
             frames: Iterator[Numbered] = iter(())
             for target in wanted:
                 if target >= len(index.frames):
@@ -171,9 +174,9 @@ class VideoFile:
         return MissingFrame(f"{self.path}: frame {frame} cannot be decoded", frame, earlier)
 
     def _correct(self, wrong: Index) -> bool:
-        """Whether there is a better index than `wrong`; the whole file is decoded for it, once."""
+        """Try to replace the index `wrong`, by decoding the whole file once; False if in vain."""
         if self._scan.frame_index is not wrong:
-            return True  # another reading found it
+            return True  # another read has replaced it
         if self._is_checked:
             return False
         scan = with_decoded_index(self.path, self._scan, self._limits)
@@ -184,10 +187,11 @@ class VideoFile:
         self._scan = scan
         self._starts = {}
         for name in ("num_frames", "times", "uneven_times"):
-            self.__dict__.pop(name, None)  # what followed from the wrong one
+            self.__dict__.pop(name, None)  # cached values that followed from the wrong index
         return True
 
     def _count_up_to(self, wanted: Sequence[int]) -> Iterator[Numbered]:
+        """Yield the frames with these numbers, which must ascend, decoding from the start."""
         numbers = set(wanted)
         count = 0
         if wanted[0] >= 0:
@@ -199,10 +203,10 @@ class VideoFile:
             check_range(self.path, wanted, self.num_frames)
 
     def _decode_from(self, first: int) -> Iterator[av.VideoFrame]:
-        """Every frame from `first` on, up to the end or to one that cannot be decoded."""
-        position = first  # of the frame to come
+        """Yield every frame from `first` on, up to the end or to one that cannot be decoded."""
+        position = first  # number of the next frame
         is_any = False
-        # Not every packet that is counted need hold a frame.
+        # Without an index the packets were counted, and some of them may hold no frame.
         is_known = self._scan.frame_index is not None or self._scan.is_cut_short
         while True:
             index = self._scan.frame_index
@@ -229,7 +233,7 @@ class VideoFile:
             self._report_damage(position)
 
     def _position_behind(self, wrong: Index, position: int) -> int:
-        """Of the frame that follows what was at `position` of an index that was wrong."""
+        """Number of the frame that follows the one that the wrong index had at `position`."""
         index = self._scan.frame_index
         assert index is not None
         return 0 if position < 0 else bisect_right(index.frames, wrong.frames[position])
@@ -250,15 +254,16 @@ class VideoFile:
                 yield frame
 
     def _whole_frames(self, decoder: Decoder, first: int) -> Iterator[Numbered]:
-        """Frames with their numbers from `first`, or from before it, on; from `first` on none is
-        interlaced.
+        """Yield frames with their numbers, from `first` or earlier on.
+
+        From `first` on, interlaced frames are deinterlaced.
         """
         frames = decoder.frames_near(first)
         nearest = next(frames, None)
         if nearest is not None and nearest[0] == first > 0 and nearest[1].interlaced_frame:
-            frames = decoder.frames_near(first - 1)  # on which it depends
+            frames = decoder.frames_near(first - 1)  # deinterlacing needs the frame before
             nearest = next(frames, None)
-        while nearest is not None and nearest[0] < first - 1:  # no other depends on it
+        while nearest is not None and nearest[0] < first - 1:  # no need to deinterlace these
             yield nearest
             nearest = next(frames, None)
         if nearest is not None:
@@ -268,6 +273,7 @@ class VideoFile:
         return deinterlaced(map(self._seen, frames))
 
     def _seen(self, numbered: Numbered) -> Numbered:
+        """Note the remarks on a frame, and return it."""
         self._note(*remarks_on(numbered[1]))
         return numbered
 

@@ -1,4 +1,4 @@
-"""Where the frames of a video file are, found from its packets, mostly without decoding any."""
+"""Finds the frames of a video file from its packets, in most cases without decoding any."""
 
 import re
 from array import array
@@ -19,39 +19,38 @@ from common.limits import LIMITS, MAX_FRAMES, Limits
 from media.clip_checks import check_num_frames
 from media.container import DEFAULT_FRAME_RATE, Damaged, decode, open_video
 from media.frame_conversion import Look, look_at, pixel_aspect
-from media.mp4_boxes import check_samples
 
-# Containers that state one time a packet, in the order of decoding: when a frame is shown is
-# FFmpeg's guess, and a wrong one where the codec reorders frames.
+# Containers that state only the decoding time of a packet. Presentation times are FFmpeg's guess,
+# which is wrong if the codec reorders frames.
 WITHOUT_PRESENTATION_TIMES = ("avi", "asf")
 SEEK_BY_DECODING_TIME = ("mpegts", "mpeg", "asf")
 
-# Of the time between two frames, by which evenly spaced ones may be off: files that count in ms
-# round by less, and nobody sees or hears it.
+# A frame may be off by this part of the time between two frames and still count as evenly spaced.
+# Files that count in ms round by less, and nobody sees or hears it.
 MAX_UNEVENNESS = Fraction(1, 4)
 
-# Seconds at the end of a file without a frame that are not taken for damage.
+# A file may end so many seconds after its last frame before it counts as damaged.
 MAX_HELD = Fraction(1, 4)
-NUM_CHECKED = 64  # frames that are decoded where the order of the packets is suspect
+NUM_CHECKED = 64  # frames that are decoded if the order of the packets is suspect
 
-# Bytes of a packet of MPEG-4 that may say "as before" and nothing else (ISO/IEC 14496-2, 6.2.5:
-# vop_coded = 0): a decoder makes no frame of it.
+# An MPEG-4 packet of up to so many bytes may hold no frame but say "as before" (vop_coded = 0 in
+# ISO/IEC 14496-2, 6.2.5).
 MAX_NOT_CODED = 16
 
-# Of Matroska: 00:00:04.040000000
+# A duration in Matroska: 00:00:04.040000000
 _DURATION = re.compile(r"(\d{1,9}):(\d{1,9}):(\d{1,9}\.?\d{0,9})", re.ASCII)
 
 Opening = Callable[[], AbstractContextManager[tuple[InputContainer, av.VideoStream]]]
-Timestamps = Sequence[int]  # of a stream, in its units; as arrays, which take 8 bytes for each
+Timestamps = Sequence[int]  # in units of the stream; arrays, which take 8 bytes for each
 
 
 class Index(NamedTuple):
-    """Where the frames are, by their presentation times, which ascend.
+    """The presentation times of all frames and of the key frames, ascending.
 
     Attributes:
-        frames: when each is shown.
-        keys: when the frames are shown at which decoding can start, so the file says.
-        seek_times: by which the container finds the keys.
+        frames: time of each frame.
+        keys: times of the frames at which, by the file, decoding can start.
+        seek_times: times with which to seek in the container for the keys.
     """
 
     frames: Timestamps
@@ -59,11 +58,11 @@ class Index(NamedTuple):
     seek_times: Timestamps
 
     def nearest_key(self, position: int) -> int:
-        """Number of the last key that is not behind frame `position`."""
+        """Number of the last key that is not after frame `position`."""
         return bisect_right(self.keys, self.frames[position]) - 1
 
     def keys_before(self, position: int) -> Iterator[int]:
-        """Numbers of keys from which to get frame `position`: the nearest, then further back."""
+        """Yield the keys from which to decode frame `position`: the nearest, then earlier ones."""
         nearest = self.nearest_key(position)
         step = 0
         while nearest - step > 0:
@@ -73,19 +72,20 @@ class Index(NamedTuple):
 
 
 class Scan(NamedTuple):
-    """What the header, the packets and the first frame of a file tell.
+    """Facts on a video file from its header, its packets and its first frame.
 
     Attributes:
-        frame_rate: frames per second; the average where the header states another.
+        frame_rate: frames per second; the measured average if the header states another rate.
         pixel_aspect: the width of a pixel over its height.
-        frame_index: None where times are missing, ambiguous or guessed.
-        times: when each frame is shown, in units of the stream, ascending; None if that is unknown.
-            It may differ in number from the frames that can be decoded.
-        num_promised: the number of frames that the file should have; more than can be had if it
-            is damaged.
-        is_cut_short: the file lacks data that its header promises, or has been damaged on its way.
-        last_duration: for how many seconds the last frame is shown; None where that is unknown.
-        look: of the first frame; None if it cannot be decoded, or there is no index.
+        frame_index: None if times are missing, ambiguous or guessed.
+        times: when each frame is shown, in units of the stream, ascending; None if unknown. Their
+            number may differ from that of the frames that can be decoded.
+        time_base: seconds of a unit of the stream.
+        num_promised: the number of frames that the file should have; if it is damaged, fewer can
+            be decoded.
+        is_cut_short: whether the file lacks data that its header promises, or is damaged.
+        last_duration: for how many seconds the last frame is shown; None if unknown.
+        look: how the first frame is shown; None if it cannot be decoded, or there is no index.
     """
 
     frame_rate: Fraction
@@ -100,24 +100,26 @@ class Scan(NamedTuple):
 
 
 class _Packets(NamedTuple):
-    times: list[int | None]  # of the frames to be shown, in the order of the file
-    decoding_times: list[int | None]  # of the same
-    keys: list[tuple[int | None, int | None]]  # when shown, when decoded
-    durations: list[int]  # of the frames to be shown; 0 where the file does not say
-    end: int
+    """The packets of a video stream. Packets that are not to be shown count as keys only."""
+
+    times: list[int | None]  # presentation times, in the order of the file
+    decoding_times: list[int | None]
+    keys: list[tuple[int | None, int | None]]  # presentation and decoding time of each key
+    durations: list[int]  # 0 if the file does not say
+    end: int  # time at which the last packet ends
     is_damaged: bool
-    are_frames: bool  # each to be shown holds one
+    are_frames: bool  # whether each packet surely holds a frame
 
 
 def scan_packets(path: Path, limits: Limits = LIMITS) -> Scan:
     """Find the frames of a whole file.
 
-    Decodes only where the packets leave open which of them are shown, or in which order.
+    Frames are decoded only if the packets alone do not tell which of them are shown, or in which
+    order.
 
     Raises:
-        VideoError: there is no video in it, or a larger one than `limits` allow.
+        VideoError: the file holds no video, or frames larger than `limits` allow.
     """
-    check_samples(path)
     opening = partial(open_video, path, limits)
     with opening() as (container, stream):
         time_base = stream.time_base or 1 / DEFAULT_FRAME_RATE
@@ -127,7 +129,7 @@ def scan_packets(path: Path, limits: Limits = LIMITS) -> Scan:
         is_ordered = _states_order(opening, container, stream, packets)
         names = container.format.name, stream.codec_context.name
         stated_end = _stated_end(stream)
-        num_stated = stream.frames if container.format.name != "avi" else 0  # it counts pauses
+        num_stated = stream.frames if container.format.name != "avi" else 0  # avi counts pauses
     index: Index | None = None
     look: Look | None = None
     if is_ordered and any(time is not None for time, _ in packets.keys):
@@ -157,9 +159,9 @@ def scan_packets(path: Path, limits: Limits = LIMITS) -> Scan:
 
 
 def with_decoded_index(path: Path, scan: Scan, limits: Limits = LIMITS) -> Scan | None:
-    """`scan` with the frames that come out when the whole file is decoded.
+    """Decode the whole file, and return `scan` with an index of the frames that were decoded.
 
-    None where it has no index, some frame cannot be decoded, or the index is right as it is.
+    None if `scan` has no index, if a frame cannot be decoded, or if the index was right.
     """
     wrong = scan.frame_index
     if wrong is None:
@@ -191,7 +193,7 @@ def _read_packets(container: InputContainer, stream: av.VideoStream) -> _Packets
                 continue
             if packet.is_keyframe:
                 keys.append((packet.pts, packet.dts))
-            is_hidden = packet.is_discard  # by an edit list, because others refer to it
+            is_hidden = packet.is_discard  # an edit list hides it; other frames refer to it
             if not is_hidden and not (codec == "vp8" and _is_hidden_vp8(packet)):
                 times.append(packet.pts)
                 decoding_times.append(packet.dts)
@@ -199,24 +201,25 @@ def _read_packets(container: InputContainer, stream: av.VideoStream) -> _Packets
                 are_frames &= codec != "mpeg4" or packet.size > MAX_NOT_CODED
                 end = max(end, (packet.pts or packet.dts or 0) + (packet.duration or 0))
                 if len(times) > MAX_FRAMES:
-                    break  # a file of some bytes may state any number of them
+                    break  # a small file may state any number of packets
     return _Packets(times, decoding_times, keys, durations, end, is_damaged, are_frames)
 
 
 def _without_gaps(times: Timestamps, packets: _Packets) -> Timestamps:
-    """Those before which no frame is missing in a file that is cut short.
+    """Return the times before which no frame is missing, in a file that is cut short.
 
-    No packet behind the last one has a frame that is shown before that one is decoded.
+    Packets lost at the end would be decoded after the last one that is there, and a frame is never
+    shown before it is decoded.
     """
     last_decoded = max(_known(packets.decoding_times), default=times[-1])
     return times[: max(bisect_right(times, last_decoded), 1)]
 
 
 def _last_duration(packets: _Packets) -> int | None:
-    """In units of the stream.
+    """Duration of the last frame in units of the stream; None if unknown.
 
-    Packets lie in the order of decoding, and their durations are those of this order: the last
-    frame ends when the last packet does, later by as much as showing is behind decoding.
+    Packets and their durations are in the order of decoding. So the last frame ends at the end of
+    the last packet plus the delay between decoding and presentation.
     """
     times, decoding_times = _known(packets.times), _known(packets.decoding_times)
     if not 0 < len(times) == len(decoding_times) == len(packets.times) or not packets.keys:
@@ -224,21 +227,21 @@ def _last_duration(packets: _Packets) -> int | None:
     key, decoded_key = packets.keys[0]
     if key is None or decoded_key is None:
         return None
-    # The first key may come after frames that are shown before it, or that are not to be shown.
+    # Frames that are shown earlier, or not at all, may come before the first key.
     delay = min(key - decoded_key, min(times) - min(decoding_times))
     end = max(map(add, decoding_times, packets.durations))
     return max(end + delay - max(times), 0)
 
 
 def _is_hidden_vp8(packet: av.Packet) -> bool:
-    """By the bit show_frame (RFC 6386, 9.1): such a frame is only referred to."""
+    """Whether the bit show_frame is 0 (RFC 6386, 9.1): other frames refer to this one."""
     return not memoryview(packet)[0] & 0x10
 
 
 def _states_order(
     opening: Opening, container: InputContainer, stream: av.VideoStream, packets: _Packets
 ) -> bool:
-    """Whether the times of the packets are those at which their frames are shown."""
+    """Whether the presentation times of the packets are right."""
     decoding_times = _known(packets.decoding_times)
     if any(later < earlier for earlier, later in pairwise(decoding_times)):
         return False  # the clock was set back
@@ -246,8 +249,8 @@ def _states_order(
         return True
     if container.format.name in WITHOUT_PRESENTATION_TIMES:
         return False
-    # The codec may reorder frames, and by their times it never did: either that is so, or they
-    # come from one of those containers.
+    # The codec may reorder frames, but by the times it never did. Either that is true, or the file
+    # was converted from a container without presentation times. Decoding some frames tells.
     is_suspect = _ascending(packets.times) is not None
     return not is_suspect or _ascending(_first_times(opening)) is not None
 
@@ -255,7 +258,7 @@ def _states_order(
 def _make_index(
     opening: Opening, container: str, codec: str, packets: _Packets, aspect: Fraction
 ) -> tuple[Index | None, Look | None]:
-    """The index, and the look of its first frame."""
+    """Make the index, and the look of its first frame."""
     seeks_by_decoding_time = container in SEEK_BY_DECODING_TIME
     found = {
         (time, decoded if seeks_by_decoding_time and decoded is not None else time)
@@ -272,7 +275,7 @@ def _make_index(
     frames = array("q", sorted({time for time in _known(packets.times) if time >= begin}))
     is_doubtful = len(set(packets.times) - {None}) < len(packets.times)
     is_wrong = not packets.are_frames
-    if is_doubtful or container in SEEK_BY_DECODING_TIME:  # where a packet may be half a frame
+    if is_doubtful or container in SEEK_BY_DECODING_TIME:  # there a packet may be half a frame
         shown = _first_times(opening, begin)
         is_wrong |= shown != [*frames[: len(shown)]]
     if is_wrong:
@@ -296,9 +299,9 @@ def _first_times(opening: Opening, begin: int | None = None) -> list[int | None]
 
 
 def _first_whole(opening: Opening, key: int) -> av.VideoFrame | None:
-    """The first frame that is decoded from a first key at time `key`; None if there is none.
+    """Decode the first frame from the first key, at time `key`; None if there is none.
 
-    It is shown later where the picture is refreshed in parts, over several frames.
+    Its time is later than `key` if the picture is refreshed in parts, over several frames.
     """
     with opening() as (container, stream), suppress(Damaged):
         packets = container.demux(stream)
@@ -308,7 +311,7 @@ def _first_whole(opening: Opening, key: int) -> av.VideoFrame | None:
 
 
 def _decoded_times(opening: Opening, begin: int | None) -> Iterator[int | None]:
-    """Those of the frames, from `begin` on, as they come out of the decoder; raises Damaged."""
+    """Decode the file from `begin` on and yield the times of its frames; raises Damaged."""
     with opening() as (container, stream):
         packets = dropwhile(lambda packet: not packet.is_keyframe, container.demux(stream))
         for frame in decode(packets, begin):
@@ -320,14 +323,14 @@ def _known(times: Sequence[int | None]) -> list[int]:
 
 
 def _ascending(times: Sequence[int | None]) -> Timestamps | None:
-    """The same times, if all are known and each is later than the one before."""
+    """Return the times if all are known and each is later than the one before; else None."""
     known = array("q", _known(times))
     is_complete = len(known) == len(times) > 0
     return known if is_complete and all(a < b for a, b in pairwise(known)) else None
 
 
 def _stated_end(stream: av.VideoStream) -> Fraction:
-    """When the last frame should end by what the file's header says, in units of the stream."""
+    """When the last frame should end by the file's header, in units of the stream."""
     if stream.duration is not None:
         return Fraction((stream.start_time or 0) + stream.duration)
     tag = re.fullmatch(
@@ -339,7 +342,7 @@ def _stated_end(stream: av.VideoStream) -> Fraction:
 
 
 def header_frame_rate(stream: av.VideoStream) -> Fraction:
-    """Frames per second, exact, by the file's header; a guess where that says nothing."""
+    """Frames per second, exact, by the file's header; a guess if the header states none."""
     # The average that FFmpeg gives for a GIF covers its first frames only.
     if stream.codec_context.name == "gif" and stream.frames and stream.duration:
         assert stream.time_base is not None
@@ -348,17 +351,18 @@ def header_frame_rate(stream: av.VideoStream) -> Fraction:
 
 
 def average_frame_rate(times: Timestamps, time_base: Fraction, stated: Fraction) -> Fraction:
-    """`stated`, or the average of `times` where the two are apart at the end, by MAX_UNEVENNESS.
+    """Return the rate `stated` if it agrees with `times`, else their average, per second.
 
-    What Matroska states need not be kept, and of a browser's recording, which states nothing,
-    FFmpeg says 1000. `times` are in units of `time_base` seconds.
+    They agree if the last frame is off by at most MAX_UNEVENNESS. Matroska files may not keep the
+    rate that they state, and for a browser's recording, which states none, FFmpeg returns 1000.
+    `times` are in units of `time_base` seconds.
     """
     num_intervals = len(times) - 1
     seconds = (times[-1] - times[0]) * time_base
     if abs(seconds * stated - num_intervals) <= MAX_UNEVENNESS:
         return stated
-    # Timestamps in ms cannot tell more; it makes 30000/1001 of what is close to it.
+    # Rounded to what timestamps in ms can tell; a rate close to 30000/1001 becomes exactly that.
     interval = seconds / num_intervals
-    if interval > 1:  # of a recording that takes a frame now and then
+    if interval > 1:  # a time lapse
         return 1 / interval.limit_denominator(1001)
     return (1 / interval).limit_denominator(1001)

@@ -1,4 +1,4 @@
-"""Writing videos: mp4, webm, gif, or a folder of lossless frames; complete, or not at all."""
+"""Writes videos as mp4, webm, gif, or a folder of lossless frames; complete, or not at all."""
 
 import re
 import shutil
@@ -17,7 +17,7 @@ from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTr
 from numpy.typing import NDArray
 
 from common.errors import UserError
-from common.files import create, temporary_name
+from common.files import create, make_folder, temporary_name
 from media.container import location, os_reason
 from media.frame_conversion import ACCURATE
 from media.frame_folder import RATE_FILE, stated_frame_rate, write_frame_rate
@@ -27,13 +27,13 @@ from media.sound import FORMATS, Sound, SoundTrack
 from media.system_files import is_system_file
 from media.timing import Clock, Times
 
-MAX_GIF_RATE = 50  # browsers slow down what is faster than 1/50 s a frame
-GIF_TIME_BASE = Fraction(1, 100)
-MIN_GIF_STEP = 2  # in those units; see MAX_GIF_RATE
-UNEVEN_TIME_BASE = Fraction(1, 90000)  # exact for 24, 25, 30, 50 and 60 frames per second
-MIN_UNEVEN_STEP = 90  # in those units: 1 ms, in which webm counts
+MAX_GIF_RATE = 50  # frames per second; browsers play faster GIFs more slowly
+GIF_TIME_BASE = Fraction(1, 100)  # seconds
+MIN_GIF_STEP = 2  # in units of GIF_TIME_BASE; see MAX_GIF_RATE
+UNEVEN_TIME_BASE = Fraction(1, 90000)  # seconds; exact for 24, 25, 30, 50 and 60 frames per second
+MIN_UNEVEN_STEP = 90  # in units of UNEVEN_TIME_BASE: 1 ms, the unit of webm
 FRAME_NAME = re.compile(r"\d{5,}\.png")
-MAX_TERM = 2**31 - 1  # of a fraction in FFmpeg
+MAX_TERM = 2**31 - 1  # numerator and denominator of a fraction in FFmpeg
 SMPTE170M = 6  # the BT.601 matrix as H.264 and VP9 number it
 
 
@@ -56,31 +56,32 @@ TRANSPARENT_CODECS = {".webm": CODECS[".webm"]._replace(pixel_format="yuva420p")
 
 
 class VideoWriter:
-    """Writes H x W x 3 uint8 frames to `path`, whose suffix chooses the kind.
-
-    .mp4 (H.264), .webm (VP9) and .gif; no suffix, a folder that exists, or any name `as_folder`
-    gets 00000.png and so on, and a note of the frame rate, which marks the folder as a result that
-    may be replaced. Odd sizes get one more row or column in mp4 and webm, which have even sizes
-    only. The result appears under its name when the `with` block ends well; after an exception
-    nothing is left, and an earlier result stays.
-
-    `transparent` frames are H x W x 4, RGBA with colours not multiplied by alpha, for .webm and
-    folders. The colour where alpha is 0 survives in folders only.
-
-    `sound` goes into .mp4 and .webm, beginning with the first frame; it ends with the last one, at
-    most a packet (some 20 ms) later, or where its file ends.
+    """Writes uint8 frames, H x W x 3, to `path`, whose suffix chooses the kind of video.
 
         with VideoWriter(path, Fraction(25)) as writer:
             writer.write(frame)
 
+    The suffixes are .mp4 (H.264), .webm (VP9) and .gif. Without a suffix, for a folder that exists,
+    or with `as_folder`, the result is a folder with 00000.png and so on. A file with the frame rate
+    in it marks the folder as a result, which a later run may replace. mp4 and webm have even sizes
+    only, so frames of odd sizes get one more row or column. The result appears under its name when
+    the `with` block ends well; after an exception nothing is left, and an earlier result stays.
+
+    Args:
+        transparent: frames are RGBA, H x W x 4, with colours not multiplied by alpha; for .webm and
+            folders. The colour of pixels with alpha 0 is kept in folders only.
+        sound: for .mp4 and .webm. It begins with the first frame and ends with the last one, at
+            most a packet (some 20 ms) later, or where its file ends.
+        times: the times of frames that are not evenly spaced; None if they are.
+
     Attributes:
-        is_folder: of frames, not a file.
+        is_folder: whether a folder of frames is written, not a file.
 
     Raises:
-        UserError: from the constructor where nothing could be written later: no name, an unknown
-            suffix, a folder that cannot be written or holds other things than an earlier result,
-            a frame rate that a GIF cannot have, a kind without transparency or sound. Later only
-            for what could not be known: a full disk.
+        UserError: from the constructor if nothing could be written: no name, an unknown suffix, a
+            folder that is not writable or holds other things than an earlier result, a frame rate
+            too high for GIF, transparency or sound for a kind that has none. Later only for what
+            cannot be known before, such as a full disk.
     """
 
     def __init__(
@@ -127,7 +128,7 @@ class VideoWriter:
         self._clock = Clock(frame_rate, times)
         self.is_folder = self._codec is None
         _check_writable(self.path)
-        # A folder that is a link is filled where it lies.
+        # If the folder is a link, the folder that it leads to is replaced.
         self._target = self.path.resolve() if self.path.is_dir() else self.path
         self._temporary = temporary_name(self._target, suffix)
         self._sink: _Sink | None = None
@@ -217,15 +218,15 @@ class _ContainerSink:
         self._clock = clock
         self._num_frames = 0
         self._min_step = 1
-        self._earliest = 0  # time stamp that the next frame may have
-        self._durations: dict[int, int] = {}  # by time stamp, of frames within the encoder
+        self._earliest = 0  # smallest time stamp that the next frame may have
+        self._durations: dict[int, int] = {}  # of frames inside the encoder, by their time stamp
         options = {"movflags": "faststart"} if path.suffix == ".mp4" else {}
         self._opened = ExitStack()
         opened = av.open(location(path), "w", options=options)
         self._container = self._opened.enter_context(opened)
         coding = codec.options
         if clock.times is not None and codec.name == "libx264":
-            # With B-frames the last packet is not the last frame, and its end is not the video's.
+            # With B-frames the last packet need not hold the last frame, whose end is the video's.
             coding = {**coding, "bf": "0"}
         stream = self._container.add_stream(codec.name, clock.frame_rate, coding)
         assert isinstance(stream, av.VideoStream)
@@ -255,7 +256,7 @@ class _ContainerSink:
     def write(self, frame: Frame) -> None:
         assert frame.shape[:2] == self._size, "PyAV would squash it"
         picture = self._convert(frame)
-        # Rounding the time, not the delay, keeps the rate where 1/100 s is too coarse for it.
+        # Times are rounded, not delays: so the average rate is right even in units of 1/100 s.
         picture.pts = max(self._time_stamp(self._num_frames), self._earliest)
         self._earliest = picture.pts + self._min_step
         self._num_frames += 1
@@ -268,7 +269,10 @@ class _ContainerSink:
                 self._container.mux(packet)
 
     def _mux(self, packets: list[av.Packet]) -> None:
-        """With their durations, of which encoders know nothing; the last one ends the video."""
+        """Write packets with their durations, which encoders do not know.
+
+        The duration of the last packet determines the end of the video.
+        """
         for packet in packets:
             assert packet.pts is not None
             packet.duration = self._durations.pop(packet.pts, packet.duration)
@@ -284,7 +288,7 @@ class _ContainerSink:
 
 
 def _to_yuv(frame: Frame) -> av.VideoFrame:
-    """Limited range and the BT.601 matrix: what readers assume that ignore the tags."""
+    """Convert to YUV of limited range with the BT.601 matrix, which players assume without tags."""
     height, width, num_channels = frame.shape
     is_opaque = num_channels == 3
     even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
@@ -298,10 +302,10 @@ def _to_yuv(frame: Frame) -> av.VideoFrame:
 
 
 def _hidden_colour_replaced(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """The mean visible colour where alpha is 0.
+    """Replace the colour of pixels with alpha 0 by the mean visible colour.
 
-    What nobody sees costs bits (noise 60 times those of the figure), and colour at half the
-    resolution carries it into the figure's edge.
+    The invisible colour would cost bits (noise 60 times as many as the figure), and since colour is
+    stored at half the resolution it would bleed into the figure's edge.
     """
     alpha = rgba[..., 3].astype(np.float64)
     mean = np.tensordot(alpha, rgba[..., :3], 2) / max(alpha.sum(), 1)
@@ -311,7 +315,7 @@ def _hidden_colour_replaced(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 class _PaletteConverter:
-    """A palette of its own for every frame, so that a GIF streams like the other kinds."""
+    """Converts each frame to a palette of its own, so that a GIF is written frame by frame."""
 
     def __init__(self, height: int, width: int) -> None:
         graph = Graph()
@@ -331,32 +335,33 @@ class _PaletteConverter:
 
     def __call__(self, frame: Frame) -> av.VideoFrame:
         picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
-        picture.pts, picture.time_base = self._num_frames, GIF_TIME_BASE  # the filters need order
+        picture.pts, picture.time_base = self._num_frames, GIF_TIME_BASE  # for the filters alone
         self._num_frames += 1
         self._graph.vpush(picture)
         return self._graph.vpull()
 
 
 def _codable(rate: Fraction, path: Path) -> Fraction:
-    """`rate`, or the nearest whose terms FFmpeg can hold.
+    """Return `rate`, or the nearest rate that FFmpeg can represent as a fraction.
 
     Raises:
-        UserError: there is none near it; names `path`.
+        UserError: there is none; names `path`.
     """
     if max(rate.as_integer_ratio()) > MAX_TERM:
         rate = rate.limit_denominator(10**6)
     if not 0 < rate <= MAX_TERM or rate.numerator > MAX_TERM:
-        raise UserError(f"{path}: no video file can have the frame rate of its frames")
+        raise UserError(f"{path}: a video file cannot have the frame rate of these frames")
     return rate
 
 
 def takes_sound(path: Path | str) -> bool:
-    """Whether a VideoWriter of this `path` can write a sound."""
+    """Whether a VideoWriter for `path` can write sound."""
     path = Path(path)
     return path.suffix.lower() in FORMATS and not path.is_dir()
 
 
 def _check_replaceable(folder: Path) -> None:
+    """Raise UserError if `folder` is a file, or holds anything that no VideoWriter wrote."""
     if not folder.exists():
         return
     if not folder.is_dir():
@@ -375,7 +380,7 @@ def _check_replaceable(folder: Path) -> None:
 
 def _check_writable(path: Path) -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(path.parent)
         with tempfile.TemporaryFile(dir=path.parent):
             pass
     except OSError as error:
@@ -383,13 +388,14 @@ def _check_writable(path: Path) -> None:
 
 
 def is_result(name: str) -> bool:
-    """Whether an entry of a folder of frames has the name of one that a VideoWriter wrote."""
+    """Whether `name` is that of a file that a VideoWriter writes into a folder of frames."""
     return name == RATE_FILE or FRAME_NAME.fullmatch(name) is not None
 
 
 def _replace(source: Path, target: Path) -> None:
-    """Rename, taking the place of an earlier file or folder of frames. What else somebody has put
-    into that folder meanwhile is in the new one.
+    """Rename `source` to `target`, which replaces an earlier file or folder of frames.
+
+    Other files that somebody has put into that folder in the meantime are moved into the new one.
     """
     if not target.is_dir():
         source.replace(target)

@@ -1,4 +1,4 @@
-"""Pictures of what the networks compute: keypoints, maps, grids with titles."""
+"""Draws the outputs of the networks: keypoints, maps, and grids of images with titles."""
 
 import colorsys
 from collections.abc import Mapping
@@ -10,18 +10,18 @@ from torch import Tensor
 
 from modules.geometry import coordinate_grid, resize
 
-_TITLE_HEIGHT = 14  # pixels of the default bitmap font with a little air
+_TITLE_HEIGHT = 14  # pixels: the default bitmap font and a small margin
 _MIN_CELL = 96  # small frames are enlarged so that titles and keypoints can be read
 
 
 def palette(count: int, like: Tensor) -> Tensor:
-    """`count` well-separated colours, count x 3 in [0, 1]."""
+    """Return `count` well-separated colours, count x 3 in [0, 1], on the device of `like`."""
     colors = [colorsys.hsv_to_rgb(i / count, 0.85, 1.0) for i in range(count)]
     return torch.tensor(colors, device=like.device, dtype=like.dtype)
 
 
 def draw_keypoints(frames: Tensor, points: Tensor, radius: float = 0.04) -> Tensor:
-    """`frames` (B x 3 x H x W) with a disc for each of `points` (B x K x 2, in [-1, 1]).
+    """Draw a disc for each of `points` (B x K x 2, in [-1, 1]) on `frames` (B x 3 x H x W).
 
     Keypoint k has the same colour in every frame; a dark rim keeps it visible on any background.
     """
@@ -37,12 +37,12 @@ def draw_keypoints(frames: Tensor, points: Tensor, radius: float = 0.04) -> Tens
 
 
 def grey_to_rgb(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Single-channel `maps` (B x 1 x h x w in [0, 1]) as grey pictures, B x 3 x *size."""
+    """Turn single-channel maps (B x 1 x h x w in [0, 1]) into grey pictures, B x 3 x *size."""
     return resize(maps, size).expand(-1, 3, -1, -1)
 
 
 def colorize_weights(weights: Tensor, size: tuple[int, int]) -> Tensor:
-    """Softmax `weights` (B x (K+1) x h x w) as pictures, B x 3 x *size.
+    """Turn softmax weights (B x (K+1) x h x w) into pictures, B x 3 x *size.
 
     The background is black; keypoint k has the colour that `draw_keypoints` gives it.
     """
@@ -51,13 +51,13 @@ def colorize_weights(weights: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def to_uint8(images: Tensor) -> np.ndarray:
-    """Images in [0, 1], ... x 3 x H x W, as uint8 ... x H x W x 3 on the CPU."""
+    """Convert images in [0, 1], ... x 3 x H x W, to uint8 ... x H x W x 3 on the CPU."""
     pixels = images.detach().float().mul(255).round().clamp(0, 255).to(torch.uint8)
     return pixels.movedim(-3, -1).cpu().numpy()
 
 
 def titled_grid(columns: Mapping[str, Tensor]) -> np.ndarray:
-    """One picture, uint8 H x W x 3: a column for each entry, its title above, a row per sample."""
+    """Make one picture, uint8 H x W x 3: a column with a title for each entry, a row per sample."""
     cells = {title: to_uint8(images) for title, images in columns.items()}
     height, width = next(iter(cells.values())).shape[1:3]
     zoom = max(1, -(-_MIN_CELL // min(height, width)))

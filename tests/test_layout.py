@@ -1,4 +1,4 @@
-"""The order of the rooms: imports run downward only, so that no room depends on one above it."""
+"""The order of the packages: imports run downward only, so none depends on one above it."""
 
 import ast
 import re
@@ -9,7 +9,7 @@ import pytest
 
 from tests.helpers.runs import REPOSITORY
 
-# From the top to the bottom. A room imports itself and what stands below its line.
+# From the top to the bottom. A package imports itself and the packages on lower lines.
 ORDER = (
     ("docs",),
     ("benchmarks",),
@@ -24,15 +24,15 @@ ORDER = (
     ("modules",),
     ("common",),
 )
-HEIGHT = {room: -line for line, rooms in enumerate(ORDER) for room in rooms}
+HEIGHT = {package: -line for line, packages in enumerate(ORDER) for package in packages}
 AT_THE_ROOT = {"train", "reconstruct", "animate", "losses", "logger"}
 
 
 def code_files() -> list[Path]:
     """Every Python file of the project but the tests."""
     found = [*REPOSITORY.glob("*.py")]
-    for room in HEIGHT:
-        found += (REPOSITORY / room).rglob("*.py")
+    for package in HEIGHT:
+        found += (REPOSITORY / package).rglob("*.py")
     return sorted(found)
 
 
@@ -46,7 +46,7 @@ def imports(path: Path) -> Iterator[tuple[int, str]]:
             yield from ((node.lineno, f"{node.module}.{alias.name}") for alias in node.names)
 
 
-def room_of(path: Path) -> str:
+def package_of(path: Path) -> str:
     """The folder at the root that a file lies in, or its own name."""
     return path.relative_to(REPOSITORY).parts[0].removesuffix(".py")
 
@@ -62,11 +62,13 @@ def test_every_folder_of_code_has_a_place_in_the_order():
 
 @pytest.mark.parametrize("path", code_files(), ids=lambda path: str(path.relative_to(REPOSITORY)))
 def test_imports_run_downward(path):
-    room = room_of(path)
+    package = package_of(path)
     for line, name in imports(path):
         other = name.split(".")[0]
-        if other in HEIGHT and other != room:
-            assert HEIGHT[other] < HEIGHT[room], f"{path}:{line} imports {name}, which is not below"
+        if other in HEIGHT and other != package:
+            assert HEIGHT[other] < HEIGHT[package], (
+                f"{path}:{line} imports {name}, which is not below"
+            )
 
 
 def test_no_file_imports_itself_in_a_circle():

@@ -69,7 +69,7 @@ class RunningMeans:
         return means, [n for n, (_, finite, count) in totals.items() if finite < count]
 
     def clear(self) -> None:
-        """Start anew, after a line of the log."""
+        """Forget all values, after a line of the log."""
         self.sums, self.minima = {}, {}
 
     def _lowest(self) -> dict[str, float]:

@@ -20,7 +20,7 @@ from checkpoints.checkpoint import Checkpoint
 from checkpoints.folder import WRITTEN, best_path, check_names, checkpoint_folder, list_all
 from common.errors import UserError
 from common.file_lock import holder, locked
-from common.files import add_line, remove_leftovers, replacing
+from common.files import add_line, make_folder, remove_leftovers, replacing
 from common.json_files import read_json
 from common.tensor_files import read_facts
 from configs.loading import dump_config
@@ -71,7 +71,7 @@ def claimed(folder: Path) -> Iterator[None]:
     with ExitStack() as stack:
         stack.callback(_remove_empty, new)
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            make_folder(folder)
             stack.enter_context(locked(lock))
         except BlockingIOError:
             raise UserError(

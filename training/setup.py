@@ -22,7 +22,7 @@ from checkpoints import checkpoint
 from checkpoints.folder import list_steps
 from checkpoints.perceptual_weights import load_perceptual
 from checkpoints.weights import check_networks
-from common.cli import pick_device
+from common.cli import pick_device, say
 from common.errors import UserError
 from configs.loading import dump_config, load_config, override_config
 from configs.rules import division
@@ -100,7 +100,8 @@ def read_inputs(arguments: argparse.Namespace, held: ExitStack) -> Inputs | None
     else:
         raise UserError("--config is missing: give a file, or a name such as vox.yaml")
     if arguments.print_config:
-        _print(dump_config(config).removesuffix("\n"))
+        if distributed.is_main():
+            print(dump_config(config), end="")
         return None
     if config.run.output_dir is None:
         raise UserError("run.output_dir: found null; give a folder")
@@ -177,7 +178,7 @@ def facts(inputs: Inputs) -> dict[str, object]:
         "step to continue from": inputs.saved.step if inputs.saved is not None else 0,
         "checksum of the config": zlib.crc32(dump_config(inputs.config).encode()),
         "number of clips": len(inputs.pairs.clips.clips),
-        "checksum of their names": zlib.crc32(names.encode()),
+        "checksum of their names": zlib.crc32(names.encode(errors="surrogateescape")),
         "device": inputs.device.type,
         "torch": version("torch"),
     }
@@ -241,11 +242,11 @@ def _newest_checkpoint(output_dir: Path) -> checkpoint.Checkpoint | None:
     saved, skipped = checkpoint.load_newest(output_dir)
     if distributed.is_main():
         for message in skipped:
-            print(message, file=sys.stderr)
+            say(message, sys.stderr)
     return saved
 
 
 def _print(line: str) -> None:
     """Print `line`, in rank 0 only."""
     if distributed.is_main():
-        print(line)
+        say(line)

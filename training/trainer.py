@@ -183,8 +183,8 @@ class Trainer:
         if distributed.is_main():
             # If the validation line of this step came after its checkpoint, it is written again.
             validated_at = self.step - (self.validated_at != self.step)
-            told = {"train": self.logged_at, "validation": validated_at}
-            logger = Logger(self.output_dir, self.step, self.last_step, told)
+            logged_until = {"train": self.logged_at, "validation": validated_at}
+            logger = Logger(self.output_dir, self.step, self.last_step, logged_until)
             self.starts.report_late_starts(logger, self.batches_per_epoch)
         try:
             schedule = BatchSchedule(

@@ -19,6 +19,7 @@ from common.cli import (
     add_precision_argument,
     positive_int,
     run_entry_point,
+    say,
 )
 from common.errors import UserError
 from metrics.detectors.packages import import_package
@@ -30,7 +31,7 @@ INSTALL = "pip install -e '.[web]'"
 def main(arguments: argparse.Namespace) -> None:
     accounts = read_accounts(arguments.auth_file)
     for line in warnings(arguments.host, arguments.auth_file, accounts):
-        print(line, file=sys.stderr)
+        say(line, sys.stderr)
     with tempfile.TemporaryDirectory(prefix="demo-") as folder:
         # Gradio reads these variables when it is imported and when it builds a page.
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"

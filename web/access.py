@@ -6,7 +6,9 @@ from pathlib import Path
 
 from common.errors import UserError
 from common.machine import is_loopback
+from common.safe_paths import read_plain_file
 
+_MAX_BYTES = 2**20  # of the file of accounts
 AUTH_VARIABLE = "DEMO_AUTH"  # USER:PASSWORD; unlike options, it is not visible in process lists
 
 Account = tuple[str, str]
@@ -27,7 +29,9 @@ def read_accounts(file: str | None) -> list[Account]:
     else:
         place = f"--auth-file {file}"
         try:
-            lines = Path(file).read_text(encoding="utf-8").splitlines()
+            lines = read_plain_file(Path(file), _MAX_BYTES).decode("utf-8-sig").splitlines()
+        except UserError as error:
+            raise UserError(f"--auth-file {error}") from None
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
             raise UserError(f"{place}: cannot be read: {reason}") from None

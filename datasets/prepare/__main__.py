@@ -1,13 +1,14 @@
 """Prepare clips for training: python -m datasets.prepare --input DIR --output DIR
 
 Checks, crops, resizes and packs every clip of a folder: videos, folders of frames, strips, and
-TFRecord files (BAIR). Packed clips are read many times as fast as videos: `data.root=OUTPUT` trains
-on them, `python -m datasets.unpack` lists them and takes them out again. `train/` and `test/` of
-the input are kept; without them --test-share splits the identities, what stands before the # of a
-name.
+TFRecord files (BAIR). Packed clips are read many times as fast as videos. Train on them with
+`data.root=OUTPUT`; list or unpack them with `python -m datasets.unpack`. If the input has train/
+and test/, so has the output; otherwise --test-share splits the clips by identity, the part of a
+name before the #.
 
-Started again, it continues where it ended, and takes clips with new names; those it has by name are
-not looked at again. What was rejected, shortened or changed, and why, is in OUTPUT/report.csv.
+Started again, it continues where it ended and adds clips with new names; clips whose names it has
+are not read again. OUTPUT/report.csv lists the clips that were rejected, shortened or changed, and
+why.
 """
 
 import argparse
@@ -17,10 +18,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.cli import add_max_pixels_argument, end_on_sigterm, positive_int, run_entry_point
+from common.cli import (
+    add_max_pixels_argument,
+    end_on_sigterm,
+    positive_int,
+    run_entry_point,
+    say,
+)
 from common.errors import UserError
 from common.limits import chosen_limits
 from common.machine import num_cores
+from common.safe_paths import printable
 from datasets.prepare.candidates import Candidate, find_clips, in_splits
 from datasets.prepare.convert import ConvertOptions
 from datasets.prepare.folder import claimed, finished_clips, note_settings, prepare
@@ -44,7 +52,7 @@ def main(arguments: argparse.Namespace) -> None:
             "clip would be left"
         )
     if metadata is not None and arguments.fit == "pad":
-        raise UserError("--fit pad: boxes of --metadata are widened, never padded; leave it out")
+        raise UserError("--fit pad: boxes of --metadata are widened, not padded; leave --fit out")
     settings = ConvertOptions(
         format=arguments.format,
         image_size=arguments.image_size,
@@ -73,30 +81,31 @@ def main(arguments: argparse.Namespace) -> None:
             candidates = in_splits(listed, splits)
             note_settings(output, every_choice)
             note_drawn(output, drawn | splits)
-            print(f"{source}: {len(candidates)} clips found")
+            say(f"{source}: {len(candidates)} clips found")
             _warn_of_shared_identities(source, candidates)
             summary = prepare(candidates, settings, output, arguments.workers, arguments.debug)
     except MemoryError:
         raise UserError(
-            f"{output}: there is not enough memory; start again, with fewer --workers: it continues"
+            f"{output}: not enough memory; start again with fewer --workers, and it continues"
         ) from None
-    except OSError as error:  # a folder that may not be read, a disk that is full
+    except OSError as error:  # a folder that must not be read, or a full disk
         raise UserError(f"{error.filename or output}: {os_reason(error)}") from error
-    print(f"{output}: {summary.text()}")
+    print(f"{printable(str(output))}: {summary.text()}")
 
 
 def _warn_of_shared_identities(source: Path, candidates: Sequence[Candidate]) -> None:
+    """Log a warning if an identity has clips in both splits."""
     shared = shared_identities({(clip.split, clip.name) for clip in candidates})
     if shared:
         logger.warning(
-            "%s: %d identities are in train/ and in test/, the first is %s; a test should show "
-            "others than those trained on",
+            "%s: %d identities are in train/ and in test/, the first is %s; test clips should show "
+            "other identities than training clips",
             *(source, len(shared), shared[0]),
         )
 
 
 def image_size(text: str) -> tuple[int, int]:
-    """(height, width) of `256` or `256x128`, for argparse."""
+    """Parse `256` or `256x128` to (height, width), for argparse."""
     match = re.fullmatch(r"(\d+)(?:x(\d+))?", text)
     if match is None:
         raise argparse.ArgumentTypeError(f"{text}: write 256, or 256x128 (height x width)")
@@ -108,7 +117,7 @@ def image_size(text: str) -> tuple[int, int]:
 
 
 def quality(text: str) -> int:
-    """1 to 100, for argparse."""
+    """Parse a whole number from 1 to 100, for argparse."""
     number = int(text)
     if not 1 <= number <= 100:
         raise argparse.ArgumentTypeError(f"{text}: must be from 1 to 100")
@@ -116,7 +125,7 @@ def quality(text: str) -> int:
 
 
 def share(text: str) -> float:
-    """From 0 up to 1, for argparse."""
+    """Parse a number of at least 0 and below 1, for argparse."""
     number = float(text)
     if not 0 <= number < 1:
         raise argparse.ArgumentTypeError(f"{text}: must be at least 0 and below 1")
@@ -129,12 +138,16 @@ def build_parser() -> argparse.ArgumentParser:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--input", required=True, metavar="DIR", help="clips, or videos of a list")
-    parser.add_argument("--output", required=True, metavar="DIR", help="new, or to be continued")
+    parser.add_argument(
+        "--input", required=True, metavar="DIR", help="folder of clips, or of the --metadata videos"
+    )
+    parser.add_argument(
+        "--output", required=True, metavar="DIR", help="new folder, or one to be continued"
+    )
     parser.add_argument(
         "--metadata",
         metavar="PATH",
-        help="parts of the videos to take, with crop boxes: a CSV table (vox-metadata.csv, "
+        help="list of parts of the videos, with crop boxes: a CSV table (vox-metadata.csv, "
         "taichi-metadata.csv), or a folder of txt files (VoxCeleb)",
     )
     parser.add_argument(
@@ -144,7 +157,10 @@ def build_parser() -> argparse.ArgumentParser:
         help="256 (default), or 256x128: height x width",
     )
     parser.add_argument(
-        "--fit", choices=("crop", "pad"), default="crop", help="frames of another shape (crop)"
+        "--fit",
+        choices=("crop", "pad"),
+        default="crop",
+        help="what to do with frames of another aspect ratio (crop)",
     )
     parser.add_argument(
         "--format",
@@ -153,7 +169,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="packed JPEG (default), or a folder of PNG files for each clip: lossless, slower to "
         "read, 5 times as large",
     )
-    parser.add_argument("--quality", type=quality, default=95, help="of JPEG, 1 to 100 (95)")
+    parser.add_argument("--quality", type=quality, default=95, help="JPEG quality, 1 to 100 (95)")
     parser.add_argument(
         "--frame-step", type=positive_int, default=1, metavar="N", help="keep every Nth frame (1)"
     )
@@ -161,28 +177,28 @@ def build_parser() -> argparse.ArgumentParser:
         "--min-frames", type=positive_int, default=2, help="reject clips with fewer (2)"
     )
     parser.add_argument(
-        "--max-frames", type=positive_int, help="leave out what follows (default: no limit)"
+        "--max-frames", type=positive_int, help="cut longer clips off (default: no limit)"
     )
     parser.add_argument(
         "--min-size",
         type=positive_int,
         default=1,
         metavar="PIXELS",
-        help="reject clips whose picture, or box, has a shorter side than this (1)",
+        help="reject clips whose picture or box has a side shorter than this (1)",
     )
     add_max_pixels_argument(parser)
     parser.add_argument(
         "--test-share",
         type=share,
         default=0.05,
-        help="of the identities, where the input does not say (0.05)",
+        help="share of identities for the test, if the input has no train/ and test/ (0.05)",
     )
-    parser.add_argument("--seed", type=int, default=0, help="of that choice (0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the choice of these (0)")
     parser.add_argument(
         "--workers",
         type=positive_int,
         default=num_cores(),
-        help="processes (default: one for each core)",
+        help="number of processes (default: one for each core)",
     )
     return parser
 

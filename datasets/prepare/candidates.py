@@ -1,10 +1,10 @@
-"""Finding the clips to prepare, and their names.
+"""Finds the clips to prepare in a folder, and gives them names.
 
-A folder has its clips in `train/` (or `dev/`) and `test/` (or `val/`), or all together; a single
-folder mp4/ around them, as VoxCeleb2 has it, is passed over. Clips may lie in subfolders, whose
-names go before theirs: id00012/21Uxsk56VDQ/00001.mp4 becomes id00012#21Uxsk56VDQ#00001. Names such
-as id10280#NXjT3732Ekg#001093#001192.mp4 stay as they are. A subfolder of pictures is one clip,
-whose frames they are. A TFRecord file is as many clips as it has records.
+The folder has its clips in `train/` (or `dev/`) and `test/` (or `val/`), or all together; a single
+folder mp4/ around them, as in VoxCeleb2, is skipped. Clips may lie in subfolders, whose names
+become part of theirs: id00012/21Uxsk56VDQ/00001.mp4 becomes id00012#21Uxsk56VDQ#00001. Names such
+as id10280#NXjT3732Ekg#001093#001192.mp4 stay as they are. A subfolder of pictures is one clip with
+the pictures as frames. Each record of a TFRecord file is a clip.
 """
 
 import logging
@@ -32,7 +32,7 @@ logger = logging.getLogger(__name__)
 
 
 class Candidate(NamedTuple):
-    """A clip to be: its name is unique in its split."""
+    """A clip to be prepared; its name is unique in its split."""
 
     split: str
     name: str
@@ -40,11 +40,11 @@ class Candidate(NamedTuple):
 
 
 def find_clips(folder: Path, metadata: Path | None) -> list[Listed]:
-    """Every clip of `folder`, or those that `metadata` lists over its videos.
+    """Find every clip of `folder`, or with `metadata` those parts of its videos that it lists.
 
     Raises:
-        UserError: nothing is found, the layout is none of those that are read, or a name cannot be
-            that of a clip, or is that of two.
+        UserError: there are no clips, the layout of the folder is unknown, or the name of a clip
+            is refused by `check_name`.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
@@ -58,7 +58,7 @@ def find_clips(folder: Path, metadata: Path | None) -> list[Listed]:
     log_left_out(folder, others, len(empty))
     if links:
         logger.warning(
-            "%s: left out %s to folders that are looked through anyway: %s",
+            "%s: left out %s to folders that are searched anyway: %s",
             *(folder, counted(len(links), "link"), links[0]),
         )
     if not listed:
@@ -73,10 +73,10 @@ def find_clips(folder: Path, metadata: Path | None) -> list[Listed]:
 
 
 def in_splits(listed: Iterable[Listed], splits: dict[str, str]) -> list[Candidate]:
-    """The clips in order, each in the split that it states, or else in that of its identity.
+    """Put each clip into the split that it states, or else into that of its identity, in order.
 
     Raises:
-        UserError: two clips have the same name.
+        UserError: two clips of a split have the same name.
     """
     found = [
         Candidate(clip.split or splits[identity(clip.name)], clip.name, clip.footage)
@@ -110,22 +110,23 @@ def _walk_splits(folder: Path, left_out: list[Path], links: list[Path]) -> list[
 
 
 class _Walk:
-    """A walk through folders. Each is looked through once, whatever links lead to it.
+    """Searches folders for clips, each folder once, even if several links lead to it.
 
     Args:
-        left_out: gets other files, and empty folders.
-        links: gets those to folders that are looked through anyway.
+        left_out: files that are no clips, and empty folders, are added to this list.
+        links: links to folders that are searched anyway are added to this list.
     """
 
     def __init__(self, left_out: list[Path], links: list[Path]) -> None:
         self._left_out = left_out
         self._links = links
         self._visited: set[Path] = set()
-        self._waiting: deque[tuple[Path, list[str]]] = deque()  # links, which come last
+        self._waiting: deque[tuple[Path, list[str]]] = deque()  # links, which are followed last
 
     def clips_in(self, folder: Path) -> Iterator[tuple[str, Footage]]:
-        """Name and footage of each clip in `folder`; in place of WRAPPER, if that is the only
-        folder there, its entries are taken.
+        """Yield name and footage of each clip in `folder`.
+
+        If its only folder is WRAPPER, the entries of that are used in its place.
         """
         self._visited.add(folder.resolve())
         entries = _entries(folder)
@@ -136,7 +137,7 @@ class _Walk:
         return self.clips(entries)
 
     def clips(self, entries: Sequence[Path]) -> Iterator[tuple[str, Footage]]:
-        """The same of `entries`, and of what is below them."""
+        """Yield name and footage of each clip among `entries` and below them."""
         for entry in entries:
             yield from self._entry(entry, [])
         while self._waiting:

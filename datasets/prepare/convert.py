@@ -1,4 +1,4 @@
-"""One clip: read, checked, cropped, resized and written; what a worker process does."""
+"""Converts one clip in a worker process: reads, checks, crops, resizes and writes it."""
 
 import logging
 import traceback
@@ -28,32 +28,32 @@ Format = Literal["packed", "frames"]
 
 
 class ConvertOptions(NamedTuple):
-    """What decides how prepared clips look; the same for all clips of a folder."""
+    """The options of the conversion, the same for all clips of a folder."""
 
     format: Format
-    image_size: tuple[int, int]
+    image_size: tuple[int, int]  # (height, width)
     fit: Fit
     quality: int  # of JPEG; frames in folders are PNG
-    frame_step: int  # of so many frames one is kept
-    min_frames: int  # that are kept; a clip with fewer is rejected
-    max_frames: int | None  # what follows them is left out
-    min_size: int  # pixels of the shorter side of what is cut out of the picture
-    limits: Limits = LIMITS  # of what is read
+    frame_step: int  # every so-many-th frame is kept
+    min_frames: int  # a clip with fewer kept frames is rejected
+    max_frames: int | None  # a clip is cut off after so many kept frames
+    min_size: int  # shorter side of the picture, or of the box cut out of it, in pixels
+    limits: Limits = LIMITS  # on the pictures that are read
 
 
 class Remark(NamedTuple):
-    """A row of the report: a clip that is missing, lacks its end, or is not as its file has it."""
+    """A row of the report, on a clip that was rejected, shortened or changed."""
 
     split: str
     clip: str
     outcome: Literal["rejected", "shortened", "changed"]
-    reason: str  # a few words, by which clips are counted
+    reason: str  # a few words, for a count of clips by reason
     detail: str
     source: str
 
 
 class Converted(NamedTuple):
-    """A clip that was written. `table`: see `write_fragment`; None for a folder of frames."""
+    """A clip that was written. table: see `write_fragment`; None for a folder of frames."""
 
     num_frames: int
     frame_rate: Fraction
@@ -61,7 +61,11 @@ class Converted(NamedTuple):
 
 
 class Outcome(NamedTuple):
-    """`converted` is None for a rejected clip. traceback: of an error that nobody foresaw."""
+    """The result of a conversion.
+
+    converted: None for a rejected clip. remark: for the report, if there is anything to say.
+    traceback: of an unexpected error.
+    """
 
     converted: Converted | None
     remark: Remark | None
@@ -69,17 +73,17 @@ class Outcome(NamedTuple):
 
 
 def convert(candidate: Candidate, settings: ConvertOptions, target: Path) -> Outcome:
-    """Write a clip to `target`: a part of a shard, or a folder of frames.
+    """Write a clip to `target`, a part of a shard or a folder of frames.
 
-    A damaged clip is used as far as it goes; one that fails in any other way is rejected.
+    A damaged clip is used up to the damage; one that fails in any other way is rejected.
 
     Raises:
         UserError: `target` cannot be written.
-        OSError, MemoryError: see `errors.ends_all`.
+        OSError, MemoryError: an error that ends all conversions; see `errors.ends_all`.
     """
     try:
         return _convert(candidate, settings, target)
-    except Exception as error:  # of a decoder, say: one odd file must not end a run of days
+    except Exception as error:  # one strange file must not end a run of days
         if isinstance(error, UserError) or ends_all(error):
             raise
         outcome = _rejected(candidate, "cannot be read", in_one_line(error))
@@ -99,7 +103,7 @@ def _convert(candidate: Candidate, settings: ConvertOptions, target: Path) -> Ou
     with _warnings() as problems:
         try:
             frame_rate, frames, region, num_asked, clip = footage.open(settings.limits)
-            problems.clear()  # of other parts of the same video
+            problems.clear()  # they are about other parts of the same video
             first = next(frames)
         except UserError as error:
             return rejected("cannot be read", str(error))
@@ -123,7 +127,7 @@ def _convert(candidate: Candidate, settings: ConvertOptions, target: Path) -> Ou
     shortened = partial(Remark, split, name, "shortened", source=footage.source)
     if problems:
         return Outcome(converted, shortened(reason="damaged", detail=problems[0]))
-    # Also where the damage was reported before, for another part of the same video.
+    # Needed if the damage was reported before, for another part of the same video.
     num_wanted = None if num_asked is None else ceil(num_asked / settings.frame_step)
     if num_wanted is not None and settings.max_frames is not None:
         num_wanted = min(num_wanted, settings.max_frames)
@@ -131,7 +135,7 @@ def _convert(candidate: Candidate, settings: ConvertOptions, target: Path) -> Ou
         detail = f"{converted.num_frames} of {num_wanted} frames; the video has no more"
         return Outcome(converted, shortened(reason="ends early", detail=detail))
     if clip is not None and clip.remarks:
-        # `interlaced; made whole (bwdif)`: what it is, then what was done
+        # In `interlaced; made whole (bwdif)` the reason stands before the semicolon.
         reasons = [remark.split(";")[0] for remark in clip.remarks]
         row = Remark(split, name, "changed", reasons[0], "; ".join(clip.remarks), footage.source)
         return Outcome(converted, row)
@@ -145,17 +149,21 @@ def _write(
     settings: ConvertOptions,
     target: Path,
 ) -> Converted:
+    final = target.with_name(name)  # which messages name, since `target` is a temporary name
     if settings.format == "packed":
         try:
             table = write_fragment(target, name, pictures, settings.quality)
         except OSError as error:
-            raise UserError(f"{target}: cannot be written: {os_reason(error)}") from None
+            raise UserError(f"{final}: cannot be written: {os_reason(error)}") from None
         return Converted(len(table), frame_rate, table)
     num_frames = 0
-    with VideoWriter(target, frame_rate, as_folder=True) as writer:
-        for picture in pictures:
-            writer.write(picture)
-            num_frames += 1
+    try:
+        with VideoWriter(target, frame_rate, as_folder=True) as writer:
+            for picture in pictures:
+                writer.write(picture)
+                num_frames += 1
+    except UserError as error:
+        raise UserError(str(error).replace(str(target), str(final))) from None
     return Converted(num_frames, frame_rate, None)
 
 
@@ -168,7 +176,7 @@ def _fit(frame: Frame, region: Region | None, settings: ConvertOptions) -> Frame
 
 
 def _up_to_damage(frames: Iterator[Frame], problems: list[str]) -> Iterator[Frame]:
-    """The frames before the first that cannot be had; why it cannot goes to `problems`."""
+    """Yield frames up to the first that cannot be read, and add the reason to `problems`."""
     try:
         yield from frames
     except UserError as error:
@@ -177,7 +185,7 @@ def _up_to_damage(frames: Iterator[Frame], problems: list[str]) -> Iterator[Fram
 
 @contextmanager
 def _warnings() -> Iterator[list[str]]:
-    """What the readers of videos would print, for the report instead."""
+    """Collect the warnings of the readers of videos for the report, instead of printing them."""
     messages: list[str] = []
     handler = logging.Handler()
     handler.emit = lambda record: messages.append(record.getMessage())  # type: ignore[method-assign]

@@ -1,4 +1,4 @@
-"""From candidates to a prepared folder: all cores, one order, nothing done twice."""
+"""Converts candidates to a prepared folder, on all cores, in one order, and can be resumed."""
 
 import csv
 import json
@@ -20,10 +20,10 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from common.csv_cells import as_written, protected
+from common.csv_cells import as_written, open_table, protected
 from common.errors import UserError
 from common.file_lock import locked
-from common.files import remove_leftovers, replacing
+from common.files import make_folder, remove_leftovers, replacing
 from common.json_files import read_json
 from common.safe_paths import open_to_write, printable, refuse_links
 from datasets.pack_writer import PACK, PackWriter, is_pack, read_pack
@@ -34,23 +34,23 @@ from media.container import os_reason
 from media.system_files import user_entries
 
 PREPARED, REPORT = "prepared.json", "report.csv"
-# Of a clip while it is written; earlier versions put a process id in place of the 16 digits.
+# Name of a clip that is being written; earlier versions put a process id instead of the 16 digits.
 _UNFINISHED = r"\.(?:[0-9a-f]{16}|\d{1,10})-\d+\.tmp"
-AHEAD = 2  # clips waiting for each process, so that none waits for a clip
+AHEAD = 2  # clips submitted ahead for each process, so that no process is idle
 
 
 class ConversionSummary(NamedTuple):
-    """What one run did."""
+    """The results of one run."""
 
     num_earlier: int  # clips that an earlier run had finished
     num_clips: int
     num_frames: int
     num_bytes: int
-    remarks: list[Remark]  # earlier ones of finished clips included
-    empty: list[str]  # splits of which every clip was rejected
+    remarks: list[Remark]  # of this run, and on the clips that earlier runs finished
+    empty: list[str]  # splits in which every clip was rejected
 
     def text(self) -> str:
-        """A line on the clips, and one for each reason why some are missing or not as they were."""
+        """A line on all clips, and one for each reason why clips were rejected or changed."""
         lines = [
             f"{self.num_clips} clips prepared, {self.num_frames} frames, "
             f"{self.num_bytes / 1e9:.2f} GB; {self.num_earlier} were there before"
@@ -58,21 +58,21 @@ class ConversionSummary(NamedTuple):
         counts = Counter((remark.outcome, remark.reason) for remark in self.remarks)
         lines += [f"{count} {outcome}: {reason}" for (outcome, reason), count in counts.items()]
         lines += [f"{split}/ is empty: each of its clips was rejected" for split in self.empty]
-        return "\n".join(lines)
+        return "\n".join(map(printable, lines))
 
 
 @contextmanager
 def claimed(output: Path, settings: Mapping[str, object]) -> Iterator[None]:
-    """Claim `output`, which is made where it is missing, for one run with these settings.
+    """Reserve the folder `output` for one run with these settings; it is made if it is missing.
 
     Raises:
-        UserError: another run is at work there, it was prepared with other settings, or it holds
-            something else.
+        UserError: another run is at work there, the folder was prepared with other settings, or it
+            holds something else.
     """
     path = output / PREPARED
     with ExitStack() as stack:
         try:
-            output.mkdir(parents=True, exist_ok=True)
+            make_folder(output)
             foreign = [entry.name for entry in user_entries(output)]
             if foreign and not path.exists():
                 raise UserError(
@@ -91,7 +91,7 @@ def claimed(output: Path, settings: Mapping[str, object]) -> Iterator[None]:
 
 
 def note_settings(output: Path, settings: Mapping[str, object]) -> None:
-    """From now on `output` is continued with these settings alone; see `claimed`."""
+    """Write the settings; from now on `claimed` accepts only runs with the same ones."""
     with replacing(output / PREPARED) as path:
         path.write_text(json.dumps(settings, indent=1) + "\n", encoding="utf-8")
 
@@ -107,7 +107,7 @@ def _check_settings(path: Path, settings: Mapping[str, object]) -> None:
         was = printable(was)
         raise UserError(
             f"{path.parent}: was prepared with {was}, not {now}; choose another --output, or the "
-            "settings as they were"
+            "same settings as before"
         )
 
 
@@ -123,17 +123,17 @@ def prepare(
     num_workers: int,
     debug: bool = False,
 ) -> ConversionSummary:
-    """Write all candidates that are not there yet to `output`/train and /test; see `claimed`.
+    """Write all candidates that are not finished yet to `output`/train and /test; see `claimed`.
 
-    The clips of a pack stand in the order of the candidates, whatever the number of processes.
-    What was rejected is tried again in every run. A remark is in the report before its clip counts
-    as finished, whatever ends the run.
+    The clips of a pack are in the order of the candidates, for any number of processes. Rejected
+    clips are tried again in every run. A remark is in the report before its clip counts as
+    finished, whatever ends the run.
 
     Args:
-        debug: print the traceback of errors that nobody foresaw.
+        debug: print the traceback of unexpected errors.
 
     Raises:
-        UserError: the disk is full, a process died, or what is there is damaged.
+        UserError: the disk is full, a process died, or earlier results are damaged.
     """
     finished = finished_clips(output)
     missing = [clip for clip in candidates if (clip.split, clip.name) not in finished]
@@ -155,7 +155,8 @@ def prepare(
         results = stack.enter_context(closing(_convert_all(missing, settings, output, num_workers)))
         for candidate, target, (converted, remark, traceback) in results:
             if debug and traceback is not None:
-                tqdm.write(f"{candidate.footage.source}: {traceback}", file=sys.stderr)
+                lines = f"{printable(candidate.footage.source)}: {traceback}".split("\n")
+                tqdm.write("\n".join(map(printable, lines)), file=sys.stderr)
             if remark is not None:
                 remarks.append(remark)
                 write_remark(remark)
@@ -180,7 +181,7 @@ def prepare(
 def _store(
     candidate: Candidate, target: Path, converted: Converted, writer: PackWriter | None
 ) -> None:
-    """Give a converted clip its place: in the pack of its split, or as a folder of frames."""
+    """Append a converted clip to the pack of its split, or rename its folder of frames."""
     if writer is None or converted.table is None:
         target.rename(target.with_name(candidate.name))
         return
@@ -192,8 +193,11 @@ def _store(
 def _convert_all(
     candidates: Iterable[Candidate], settings: ConvertOptions, output: Path, num_workers: int
 ) -> Generator[tuple[Candidate, Path, Outcome], None, None]:
-    """Outcomes in the order of the candidates; a few are at work ahead of the one that is due."""
-    run = secrets.token_hex(8)  # nobody else writes there, not even a worker left by another
+    """Convert in several processes, and yield outcomes in the order of the candidates.
+
+    At most AHEAD clips for each process are submitted before the outcome that comes next.
+    """
+    run = secrets.token_hex(8)  # so that no worker left by another run writes to the same files
     jobs = (
         (candidate, output / candidate.split / f".{run}-{number}.tmp")
         for number, candidate in enumerate(candidates)
@@ -216,16 +220,16 @@ def _convert_all(
     except BrokenProcessPool:
         place = output if last is None else last.footage.source
         raise UserError(
-            f"{place}: a process died about here, perhaps for want of memory; start again, with "
-            "fewer --workers: it continues"
+            f"{place}: a process died near this clip, perhaps for lack of memory; start again with "
+            "fewer --workers, and it continues"
         ) from None
 
 
 @contextmanager
 def _workers(count: int) -> Iterator[ProcessPoolExecutor]:
-    """Processes that end at once where the block is left by an exception."""
+    """Start worker processes, which are ended at once if an exception leaves the `with` block."""
     others = set(multiprocessing.active_children())
-    context = multiprocessing.get_context("spawn")  # nothing of this process's threads and files
+    context = multiprocessing.get_context("spawn")  # inherits no threads and open files
     with ProcessPoolExecutor(count, context, initializer=_follow_the_main_process) as pool:
         try:
             yield pool
@@ -236,7 +240,7 @@ def _workers(count: int) -> Iterator[ProcessPoolExecutor]:
 
 
 def _follow_the_main_process() -> None:
-    """Leave Ctrl-C to it, and end when it ends, even if it was killed."""
+    """Ignore Ctrl-C, and end this worker when the main process ends, even if that is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_the_main_process, daemon=True).start()
 
@@ -249,19 +253,19 @@ def _end_with_the_main_process() -> None:
 
 
 def finished_clips(output: Path) -> set[tuple[str, str]]:
-    """Split and name of every clip that is in `output` as a whole."""
+    """Return split and name of every clip that is complete in `output`."""
     found = set()
     for split in SPLITS:
         folder = output / split
         if is_pack(folder):
             found |= {(split, clip.name) for clip in read_pack(folder).clips}
-        elif folder.is_dir():  # folders of frames come into being when they are complete
+        elif folder.is_dir():  # a folder of frames gets its name when it is complete
             found |= {(split, entry.name) for entry in user_entries(folder)}
     return found
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """What an interrupted run, or a worker of this one, did not finish."""
+    """Delete the unfinished files of an interrupted run, or of a worker of this run."""
     remove_leftovers(folder, rf"{re.escape(PACK)}|{_UNFINISHED}")
     for entry in folder.iterdir():
         if re.fullmatch(_UNFINISHED, entry.name) is None:
@@ -281,17 +285,18 @@ def _read_report(path: Path) -> list[Remark]:
     if not path.exists():
         return []
     try:
-        with path.open(newline="", encoding="utf-8", errors="replace") as file:
-            rows = [row for row in csv.DictReader(file) if None not in row.values()]  # torn off
+        with open_table(path, errors="replace") as file:
+            # A row of which cells are missing was cut off.
+            rows = [row for row in csv.DictReader(file) if None not in row.values()]
             cells = [{name: as_written(cell) for name, cell in row.items()} for row in rows]
             return [Remark(**row) for row in cells]  # type: ignore[arg-type]
     except (TypeError, AttributeError, csv.Error):
-        raise UserError(f"{path}: no longer as it was written; remove it") from None
+        raise UserError(f"{path}: has been changed or damaged; remove it") from None
 
 
 @contextmanager
 def _report(path: Path, remarks: Iterable[Remark]) -> Iterator[Callable[[Remark], None]]:
-    """A report of these remarks, and a function that adds one to it."""
+    """Start the report with these remarks, and give the `with` block a function that adds one."""
     with (
         replacing(path) as temporary,
         temporary.open("w", newline="", encoding="utf-8") as file,

@@ -16,31 +16,32 @@ from media.excerpt import Excerpt
 from media.frames import Frame, HasRemarks
 from media.video import VideoError, VideoReader, open_clip
 
-SAME_RATE = Fraction(1, 1000)  # of a rate
+SAME_RATE = Fraction(1, 1000)  # frame rates that differ by a smaller part count as equal
 
 
 class Opened(NamedTuple):
-    """Frames, uint8 H x W x 3, decoded as they are asked for, and what to keep of each."""
+    """The frames of an opened footage, and the part of each picture that is kept."""
 
     frame_rate: Fraction
-    frames: Iterator[Frame]
-    region: "Region | None" = None  # None: the whole picture, fitted
-    num_frames: int | None = None  # that a list asks for; None: as many as there are
-    clip: HasRemarks | None = None  # what may be odd about them
+    frames: Iterator[Frame]  # uint8 H x W x 3, decoded one by one
+    region: "Region | None" = None  # None: the whole picture, fitted to the size
+    num_frames: int | None = None  # number that a list asks for; None: all there are
+    clip: HasRemarks | None = None  # the reader, if it has remarks on the frames
 
 
 class Region(NamedTuple):
-    """A box of a picture of another size than the frames may have.
+    """A box that a list states for a picture of some size, which need not be that of the frames.
 
-    box: in pixels of `size`, which is (height, width); (1, 1) where it is in shares of the picture.
-    A width of None is in proportion to the frames. None: in pixels of the frames.
+    box: in pixels of a picture of `size`.
+    size: (height, width); (1, 1) if the box is in parts of the picture. A width of None is in
+        proportion to the frames. None instead of a size: the box is in pixels of the frames.
     """
 
     box: Box
     size: tuple[float, float | None] | None
 
     def within(self, image_size: tuple[int, int]) -> Box:
-        """The same box in pixels of a picture of `image_size` (height, width)."""
+        """Return the box in pixels of a picture of `image_size` (height, width)."""
         if self.size is None:
             return self.box
         height, width = self.size
@@ -51,15 +52,15 @@ class Region(NamedTuple):
 
 
 class Footage(Protocol):
-    """Where a clip's frames come from. Opened by another process than the one that found it."""
+    """Interface of a source of frames, which another process may open than the one that made it."""
 
     @property
     def source(self) -> str:
-        """For people: the file, and the part of it."""
+        """Describes the file, and the part of it, for people."""
         ...
 
     def open(self, limits: Limits = LIMITS) -> Opened:
-        """Raises VideoError: it cannot be read, or is larger than `limits` allow."""
+        """Open the frames; raises VideoError if they cannot be read or exceed `limits`."""
         ...
 
 
@@ -72,7 +73,7 @@ class Listed(NamedTuple):
 
 
 class WholeClip(NamedTuple):
-    """Anything that `open_clip` reads, from its first frame to its last."""
+    """All frames of a clip that `open_clip` reads."""
 
     path: Path
 
@@ -86,11 +87,11 @@ class WholeClip(NamedTuple):
 
 
 class BoxedClip(NamedTuple):
-    """The frames from `start` up to `end`, which is left out, of a video, cut out along a box.
+    """The frames of a video from number `start` to `end` - 1, cut out along a box.
 
-    Frame numbers count at `frame_rate`, which need not be the file's: what is shown at the same
-    time is taken. None: they are those of the file, and so they are where the two rates differ by
-    less than SAME_RATE: lists round 30000/1001 to 29.97, or to 30.
+    frame_rate: the rate by which the frame numbers count. If it is not the file's, the frames at
+        the same times are used. None: the numbers are those of the file. So they are if the rates
+        differ by less than SAME_RATE, because lists round 30000/1001 to 29.97 or 30.
     """
 
     path: Path
@@ -117,14 +118,14 @@ class BoxedClip(NamedTuple):
         part = Excerpt(clip, start, end)
         if clip.uneven_times is None:
             num_frames = ceil(end * clip.frame_rate) - ceil(start * clip.frame_rate)
-        else:  # there may be fewer than on average, though nothing is missing before the last ends
+        else:  # an uneven part may have fewer frames than average; only an early end lacks some
             num_missing = round((end - clip.uneven_times[-1]) * clip.frame_rate)
             num_frames = part.num_frames + max(num_missing, 0)
         return Opened(part.frame_rate, iter(part), self.region, num_frames, clip)
 
 
 class Unreadable(NamedTuple):
-    """What a list names and cannot be had, for the report."""
+    """A clip of a list that cannot be read; it appears in the report as rejected."""
 
     source: str
     reason: str

@@ -1,6 +1,6 @@
-"""Which clips are for training and which for the test; who was in one split never joins the other.
+"""Assigns clips to the splits train and test by identity; no identity moves to the other split.
 
-The identity of a clip is what stands before the # of its name, or all of the name.
+The identity of a clip is the part of its name before the #, or the whole name if it has none.
 """
 
 import json
@@ -19,12 +19,13 @@ from datasets.prepare.footage import Listed
 SPLITS = ("train", "test")
 # The split for each name that data sets give one.
 PARTITIONS = {"train": "train", "dev": "train", "test": "test", "val": "test"}
-DRAWN = "splits.json"  # the split of every identity for which one was drawn
+DRAWN = "splits.json"  # file with the split of every identity for which one was drawn
 
 ClipKey = tuple[str, str]  # split and name of a clip
 
 
 def identity(name: str) -> str:
+    """Return the identity of a clip by its name."""
     return name.split("#")[0]
 
 
@@ -35,14 +36,14 @@ def assign_splits(
     finished: Set[ClipKey],
     drawn: Mapping[str, str],
 ) -> dict[str, str]:
-    """The split of each identity of which a clip states none; stated ones are checked only.
+    """Choose a split for each identity that has clips without a stated split.
 
-    Identities that are `finished`, or were `drawn` earlier, or whose other clips state a split,
-    stay there; see `split_identities` for the others.
+    An identity keeps the split of its `finished` clips, the one `drawn` for it earlier, or the one
+    that its other clips state; `split_identities` draws the others. Stated splits are checked.
 
     Raises:
-        UserError: a clip changed from one split to the other, or an identity is in both, so that
-            its other clips could go to either.
+        UserError: a clip or identity changed its split since an earlier run; or an identity has
+            clips in both splits, so that its other clips could go to either.
     """
     stated = {(clip.split, clip.name) for clip in listed if clip.split is not None}
     now, earlier = _splits_of(stated), _splits_of(finished)
@@ -71,7 +72,7 @@ def assign_splits(
 
 
 def _splits_of(places: Set[ClipKey]) -> defaultdict[str, set[str]]:
-    """The splits in which each identity has clips."""
+    """Map each identity to the splits in which it has clips."""
     found = defaultdict(set)
     for split, name in places:
         found[identity(name)].add(split)
@@ -79,7 +80,7 @@ def _splits_of(places: Set[ClipKey]) -> defaultdict[str, set[str]]:
 
 
 def shared_identities(places: Set[ClipKey]) -> list[str]:
-    """What stands before the # in names of both splits."""
+    """List the identities with clips in both splits; clips without # in their name are ignored."""
     splits = _splits_of({(split, name) for split, name in places if "#" in name})
     return sorted(name for name, found in splits.items() if len(found) > 1)
 
@@ -87,9 +88,9 @@ def shared_identities(places: Set[ClipKey]) -> list[str]:
 def split_identities(
     identities: set[str], test_share: float, seed: int, known: Mapping[str, str]
 ) -> dict[str, str]:
-    """The split of each identity; the same whatever their order.
+    """Draw the split of each identity that is not `known`; their order does not matter.
 
-    At least one is for the test, unless `test_share` is 0, and one for training.
+    Each split gets at least one identity, except that test gets none if `test_share` is 0.
 
     Raises:
         UserError: there is a single identity, so that one of the splits would have none.
@@ -99,8 +100,8 @@ def split_identities(
         return splits
     if len(identities) == 1 and test_share > 0:
         raise UserError(
-            f"--test-share {test_share:g}: there is one identity, {min(identities)} (what stands "
-            "before the # of a name), which cannot be in both splits; give train/ and test/"
+            f"--test-share {test_share:g}: there is one identity, {min(identities)} (the part of a "
+            "name before the #), which cannot be in both splits; give train/ and test/"
         )
     num_test = max(1, round(test_share * len(identities))) if test_share > 0 else 0
     num_test = min(num_test, len(identities) - 1)
@@ -113,7 +114,7 @@ def split_identities(
 
 
 def read_drawn(output: Path) -> dict[str, str]:
-    """The splits that `note_drawn` wrote; none before the first run.
+    """Read the splits that `note_drawn` wrote; none before the first run.
 
     Raises:
         UserError: the file is damaged.
@@ -131,7 +132,7 @@ def read_drawn(output: Path) -> dict[str, str]:
 
 
 def note_drawn(output: Path, splits: Mapping[str, str]) -> None:
-    """Write what was drawn: an interrupted run goes on with the same splits, whatever joins."""
+    """Write the drawn splits, so that a later run keeps them even if there are new clips."""
     if splits:
         text = json.dumps(dict(sorted(splits.items())), indent=0, ensure_ascii=False)
         with replacing(output / DRAWN) as path:

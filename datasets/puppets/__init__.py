@@ -1,1 +1,1 @@
-"""The synthetic data set: colours, backgrounds, characters, poses, drawing, and clips of them."""
+"""A synthetic data set of dancing puppets, drawn on demand, with their true masks and poses."""

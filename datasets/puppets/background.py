@@ -1,4 +1,4 @@
-"""Static backgrounds: procedural ones, smooth and busy, and crops of photographs."""
+"""Paints static backgrounds: smooth and busy procedural ones, and crops of photographs."""
 
 import math
 from collections.abc import Callable
@@ -24,20 +24,23 @@ _PHOTOS = {
 
 
 class Background(NamedTuple):
-    """A static background at any size. The seed gives what the other fields leave open."""
+    """Description of a background, which can be painted at any size.
 
-    kind: str  # a key of the painters below, or "photo"
+    The seed determines the details that the other fields leave open.
+    """
+
+    kind: str  # a key of _PAINTERS, or "photo"
     colours: tuple[Colour, Colour, Colour]
-    photo: str | None  # a picture of skimage.data
+    photo: str | None  # name of a picture in skimage.data
     seed: int
 
 
 def sample_background(rng: np.random.Generator, split: str) -> Background:
-    """A random background, about two thirds of them smooth; the splits share no photograph."""
+    """Draw a random background; two thirds are smooth, and the splits share no photograph."""
     busy = rng.random() < 0.35
     kind = choose(rng, _BUSY if busy else _SMOOTH)
     pastel = rng.random() < 0.7
-    hue = uniform(rng, 0, 1) if pastel else uniform(rng, 0.4, 1)  # dark yellow would be mud
+    hue = uniform(rng, 0, 1) if pastel else uniform(rng, 0.4, 1)  # no dark yellow, a muddy colour
     light = uniform(rng, 0.8, 0.93) if pastel else uniform(rng, 0.35, 0.5)
     step = -0.1 if pastel else 0.1
     chroma = uniform(rng, 0.05, 0.09)
@@ -55,7 +58,7 @@ def sample_background(rng: np.random.Generator, split: str) -> Background:
 
 
 def paint_background(background: Background, size: tuple[int, int]) -> Picture:
-    """The background at `size` = (height, width): the same picture, finer, at a larger size."""
+    """Paint a background at `size` (height, width); a larger size shows the same in more detail."""
     rng = numpy_rng("background picture", background.seed)
     if background.photo is not None:
         return _photo_crop(rng, background, size)
@@ -69,7 +72,10 @@ def paint_background(background: Background, size: tuple[int, int]) -> Picture:
 
 
 class _Layers:
-    """Flat layers of colour, one over another. Coordinates are in shorter sides from the middle."""
+    """Flat layers of colour, painted over each other.
+
+    Coordinates are relative to the middle, in units of the picture's shorter side.
+    """
 
     def __init__(self, colours: tuple[Colour, ...], x: Field, y: Field, side: int) -> None:
         self.first, self.second, self.third = colours
@@ -82,14 +88,14 @@ class _Layers:
         self.colour += weight * (column(colour) - self.colour)
 
     def inside(self, distance: Field) -> Field:
-        """Anti-aliased 1 where a signed distance, in shorter sides, is negative."""
+        """Anti-aliased weights: 1 where a distance, in shorter sides, is negative, and else 0."""
         return saturate(0.5 - distance * self.side)
 
 
 _LATTICE = (
     16,
     16,
-)  # of random numbers: larger than any frame shows, so that it is not seen to repeat
+)  # shape of a lattice of random numbers; so large that no frame shows it repeat
 
 
 def _gradient(canvas: _Layers, rng: np.random.Generator) -> None:
@@ -197,7 +203,7 @@ def _glow(canvas: _Layers, x: float, y: float, radius: float) -> Field:
 
 
 def _noise(canvas: _Layers, rng: np.random.Generator, frequency: float) -> Field:
-    """Value noise in [0, 1], two octaves: random numbers on a lattice, smoothly interpolated."""
+    """Value noise in [0, 1] of two octaves: random numbers on a lattice, smoothly interpolated."""
     total = np.zeros_like(canvas.x)
     for octave, weight in ((1, 0.7), (2, 0.3)):
         lattice = rng.random(_LATTICE, np.float32)
@@ -211,7 +217,7 @@ def _noise(canvas: _Layers, rng: np.random.Generator, frequency: float) -> Field
 
 
 def _pick(lattice: Field, x: Field, y: Field) -> Field:
-    """The lattice's values at whole numbers, repeated periodically."""
+    """Values of the lattice at whole coordinates; the lattice repeats periodically."""
     height, width = lattice.shape
     return lattice[y.astype(np.int64) % height, x.astype(np.int64) % width]
 
@@ -221,7 +227,7 @@ def _smooth(values: Field) -> Field:
 
 
 def _photo_crop(rng: np.random.Generator, background: Background, size: tuple[int, int]) -> Picture:
-    """A crop of the frame's shape, at random place and zoom, perhaps mirrored; grey ones tinted."""
+    """Crop a photo at a random position and zoom, perhaps mirror it; tint it if it is grey."""
     assert background.photo is not None
     photo = _photo(background.photo)
     height, width = size

@@ -1,4 +1,4 @@
-"""A transparent canvas on which shapes are painted: coverage, patterns, light, outline, shadow."""
+"""Paints shapes on a transparent canvas, with patterns, light, outline and shadow."""
 
 import math
 from typing import NamedTuple
@@ -10,7 +10,7 @@ from datasets.puppets.colour import Colour, column
 from datasets.puppets.identity import Fabric
 from datasets.puppets.shapes import Box, Field, Shape, Surface, saturate, triangle_wave
 
-_LIGHT = (-0.5, -0.85)  # where it comes from, in the picture
+_LIGHT = (-0.5, -0.85)  # direction (x, y) in the picture from which the light comes
 _LIGHT_STRENGTH = 0.16
 _OUTLINE_WIDTH = 0.016  # figure heights
 _OUTLINE_STRENGTH = 0.55
@@ -19,16 +19,19 @@ _SHADOW_STRENGTH = 0.32
 
 
 class Place(NamedTuple):
-    """A rotated, scaled coordinate system: where its origin lies in the picture, in pixels."""
+    """A rotated and scaled coordinate system in the picture."""
 
-    x: float
+    x: float  # position of the origin in the picture, in pixels
     y: float
-    cos: float
+    cos: float  # of the angle by which it is turned
     sin: float
     scale: float  # pixels per unit
 
     def at(self, x: float, y: float, angle: float = 0.0) -> "Place":
-        """A system with its origin at this one's (x, y), turned clockwise by `angle` in radians."""
+        """Return a system with its origin at this one's (x, y), turned clockwise by `angle`.
+
+        The angle is in radians.
+        """
         cos, sin = math.cos(angle), math.sin(angle)
         return Place(
             *self.pixel(x, y),
@@ -38,7 +41,7 @@ class Place(NamedTuple):
         )
 
     def pixel(self, x: float, y: float) -> tuple[float, float]:
-        """The picture's (x, y) in pixels of a point of this system."""
+        """Return the position of a point of this system in the picture, (x, y) in pixels."""
         return (
             self.x + self.scale * (self.cos * x - self.sin * y),
             self.y + self.scale * (self.sin * x + self.cos * y),
@@ -46,7 +49,7 @@ class Place(NamedTuple):
 
 
 class Canvas:
-    """Premultiplied colour and coverage. Everything painted covers what was there before."""
+    """A picture with premultiplied colour and coverage; new shapes cover earlier ones."""
 
     def __init__(self, size: tuple[int, int]) -> None:
         self.colour: NDArray[np.float32] = np.zeros((3, *size), np.float32)
@@ -62,13 +65,13 @@ class Canvas:
     ) -> None:
         """Paint a solid part, lit and outlined, with a soft shadow on the parts behind it.
 
-        Where the texture's `along` coordinate is past the hem, the fabric `below` shows.
+        hem: where the texture's `along` coordinate is larger, the fabric `below` is painted.
         """
         reach = _SHADOW_REACH * place.scale
         window = self._window(place, shape.box, reach)
         if window is None:
             return
-        surface, pixels = _look(place, shape, window)
+        surface, pixels = _evaluate(place, shape, window)
         cover = saturate(0.5 - pixels)
         colour = _texture(fabric, surface, place.scale)
         if below is not None:
@@ -79,7 +82,7 @@ class Canvas:
         shade = 1 + light_x * surface.normal_x + light_y * surface.normal_y
         line = saturate(pixels + (_OUTLINE_WIDTH * place.scale + 0.5))
         shade *= 1 - _OUTLINE_STRENGTH * line
-        # Only the figure gets darker: the shadow scales colour that is premultiplied by coverage.
+        # The shadow darkens the figure only, since it scales colour premultiplied by coverage.
         nearness = saturate(1 - pixels * (1 / reach))
         shadow = 1 - _SHADOW_STRENGTH * nearness * nearness
         rows, columns = window
@@ -90,11 +93,11 @@ class Canvas:
         coverage += cover * (1 - coverage)
 
     def draw(self, place: Place, shape: Shape, colour: Colour, opacity: float = 1.0) -> None:
-        """Draw a flat mark on the figure: no light, no outline, and no coverage of its own."""
+        """Draw a flat mark on the figure, without light, outline and coverage of its own."""
         window = self._window(place, shape.box, 0.0)
         if window is None:
             return
-        _, pixels = _look(place, shape, window)
+        _, pixels = _evaluate(place, shape, window)
         rows, columns = window
         cover = opacity * saturate(0.5 - pixels)
         coverage = self.coverage[rows, columns]
@@ -102,7 +105,7 @@ class Canvas:
         target += cover * (column(colour) * coverage - target)
 
     def _window(self, place: Place, box: Box, margin: float) -> tuple[slice, slice] | None:
-        """The rows and columns of the pixels that a box may touch; None where it is outside."""
+        """Rows and columns of the pixels that a box may touch; None if it is outside."""
         corners = [place.pixel(x, y) for x in (box.left, box.right) for y in (box.top, box.bottom)]
         height, width = self.coverage.shape
         columns = _span([x for x, _ in corners], margin, width)
@@ -117,8 +120,8 @@ def _span(values: list[float], margin: float, size: int) -> slice | None:
     return slice(start, stop) if start < stop else None
 
 
-def _look(place: Place, shape: Shape, window: tuple[slice, slice]) -> tuple[Surface, Field]:
-    """The shape at the pixels of a window, and its distance in pixels."""
+def _evaluate(place: Place, shape: Shape, window: tuple[slice, slice]) -> tuple[Surface, Field]:
+    """Evaluate a shape at the pixels of a window: its surface, and its distance in pixels."""
     rows, columns = window
     x = np.arange(columns.start, columns.stop, dtype=np.float32) + (0.5 - place.x)
     y = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] + (0.5 - place.y)
@@ -128,11 +131,11 @@ def _look(place: Place, shape: Shape, window: tuple[slice, slice]) -> tuple[Surf
 
 
 def _texture(fabric: Fabric, surface: Surface, scale: float) -> NDArray[np.float32]:
-    """Colours 3 x h x w, or 3 x 1 x 1 where they are the same everywhere."""
+    """Colours of a fabric on a surface: 3 x h x w, or 3 x 1 x 1 if they are the same everywhere."""
     base = column(fabric.colour)
     if fabric.pattern == "plain":
         return base
-    pixels = fabric.period * scale  # of one period
+    pixels = fabric.period * scale  # in one period
     across = surface.across * (1 / fabric.period)
     along = surface.along * (1 / fabric.period)
     if fabric.pattern == "stripes":

@@ -1,4 +1,4 @@
-"""Colours of the synthetic data set, chosen in OKLCH so that equal lightness looks equal."""
+"""Colours of the synthetic data set in OKLCH, in which equal lightness looks equally light."""
 
 import math
 from collections.abc import Sequence
@@ -12,9 +12,9 @@ Option = TypeVar("Option")
 
 
 def oklch(lightness: float, chroma: float, hue: float) -> Colour:
-    """The sRGB colour of an OKLCH triple (Ottosson, 2020), clipped to the gamut.
+    """Convert OKLCH (Ottosson, 2020) to sRGB, clipped to the gamut.
 
-    `lightness` is in [0, 1], `chroma` 0 for grey and about 0.3 at most, `hue` in turns.
+    `lightness` is in [0, 1], `chroma` from 0 (grey) to about 0.3, `hue` in turns.
     """
     a = chroma * math.cos(math.tau * hue)
     b = chroma * math.sin(math.tau * hue)
@@ -29,23 +29,23 @@ def oklch(lightness: float, chroma: float, hue: float) -> Colour:
 
 
 def mix(first: Colour, second: Colour, weight: float) -> Colour:
-    """`first` at weight 0, `second` at weight 1."""
+    """Mix two colours: weight 0 gives `first`, 1 gives `second`."""
     red, green, blue = (p + weight * (q - p) for p, q in zip(first, second, strict=True))
     return red, green, blue
 
 
 def column(colour: Colour) -> NDArray[np.float32]:
-    """The colour as 3 x 1 x 1, to broadcast over the pixels of a 3 x H x W picture."""
+    """Return the colour as 3 x 1 x 1, to broadcast over the pixels of a 3 x H x W picture."""
     return np.array(colour, np.float32)[:, None, None]
 
 
 def uniform(rng: np.random.Generator, low: float, high: float) -> float:
-    """A Python float, because numpy's own would turn float32 pictures into float64."""
+    """Draw a Python float; NumPy's own type would turn float32 pictures into float64."""
     return float(rng.uniform(low, high))
 
 
 def choose(rng: np.random.Generator, options: Sequence[Option]) -> Option:
-    """One of the options, each equally likely (one that is listed twice is twice as likely)."""
+    """Draw one of the options, all equally likely; one that is listed twice is twice as likely."""
     return options[int(rng.integers(len(options)))]
 
 

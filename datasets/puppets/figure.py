@@ -1,4 +1,4 @@
-"""Draws a puppet, from the parts that are farthest back to those in front."""
+"""Draws a puppet part by part, from the parts at the back to those in front."""
 
 import math
 from typing import NamedTuple
@@ -19,14 +19,14 @@ _TONGUE: Colour = (0.93, 0.45, 0.45)
 
 
 class Figure(NamedTuple):
-    """A puppet on nothing: `colour` is premultiplied by `foreground_mask`."""
+    """A puppet without background; `colour` is premultiplied by `foreground_mask`."""
 
     colour: NDArray[np.float32]  # H x W x 3 in [0, 1]
     foreground_mask: NDArray[np.float32]  # H x W in [0, 1], the share of the pixel it covers
 
 
 def draw_figure(identity: Identity, pose: Pose, size: tuple[int, int]) -> Figure:
-    """The puppet alone, in a frame of `size` = (height, width)."""
+    """Draw the puppet alone, in a frame of `size` (height, width)."""
     height, width = size
     side = min(size)
     canvas = Canvas(size)
@@ -70,7 +70,7 @@ def _arm(
     shoulder: float,
     elbow: float,
 ) -> None:
-    """`side` is -1 for the arm on the left of the picture, 1 for the right."""
+    """Draw the arm on the left of the picture for `side` -1, the right one for 1."""
     build, clothes = identity.build, identity.clothes
     limb = _limb(
         root=(side * (build.torso_top - 0.01), 0.055 - trunk),
@@ -109,7 +109,10 @@ def _limb(
     length: float,
     radii: tuple[float, float, float],
 ) -> Limb:
-    """Two bones of equal length; `angles` are theirs against straight down, outwards positive."""
+    """Make a limb of two equally long bones.
+
+    `angles` are those of the bones against straight down, positive outwards.
+    """
     upper, lower = angles
     bone = length / 2
     joint = root[0] + side * bone * math.sin(upper), root[1] + bone * math.cos(upper)
@@ -190,7 +193,7 @@ def _mouth(canvas: Canvas, place: Place, identity: Identity) -> None:
     if identity.face.mouth == "smile":
         canvas.draw(place.at(0, -0.06 * unit), Smile(0.13 * unit, 0.85, 0.016 * unit), _INK)
         return
-    # A cap upside down: straight lip above, round below.
+    # The mouth is a cap upside down, straight above and round below.
     jaw = place.at(0, 0, math.pi)
     canvas.draw(jaw, Cap(Ellipse(0.1 * unit, 0.12 * unit), 0.0, 0.0), _MOUTH)
     canvas.draw(jaw.at(0, -0.085 * unit), Ellipse(0.055 * unit, 0.03 * unit), _TONGUE)

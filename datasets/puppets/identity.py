@@ -1,4 +1,4 @@
-"""Who a puppet is: proportions, clothes and face."""
+"""The identity of a puppet, which stays the same in its clips: proportions, clothes and face."""
 
 from typing import Literal, NamedTuple
 
@@ -26,15 +26,15 @@ class Build(NamedTuple):
 
     head_height: float
     head_width: float
-    head_power: float  # 2 is an ellipse, 4 nearly a tile
-    torso_top: float  # half widths
-    torso_bottom: float
-    leg: float  # hip to sole
+    head_power: float  # 2 for an ellipse; 4 is nearly a rounded square
+    torso_top: float  # half of the width
+    torso_bottom: float  # half of the width
+    leg: float  # from hip to sole
     leg_radius: float
-    arm: float  # shoulder to wrist
+    arm: float  # from shoulder to wrist
     arm_radius: float
-    hand: float  # radii
-    foot: float
+    hand: float  # radius
+    foot: float  # radius
 
 
 class Clothes(NamedTuple):
@@ -53,7 +53,7 @@ class Face(NamedTuple):
     cheeks: Colour
     eyes: Literal["button", "round"]
     eye_size: float  # radius, in head heights
-    eye_distance: float  # half, in head heights
+    eye_distance: float  # half of it, in head heights
     eye_height: float  # above the head's middle, in head heights
     mouth: Literal["smile", "open"]
     muzzle: bool
@@ -72,7 +72,7 @@ class Identity(NamedTuple):
 
 
 def sample_identity(rng: np.random.Generator) -> Identity:
-    """A random puppet: a child with hair or a hat, or an animal, in colours that go together."""
+    """Draw a random puppet: a child with hair or a hat, or an animal, in matching colours."""
     animal = rng.random() < 0.45
     hue = uniform(rng, 0, 1)
     harmony = choose(rng, (0.08, 0.33, 0.42, 0.5))  # analogous, triadic, split, complementary
@@ -172,7 +172,7 @@ def _fur(rng: np.random.Generator, hue: float) -> Colour:
 
 
 def _hair(rng: np.random.Generator) -> Colour:
-    """Dark to brown, blond, or dyed."""
+    """Draw a hair colour: dark to brown, blond, or dyed."""
     dark = oklch(uniform(rng, 0.22, 0.45), uniform(rng, 0.02, 0.08), uniform(rng, 0.08, 0.18))
     blond = oklch(uniform(rng, 0.72, 0.85), 0.12, uniform(rng, 0.2, 0.26))
     dyed = oklch(0.6, 0.17, uniform(rng, 0, 1))

@@ -1,4 +1,4 @@
-"""How a puppet stands, and the smooth random motion that it dances to."""
+"""The pose of a puppet, and the smooth random motion through poses in a clip."""
 
 import math
 from typing import NamedTuple
@@ -37,8 +37,8 @@ _ELBOW = (-0.3, 0.5, 0.6, 1.1)
 _HIP = (0.2, 0.4, 0.2, 0.4)
 _KNEE = (-0.4, 0.0, 0.3, 0.55)
 
-# What each value of a pose does in a clip: centre from, to, and amplitude from, to. The body's
-# middle is kept below the frame's because ears and hats rise above the head.
+# Ranges for each value of a pose: centre from, to, amplitude from, to. The body's middle stays
+# below the frame's, because ears and hats rise above the head.
 _SWINGS = np.array([
     _SHOULDER, _ELBOW, _SHOULDER, _ELBOW, _HIP, _KNEE, _HIP, _KNEE,
     (-0.08, 0.08, 0.12, 0.28),  # head_tilt
@@ -57,7 +57,7 @@ _OVERTONE = 0.3  # share of the second, independent sinusoid
 
 
 class Motion(NamedTuple):
-    """A dance without end: every value of a pose is a centre plus two sinusoids of the time."""
+    """An endless dance: every value of the pose is a centre plus two sinusoids of the time."""
 
     centre: NDArray[np.float64]  # values of a pose
     amplitude: NDArray[np.float64]
@@ -65,17 +65,17 @@ class Motion(NamedTuple):
     phase: NDArray[np.float64]  # 2 x values, radians
 
     def pose(self, seconds: float) -> Pose:
-        """The pose at a time; within centre +- amplitude."""
+        """Return the pose at a time; each value is within centre +- amplitude."""
         main, overtone = np.sin(math.tau * self.frequency * seconds + self.phase)
         swing = (1 - _OVERTONE) * main + _OVERTONE * overtone
         return Pose(*(self.centre + self.amplitude * swing).tolist())
 
 
 def sample_motion(rng: np.random.Generator, scale: float = 1.0) -> Motion:
-    """A random dance: waving arms, stepping legs, a body that sways, turns and changes its size.
+    """Draw a random dance: waving arms, stepping legs, a body that sways, turns and changes size.
 
-    `scale` stretches the swings of the joints and of the body; what the frame or the face limits
-    (size, height and turn of the head) stays.
+    `scale` multiplies the amplitudes, except for size, height and turn of the head, which the frame
+    or the face limits.
     """
     centre_from, centre_to, amplitude_from, amplitude_to = _SWINGS.T
     pair = (2, len(Pose._fields))

@@ -1,7 +1,7 @@
-"""Shapes as signed distance functions, evaluated at all pixels of a box at once.
+"""Shapes as signed distance functions, which are evaluated at all pixels of a box at once.
 
-Lengths are in the figure's units and y points down. Distances are negative inside and right to
-first order at the edge: edges are crisp and outlines evenly wide without supersampling.
+Lengths are in the figure's units, and y points down. Distances are negative inside, and exact to
+first order at the edge. So edges are crisp and outlines evenly wide without supersampling.
 """
 
 import math
@@ -10,18 +10,18 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-Field = NDArray[np.floating]  # h x w, one value per pixel; float32 in, float32 out
+Field = NDArray[np.floating]  # h x w, one value per pixel; functions of float32 return float32
 
 _TINY = 1e-9  # keeps divisions finite in the very centre of a shape
 
 
 def saturate(values: Field) -> Field:
-    """Clip to [0, 1]: much faster on small arrays than np.clip."""
+    """Clip to [0, 1]; much faster than np.clip on small arrays."""
     return np.minimum(np.maximum(values, 0), 1)
 
 
 def triangle_wave(values: Field) -> Field:
-    """Period 1, slope +-1, from -0.25 to 0.25: the signed distance to the edges of stripes."""
+    """A wave of period 1 from -0.25 to 0.25 with slope +-1: signed distance to edges of stripes."""
     return np.abs(values - np.floor(values) - 0.5) - 0.25
 
 
@@ -33,19 +33,21 @@ class Box(NamedTuple):
 
 
 class Surface(NamedTuple):
-    """A shape at every pixel."""
+    """The values of a shape at every pixel."""
 
     distance: Field  # to the edge, negative inside
-    normal_x: Field  # the way the surface faces, from about -1 (left) to 1 (right)
+    normal_x: Field  # direction in which the surface faces, from about -1 (left) to 1 (right)
     normal_y: Field
-    across: Field  # where a texture is looked up
-    along: Field  # down the body or along the limb
+    across: Field  # coordinate of the texture across the body or limb
+    along: Field  # coordinate of the texture down the body or along the limb
 
 
 class Shape(Protocol):
+    """A shape that `Canvas` can paint."""
+
     @property
     def box(self) -> Box:
-        """A rectangle that holds the shape."""
+        """A rectangle that contains the shape."""
         ...
 
     def surface(self, x: Field, y: Field) -> Surface:
@@ -54,7 +56,7 @@ class Shape(Protocol):
 
 
 class Ellipse(NamedTuple):
-    """|x / width|^power + |y / height|^power <= 1: round for power 2, more of a tile above."""
+    """|x / width|^power + |y / height|^power <= 1: an ellipse for power 2, squarer above."""
 
     width: float  # half axes
     height: float
@@ -76,7 +78,7 @@ class Ellipse(NamedTuple):
 
 
 class Cap(NamedTuple):
-    """The part of an ellipse above a brim, which lies at `brim` and sags by `sag` at the sides."""
+    """The part of an ellipse above a brim, which is at `brim` and sags by `sag` at the sides."""
 
     ellipse: Ellipse
     brim: float
@@ -94,9 +96,9 @@ class Cap(NamedTuple):
 
 
 class Trapezoid(NamedTuple):
-    """A symmetric trapezoid about the origin, its corners rounded by growing it by `radius`."""
+    """A symmetric trapezoid about the origin, enlarged by `radius`, which rounds its corners."""
 
-    top: float  # half widths and half height, before it grows
+    top: float  # half widths and half height, before the enlargement
     bottom: float
     height: float
     radius: float
@@ -107,7 +109,7 @@ class Trapezoid(NamedTuple):
         return Box(-width, -height, width, height)
 
     def surface(self, x: Field, y: Field) -> Surface:
-        # The nearer of two: the flat edges, and the slanted one from (bottom, h) to (top, -h).
+        # The nearer edge counts: a flat one, or the slanted one from (bottom, h) to (top, -h).
         side = np.abs(x)
         flat_x = np.maximum(np.where(y < 0, side - self.top, side - self.bottom), 0)
         flat_y = np.abs(y) - self.height
@@ -124,7 +126,7 @@ class Trapezoid(NamedTuple):
 
 
 class Limb(NamedTuple):
-    """Two bones with a joint, from `root` over `joint` to `tip`, thick as the radii say."""
+    """Two bones, from `root` to `joint` and from there to `tip`, with a radius at each point."""
 
     root: tuple[float, float]
     joint: tuple[float, float]
@@ -148,11 +150,11 @@ class Limb(NamedTuple):
 
 
 class Smile(NamedTuple):
-    """A ring about the origin, cut to `opening` radians on each side of straight down."""
+    """An arc about the origin, of `opening` radians on each side of straight down."""
 
     radius: float
     opening: float
-    thickness: float  # half of the line's
+    thickness: float  # half of the line's width
 
     @property
     def box(self) -> Box:
@@ -183,7 +185,7 @@ def _bone(
     end_radius: float,
     offset: float,
 ) -> Surface:
-    """A capsule whose radius changes from end to end; `along` starts at `offset`."""
+    """A capsule whose radius changes from end to end; its `along` starts at `offset`."""
     length = math.dist(start, end)
     bone_x, bone_y = (end[0] - start[0]) / length, (end[1] - start[1]) / length
     x, y = x - start[0], y - start[1]

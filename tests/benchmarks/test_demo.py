@@ -57,10 +57,10 @@ def test_the_whole_path_and_once_more(demo, capsys):
     assert figures["steps"] == 8
     assert figures["left_out"] == []
     assert figures.keys() >= {"l1_ratio", "figure_l1_ratio", "mask_iou", *run_demo.HEADLINES}
-    told = capsys.readouterr().out
-    assert "8 steps in 0." in told
-    assert "background swap: " in told
-    assert "not measured" not in told
+    printed = capsys.readouterr().out
+    assert "8 steps in 0." in printed
+    assert "background swap: " in printed
+    assert "not measured" not in printed
     # Everything is there, so nothing is made again.
     assert demo() == ["train.py"]
     assert summary() == figures
@@ -89,5 +89,5 @@ def test_parts_that_have_not_started_are_left_out(demo, capsys):
     figures = summary()
     assert figures["left_out"] == ["masks.refinement.start_epoch: 2", "background.start_epoch: 2"]
     assert "swap_gain_db" not in figures
-    told = capsys.readouterr().out
-    assert "not measured, since not started: masks.refinement.start_epoch: 2, background" in told
+    printed = capsys.readouterr().out
+    assert "not measured, since not started: masks.refinement.start_epoch: 2, background" in printed

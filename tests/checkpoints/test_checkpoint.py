@@ -1,4 +1,4 @@
-"""Resuming to the last bit after kill -9, torn files, what is kept, fine-tuning."""
+"""Tests of exact resuming after kill -9, of damaged files, of pruning, and of fine-tuning."""
 
 import os
 import shutil
@@ -35,14 +35,14 @@ from tests.helpers.runs import (
 
 EXACT = (
     *("train.epochs=1000", "train.milestones=[3]", "train.keep_checkpoints=1000"),
-    *("train.clip_ratio=1.05", "train.clip_window=6"),  # clips some steps on both sides
+    *("train.clip_ratio=1.05", "train.clip_window=6"),  # it clips some steps before and after
 )
 
 
 @pytest.mark.parametrize(("precision", "num_workers"), [("float32", 0), ("bf16", 2)])
 def test_kill_and_resume_is_bit_exact(tmp_path, monkeypatch, precision, num_workers):
-    """16 steps in one go equal 8, kill -9 and 8 more, with a milestone at step 12 between."""
-    monkeypatch.setattr(blocks, "MIN_FUSED_AREA", 32 * 32)  # as in the process that is killed
+    """16 steps at once equal 8 steps, kill -9 and 8 more steps, with a milestone at step 12."""
+    monkeypatch.setattr(blocks, "MIN_FUSED_AREA", 32 * 32)  # so is the killed process's
     common = (
         *EXACT,
         "train.checkpoint_every=8",
@@ -57,7 +57,7 @@ def test_kill_and_resume_is_bit_exact(tmp_path, monkeypatch, precision, num_work
     wait_until(step_file(killed, 8).exists, process)
     process.send_signal(signal.SIGKILL)
     assert finish(process).code == -signal.SIGKILL
-    for step in steps(killed):  # it may have come further before the signal arrived
+    for step in steps(killed):  # the process may have gone on
         if step > 8:
             step_file(killed, step).unlink()
     (killed / "metrics.jsonl").open("a").write('{"step": 9, "ki')  # torn by the kill
@@ -88,7 +88,7 @@ def without_time(content):
 
 
 def test_resume_across_the_start_of_branches_is_bit_exact(tmp_path):
-    """Epochs of 4 steps: refinement from step 4 on, background from step 8; stopped at 3 and 6."""
+    """Epochs have 4 steps; refinement starts at step 4, background at 8; stops are at 3 and 6."""
     later = (
         "masks.refinement.start_epoch=1",
         "background.start_epoch=2",
@@ -103,7 +103,7 @@ def test_resume_across_the_start_of_branches_is_bit_exact(tmp_path):
     assert call(train, *tiny(stopped, *later), "--resume") == 0
     a, b = (without_time(contents(step_file(folder, 12))) for folder in (whole, stopped))
     for content in (a, b):
-        content["training"].pop("best_l1")  # a stop validates too
+        content["training"].pop("best_l1")  # stopping validates too
     assert differences(a, b) == []
     updates = [int(state["step"]) for state in a["training"]["optimizer"]["adam"]["state"].values()]
     assert set(updates) == {12, 8, 4}
@@ -126,7 +126,7 @@ def test_comparison_of_checkpoints_sees_one_bit(tiny_run):
 
 
 def test_other_steps_give_other_weights(tiny_run):
-    """Guards the test above: training does change what it compares."""
+    """Training changes the weights that the test above compares."""
     found = differences(contents(step_file(tiny_run, 4)), contents(step_file(tiny_run, 8)))
     assert sum(place.startswith(".networks.") for place in found) > 20
     assert sum(place.startswith(".average.networks.") for place in found) > 20
@@ -143,7 +143,7 @@ def test_torn_newest_is_skipped(tmp_path, tiny_run, capsys):
     assert "step-00000008.pt: damaged or truncated" in output.err
     assert f"continuing {step_file(folder, 4)} at step 4" in output.out
     assert steps(folder) == [8]
-    assert load(step_file(folder, 8)).step == 8  # whole again
+    assert load(step_file(folder, 8)).step == 8  # written again
 
 
 def test_all_torn(tmp_path, tiny_run, capsys):
@@ -154,7 +154,7 @@ def test_all_torn(tmp_path, tiny_run, capsys):
     before = sorted(folder.rglob("*"))
     assert call(train, *tiny(folder), "--resume") == 2
     line = error_line(capsys, "train.py")
-    assert "no readable one" in line
+    assert "no readable checkpoint" in line
     assert "step-00000008.pt: damaged or truncated" in line
     assert sorted(folder.rglob("*")) == before
 
@@ -166,15 +166,15 @@ def flip(path, place):
 
 
 def test_a_flipped_bit_is_skipped_with_its_name(tmp_path, tiny_run, capsys):
-    """In the numbers of a weight, which loads all the same."""
+    """The bit is in the numbers of a weight, which torch loads without complaint."""
     folder = tmp_path / "run"
     shutil.copytree(tiny_run, folder)
     with zipfile.ZipFile(step_file(folder, 8)) as archive:
         entries = [entry for entry in archive.infolist() if "/data/" in entry.filename]
         largest = max(entries, key=lambda entry: entry.file_size)
-    place = largest.header_offset + 200  # behind the header and its padding
+    place = largest.header_offset + 200  # after the header and its padding
     flip(step_file(folder, 8), 8 * place)
-    assert contents(step_file(folder, 8))["step"] == 8  # torch does not mind
+    assert contents(step_file(folder, 8))["step"] == 8  # torch ignores it
     arguments = tiny(folder, "train.ema_decay=0.5", "train.max_steps=5")
     assert call(train, *arguments, "--resume") == 0
     output = capsys.readouterr()
@@ -186,7 +186,7 @@ def test_a_flipped_bit_is_skipped_with_its_name(tmp_path, tiny_run, capsys):
 
 
 def test_no_flipped_bit_changes_what_is_loaded(tmp_path, tiny_run):
-    """Those that are not found lie in what nobody reads: times, padding."""
+    """The bits that are not noticed lie in times and padding, which nothing reads."""
     path = tmp_path / "c.pt"
     good = contents(step_file(tiny_run, 8))
     size = step_file(tiny_run, 8).stat().st_size
@@ -217,7 +217,7 @@ def test_newest_are_kept_and_the_best(tmp_path):
 
 
 def test_best_is_not_the_newest_when_training_gets_worse(tmp_path):
-    """A learning rate that wrecks the weights: the first validation stays the best."""
+    """The learning rate wrecks the weights, so the first validation stays the best."""
     folder = tmp_path / "run"
     good = tiny(folder, "train.max_steps=4")
     assert call(train, *good) == 0
@@ -243,13 +243,13 @@ def test_checkpoint_is_plain_and_complete(tiny_run):
     assert "torch" in content["versions"]
 
 
-def test_average_is_what_is_used(tiny_run):
+def test_evaluation_uses_the_average(tiny_run):
     saved = load(step_file(tiny_run, 8))
     assert saved.average is not None
     assert differences(saved.evaluation_networks, saved.average["networks"]) == []
     assert differences(saved.evaluation_networks, saved.networks) != []
     alone = saved._replace(average=None).evaluation_networks
-    assert alone.keys() == saved.evaluation_networks.keys()  # nor is the discriminator
+    assert alone.keys() == saved.evaluation_networks.keys()  # without it too
 
 
 def test_interrupted_write_leaves_the_old_file(tmp_path):
@@ -297,7 +297,7 @@ def test_init_from_copies_the_average_and_names_the_rest(tiny_run):
 
 
 def test_init_from_where_nothing_fits(tmp_path):
-    """Not even one tensor has a namesake of the same shape."""
+    """No tensor has one of the same name and shape."""
     path = tmp_path / "c.pt"
     model = Model(tiny_config())
     content = {
@@ -331,7 +331,7 @@ def test_other_layouts(tmp_path, tiny_run, changes, expected):
 
 
 def test_resume_from_a_run_that_went_on(tmp_path, tiny_run, capsys):
-    """Going back would mix two histories in one folder."""
+    """To go back to an earlier step would mix two histories in one folder."""
     folder = tmp_path / "run"
     shutil.copytree(tiny_run, folder)
     before = {path: os.stat(path).st_mtime_ns for path in folder.rglob("*")}

@@ -1,4 +1,4 @@
-"""Two checkpoints compared: the same file, and one weight changed by a bit."""
+"""A checkpoint equals itself, and differs from one in which a weight is changed by a bit."""
 
 import torch
 

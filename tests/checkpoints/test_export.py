@@ -1,4 +1,4 @@
-"""Slim checkpoints: what is in them and who takes them; ONNX: the same numbers elsewhere."""
+"""Slim checkpoints: their content, and the programs that read them; ONNX: the same numbers."""
 
 import hashlib
 import json
@@ -45,7 +45,7 @@ def run_export(*arguments: object) -> int:
 
 @pytest.fixture(scope="module")
 def slim(tiny_run, tmp_path_factory) -> Path:
-    """The last checkpoint of the tiny run, slimmed."""
+    """Path of a slim copy of the tiny run's last checkpoint."""
     path = tmp_path_factory.mktemp("slim") / "model.pt"
     assert run_export(step_file(tiny_run, 8), "--output", path) == 0
     return path
@@ -54,7 +54,7 @@ def slim(tiny_run, tmp_path_factory) -> Path:
 # Slim checkpoints
 
 
-def test_holds_what_animates(tiny_run, slim):
+def test_holds_the_networks_of_animation(tiny_run, slim):
     whole, content = load(step_file(tiny_run, 8)), contents(slim)
     assert whole.average is not None
     assert differences(content["networks"], whole.average["networks"]) == []
@@ -74,10 +74,10 @@ def test_raw_weights(tiny_run, tmp_path):
     expected = whole._replace(average=None).evaluation_networks
     assert differences(small.evaluation_networks, expected) == []
     assert differences(small.evaluation_networks, whole.evaluation_networks) != []
-    assert small.metrics == {}  # those of the file were measured with the average
+    assert small.metrics == {}  # they were measured with the average
 
 
-def test_description_beside_it(tiny_run, tmp_path, capsys):
+def test_description_of_the_file(tiny_run, tmp_path, capsys):
     path = tmp_path / "deep" / "model.pt"
     assert run_export(step_file(tiny_run, 8), "--output", path) == 0
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -95,7 +95,7 @@ def test_description_beside_it(tiny_run, tmp_path, capsys):
     }
     before = path.read_bytes()
     assert run_export(step_file(tiny_run, 8), "--output", path) == 0
-    assert path.read_bytes() == before  # the same checksum for the same weights
+    assert path.read_bytes() == before  # equal weights give equal checksums
 
 
 def test_slim_of_a_slim_one(slim, tmp_path, capsys):
@@ -138,7 +138,7 @@ def test_input_is_never_replaced(tiny_run, tmp_path, capsys, name):
 
 
 def test_input_is_not_replaced_by_the_description(tiny_run, tmp_path, capsys):
-    path = tmp_path / "model.json"  # of a strange name
+    path = tmp_path / "model.json"  # a strange name for weights
     shutil.copyfile(step_file(tiny_run, 8), path)
     before = path.read_bytes()
     assert run_export(path, "--output", tmp_path / "model.pt") == 2
@@ -148,7 +148,7 @@ def test_input_is_not_replaced_by_the_description(tiny_run, tmp_path, capsys):
     assert path.read_bytes() == before
 
 
-# Who takes them
+# Programs that read them
 
 
 def test_animates_and_reconstructs_like_the_whole_one(tiny_run, slim, tmp_path):
@@ -184,13 +184,13 @@ def test_training_starts_from_it(tiny_run, slim, tmp_path, capsys):
 def test_is_not_resumed(slim, tmp_path, capsys):
     assert call(train, "--resume", slim, f"run.output_dir={tmp_path / 'run'}") == 2
     line = error_line(capsys, "train.py")
-    assert f"{slim}: has the weights alone, no optimizer, and cannot be resumed" in line
+    assert f"{slim}: has weights but no optimizer state, and cannot be resumed" in line
     assert "--init-from" in line
     assert not (tmp_path / "run").exists()
 
 
 def test_a_published_file_gets_its_config(tmp_path):
-    """Afterwards nobody has to give it."""
+    """The slim file then needs no --config."""
     config = motion_config("data.root=data/somewhere", "run.output_dir=runs/vox-fomm")
     (tmp_path / "config.yaml").write_text(dump_config(config))
     path = write(tmp_path / "vox-cpk.pth.tar", fomm_content(config))
@@ -218,7 +218,7 @@ def test_as_a_command(slim, tmp_path):
 
 # ONNX
 
-TOLERANCE = 1e-4  # of coordinates, weights and colours, all of them about 1
+TOLERANCE = 1e-4  # coordinates, weights and colours are all about 1
 SMALL = ("motion.keypoint_detector.num_blocks=1", "motion.dense_motion.num_blocks=1")
 PLAIN = (
     "motion.keypoint_detector.jacobian=none",
@@ -229,7 +229,7 @@ PLAIN = (
 
 @pytest.mark.parametrize("overrides", [(), PLAIN], ids=["all", "plain"])
 def test_onnx_gives_the_same_numbers(tmp_path, overrides):
-    """For one and for three images, whatever the number shown when it was written."""
+    """The batch size is free: one image and three, though the files were written with two."""
     onnx, runtime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
     config = motion_config(*SMALL, *overrides)
@@ -261,7 +261,7 @@ def compare_with_onnx(branch, sessions, source, driving) -> None:
     driving_keypoints = branch.keypoint_detector(driving)
     motion = branch.dense_motion(source, source_keypoints, driving_keypoints)
     prediction = branch.generator(source, motion)
-    assert prediction.std(dim=(2, 3)).min() > 0.03  # there is something to compare
+    assert prediction.std(dim=(2, 3)).min() > 0.03  # the picture is not flat
 
     found_source = run_onnx(detector, {"frame": source})
     found_driving = run_onnx(detector, {"frame": driving})
@@ -283,7 +283,7 @@ def run_onnx(session, inputs) -> dict[str, torch.Tensor]:
 
 
 def lively_branch(config: Config) -> FommBranch:
-    """Jacobians that differ from the identity and pictures that are not grey, as after training."""
+    """A branch with Jacobians other than the identity and colourful pictures, as after training."""
     branch = Model(config).eval().motion
     assert isinstance(branch, FommBranch)
     jacobian = branch.keypoint_detector.jacobian
@@ -301,7 +301,7 @@ def assert_close(found: dict[str, torch.Tensor], expected) -> None:
 
 
 def test_onnx_without_its_packages(slim, tmp_path, monkeypatch, capsys):
-    monkeypatch.setitem(sys.modules, "onnxscript", None)  # as if it were not installed
+    monkeypatch.setitem(sys.modules, "onnxscript", None)  # imports fail
     options = ("--output", tmp_path / "m.pt", "--onnx", tmp_path / "onnx")
     assert run_export(slim, *options) == 2
     line = error_line(capsys, "python -m checkpoints.export")

@@ -1,4 +1,4 @@
-"""Checkpoints of strangers: what they state is compared with what they hold, before it is built."""
+"""Untrusted checkpoints: what they state is compared with their content before it is used."""
 
 import shutil
 from functools import partial
@@ -21,7 +21,7 @@ SCRIPTS = {"train.py": train, "reconstruct.py": reconstruct, "animate.py": anima
 
 
 def changed(tiny_run, path, change):
-    """A checkpoint of the tiny run with another content; `change` gets it."""
+    """Write the tiny run's checkpoint after `change` has changed its content."""
     content = contents(step_file(tiny_run, 8))
     change(content)
     torch.save(content, path)
@@ -40,7 +40,7 @@ def set_weight(content, tensor):
 
 
 def refused(script, path, capsys):
-    """The one line that `script` ends with."""
+    """Run `script` on the file, and return its error in one line."""
     option = "--resume" if script == "train.py" else "--checkpoint"
     assert call(SCRIPTS[script], option, path) == 2
     return error_line(capsys, script)
@@ -56,7 +56,7 @@ def test_ten_million_blocks(tiny_run, tmp_path, monkeypatch, capsys, script):
 
 @pytest.mark.parametrize("script", SCRIPTS)
 def test_more_than_the_file_holds(tiny_run, tmp_path, monkeypatch, capsys, script):
-    """Within the bounds of the keys, these networks would take 70 GB: none is built in memory."""
+    """Networks of allowed sizes may take 70 GB together, so none is built before the check."""
 
     def change(content):
         with_blocks(100)(content)
@@ -90,7 +90,7 @@ def test_a_large_discriminator(tiny_run, tmp_path, monkeypatch, capsys):
 
 
 def test_the_check_leaves_the_weights_as_they_would_be(tiny_run):
-    """Building without memory draws no random numbers, and changes none."""
+    """The check, which builds the networks without memory, draws no random numbers."""
     saved = load(step_file(tiny_run, 8))
     torch.manual_seed(3)
     expected = torch.rand(2)
@@ -103,7 +103,7 @@ def test_the_check_leaves_the_weights_as_they_would_be(tiny_run):
 
 
 def test_a_compressed_archive(tiny_run, tmp_path):
-    """A zip archive may grow a thousandfold; torch compresses nothing."""
+    """A compressed archive may grow a thousandfold, and torch compresses nothing."""
     path = shutil.copy(step_file(tiny_run, 8), tmp_path / "c.pt")
     load(path)
     with pytest.raises(CheckpointError, match=r"c\.pt: .* are compressed, as torch never writes"):
@@ -122,29 +122,32 @@ ODD_TENSORS = {
     "complex": torch.ones(3, 3, dtype=torch.complex64),
 }
 CONTENTS = {
-    "a step that is text": (lambda c: c.update(step="8"), "step is no whole number"),
-    "a step beyond all": (lambda c: c.update(step=2**60), "step is no whole number"),
-    "a step before all": (lambda c: c.update(epoch=-1), "epoch is no whole number"),
-    "a list of networks": (lambda c: c.update(networks=[]), "networks is no mapping"),
+    "a step that is text": (lambda c: c.update(step="8"), "step is not a whole number"),
+    "a step beyond all": (lambda c: c.update(step=2**60), "step is not a whole number"),
+    "a step before all": (lambda c: c.update(epoch=-1), "epoch is not a whole number"),
+    "a list of networks": (lambda c: c.update(networks=[]), "networks is not a mapping"),
     "a network that is text": (
         lambda c: c["networks"].update(generator="abc"),
-        "networks holds what is no state dict",
+        "networks holds something that is not a state dict",
     ),
     "a weight that is a number": (
         lambda c: c["networks"]["generator"].update(a=1),
-        "networks.generator.a holds what is no plain tensor",
+        "networks.generator.a holds something that is not a plain tensor",
     ),
     **{
         f"a {kind} weight": (
             partial(set_weight, tensor=tensor),
-            "networks.generator.a holds what is no plain tensor",
+            "networks.generator.a holds something that is not a plain tensor",
         )
         for kind, tensor in ODD_TENSORS.items()
     },
     "a weight that repeats one number": (expanded, "states more numbers than the file holds"),
-    "an average that is none": (lambda c: c.update(average=[1]), "average is no mapping"),
-    "an average without networks": (lambda c: c.update(average={}), "average.networks is no map"),
-    "training that is none": (lambda c: c.update(training=3), "training is no mapping"),
+    "an average that is a list": (lambda c: c.update(average=[1]), "average is not a mapping"),
+    "an average without networks": (
+        lambda c: c.update(average={}),
+        "average.networks is not a map",
+    ),
+    "training that is a number": (lambda c: c.update(training=3), "training is not a mapping"),
     "metrics of tensors": (
         lambda c: c.update(metrics={"l1": torch.zeros(3)}),
         "metrics has a value of type Tensor",
@@ -169,7 +172,7 @@ def test_content_of_another_kind(tiny_run, tmp_path, name):
 
 
 def test_a_config_that_repeats_itself(tiny_run, tmp_path, monkeypatch, capsys):
-    """A few kilobytes of pickle that would be written out as a billion values."""
+    """A few kilobytes of pickle may stand for a billion values."""
     laughs = ["x"] * 9
     for _ in range(9):
         laughs = [laughs] * 9
@@ -179,7 +182,7 @@ def test_a_config_that_repeats_itself(tiny_run, tmp_path, monkeypatch, capsys):
 
 
 def test_the_largest_picture_is_not_the_checkpoint_s(tiny_run, tmp_path, monkeypatch):
-    """Its config may state another limit; that of the user counts."""
+    """The limit of the user counts, not the one in the checkpoint's config."""
     seen = []
     build = reconstruct.build_source
 
@@ -204,7 +207,7 @@ def test_training_reads_the_key(tmp_path, capsys):
 
 @pytest.mark.parametrize("kind", ODD_TENSORS)
 def test_odd_tensors_of_published_files(tmp_path, kind):
-    """They are named as missing, and nothing is copied from them."""
+    """Such tensors are reported as missing, and nothing is copied from them."""
     network = torch.nn.Linear(3, 3, bias=False)
     before = network.weight.clone()
     states = {"net": {"weight": ODD_TENSORS[kind]}}
@@ -226,12 +229,12 @@ TRAINING = {
         a=torch.zeros(1).expand(2**30)
     ),
     "its training state cannot be used": lambda c: c["training"].update(optimizer=3),
-    "run_id is none": lambda c: c.update(run_id="x" * 500),
+    "run_id is not the id of a run": lambda c: c.update(run_id="x" * 500),
 }
 
 
 @pytest.mark.parametrize("expected", TRAINING)
-def test_a_training_state_that_is_none(tiny_run, tmp_path, capsys, expected):
+def test_wrong_training_states(tiny_run, tmp_path, capsys, expected):
     path = changed(tiny_run, tmp_path / "c.pt", TRAINING[expected])
     assert call(train, "--resume", path, f"run.output_dir={tmp_path / 'run'}") == 2
     assert expected in error_line(capsys, "train.py")

@@ -1,4 +1,4 @@
-"""Checkpoints of earlier formats: the same networks, and runs that go on from them."""
+"""Checkpoints of earlier formats give the same networks, and runs continue from them."""
 
 import shutil
 
@@ -20,8 +20,9 @@ LAST = "conv.weight"
 
 @pytest.fixture
 def of_format_1(tiny_run, tmp_path):
-    """A run whose last checkpoint is as format 1 had it: spectral norm in the last layer of the
-    discriminator, of whose parameters the bias then comes first.
+    """Make a run whose last checkpoint has format 1.
+
+    The last layer of its discriminator has spectral norm, and so its bias comes before its weight.
     """
     folder = tmp_path / "older"
     shutil.copytree(tiny_run, folder)
@@ -43,7 +44,7 @@ def of_format_1(tiny_run, tmp_path):
 
 
 @torch.no_grad()
-def test_discriminator_of_format_1_judges_as_it_did():
+def test_discriminator_of_format_1_gives_the_same_outputs():
     old, new = UNetDiscriminator(3, [4, 8], True), UNetDiscriminator(3, [4, 8], True)
     old.conv.weight.mul_(7)
     spectral_norm(old.conv)
@@ -65,7 +66,7 @@ def test_run_of_format_1_is_continued(of_format_1, capsys):
     group = next(g for g in before["param_groups"] if g["name"] == "discriminator")
     *_, first, last = group["params"]
     after = load_to_resume(path).training["optimizer"]["adam"]["state"]
-    assert torch.equal(after[last]["exp_avg"], before["state"][first]["exp_avg"])  # of the bias
+    assert torch.equal(after[last]["exp_avg"], before["state"][first]["exp_avg"])  # the bias's
     assert first not in after
     others = before["state"].keys() - {first, last}
     assert all(torch.equal(after[i]["exp_avg"], before["state"][i]["exp_avg"]) for i in others)
@@ -92,15 +93,15 @@ def test_fine_tuning_from_format_1(of_format_1, tiny_run):
     expected = contents(step_file(tiny_run, 8))["networks"]["discriminator"]
     for name, tensor in networks["discriminator"].state_dict().items():
         of_weight_3 = expected[name] / expected[name].norm() if name == LAST else expected[name]
-        assert_close(tensor, of_weight_3)  # spectral norm had made it one
+        assert_close(tensor, of_weight_3)  # spectral norm divides
 
 
-def test_current_format_needs_no_words(tiny_run):
+def test_current_format_needs_no_notes(tiny_run):
     assert load(step_file(tiny_run, 8)).notes == []
 
 
 def test_format_1_without_that_layer_stays_as_it_is():
-    """Patches, spectral norm switched off, no discriminator: every tensor fits."""
+    """A patch discriminator, one without spectral norm, or none: every tensor fits."""
     for state in ({"conv.weight_orig": 1}, {"up_blocks.0.bias": 1, "conv.weight": 2}, {}):
         networks = {"generator": {}} | ({"discriminator": state} if state else {})
         content = {"config": {}, "networks": networks, "training": {"optimizer": {}}}
@@ -108,8 +109,8 @@ def test_format_1_without_that_layer_stays_as_it_is():
         assert content["networks"].get("discriminator", {}) == state
 
 
-def test_what_changes_for_a_run_of_format_1():
-    """It goes on without clipping; what it did not use is not told."""
+def test_notes_on_what_changes_for_a_run_of_format_1():
+    """The run continues without clipping, and no note is about things that it did not use."""
     still = dict.fromkeys(("brightness", "contrast", "saturation", "hue"), 0)
     cut = {"cut": {"kind": "rectangle"}}
     config = {"train": {}, "data": {"augmentation": still}, "discriminator": cut}

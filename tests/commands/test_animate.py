@@ -212,7 +212,9 @@ def test_without_arguments_and_without_a_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert call(animate) == 2
     line = error_line(capsys, "animate.py")
-    assert "no checkpoint under runs/: train one with `python train.py --config demo.yaml`" in line
+    assert (
+        "no checkpoint under runs/: train a model with `python train.py --config demo.yaml`" in line
+    )
     assert list(tmp_path.iterdir()) == []
 
 

@@ -1,5 +1,6 @@
 """Bad input: exit code 2, one line that says what to do, nothing half written."""
 
+import os
 import pickle
 import zipfile
 from pathlib import Path
@@ -17,9 +18,10 @@ from checkpoints.checkpoint import load
 from common.cli import run_entry_point
 from common.errors import UserError
 from common.tensor_files import CheckpointError
+from media.video import open_clip
 from modules.vgg import VGGFeatures, relu_layers
 from tests.helpers.hostile import Malicious
-from tests.helpers.media import truncate
+from tests.helpers.media import truncate, write_clip, write_frame_folder
 from tests.helpers.runs import call, contents, error_line, run, step_file, tiny, write_clips
 
 
@@ -299,3 +301,56 @@ def test_debug_shows_the_traceback(tmp_path):
     arguments = tiny(tmp_path / "run", "train.epoch=3")
     with pytest.raises(UserError, match=r"train\.epoch: unknown key"):
         call(train, *arguments, "--debug")
+
+
+def pipe(path: Path) -> Path:
+    os.mkfifo(path)
+    return path
+
+
+def device(path: Path) -> Path:
+    path.symlink_to("/dev/zero")
+    return path
+
+
+@pytest.mark.parametrize("make", [pipe, device])
+def test_pipes_and_devices_are_neither_waited_for_nor_read(
+    tiny_run, tmp_path, monkeypatch, capsys, make
+):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "cache"))
+    vgg = "vgg16-397923af.pth"
+    (tmp_path / "cache" / "hub" / "checkpoints").mkdir(parents=True)
+    make(tmp_path / "cache" / "hub" / "checkpoints" / vgg)
+    clip = write_clip(tmp_path / "clip.mp4", 3, (32, 32))
+    picture = next(write_frame_folder(tmp_path / "frames", 1, (32, 32)).glob("*.png"))
+    checkpoint = step_file(tiny_run, 8)
+    one = ("--output", tmp_path / "out.mp4", "--checkpoint")
+    training = tiny(tmp_path / "run", "masks=null", "background=null", "perceptual.width=64")
+    commands = [
+        (animate, *one, checkpoint, "--source", picture, "--driving", make(tmp_path / "a.mp4")),
+        (animate, *one, checkpoint, "--source", make(tmp_path / "a.png"), "--driving", clip),
+        (animate, *one, make(tmp_path / "a.pt"), "--source", picture, "--driving", clip),
+        (
+            *(animate, *one, checkpoint, "--source", picture, "--driving", clip),
+            *("--audio", make(tmp_path / "a.wav")),
+        ),
+        (
+            *(animate, "--output", tmp_path / "out", "--checkpoint", checkpoint),
+            *("--pairs", make(tmp_path / "a.csv")),
+        ),
+        (reconstruct, "--checkpoint", tmp_path / "a.pt"),
+        (train, "--resume", tmp_path / "a.pt"),
+        (train, *training, f"perceptual.weights={make(tmp_path / vgg)}"),
+        (train, *training, f"perceptual.weights={make(tmp_path / 'other.pth')}"),
+        (train, *training, "perceptual.weights=imagenet"),
+    ]
+    for module, *arguments in commands:
+        assert call(module, *arguments) == 2, arguments
+        assert "is not a plain file; write what comes from a pipe" in capsys.readouterr().err
+
+
+def test_a_note_of_the_frame_rate_that_is_a_device(tiny_run, tmp_path):
+    frames = write_frame_folder(tmp_path / "frames", 3, (32, 32))
+    (frames / "frame_rate.json").unlink(missing_ok=True)
+    (frames / "frame_rate.json").symlink_to("/dev/zero")
+    assert open_clip(frames).frame_rate == 25

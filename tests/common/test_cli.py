@@ -1,11 +1,14 @@
 """Tests of exit codes, errors in one line, and the choice of the device."""
 
 import argparse
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
 
-from common.cli import add_device_argument, pick_device, positive_int, run_entry_point
+from common.cli import add_device_argument, pick_device, positive_int, run_entry_point, say
 from common.errors import UserError
 
 
@@ -153,8 +156,47 @@ def test_one_gpu_may_be_shown_to_each_process(machine):
 def test_characters_that_control_a_terminal_are_escaped(capsys):
     """The names in an untrusted file may hold such characters."""
 
-    def fail(_arguments):
-        raise UserError("a\x1b[2Jb: two\nlines")
+    def main(arguments):
+        say("a\x1b[31m\nb")
+        raise UserError("e\nf", ["g\nh", "i"])
 
-    assert run_entry_point(fail, argparse.ArgumentParser(prog="x"), []) == 2
-    assert capsys.readouterr().err == "x: error: a\\x1b[2Jb: two\nlines\n"
+    assert run_entry_point(main, parser(), []) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "a\\x1b[31m\\nb\n"
+    assert captured.err.splitlines()[-3:] == ["train.py: error: e\\nf", "  g\\nh", "  i"]
+
+
+def test_log_lines_are_escaped():
+    """In a process of its own: pytest has set up logging here."""
+    code = (
+        "import argparse, logging, common.cli as cli\n"
+        "def main(_): logging.getLogger('a').warning('%s: odd', 'c\\nd\\x07')\n"
+        "cli.run_entry_point(main, argparse.ArgumentParser(), [])"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert ended.stderr == "c\\nd\\x07: odd\n"
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"PYTHONIOENCODING": "utf-8:strict"},
+        {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"},
+    ],
+)
+def test_names_that_the_terminal_cannot_show(variables):
+    code = (
+        "import argparse, os, sys, common.cli as cli\n"
+        "from tqdm import tqdm\n"
+        "def main(_):\n"
+        "    name = os.fsdecode(b'\\xff') + '\\u65e5'\n"
+        "    cli.say(name); tqdm.write(name); tqdm.write(name, file=sys.stderr)\n"
+        "    raise cli.UserError(name)\n"
+        "sys.exit(cli.run_entry_point(main, argparse.ArgumentParser(prog='a'), []))"
+    )
+    command = [sys.executable, "-c", code]
+    ended = subprocess.run(command, capture_output=True, env=os.environ | variables)
+    assert ended.returncode == 2, ended.stderr
+    for line in (*ended.stdout.splitlines(), *ended.stderr.splitlines()):
+        assert b"\\udcff" in line
+    assert len(ended.stdout.splitlines()) == len(ended.stderr.splitlines()) == 2

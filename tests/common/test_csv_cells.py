@@ -2,12 +2,14 @@
 
 import csv
 import io
+import os
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.csv_cells import as_written, protected
+from common.csv_cells import as_written, open_table, protected
+from common.errors import UserError
 
 
 @pytest.mark.parametrize(
@@ -43,3 +45,19 @@ def test_every_text_is_read_back_unchanged(text):
     file.seek(0)
     (row,) = csv.reader(file)
     assert as_written(row[0]) == text
+
+
+def test_a_table_with_and_without_a_byte_order_mark(tmp_path):
+    path = tmp_path / "a.csv"
+    for encoding in ("utf-8", "utf-8-sig"):
+        path.write_text('a,b\n"é\n",2\n', encoding=encoding)
+        with open_table(path) as file:
+            assert [*csv.DictReader(file)] == [{"a": "é\n", "b": "2"}]
+
+
+def test_a_table_that_is_too_large(tmp_path):
+    """As one line it would fill all memory before anything is looked at."""
+    (tmp_path / "a.csv").touch()
+    os.truncate(tmp_path / "a.csv", 2**40)
+    with pytest.raises(UserError, match=r"a\.csv: is larger than"):
+        open_table(tmp_path / "a.csv")

@@ -10,7 +10,14 @@ import pytest
 
 from common.errors import UserError
 from common.file_lock import holder, locked
-from common.files import create, named_failures, remove_leftovers, replacing, temporary_name
+from common.files import (
+    create,
+    make_folder,
+    named_failures,
+    remove_leftovers,
+    replacing,
+    temporary_name,
+)
 
 
 def test_temporary_names_are_unpredictable_and_keep_the_suffix(tmp_path):
@@ -82,6 +89,18 @@ def test_leftovers_of_the_given_names_are_deleted(tmp_path):
     remove_leftovers(tmp_path / "nowhere", "a")  # a missing folder is no error
 
 
+def test_a_folder_whose_place_is_a_link_to_nothing(tmp_path):
+    make_folder(tmp_path / "a" / "b")
+    make_folder(tmp_path / "a" / "b")
+    (tmp_path / "link").symlink_to("nowhere")
+    for path in (tmp_path / "link", tmp_path / "link" / "inner"):
+        with pytest.raises(UserError, match="link: is a link to nowhere, which is missing; make"):
+            make_folder(path)
+    (tmp_path / "file").touch()
+    with pytest.raises(FileExistsError):
+        make_folder(tmp_path / "file")
+
+
 # Locks
 
 
@@ -123,6 +142,24 @@ def test_a_lock_that_nobody_holds_any_more(tmp_path):
     (tmp_path / ".lock").write_text("process 1 on elsewhere")
     with locked(tmp_path / ".lock") as is_held:
         assert is_held
+
+
+@pytest.mark.parametrize("content", [b"secrets", b"process 1", b"process 1 on a\nb", b"\xff" * 999])
+def test_a_lock_that_holds_something_else_stays_as_it_is(tmp_path, content):
+    (tmp_path / ".lock").write_bytes(content)
+    with pytest.raises(UserError, match=r"\.lock: is no lock file"), locked(tmp_path / ".lock"):
+        raise AssertionError("held")
+    assert (tmp_path / ".lock").read_bytes() == content
+
+
+@pytest.mark.parametrize("content", [b"", b"mine", b"process 1 on elsewhere"])
+def test_a_lock_that_is_another_name_of_a_file_stays_as_it_is(tmp_path, content):
+    (tmp_path / "mine").write_bytes(content)
+    (tmp_path / ".lock").hardlink_to(tmp_path / "mine")
+    with pytest.raises(UserError, match=r"\.lock: is a hard link"), locked(tmp_path / ".lock"):
+        raise AssertionError("held")
+    assert (tmp_path / ".lock").samefile(tmp_path / "mine")
+    assert (tmp_path / "mine").read_bytes() == content
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from fractions import Fraction
 import pytest
 
 from common import json_files
+from common.errors import UserError
 from common.json_files import JsonError, parse_json, parse_rate, read_json
 
 
@@ -45,7 +46,7 @@ def test_json_that_is_read(tmp_path):
 def test_a_large_file(tmp_path, monkeypatch):
     monkeypatch.setattr(json_files, "MAX_BYTES", 10)
     (tmp_path / "a.json").write_text("[1, 2, 3, 4]")
-    with pytest.raises(JsonError, match=r"a\.json: 12 bytes of JSON; at most 10 are read"):
+    with pytest.raises(UserError, match=r"a\.json: is larger than the 10 bytes"):
         read_json(tmp_path / "a.json")
 
 
@@ -61,3 +62,9 @@ def test_frame_rates(value):
 def test_values_that_are_no_frame_rate(value):
     with pytest.raises(ValueError, match=r"frame rate|frames a second|Invalid literal"):
         parse_rate(value)
+
+
+def test_a_device_is_not_read(tmp_path):
+    (tmp_path / "a.json").symlink_to("/dev/zero")
+    with pytest.raises(UserError, match=r"a\.json: is not a plain file"):
+        read_json(tmp_path / "a.json")

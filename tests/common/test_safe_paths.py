@@ -1,12 +1,21 @@
 """Names and paths of untrusted files: which are accepted, and that no link is followed."""
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
 
 from common.errors import UserError
-from common.safe_paths import check_inner_path, check_name, open_to_write, printable, refuse_links
+from common.safe_paths import (
+    check_inner_path,
+    check_name,
+    open_to_write,
+    printable,
+    read_plain_file,
+    refuse_links,
+    require_plain_file,
+)
 
 
 @pytest.mark.parametrize(
@@ -102,6 +111,42 @@ def test_plain_files(tmp_path):
         open_to_write(tmp_path, "w")
 
 
+def test_what_is_no_plain_file_is_not_read(tmp_path):
+    """Nor waited for, nor read without end."""
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "socket"))
+        for name in ("pipe", "zero", "socket"):
+            with pytest.raises(UserError, match=f"{name}: is not a plain file; write what"):
+                require_plain_file(tmp_path / name)
+            with pytest.raises(UserError, match=f"{name}: is not a plain file"):
+                read_plain_file(tmp_path / name, 100)
+
+
+def test_no_more_is_read_than_was_asked_for(tmp_path):
+    (tmp_path / "file").write_bytes(b"12345")
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    assert read_plain_file(tmp_path / "link", 5) == b"12345"
+    with pytest.raises(UserError, match="file: is larger than the 4 bytes that are read of it"):
+        read_plain_file(tmp_path / "file", 4)
+    os.truncate(tmp_path / "file", 2**40)
+    with pytest.raises(UserError, match="is larger than"):
+        read_plain_file(tmp_path / "file", 5)
+    with pytest.raises(IsADirectoryError):
+        read_plain_file(tmp_path, 2**20)
+    with pytest.raises(FileNotFoundError):
+        read_plain_file(tmp_path / "missing", 5)
+
+
+@pytest.mark.skipif(not Path("/proc/version").exists(), reason="of Linux")
+def test_a_file_of_which_the_system_states_no_size():
+    assert Path("/proc/version").stat().st_size == 0
+    with pytest.raises(UserError, match="is larger than the 3 bytes"):
+        read_plain_file(Path("/proc/version"), 3)
+
+
 def test_control_characters_are_escaped_for_the_terminal():
     assert printable("a/b.mp4 frames 1 to 2 日本") == "a/b.mp4 frames 1 to 2 日本"
     assert printable("a\x1b[2J\nb\x9b") == "a\\x1b[2J\\nb\\x9b"
+    assert printable("a\u202egpj\u2028") == "a\\u202egpj\\u2028"

@@ -1,6 +1,7 @@
 """Weight files of other projects: no code in them runs, and a wrong file is never accepted."""
 
 import hashlib
+import os
 import pickle
 import sys
 from collections import OrderedDict
@@ -20,7 +21,7 @@ from checkpoints import perceptual_weights
 from checkpoints.perceptual_weights import load_vgg
 from common import weight_files
 from common.errors import UserError
-from common.weight_files import downloaded, read_arrays
+from common.weight_files import check_sha256, downloaded, read_arrays
 from metrics.detectors import packages
 from metrics.detectors.face_alignment_landmarks import FaceAlignmentLandmarks
 from metrics.detectors.keypoint_rcnn import KeypointRCNN
@@ -216,3 +217,19 @@ def test_malicious_files_would_work(tmp_path):
     assert (tmp_path / "trace").exists()
     torch.load(write_saved_code(tmp_path / "b", tmp_path / "other"), weights_only=False)
     assert (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("read", [lambda path: check_sha256(path, "0", "remove it"), read_arrays])
+def test_pipes_and_devices_are_not_read(tmp_path, read):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    for name in ("pipe", "zero"):
+        with pytest.raises(UserError, match=f"{name}: is not a plain file"):
+            read(tmp_path / name)
+
+
+def test_a_file_larger_than_any_weights(tmp_path):
+    (tmp_path / "a").touch()
+    os.truncate(tmp_path / "a", 2**40)
+    with pytest.raises(UserError, match="more than any such weights; remove it"):
+        check_sha256(tmp_path / "a", "0", "remove it")

@@ -46,7 +46,7 @@ def test_unknown_key_names_the_file_that_has_it_and_the_nearest_key():
     assert message("mine.yaml") == expected
     write("child.yaml", "base: mine.yaml\nseed: 1")
     assert message("child.yaml") == expected
-    assert isinstance(ConfigError(), UserError)
+    assert issubclass(ConfigError, UserError)
 
 
 def test_unknown_key_like_no_other_lists_the_keys():

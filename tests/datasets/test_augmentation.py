@@ -1,4 +1,4 @@
-"""The batched jitter and the batched resize against torchvision and torch, sample by sample."""
+"""Compares the batched jitter and resize with torchvision and torch, sample by sample."""
 
 import itertools
 
@@ -21,15 +21,16 @@ ORDERS = torch.tensor(list(itertools.permutations(range(4))))
 
 
 def all_colours():
-    """Two frames, 2 x 3 x 12 x 12: noise, greys, black, white, and pixels with two equal channels,
-    of which HSV makes exceptions.
+    """Make two frames, 2 x 3 x 12 x 12: noise, greys, black, white, and two equal channels.
+
+    The last are special cases of HSV.
     """
     frames = torch.rand(2, 3, 12, 12, generator=torch.Generator().manual_seed(0))
     frames[0, :, :2] = frames[0, :1, :2]
     frames[:, :, 2], frames[:, :, 3] = 0, 1
     for row, (a, b) in enumerate([(0, 1), (1, 2), (0, 2)], start=4):
         frames[:, a, row] = frames[:, b, row]
-    frames[1] *= 0.5  # another mean, about which its contrast pivots
+    frames[1] *= 0.5  # contrast changes about another mean
     return frames
 
 
@@ -47,7 +48,7 @@ def jitter(image, adjustment, factor):
 
 @pytest.mark.parametrize("strength", [0.1, 0.5, 1.0])
 def test_every_order_equals_torchvision_with_factors_of_each_sample(strength):
-    """To rounding, and clipped after each adjustment: strong ones leave [0, 1] in between."""
+    """They agree but for rounding, also if strong adjustments are clipped one after the other."""
     frames = all_colours().expand(len(ORDERS), -1, -1, -1, -1)
     draws = torch.rand(len(ORDERS), 4, generator=torch.Generator().manual_seed(1)) * 2 - 1
     factors = torch.tensor(NEUTRAL) + strength * draws * torch.tensor([1.0, 1.0, 1.0, 0.5])
@@ -66,8 +67,10 @@ def test_hue_equals_torchvision(turn):
 
 
 def test_hue_by_hand():
-    """A turn by a third takes red to green; by a sixth, (.6, .2, .4), of hue -1/2 in sixths, to
-    +1/2: red stays the largest, and green rises half of the way from .2 to .6.
+    """A turn by a third takes red to green.
+
+    The hue of (.6, .2, .4) is -1/2 sixth. A turn by a sixth takes it to +1/2: red stays the
+    largest, and green rises half of the way from .2 to .6.
     """
     colour = torch.tensor([0.6, 0.2, 0.4]).view(3, 1, 1)
     assert_close(jitter(colour, HUE, 1 / 3), torch.tensor([0.4, 0.6, 0.2]).view(3, 1, 1))
@@ -96,7 +99,7 @@ def test_samples_and_frames_do_not_depend_on_each_other():
 
 @pytest.mark.parametrize("size", [(20, 30), (17, 16)])
 def test_placement_equals_a_resize_with_crop_or_padding(size):
-    """Of every sample its own: larger and cut, smaller and padded by its edge, and as it is."""
+    """In one batch samples are enlarged and cropped, reduced and padded, or unchanged."""
     height, width = size
     frames = torch.rand(4, 2, 3, *size, dtype=torch.float64)
     placement = torch.tensor(
@@ -119,7 +122,7 @@ def test_placement_equals_a_resize_with_crop_or_padding(size):
 
 
 def test_resize_by_hand():
-    """Four pixels from two lie at -.25, .25, .75 and 1.25 of them; cut from the second on."""
+    """Two pixels become four, at -.25, .25, .75 and 1.25 of them; the crop begins at the second."""
     frames = torch.tensor([[0.0, 1.0], [0.0, 1.0]]).expand(1, 1, 3, 2, 2)
     found = resize_and_crop(frames, torch.tensor([[4, 4, 1, 1]]))
     assert_close(found[0, 0, 0], torch.tensor([[0.25, 0.75], [0.25, 0.75]]))

@@ -1,4 +1,4 @@
-"""From the data section to clips and pairs, and what preflight finds."""
+"""Tests of the clips and pairs that a data section gives, and of the checks before training."""
 
 from pathlib import Path
 
@@ -54,9 +54,9 @@ def test_ids(tmp_path):
         write_frame_folder(tmp_path / "train" / name, 2)
     write_frame_folder(tmp_path / "test" / "no-id-here", 2)
     config = clips_config(tmp_path, "data.id_sampling=true")
-    assert len(build_pairs(config)) == 4  # 2 ids x 2 repeats
+    assert len(build_pairs(config)) == 4  # of 2 ids x 2 repeats
     assert "3 clips, 2 ids" in preflight(build_source(config.data, "train"))
-    assert len(build_source(config.data, "test").clips) == 1  # ids matter in training alone
+    assert len(build_source(config.data, "test").clips) == 1  # only training samples by id
 
 
 def test_nothing_would_train(root):
@@ -121,7 +121,7 @@ def test_one_percent_may_be_unreadable_but_none_of_the_test_split(tmp_path):
 
 
 def pack(root: Path) -> Path:
-    """The same clips as `python -m datasets.prepare --min-frames 1` packs them."""
+    """Pack the clips with `python -m datasets.prepare --min-frames 1`."""
     output = root.with_name("packed")
     arguments = ["--input", root, "--output", output, "--image-size", "32", "--min-frames", 1]
     argv = [*map(str, arguments), "--workers", "1"]
@@ -144,7 +144,7 @@ def test_nothing_but_single_frames_is_refused(tmp_path, is_packed):
 
 @pytest.mark.parametrize("is_packed", [False, True])
 def test_single_frames_are_not_drawn(tmp_path, is_packed):
-    """Of the id b nothing is left; c has another clip."""
+    """The id b has no other clip and is left out; c has another one."""
     for name, count in {"a#1": 3, "b#1": 1, "c#1": 1, "c#2": 2, "d#1": 2}.items():
         write_frame_folder(tmp_path / "clips" / "train" / name, count, (32, 32))
     write_frame_folder(tmp_path / "clips" / "test" / "x#1", 2, (32, 32))
@@ -163,7 +163,7 @@ def test_single_frames_are_not_drawn(tmp_path, is_packed):
 
 
 def test_training_leaves_single_frames_out(tmp_path, capsys):
-    """With them there would be enough for a batch."""
+    """Without the single frames there are too few clips for a batch."""
     root = write_clips(tmp_path / "data")
     for name in "abc":
         write_frame_folder(root / "train" / name, 1, (32, 32))

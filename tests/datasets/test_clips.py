@@ -76,7 +76,7 @@ def test_clips_that_differ_in_their_suffix_keep_it(tmp_path):
 
 
 def test_every_suffix_of_a_video_counts(tmp_path, caplog):
-    """What is left out is told; notes that lie beside the clips are not."""
+    """Entries that are left out are reported, but not notes that lie beside the clips."""
     train = tmp_path / "train"
     for name in ("a.m4v", "b.mts", "c.MOV", "d.mpg", "e.wmv"):
         write_clip(train / name.lower(), 12).rename(train / name)
@@ -126,9 +126,10 @@ def test_unreadable_clip_raises_when_read(root):
 
 @pytest.fixture
 def damaged(tmp_path):
-    """Clips of 60 frames: `end` breaks after frame 42, `middle` lacks 30 to 35, `folder` lacks 3.
+    """Write damaged clips of 60 frames.
 
-    `start` begins with frame 12, `all` has lost every frame.
+    `end` breaks off after frame 42, `middle` lacks frames 30 to 35, `folder` lacks frame 3, `start`
+    begins with frame 12, and `all` has lost every frame.
     """
     lost = {"end": (43, 59), "middle": (30, 30), "start": (0, 0), "all": (0, 59)}
     for name, (first, last) in lost.items():
@@ -144,7 +145,7 @@ def damaged_clips(root):
     return source, {clip.name: index for index, clip in enumerate(source.clips)}
 
 
-def test_damaged_clips_are_used_as_far_as_they_go(damaged, caplog):
+def test_damaged_clips_are_used_up_to_the_damage(damaged, caplog):
     source, index = damaged_clips(damaged)
     report = inspect_clips(source)
     assert report.num_frames == 43 + 60 + 6 + 48
@@ -160,7 +161,7 @@ def test_damaged_clips_are_used_as_far_as_they_go(damaged, caplog):
         assert frame_numbers(source.read(index["middle"], frames)) == expected
     assert frame_numbers(source.read(index["folder"], [4, 3])) == [4, 2]
     assert len(caplog.messages) == 2
-    assert "middle.mp4: frame 30 cannot be decoded; earlier frames stand in" in caplog.text
+    assert "middle.mp4: frame 30 cannot be decoded; earlier frames replace such" in caplog.text
     assert "frame3.png: not an image" in caplog.text
     assert frame_numbers(source.read(index["start"], [0, 47])) == [12, 59]
     for use in (lambda: source.read(index["all"], [11]), lambda: source.num_frames(index["all"])):
@@ -183,7 +184,7 @@ def test_stream_of_a_clip_that_lost_its_beginning(damaged):
 
 
 def test_what_was_read_before_does_not_change_what_is_drawn(damaged):
-    """One process read everything, another got the source by pickle, a third begins anew."""
+    """Draws agree in a process that read all, one that unpickled the source, and a new one."""
     source, index = damaged_clips(damaged)
     inspect_clips(source)
     used = [index[name] for name in ("end", "middle", "folder")]
@@ -200,7 +201,7 @@ def test_what_was_read_before_does_not_change_what_is_drawn(damaged):
 
 
 def test_counts_are_carried_to_other_processes(damaged, monkeypatch):
-    """A worker does not decode the end of a clip again."""
+    """A worker need not decode the end of a clip again."""
     source, index = damaged_clips(damaged)
     inspect_clips(source)
     unpickled = pickle.loads(pickle.dumps(source))
@@ -236,7 +237,7 @@ def test_summary_names_a_few_of_many(tmp_path):
     assert "and 4 more" in summary
 
 
-def test_leftovers_are_no_clips(tmp_path):
+def test_files_of_systems_are_no_clips(tmp_path):
     write_clip(tmp_path / "train" / "a.mp4", 3)
     leave_behind(tmp_path / "train")
     clips = ClipFolder(tmp_path, "train", (32, 32))
@@ -246,7 +247,7 @@ def test_leftovers_are_no_clips(tmp_path):
     assert "left out" not in report.summary()
 
 
-def test_empty_folders_are_left_out_and_told(tmp_path):
+def test_empty_folders_are_left_out_and_reported(tmp_path):
     write_clip(tmp_path / "train" / "a.mp4", 3)
     for name in ("b", "c"):
         (tmp_path / "train" / name).mkdir()
@@ -263,8 +264,8 @@ def test_nothing_but_empty_folders(tmp_path):
         ClipFolder(tmp_path, "train", (32, 32))
 
 
-def test_what_is_odd_is_told_once_for_all_clips(tmp_path, monkeypatch):
-    """Not a line for each, nor again by workers that had to forget what they knew of a clip."""
+def test_changed_frames_are_reported_once_for_all_clips(tmp_path, monkeypatch):
+    """There is no line for each clip, and none by workers that open a clip anew."""
     (tmp_path / "train").mkdir()
     for number in range(5):
         path = tmp_path / "train" / f"{number}.mp4"
@@ -272,7 +273,7 @@ def test_what_is_odd_is_told_once_for_all_clips(tmp_path, monkeypatch):
     folder = write_frame_folder(tmp_path / "train" / "folder", 4)
     (folder / "a.psd").touch()
     monkeypatch.setattr(video, "_open_clip", lru_cache(2)(video._open_clip.__wrapped__))
-    handler = logging.FileHandler(tmp_path / "log", delay=True)  # which the workers inherit
+    handler = logging.FileHandler(tmp_path / "log", delay=True)  # workers inherit it
     monkeypatch.setattr(logging.getLogger(), "handlers", [handler])
 
     source = ClipFolder(tmp_path, "train", (48, 64))
@@ -285,8 +286,8 @@ def test_what_is_odd_is_told_once_for_all_clips(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("rate", ["Infinity", "1e999", "NaN", '"1/0"', "-1", "null"])
-def test_an_odd_frame_rate_is_none(tmp_path, rate):
-    """JSON knows numbers that no fraction can be."""
+def test_an_impossible_frame_rate_is_ignored(tmp_path, rate):
+    """JSON has numbers that no fraction can represent."""
     folder = write_frame_folder(tmp_path / "train" / "a", 3)
     (folder / "frame_rate.json").write_text(f'{{"frames_per_second": {rate}}}')
     clips = ClipFolder(tmp_path, "train", (48, 64))
@@ -294,7 +295,7 @@ def test_an_odd_frame_rate_is_none(tmp_path, rate):
     assert clips.frame_rate(0) == 25
 
 
-def test_a_clip_that_fails_in_an_unknown_way_ends_no_inspection(root, monkeypatch):
+def test_an_unexpected_error_of_a_clip_does_not_end_the_inspection(root, monkeypatch):
     def fail_with(error):
         def fail(*_):
             raise error

@@ -1,4 +1,4 @@
-"""Packs that a stranger made: what they say is checked before anything is opened or written."""
+"""Untrusted packs: what they state is checked before anything is opened or written."""
 
 import io
 import json
@@ -40,11 +40,11 @@ def change_line(folder, **fields):
         ({"name": "a\u001b[2J"}, r"line 1: 'a\\x1b\[2J' cannot be a name: it has a control"),
         ({"name": ["a"]}, "line 1: found list in place of a name"),
         ({"name": "n" * 5000}, "it has 5000 bytes, more than 4096"),
-        ({"name": "id10#c"}, "id10#c is there twice"),
-        ({"shard": "/victim.tar"}, "line 1: its shard is not named as 00000"),
-        ({"shard": "../00000.tar"}, "line 1: its shard is not named as 00000"),
-        ({"shard": "pack.json"}, "line 1: its shard is not named as 00000"),
-        ({"shard": 0}, "line 1: its shard is not named as 00000"),
+        ({"name": "id10#c"}, "id10#c is listed twice"),
+        ({"shard": "/victim.tar"}, "line 1: its shard has no name such as 00000"),
+        ({"shard": "../00000.tar"}, "line 1: its shard has no name such as 00000"),
+        ({"shard": "pack.json"}, "line 1: its shard has no name such as 00000"),
+        ({"shard": 0}, "line 1: its shard has no name such as 00000"),
         ({"end": 0}, "line 1: num_frames, end or source of id2#b cannot be right"),
         ({"end": -512}, "line 1: num_frames, end or source of id2#b cannot be right"),
         ({"end": 1.5}, "line 1: num_frames, end or source of id2#b cannot be right"),
@@ -60,10 +60,10 @@ def change_line(folder, **fields):
             "line 1: frame_rate of id2#b: 1e999999999 is not a frame rate",
         ),
         ({"frame_rate": "0"}, "line 1: frame_rate of id2#b: 0 frames a second"),
-        ({"more": 1}, "line 1: it has not the fields name, num_frames"),
+        ({"more": 1}, "line 1: its fields are not name, num_frames"),
     ],
 )
-def test_what_no_pack_can_say(packed, fields, expected, is_finished):
+def test_impossible_lines_of_clips(packed, fields, expected, is_finished):
     change_line(packed, **fields)
     if not is_finished:
         (packed / PACK).write_text(json.dumps({"format": 1, "image_size": SIZE}))
@@ -83,7 +83,7 @@ def test_a_clip_that_ends_behind_its_shard(packed):
     (packed / CLIPS).write_text(
         (packed / CLIPS).read_text().replace(last, json.dumps(json.loads(last) | {"end": 10**9}))
     )
-    with pytest.raises(UserError, match=r"id2#a is there twice, or ends at byte 1000000000 of"):
+    with pytest.raises(UserError, match=r"id2#a is listed twice, or ends at byte 1000000000 of"):
         PackedClips(packed, SIZE)
 
 
@@ -99,7 +99,7 @@ def test_a_clip_that_ends_behind_its_shard(packed):
         {"shards": 1},
     ],
 )
-def test_headers_that_no_pack_can_have(packed, header):
+def test_impossible_headers(packed, header):
     (packed / PACK).write_text(json.dumps(json.loads((packed / PACK).read_text()) | header))
     with pytest.raises(UserError, match=r"pack\.json: damaged; copy"):
         PackedClips(packed, SIZE)
@@ -116,13 +116,13 @@ def test_a_file_of_brackets_is_refused(packed):
 def test_no_device_or_pipe_is_read(packed, name):
     (packed / name).unlink()
     (packed / name).symlink_to("/dev/zero")
-    with pytest.raises(UserError, match=rf"{name}: is no plain file; copy"):
+    with pytest.raises(UserError, match=rf"{name}: is not a plain file; .*copy"):
         PackedClips(packed, SIZE)
 
 
 @pytest.mark.parametrize("field", ["offset", "size"])
 def test_frames_that_lie_behind_the_shard(packed, field):
-    """Not so many bytes are asked for: four gigabytes would be."""
+    """The four gigabytes of such a frame are not allocated."""
     table = np.fromfile(packed / FRAMES, FRAME)
     table[field] = np.iinfo(table[field].dtype).max
     table.tofile(packed / FRAMES)
@@ -139,7 +139,7 @@ def test_frames_that_lie_behind_the_shard(packed, field):
     ],
 )
 def test_a_picture_of_another_size_is_not_shown(tmp_path, picture, found):
-    """Nor decoded: its checksum is right, since whoever made the pack has computed it."""
+    """It is not decoded. Its checksum is right, since the maker of the pack has computed it."""
     content = io.BytesIO(b"" if picture is not None else b"no picture")
     if picture is not None:
         picture.save(content, "jpeg")

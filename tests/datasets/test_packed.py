@@ -1,4 +1,4 @@
-"""Packed clips: what is read is what was written, whatever interrupted the writing."""
+"""Packed clips are read as they were written, even if the writing was interrupted."""
 
 import io
 import json
@@ -64,7 +64,7 @@ def test_clips_in_natural_order_with_their_own_frames(packed):
 
 
 def test_colour_keeps_its_full_resolution(tmp_path):
-    """Single columns of red and blue, which 4:2:0 would mix to one purple."""
+    """Single columns of red and blue stay apart, which 4:2:0 would mix to one purple."""
     frame = np.zeros((16, 32, 3), np.uint8)
     frame[:, ::2, 0] = frame[:, 1::2, 2] = 255
     with PackWriter(tmp_path, (16, 32)) as writer:
@@ -91,10 +91,10 @@ def test_a_shard_is_an_archive_of_plain_pictures(packed, tmp_path):
         file = archive.extractfile("id10#c/00002.jpg")
         frame = np.asarray(Image.open(io.BytesIO(file.read())))
         archive.extractall(tmp_path / "out", filter="data")
-    assert (packed / "00000.tar").read_bytes()[-1024:] == bytes(1024)  # how an archive ends
+    assert (packed / "00000.tar").read_bytes()[-1024:] == bytes(1024)  # the end of an archive
     source = PackedClips(packed, SIZE)
     np.testing.assert_array_equal(source.read(2, [2])[0], frame)
-    clip = open_clip(tmp_path / "out" / "id10#c")  # a folder of frames again
+    clip = open_clip(tmp_path / "out" / "id10#c")  # an unpacked folder of frames
     np.testing.assert_array_equal(clip.read([0, 4]), source.read(2, [0, 4]))
 
 
@@ -126,7 +126,7 @@ def test_many_shards(tmp_path):
 def test_processes_and_threads(packed):
     source = PackedClips(packed, SIZE)
     fresh = pickle.dumps(source)
-    source.read(0, [0])  # opens files
+    source.read(0, [0])  # opens the files
     assert pickle.dumps(source) == fresh
     unpickled = pickle.loads(fresh)
     with ThreadPoolExecutor(4) as pool:
@@ -145,7 +145,7 @@ def test_report(packed):
 @pytest.mark.parametrize("shard_bytes", [2**32, 9_000])
 @pytest.mark.parametrize("num_before", [0, 1, 2, 3])
 def test_interrupted_anywhere_and_continued(tmp_path, num_before, shard_bytes):
-    """The same files as in one go, even where half a clip had been written."""
+    """The files are the same as without the interruption, even if half a clip had been written."""
     lengths = {"a": 3, "b": 4, "c": 2}
     folders = tmp_path / "whole", tmp_path / "parts"
     with PackWriter(folders[0], SIZE, shard_bytes) as writer:
@@ -238,7 +238,7 @@ def test_a_shard_that_lost_clips_is_not_continued(tmp_path):
 
 
 def test_a_changed_byte_is_noticed_where_it_is_read(packed):
-    """JPEG decoders would show a changed picture without a word."""
+    """A JPEG decoder would show a changed picture without a warning."""
     source = PackedClips(packed, SIZE)
     data = source.jpeg(1, 4)
     path = packed / "00000.tar"
@@ -251,7 +251,7 @@ def test_a_changed_byte_is_noticed_where_it_is_read(packed):
     assert frame_numbers(harmed.read(1, [3, 5])) == [3, 5]
 
 
-def test_frames_that_are_not_there(packed):
+def test_frames_that_do_not_exist(packed):
     source = PackedClips(packed, SIZE)
     for frame in (-1, 12):
         with pytest.raises(VideoError, match=f"id2#b has no frame {frame}, only 12"):
@@ -268,7 +268,7 @@ def test_id_sampling_needs_ids(tmp_path):
 
 @pytest.mark.parametrize("quality", [50, 90, 95, 100])
 def test_noise(tmp_path, quality):
-    """Frames with as many details as there can be, for which JPEG needs the most bytes."""
+    """Frames of noise have the most details, and so the largest JPEG files."""
     noise = np.random.default_rng(0).integers(256, size=(256, 256, 3), dtype=np.uint8)
     with PackWriter(tmp_path, (256, 256)) as writer:
         table = write_fragment(tmp_path / ".part", "a", [noise], quality)
@@ -307,7 +307,7 @@ def test_interrupted_within_a_character(tmp_path):
 
 
 def test_interrupted_before_the_first_clip(tmp_path):
-    """Such a pack is nothing yet, whatever size it was meant to have."""
+    """Such a pack is empty, and may be continued with another image size."""
     (tmp_path / PACK).write_text(json.dumps({"format": 1, "image_size": [32, 32]}))
     with PackWriter(tmp_path, SIZE) as writer:
         add(writer, "a", 2)

@@ -1,4 +1,4 @@
-"""Samples that follow from their place, the schedule of batches, unreadable clips."""
+"""Tests of reproducible samples, of the schedule of batches, and of unreadable clips."""
 
 import itertools
 from typing import Any
@@ -28,7 +28,7 @@ def make_pairs(names=NAMES, repeats=1, seed=0, broken=(), num_frames=6, **augmen
 
 
 def origin(frames):
-    """(clip, frame number) of source and driving, read from a corner pixel of unmirrored frames."""
+    """Read (clip, frame number) of source and driving from a corner pixel of unmirrored frames."""
     return [tuple(frame[:2, 0, 0].tolist()) for frame in frames]
 
 
@@ -61,13 +61,13 @@ def test_another_epoch_sample_or_seed_differs():
     here = pairs[SampleIndex(0, 1)]
     assert same(here, pairs[SampleIndex(0, 1)])
     assert not same(here, pairs[SampleIndex(1, 1)])
-    assert not same(here, pairs[SampleIndex(0, 7)])  # the same clip in its second pass
+    assert not same(here, pairs[SampleIndex(0, 7)])  # the second pass over the same clip
     assert not same(here, make_pairs(repeats=2, seed=1)[SampleIndex(0, 1)])
 
 
 def test_time_flip_reverses_the_sorted_order():
     forward = make_pairs(time_flip=0.0, horizontal_flip=0.0)
-    backward = make_pairs(time_flip=1.0, horizontal_flip=1.0)  # never both
+    backward = make_pairs(time_flip=1.0, horizontal_flip=1.0)  # it never does both
     for index in range(6):
         plain, flipped = (
             forward[SampleIndex(0, index)].frames,
@@ -97,7 +97,7 @@ def test_repeats_and_identities_make_the_epoch():
     )
     assert len(by_id) == 80
     clips = [origin(by_id[SampleIndex(0, index)].frames)[0][0] for index in range(80)]
-    assert set(clips[0::2]) == {0, 1}  # either clip of a
+    assert set(clips[0::2]) == {0, 1}  # one of the clips of a
     assert set(clips[1::2]) == {2}
 
 
@@ -109,7 +109,7 @@ def test_color_jitter_stays_in_its_range_and_neutral_is_neutral():
     assert 0.9 <= brightness.min() < 0.91
     assert 1.09 < brightness.max() <= 1.1
     assert (contrast == 1).all()
-    # A factor is never negative, and as likely near 0 as near 4: that of torchvision's ColorJitter.
+    # As in torchvision's ColorJitter, a factor is never negative, and as likely near 0 as near 4.
     assert 0 <= saturation.min() < 0.05
     assert 3.95 < saturation.max() <= 4
     assert saturation.mean().item() == pytest.approx(2, abs=0.2)
@@ -127,7 +127,7 @@ def test_two_jitters_a_sample_drawn_apart():
     assert batch.color_factors.dtype == torch.float32
     shared, own = (batch.color_factors - torch.tensor([1.0, 1.0, 1.0, 0.0])).unbind(1)
     assert not (shared == own).any()
-    # Either spans its range, and neither tells anything about the other.
+    # Both span their range, and they are uncorrelated.
     assert min(shared.abs().amax(), own.abs().amax()) > 0.09
     correlation = torch.corrcoef(torch.stack((shared.flatten(), own.flatten())))[0, 1]
     assert abs(correlation.item()) < 0.1
@@ -135,7 +135,7 @@ def test_two_jitters_a_sample_drawn_apart():
 
 
 def test_strength_of_the_jitter_changes_no_other_draw():
-    """Runs with and without it see the same frames."""
+    """Runs with and without jitter draw the same frames."""
     weak, strong = make_pairs(brightness=0.0, hue=0.0), make_pairs(brightness=0.3, hue=0.3)
     for index in range(6):
         a, b = weak[SampleIndex(0, index)], strong[SampleIndex(0, index)]
@@ -148,15 +148,15 @@ def test_resize_keeps_its_range_and_the_crop_lies_within():
     pairs = make_pairs(repeats=100, resize=[0.5, 2.0])
     placements = torch.stack([pairs[SampleIndex(0, index)].placement for index in range(600)])
     height, width, *starts = placements.unbind(1)
-    assert torch.equal(height, width)  # one ratio for both sides of a square
-    assert set(height.tolist()) == set(range(8, 32))  # int(16 * ratio)
+    assert torch.equal(height, width)  # the sides share a ratio
+    assert set(height.tolist()) == set(range(8, 32))  # these are int(16 * ratio)
     for start in starts:
         smaller = height <= 16
         assert torch.equal(start[smaller], -((16 - height[smaller]) // 2))  # padded on both sides
         room = height[~smaller] - 16
         assert (start[~smaller] >= 0).all()
         assert (start[~smaller] <= room).all()
-        assert {0, 1} == set(start[height == 17].tolist())  # anywhere, both ends included
+        assert {0, 1} == set(start[height == 17].tolist())  # the crop may touch both ends
     assert not torch.equal(*starts)
 
 
@@ -253,7 +253,7 @@ def test_each_failure_is_reported_once():
     assert budget.note([]) == []
     assert budget.note([failure("a.mp4"), failure("a.mp4")]) == ["skipped: a.mp4: torn"]
     assert budget.note([failure("a.mp4")]) == []
-    assert budget.note([failure("b.mp4")]) == ["skipped: b.mp4: torn"]  # exactly 1%
+    assert budget.note([failure("b.mp4")]) == ["skipped: b.mp4: torn"]  # 1% is allowed
 
 
 def test_more_than_one_percent_are_too_many():

@@ -21,7 +21,7 @@ def puppets(split="train", num_clips=24, num_frames=32, image_size=SIZE, seed=3)
 
 
 def centroid(foreground_mask):
-    """(x, y) in pixels."""
+    """Return the centroid of a mask, (x, y) in pixels."""
     rows, columns = np.indices(foreground_mask.shape)
     total = foreground_mask.sum()
     return np.array([(foreground_mask * columns).sum(), (foreground_mask * rows).sum()]) / total
@@ -183,7 +183,7 @@ class TestRender:
         behind = [paint_background(b, SIZE) for b in (one, other)]
         assert np.abs(behind[0] - behind[1]).mean() > 0.02
         np.testing.assert_array_equal(first.frame[mask == 0], behind[0][mask == 0])
-        # In between: frame = figure + (1 - mask) * background, with one figure for both.
+        # At the edge, frame = figure + (1 - mask) * background, with the same figure on both.
         difference = (1 - mask)[..., None] * (behind[0] - behind[1])
         np.testing.assert_allclose(first.frame - second.frame, difference, atol=1e-6)
 

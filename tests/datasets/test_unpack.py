@@ -1,4 +1,4 @@
-"""Listing packed clips and taking them out again."""
+"""Tests of listing and unpacking packed clips."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def test_list(packed, capsys):
     assert lines[2] == f"{packed}: 2 clips, 2 ids, 15 frames; height x width: 48 x 64 (2)"
 
 
-def test_take_out(packed, tmp_path, capsys):
+def test_unpack_a_clip(packed, tmp_path, capsys):
     source = PackedClips(packed, (48, 64))
     assert run(packed, "--clip", "id2#b", "--output", tmp_path / "frames") == 0
     clip = open_clip(tmp_path / "frames")
@@ -71,7 +71,7 @@ def test_bad_input(packed, capsys, arguments, expected):
 
 def test_not_a_pack(packed, capsys):
     assert run(packed.parent) == 2
-    assert "no packed clips (no pack.json); give the train/" in error_line(capsys, PROG)
+    assert "no packed clips (no pack.json); give train/" in error_line(capsys, PROG)
 
 
 def test_a_damaged_clip_leaves_nothing(packed, tmp_path, capsys):
@@ -119,8 +119,8 @@ def test_a_frame_rate_that_is_no_number_is_damage(packed, capsys, rate):
     assert f"{table}: damaged" in error_line(capsys, PROG)
 
 
-def test_a_reader_that_has_seen_enough(packed):
-    """`| head` closes the pipe."""
+def test_a_reader_that_closes_the_pipe(packed):
+    """`| head` closes the pipe early."""
     reader, writer = os.pipe()
     os.close(reader)
     command = [sys.executable, "-m", "datasets.unpack", str(packed)]

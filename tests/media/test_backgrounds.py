@@ -32,7 +32,7 @@ def numbers(background, limit):
 
 
 def counted(num_frames, rate, frame_rate, end):
-    """A background whose frame i is filled with i."""
+    """Make a background whose frame i is filled with i."""
     frames = [np.full((2, 2, 3), number, np.uint8) for number in range(num_frames)]
     clock, driving_clock = Clock(Fraction(rate)), Clock(Fraction(frame_rate))
     return BackgroundFrames(frames, clock, (2, 2), "crop", driving_clock, end)
@@ -47,10 +47,10 @@ def values(background, limit):
     [
         (25, 25, [0, 1, 2, 3, 4, 5]),
         (50, 25, [0, 2, 4, 6, 8, 10]),
-        (10, 25, [0, 0, 0, 1, 1, 2, 2, 2, 3, 3, 4]),  # not the nearest, but what is on screen
+        (10, 25, [0, 0, 0, 1, 1, 2, 2, 2, 3, 3, 4]),  # the one on screen, not the nearest
         (24, 30, [0, 0, 1, 2, 3, 4, 4, 5]),
         (Fraction(5, 2), 1, [0, 2, 5, 7, 10]),
-        (1, 3, [0, 0, 0, 1, 1, 1, 2]),  # thirds, exactly
+        (1, 3, [0, 0, 0, 1, 1, 1, 2]),  # exact thirds of a frame
     ],
 )
 def test_frames_are_matched_by_time(rate, frame_rate, shown):
@@ -67,7 +67,7 @@ def test_long_clips_do_not_drift():
 @pytest.mark.parametrize(
     ("end", "shown"),
     [
-        ("loop", [0, 2, 4, 1, 3, 0, 2, 4, 1]),  # the time goes on: 5 frames last 2.5 of the driving
+        ("loop", [0, 2, 4, 1, 3, 0, 2, 4, 1]),  # 5 frames last 2.5 driving frames
         ("hold", [0, 2, 4, 4, 4, 4, 4, 4, 4]),
         ("stop", [0, 2, 4]),
     ],
@@ -78,7 +78,7 @@ def test_end_of_a_clip(end, shown):
 
 @pytest.mark.parametrize("rate", [1000, Fraction(90000, 7)])
 def test_a_clip_much_shorter_than_a_driving_frame(rate):
-    """It is not read a thousand times for each."""
+    """The clip is not read a thousand times for each driving frame."""
 
     class Watched:
         num_passes = 0
@@ -181,16 +181,16 @@ def test_a_video_named_gif_is_a_video(tmp_path):
 
 
 @pytest.mark.parametrize(("name", "form"), [("a.webp", "WEBP"), ("a.png", "PNG"), ("a.jpg", "GIF")])
-def test_an_animation_that_no_reader_takes_is_not_frozen(tmp_path, name, form):
+def test_an_animation_that_cannot_be_read_is_refused(tmp_path, name, form):
     first, *others = [Image.fromarray(numbered_frame(number)) for number in (1, 2, 3)]
     first.save(tmp_path / name, format=form, save_all=True, append_images=others)
-    with pytest.raises(UserError, match=rf"{name}: an animation \({form}\), which is read from"):
+    with pytest.raises(UserError, match=rf"{name}: an animation \({form}\); animations are"):
         open_at(tmp_path / name)
 
 
 @pytest.mark.parametrize("kind", ["image", "clip"])
 def test_frames_are_fitted(tmp_path, kind):
-    """A wide frame, red at the left and right, white in the middle square."""
+    """The frame is wide: red at the left and right, with a white square in the middle."""
     wide = np.full((32, 64, 3), 255, np.uint8)
     wide[:, :16] = wide[:, 48:] = (255, 0, 0)
     path = tmp_path / "wide.png"
@@ -218,7 +218,7 @@ def test_memory_does_not_grow_with_length(tmp_path):
     background = iter(open_at(path, size=(240, 320)))
     next(background)
     tracemalloc.start()
-    for _ in islice(background, 130):  # over the end twice
+    for _ in islice(background, 130):  # passes its end twice
         pass
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -302,7 +302,7 @@ def clocked(clock, driving_clock, end):
 @pytest.mark.parametrize(
     ("end", "shown"),
     [
-        ("loop", [0, 0, 1, 2, 2, 0, 0, 1, 2, 2]),  # again from 500 ms on
+        ("loop", [0, 0, 1, 2, 2, 0, 0, 1, 2, 2]),  # repeated from 500 ms on
         ("hold", [0, 0, 1, 2, 2, 2, 2, 2, 2, 2]),
         ("stop", [0, 0, 1, 2, 2]),
     ],
@@ -314,7 +314,7 @@ def test_a_background_with_times_of_its_own(end, shown):
 
 
 def test_a_background_behind_driving_frames_with_times_of_their_own():
-    """At 0, 90, 100 and 290 ms of one with 10 frames a second; then evenly at 25."""
+    """Driving frames at 0, 90, 100 and 290 ms, then 25 a second; the background has 10 a second."""
     driving = timed([0, 90, 100, 290, 1000])
     assert values(clocked(Clock(Fraction(10)), driving, "stop"), 9) == [0, 0, 1, 2]
 

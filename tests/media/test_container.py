@@ -1,4 +1,4 @@
-"""Which files are opened as clips and sound: containers, and no scripts that name other files."""
+"""Containers are opened as clips and sound; scripts that name other files are not."""
 
 import json
 from fractions import Fraction
@@ -33,7 +33,7 @@ SOUNDS = {
 
 
 def scripts(clip):
-    """Texts that make FFmpeg open another file, or a device."""
+    """Write scripts that make FFmpeg open another file or a device."""
     return {
         "ffconcat": f"ffconcat version 1.0\nfile '{clip}'\n",
         "relative ffconcat": f"ffconcat version 1.0\nfile {clip.name}\n",
@@ -63,7 +63,7 @@ def test_scripts_are_not_opened(tmp_path, kind, suffix):
 
 
 def test_the_script_would_work(tmp_path):
-    """Guards the test above: without the list of formats FFmpeg follows it."""
+    """Without the list of formats FFmpeg follows the script of the test above."""
     clip = write_clip(tmp_path / "other.mp4", 3)
     path = tmp_path / "script.mp4"
     path.write_text(scripts(clip)["relative ffconcat"])
@@ -73,14 +73,14 @@ def test_the_script_would_work(tmp_path):
 
 
 def test_formats_are_known_to_ffmpeg():
-    """A misspelt one would refuse the files of people without a word."""
+    """A misspelt format in the list would silently refuse honest files."""
     known = {part for name in av.formats_available for part in name.split(",")}
     assert set(FORMATS) <= known
     assert not {"concat", "hls", "dash", "sdp", "lavfi", "image2", "tee"} & set(FORMATS)
 
 
 @pytest.mark.parametrize("name", SOUNDS)
-def test_sound_of_people(tmp_path, name):
+def test_usual_kinds_of_sound_are_opened(tmp_path, name):
     path = tmp_path / name
     with av.open(str(path), "w", format={"a.aac": "adts", "a.m4a": "mp4"}.get(name)) as container:
         track = container.add_stream(SOUNDS[name], 48000)
@@ -109,14 +109,14 @@ def test_a_tone_named_as_a_clip(tmp_path):
 @pytest.mark.parametrize(
     "rate", ['"1e999999999"', "1e999999999", "9" * 9999, '"1/1e9999999"', "true", "[1]", "1e-9"]
 )
-def test_absurd_frame_rates_are_no_notes(tmp_path, rate):
+def test_absurd_frame_rates_of_a_folder_are_ignored(tmp_path, rate):
     folder = write_frame_folder(tmp_path / "clip", 2)
     (folder / "frame_rate.json").write_text(f'{{"frames_per_second": {rate}}}')
     assert open_clip(folder, Fraction(10)).frame_rate == 10
 
 
 @pytest.mark.parametrize("rate", ["25", "30000/1001", 29.97, 24, "0.5"])
-def test_honest_frame_rates(tmp_path, rate):
+def test_usual_frame_rates_of_a_folder(tmp_path, rate):
     folder = write_frame_folder(tmp_path / "clip", 2)
     (folder / "frame_rate.json").write_text(json.dumps({"frames_per_second": rate}))
     assert open_clip(folder, Fraction(10)).frame_rate == Fraction(str(rate))

@@ -21,7 +21,7 @@ def noise(height, width, seed=0):
 
 
 def ramp(height, width, step_x, step_y):
-    """Pixel (x, y) has the value step_x * x + step_y * y: exact under any symmetric filter."""
+    """Make a picture with step_x * x + step_y * y at (x, y), exact under any symmetric filter."""
     y, x = np.mgrid[:height, :width]
     return np.repeat((step_x * x + step_y * y)[..., None], 3, axis=2).astype(np.uint8)
 
@@ -41,7 +41,7 @@ def test_parse_box(text, box):
 @pytest.mark.parametrize(
     "text", ["", "1,2,3", "1,2,3,4,5", "1,2,3,x", "1;2;3;4", "1,2,nan,4", "1,2,inf,4", "aut0"]
 )
-def test_what_is_not_four_numbers_is_one_line(text):
+def test_a_text_that_is_no_box_is_one_line(text):
     with pytest.raises(UserError) as caught:
         parse_box(text, "--crop-source")
     assert str(caught.value).startswith(f"--crop-source {text}: not four numbers; write left,top,")
@@ -105,7 +105,7 @@ def test_cutting_without_scaling_copies_pixels():
 
 
 def test_cutting_between_pixels():
-    """Column 0 of the result has its centre at 10.75 + 0.5: between pixels 10 and 11."""
+    """The centre of the result's column 0 is at 10.75 + 0.5, between pixels 10 and 11."""
     cut = cut_out(ramp(30, 40, 4, 0), Box(10.75, 5, 20, 20), (20, 20))
     assert_array_equal(cut[:, :, 0], np.broadcast_to(43 + 4 * np.arange(20), (20, 20)))
 
@@ -136,12 +136,12 @@ def test_outside_of_the_picture_its_edge_is_repeated(left, top):
 
 
 def test_a_large_box_takes_no_more_memory_than_its_result():
-    """A hundred thousand pixels wide: laid out at that size it would be 30 GB."""
+    """The box is a hundred thousand pixels wide; a picture of that size would take 30 GB."""
     frame = np.full((400, 400, 3), 7, np.uint8)
     assert (cut_out(frame, Box(-2e4, -2e4, 1e5, 1e5), (512, 512)) == 7).all()
 
 
-def test_next_to_nothing_of_the_picture_is_one_line():
+def test_a_box_with_almost_nothing_of_the_picture_is_one_line():
     with pytest.raises(UserError, match=r"the crop -50000,0,100000,100000 holds next to nothing"):
         cut_out(noise(10, 10), Box(-50000, 0, 1e5, 1e5), (64, 64))
 
@@ -160,7 +160,7 @@ def test_pixels_outside_of_the_box_stay_as_they_are():
     canvas = noise(60, 80)
     pasted = Paster(canvas, Box(20.3, 10.6, 30, 30), feather=0.1).paste(noise(16, 16, seed=1))
     outside = np.ones((60, 80), bool)
-    outside[11:40, 21:50] = False  # pixels 10 and 20 lie in it in part, 40 and 50 too
+    outside[11:40, 21:50] = False  # 10, 20, 40 and 50 are covered in part
     assert_array_equal(pasted[outside], canvas[outside])
     assert (pasted[14:37, 24:47] != canvas[14:37, 24:47]).any(axis=-1).mean() > 0.99
 
@@ -175,7 +175,7 @@ def test_without_a_feather_the_picture_is_all_there_is():
 
 
 def test_feather():
-    """10 pixels wide: t of the way in, the picture has the weight 3 t^2 - 2 t^3."""
+    """The fade is 10 pixels wide; at a part t of it the picture has the weight 3 t^2 - 2 t^3."""
     pasted = Paster(WHITE, Box(80, 50, 100, 100), feather=0.1).paste(BLACK)
     t = (np.arange(10) + 0.5) / 10
     expected = 255 * (1 - (3 * t**2 - 2 * t**3))
@@ -183,7 +183,7 @@ def test_feather():
     for edge in (across[:10], across[-10:][::-1], down[:10], down[-10:][::-1]):
         assert_allclose(edge[:, 0], expected, atol=1)
     assert (pasted[60:140, 90:170] == 0).all()
-    weight = 1 - expected[4] / 255  # in a corner, those of both directions count
+    weight = 1 - expected[4] / 255  # both directions count in a corner
     assert_allclose(pasted[54, 84, 0], 255 * (1 - weight**2), atol=1)
 
 
@@ -221,7 +221,7 @@ def test_no_feather_where_the_box_ends_with_the_canvas(box, sides):
 def test_what_was_cut_out_goes_back_to_its_place(box):
     canvas = ramp(100, 120, 1.25, 0.75)
     pasted = Paster(canvas, box, feather=0).paste(cut_out(canvas, box, (64, 64)))
-    inside = np.zeros((100, 120), bool)  # but for the edges, where filters see less of the ramp
+    inside = np.zeros((100, 120), bool)  # without the edges, where filters are cut off
     inside[
         max(0, int(box.top) + 3) : int(box.top + box.height) - 3,
         max(0, int(box.left) + 3) : int(box.left + box.width) - 3,

@@ -1,4 +1,4 @@
-"""Interlaced video: two moments in the alternate lines of each frame."""
+"""Tests of interlaced video, whose frames show two moments in alternate lines."""
 
 import logging
 from fractions import Fraction
@@ -22,21 +22,21 @@ KINDS = {
 
 
 def moving_bar(moment):
-    """H x W x 3: a bright bar that moves to the right, two pixels a moment."""
+    """Make a picture, H x W x 3, of a bright bar that moves right by two pixels a moment."""
     frame = np.full((*SIZE, 3), 30, np.uint8)
     frame[:, 4 + 2 * moment : 16 + 2 * moment] = 220
     return frame
 
 
 def woven(number):
-    """Moments 2 n and 2 n + 1 in the even and odd lines."""
+    """Make frame n: moment 2 n in the even lines and 2 n + 1 in the odd ones."""
     frame = moving_bar(number % 20)
     frame[1::2] = moving_bar(number % 20 + 1)[1::2]
     return frame
 
 
 def comb(frame):
-    """How much neighbouring lines differ; 0 for the bar as it was at any one moment."""
+    """Measure how much neighbouring lines differ; 0 for a bar of a single moment."""
     return float(np.abs(np.diff(frame[..., 0].astype(float), axis=0)).mean())
 
 
@@ -73,8 +73,8 @@ def test_every_reader_gets_the_same_whole_frames(tmp_path, caplog, name):
     np.testing.assert_array_equal(reader.read(wanted), frames[wanted])
 
 
-def test_a_random_read_makes_whole_what_it_needs(tmp_path, monkeypatch):
-    """Not every frame since the key frame."""
+def test_a_random_read_deinterlaces_only_what_it_needs(tmp_path, monkeypatch):
+    """A read does not filter every frame since the key frame."""
     frames = [woven(number) for number in range(20)]
     reader = open_clip(write_interlaced(tmp_path / "a.mp4", frames, *KINDS["h264.mp4"]))
     expected = list(reader)
@@ -87,12 +87,12 @@ def test_a_random_read_makes_whole_what_it_needs(tmp_path, monkeypatch):
 
     monkeypatch.setattr(deinterlace._Weaver, "push", counting)
     np.testing.assert_array_equal(reader.read([12])[0], expected[12])
-    assert len(pushed) == 2  # the one before, and the one itself
+    assert len(pushed) == 2  # the frame and the one before
 
 
 @pytest.mark.parametrize("options", [("select", "expr=0"), ("bwdif", "mode=unknown")])
 def test_a_filter_that_fails_is_damage(tmp_path, monkeypatch, options):
-    """Not an error of the system, as which FFmpeg's EAGAIN would pass."""
+    """A failing filter counts as a damaged frame, though FFmpeg's EAGAIN is also an OSError."""
     frames = [woven(number) for number in range(4)]
     reader = open_clip(write_interlaced(tmp_path / "a.mp4", frames, *KINDS["h264.mp4"]))
     monkeypatch.setattr(deinterlace, "FILTER", options)
@@ -101,7 +101,7 @@ def test_a_filter_that_fails_is_damage(tmp_path, monkeypatch, options):
 
 
 def test_frames_that_are_not_marked_stay_as_they_are(tmp_path, caplog):
-    """A clip that shows lines, as of a venetian blind, is no interlaced one."""
+    """A clip that shows lines, such as a venetian blind, is not interlaced."""
     lines = [woven(number) for number in range(4)]
     path = write_interlaced(tmp_path / "a.mp4", lines, "libx264", {"qp": "4"})
     frames = np.stack(list(open_clip(path)))
@@ -110,7 +110,7 @@ def test_frames_that_are_not_marked_stay_as_they_are(tmp_path, caplog):
 
 
 def test_both_kinds_in_one_clip(tmp_path):
-    """As in broadcasts: what is interlaced begins and ends anywhere."""
+    """In broadcasts interlaced parts begin and end anywhere."""
     parts = [
         write_interlaced(
             tmp_path / f"{name}.ts", [woven(number) for number in range(20)], "libx264", options

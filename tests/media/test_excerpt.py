@@ -38,7 +38,7 @@ def test_times_are_exact(text, seconds):
 @pytest.mark.parametrize(
     "text", ["", "-1", "1,5", "abc", "1e3", "nan", "1:60", "1:60:00", "1::2", "1:2:3:4", ":5", "."]
 )
-def test_what_is_no_time(text):
+def test_texts_that_are_no_time(text):
     with pytest.raises(UserError, match="not a time") as caught:
         parse_time(text)
     assert str(caught.value).startswith(f"{text}: ")
@@ -46,7 +46,7 @@ def test_what_is_no_time(text):
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory):
-    """40 frames each, at 25 frames per second."""
+    """Write clips of each kind with 40 frames, at 25 frames per second."""
     folder = tmp_path_factory.mktemp("clips")
     return {
         "mp4": open_clip(write_clip(folder / "a.mp4", 40, gop=12, codec_options={"bf": "3"})),
@@ -64,7 +64,7 @@ def test_an_excerpt_is_a_clip(clips, kind):
     excerpt = Excerpt(clip, Fraction(17, 25), Fraction(31, 25))
     assert excerpt.num_frames == 14
     assert frame_numbers(np.stack(list(excerpt))) == [*range(17, 31)]
-    assert frame_numbers(np.stack(list(excerpt))) == [*range(17, 31)]  # again from its start
+    assert frame_numbers(np.stack(list(excerpt))) == [*range(17, 31)]  # a second pass
     assert frame_numbers(np.stack(list(excerpt.frames_from(10)))) == [27, 28, 29, 30]
     np.testing.assert_array_equal(excerpt.read([13, 0, 0]), clip.read([30, 17, 17]))
     assert list(excerpt.times) == [Fraction(number, 25) for number in range(14)]
@@ -81,7 +81,7 @@ def test_an_excerpt_is_a_clip(clips, kind):
         ("1.56", None, [39]),
         ("0", "0.04", [0]),
         ("0.04", "0.08", [1]),
-        ("0.0399", "0.0801", [1, 2]),  # shown at 0.04 and 0.08
+        ("0.0399", "0.0801", [1, 2]),  # these begin at 0.04 and 0.08 s
         ("0.041", "0.12", [2]),
         ("1.5", "99", [38, 39]),
     ],
@@ -93,7 +93,7 @@ def test_the_end_is_not_included(clips, start, end, frames):
 
 
 def test_excerpts_that_follow_each_other_share_no_frame(tmp_path):
-    """At 30000/1001 frame 10 is shown at 0.33367 s, frame 30 at 1.001 s."""
+    """At 30000/1001 frames a second frame 10 begins at 0.33367 s and frame 30 at 1.001 s."""
     clip = open_clip(write_clip(tmp_path / "a.mp4", 60, (16, 16), rate=NTSC))
     tenth = Fraction(10 * 1001, 30000)
     bounds = [Fraction(0), tenth, Fraction(1), None]
@@ -104,7 +104,7 @@ def test_excerpts_that_follow_each_other_share_no_frame(tmp_path):
 
 
 def test_frames_of_a_varying_rate_are_taken_by_their_times(tmp_path):
-    """Shown at 0, 10, 15 .. ms; the last one as long as one of the 9 intervals on average."""
+    """Frames begin at 0, 10, 15 .. ms; the last one lasts for the average of the 9 intervals."""
     times = [0, 10, 15, 45, 80, 90, 150, 160, 210, 270]
     clip = open_clip(write_recording(tmp_path / "a.webm", times))
     assert clip.frame_rate == Fraction(100, 3)

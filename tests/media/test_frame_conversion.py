@@ -1,4 +1,4 @@
-"""Decoded frames as they are meant to be seen."""
+"""Tests that decoded frames are converted to what a player shows."""
 
 import re
 import struct
@@ -14,7 +14,7 @@ from tests.conftest import SHARED
 from tests.helpers.media import frame_numbers, numbered_frame, write_clip
 from tests.media.test_video_index import remux
 
-ORIENTATIONS = {  # (a, b, c, d) of a display matrix, and what it does to the stored picture
+ORIENTATIONS = {  # (a, b, c, d) of a display matrix -> its effect on the stored picture
     (1, 0, 0, 1): lambda stored: stored,
     (-1, 0, 0, 1): np.fliplr,
     (1, 0, 0, -1): np.flipud,
@@ -47,7 +47,7 @@ def test_orientation_by_the_header(tmp_path, matrix):
     path.write_bytes(contents)
 
     shown = ORIENTATIONS[matrix](stored)
-    # The definition of the matrix, pixel by pixel, around the centre of the picture.
+    # Apply the definition of the matrix to each pixel, around the centre of the picture.
     height, width = stored.shape[:2]
     for p, q in [(0, 0), (width - 1, 0), (5, 7)]:
         x, y = 2 * p - width + 1, 2 * q - height + 1
@@ -62,7 +62,7 @@ def test_orientation_by_the_header(tmp_path, matrix):
 @pytest.mark.parametrize("degrees", [0, 90, 180, 270])
 @pytest.mark.parametrize("flip", [None, "horizontal", "vertical"])
 def test_orientation_by_a_message_of_h264(tmp_path, degrees, flip):
-    """Flips come first, then the turn, anticlockwise (H.264, D.2.27)."""
+    """The picture is flipped first, then turned anticlockwise (H.264, D.2.27)."""
     source = write_clip(tmp_path / "plain.ts", 20, codec_options={"bf": "0"})
     path = tmp_path / "a.ts"
     options = f"display_orientation=insert:rotate={degrees}"
@@ -83,11 +83,11 @@ def test_orientation_by_a_message_of_h264(tmp_path, degrees, flip):
 
 
 def hevc_orientation(degrees, flip):
-    """A message as NAL unit: SEI display orientation (H.265, D.2.17), which persists."""
+    """Make the NAL unit of a persistent SEI message, display orientation (H.265, D.2.17)."""
     bits = f"0{flip == 'horizontal':d}{flip == 'vertical':d}{degrees * 65536 // 360:016b}1"
-    bits += "1000"  # up to a whole byte
+    bits += "1000"  # pads to a whole byte
     payload = int(bits, 2).to_bytes(3)
-    header = bytes([39 << 1, 1])  # PREFIX_SEI_NUT
+    header = bytes([39 << 1, 1])  # the NAL unit type PREFIX_SEI_NUT
     return b"\0\0\0\1" + header + bytes([47, len(payload)]) + payload + b"\x80"
 
 
@@ -102,7 +102,7 @@ def test_orientation_by_a_message_of_hevc(tmp_path, degrees, flip):
     def with_message(packet):
         contents = bytes(packet)
         units = [found.start() for found in re.finditer(b"\0\0\1", contents)]
-        first = next(place for place in units if contents[place + 3] >> 1 < 32)  # of a picture
+        first = next(place for place in units if contents[place + 3] >> 1 < 32)  # a picture's
         changed = av.Packet(
             contents[:first] + hevc_orientation(degrees, flip)[1:] + contents[first:]
         )
@@ -122,9 +122,9 @@ def test_orientation_by_a_message_of_hevc(tmp_path, degrees, flip):
     [
         ("a.mp4", Fraction(4, 3), (48, 85)),  # HDV
         ("a.ts", Fraction(2), (48, 128)),
-        ("a.mkv", Fraction(8, 9), (54, 64)),  # DVD: higher, so that nothing is lost
+        ("a.mkv", Fraction(8, 9), (54, 64)),  # DVD: becomes higher, nothing is lost
         ("a.mpg", Fraction(4, 3), (48, 85)),
-        ("a.mp4", Fraction(9, 1), (48, 64)),  # a mistake
+        ("a.mp4", Fraction(9, 1), (48, 64)),  # so wide a pixel is a mistake
     ],
 )
 def test_pixels_become_square(tmp_path, name, aspect, size):
@@ -138,7 +138,7 @@ def test_pixels_become_square(tmp_path, name, aspect, size):
 @pytest.mark.parametrize(
     ("aspect", "size"),
     [
-        (Fraction(15, 16), (48, 48)),  # of the box that a data set was cut along
+        (Fraction(15, 16), (48, 48)),  # FFmpeg's note of a data set's box
         (Fraction(16, 15), (48, 48)),
         (Fraction(4, 3), (48, 64)),
     ],
@@ -149,7 +149,7 @@ def test_square_frames_of_data_sets_stay_square(tmp_path, aspect, size):
 
 
 def write_call(path):
-    """16 frames that change their size as a call over the net does."""
+    """Write 16 frames whose size changes, as in a call over the internet."""
     sizes = [(48, 64), (24, 32), (64, 48), (48, 64)]
     with av.open(str(path), "w") as container:
         stream = container.add_mux_stream("vp8", width=64, height=48)
@@ -171,12 +171,12 @@ def write_call(path):
 
 
 def test_frames_that_change_their_size_get_that_of_the_first(tmp_path, caplog):
-    """Whole, in proportion, and told once."""
+    """Frames are fitted whole and in proportion, and the remark is made once."""
     reader = open_clip(write_call(tmp_path / "call.webm"))
     assert reader.size == (48, 64)
     frames = np.stack(list(reader))
     assert frame_numbers(frames[[0, 3, 4, 7, 12, 15]]) == [0, 3, 4, 7, 12, 15]
-    tall = frames[9]  # between bars
+    tall = frames[9]  # with bars
     assert (tall[:, :14] < 8).all()
     assert (tall[:, -14:] < 8).all()
     assert (tall[:, 14:-14].max(axis=(1, 2)) > 100).all()

@@ -1,4 +1,4 @@
-"""Formulas by the numbers of the standards, and clips of a high dynamic range."""
+"""Compares the formulas with numbers of the standards, and tests clips of high dynamic range."""
 
 from fractions import Fraction
 
@@ -11,11 +11,11 @@ from media.hdr import hlg_to_scene, light_to_pq, pq_to_light, roll_off, to_bt709
 from media.video import open_clip
 from tests.conftest import SHARED
 
-BT2020_NCL = 9  # the matrix, as H.264 numbers it
+BT2020_NCL = 9  # H.264's number of the matrix
 
 
 @pytest.mark.parametrize(
-    ("signal", "light"),  # BT.2408, table 1, and BT.2100
+    ("signal", "light"),  # from BT.2408, table 1, and BT.2100
     [(0, 0), (0.5081, 100), (0.5807, 203), (0.7518, 1000), (0.9026, 4000), (1, 10000)],
 )
 def test_perceptual_quantizer(signal, light):
@@ -25,20 +25,20 @@ def test_perceptual_quantizer(signal, light):
 
 @pytest.mark.parametrize(
     ("signal", "scene"),
-    [(0, 0), (0.25, 1 / 48), (0.5, 1 / 12), (0.75, 0.26496), (1, 1)],  # BT.2100, table 5
+    [(0, 0), (0.25, 1 / 48), (0.5, 1 / 12), (0.75, 0.26496), (1, 1)],  # from BT.2100, table 5
 )
 def test_hybrid_log_gamma(signal, scene):
     assert hlg_to_scene(np.array(float(signal))) == pytest.approx(scene, abs=1e-5)
 
 
 def test_reference_white_of_hlg():
-    """75 % of the signal are 203 cd/m2 on a display of 1000 (BT.2408, table 1)."""
+    """A signal of 75 % is 203 cd/m2 on a display of 1000 cd/m2 (BT.2408, table 1)."""
     scene = hlg_to_scene(np.array(0.75))
     assert 1000 * scene**1.2 == pytest.approx(203, abs=0.5)
 
 
 def test_roll_off():
-    """Below the knee nothing changes; above it falls behind, without a step, up to the peak."""
+    """Light below the knee does not change; above it is reduced, without a step, up to the peak."""
     knee = pq_to_light(1.5 * light_to_pq(np.array(100.0)) - 0.5 * light_to_pq(np.array(1000.0)))
     light = np.linspace(0.01, 1000, 100_000)
     rolled = roll_off(light)
@@ -51,7 +51,7 @@ def test_roll_off():
 
 
 def test_primaries():
-    """BT.2087, table 2; and white stays white."""
+    """The matrix is that of BT.2087, table 2, and white stays white."""
     expected = [
         [1.6605, -0.5876, -0.0728],
         [-0.1246, 1.1329, -0.0083],
@@ -67,11 +67,11 @@ def test_primaries():
     ("kind", "signal", "code"),
     [
         ("HLG", 0, 0),
-        ("HLG", 0.75, 242),  # 203 cd/m2, at 88.24 of 100
+        ("HLG", 0.75, 242),  # 203 cd/m2 become 88.24 of 100
         ("HLG", 1, 255),
         ("PQ", 0.5807, 242),
         ("PQ", 0.7518, 255),
-        ("PQ", 1, 255),  # above the peak
+        ("PQ", 1, 255),  # brighter than the peak
         # 10 cd/m2, below the knee: 255 * (10 / 100)^(1 / 2.4)
         ("PQ", 0.30055, 98),
         ("HLG", np.sqrt(3 * 0.01 ** (1 / 1.2)), 98),
@@ -84,7 +84,7 @@ def test_greys(kind, signal, code):
 
 
 def test_colours_stay_in_proportion():
-    """By the formulas in float64, pixel by pixel: HLG, a dark colour and a bright one."""
+    """HLG: a dark and a bright colour are compared with the formulas in float64."""
     deep = np.array([[[20000, 14000, 9000], [60000, 41000, 30000]]], np.uint16)
     scene = hlg_to_scene(deep / 65535)
     light = scene * (scene @ [0.2627, 0.6780, 0.0593])[..., None] ** 0.2 * 1000
@@ -96,7 +96,7 @@ def test_colours_stay_in_proportion():
 
 
 def write_deep(path, signals, transfer):
-    """A clip of 10 bits whose frames are grey, at these shares of the signal's range."""
+    """Write a clip of 10 bits with grey frames, at these parts of the signal's range."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", 25, {"qp": "0"})
         stream.height, stream.width, stream.pix_fmt = 32, 48, "yuv420p10le"
@@ -144,4 +144,4 @@ def test_a_file_that_failed():
         pytest.skip("no such file here")
     frame = open_clip(path).read([1])[0]
     colours, counts = np.unique(frame.reshape(-1, 3), axis=0, return_counts=True)
-    assert abs(colours[counts.argmax()].astype(int) - 242).max() <= 2  # its white
+    assert abs(colours[counts.argmax()].astype(int) - 242).max() <= 2  # the white of the page

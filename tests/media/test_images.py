@@ -13,7 +13,7 @@ from tests.helpers.media import numbered_frame
 
 
 def smooth(height, width):
-    """A picture that scaling hardly changes."""
+    """Make a picture that scaling hardly changes."""
     y, x = np.mgrid[0 : 1 : height * 1j, 0 : 1 : width * 1j]
     return np.stack([255 * x, 255 * y, 127 * (x + y)], axis=-1).round().astype(np.uint8)
 
@@ -28,7 +28,7 @@ def test_read_image_of_every_kind(tmp_path, name):
     assert abs(read.astype(int) - image).max() <= (6 if ".jp" in name else 0)
 
 
-@pytest.mark.parametrize("name", ["a.heic", "a.jpg"])  # as it is, and renamed
+@pytest.mark.parametrize("name", ["a.heic", "a.jpg"])  # with its own suffix and another
 def test_heic_says_what_to_do(tmp_path, monkeypatch, name):
     brand = b"\0\0\0\x18ftypmif1\0\0\0\0mif1heic"
     (tmp_path / name).write_bytes(brand + bytes(range(256)))
@@ -47,7 +47,7 @@ def test_heic_is_read_where_its_plugin_is_installed(tmp_path):
 
 
 def test_a_large_picture_is_read_without_a_raw_warning(tmp_path):
-    """Also by users who see every warning."""
+    """Pillow's warning stays hidden even from users who switch all warnings on."""
     Image.fromarray(smooth(30, 41)).save(tmp_path / "a.png")
     code = (
         "from PIL import Image; Image.MAX_IMAGE_PIXELS = 1000; import media.images as images; "
@@ -59,7 +59,7 @@ def test_a_large_picture_is_read_without_a_raw_warning(tmp_path):
 
 
 def test_reading_leaves_the_filters_of_warnings_alone(tmp_path):
-    """They are those of all threads, and each change makes Python forget what it warned of."""
+    """Filters hold for all threads, and each change makes Python repeat earlier warnings."""
     Image.fromarray(smooth(30, 41)).save(tmp_path / "a.png")
     with warnings.catch_warnings():
         warnings.resetwarnings()
@@ -83,7 +83,7 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path):
 def test_transparency_is_composited_on_white(tmp_path):
     rgba = np.array([[[200, 0, 0, 255], [200, 0, 0, 0], [0, 0, 0, 51]]], np.uint8)
     Image.fromarray(rgba).save(tmp_path / "a.png")
-    expected = [[200, 0, 0], [255, 255, 255], [204, 204, 204]]  # 204 = 255 * (1 - 51 / 255)
+    expected = [[200, 0, 0], [255, 255, 255], [204, 204, 204]]  # the last is 255 * (1 - 51 / 255)
     assert read_image(tmp_path / "a.png")[0].tolist() == expected
 
 
@@ -97,7 +97,7 @@ def test_palette_with_transparency(tmp_path):
 def test_exif_orientation_is_applied(tmp_path):
     image = smooth(20, 40)
     exif = Image.Exif()
-    exif[0x0112] = 6  # stored a quarter turn counterclockwise from how it is seen
+    exif[0x0112] = 6  # the stored picture is shown turned clockwise
     Image.fromarray(np.ascontiguousarray(np.rot90(image))).save(tmp_path / "a.png", exif=exif)
     np.testing.assert_array_equal(read_image(tmp_path / "a.png"), image)
 
@@ -181,7 +181,7 @@ def test_frames_of_the_right_size_are_untouched(fit):
 
 def test_crop_cuts_the_sides_evenly():
     frames = np.zeros((2, 40, 100, 3), np.uint8)
-    frames[:, :, 30:70] = 255  # the central square
+    frames[:, :, 30:70] = 255  # the square in the middle
     assert fit_frames(frames, (20, 20), "crop").min() > 230
     frames = frames.transpose(0, 2, 1, 3)
     assert fit_frames(np.ascontiguousarray(frames), (20, 20), "crop").min() > 230

@@ -41,7 +41,7 @@ SOURCES = {
 
 
 def copy(source, target, start=0, end=None, sound=None):
-    """The frames and the sound of `source` between two times, as animate.py makes it."""
+    """Copy the frames and sound of `source` between two times, as animate.py does."""
     clip = Excerpt(open_clip(source), Fraction(start), end)
     sound = sound or open_sound(source).cut(clip.start)
     with VideoWriter(target, clip.frame_rate, sound=sound) as writer:
@@ -61,7 +61,7 @@ def sound_codec(path):
 
 
 def sound_span(path):
-    """Seconds from the first sample that is heard to the end of the last."""
+    """Return the time of the first audible sample and the end of the last, in seconds."""
     samples, sample_rate = decode_sound(path)
     return np.flatnonzero(abs(samples) > 0.003)[0] / sample_rate, len(samples) / sample_rate
 
@@ -69,7 +69,7 @@ def sound_span(path):
 @pytest.mark.parametrize("suffix", [".mp4", ".webm"])
 @pytest.mark.parametrize("name", SOURCES)
 def test_sound_stays_with_the_picture(tmp_path, name, suffix):
-    """Frame 17 is no key frame; the clicks are heard with the flashes, and 12 is cut off."""
+    """Clicks sound with flashes though frame 17 is not a key frame; the flash of 12 is cut off."""
     source = write_sound_clip(tmp_path / name, EVENTS, **SOURCES[name])
     for first, expected in ((0, [0.48, 1.12, 1.56]), (17, [0.44, 0.88])):
         result = copy(source, tmp_path / f"out{suffix}", first / RATE)
@@ -91,7 +91,7 @@ def test_sound_stays_with_the_picture(tmp_path, name, suffix):
         ("vorbis.webm", ".webm", "vorbis"),
     ],
 )
-def test_what_fits_is_copied_as_it_is(tmp_path, name, suffix, copied):
+def test_sound_of_a_fitting_codec_is_copied(tmp_path, name, suffix, copied):
     source = write_sound_clip(tmp_path / name, EVENTS, **SOURCES[name])
     original = packets(source)
     whole = packets(copy(source, tmp_path / f"whole{suffix}"))
@@ -104,14 +104,14 @@ def test_what_fits_is_copied_as_it_is(tmp_path, name, suffix, copied):
 
 
 @pytest.mark.parametrize(("suffix", "encoded"), [(".mp4", "aac"), (".webm", "opus")])
-def test_what_does_not_fit_is_encoded_anew(tmp_path, suffix, encoded):
+def test_sound_of_other_codecs_is_encoded_anew(tmp_path, suffix, encoded):
     source = write_sound_clip(tmp_path / "a.mov", EVENTS)
     assert sound_codec(copy(source, tmp_path / f"out{suffix}")) == encoded
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".webm"])
 def test_sound_is_as_loud_as_it_was(tmp_path, suffix):
-    """Stereo at 44.1 kHz with a tone of its own on each side, encoded anew."""
+    """Stereo at 44.1 kHz with another tone on each side is encoded anew."""
     time = np.arange(2 * 44100) / 44100
     tones = np.stack([0.5 * np.sin(2 * np.pi * 440 * time), 0.1 * np.sin(2 * np.pi * 880 * time)])
     write_audio(tmp_path / "a.wav", tones, 44100)
@@ -127,7 +127,7 @@ def test_sound_is_as_loud_as_it_was(tmp_path, suffix):
 
 
 def write_audio(path, samples, sample_rate, codec=None, bit_rate=None, cover=False):
-    """Write a sound, without pictures but for a cover; samples: channels x N in [-1, 1]."""
+    """Write a sound file, with a cover picture or none; samples: channels x N in [-1, 1]."""
     codecs = {".wav": "pcm_s16le", ".mp3": "libmp3lame", ".m4a": "aac", ".aac": "aac"}
     layout = ("mono", "stereo")[len(samples) - 1]
     with av.open(str(path), "w") as container:
@@ -150,7 +150,7 @@ def write_audio(path, samples, sample_rate, codec=None, bit_rate=None, cover=Fal
 
 
 def clicking(seconds, sample_rate):
-    """1 x N samples that click at the given times, 3 s in all."""
+    """Make 3 s of sound, 1 x N, that clicks at the given times."""
     samples = np.zeros((1, 3 * sample_rate))
     for second in seconds:
         click = round(second * sample_rate)
@@ -164,7 +164,7 @@ def test_another_file_is_heard_from_its_beginning(tmp_path, name, suffix):
     path = write_audio(tmp_path / name, clicking([0.5, 1.25], 48000), 48000)
     clip = write_clip(tmp_path / "clip.mp4", 50)
     result = copy(clip, tmp_path / f"out{suffix}", sound=open_sound(path))
-    # Raw AAC does not say that its encoder was a packet of 1024 late.
+    # Raw AAC does not state the delay of its encoder, a packet of 1024 samples.
     late = 1024 / 48000 if name == "a.aac" else 0
     assert click_times(result) == pytest.approx([0.5 + late, 1.25 + late], abs=0.0015)
     assert 0 <= sound_span(result)[1] - 2 < 0.03
@@ -191,7 +191,7 @@ def test_a_picture_on_the_cover_is_no_beginning_and_no_clip(tmp_path, name, code
     ("name", "codec"), [("a.avi", "wmav2"), ("a.wma", "wmav2"), ("a.asf", "wmav1")]
 )
 def test_a_decoder_that_is_a_packet_late(tmp_path, name, codec, suffix):
-    """FFmpeg's frames of WMA come late, the last one without a time; that of the others is kept."""
+    """FFmpeg decodes WMA a packet late, and the last frame has no time; all keep their time."""
     samples = clicking([0.5, 1.25], 48000)[:, : 2 * 48000]
     path = write_audio(tmp_path / name, samples, 48000, codec, bit_rate=96000)
     with av.open(str(path)) as container:
@@ -199,13 +199,13 @@ def test_a_decoder_that_is_a_packet_late(tmp_path, name, codec, suffix):
     assert decoded[-1].pts is None
     clip = write_clip(tmp_path / "clip.mp4", 60)
     result = copy(clip, tmp_path / f"out{suffix}", sound=open_sound(path))
-    late = 2048 / 48000  # of the encoder, which the file does not tell
+    late = 2048 / 48000  # the encoder's delay, which the file does not state
     assert click_times(result) == pytest.approx([0.5 + late, 1.25 + late], abs=0.002)
     assert -0.01 < sound_span(result)[1] - 2 < 0.1
 
 
 def test_sound_that_changes_its_kind_half_way(tmp_path):
-    """From mono at 48 kHz to stereo at 44.1 kHz, as between two programmes of a broadcast."""
+    """Sound changes from mono at 48 kHz to stereo at 44.1 kHz, as between two broadcasts."""
     first = write_audio(tmp_path / "1.ac3", clicking([0.5], 48000)[:, :96000], 48000, "ac3")
     stereo = np.repeat(clicking([0.5], 44100)[:, :88200], 2, axis=0)
     second = write_audio(tmp_path / "2.ac3", stereo, 44100, "ac3")
@@ -261,7 +261,7 @@ def remux(source, target, num_copies):
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
 @pytest.mark.parametrize("suffix", [".mp4", ".webm"])
 def test_a_pause_in_the_recording_stays_one(tmp_path, name, suffix):
-    """Where packets are missing it is silent, and what follows keeps its time."""
+    """Missing packets become silence, and later sound keeps its time."""
     source = write_sound_clip(tmp_path / f"whole{name[1:]}", EVENTS)
     paused = remux(source, tmp_path / name, lambda time: 0 if 0.6 < time < 1 else 1)
     clicks = click_times(copy(paused, tmp_path / f"out{suffix}"))
@@ -277,7 +277,7 @@ def test_a_pause_of_seconds_stays_one(tmp_path, suffix):
 
 
 def test_a_long_pause_is_made_second_by_second(tmp_path):
-    """All at once, one of 20,000 seconds took 3 GB."""
+    """To make a silence of 20,000 seconds at once took 3 GB."""
     path = tmp_path / "a.mkv"
     with av.open(str(path), "w") as container:
         track = container.add_stream("pcm_s16le", 48000)
@@ -333,7 +333,7 @@ def test_sound_of_a_file_that_breaks_off(tmp_path):
 
 @pytest.mark.parametrize("suffix", [".mp4", ".webm"])
 def test_sound_and_picture_lie_side_by_side_in_the_file(tmp_path, suffix):
-    """So a player need not read ahead, and neither had to be held until the other was there."""
+    """A player need not read ahead, and the writer need not hold one until the other comes."""
     source = write_sound_clip(tmp_path / "a.mp4", [], num_frames=400)
     result = copy(source, tmp_path / f"out{suffix}")
     now = {"video": 0.0, "audio": 0.0}
@@ -349,7 +349,7 @@ def test_cuts_add_up(tmp_path):
     assert sound.cut(Fraction(1, 2)).cut(Fraction(1, 7)).start == Fraction(41, 42)
 
 
-def test_what_has_no_sound(tmp_path):
+def test_inputs_without_sound(tmp_path):
     assert open_sound(write_clip(tmp_path / "a.mp4")) is None
     assert open_sound(write_clip(tmp_path / "a.gif")) is None
     assert open_sound(write_frame_folder(tmp_path / "folder")) is None

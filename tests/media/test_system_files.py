@@ -14,16 +14,16 @@ from media.system_files import is_system_file, partition, user_entries, without_
         *("desktop.ini", "Desktop.ini", "@eaDir", "$RECYCLE.BIN", "System Volume Information"),
     ],
 )
-def test_what_systems_leave(name):
+def test_files_of_systems(name):
     assert is_system_file(name)
 
 
 @pytest.mark.parametrize("name", ["clip.mp4", "_clip.mp4", "macosx", "thumbs", "a.ini", "@a"])
-def test_what_people_have(name):
+def test_files_of_users(name):
     assert not is_system_file(name)
 
 
-def test_entries_of_people(tmp_path):
+def test_entries_of_users(tmp_path):
     for name in ("a.mp4", ".DS_Store", "Thumbs.db"):
         (tmp_path / name).touch()
     for name in ("__MACOSX", "clip", "empty", "nearly"):
@@ -54,7 +54,7 @@ def test_partition_keeps_the_order(tmp_path):
     ],
 )
 def test_large_folders_take_time_in_proportion(tmp_path, monkeypatch, suffix, use):
-    """Entries are not looked for in lists of the others."""
+    """No entry is searched in a list of the others."""
     (tmp_path / "train").mkdir()
     for number in range(300):
         (tmp_path / "train" / f"{number}{suffix}").touch()

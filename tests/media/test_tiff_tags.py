@@ -1,4 +1,4 @@
-"""Tags that lie on each other: what they state is added up before any is read."""
+"""Tags that share the same bytes are refused before Pillow reads them."""
 
 import os
 import struct
@@ -12,7 +12,7 @@ from media.images import read_image
 
 
 def tags_on_each_other(num_tags, num_bytes):
-    """A TIFF of one pixel with so many more tags, which all state the same bytes."""
+    """Write a TIFF of one pixel with so many more tags, which all state the same bytes."""
     tags = [(256, 4, 1, 1), (257, 4, 1, 1), (258, 4, 1, 8), (259, 4, 1, 1), (262, 4, 1, 1)]
     tags += [(273, 4, 1, 8), (277, 4, 1, 1), (278, 4, 1, 1), (279, 4, 1, 1)]
     tags += [(40000 + i, 7, num_bytes, 16) for i in range(num_tags)]
@@ -38,13 +38,13 @@ def test_exif(tmp_path, name):
     with pytest.raises(UserError, match="its tags state more bytes than it has"):
         read_image(path)
     exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned
+    exif[0x0112] = 6  # the picture is to be turned
     exif[0x9286] = "a note of some length " * 40
     image.crop((0, 0, 8, 4)).save(path, exif=exif)
     assert read_image(path).shape == (8, 4, 3)
 
 
-def test_a_pipe_is_not_waited_for(tmp_path):
+def test_a_pipe_is_refused_without_waiting(tmp_path):
     os.mkfifo(tmp_path / "a.png")
-    with pytest.raises(UserError, match="is no plain file"):
+    with pytest.raises(UserError, match="is not a plain file"):
         read_image(tmp_path / "a.png")

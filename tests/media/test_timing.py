@@ -31,12 +31,12 @@ def test_a_clock_by_hand():
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.webm", "a.mov", "a.avi"])
 @pytest.mark.parametrize("rate", [Fraction(25), NTSC, Fraction(24), Fraction(60)])
 def test_an_even_rate_needs_no_times(tmp_path, name, rate):
-    """Also where the file rounds to 1 ms."""
+    """Frames count as even if the file rounds their times to 1 ms."""
     assert open_clip(write_clip(tmp_path / name, 40, (16, 16), rate)).uneven_times is None
 
 
 def write_stating(path, rate, times):
-    """Frames at `times` in ms; the header states `rate`, which they need not keep."""
+    """Write frames at `times` in ms, with any `rate` in the header."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream("libx264", rate, {"preset": "ultrafast"})
         stream.width, stream.height, stream.pix_fmt = 32, 16, "yuv420p"
@@ -52,7 +52,7 @@ def write_stating(path, rate, times):
 @pytest.mark.parametrize("num_frames", [60, 300, 500])
 @pytest.mark.parametrize(("rate", "stated"), [(NTSC, 30), (30, Fraction(1000, 33)), (60, 60)])
 def test_a_rate_stated_inexactly_makes_no_times_uneven(tmp_path, num_frames, rate, stated):
-    """As of screen recorders, which round it, or the time between two frames."""
+    """Screen recorders round the rate, or the time between two frames."""
     times = [round(number * 1000 / rate) for number in range(num_frames)]
     clip = open_clip(write_stating(tmp_path / "a.mkv", Fraction(stated), times))
     assert clip.uneven_times is None
@@ -72,14 +72,14 @@ def test_dropped_frames_leave_gaps(tmp_path, name):
     assert clip.uneven_times[:-1] == seconds(shown, 25)
 
 
-def test_browsers_record_when_there_is_something_new(tmp_path):
+def test_browsers_record_frames_only_when_the_picture_changes(tmp_path):
     times = [0, 33, 66, 900, 933, 2000]
     clip = open_clip(write_recording(tmp_path / "a.webm", times))
-    assert clip.uneven_times == seconds([*times, 2400])  # of the last one nothing is known
+    assert clip.uneven_times == seconds([*times, 2400])  # nothing is known of the last one
 
 
 def write_with_durations(path, durations, bframes=0):
-    """Frames that last so many ms each; the file says how long the last one does."""
+    """Write frames that last so many ms each; the file states the duration of the last one."""
     codec, form = {".gif": ("gif", "rgb8")}.get(path.suffix, ("libx264", "yuv420p"))
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, 10, {"bf": str(bframes)} if codec != "gif" else {})
@@ -118,15 +118,15 @@ def test_the_end_of_packets_in_another_order(tmp_path):
     assert scan_packets(path).last_duration == Fraction(1, 10)
 
 
-def test_an_end_that_is_missing_is_no_pause(tmp_path):
-    """The header still tells how long the whole video was."""
+def test_a_missing_end_is_no_pause(tmp_path):
+    """The header still states the length of the whole video."""
     path = write_clip(tmp_path / "a.mp4", 60, container_options={"movflags": "faststart"})
     clip = open_clip(truncate(path, 0.6))
     assert clip.num_frames < 50
     assert clip.uneven_times is None
 
 
-def test_what_was_learnt_at_the_start_is_not_read_again(tmp_path, monkeypatch):
+def test_times_that_are_known_are_not_read_again(tmp_path, monkeypatch):
     clip = open_clip(write_with_durations(tmp_path / "a.mp4", [100] * 7 + [2000]))
     assert clip.num_frames == 8
     monkeypatch.setattr(av, "open", None)

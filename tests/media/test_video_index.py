@@ -1,4 +1,4 @@
-"""Files whose packets do not tell what their frames are, or tell it wrongly."""
+"""Files whose packets state no times of the frames, or wrong ones."""
 
 from fractions import Fraction
 
@@ -17,7 +17,7 @@ B_FRAMES = {"bf": "3"}
 
 
 def remux(source, target, change=lambda packet: [packet], time_base=None):
-    """Copy packets into another container; `change` says what becomes of each."""
+    """Copy packets into another container after `change` has changed each of them."""
     with av.open(str(source)) as container, av.open(str(target), "w") as output:
         stream = container.streams.video[0]
         copied = output.add_stream_from_template(stream)
@@ -31,7 +31,7 @@ def remux(source, target, change=lambda packet: [packet], time_base=None):
 
 
 def check_random_access(reader):
-    """Every frame alone, and all from some frame on, equal those of iteration, which it returns."""
+    """Compare single frames, and all from some frame on, with the iteration, which is returned."""
     frames = np.stack(list(reader))
     assert reader.num_frames == len(reader.times) == len(frames)
     for number in range(len(frames)):
@@ -42,7 +42,7 @@ def check_random_access(reader):
 
 
 def test_copied_into_avi_with_a_clock_of_half_frames(tmp_path, caplog):
-    """As tools do that copy H.264: every second place of the file's table is empty."""
+    """Tools that copy H.264 leave every second entry of the file's table empty."""
     source = write_clip(tmp_path / "a.ts", 40, gop=12, codec_options=B_FRAMES)
     reader = open_clip(remux(source, tmp_path / "a.avi", time_base=Fraction(1, 50)))
     assert frame_numbers(check_random_access(reader)) == list(range(40))
@@ -61,7 +61,7 @@ def test_dropped_frames_of_avi_take_their_time(tmp_path, caplog):
 
 
 def test_frames_that_are_only_referred_to(tmp_path, caplog):
-    """As VP8 has them for better prediction ("altref"); here, each key frame hidden before it."""
+    """VP8 has hidden frames for better prediction ("altref"); here one before each key frame."""
 
     def with_hidden(packet):
         if packet.is_keyframe:
@@ -85,7 +85,7 @@ def test_frames_that_are_only_referred_to(tmp_path, caplog):
 )
 @pytest.mark.parametrize("share", [0.3, 0.5])
 def test_cut_out_of_a_stream(tmp_path, caplog, options, share):
-    """What can be decoded is all there is, and nothing of it is damaged."""
+    """The frames that can be decoded are the whole clip, and it does not count as damaged."""
     path = write_clip(tmp_path / "a.ts", 60, gop=12, codec_options={**B_FRAMES, **options})
     contents = path.read_bytes()
     path.write_bytes(contents[round(len(contents) * share) // 188 * 188 :])
@@ -97,7 +97,7 @@ def test_cut_out_of_a_stream(tmp_path, caplog, options, share):
 
 
 def test_decoding_times_that_pass_for_presentation_times(tmp_path):
-    """As in what was taken over from AVI by tools that know no better."""
+    """Some tools convert AVI like this."""
 
     def without_order(packet):
         packet.pts = packet.dts
@@ -110,18 +110,18 @@ def test_decoding_times_that_pass_for_presentation_times(tmp_path):
 
 
 def test_a_clock_that_is_set_back(tmp_path):
-    """Two recordings in one file, as players and cameras join them."""
+    """Players and cameras join two recordings in one file."""
     parts = [write_clip(tmp_path / f"{name}.ts", 20, gop=8) for name in "ab"]
     path = tmp_path / "joined.ts"
     path.write_bytes(b"".join(part.read_bytes() for part in parts))
     numbers = frame_numbers(check_random_access(open_clip(path)))
-    assert numbers[:16] == [*range(16)]  # those at the seam may be lost
+    assert numbers[:16] == [*range(16)]  # frames at the seam may be lost
     assert numbers[-20:] == [*range(20)]
 
 
 def write_dropped(tmp_path, suffix, num_frames=100, gop=200, dropped=(40, 80)):
-    """MPEG-4 as encoders write it that drop frames: their packets say "not coded"."""
-    options = {"sc_threshold": "1000000000"}  # key frames at `gop` alone
+    """Write MPEG-4 as encoders do that drop frames: such packets say "not coded"."""
+    options = {"sc_threshold": "1000000000"}  # key frames only every `gop`
     source = write_clip(
         tmp_path / "a.mkv", num_frames, gop=gop, codec="mpeg4", codec_options=options
     )
@@ -144,7 +144,7 @@ def write_dropped(tmp_path, suffix, num_frames=100, gop=200, dropped=(40, 80)):
 
 
 def numbers_by_ffmpeg(path):
-    """What is decoded from the start, without looking for anything."""
+    """Number the frames that FFmpeg decodes from the start, without a seek."""
     with av.open(str(path)) as container:
         frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
     return frame_numbers(frames)
@@ -154,7 +154,7 @@ def numbers_by_ffmpeg(path):
 @pytest.mark.parametrize("is_foreseen", [True, False])
 @pytest.mark.parametrize("gop", [200, 15])
 def test_packets_without_a_frame(tmp_path, caplog, monkeypatch, suffix, is_foreseen, gop):
-    """Also where the packets do not show it: the first that notices decodes the whole file."""
+    """The packets may not show it; the first read that notices decodes the whole file."""
     if not is_foreseen:
         monkeypatch.setattr(video_index, "MAX_NOT_CODED", 0)
     reader = open_clip(write_dropped(tmp_path, suffix, gop=gop))
@@ -168,7 +168,7 @@ def test_packets_without_a_frame(tmp_path, caplog, monkeypatch, suffix, is_fores
 
 @pytest.mark.parametrize("begin", [30, 40, 60, 82])
 def test_playing_goes_on_behind_a_packet_without_a_frame(tmp_path, monkeypatch, begin):
-    """Frames that were asked for by the number of their packet follow each other."""
+    """Frames requested by the number of their packet follow each other."""
     monkeypatch.setattr(video_index, "MAX_NOT_CODED", 0)
     reader = open_clip(write_dropped(tmp_path, ".mp4", gop=15))
     numbers = frame_numbers(np.stack(list(reader.frames_from(begin))))
@@ -177,7 +177,7 @@ def test_playing_goes_on_behind_a_packet_without_a_frame(tmp_path, monkeypatch, 
     assert numbers == numbers_by_ffmpeg(reader.path)[-len(numbers) :]
 
 
-def test_what_was_counted_before_can_still_be_asked_for(tmp_path, monkeypatch):
+def test_frames_of_an_earlier_count_can_still_be_requested(tmp_path, monkeypatch):
     monkeypatch.setattr(video_index, "MAX_NOT_CODED", 0)
     reader = open_clip(write_dropped(tmp_path, ".mp4", gop=15))
     assert reader.num_frames == 100
@@ -190,7 +190,7 @@ def test_what_was_counted_before_can_still_be_asked_for(tmp_path, monkeypatch):
 
 
 def test_training_goes_on_with_the_number_of_frames_that_it_knows(tmp_path, caplog, monkeypatch):
-    """A frame of a clip whose frames were counted anew meanwhile: the last one stands in."""
+    """When the frames of a clip are counted anew, the last one replaces those that are gone."""
     monkeypatch.setattr(video_index, "MAX_NOT_CODED", 0)
     (tmp_path / "train").mkdir()
     path = write_dropped(tmp_path, ".mp4", gop=15)
@@ -201,7 +201,7 @@ def test_training_goes_on_with_the_number_of_frames_that_it_knows(tmp_path, capl
     assert source.num_frames(0) == 100
     np.testing.assert_array_equal(source.read(0, [99]), source.read(0, [97]))
     assert len(caplog.messages) == 1
-    assert "frame 99 cannot be decoded; earlier frames stand in" in caplog.text
+    assert "frame 99 cannot be decoded; earlier frames replace such" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,7 @@ def test_frame_rate_stays_exact(tmp_path, name):
 
 
 def test_gif_keeps_the_rate_on_average(tmp_path):
-    reader = open_clip(write(tmp_path / "a.gif", 30, rate=Fraction(30)))  # 1/100 s is too coarse
+    reader = open_clip(write(tmp_path / "a.gif", 30, rate=Fraction(30)))  # not in 1/100 s
     assert (reader.num_frames, reader.frame_rate) == (30, 30)
 
 
@@ -68,7 +68,7 @@ def test_a_folder_of_any_name(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.gif", "folder"])
-def test_odd_sizes_stay_where_they_may(tmp_path, name):
+def test_odd_sizes_stay_in_kinds_that_allow_them(tmp_path, name):
     assert open_clip(write(tmp_path / name, 3, size=(47, 61))).size == (47, 61)
 
 
@@ -88,7 +88,7 @@ def test_colours_survive(tmp_path, colour):
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.webm", "a.gif", "folder"])
-def test_an_exception_leaves_nothing_new(tmp_path, name):
+def test_an_exception_leaves_nothing_behind(tmp_path, name):
     path = write(tmp_path / name, 3)
 
     def fail_half_way():
@@ -111,7 +111,7 @@ def test_an_earlier_result_is_replaced(tmp_path, name):
 
 
 def test_a_link_in_its_place_is_replaced(tmp_path):
-    """What it leads to stays as it is."""
+    """The file that the link leads to does not change."""
     name = "a.mp4"
     (tmp_path / "other").mkdir()
     (tmp_path / "here").mkdir()
@@ -124,8 +124,8 @@ def test_a_link_in_its_place_is_replaced(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.gif", "folder"])
-def test_nobody_can_foresee_where_it_is_made(tmp_path, name):
-    """A link that lies there would be written through, or be in the way."""
+def test_the_temporary_name_is_unpredictable(tmp_path, name):
+    """A link under a predictable name would be written through, or block the writer."""
     victim = tmp_path / "victim"
     victim.write_text("mine")
     stem, dot, suffix = name.partition(".")
@@ -134,7 +134,7 @@ def test_nobody_can_foresee_where_it_is_made(tmp_path, name):
     made = []
     for _ in range(2):
         with VideoWriter(tmp_path / name, Fraction(25)) as writer:
-            for number in range(80):  # the encoder keeps the first ones for a while
+            for number in range(80):  # the encoder delays the first ones
                 writer.write(numbered_frame(number))
             made.append({path.name for path in tmp_path.iterdir()})
     assert victim.read_text() == "mine"
@@ -143,7 +143,7 @@ def test_nobody_can_foresee_where_it_is_made(tmp_path, name):
 
 
 def test_the_longest_name(tmp_path):
-    """The unfinished result has no longer one."""
+    """The name of the unfinished result is not longer."""
     name = "é" * 125 + ".mp4"
     assert open_clip(write(tmp_path / name, 2)).num_frames == 2
     assert names(tmp_path) == [name]
@@ -166,7 +166,7 @@ def test_an_earlier_result_with_other_things_is_left_alone(tmp_path):
 
 
 @pytest.mark.parametrize("has_earlier", [False, True])
-def test_what_somebody_adds_meanwhile_stays(tmp_path, has_earlier):
+def test_files_added_in_the_meantime_stay(tmp_path, has_earlier):
     folder = tmp_path / "folder"
     folder.mkdir()
     if has_earlier:
@@ -195,17 +195,17 @@ def test_a_folder_that_is_a_link_is_filled_where_it_lies(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.mp4", "folder"])
 def test_what_a_process_of_the_same_id_left_is_not_in_the_way(tmp_path, name):
-    """As of process 1 of a container, which was killed."""
+    """In containers a killed process may have had the same id, such as 1."""
     path = tmp_path / name
     left = tmp_path / f".{path.stem}.{os.getpid()}.tmp{path.suffix}"
     left.mkdir()
     assert open_clip(write(path, 3)).num_frames == 3
-    assert left.exists()  # in a folder that is not ours
+    assert left.exists()  # in somebody else's folder
 
 
 @pytest.mark.parametrize("rate", [Fraction("29.970029970029970029"), 25 + Fraction(1, 10**400)])
 def test_a_frame_rate_of_many_digits(tmp_path, rate):
-    """More than FFmpeg can hold: the nearest that it can."""
+    """A rate that FFmpeg cannot represent is replaced by the nearest one that it can."""
     reader = open_clip(write(tmp_path / "a.mp4", 3, rate=rate))
     assert reader.frame_rate == pytest.approx(rate, abs=1e-4)
     reader = open_clip(write(tmp_path / "folder", 3, rate=rate))
@@ -215,7 +215,7 @@ def test_a_frame_rate_of_many_digits(tmp_path, rate):
 @pytest.mark.parametrize("rate", [Fraction(10**400), Fraction(1, 10**400), Fraction(2**31)])
 @pytest.mark.parametrize("name", ["a.mp4", "a.webm"])
 def test_a_frame_rate_that_no_video_can_have(tmp_path, rate, name):
-    with pytest.raises(UserError, match=f"{name}: no video file can have the frame rate of its f"):
+    with pytest.raises(UserError, match=f"{name}: a video file cannot have the frame rate of"):
         VideoWriter(tmp_path / name, rate)
     assert names(tmp_path) == []
 
@@ -261,7 +261,7 @@ def test_no_frames_is_an_error(tmp_path):
 
 
 def rgba_frame(number, size=(64, 80)):
-    """H x W x 4: a disc with a soft edge, moved by `number`, over a numbered frame."""
+    """Make a frame, H x W x 4: a disc with a soft edge, moved by `number`, on a numbered frame."""
     height, width = size
     y, x = np.ogrid[:height, :width]
     distance = np.hypot(y - height / 2, x - width / 2 - number % 8)
@@ -277,7 +277,7 @@ def write_transparent(path, frames):
 
 
 def decode_alpha(path):
-    """RGBA by libvpx; FFmpeg's own VP9 decoder leaves alpha out."""
+    """Decode RGBA by libvpx, since FFmpeg's own VP9 decoder leaves alpha out."""
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         assert stream.metadata["alpha_mode"] == "1"
@@ -303,7 +303,7 @@ def test_webm_keeps_alpha_in_step_with_the_colours(tmp_path):
     opaque = written[..., 3] == 255
     assert abs((decoded - written)[opaque][:, :3].mean()) < 1
     assert difference[opaque][:, :3].mean() < 4
-    assert decoded[..., 3][written[..., 3] == 0].max() <= 8  # nothing shines through
+    assert decoded[..., 3][written[..., 3] == 0].max() <= 8  # nothing is visible there
 
 
 def test_webm_pads_alpha_too(tmp_path):
@@ -316,10 +316,10 @@ def test_webm_pads_alpha_too(tmp_path):
     assert decoded[:, :16, 61, 3].max() < 5
 
 
-def test_hidden_colours_harm_nothing(tmp_path):
+def test_hidden_colours_do_not_bleed(tmp_path):
     figure = np.zeros((64, 64, 4), np.uint8)
     figure[..., :3] = (200, 60, 40)
-    figure[16:47, 16:47, 3] = 255  # odd: the edge cuts through the blocks that share a colour
+    figure[16:47, 16:47, 3] = 255  # odd: the edge cuts blocks of one colour
     noisy = np.stack([figure] * 8)
     hidden = noisy[..., 3] == 0
     noisy[hidden, :3] = np.random.default_rng(0).integers(0, 256, (hidden.sum(), 3))
@@ -369,7 +369,7 @@ def test_the_number_of_channels_is_checked(tmp_path, transparent):
 
 @pytest.mark.parametrize(("name", "rounding"), [("a.mp4", 0), ("a.webm", 1e-3), ("a.gif", 1e-2)])
 def test_a_minute_of_ntsc_does_not_drift(tmp_path, name, rounding):
-    """1799 frames last 60.0266 s: the last one and the sound are where they belong."""
+    """1799 frames last 60.0266 s; the last frame and the sound come at the right time."""
     num_frames = 1799
     source = write_sound_clip(tmp_path / "a.mov", [], 1, sample_rate=16000, sound=(0, 62))
     sound = open_sound(source) if takes_sound(name) else None
@@ -389,7 +389,7 @@ def test_a_minute_of_ntsc_does_not_drift(tmp_path, name, rounding):
         assert 0 <= len(samples) / sample_rate - num_frames * 1001 / 30000 < 0.024
 
 
-# Pauses, and frames that follow quickly; the last one lasts from 1.55 to 4 s.
+# There are pauses and short frames; the last frame lasts from 1.55 to 4 s.
 TIMES = [Fraction(number, 300) for number in (0, 10, 30, 300, 330, 450, 465, 1200)]
 
 
@@ -423,7 +423,7 @@ def test_frames_of_a_gif_are_not_so_near_that_browsers_slow_down(tmp_path):
 
 
 def test_a_folder_has_evenly_spaced_frames(tmp_path):
-    """4 s at 7 / 4 frames a second: what is shown at 0, 0.57, 1.14, 1.71 .. s."""
+    """4 s become frames at 7 / 4 a second: those shown at 0, 0.57, 1.14, 1.71 .. s."""
     reader = open_clip(write_uneven(tmp_path / "folder"))
     assert frame_numbers(np.stack(list(reader))) == [0, 2, 4, 6, 6, 6, 6]
     assert reader.frame_rate == Fraction(7, 4)

@@ -1,4 +1,4 @@
-"""Pictures: discs at the right pixels, colours, the geometry of the grid."""
+"""Tests of drawn pictures: discs at the right pixels, colours, the layout of the grid."""
 
 import numpy as np
 import torch
@@ -16,18 +16,18 @@ from media.visualization import (
 
 def test_keypoint_is_drawn_at_its_pixel():
     frames = torch.full((1, 3, 33, 65), 0.5)
-    points = torch.tensor([[[0.5, -0.25], [-1.0, 1.0]]])  # columns 48 and 0, rows 12 and 32
+    points = torch.tensor([[[0.5, -0.25], [-1.0, 1.0]]])  # at columns 48 and 0, rows 12 and 32
     drawn = draw_keypoints(frames, points, radius=0.1)
     colors = palette(2, frames)
     assert_close(drawn[0, :, 12, 48], colors[0])
     assert_close(drawn[0, :, 32, 0], colors[1])
     changed = (drawn[0] != 0.5).any(0)
     rows, columns = changed[:, 32:].nonzero().unbind(1)
-    # A round spot about its centre, although the frame is wide.
+    # The disc is round, although the frame is wide.
     assert (rows.min() + rows.max()) / 2 == 12
     assert (columns.min() + columns.max()) / 2 + 32 == 48
     assert rows.max() - rows.min() == columns.max() - columns.min()
-    assert (drawn[0, :, 12, columns.min() + 32] == 0).all()  # the dark rim
+    assert (drawn[0, :, 12, columns.min() + 32] == 0).all()  # its dark rim
 
 
 def test_weights_have_the_colours_of_their_keypoints():
@@ -65,7 +65,7 @@ def test_grid_has_a_column_per_entry_and_a_row_per_sample():
     assert (body[:, : 64 * zoom] == (255, 0, 0)).all()
     assert (body[: 48 * zoom, 64 * zoom :] == (0, 0, 255)).all()
     assert (body[48 * zoom :, 64 * zoom :] == 0).all()
-    for start in (0, 64 * zoom):  # something is written above each column
+    for start in (0, 64 * zoom):  # each column has a title
         assert (grid[:title, start : start + 64 * zoom] < 128).any()
 
 

@@ -265,7 +265,7 @@ def not_readable(folder, monkeypatch):
 def not_mounted(folder, monkeypatch):
     shutil.rmtree(folder)
     folder.symlink_to(folder.parent / "disk")
-    return "a link to a folder that is not there"
+    return "a link to a folder that does not exist"
 
 
 @pytest.mark.parametrize("resume", [(), ("--resume",)])
@@ -286,7 +286,7 @@ def test_a_folder_with_the_name_of_a_checkpoint(own_run, capsys, name):
     path.unlink(missing_ok=True)
     path.mkdir()
     assert call(train, *tiny(own_run, *ALONE, "train.epochs=5"), "--resume") == 2
-    assert f"{path}: a folder, where a checkpoint must go; move it away" in (
+    assert f"{path}: this folder has the name of a checkpoint; move it away" in (
         error_line(capsys, "train.py")
     )
 
@@ -410,3 +410,17 @@ def test_listing_runs_takes_no_torch():
     """The default checkpoint is chosen before torch is imported."""
     code = "import sys, checkpoints.folder; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, check=True)
+
+
+def test_a_folder_that_is_a_link_to_nothing(tmp_path, capsys):
+    (tmp_path / "run").symlink_to("nowhere")
+    assert call(train, *tiny(tmp_path / "run", *ALONE)) == 2
+    assert "run: is a link to nowhere, which is missing; make" in error_line(capsys, "train.py")
+
+
+def test_another_file_of_the_name_of_the_lock_is_kept(tmp_path, capsys):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").write_text("dependencies\n")
+    assert call(train, *tiny(tmp_path / "run", *ALONE)) == 2
+    assert ".lock: is no lock file of this program" in error_line(capsys, "train.py")
+    assert (tmp_path / "run" / ".lock").read_text() == "dependencies\n"

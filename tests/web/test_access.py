@@ -68,3 +68,13 @@ def test_warnings_for_a_page_on_the_network(file, host):
     file.chmod(0o644)
     (line,) = warnings(host, str(file), [("anna", "a")])
     assert line == f"warning: --auth-file {file}: others can read it; chmod 600 {file}"
+
+
+def test_a_file_that_begins_with_a_byte_order_mark(file):
+    file.write_bytes(b"\xef\xbb\xbfanna:a\n")
+    assert read_accounts(str(file)) == [("anna", "a")]
+
+
+def test_a_device_in_place_of_the_file():
+    with pytest.raises(UserError, match="--auth-file /dev/zero: is not a plain file"):
+        read_accounts("/dev/zero")

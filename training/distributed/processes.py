@@ -19,8 +19,8 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from common.cli import say
 from common.errors import UserError
 from training.distributed.rendezvous import (
     ProcessPlace,
@@ -76,7 +76,7 @@ def is_main() -> bool:
 
 def report(line: str) -> None:
     """Print `line` to stderr, without breaking the progress bar; names the rank unless it is 0."""
-    tqdm.write(f"rank {rank()}: {line}" if rank() > 0 else line, file=sys.stderr)
+    say(f"rank {rank()}: {line}" if rank() > 0 else line, sys.stderr)
 
 
 def _is_group() -> bool:
@@ -165,6 +165,8 @@ def shared_errors() -> Iterator[None]:
     messages = gather(None if own is None else str(own))
     found = {i: message for i, message in enumerate(messages) if message is not None}
     if len(found) == world_size() and len(set(found.values())) == 1:
+        if is_main() and own is not None:
+            raise own  # with all its lines
         raise common_error(found[0]) from own
     raise common_error("; ".join(f"rank {i}: {text}" for i, text in found.items())) from own
 

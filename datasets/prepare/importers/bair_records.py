@@ -15,7 +15,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from common.errors import UserError
 from common.limits import LIMITS, Limits
+from common.safe_paths import require_plain_file
 from datasets.prepare.footage import Footage, Opened, Unreadable
 from media.container import DEFAULT_FRAME_RATE, os_reason
 from media.frames import Frame, Frames
@@ -66,6 +68,7 @@ def find_records(path: Path) -> Iterator[tuple[int, int]]:
     Raises:
         VideoError: after the last whole record, where the file is cut off or damaged.
     """
+    _require_plain_file(path)
     end = path.stat().st_size
     position = 0
     with path.open("rb") as file:
@@ -82,12 +85,20 @@ def find_records(path: Path) -> Iterator[tuple[int, int]]:
             yield begin, num_bytes
 
 
+def _require_plain_file(path: Path) -> None:
+    try:
+        require_plain_file(path)
+    except UserError as error:
+        raise VideoError(str(error)) from None
+
+
 def read_record(path: Path, offset: int, num_bytes: int) -> Frames:
     """The frames of one record: uint8, N x H x W x 3.
 
     Raises:
         VideoError: it holds no frames of the layout above.
     """
+    _require_plain_file(path)
     try:
         with path.open("rb") as file:
             file.seek(offset)

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from common.errors import UserError
+from common.safe_paths import read_plain_file
 from datasets.prepare.footage import Listed, Region
 from datasets.prepare.importers.named_videos import NamedVideos
 from media.crops import Box
@@ -25,6 +26,7 @@ INCREASE = 0.1  # of a track's box, on each side
 TRACK_HEIGHT = 360  # of the video that a track's pixels belong to
 # Coordinates above it are pixels: shares pass 1 only where a box leaves the picture.
 MAX_SHARE = 2.0
+_MAX_BYTES = 2**24  # of a list of boxes: some hours of video
 
 
 def read_tracks(folder: Path, videos: NamedVideos) -> Iterator[Listed]:
@@ -47,7 +49,7 @@ def read_tracks(folder: Path, videos: NamedVideos) -> Iterator[Listed]:
 def _read_track(path: Path) -> tuple[tuple[int, int], Region]:
     """The first frame and the one behind the last, and the widened box around all boxes."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_plain_file(path, _MAX_BYTES).decode("utf-8-sig")
         lines = [line.split() for line in text.splitlines()]
         if TITLES not in lines:
             raise ValueError(f"no line {' '.join(TITLES)}")
@@ -56,6 +58,8 @@ def _read_track(path: Path) -> tuple[tuple[int, int], Region]:
             raise ValueError(f"expected lines {' '.join(TITLES)}, widths and heights above 0")
         if not np.isfinite(rows).all() or rows[:, 0].min() < 0:
             raise ValueError("expected finite numbers, and frames from 0 on")
+    except UserError:
+        raise
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: not a list of boxes: {error}") from None
     numbers, corners, sizes = rows[:, 0], rows[:, 1:3], rows[:, 3:]

@@ -1,4 +1,4 @@
-"""Which clips are found, under which names, and in which split."""
+"""Tests which clips are found, under which names, and in which split."""
 
 import os
 
@@ -39,7 +39,7 @@ def test_splits_kinds_and_subfolders(tmp_path):
     ]
 
 
-def test_what_is_left_out_is_told_once(tmp_path, caplog):
+def test_entries_that_are_left_out_are_reported_once(tmp_path, caplog):
     write_clip(tmp_path / "id1" / "a.m4v", 12)
     write_clip(tmp_path / "id2" / "b.mts", 12)
     for name in ("id1/a.psd", "id2/b.psd", "id2/notes.txt"):
@@ -49,7 +49,7 @@ def test_what_is_left_out_is_told_once(tmp_path, caplog):
 
 
 def test_trees_of_voxceleb2(tmp_path):
-    """dev/ is for training; mp4/ is no identity."""
+    """dev/ is the training split, and mp4/ is not an identity."""
     write_clip(tmp_path / "dev" / "mp4" / "id1" / "video" / "00001.mp4", 2)
     write_clip(tmp_path / "test" / "mp4" / "id8" / "video" / "00001.mp4", 2)
     (tmp_path / "test" / "notes.txt").touch()
@@ -62,18 +62,18 @@ def test_all_splits_are_taken(tmp_path):
     assert names(find(tmp_path)) == ["test/1", "test/2", "train/0"]
 
 
-@pytest.mark.parametrize("stranger", ["extra/a.mp4", "clip.mp4", "validation/id/a.mp4"])
-def test_clips_beside_the_splits_are_refused(tmp_path, stranger):
+@pytest.mark.parametrize("beside", ["extra/a.mp4", "clip.mp4", "validation/id/a.mp4"])
+def test_clips_beside_the_splits_are_refused(tmp_path, beside):
     write_clip(tmp_path / "train" / "a.mp4", 2)
-    write_clip(tmp_path / stranger, 2)
-    name = stranger.split("/")[0]
+    write_clip(tmp_path / beside, 2)
+    name = beside.split("/")[0]
     with pytest.raises(UserError, match=f"{name}: has clips, but lies beside train/; move it"):
         find(tmp_path)
 
 
 @pytest.mark.parametrize("other", ["a#b.gif", "a/b.mp4"])
 def test_the_same_name_twice_is_refused(tmp_path, other):
-    """With a suffix to tell them, the first would have another name once the second joins."""
+    """If the suffix became part of the name, a clip that joins would rename an earlier one."""
     write_clip(tmp_path / "train" / "a#b.mp4", 2)
     write_clip(tmp_path / "train" / other, 2)
     with pytest.raises(UserError, match=r"2 clips would be train/a#b; rename"):
@@ -97,8 +97,8 @@ def test_a_loop_of_links(tmp_path):
         find(tmp_path)
 
 
-def test_folders_that_link_to_each_other_are_looked_through_once(tmp_path, caplog):
-    """Links last, so that a clip has the name of where it lies."""
+def test_folders_that_link_to_each_other_are_searched_once(tmp_path, caplog):
+    """Links are followed last, so that a clip is named after the folder that it lies in."""
     write_clip(tmp_path / "train" / "b" / "clip.mp4", 2)
     (tmp_path / "train" / "c").mkdir()
     (tmp_path / "train" / "b" / "there").symlink_to(tmp_path / "train" / "c")
@@ -107,13 +107,13 @@ def test_folders_that_link_to_each_other_are_looked_through_once(tmp_path, caplo
     assert names(find(tmp_path)) == ["train/b#clip"]
     (record,) = (record for record in caplog.records if "link" in record.getMessage())
     assert record.getMessage() == (
-        f"{tmp_path}: left out 3 links to folders that are looked through anyway: "
+        f"{tmp_path}: left out 3 links to folders that are searched anyway: "
         f"{tmp_path / 'train' / 'a'}"
     )
 
 
 def test_folders_that_links_lead_to_elsewhere_are_taken_once(tmp_path):
-    """Beyond a link that leads back to where it came from, too."""
+    """Links that lead back to where they came from do no harm."""
     store, data = tmp_path / "store", tmp_path / "data"
     write_clip(store / "id1" / "a.mp4", 2)
     write_clip(data / "train" / "id2" / "b.mp4", 2)
@@ -173,8 +173,8 @@ def test_identities_are_kept_apart(tmp_path):
     assert len(found) == 12
 
 
-def test_leftovers_are_no_clips(tmp_path, caplog):
-    """Nor are empty folders, which are told."""
+def test_files_of_systems_are_no_clips(tmp_path, caplog):
+    """Empty folders are no clips either, but they are reported."""
     write_clip(tmp_path / "train" / "a.mp4", 2)
     for folder in (tmp_path, tmp_path / "train", tmp_path / "train" / "b"):
         leave_behind(folder)

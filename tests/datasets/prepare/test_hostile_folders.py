@@ -1,4 +1,4 @@
-"""Prepared folders that a stranger made, which a run is asked to continue."""
+"""Untrusted prepared folders, which a run is asked to continue."""
 
 import csv
 import json
@@ -23,7 +23,7 @@ def clips(tmp_path):
 
 @pytest.fixture
 def prepared(clips, tmp_path):
-    """Of the clips so far; another one is new."""
+    """Prepare a folder of clips, then add a new clip to the input."""
     assert run(clips, tmp_path / "out") == 0
     write_clip(clips / "train" / "id3#new.mp4", 3)
     return tmp_path / "out"
@@ -40,7 +40,7 @@ def test_a_shard_somewhere_else_is_not_cut(clips, prepared, tmp_path, capsys, sh
     (pack / "clips.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
     capsys.readouterr()
     assert run(clips, prepared) == 2
-    assert "line 2: its shard is not named as 00000.tar" in error_line(capsys, PROG)
+    assert "line 2: its shard has no name such as 00000.tar" in error_line(capsys, PROG)
     assert victim.read_text() == "mine"
 
 
@@ -61,7 +61,7 @@ def test_links_are_not_written_through(clips, prepared, tmp_path, capsys, name):
     assert after == before
 
 
-def test_a_pipe_in_place_of_the_lock_is_not_waited_for(clips, prepared, capsys):
+def test_a_pipe_in_place_of_the_lock_is_refused_without_waiting(clips, prepared, capsys):
     (prepared / ".lock").unlink(missing_ok=True)
     os.mkfifo(prepared / ".lock")
     capsys.readouterr()
@@ -69,7 +69,7 @@ def test_a_pipe_in_place_of_the_lock_is_not_waited_for(clips, prepared, capsys):
     assert ".lock: is not a plain file" in error_line(capsys, PROG)
 
 
-def test_a_link_among_what_was_not_finished_goes_alone(clips, prepared, tmp_path):
+def test_a_link_among_unfinished_clips_is_deleted_without_its_target(clips, prepared, tmp_path):
     (tmp_path / "outside").mkdir()
     (tmp_path / "outside" / "file").write_text("mine")
     (prepared / "train" / ".1-0.tmp").symlink_to(tmp_path / "outside")
@@ -79,8 +79,8 @@ def test_a_link_among_what_was_not_finished_goes_alone(clips, prepared, tmp_path
 
 
 @pytest.mark.parametrize("form", ["packed", "frames"])
-def test_nobody_can_foresee_where_a_clip_is_made(clips, tmp_path, monkeypatch, form):
-    """A link that comes to lie there after the run began would be written through."""
+def test_temporary_names_of_clips_are_unpredictable(clips, tmp_path, monkeypatch, form):
+    """A link that appears there after the run began would be written through."""
     monkeypatch.setattr(prepare_folder, "_remove_leftovers", lambda folder: None)
     victim, folder = tmp_path / "victim", tmp_path / "out" / "train"
     victim.write_text("mine")
@@ -94,7 +94,7 @@ def test_nobody_can_foresee_where_a_clip_is_made(clips, tmp_path, monkeypatch, f
 
 def test_names_are_no_formulas_in_the_report(clips, tmp_path):
     (clips / "train" / "=1+1.mp4").write_text("no clip")
-    for _ in range(2):  # a second run reads the report of the first
+    for _ in range(2):  # the second run reads the report
         assert run(clips, tmp_path / "out") == 0
         with (tmp_path / "out" / "report.csv").open(newline="") as file:
             (row,) = csv.DictReader(file)
@@ -115,7 +115,7 @@ def test_a_file_of_brackets(clips, tmp_path, capsys, name):
     assert f"{name}: damaged" in error_line(capsys, PROG)
 
 
-def test_settings_do_not_steer_the_terminal(clips, prepared, capsys):
+def test_settings_do_not_control_the_terminal(clips, prepared, capsys):
     noted = json.loads((prepared / "prepared.json").read_text())
     (prepared / "prepared.json").write_text(json.dumps(noted | {"quality": "\x1b[2J\n1"}))
     capsys.readouterr()

@@ -1,7 +1,8 @@
-"""The command: what it writes, rejects and reports, and how it goes on after an end."""
+"""Tests what the command writes, rejects and reports, and how it continues after an end."""
 
 import csv
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -57,7 +58,7 @@ def clips(tmp_path):
 
 
 def files(folder):
-    """Contents of all files by path."""
+    """Read the contents of all files, by path."""
     return {
         str(path.relative_to(folder)): path.read_bytes()
         for path in sorted(folder.rglob("*"))
@@ -137,7 +138,7 @@ def test_interrupted_and_continued(clips, tmp_path, monkeypatch, capsys, form, n
 
 
 def test_killed_and_continued(tmp_path):
-    """A scheduler's SIGTERM, while processes are at work."""
+    """A scheduler sends SIGTERM while processes are at work."""
     clips, out = tmp_path / "clips" / "train", tmp_path / "out"
     first = write_clip(clips / "0.mp4", 60, (96, 128))
     for number in range(1, 24):
@@ -176,11 +177,11 @@ def test_a_process_that_died(clips, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(prepare_folder, "convert", dying.convert)
     assert run(clips, tmp_path / "out", "--workers", 2) == 2
     line = error_line(capsys, PROG)
-    assert "a process died about here, perhaps for want of memory; start again, with fewer" in line
+    assert "a process died near this clip, perhaps for lack of memory; start again with" in line
 
 
 def test_interrupted_while_processes_are_busy(clips, tmp_path, monkeypatch):
-    """Ctrl-C does not wait for the clips that they are at."""
+    """Ctrl-C does not wait for the clips in work."""
     monkeypatch.setattr(prepare_folder, "convert", dying.keep_busy)
     started = time.monotonic()
     timer = threading.Timer(2, os.kill, (os.getpid(), signal.SIGINT))
@@ -227,7 +228,7 @@ def test_rejected_and_shortened_clips(tmp_path, capsys, caplog):
         "good": 12, "half": 30, "folder": 8,
     }  # fmt: skip
 
-    # Who was shortened stays in the report; who was repaired is taken.
+    # Shortened clips stay in the report; a repaired one is prepared.
     write_clip(clips / "text.mp4", 6)
     assert run(tmp_path / "clips", tmp_path / "out", *arguments) == 0
     assert set(report(tmp_path / "out")) == set(rows) - {"text"}
@@ -350,15 +351,31 @@ def test_one_run_at_a_time(tmp_path):
     ("name", "expected"),
     [
         ("prepared.json", "prepared.json: damaged"),
-        ("report.csv", "report.csv: no longer as it was"),
+        ("report.csv", "report.csv: has been changed"),
     ],
 )
-def test_damaged_notes(clips, tmp_path, capsys, name, expected):
+def test_damaged_settings_and_report(clips, tmp_path, capsys, name, expected):
     assert run(clips, tmp_path / "out") == 0
     (tmp_path / "out" / name).write_text("{\n1\n")
     capsys.readouterr()
     assert run(clips, tmp_path / "out") == 2
     assert expected in error_line(capsys, PROG)
+
+
+@pytest.mark.parametrize("form", ["packed", "frames"])
+def test_a_disk_that_is_full_while_a_clip_is_written(clips, tmp_path, monkeypatch, capsys, form):
+    """The clip is named, not the temporary file that is gone again."""
+
+    def full(*_args, **_options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("datasets.prepare.convert.write_fragment", full)
+    monkeypatch.setattr("media.video_writer.encode_image", full)
+    assert run(clips, tmp_path / "out", "--format", form, "--workers", "1") == 2
+    line = error_line(capsys, PROG)
+    assert "cannot be written" in line
+    assert re.search(r"out/(train|test)/[^.]", line), line
+    assert ".tmp" not in line
 
 
 def test_full_disk(clips, tmp_path, monkeypatch, capsys):
@@ -392,7 +409,7 @@ def test_options_out_of_range(tmp_path, option, capsys):
 
 
 def test_a_run_on_packed_clips(clips, tmp_path, capsys):
-    """One split packed, the other plain: both are found by data.root."""
+    """data.root may have one split packed and the other as plain clips."""
     assert run(clips, tmp_path / "out") == 0
     write_clip(tmp_path / "out" / "test" / "x.mp4", 2)
     (tmp_path / "out" / "test" / "pack.json").unlink()

@@ -1,4 +1,4 @@
-"""What ends a run, and what does not: kills, odd clips, odd folders; and what later runs keep."""
+"""Tests what ends a run and what does not, and what later runs keep: kills, strange files."""
 
 import csv
 import json
@@ -48,7 +48,7 @@ def is_alive(process_id):
 @pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="lists processes as Linux does")
 @pytest.mark.parametrize("form", ["packed", "frames"])
 def test_killed_without_a_warning(tmp_path, form):
-    """SIGKILL of the command alone: its processes end too, remarks and clips so far are kept."""
+    """If the command alone gets SIGKILL, its processes end too; clips and remarks are kept."""
     clips, out = tmp_path / "clips" / "train", tmp_path / "out"
     short = write_clip(clips / "00.mp4", 60, (96, 128), gop=12, codec_options={"bf": "0"})
     damage(short, 30, 59)
@@ -83,7 +83,7 @@ def test_killed_without_a_warning(tmp_path, form):
 
 
 def test_a_report_that_was_torn_off(tmp_path):
-    """Its last row is of a clip that was not finished."""
+    """The last row is about a clip that was not finished."""
     clips = tmp_path / "clips" / "train"
     for name in ("a", "ab"):
         damage(write_clip(clips / f"{name}.mp4", 60, gop=12, codec_options={"bf": "0"}), 30, 59)
@@ -100,8 +100,8 @@ def test_a_process_that_dies_while_others_are_sent_for(tmp_path, monkeypatch):
     clips = [Candidate("train", str(n), WholeClip(tmp_path / str(n))) for n in range(20)]
     results = prepare_folder._convert_all(clips, SETTINGS, tmp_path, 2)
     next(results)
-    time.sleep(1)  # now the second is dead
-    with pytest.raises(UserError, match="0: a process died about here"):
+    time.sleep(1)  # until the second one has died
+    with pytest.raises(UserError, match="0: a process died near this clip"):
         next(results)
 
 
@@ -112,7 +112,7 @@ class Odd:
         raise ZeroDivisionError("division by zero")
 
 
-def test_a_clip_that_fails_in_an_unknown_way(tmp_path):
+def test_an_unexpected_error_of_a_clip(tmp_path):
     outcome = convert(Candidate("train", "a", Odd()), SETTINGS, tmp_path / "part")
     detail = "ZeroDivisionError: division by zero"
     remark = Remark("train", "a", "rejected", "cannot be read", detail, "odd.mp4")
@@ -128,19 +128,17 @@ class TooLarge:
         raise MemoryError
 
 
-def test_no_memory_is_no_fault_of_the_clip(tmp_path, capsys, monkeypatch):
+def test_lack_of_memory_does_not_reject_the_clip(tmp_path, capsys, monkeypatch):
     with pytest.raises(MemoryError):
         convert(Candidate("train", "a", TooLarge()), SETTINGS, tmp_path / "part")
     write_clip(tmp_path / "clips" / "train" / "b.mp4", 4)
     monkeypatch.setattr(WholeClip, "open", TooLarge.open)
     assert run(tmp_path / "clips", tmp_path / "out") == 2
-    assert "there is not enough memory; start again, with fewer --workers" in (
-        error_line(capsys, PROG)
-    )
+    assert "not enough memory; start again with fewer --workers" in (error_line(capsys, PROG))
 
 
-def test_clips_that_are_not_as_their_files_have_them(tmp_path, capfd, caplog):
-    """Rows of the report and a line that counts them; nothing between the clips."""
+def test_changed_clips_are_reported(tmp_path, capfd, caplog):
+    """The report has rows and the summary a line that counts them; no warnings between clips."""
     (tmp_path / "clips" / "train").mkdir(parents=True)
     for name in ("a#1", "b#1"):
         frames = [woven(number) for number in range(4)]
@@ -159,7 +157,7 @@ def test_clips_that_are_not_as_their_files_have_them(tmp_path, capfd, caplog):
 
 
 @pytest.mark.parametrize("debug", [False, True])
-def test_one_odd_clip_is_a_row_and_the_rest_goes_on(tmp_path, capsys, debug):
+def test_one_strange_clip_is_a_row_and_the_rest_is_prepared(tmp_path, capsys, debug):
     write_clip(tmp_path / "clips" / "b.mp4", 4)
     odd = Candidate("train", "a", Odd())
     fine = Candidate("train", "b", WholeClip(tmp_path / "clips" / "b.mp4"))
@@ -184,7 +182,7 @@ def test_long_names(tmp_path):
 
 
 def test_settings_count_once_a_clip_is_finished(tmp_path, capsys):
-    """A first run that came to nothing does not bind the next."""
+    """A first run that finished no clip does not fix the settings of the next."""
     write_strip(tmp_path / "clips" / "anna#a.png", 3)
     out = tmp_path / "out"
     assert run(tmp_path / "clips", out) == 2
@@ -200,7 +198,7 @@ def test_settings_count_once_a_clip_is_finished(tmp_path, capsys):
     assert f"was prepared with --input {tmp_path / 'clips'}, not" in error_line(capsys, PROG)
 
 
-def test_a_note_without_a_setting_that_came_later(tmp_path):
+def test_settings_of_a_version_without_a_later_option(tmp_path):
     write_strip(tmp_path / "clips" / "train" / "a.png", 3)
     assert run(tmp_path / "clips", tmp_path / "out") == 0
     path = tmp_path / "out" / "prepared.json"
@@ -231,7 +229,7 @@ def test_a_draw_is_kept_when_clips_join_an_interrupted_run(tmp_path, monkeypatch
     assert {name: "test" if name in names(out, "test") else "train" for name in drawn} == drawn
 
 
-def test_who_is_in_both_splits_is_named(tmp_path, caplog):
+def test_an_identity_in_both_splits_is_named(tmp_path, caplog):
     for place in ("train/id1#a", "train/id2#b", "test/id1#c"):
         write_strip(tmp_path / "clips" / f"{place}.png", 2)
     for _ in range(2):
@@ -264,13 +262,13 @@ def test_quality(tmp_path):
 
 
 def test_processes_do_without_torch():
-    """It takes 300 MB in each of them."""
+    """Torch would take 300 MB in each process."""
     code = "import sys, datasets.prepare.__main__; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, env=environment(), check=True)
 
 
 def test_clips_that_are_too_large(tmp_path, capsys):
-    """Rows of the report, until the limit is raised."""
+    """They are rows of the report until the user raises the limit."""
     write_clip(tmp_path / "clips" / "train" / "a.mp4", 4)
     write_large_gif(tmp_path / "clips" / "train" / "b.gif", 16000, 16000)
     assert run(tmp_path / "clips", tmp_path / "out") == 0
@@ -282,13 +280,13 @@ def test_clips_that_are_too_large(tmp_path, capsys):
     output = tmp_path / "other"
     assert run(tmp_path / "clips", output, "--max-pixels", 48 * 64 - 1) == 2
     assert "none of 2 clips could be used" in error_line(capsys, PROG)
-    assert run(tmp_path / "clips", output, "--max-pixels", 48 * 64) == 0  # no setting of the folder
+    assert run(tmp_path / "clips", output, "--max-pixels", 48 * 64) == 0  # it may change
     assert names(output, "train") == {"a"}
 
 
 @pytest.mark.parametrize("form", ["packed", "frames"])
-def test_what_a_killed_run_left_goes_and_the_files_of_others_stay(tmp_path, form):
-    """Its process may have had the id of this one, as in a container."""
+def test_files_of_a_killed_run_are_deleted_and_others_stay(tmp_path, form):
+    """In a container the killed process may have had the same id as this one."""
     write_clip(tmp_path / "clips" / "train" / "a.mp4", 4)
     out = tmp_path / "out"
     assert run(tmp_path / "clips", out, "--format", form) == 0

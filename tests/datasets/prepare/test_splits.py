@@ -1,4 +1,4 @@
-"""Who is for training and who for the test, in the first run and in those that follow."""
+"""Tests which identities go to training and which to the test, in first and later runs."""
 
 from pathlib import Path
 
@@ -16,7 +16,7 @@ from datasets.prepare.splits import (
 
 
 def listed(*places):
-    """Clips of `train/name`, or of `name` where no split is stated."""
+    """Make clips from `train/name`, or from `name` for a clip without a stated split."""
     parts = [place.rpartition("/") for place in places]
     return [Listed(name, split or None, WholeClip(Path(name))) for split, _, name in parts]
 
@@ -36,8 +36,8 @@ def test_split_follows_from_the_seed_alone():
     assert [*split_identities(identities, 0.001, 0, {}).values()].count("test") == 1
 
 
-def test_who_has_a_split_stays_there():
-    """New identities join; nobody changes sides."""
+def test_identities_keep_their_split():
+    """New identities join, and no earlier one changes its split."""
     before = split_identities({f"id{n}" for n in range(20)}, 0.2, 0, {})
     after = split_identities({f"id{n}" for n in range(40)}, 0.2, 0, before)
     assert {name: after[name] for name in before} == before
@@ -57,19 +57,19 @@ def test_training_is_never_empty():
 @pytest.mark.parametrize(
     ("clips", "finished", "expected"),
     [
-        # The clip itself, the only one of its identity or not; then its identity.
+        # First the same clip moves, alone in its identity or not; then another one of its identity.
         (["test/a"], ["train/a"], "test/a: clip a was prepared for train/"),
         (["test/a#1", "train/a#2"], ["train/a#1", "train/a#2"], "clip a#1 was prepared for train"),
         (["train/a#3"], ["test/a#1"], "train/a#3: identity a was prepared for test/"),
     ],
 )
-def test_who_was_moved_to_the_other_split_is_refused(clips, finished, expected):
+def test_moving_to_the_other_split_is_refused(clips, finished, expected):
     with pytest.raises(UserError, match=expected):
         assign(listed(*clips), finished)
 
 
 def test_the_same_name_in_both_splits_is_the_inputs_choice():
-    """traj_0_to_255 of BAIR, one in train/ and another in test/."""
+    """BAIR has a file traj_0_to_255 in train/ and another one in test/."""
     clips = listed("train/traj_0", "test/traj_0", "train/a#1", "test/a#2", "test/a#3")
     assert assign(clips, ["train/traj_0", "train/a#1", "test/a#2"]) == {}
     assert shared_identities({(clip.split, clip.name) for clip in clips}) == ["a"]
@@ -96,8 +96,8 @@ def test_identities_in_both_splits_cannot_be_joined(clips, finished):
         assign(listed(*clips), finished)
 
 
-def test_what_was_drawn_is_kept(tmp_path):
-    """More clips come while the first run is interrupted; nobody drawn changes sides."""
+def test_drawn_splits_are_kept(tmp_path):
+    """Clips that are added after an interruption move no identity to the other split."""
     first = assign(listed(*"abcdefgh"))
     note_drawn(tmp_path, first)
     later = assign(listed(*"abcdefghijklmnopqrstuvwxyz"), ["train/a"], read_drawn(tmp_path))
@@ -106,7 +106,7 @@ def test_what_was_drawn_is_kept(tmp_path):
 
 
 @pytest.mark.parametrize("text", ["{", "[]", '{"a": "val"}'])
-def test_damaged_note_of_what_was_drawn(tmp_path, text):
+def test_damaged_file_of_drawn_splits(tmp_path, text):
     assert read_drawn(tmp_path) == {}
     (tmp_path / "splits.json").write_text(text)
     with pytest.raises(UserError, match=r"splits\.json: damaged"):

@@ -417,8 +417,8 @@ def test_processes_on_one_machine_listen_on_loopback_only(two):
 
 
 def test_process_that_does_not_answer(two):
-    (told, bug), (other_bug,) = (found["no_answer"] for found in two)
-    assert told.startswith("PeerLost: another process does not answer (")
+    (late, bug), (other_bug,) = (found["no_answer"] for found in two)
+    assert late.startswith("PeerLost: another process does not answer (")
     assert bug == other_bug == "RuntimeError"
 
 
@@ -507,7 +507,7 @@ def test_exchange(two):
 @pytest.mark.parametrize(
     ("case", "of_rank_0", "of_rank_1"),
     [
-        ("same", "UserError: no config from no config", "SystemExit: 2 from no config"),
+        ("same", "UserError: no config", "SystemExit: 2 from no config"),
         ("one", "UserError: rank 1: no file", "SystemExit: 2 from no file"),
         ("two", "UserError: rank 0: a; rank 1: b from a", "SystemExit: 2 from b"),
         ("none", "no error", "no error"),
