@@ -12,7 +12,7 @@ A checkpoint is one dict of tensors and plain containers, so it loads without un
     planned_steps        of the whole run, where the start of a part follows from it; else None
     run_id      of the run that wrote it (training/run_folder.py); older and slim ones have none
     networks    state dict of each network, by name; in a slim one those that animate
-    average     the same for the moving average, without the discriminator, or None
+    average     the same for the moving average, of those that the model trains, or None
     training    optimizer, scaler, counters, and what the log has not told yet; what only a resumed
                 run needs. A slim one has none
     metrics     validation metrics, where this step was validated
@@ -85,12 +85,11 @@ class Checkpoint(NamedTuple):
 
     @property
     def evaluation_networks(self) -> dict[str, dict[str, Tensor]]:
-        """The weights to use for evaluation: the moving average where there is one; without the
-        discriminator, which only trains.
+        """The weights to use for evaluation: the moving average where there is one (frozen networks
+        have none); without the discriminator, which only trains.
         """
-        if self.average is not None:
-            return self.average["networks"]
-        return {name: state for name, state in self.networks.items() if name != "discriminator"}
+        networks = {n: state for n, state in self.networks.items() if n != "discriminator"}
+        return networks if self.average is None else networks | self.average["networks"]
 
     @property
     def untrained(self) -> dict[str, Start]:
