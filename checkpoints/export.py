@@ -3,15 +3,7 @@
 The result has the networks that animate, the config and the metrics, and loads like any checkpoint;
 it cannot be resumed. Beside it lies model.json, which says what it is. With --onnx DIR the networks
 of the motion branch are written for other programs, for images of the size of the training and any
-batch:
-
-    keypoint_detector.onnx   frame -> value, jacobian
-    dense_motion.onnx        source, source_value, driving_value, source_jacobian, driving_jacobian
-                             -> deformation, occlusion_map, motion_weights
-    generator.onnx           source, deformation, occlusion_map -> prediction
-
-Shapes and ranges are those of modules/. A detector without Jacobians, or a dense motion without
-occlusion, leaves these out.
+batch. docs/checkpoints.md has their names, inputs and outputs, by the kind of the motion model.
 """
 
 import argparse
@@ -23,7 +15,6 @@ from typing import Final, Literal
 
 import torch
 
-from branches.motion.fomm import FommBranch
 from checkpoints import checkpoint
 from checkpoints.checkpoint import Checkpoint
 from checkpoints.onnx_files import require_packages, write_onnx
@@ -50,8 +41,8 @@ def main(arguments: argparse.Namespace) -> None:
     config = None if arguments.config is None else load_config(arguments.config)
     small = slim(checkpoint.load(path, config), arguments.weights)
     model = load_model(small, torch.device("cpu"))  # shows that the weights fit the config
-    if arguments.onnx is not None and not isinstance(model.motion, FommBranch):
-        raise UserError(f"--onnx: {path} has no motion branch of kind fomm, which is written")
+    if arguments.onnx is not None and model.motion is None:
+        raise UserError(f"--onnx: {path} has no motion branch, which is written")
 
     checkpoint.save_slim(output, small)
     described = describe(small, output)
@@ -59,7 +50,7 @@ def main(arguments: argparse.Namespace) -> None:
         temporary.write_text(json.dumps(described, indent=2) + "\n")
     print(f"{output}: {small.age}, {described['weights']} weights, {described['bytes']:,} bytes")
     print(f"sha256 {described['sha256']}")
-    if arguments.onnx is not None and isinstance(model.motion, FommBranch):
+    if arguments.onnx is not None and model.motion is not None:
         for file in write_onnx(model.motion, small.config.data.size, Path(arguments.onnx)):
             print(file)
 
