@@ -28,7 +28,7 @@ from media.images import write_image
 from modules.vgg import VGGFeatures, relu_layers
 from tests.helpers.factories import tiny_overrides
 from tests.helpers.media import write_clip, write_tone
-from tests.helpers.published_files import fomm_content, motion_config, write
+from tests.helpers.published_files import FOMM, write
 from tests.helpers.runs import REPOSITORY, call
 
 PAGES = (REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md")))
@@ -125,8 +125,8 @@ def workplace(tmp_path_factory, tiny_run) -> Path:
         (folder / "faces").mkdir(exist_ok=True)
         shutil.copy(folder / "source.png", folder / "faces" / f"{name}.png")
         write_clip(folder / "clips" / f"{name}.mp4", 2, (32, 40))
-    config = motion_config("data.kind=clips", "data.root=data/vox")
-    write(folder / "vox-adv-cpk.pth.tar", fomm_content(config))
+    config = FOMM.config("data.kind=clips", "data.root=data/vox")
+    write(folder / "vox-adv-cpk.pth.tar", FOMM.content(config))
     (folder / "vox-fomm-adv.yaml").write_text(yaml.safe_dump(config.model_dump()))
     (folder / "pairs.csv").write_text("source,driving\nsource.png,driving.mp4\n")
     write_tone(folder / "speech.wav")

@@ -135,9 +135,8 @@ def read_inputs(arguments: argparse.Namespace, held: ExitStack) -> Inputs | None
         _print(f"--init-from {arguments.init_from}: left out, since the run continues from its own")
     elif arguments.init_from is not None:
         networks = _all_networks(model, adversary)
-        _print(
-            f"{arguments.init_from}: {checkpoint.init_from(networks, Path(arguments.init_from))}"
-        )
+        report = checkpoint.init_from(networks, Path(arguments.init_from), config)
+        _print(f"{arguments.init_from}: {report}")
     return Inputs(
         config, saved, model, adversary, perceptual, pairs, test_clips, device, output_dir, record
     )

@@ -25,7 +25,7 @@ from media.images import write_image
 from media.visualization import to_uint8
 from tests.helpers.factories import noise_frames
 from tests.helpers.media import write_clip
-from tests.helpers.published_files import fomm_content, motion_config, write
+from tests.helpers.published_files import FOMM, write
 from tests.helpers.runs import (
     REPOSITORY,
     call,
@@ -191,9 +191,9 @@ def test_is_not_resumed(slim, tmp_path, capsys):
 
 def test_a_published_file_gets_its_config(tmp_path):
     """Afterwards nobody has to give it."""
-    config = motion_config("data.root=data/somewhere", "run.output_dir=runs/vox-fomm")
+    config = FOMM.config("data.root=data/somewhere", "run.output_dir=runs/vox-fomm")
     (tmp_path / "config.yaml").write_text(dump_config(config))
-    path = write(tmp_path / "vox-cpk.pth.tar", fomm_content(config))
+    path = write(tmp_path / "vox-cpk.pth.tar", FOMM.content(config))
     output = tmp_path / "vox.pt"
     assert run_export(path, "--config", tmp_path / "config.yaml", "--output", output) == 0
     saved = load(output)
@@ -232,7 +232,7 @@ def test_onnx_gives_the_same_numbers(tmp_path, overrides):
     """For one and for three images, whatever the number shown when it was written."""
     onnx, runtime = pytest.importorskip("onnx"), pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
-    config = motion_config(*SMALL, *overrides)
+    config = FOMM.config(*SMALL, *overrides)
     branch = lively_branch(config)
     content = {"kp_detector": branch.keypoint_detector.state_dict()}
     motion = branch.dense_motion.state_dict()
