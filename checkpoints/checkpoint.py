@@ -8,7 +8,7 @@ checkpoints for sharing, which have no training state.
 A checkpoint is one dict of tensors and plain containers, so it loads without unpickling code:
 
     format      version of this layout
-    config      the resolved config, in plain containers
+    config      the config after bases and overrides, every `auto` kept
     step, epoch, batch   steps done; epoch and batch of the next step
     planned_steps        steps planned for the run, if the start of a part depends on it; else None
     run_id      id of the run that wrote it (training/run_folder.py); older and slim ones have none
