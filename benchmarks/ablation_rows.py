@@ -127,12 +127,12 @@ def row_overrides(config: str, overrides: Sequence[str], row: str) -> list[str]:
         changes += _summed_weights(given.discriminator)
     if changes[0].startswith("motion.kind="):
         changes += _learning_rates(given.motion, load_config(config, [*overrides, *changes]).motion)
-    if row.startswith("tpsmm"):
+    if "motion.kind=tpsmm" in changes:
         layers = given.motion.losses.perceptual.items()
         perceptual = ", ".join(f"{layer}: {weight}" for layer, weight in layers)
         changes.append(f"motion.losses.perceptual={{{perceptual}}}")
         changes.append(f"motion.losses.pixel={given.motion.losses.pixel}")
-    if row == "monkey-net-prioritycut":
+    if "motion.kind=monkey_net" in changes and "discriminator.kind=unet" in changes:
         channels = (given.discriminator or DiscriminatorConfig()).channels
         weights = [*[10.0] * min(3, len(channels) - 1), 1.0]  # published for four blocks
         changes.append(f"discriminator.generator_losses.encoder_features={weights}")
