@@ -177,7 +177,7 @@ def test_a_message_names_all_projects(tmp_path):
 
 @pytest.mark.parametrize(
     "epoch",
-    [10**5000, -1, True, 3.5, "99", torch.ones(())],
+    [2**60, -1, True, 3.5, "99", torch.ones(())],
     ids=["long", "negative", "bool", "fraction", "text", "tensor"],
 )
 def test_an_epoch_that_is_none(tmp_path, epoch):

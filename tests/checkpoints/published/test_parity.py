@@ -22,7 +22,8 @@ from checkpoints.checkpoint import load
 from checkpoints.load_report import flatten
 from checkpoints.weights import load_model
 from common.cli import run_entry_point
-from configs.loading import dump_config, load_config
+from common.tensor_files import read_tensors
+from configs.loading import dump_config, load_config, override_config
 from configs.schema import Config
 from media.images import read_image, write_image
 from media.video import open_clip
@@ -171,6 +172,12 @@ def tpsmm_config(params: dict[str, Any]) -> Config:
     )
 
 
+def tpsmm_avd_config(params: dict[str, Any]) -> Config:
+    """After the second stage."""
+    code = params["avd_network_params"]["pose_bottle_size"]
+    return override_config(tpsmm_config(params), [f"motion.avd.code={code}"])
+
+
 # Their files
 
 
@@ -183,34 +190,41 @@ class Numbers(NamedTuple):
     """
 
     project: Project
-    open: Callable[[], Golden]
+    kind: type[Golden]
+    file: str
     config: Callable[[dict[str, Any]], Config]
     parts: tuple[str, ...]
     source: str = "source"
     absolute: str = "prediction"
 
 
-MONKEY_NET_PARTS = ("generator", "kp_detector", "discriminator")
 TPSMM_PARTS = ("kp_detector", "bg_predictor", "dense_motion_network", "inpainting_network")
+ADVERSARIAL = ("generator", "kp_detector", "discriminator")
 NUMBERS = {
-    "fomm": Numbers(FOMM, lambda: Golden("fomm_tiny.npz"), fomm_config, MONKEY_NET_PARTS),
+    "fomm": Numbers(FOMM, Golden, "fomm_tiny.npz", fomm_config, ADVERSARIAL),
     **{
         f"monkey_{name}": Numbers(
-            MONKEY_NET,
-            lambda name=name: GoldenMonkeyNet(f"monkey_{name}_tiny.npz"),
-            monkey_net_config,
-            MONKEY_NET_PARTS,
+            MONKEY_NET, GoldenMonkeyNet, f"monkey_{name}_tiny.npz", monkey_net_config, ADVERSARIAL
         )
         for name in ("vox", "bair")
     },
     "x2face": Numbers(
-        X2FACE, lambda: GoldenX2Face("x2face_tiny.npz"), x2face_config, ("model",), "source_0"
+        X2FACE, GoldenX2Face, "x2face_tiny.npz", x2face_config, ("model",), "source_0"
     ),
     "tpsmm": Numbers(
         TPSMM,
-        lambda: GoldenTpsmm("tpsmm_tiny.npz"),
+        GoldenTpsmm,
+        "tpsmm_tiny.npz",
         tpsmm_config,
         TPSMM_PARTS,
+        absolute="prediction_no_background",
+    ),
+    "tpsmm_avd": Numbers(
+        TPSMM,
+        GoldenTpsmm,
+        "tpsmm_tiny.npz",
+        tpsmm_avd_config,
+        (*TPSMM_PARTS, "avd_network"),
         absolute="prediction_no_background",
     ),
 }
@@ -233,9 +247,9 @@ class Case(NamedTuple):
 
     def animate(self, output: Path, index: int, *arguments: object) -> list[np.ndarray]:
         """Frames of source `index`, moved by both driving frames."""
-        given = ("--source", self.folder / "source" / f"{index}.png")
-        given += ("--driving", self.folder / "driving", "--output", output, *arguments)
-        assert call(animate_script, *given) == 0
+        source, driving = self.folder / "source" / f"{index}.png", self.folder / "driving"
+        inputs = ("--source", source, "--driving", driving)
+        assert call(animate_script, *inputs, "--output", output, *arguments) == 0
         return [read_image(path) for path in sorted(output.glob("*.png"))]
 
     def as_published(self) -> tuple[object, ...]:
@@ -245,7 +259,7 @@ class Case(NamedTuple):
 @pytest.fixture(scope="module", params=NUMBERS)
 def case(request, tmp_path_factory) -> Iterator[Case]:
     numbers = NUMBERS[request.param]
-    golden = numbers.open()
+    golden = numbers.kind(numbers.file)
     found = Case(numbers, golden, tmp_path_factory.mktemp(request.param))
     parts = {part: golden.weights(part) for part in numbers.parts}
     content: dict[str, Any] = {**parts, "epoch": 149}
@@ -288,6 +302,8 @@ def test_absolute_motion_is_the_published_one(case, tmp_path, index):
         ),
         ("tpsmm", ("absolute",), "prediction_standard"),
         ("tpsmm", ("relative",), "prediction_relative"),
+        ("tpsmm_avd", ("relative",), "prediction_relative"),
+        ("tpsmm_avd", ("avd",), "prediction_avd"),
     ],
     indirect=["case"],
 )
@@ -304,19 +320,24 @@ def test_motion_without_keypoints_is_absolute(case, tmp_path):
     assert_within_one_grey_level(frames[0], case.golden["prediction"][0])
 
 
+@pytest.mark.parametrize("case", ["x2face"], indirect=True)
+def test_three_sources_of_one_figure(case, tmp_path):
+    others = [tmp_path / f"{index}.png" for index in (1, 2)]
+    for path, stored in zip(others, ("source_1", "source_2"), strict=True):
+        write_image(path, to_uint8(case.golden[stored])[0])
+    arguments = (*case.as_published(), "--more-sources", *others)
+    frames = case.animate(tmp_path / "out", 0, *arguments)
+    assert_within_one_grey_level(frames[0], case.golden["prediction_3_sources"][0])
+
+
 def test_reconstruction_is_the_published_one(case, tmp_path, capsys):
     """The first driving frame of each clip; TPSMM moves the background in it, too."""
-    arguments = (
-        "--data-root",
-        case.folder / "clips",
-        "--save-frames",
-        "--output",
-        tmp_path / "out",
-    )
+    output = tmp_path / "out"
+    arguments = ("--data-root", case.folder / "clips", "--output", output, "--save-frames")
     assert call(reconstruct_script, *case.as_published(), *arguments) == 0
     assert f"{case.path}: " in capsys.readouterr().out  # the report of what was loaded
     for index in range(2):
-        frames = sorted((tmp_path / "out" / "frames" / "prediction" / f"clip{index}").glob("*.png"))
+        frames = sorted((output / "frames" / "prediction" / f"clip{index}").glob("*.png"))
         assert_within_one_grey_level(read_image(frames[1]), case.golden["prediction"][index])
 
 
@@ -340,7 +361,7 @@ def test_training_starts_from_it(case, tmp_path, capsys):
 
 def read_parts(case: Case) -> Iterator[dict[str, Any]]:
     """The state dicts of the file."""
-    content = contents(case.path)
+    content = read_tensors(case.path)
     for part in case.numbers.parts:
         yield content["state_dict" if part == "model" else part]
 
