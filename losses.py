@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 from configs.schema import Config, PerceptualConfig
 from configs.value_types import ReluLayer
 from modules.blocks import AntiAliasDownsample
-from modules.geometry import inverse_2x2, resize
+from modules.geometry import full_precision, inverse_2x2, resize
 from modules.keypoint_detector import Keypoints
 from modules.thin_plate import ThinPlateTransform
 from modules.vgg import VGGFeatures
@@ -169,6 +169,22 @@ def equivariance_jacobian_loss(
     return (torch.eye(2, device=product.device, dtype=product.dtype) - product).abs().mean()
 
 
+def warp_loss(warped: Sequence[Tensor], driving: Sequence[Tensor]) -> Tensor:
+    """Sum over scales of mean|o warp(e(S)) - o e(D)|, features e and occlusion maps o (TPSMM,
+    section on training losses). Of both, `InpaintingNetwork` detaches all but the deformation.
+    """
+    return torch.stack([pixel_loss(a, b) for a, b in zip(warped, driving, strict=True)]).sum()
+
+
+def background_loss(forward: Tensor, backward: Tensor) -> Tensor:
+    """mean|I - A(S, D) A(D, S)|: the background's motion one way undoes the other, B x 3 x 3 each
+    (TPSMM, section on training losses).
+    """
+    with torch.autocast(forward.device.type, enabled=False):  # it would round the product to bf16
+        product = full_precision(forward) @ full_precision(backward)
+    return (torch.eye(3, device=product.device, dtype=product.dtype) - product).abs().mean()
+
+
 def picture_change(source: Tensor, driving: Tensor, size: tuple[int, int]) -> Tensor:
     """|source - driving| per pixel, the largest of the colour channels: B x 1 x *size in [0, 1]."""
     return resize((source - driving).abs().amax(dim=1, keepdim=True), size)
@@ -248,6 +264,23 @@ def feature_matching_loss(generated: Sequence[Tensor], real: Sequence[Tensor]) -
     return torch.stack(
         [pixel_loss(a, b.detach()) for a, b in zip(generated, real, strict=True)]
     ).sum()
+
+
+def is_weighted(weights: float | list[float]) -> bool:
+    """Whether one weight for all layers, or any of a list, is above 0."""
+    return any(weights) if isinstance(weights, list) else weights > 0
+
+
+def layer_matching_loss(
+    generated: Sequence[Tensor], real: Sequence[Tensor], weights: Sequence[float]
+) -> LossTerm:
+    """Sum over layers of mean|difference of features|, each layer with its own weight (Monkey-Net,
+    section 3.5). Gradient reaches both sides: the discriminator's features of the real image depend
+    on the keypoints too, through their heatmaps.
+    """
+    values = [pixel_loss(a, b) for a, b in zip(generated, real, strict=True)]
+    weighted = [weight * value for value, weight in zip(values, weights, strict=True)]
+    return LossTerm(torch.stack(values).sum(), torch.stack(weighted).sum())
 
 
 def consistency_loss(mixed: Tensor, mix_of_logits: Tensor) -> Tensor:

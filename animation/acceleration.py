@@ -75,12 +75,14 @@ def fold_norms(model: Model) -> None:
     """Merge every BatchNorm into the convolution before it.
 
     The first norm of a residual block stays, because it follows a sum instead of a convolution.
+    InstanceNorm stays: its statistics are those of the image.
     """
     for block in model.modules():
         if isinstance(block, DownBlock | UpBlock | SameBlock):
-            block.conv = fuse_conv_bn_eval(block.conv, block.norm)
-            block.register_module("norm", nn.Identity())
-        elif isinstance(block, ResBlock):
+            if isinstance(block.norm, nn.BatchNorm2d):
+                block.conv = fuse_conv_bn_eval(block.conv, block.norm)
+                block.register_module("norm", nn.Identity())
+        elif isinstance(block, ResBlock) and isinstance(block.norm2, nn.BatchNorm2d):
             block.conv1 = fuse_conv_bn_eval(block.conv1, block.norm2)
             block.register_module("norm2", nn.Identity())
 

@@ -13,14 +13,13 @@ from torch import Tensor
 from animation.smoothing import FilterState, Smoothing, one_euro, smooth_keypoints
 from branches.masks import MaskBranch
 from branches.model import Model
-from branches.motion import EncodedSource, MotionBranch
+from branches.motion.branch import MotionBranch, MotionMode
 from common.errors import UserError
 from media.frames import Frame, Frames
 from modules.keypoint_detector import Keypoints
 from modules.keypoint_transfer import (
     first_keypoints,
     movement_scale,
-    relative_keypoints,
 )
 
 AnimatorName = Literal["motion", "masks"]
@@ -67,9 +66,11 @@ class MotionAnimator:
         motion: `relative` adds the change since the reference frame to the source's keypoints;
             `absolute` uses the driving keypoints themselves.
         adapt_scale: scale relative motion by the ratio of the figures' sizes in the source and in
-            the reference frame.
+            the reference frame; some models always do.
         smoothing: filter for the driving keypoints; None: no filter. It starts at the first driving
             frame; a reference frame given to `start` is not filtered.
+        same_scene: the driving frames show the source's own scene, as in reconstruction: a model
+            that knows the camera's motion applies it.
     """
 
     def __init__(
@@ -77,43 +78,47 @@ class MotionAnimator:
         branch: MotionBranch,
         device: torch.device,
         *,
-        motion: Literal["relative", "absolute"] = "relative",
+        motion: MotionMode = "relative",
         adapt_scale: bool = False,
         smoothing: Smoothing | None = None,
+        same_scene: bool = False,
     ) -> None:
         self.branch = branch
         self.device = device
         self.motion = motion
-        self.adapt_scale = adapt_scale
+        self.adapt_scale = adapt_scale or branch.always_adapts_scale
         self.smoothing = smoothing
+        self.same_scene = same_scene
 
     def start(self, source: Tensor, reference: Tensor | None = None) -> Move:
         """See `BranchAnimator.start`."""
         encoded = self.branch.encode(source)
-        origin: Reference | None = None
+        points, origin = encoded.keypoints, None
         if reference is not None and self.motion == "relative":
-            origin = self.make_reference(encoded, self.branch.detect(reference))
+            origin = self.make_reference(points, self.branch.detect(reference))
         filtered: FilterState | None = None
 
         def move(driving: Tensor) -> Tensor:
             nonlocal origin, filtered
             after = filtered
-            keypoints = self.branch.detect(driving)
+            pose = self.branch.detect(driving)
             if self.smoothing is not None:
-                keypoints, after = smooth_keypoints(keypoints, self.smoothing, filtered)
+                pose, after = smooth_keypoints(pose, self.smoothing, filtered)
             if self.motion == "relative":
+                assert points is not None, "build_animator refuses it"
                 if origin is None:
-                    origin = self.make_reference(encoded, first_keypoints(keypoints))
-                keypoints = relative_keypoints(encoded.keypoints, keypoints, *origin)
-            prediction = self.branch.predict(encoded, keypoints)
+                    origin = self.make_reference(points, first_keypoints(pose))
+                pose = self.branch.relative_pose(points, pose, *origin)
+            prediction = self.branch.predict(encoded, pose, driving if self.same_scene else None)
             filtered = after  # not before: if memory did not suffice, these frames come again
             return prediction
 
         return move
 
-    def make_reference(self, source: EncodedSource, keypoints: Keypoints) -> Reference:
+    def make_reference(self, source: Keypoints | None, keypoints: Keypoints) -> Reference:
         """The reference of relative motion, given its frame's `keypoints` (batch 1)."""
-        scale = movement_scale(source.keypoints, keypoints) if self.adapt_scale else 1.0
+        assert source is not None, "build_animator refuses relative motion without keypoints"
+        scale = movement_scale(source, keypoints) if self.adapt_scale else 1.0
         return Reference(keypoints, scale)
 
 
@@ -166,18 +171,33 @@ def build_animator(
     device: torch.device,
     name: AnimatorName,
     *,
-    motion: Literal["relative", "absolute"] = "relative",
+    motion: MotionMode | None = None,
     adapt_scale: bool = False,
     smoothing: Smoothing | None = None,
 ) -> BranchAnimator:
     """Build the animator `name`, for driving clips of any figure.
 
+    Args:
+        motion: None: the default of the motion model.
+
     Raises:
-        UserError: the model was trained without that branch.
+        UserError: the model was trained without that branch, or its motion model cannot do that.
     """
     if name == "motion" and model.motion is not None:
+        branch = model.motion
+        motion = motion or branch.modes[0]
+        if motion not in branch.modes:
+            raise UserError(
+                f"--motion {motion}: a motion model of kind {branch.kind} has: "
+                f"{', '.join(branch.modes)}"
+            )
+        if smoothing is not None and not branch.has_keypoints:
+            raise UserError(
+                f"--smooth: a motion model of kind {branch.kind} has no keypoints to smooth; leave "
+                "it out"
+            )
         return MotionAnimator(
-            model.motion, device, motion=motion, adapt_scale=adapt_scale, smoothing=smoothing
+            branch, device, motion=motion, adapt_scale=adapt_scale, smoothing=smoothing
         )
     if name == "masks" and model.masks is not None:
         return MaskAnimator(model.masks, device, smoothing=smoothing)
@@ -193,7 +213,9 @@ def reconstruction_animators(
     """The animators that `model` has, set up for driving frames of the source's own clip."""
     animators: dict[AnimatorName, BranchAnimator] = {}
     if model.motion is not None:
-        animators["motion"] = MotionAnimator(model.motion, device, motion="absolute")
+        animators["motion"] = MotionAnimator(
+            model.motion, device, motion="absolute", same_scene=True
+        )
     if model.masks is not None:
         animators["masks"] = MaskAnimator(model.masks, device, same_figure=True)
     return animators

@@ -54,12 +54,12 @@ def nearest_frame(
         ValueError: there are no driving frames.
         UserError: memory does not suffice for one frame.
     """
-    detector = animator.branch.keypoint_detector
+    detect = animator.branch.detect
     with torch.inference_mode():
-        points = detector(frames_to_tensor(source[None], animator.device)).value[0].cpu()
+        points = detect(frames_to_tensor(source[None], animator.device)).value[0].cpu()
     nearest: NearestFrame | None = None
     num_frames = 0
-    for frames, keypoints in in_batches(detector, driving, batch_size, animator.device):
+    for frames, keypoints in in_batches(detect, driving, batch_size, animator.device):
         for frame, driving_points in zip(frames, keypoints.value.cpu(), strict=True):
             distance = keypoint_distance(points, driving_points)
             if nearest is None or distance < nearest.distance:

@@ -88,10 +88,14 @@ def one_euro(
 def smooth_keypoints(
     keypoints: Keypoints, smoothing: Smoothing, state: FilterState | None
 ) -> tuple[Keypoints, FilterState]:
-    """Smooth every coordinate and every element of the Jacobians with `one_euro`."""
-    value, jacobian = keypoints
+    """Smooth every coordinate and every element of the Jacobians with `one_euro`.
+
+    Covariances stay as they are: numbers smoothed one by one need not make a covariance.
+    """
+    value, jacobian, covariance = keypoints
     if jacobian is None:
         value, state = one_euro(value, smoothing, state)
-        return Keypoints(value, None), state
+        return Keypoints(value, None, covariance), state
     numbers, state = one_euro(torch.cat((value, jacobian.flatten(2)), dim=2), smoothing, state)
-    return Keypoints(numbers[..., :2], numbers[..., 2:].unflatten(2, (2, 2))), state
+    jacobian = numbers[..., 2:].unflatten(2, (2, 2))
+    return Keypoints(numbers[..., :2], jacobian, covariance), state

@@ -178,7 +178,7 @@ def time_cut_masks(config: Config, device: torch.device, num_rounds: int) -> dic
     the dense motion's size.
     """
     assert config.motion is not None, "a discriminator needs it"
-    height, width = (round(side * config.motion.dense_motion.scale) for side in config.data.size)
+    height, width = (round(side * config.motion.field_scale) for side in config.data.size)
     generator = torch.Generator(device).manual_seed(0)
     shape = (config.train.batch_size, 1, height, width)
     background, occlusion = torch.rand(2, *shape, generator=generator, device=device)

@@ -55,7 +55,7 @@ from benchmarks.tables import markdown_table
 from benchmarks.training_steps import in_fresh_process, seconds
 from benchmarks.whole_clips import WholeClips
 from branches.model import Model
-from branches.motion import MotionBranch
+from branches.motion.fomm import FommBranch
 from checkpoints import checkpoint
 from checkpoints.weights import load_model
 from common.cli import add_device_argument, pick_device, positive_int, run_entry_point
@@ -64,6 +64,7 @@ from common.files import replacing
 from common.machine import keep_freed_memory
 from common.speed_trial import is_emulated
 from configs.loading import load_config
+from configs.motion.fomm import FommConfig
 from configs.schema import Config
 from datasets.puppets.clips import Puppets
 from media.frames import Frame, Frames
@@ -254,8 +255,8 @@ def build_model(arguments: argparse.Namespace, device: torch.device) -> tuple[Mo
         config = saved.config
     else:
         saved, config = None, load_config(arguments.config, arguments.overrides)
-    if config.motion is None:
-        raise UserError("motion is null: this measures the motion branch; use another config")
+    if not isinstance(config.motion, FommConfig):
+        raise UserError("motion: this measures the motion branch of kind fomm; use another config")
     model = Model(config).eval().to(device) if saved is None else load_model(saved, device)
     return model, config
 
@@ -345,9 +346,9 @@ def stage_rows(
     ]
 
 
-def _motion(model: Model) -> MotionBranch:
+def _motion(model: Model) -> FommBranch:
     """The motion branch, which `build_model` has checked to be there."""
-    assert model.motion is not None
+    assert isinstance(model.motion, FommBranch)
     return model.motion
 
 

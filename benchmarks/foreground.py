@@ -48,8 +48,8 @@ def main(arguments: argparse.Namespace) -> None:
     if data.kind != "puppets":
         raise UserError(f"{path}: trained on clips, whose true figures are unknown; use puppets")
     motion = saved.config.motion
-    if motion is None or not motion.dense_motion.occlusion:
-        raise UserError(f"{path}: has no occlusion map; train the motion branch with one")
+    if motion is None or not (motion.predicts_occlusion and motion.predicts_background):
+        raise UserError(f"{path}: has no occlusion map, or no motion of the background")
     model = load_model(saved, device)
     settings = data.puppets
     rows: list[dict[str, str | float | None]] = []
@@ -99,11 +99,10 @@ def background_weights(
     """
     motion = model.motion
     assert motion is not None
-    sources = source.expand_as(driving)
-    keypoints = motion.detect(sources), motion.detect(driving)
-    dense = motion.dense_motion(sources, *keypoints)
+    dense = motion.estimate_motion(motion.encode(source), motion.detect(driving), driving)
     assert dense.occlusion_map is not None
-    weights = {"dense_motion": dense.motion_weights[:, :1]}
+    assert dense.background_weight is not None
+    weights = {"dense_motion": dense.background_weight}
     if model.masks is not None:
         size = (dense.occlusion_map.shape[-2], dense.occlusion_map.shape[-1])
         weights["mask_generator"] = 1 - resize(model.masks.mask_generator(driving), size)

@@ -38,8 +38,8 @@ def main(arguments: argparse.Namespace) -> None:
     device = pick_device(arguments.device)
     saved = checkpoint.load(Path(arguments.checkpoint))
     branch = load_model(saved, device).motion
-    if branch is None:
-        raise UserError(f"{saved.path}: was trained without the motion branch, which has keypoints")
+    if branch is None or not branch.has_keypoints:
+        raise UserError(f"{saved.path}: was trained without a motion model that has keypoints")
     data = saved.config.data.model_copy(update={"id_sampling": False})
     if arguments.data_root is not None:
         data = data.model_copy(update={"kind": "clips", "root": arguments.data_root})
@@ -47,10 +47,7 @@ def main(arguments: argparse.Namespace) -> None:
     paths, smoothed = [], []
     for index in range(len(clips.clips)):
         batches = [
-            keypoints
-            for _, keypoints in in_batches(
-                branch.keypoint_detector, clips.stream(index), 32, device
-            )
+            keypoints for _, keypoints in in_batches(branch.detect, clips.stream(index), 32, device)
         ]
         path = Keypoints(torch.cat([found.value for found in batches]).cpu(), None)
         smoothing = Smoothing(clips.frame_rate(index))

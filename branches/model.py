@@ -8,7 +8,8 @@ from torch import nn
 from branches.background import BackgroundBranch
 from branches.branch import Branch
 from branches.masks import MaskBranch
-from branches.motion import MotionBranch
+from branches.motion.branch import MotionBranch
+from branches.motion.build import build_motion
 from common.seeding import torch_seed
 from configs.schema import Config
 
@@ -29,7 +30,7 @@ class Model(nn.Module):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(torch_seed("weights", config.seed))
             if config.motion is not None:
-                self.motion = MotionBranch(config.motion)
+                self.motion = build_motion(config.motion)
             if config.masks is not None:
                 self.masks = MaskBranch(config.masks)
                 if config.background is not None:

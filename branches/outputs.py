@@ -1,25 +1,45 @@
 """Outputs of the branches in a training step: one NamedTuple per branch, and one for all."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from modules.dense_motion import DenseMotion
 from modules.keypoint_detector import Keypoints
+
+
+class MotionMaps(NamedTuple):
+    """Motion from the driving frame back to the source, as every kind of motion model has it.
+
+    deformation: B x h x w x 2; where in the source, (x, y) in [-1, 1], a driving pixel comes from.
+    occlusion_map: B x 1 x h x w in [0, 1], 1 = visible in the source; None for a model without.
+    motion_weights: B x (K+1) x h x w, softmax over candidate motions, the background first; None
+        for a model without candidates.
+    """
+
+    deformation: Tensor
+    occlusion_map: Tensor | None
+    motion_weights: Tensor | None
+
+    @property
+    def background_weight(self) -> Tensor | None:
+        """Weight of the background's motion, B x 1 x h x w; None without candidates."""
+        return None if self.motion_weights is None else self.motion_weights[:, :1]
 
 
 class MotionOutput(NamedTuple):
     """Output of the motion branch.
 
-    source_keypoints, driving_keypoints: keypoints of the two frames.
-    motion: dense motion from the driving frame back to the source.
+    source_keypoints, driving_keypoints: keypoints of the two frames; None for a model without.
+    motion: motion from the driving frame back to the source.
     prediction: B x 3 x H x W in [0, 1].
+    details: what the losses of the branch itself need besides.
     """
 
-    source_keypoints: Keypoints
-    driving_keypoints: Keypoints
-    motion: DenseMotion
+    source_keypoints: Keypoints | None
+    driving_keypoints: Keypoints | None
+    motion: MotionMaps
     prediction: Tensor
+    details: Any = None
 
 
 class MaskOutput(NamedTuple):

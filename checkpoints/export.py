@@ -23,6 +23,7 @@ from typing import Final, Literal
 
 import torch
 
+from branches.motion.fomm import FommBranch
 from checkpoints import checkpoint
 from checkpoints.checkpoint import Checkpoint
 from checkpoints.onnx_files import require_packages, write_onnx
@@ -49,8 +50,10 @@ def main(arguments: argparse.Namespace) -> None:
     config = None if arguments.config is None else load_config(arguments.config)
     small = slim(checkpoint.load(path, config), arguments.weights)
     model = load_model(small, torch.device("cpu"))  # raises if the weights do not fit the config
-    if arguments.onnx is not None and model.motion is None:
-        raise UserError(f"--onnx: {path} has no motion branch; only that branch can be written")
+    if arguments.onnx is not None and not isinstance(model.motion, FommBranch):
+        raise UserError(
+            f"--onnx: {path} has no motion branch of kind fomm; only that can be written"
+        )
 
     checkpoint.save_slim(output, small)
     described = describe(small, output)
@@ -58,7 +61,7 @@ def main(arguments: argparse.Namespace) -> None:
         temporary.write_text(json.dumps(described, indent=2) + "\n")
     say(f"{output}: {small.age}, {described['weights']} weights, {described['bytes']:,} bytes")
     print(f"sha256 {described['sha256']}")
-    if arguments.onnx is not None and model.motion is not None:
+    if arguments.onnx is not None and isinstance(model.motion, FommBranch):
         for file in write_onnx(model.motion, small.config.data.size, Path(arguments.onnx)):
             say(str(file))
 

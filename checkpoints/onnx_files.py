@@ -8,7 +8,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from branches.motion import MotionBranch
+from branches.motion.fomm import FommBranch
 from common.errors import UserError
 from common.files import replacing
 from modules.dense_motion import DenseMotion, DenseMotionNetwork
@@ -68,7 +68,7 @@ class _PredictionOfMotion(nn.Module):
         return self.generator(source, DenseMotion(deformation, occlusion_map, unused))
 
 
-def write_onnx(branch: MotionBranch, size: tuple[int, int], folder: Path) -> list[Path]:
+def write_onnx(branch: FommBranch, size: tuple[int, int], folder: Path) -> list[Path]:
     """Write the networks of `branch`, in evaluation mode on the CPU, for images of `size`.
 
     size: (height, width).

@@ -12,13 +12,14 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import UnionType
-from typing import Any, NamedTuple, Union, get_args, get_origin
+from typing import Annotated, Any, NamedTuple, Union, get_args, get_origin
 
 import yaml
-from pydantic import ValidationError
+from pydantic import Tag, ValidationError
 from pydantic_core import ErrorDetails
 
 from common.errors import UserError
+from configs.motion.kinds import motion_kind
 from configs.rules import violations
 from configs.safe_yaml import MAX_BYTES, MAX_DEPTH, Dumper, check_tree, parse_yaml
 from configs.schema import CONFIG_FORMAT, Config
@@ -203,15 +204,14 @@ def _read_override(override: str) -> _Layer:
         raise ConfigError(
             f"override {override!r}: must be key.sub=value, for example train.max_steps=10"
         )
-    section: type[Section] = Config
+    sections: list[type[Section]] = [Config]  # several where the kind is not known here
     for depth, name in enumerate(names[:-1], start=1):
-        if name not in section.model_fields:
-            break  # the unknown key is reported later, with all other mistakes
-        subsection = _subsection(section, name)
-        if subsection is None:
+        if not any(name in section.model_fields for section in sections):
+            break  # an unknown key, which is reported with all the others
+        sections = [kind for section in sections for kind in _kinds(section, name).values()]
+        if not sections:
             whole = ".".join(names[:depth])
             raise ConfigError(f"override {override!r}: {whole} is set as a whole: {whole}=...")
-        section = subsection
     tree = _parse_yaml(value, f"override {override!r}")
     for name in reversed(names):
         tree = {name: tree}
@@ -229,27 +229,49 @@ def _merge_and_check(layers: Sequence[_Layer], label: str) -> Config:
 
 
 def _merge(below: dict[str, Any], above: dict[str, Any], section: type[Section]) -> dict[str, Any]:
+    """Lay `above` over `below`; a section that becomes another kind keeps nothing of the old."""
     merged = dict(below)
     for key, value in above.items():
-        subsection = _subsection(section, key)
-        if subsection is not None and isinstance(value, dict):
-            old = merged.get(key)
-            merged[key] = _merge(old if isinstance(old, dict) else {}, value, subsection)
-        else:
+        kinds = _kinds(section, key)
+        if not kinds or not isinstance(value, dict):
             merged[key] = value
+            continue
+        old = merged.get(key)
+        if not isinstance(old, dict):
+            old = {}
+        if "kind" in value and motion_kind(value) != motion_kind(old) and len(kinds) > 1:
+            old = {}
+        kind = _pick(kinds, value if "kind" in value else old)
+        merged[key] = value if kind is None else _merge(old, value, kind)
     return merged
 
 
-def _subsection(section: type[Section], key: object) -> type[Section] | None:
-    """Return the schema of the subsection at `key`; None for a single value or an unknown key."""
+def _kinds(section: type[Section], key: object) -> dict[str, type[Section]]:
+    """Return the schemas that the subsection at `key` may have, by kind.
+
+    Most have one, of kind "". It is empty for a single value and for an unknown key.
+    """
     field = section.model_fields.get(str(key))
-    if field is None:
-        return None
-    is_union = get_origin(field.annotation) in (Union, UnionType)
-    for kind in get_args(field.annotation) if is_union else (field.annotation,):
-        if isinstance(kind, type) and issubclass(kind, Section):
-            return kind
-    return None
+    return {} if field is None else _find_sections(field.annotation)
+
+
+def _find_sections(annotation: Any) -> dict[str, type[Section]]:
+    """Return the sections in a type such as `A | None` or `Annotated[A, Tag("a")] | ...`."""
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return {"": annotation}
+    arguments = get_args(annotation)
+    if get_origin(annotation) is Annotated:
+        tags = [extra.tag for extra in arguments[1:] if isinstance(extra, Tag)]
+        found = _find_sections(arguments[0])
+        return {tag: schema for tag in tags for schema in found.values()} if tags else found
+    if get_origin(annotation) not in (Union, UnionType):
+        return {}
+    return {kind: schema for part in arguments for kind, schema in _find_sections(part).items()}
+
+
+def _pick(kinds: Mapping[str, type[Section]], tree: Mapping[str, Any]) -> type[Section] | None:
+    """Return the schema of the section `tree`; None for one of an unknown kind."""
+    return kinds[""] if "" in kinds else kinds.get(motion_kind(tree))
 
 
 def _dotted_keys(tree: Mapping[str, Any]) -> Iterator[str]:
@@ -293,7 +315,7 @@ def _check(tree: dict[str, Any]) -> tuple[Config, list[_Problem]]:
     except ValidationError as error:
         for details in error.errors():
             problems.append(_translate(details))
-            tree = _without(tree, _field_path(details["loc"]))
+            tree = _without(tree, _field_path(details["loc"]).path)
         config = Config.model_validate(tree)
     blocked = [problem.blocks for problem in problems]
     for keys, reason in violations(config):
@@ -304,33 +326,61 @@ def _check(tree: dict[str, Any]) -> tuple[Config, list[_Problem]]:
 
 def _translate(error: ErrorDetails) -> _Problem:
     """Put pydantic's description of a mistake into plain words."""
-    path = _field_path(error["loc"])
+    path, parent, items = _field_path(error["loc"])
     key = ".".join(map(str, path))
     if error["type"] == "extra_forbidden":
-        *parents, name = path
-        section: type[Section] = Config
-        for parent in parents:
-            section = _subsection(section, parent) or section
-        prefix = "".join(f"{parent}." for parent in parents)
-        known = list(section.model_fields)
-        hint = _nearest(str(name), known, prefix) or f"; known here: {', '.join(known)}"
-        return _Problem(key, f"unknown key{hint}", blocks=prefix.removesuffix("."))
-    items = error["loc"][len(path) :]  # position in a list, or in a mapping whose keys are data
+        prefix = "".join(f"{name}." for name in path[:-1])
+        known = list(parent.model_fields)
+        hint = _nearest(str(path[-1]), known, prefix) or f"; known here: {', '.join(known)}"
+        return _Problem(
+            key, f"unknown key{_describe_kind(parent)}{hint}", blocks=prefix.removesuffix(".")
+        )
+    if error["type"] == "union_tag_invalid":
+        kinds, found = ", ".join(_kinds(parent, path[-1])), error["input"]["kind"]
+        return _Problem(f"{key}.kind", f"found {_show(found)}; must be one of: {kinds}", blocks=key)
     item = "".join(f"[{i}]" if isinstance(i, int) else f".{i}" for i in items if i != "[key]")
     template = ALLOWED.get(error["type"], "{message}")
     allowed = template.format(message=error["msg"], **error.get("ctx", {}))
     return _Problem(key + item, f"found {_show(error['input'])}; must be {allowed}", blocks=key)
 
 
-def _field_path(location: Sequence[int | str]) -> tuple[int | str, ...]:
-    """Return the part of a pydantic location that names sections and a key, without items in it."""
+def _describe_kind(section: type[Section]) -> str:
+    """Return " of kind ..." for a section that is one of several kinds."""
+    kind = section.model_fields.get("kind")
+    names = get_args(kind.annotation) if kind is not None else ()
+    return f" of kind {names[0]}" if len(names) == 1 else ""
+
+
+class _Place(NamedTuple):
+    """Where a mistake is.
+
+    path: the names of its sections, and its key.
+    parent: the schema of the last of these sections.
+    items: the position in the key's value, a list or a mapping whose keys are data.
+    """
+
+    path: tuple[int | str, ...]
+    parent: type[Section]
+    items: tuple[int | str, ...]
+
+
+def _field_path(location: Sequence[int | str]) -> _Place:
+    """Read a pydantic location; it also names the kinds of sections, which are left out here."""
     section: type[Section] = Config
-    for depth, name in enumerate(location, start=1):
-        subsection = _subsection(section, name)
-        if subsection is None:
-            return tuple(location[:depth])
-        section = subsection
-    return tuple(location)
+    parent = section
+    path: list[int | str] = []
+    rest = list(location)
+    while rest:
+        parent = section
+        path.append(rest.pop(0))
+        kinds = _kinds(section, path[-1])
+        if "" in kinds:
+            section = kinds[""]
+        elif kinds and rest:
+            section = kinds[str(rest.pop(0))]
+        else:
+            break
+    return _Place(tuple(path), parent, tuple(rest))
 
 
 def _without(tree: dict[str, Any], path: Sequence[Any]) -> dict[str, Any]:

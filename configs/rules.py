@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
+from configs.motion.fomm import FommConfig
 from configs.schema import BRANCHES, Config
 from configs.value_types import ReluLayer
 from modules.discriminator import PatchDiscriminator
@@ -57,17 +58,11 @@ def _motion_sizes(config: Config) -> Iterator[Violation]:
     motion = config.motion
     if motion is None:
         return
-    detector, dense = motion.keypoint_detector, motion.dense_motion
-    yield from _blocks_fit(
-        config, "motion.keypoint_detector", "num_blocks", detector.num_blocks, detector.scale
-    )
-    yield from _blocks_fit(
-        config, "motion.dense_motion", "num_blocks", dense.num_blocks, dense.scale
-    )
-    yield from _blocks_fit(
-        config, "motion.generator", "num_down_blocks", motion.generator.num_down_blocks
-    )
-    yield from _kernel_fits(config, "motion.keypoint_detector", detector.scale)
+    for part in motion.halvings:
+        yield from _blocks_fit(config, part.section, part.key, part.number, part.scale)
+    if isinstance(motion, FommConfig):
+        scale = motion.keypoint_detector.scale
+        yield from _kernel_fits(config, "motion.keypoint_detector", scale)
 
 
 def _mask_sizes(config: Config) -> Iterator[Violation]:
@@ -122,16 +117,10 @@ def _reconstruction_losses(config: Config) -> Iterator[Violation]:
             )
 
 
-def _motion_losses(config: Config) -> Iterator[Violation]:
-    motion = config.motion
-    if motion is None:
-        return
-    if motion.losses.equivariance_jacobian > 0 and motion.keypoint_detector.jacobian == "none":
-        yield Violation(
-            ("motion.losses.equivariance_jacobian", "motion.keypoint_detector.jacobian"),
-            f"found {motion.losses.equivariance_jacobian:g} with "
-            "motion.keypoint_detector.jacobian none; set it to 0",
-        )
+def _motion_problems(config: Config) -> Iterator[Violation]:
+    if config.motion is not None:
+        for keys, reason in config.motion.problems():
+            yield Violation(keys, reason)
 
 
 def _discriminator_needs_motion(config: Config) -> Iterator[Violation]:
@@ -140,6 +129,16 @@ def _discriminator_needs_motion(config: Config) -> Iterator[Violation]:
             ("discriminator", "motion"),
             "its input is the prediction of the motion branch, and motion is null; set "
             "discriminator=null, or give the section motion",
+        )
+
+
+def _discriminator_keypoints(config: Config) -> Iterator[Violation]:
+    discriminator, motion = config.discriminator, config.motion
+    if discriminator and discriminator.keypoints and motion and motion.num_keypoints is None:
+        yield Violation(
+            ("discriminator.keypoints", "motion"),
+            f"found true, and the motion model, of kind {motion.kind}, has no keypoints; set it to "
+            "false",
         )
 
 
@@ -206,11 +205,19 @@ def _cut(config: Config) -> Iterator[Violation]:
             f"found {cut.kind} with discriminator.kind {discriminator.kind}; only kind unet rates "
             "the pixels of a mixed image; set it to none",
         )
-    if not motion.dense_motion.occlusion:
+    if cut.occlusion == "map" and not motion.predicts_occlusion:
+        key = motion.occlusion_key
+        remedy = "" if key is None else f", {key} to true"
         yield Violation(
-            ("discriminator.cut.kind", "motion.dense_motion.occlusion"),
-            f"found {cut.kind} with motion.dense_motion.occlusion false; a cut needs the occlusion "
-            "map; set it to none, or occlusion to true",
+            ("discriminator.cut.occlusion", "discriminator.cut.kind", "motion"),
+            f"found map, and the motion model, of kind {motion.kind}, predicts no occlusion map; "
+            f"set it to field{remedy}, or discriminator.cut.kind to none",
+        )
+    if cut.foreground == "dense_motion" and not motion.predicts_background:
+        yield Violation(
+            ("discriminator.cut.foreground", "discriminator.cut.kind", "motion"),
+            f"found dense_motion, and the motion model, of kind {motion.kind}, has no motion of "
+            "the background; set it to field or mask_generator",
         )
     if cut.foreground == "mask_generator" and config.masks is None:
         yield Violation(
@@ -335,9 +342,10 @@ RULES: tuple[Callable[[Config], Iterator[Violation]], ...] = (
     _mask_sizes,
     _starts,
     _ranges,
-    _motion_losses,
+    _motion_problems,
     _reconstruction_losses,
     _discriminator_needs_motion,
+    _discriminator_keypoints,
     _discriminator_sizes,
     _discriminator_losses,
     _cut,

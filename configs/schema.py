@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
+from configs.motion.kinds import MotionConfig
 from configs.section import HourglassConfig, Section, Start
 from configs.value_types import (
     Beta,
@@ -16,15 +17,14 @@ from configs.value_types import (
     ClipWindow,
     Epoch,
     Grey,
-    GridSize,
     ImageSize,
+    LayerWeights,
     Milestones,
     Minutes,
     NumBlocks,
     NumClips,
     NumFrames,
     NumImages,
-    NumKeypoints,
     NumPixels,
     NumResBlocks,
     NumSamples,
@@ -94,54 +94,6 @@ class DataConfig(Section):
         if isinstance(self.image_size, int):
             return self.image_size, self.image_size
         return self.image_size[0], self.image_size[1]
-
-
-class KeypointDetectorConfig(HourglassConfig):
-    width: Width = 32
-    num_keypoints: NumKeypoints = 10
-    jacobian: Literal["per_keypoint", "shared", "none"] = "per_keypoint"
-    temperature: Positive = 0.1  # of the softmax over space
-
-
-class DenseMotionConfig(HourglassConfig):
-    width: Width = 64
-    heatmap_variance: Positive = 0.01  # of the Gaussian heatmaps, in [-1, 1]^2
-    occlusion: bool = True  # predict an occlusion map
-
-
-class GeneratorConfig(Section):
-    width: Width = 64
-    max_width: Width = 512
-    num_down_blocks: Annotated[int, Field(ge=0, le=10)] = 2  # 0: warps at full resolution
-    num_res_blocks: NumResBlocks = 6
-    learning_rate: Weight | None = None  # default: train.learning_rate
-
-
-class TransformConfig(Section):
-    """The random affine and thin-plate transform of the equivariance losses (FOMM, section 3.3)."""
-
-    affine_std: Weight = 0.05
-    thin_plate_std: Weight = 0.005
-    grid_size: GridSize = 5  # control points a side
-
-
-class MotionLosses(Section):
-    """Weights of the losses; 0 switches one off. Setting `perceptual` replaces all its layers."""
-
-    perceptual: dict[ReluLayer, Weight] = dict.fromkeys(
-        ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"), 10.0
-    )
-    pixel: Weight = 0.0  # mean absolute difference of the pixels; ours, not in the papers
-    equivariance_value: Weight = 10.0
-    equivariance_jacobian: Weight = 10.0
-
-
-class MotionConfig(Section):
-    keypoint_detector: KeypointDetectorConfig = KeypointDetectorConfig()
-    dense_motion: DenseMotionConfig = DenseMotionConfig()
-    generator: GeneratorConfig = GeneratorConfig()
-    transform: TransformConfig = TransformConfig()
-    losses: MotionLosses = MotionLosses()
 
 
 class MaskGeneratorConfig(HourglassConfig):
@@ -251,8 +203,11 @@ class CutConfig(Section):
     # pixels is drawn (the area of a rectangle)
     probability: Probability = 0.5  # that a step mixes, after the warm-up
     warm_up_epochs: Weight = 0.0  # in these epochs the probability rises linearly from 0
-    foreground: Literal["dense_motion", "mask_generator"] = "dense_motion"  # gives the background:
-    # the weight of the background motion in dense motion, or 1 - mask of the driving frame
+    occlusion: Literal["map", "field"] = "map"  # gives the occlusion: the motion model's map, or
+    # its motion field, where that stretches the source or leaves it (ours, for models without map)
+    foreground: Literal["dense_motion", "mask_generator", "field"] = "dense_motion"  # gives the
+    # background: the weight of its motion, 1 - mask of the driving frame, or where the motion
+    # field stands still (ours)
     background_threshold: Annotated[float, Field(gt=0, le=1)] = 0.5  # below it: foreground
     as_sample: bool = False  # the mixed image is a further sample of the discriminator: fake for
     # the encoder; for the decoder each pixel is real or fake as it is
@@ -274,14 +229,14 @@ class GeneratorLosses(Section):
 
     encoder: Weight = 1.0
     decoder: Weight = 1.0
-    encoder_features: Weight = 10.0  # feature matching, for each layer
-    decoder_features: Weight = 10.0
+    encoder_features: LayerWeights = 10.0  # feature matching: one weight for all layers, or a list
+    decoder_features: LayerWeights = 10.0
 
 
 class DiscriminatorConfig(Section):
     """The discriminator, which tells the motion branch's prediction from the driving frame."""
 
-    kind: Literal["patch", "unet"] = "unet"
+    kind: Literal["patch", "unet", "monkey_net"] = "unet"
     channels: Annotated[list[Width], Field(min_length=1, max_length=10)] = [
         64,
         128,
@@ -291,6 +246,8 @@ class DiscriminatorConfig(Section):
         1024,
     ]  # output channels of the encoder's blocks; each block halves the size
     spectral_norm: bool = True  # in every layer but the last of kind unet
+    detach: bool = True  # no gradient of the generator through heatmaps and real features (ours;
+    # false as Monkey-Net was published)
     keypoints: bool = False  # heatmaps of the driving keypoints are a further input
     loss: Literal["least_squares", "hinge", "bce"] = "least_squares"
     losses: DiscriminatorLosses = DiscriminatorLosses()
@@ -370,7 +327,7 @@ class Config(Section):
     @property
     def starts(self) -> dict[str, Start]:
         """The starts of the parts of the model that first wait for others, by section."""
-        starts = {}
+        starts = {} if self.motion is None else self.motion.starts
         if self.masks is not None:
             refinement = self.masks.refinement
             starts["masks.refinement"] = Start(

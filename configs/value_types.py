@@ -33,6 +33,23 @@ def _check_image_size(size: Any) -> Any:
     return size
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _check_layer_weights(value: Any) -> Any:
+    values = value if isinstance(value, list) else [value]
+    if not 1 <= len(values) <= 10 or not all(_is_number(v) and 0 <= v <= 1e38 for v in values):
+        raise ValueError("one number of at least 0 for all layers, or a list of such numbers")
+    return [float(v) for v in value] if isinstance(value, list) else float(value)
+
+
+def _check_heatmap_norm(value: Any) -> Any:
+    if value != "sum" and not (_is_number(value) and 0 < value <= 1e38):
+        raise ValueError("a number above 0, or sum")
+    return value if value == "sum" else float(value)
+
+
 def _check_switch(value: Any) -> Any:
     if value is not True and value is not False and value != "auto":
         raise ValueError("true, false or auto")
@@ -48,6 +65,10 @@ Strength = Annotated[float, Field(ge=0, le=10)]  # of jitter; at 1 the factor is
 ResizeRatio = Annotated[float, Field(ge=0.25, le=4)]
 Scale = Annotated[float, Field(gt=0, le=1), AfterValidator(_check_scale)]  # 1 / 2^n
 ImageSize = Annotated[int | list[int], BeforeValidator(_check_image_size)]  # or [height, width]
+# Of a loss: one weight for all layers, or one for each of the first layers.
+LayerWeights = Annotated[float | list[float], BeforeValidator(_check_layer_weights)]
+# What heatmaps are divided by: a number, or each by its own sum.
+HeatmapDivisor = Annotated[float | Literal["sum"], BeforeValidator(_check_heatmap_norm)]
 Switch = Annotated[bool | Literal["auto"], BeforeValidator(_check_switch)]
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from branches.masks import MaskBranch
-from branches.motion import MotionBranch
+from branches.motion.branch import MotionBranch
 from common.errors import UserError
 from common.limits import LIMITS, Limits
 from datasets.source import ClipSource
@@ -77,12 +77,12 @@ class MotionRegions:
 
     def start(self, name: str, source: Tensor) -> Callable[[Tensor], Tensor]:
         """See `Regions.start`."""
-        source_keypoints = self._branch.detect(source)
+        encoded = self._branch.encode(source)
 
         def find(driving: Tensor) -> Tensor:
-            keypoints = self._branch.detect(driving)
-            motion = self._branch.estimate_motion(source, source_keypoints, keypoints)
-            weight = resize(motion.motion_weights[:, :1], (driving.shape[-2], driving.shape[-1]))
+            motion = self._branch.estimate_motion(encoded, self._branch.detect(driving), driving)
+            assert motion.background_weight is not None, "build_plan leaves such a model out"
+            weight = resize(motion.background_weight, (driving.shape[-2], driving.shape[-1]))
             return weight < BACKGROUND_WEIGHT
 
         return find

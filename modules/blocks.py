@@ -4,6 +4,7 @@ Attribute names are those of the published checkpoints, so that their tensors lo
 """
 
 from itertools import pairwise
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from modules.geometry import full_precision
 
+NormKind = Literal["batch", "instance"]
 MIN_FUSED_AREA: float = 32 * 32  # pixels; below, building the kernel costs more than it saves
 
 
@@ -83,51 +85,56 @@ def upsampling_kernel(weight: Tensor) -> Tensor:
     return rows[..., 1:] + rows[..., :-1]
 
 
-class DownBlock(nn.Module):
-    """conv3x3 - BatchNorm - ReLU - average pool by 2."""
+def norm_layer(kind: NormKind, channels: int) -> nn.Module:
+    """BatchNorm, or InstanceNorm with a weight and a bias for each channel."""
+    return nn.BatchNorm2d(channels) if kind == "batch" else nn.InstanceNorm2d(channels, affine=True)
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+
+class DownBlock(nn.Module):
+    """conv3x3 - norm - ReLU - average pool by 2."""
+
+    def __init__(self, in_channels: int, out_channels: int, norm: NormKind = "batch") -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1)
-        self.norm = nn.BatchNorm2d(out_channels)
+        self.norm = norm_layer(norm, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.avg_pool2d(F.relu(self.norm(self.conv(x))), 2)
 
 
 class UpBlock(nn.Module):
-    """Nearest x2 - conv3x3 - BatchNorm - ReLU."""
+    """Nearest x2 - conv3x3 - norm - ReLU."""
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, norm: NormKind = "batch") -> None:
         super().__init__()
         self.conv = UpConv2d(in_channels, out_channels)
-        self.norm = nn.BatchNorm2d(out_channels)
+        self.norm = norm_layer(norm, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.norm(self.conv(x)))
 
 
 class SameBlock(nn.Module):
-    """conv7x7 - BatchNorm - ReLU at the same size."""
+    """conv7x7 - norm - ReLU at the same size."""
 
-    def __init__(self, in_channels: int, out_channels: int) -> None:
+    def __init__(self, in_channels: int, out_channels: int, norm: NormKind = "batch") -> None:
         super().__init__()
         self.conv = nn.Conv2d(in_channels, out_channels, kernel_size=7, padding=3)
-        self.norm = nn.BatchNorm2d(out_channels)
+        self.norm = norm_layer(norm, out_channels)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.relu(self.norm(self.conv(x)))
 
 
 class ResBlock(nn.Module):
-    """Pre-activation residual block: twice BatchNorm - ReLU - conv3x3, plus the input."""
+    """Pre-activation residual block: twice norm - ReLU - conv3x3, plus the input."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, norm: NormKind = "batch") -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(channels, channels, kernel_size=3, padding=1)
         self.conv2 = nn.Conv2d(channels, channels, kernel_size=3, padding=1)
-        self.norm1 = nn.BatchNorm2d(channels)
-        self.norm2 = nn.BatchNorm2d(channels)
+        self.norm1 = norm_layer(norm, channels)
+        self.norm2 = norm_layer(norm, channels)
 
     def forward(self, x: Tensor) -> Tensor:
         y = self.conv1(F.relu(self.norm1(x)))
@@ -138,10 +145,18 @@ class ResBlock(nn.Module):
 class Encoder(nn.Module):
     """Down blocks of width `min(max_width, width * 2^(i+1))`; returns the input and every map."""
 
-    def __init__(self, width: int, in_channels: int, max_width: int, num_blocks: int) -> None:
+    def __init__(
+        self,
+        width: int,
+        in_channels: int,
+        max_width: int,
+        num_blocks: int,
+        *,
+        norm: NormKind = "batch",
+    ) -> None:
         super().__init__()
         channels = [in_channels, *(min(max_width, width * 2 ** (i + 1)) for i in range(num_blocks))]
-        self.down_blocks = nn.ModuleList(DownBlock(a, b) for a, b in pairwise(channels))
+        self.down_blocks = nn.ModuleList(DownBlock(a, b, norm) for a, b in pairwise(channels))
 
     def forward(self, x: Tensor) -> list[Tensor]:
         maps = [x]
@@ -153,31 +168,36 @@ class Encoder(nn.Module):
 class Decoder(nn.Module):
     """Up blocks to `min(max_width, width * 2^i)`, each followed by the encoder map of that size.
 
-    Without skips the deepest map is all it sees.
+    Without skips the deepest map is all it sees. Returns the deepest map and every map after it,
+    the largest last; `out_channels` are the channels of these, in the same order.
     """
 
     def __init__(
-        self, width: int, in_channels: int, max_width: int, num_blocks: int, *, skips: bool
+        self,
+        width: int,
+        in_channels: int,
+        max_width: int,
+        num_blocks: int,
+        *,
+        skips: bool,
+        norm: NormKind = "batch",
     ) -> None:
         super().__init__()
         self.skips = skips
-        blocks = []
+        encoded = [in_channels, *(min(max_width, width * 2 ** (i + 1)) for i in range(num_blocks))]
+        self.out_channels = [encoded[-1]]
+        self.up_blocks = nn.ModuleList()
         for i in reversed(range(num_blocks)):
-            # The deepest map comes alone.
-            joined = 2 if skips and i < num_blocks - 1 else 1
-            blocks.append(
-                UpBlock(joined * min(max_width, width * 2 ** (i + 1)), min(max_width, width * 2**i))
-            )
-        self.up_blocks = nn.ModuleList(blocks)
-        self.out_channels = min(max_width, width) + (in_channels if skips else 0)
+            channels = min(max_width, width * 2**i)
+            self.up_blocks.append(UpBlock(self.out_channels[-1], channels, norm))
+            self.out_channels.append(channels + (encoded[i] if skips else 0))
 
-    def forward(self, maps: list[Tensor]) -> Tensor:
-        x = maps[-1]
+    def forward(self, maps: list[Tensor]) -> list[Tensor]:
+        decoded = [maps[-1]]
         for block, skip in zip(self.up_blocks, reversed(maps[:-1]), strict=True):
-            x = block(x)
-            if self.skips:
-                x = torch.cat((x, skip), dim=1)
-        return x
+            x = block(decoded[-1])
+            decoded.append(torch.cat((x, skip), dim=1) if self.skips else x)
+        return decoded
 
 
 class Hourglass(nn.Module):
@@ -189,12 +209,23 @@ class Hourglass(nn.Module):
     """
 
     def __init__(
-        self, width: int, in_channels: int, max_width: int, num_blocks: int, *, skips: bool = True
+        self,
+        width: int,
+        in_channels: int,
+        max_width: int,
+        num_blocks: int,
+        *,
+        skips: bool = True,
+        norm: NormKind = "batch",
     ) -> None:
         super().__init__()
-        self.encoder = Encoder(width, in_channels, max_width, num_blocks)
-        self.decoder = Decoder(width, in_channels, max_width, num_blocks, skips=skips)
-        self.out_channels = self.decoder.out_channels
+        self.encoder = Encoder(width, in_channels, max_width, num_blocks, norm=norm)
+        self.decoder = Decoder(width, in_channels, max_width, num_blocks, skips=skips, norm=norm)
+        self.out_channels = self.decoder.out_channels[-1]
 
     def forward(self, x: Tensor) -> Tensor:
+        return self.maps(x)[-1]
+
+    def maps(self, x: Tensor) -> list[Tensor]:
+        """The maps of every level of the decoder, from the deepest to that of full size."""
         return self.decoder(self.encoder(x))

@@ -1,7 +1,8 @@
 """Coordinates, warps and small matrices: the one place that fixes the grid convention.
 
 Coordinates are (x, y) in [-1, 1]; the centres of the corner pixels lie at exactly -1 and 1, so
-every `grid_sample` uses `align_corners=True`. Bilinear resizing uses `align_corners=False`.
+every `grid_sample` uses `align_corners=True`. Bilinear resizing uses `align_corners=False` where
+the published network does not say otherwise.
 """
 
 from typing import Literal
@@ -47,16 +48,38 @@ def warp(
     return warped
 
 
-def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear resize of B x C x H x W to (height, width); unchanged where the size is right."""
+def resize(
+    image: Tensor,
+    size: tuple[int, int],
+    mode: Literal["bilinear", "nearest"] = "bilinear",
+    *,
+    align_corners: bool = False,
+) -> Tensor:
+    """Resize B x C x H x W to (height, width); unchanged where the size is right.
+
+    `align_corners` is for bilinear resizing alone.
+    """
     if image.shape[-2:] == size:
         return image
-    return F.interpolate(image, size, mode="bilinear", align_corners=False)
+    corners = align_corners if mode == "bilinear" else None
+    return F.interpolate(image, size, mode=mode, align_corners=corners)
 
 
-def resize_grid(grid: Tensor, size: tuple[int, int]) -> Tensor:
-    """Bilinear resize of a field of coordinates, B x h x w x 2, to (height, width)."""
-    return resize(grid.permute(0, 3, 1, 2), size).permute(0, 2, 3, 1)
+def resize_grid(
+    grid: Tensor,
+    size: tuple[int, int],
+    mode: Literal["bilinear", "nearest"] = "bilinear",
+    *,
+    align_corners: bool = False,
+) -> Tensor:
+    """Resize a field of coordinates, B x h x w x 2, to (height, width), as `resize` does."""
+    image = resize(grid.permute(0, 3, 1, 2), size, mode, align_corners=align_corners)
+    return image.permute(0, 2, 3, 1)
+
+
+def scaled_size(image: Tensor, scale: float) -> tuple[int, int]:
+    """(height, width) of `image`, ... x H x W, times `scale`."""
+    return round(image.shape[-2] * scale), round(image.shape[-1] * scale)
 
 
 def gaussian_heatmaps(points: Tensor, height: int, width: int, variance: float) -> Tensor:
@@ -68,6 +91,23 @@ def gaussian_heatmaps(points: Tensor, height: int, width: int, variance: float) 
     x = torch.exp(-((grid[0, :, 0] - points[..., 0:1]) ** 2) / (2 * variance))
     y = torch.exp(-((grid[:, 0, 1] - points[..., 1:2]) ** 2) / (2 * variance))
     return y.unsqueeze(-1) * x.unsqueeze(-2)
+
+
+def stillness_of_field(field: Tensor, variance: float = 0.01) -> Tensor:
+    """How still each pixel of a backward field u(z) stands: exp(-|u(z) - z|^2 / (2 variance)).
+
+    This is ours: PriorityCut needs to know what is background, and this tells it of systems that
+    have only a field.
+
+    Args:
+        field: B x h x w x 2, (x, y) in [-1, 1].
+
+    Returns:
+        B x 1 x h x w in [0, 1]; 1 stands still.
+    """
+    field = full_precision(field)
+    shift = field - coordinate_grid(field.shape[1], field.shape[2], field)
+    return torch.exp(-shift.square().sum(dim=-1) / (2 * variance)).unsqueeze(1)
 
 
 def determinant_2x2(matrix: Tensor) -> Tensor:
@@ -88,3 +128,27 @@ def inverse_2x2(matrix: Tensor, eps: float = 1e-8) -> Tensor:
     determinant = torch.where(determinant.abs() < eps, guard, determinant)
     adjugate = torch.stack((torch.stack((d, -b), -1), torch.stack((-c, a), -1)), -2)
     return adjugate / determinant[..., None, None]
+
+
+def occlusion_from_field(field: Tensor) -> Tensor:
+    """An occlusion map for any backward field u(z), where a network predicts none: B x 1 x h x w.
+
+    min(1, |det du/dz|), and 0 where u leaves [-1, 1]: where few source pixels are stretched over
+    many driving ones, the detail is invented, as it is where nothing of the source is seen. 1 is
+    visible. Derivatives are central differences, one-sided at the border.
+
+    This is ours, without parameters, and no part of any of the published systems. PriorityCut needs
+    an occlusion map, and this gives one to systems that have only a field.
+
+    Args:
+        field: B x h x w x 2, (x, y) in [-1, 1], h and w at least 2. Of half precision the map is
+            float32.
+    """
+    field = full_precision(field)
+    height, width = field.shape[1:3]
+    pixel = (2 / (height - 1), 2 / (width - 1))
+    along_y, along_x = torch.gradient(field, spacing=pixel, dim=(1, 2))
+    visible = determinant_2x2(torch.stack((along_x, along_y), dim=-1)).abs().clamp(max=1)
+    # Sums of float32 coordinates leave the frame by rounding alone.
+    outside = (field.abs() > 1 + 1e-5).any(dim=-1)
+    return visible.masked_fill(outside, 0).unsqueeze(1)

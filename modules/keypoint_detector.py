@@ -17,10 +17,23 @@ class Keypoints(NamedTuple):
     value: B x K x 2, (x, y) in [-1, 1].
     jacobian: B x K x 2 x 2, Jacobian at the keypoint of the motion from an abstract reference frame
         to this frame; None for a detector without Jacobians (identity motion).
+    covariance: B x K x 2 x 2, covariance of the heatmap of which the keypoint is the mean, in its
+        coordinates squared; None for a detector that does not give it.
     """
 
     value: Tensor
     jacobian: Tensor | None
+    covariance: Tensor | None = None
+
+
+def detached(keypoints: Keypoints) -> Keypoints:
+    """The same keypoints without a gradient."""
+    jacobian, covariance = keypoints.jacobian, keypoints.covariance
+    return Keypoints(
+        keypoints.value.detach(),
+        None if jacobian is None else jacobian.detach(),
+        None if covariance is None else covariance.detach(),
+    )
 
 
 class KeypointDetector(nn.Module):

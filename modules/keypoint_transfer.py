@@ -50,14 +50,21 @@ def hull_area(points: Tensor) -> float:
 
 def expand_keypoints(keypoints: Keypoints, batch: int) -> Keypoints:
     """Repeat the keypoints of one frame for `batch` frames, as views without a copy."""
-    jacobian = keypoints.jacobian
+
+    def repeat(matrices: Tensor | None) -> Tensor | None:
+        return None if matrices is None else matrices.expand(batch, -1, -1, -1)
+
     return Keypoints(
         keypoints.value.expand(batch, -1, -1),
-        None if jacobian is None else jacobian.expand(batch, -1, -1, -1),
+        repeat(keypoints.jacobian),
+        repeat(keypoints.covariance),
     )
 
 
 def first_keypoints(keypoints: Keypoints) -> Keypoints:
     """Keypoints of the first frame of a batch, as a batch of 1."""
-    jacobian = keypoints.jacobian
-    return Keypoints(keypoints.value[:1], None if jacobian is None else jacobian[:1])
+
+    def first(matrices: Tensor | None) -> Tensor | None:
+        return None if matrices is None else matrices[:1]
+
+    return Keypoints(keypoints.value[:1], first(keypoints.jacobian), first(keypoints.covariance))

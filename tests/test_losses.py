@@ -12,16 +12,19 @@ from common.batch_random import BatchRandom
 from configs.schema import DiscriminatorConfig
 from losses import (
     ADVERSARIAL_LOSSES,
+    background_loss,
     build_perceptual,
     consistency_loss,
     equivariance_jacobian_loss,
     equivariance_value_loss,
     feature_matching_loss,
+    layer_matching_loss,
     mask_prior_loss,
     perceptual_layers,
     perceptual_loss,
     picture_change,
     pixel_loss,
+    warp_loss,
     weigh,
 )
 from modules.keypoint_detector import Keypoints
@@ -323,6 +326,18 @@ def test_feature_matching_by_hand():
         feature_matching_loss(generated, real[:1])
 
 
+def test_layer_matching_by_hand():
+    generated = [torch.tensor([1.0, 2.0, 3.0, 6.0]), torch.tensor([[-1.0, 0.5]])]
+    real = [torch.tensor([0.0, 2.0, 5.0, 1.0]), torch.tensor([[1.0, 0.5]], requires_grad=True)]
+    term = layer_matching_loss(generated, real, [10.0, 0.5])
+    assert term.value.item() == 3  # as above, 2 and 1
+    assert term.weighted.item() == 20.5
+    term.weighted.backward()
+    assert real[1].grad.tolist() == [[0.25, 0]]  # the real image's features learn too
+    with pytest.raises(ValueError, match="zip"):
+        layer_matching_loss(generated, real, [10.0])
+
+
 def test_consistency_by_hand():
     mixed = torch.tensor([1.0, 2.0], requires_grad=True)
     mix_of_logits = torch.tensor([0.0, 4.0], requires_grad=True)
@@ -357,3 +372,21 @@ def test_pixel_loss_of_half_precision_is_that_of_float32(dtype):
     expected.backward()
     assert half.grad.dtype == dtype
     assert_close(half.grad.float(), full.grad, rtol=1e-2, atol=0)
+
+
+def test_warp_loss_sums_the_means_of_all_scales():
+    warped = [torch.tensor([1.0, 2.0]), torch.tensor([[0.5]])]
+    driving = [torch.tensor([0.0, 4.0]), torch.tensor([[-1.0]])]
+    assert warp_loss(warped, driving).item() == pytest.approx((1 + 2) / 2 + 1.5)
+
+
+def test_background_loss_by_hand():
+    def motion(scale, shift):
+        return torch.tensor([[[scale, 0, shift], [0, scale, 0], [0, 0, 1]]])
+
+    # There and back: 2 (z + 0.25) - 0.5 = 2 z; of nine numbers two are off by 1.
+    product = background_loss(motion(2.0, -0.5), motion(1.0, 0.25))
+    assert product.item() == pytest.approx(2 / 9)
+    assert background_loss(motion(2.0, 0.5), motion(0.5, -0.25)).item() == 0
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert background_loss(motion(3.0, 0.3), motion(1 / 3, -0.1)).item() < 1e-6

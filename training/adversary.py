@@ -12,14 +12,17 @@ from torch import Tensor, nn
 
 from branches.branch import StepInputs
 from branches.model import Model
-from branches.outputs import MotionOutput
+from branches.outputs import MotionMaps, MotionOutput
 from common.seeding import torch_seed
+from configs.motion.kinds import MotionConfig
 from configs.schema import Config, DiscriminatorConfig
 from losses import (
     ADVERSARIAL_LOSSES,
     LossTerm,
     consistency_loss,
     feature_matching_loss,
+    is_weighted,
+    layer_matching_loss,
     weigh,
 )
 from media.visualization import grey_to_rgb
@@ -32,7 +35,16 @@ from modules.cut_masks import (
     resize_cut,
 )
 from modules.discriminator import DiscriminatorOutput, PatchDiscriminator, UNetDiscriminator
-from modules.geometry import gaussian_heatmaps, resize
+from modules.geometry import occlusion_from_field, resize, stillness_of_field
+from modules.heatmaps import keypoint_heatmaps
+from modules.keypoint_detector import detached
+from modules.monkey_net.discriminator import MonkeyNetDiscriminator
+
+NETWORKS = {
+    "patch": PatchDiscriminator,
+    "unet": UNetDiscriminator,
+    "monkey_net": MonkeyNetDiscriminator,
+}
 
 
 class Cut(NamedTuple):
@@ -91,16 +103,16 @@ class Adversary(nn.Module):
     `Optimizer.backward` computes each loss's gradient for the parameters of its own player only.
 
     Args:
-        variance: of the Gaussian heatmaps of the keypoints, in squared coordinates.
+        motion: the section of the motion model, whose predictions the discriminator gets.
     """
 
-    def __init__(self, config: DiscriminatorConfig, num_keypoints: int, variance: float) -> None:
+    def __init__(self, config: DiscriminatorConfig, motion: MotionConfig) -> None:
         super().__init__()
         self.config = config
-        self.variance = variance
+        self.heatmap_style = motion.heatmap_style
         self.loss = ADVERSARIAL_LOSSES[config.loss]
-        network = {"patch": PatchDiscriminator, "unet": UNetDiscriminator}[config.kind]
-        in_channels = 3 + (num_keypoints if config.keypoints else 0)
+        network = NETWORKS[config.kind]
+        in_channels = 3 + ((motion.num_keypoints or 0) if config.keypoints else 0)
         self.discriminator = network(in_channels, config.channels, config.spectral_norm)
 
     @property
@@ -141,13 +153,34 @@ class Adversary(nn.Module):
         if weights.decoder and generated.pixel_logits is not None:
             value = self.loss.fool(generated.pixel_logits).mean()
             terms["decoder"] = weigh(value, weights.decoder)
-        if weights.encoder_features:
-            value = feature_matching_loss(generated.encoder_features, real.encoder_features)
-            terms["encoder_features"] = weigh(value, weights.encoder_features)
-        if weights.decoder_features and generated.decoder_features:
-            value = feature_matching_loss(generated.decoder_features, real.decoder_features)
-            terms["decoder_features"] = weigh(value, weights.decoder_features)
+        for name, layers, targets, layer_weights in (
+            (
+                "encoder_features",
+                generated.encoder_features,
+                real.encoder_features,
+                weights.encoder_features,
+            ),
+            (
+                "decoder_features",
+                generated.decoder_features,
+                real.decoder_features,
+                weights.decoder_features,
+            ),
+        ):
+            if layers and is_weighted(layer_weights):
+                terms[name] = self._match(layers, targets, layer_weights)
         return terms
+
+    def _match(
+        self, layers: list[Tensor], targets: list[Tensor], weights: float | list[float]
+    ) -> LossTerm:
+        """Compare features of generated and real images, layer by layer."""
+        if isinstance(weights, float):
+            return weigh(feature_matching_loss(layers, targets), weights)
+        if self.config.detach:
+            targets = [target.detach() for target in targets]
+        number = len(weights)  # layers behind the last weight are not compared
+        return layer_matching_loss(layers[:number], targets[:number], weights)
 
     def discriminator_terms(self, outputs: AdversarialOutputs) -> TermsAndStatistics:
         """Loss terms of the discriminator: it should tell real from generated, for whole images and
@@ -225,15 +258,8 @@ class Adversary(nn.Module):
         """
         settings = self.config.cut
         motion = _motion(inputs)
-        occlusion_map = motion.motion.occlusion_map
-        assert occlusion_map is not None, "configs/rules.py requires it"
-        if settings.foreground == "dense_motion":
-            background_weight = motion.motion.motion_weights[:, :1]
-        else:
-            masks = inputs.outputs.masks
-            assert masks is not None, "configs/rules.py requires it"
-            small = (occlusion_map.shape[-2], occlusion_map.shape[-1])
-            background_weight = 1 - resize(masks.driving_mask.to(occlusion_map.dtype), small)
+        occlusion_map = self.occlusion_map(motion.motion)
+        background_weight = self._background_weight(inputs, occlusion_map)
         maps = (background_weight, occlusion_map, fraction)
         if settings.kind == "rectangle":
             cut_mask = rectangle_cut(*maps, random=inputs.context.random)
@@ -249,6 +275,25 @@ class Adversary(nn.Module):
             foreground_occlusion(background, occlusion_map),
             generated_share / (1 - background).sum().clamp(min=1),
         )
+
+    def occlusion_map(self, motion: MotionMaps) -> Tensor:
+        """The occlusion that cut masks follow, B x 1 x h x w: by `cut.occlusion`."""
+        if self.config.cut.occlusion == "field":
+            return occlusion_from_field(motion.deformation)
+        assert motion.occlusion_map is not None, "configs/rules.py requires it"
+        return motion.occlusion_map
+
+    def _background_weight(self, inputs: StepInputs, like: Tensor) -> Tensor:
+        """What is background, B x 1 x h x w in [0, 1] as large as `like`: by `cut.foreground`."""
+        motion, size = _motion(inputs).motion, (like.shape[-2], like.shape[-1])
+        if self.config.cut.foreground == "dense_motion":
+            assert motion.background_weight is not None, "configs/rules.py requires it"
+            return motion.background_weight
+        if self.config.cut.foreground == "field":
+            return stillness_of_field(motion.deformation)
+        masks = inputs.outputs.masks
+        assert masks is not None, "configs/rules.py requires it"
+        return 1 - resize(masks.driving_mask.to(like.dtype), size)
 
     @torch.no_grad()
     def pictures(self, inputs: StepInputs, num_rows: int) -> dict[str, Tensor]:
@@ -269,9 +314,8 @@ class Adversary(nn.Module):
         row = torch.arange(len(inputs.driving), device=inputs.driving.device) % num_rows
         cut = self.cut(inputs, (row + 1) / (num_rows + 1))
         pictures["D(mixed)"] = self._realness(self._discriminate(cut.mixed, heatmaps), size)
-        assert motion.motion.occlusion_map is not None
         maps = {
-            "occlusion map": motion.motion.occlusion_map,
+            "occlusion map": self.occlusion_map(motion.motion),
             "background": cut.background,
             "O_fg": cut.occlusion,
             "cut mask": cut.cut_mask,
@@ -284,15 +328,17 @@ class Adversary(nn.Module):
         return inputs.context.host_random < self.mixing_probability(inputs.context.epoch)
 
     def _heatmaps(self, inputs: StepInputs) -> Tensor | None:
-        """Gaussian heatmaps of the driving keypoints, B x K x H x W; None if the discriminator does
-        not get them. Detached, so that the model cannot lower its loss by moving keypoints.
+        """Heatmaps of the driving keypoints, B x K x H x W; None if the discriminator does not get
+        them. Detached by default, so that the model cannot lower its loss by moving keypoints.
         """
         if not self.config.keypoints:
             return None
-        motion = _motion(inputs)
+        keypoints = _motion(inputs).driving_keypoints
+        assert keypoints is not None, "configs/rules.py requires it"
+        if self.config.detach:
+            keypoints = detached(keypoints)
         height, width = inputs.driving.shape[-2:]
-        points = motion.driving_keypoints.value.detach()
-        return gaussian_heatmaps(points, height, width, self.variance)
+        return keypoint_heatmaps(keypoints, height, width, self.heatmap_style)
 
     def _discriminate(self, image: Tensor, heatmaps: Tensor | None) -> DiscriminatorOutput:
         """Run the discriminator on `image`, B x 3 x H x W, with the heatmaps as extra channels."""
@@ -324,11 +370,7 @@ def build_adversary(config: Config) -> Adversary | None:
     assert motion is not None, "configs/rules.py requires it"
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(torch_seed("discriminator weights", config.seed))
-        return Adversary(
-            config.discriminator,
-            motion.keypoint_detector.num_keypoints,
-            motion.dense_motion.heatmap_variance,
-        )
+        return Adversary(config.discriminator, motion)
 
 
 def all_networks(model: Model, adversary: Adversary | None) -> dict[str, nn.Module]:

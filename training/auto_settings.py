@@ -106,7 +106,7 @@ def _largest_maps(config: Config) -> Shape:
     """
     batch = config.train.micro_batch or config.train.batch_size // distributed.world_size()
     if config.motion is not None:
-        width = config.motion.generator.width
+        width = config.motion.full_width
     else:
         assert config.masks is not None  # the config's rules require one of them
         width = config.masks.high_resolution.width

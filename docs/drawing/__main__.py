@@ -19,6 +19,7 @@ import torch
 from matplotlib.figure import Figure
 
 from branches.model import Model
+from branches.motion.fomm import FommBranch
 from checkpoints import checkpoint
 from checkpoints.weights import load_model
 from common.cli import run_entry_point
@@ -82,7 +83,7 @@ def draw_pictures(model: Model, adversary: Adversary, config: Config) -> dict[st
     is on the CPU.
     """
     motion, masks, background = model.motion, model.masks, model.background
-    assert motion is not None
+    assert isinstance(motion, FommBranch), "these figures are of FOMM"
     assert masks is not None
     assert background is not None
     clips = build_source(config.data, "test")

@@ -21,7 +21,7 @@ from modules.cut_masks import (
     rectangle_cut,
     resize_cut,
 )
-from modules.geometry import gaussian_heatmaps
+from modules.heatmaps import keypoint_heatmaps
 from training.adversary import Adversary, build_adversary
 
 SMALL_CUT, LARGE_CUT = 0.2, 0.6  # k: shares of the foreground that are generated
@@ -134,8 +134,9 @@ def _pixel_logits(adversary: Adversary, example: Example, image: Tensor) -> Tens
     """The pixel logits of `image`, B x 3 x H x W: B x 1 x H x W, high = real."""
     if adversary.config.keypoints:
         height, width = image.shape[-2:]
-        points = example.driving_keypoints.value
-        heatmaps = gaussian_heatmaps(points, height, width, adversary.variance)
+        heatmaps = keypoint_heatmaps(
+            example.driving_keypoints, height, width, adversary.heatmap_style
+        )
         image = torch.cat((image, heatmaps), dim=1)
     logits: Tensor = adversary.discriminator(image).pixel_logits
     return logits

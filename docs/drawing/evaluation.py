@@ -170,7 +170,7 @@ def draw_smoothing(model: Model, clips: Puppets) -> Figure:
     figure, axes = plt.subplots(2, NUM_EXAMPLES, figsize=(12, 4.6), layout="constrained")
     for column in range(NUM_EXAMPLES):
         frames = clips.read(column, range(NUM_PATH_FRAMES))
-        keypoints = motion.keypoint_detector(frames_to_tensor(frames, DEVICE))
+        keypoints = motion.detect(frames_to_tensor(frames, DEVICE))
         smooth, _ = smooth_keypoints(keypoints, Smoothing(clips.frame_rate(column)), None)
         speed = keypoints.value[..., 0].diff(dim=0).abs().mean(dim=0)
         for axis, k in zip(axes[:, column], (speed.argmin(), speed.argmax()), strict=True):

@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from animation.branch_animators import MotionAnimator, animate, frames_to_tensor
-from branches.motion import MotionBranch
+from branches.motion.fomm import FommBranch
 from common.batch_random import BatchRandom
 from configs.schema import Config
 from datasets.source import ClipSource
@@ -39,7 +39,7 @@ class Example(NamedTuple):
 
 
 @torch.inference_mode()
-def compute_example(motion: MotionBranch, clips: ClipSource) -> Example:
+def compute_example(motion: FommBranch, clips: ClipSource) -> Example:
     """Run the motion branch on the first and the middle frame of the first test clips."""
     frames = [
         clips.read(i, [0, clips.num_frames(i) // 2])
@@ -55,7 +55,7 @@ def compute_example(motion: MotionBranch, clips: ClipSource) -> Example:
     return Example(source, driving, source_keypoints, driving_keypoints, dense, prediction)
 
 
-def draw_teaser(motion: MotionBranch, clips: ClipSource) -> Figure:
+def draw_teaser(motion: FommBranch, clips: ClipSource) -> Figure:
     """Draw the first test clip driving the first frames of the next clips, in a column for each."""
     animator = MotionAnimator(motion, DEVICE)
     count = min(NUM_SOURCES, len(clips.clips) - 1)
@@ -93,7 +93,7 @@ def draw_keypoints(example: Example) -> Figure:
 
 
 @torch.inference_mode()
-def draw_thin_plate(motion: MotionBranch, example: Example) -> Figure:
+def draw_thin_plate(motion: FommBranch, example: Example) -> Figure:
     """Draw driving frames with the points where the transform T samples them, the transformed
     frames, and the keypoints that T maps back.
     """
@@ -126,7 +126,7 @@ def draw_thin_plate(motion: MotionBranch, example: Example) -> Figure:
 
 
 @torch.inference_mode()
-def draw_candidates(motion: MotionBranch, example: Example) -> Figure:
+def draw_candidates(motion: FommBranch, example: Example) -> Figure:
     """Draw heatmap, warped source and weight of the background and of the keypoints with the
     largest weights.
     """

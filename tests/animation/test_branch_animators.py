@@ -21,7 +21,7 @@ from animation.branch_animators import (
 from animation.smoothing import Smoothing, one_euro, smooth_keypoints
 from branches.masks import MaskBranch
 from branches.model import Model
-from branches.motion import MotionBranch
+from branches.motion.fomm import FommBranch
 from common.errors import UserError
 from modules.keypoint_transfer import first_keypoints, movement_scale, relative_keypoints
 from modules.perturbation import shrink
@@ -54,7 +54,7 @@ def masks(model):
 def motion(model):
     """A motion branch whose keypoints, Jacobians and BatchNorm statistics are not trivial."""
     branch = model.motion
-    assert isinstance(branch, MotionBranch)
+    assert isinstance(branch, FommBranch)
     generator = torch.Generator().manual_seed(0)
     assert branch.keypoint_detector.jacobian is not None
     for conv, size in ((branch.keypoint_detector.jacobian, 0.02), (branch.keypoint_detector.kp, 1)):

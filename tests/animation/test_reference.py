@@ -11,7 +11,7 @@ from torch.testing import assert_close
 from animation.branch_animators import MotionAnimator, animate, frames_to_tensor
 from animation.reference import is_far, keypoint_distance, nearest_frame
 from branches.model import Model
-from branches.motion import MotionBranch
+from branches.motion.fomm import FommBranch
 from tests.helpers.factories import noise_inputs, tiny_config
 
 CPU = torch.device("cpu")
@@ -22,7 +22,7 @@ def build(*overrides):
     """An animator whose keypoints are not trivial."""
     config = tiny_config("data.image_size=[32, 48]", *overrides)
     branch = Model(config).eval().motion
-    assert isinstance(branch, MotionBranch)
+    assert isinstance(branch, FommBranch)
     detector = branch.keypoint_detector
     assert detector.jacobian is not None
     generator = torch.Generator().manual_seed(0)

@@ -95,8 +95,11 @@ def test_keypoints_and_jacobians():
     smoothed, state = smooth_keypoints(keypoints, DEFAULT, None)
     assert torch.equal(smoothed.value, smooth(keypoints.value))
     assert torch.equal(smoothed.jacobian, smooth(keypoints.jacobian))
-    first, middle = smooth_keypoints(Keypoints(*(x[:5] for x in keypoints)), DEFAULT, None)
-    last, end = smooth_keypoints(Keypoints(*(x[5:] for x in keypoints)), DEFAULT, middle)
+    start, rest = (
+        Keypoints(keypoints.value[s], keypoints.jacobian[s]) for s in (slice(5), slice(5, None))
+    )
+    first, middle = smooth_keypoints(start, DEFAULT, None)
+    last, end = smooth_keypoints(rest, DEFAULT, middle)
     assert torch.equal(torch.cat((first.jacobian, last.jacobian)), smoothed.jacobian)
     assert torch.equal(end.value, state.value)
 
@@ -105,7 +108,15 @@ def test_keypoints_without_jacobians():
     keypoints = Keypoints(torch.randn(9, 4, 2), None)
     smoothed, _ = smooth_keypoints(keypoints, DEFAULT, None)
     assert smoothed.jacobian is None
+    assert smoothed.covariance is None
     assert torch.equal(smoothed.value, smooth(keypoints.value))
+
+
+def test_covariances_stay_as_they_are():
+    keypoints = Keypoints(torch.randn(9, 4, 2), None, torch.randn(9, 4, 2, 2))
+    smoothed, _ = smooth_keypoints(keypoints, DEFAULT, None)
+    assert torch.equal(smoothed.value, smooth(keypoints.value))
+    assert torch.equal(smoothed.covariance, keypoints.covariance)
 
 
 @pytest.mark.parametrize("bad", [{"frame_rate": 0}, {"min_cutoff": 0.0}, {"beta": -1.0}])

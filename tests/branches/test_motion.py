@@ -5,14 +5,14 @@ import torch
 from torch.testing import assert_close
 
 from branches.model import Model
-from branches.motion import MotionBranch
+from branches.motion.fomm import FommBranch
 from tests.helpers.factories import noise_inputs, tiny_config
 
 
 def build(*overrides):
     config = tiny_config(*overrides, "discriminator=null")
     branch = Model(config).motion
-    assert isinstance(branch, MotionBranch)
+    assert isinstance(branch, FommBranch)
     return branch.train(), noise_inputs(config)
 
 

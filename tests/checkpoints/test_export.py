@@ -14,7 +14,7 @@ import animate
 import reconstruct
 import train
 from branches.model import Model
-from branches.motion import MotionBranch
+from branches.motion.fomm import FommBranch
 from checkpoints import export
 from checkpoints.checkpoint import load
 from checkpoints.compare import differences
@@ -282,10 +282,10 @@ def run_onnx(session, inputs) -> dict[str, torch.Tensor]:
     return {name: torch.from_numpy(array) for name, array in zip(names, arrays, strict=True)}
 
 
-def lively_branch(config: Config) -> MotionBranch:
+def lively_branch(config: Config) -> FommBranch:
     """A branch with Jacobians other than the identity and colourful pictures, as after training."""
     branch = Model(config).eval().motion
-    assert isinstance(branch, MotionBranch)
+    assert isinstance(branch, FommBranch)
     jacobian = branch.keypoint_detector.jacobian
     if jacobian is not None:
         torch.nn.init.normal_(jacobian.weight, std=0.02)

@@ -1,5 +1,9 @@
-"""The shipped configs: the published settings, the differences between rows, one step of each."""
+"""The shipped configs: the published settings, the differences between rows, one step of each.
 
+The settings of the other motion models are in test_family_rows.py.
+"""
+
+import contextlib
 from pathlib import Path
 
 import pytest
@@ -9,15 +13,26 @@ import yaml
 from branches.branch import StepContext
 from branches.model import Model
 from common.batch_random import BatchRandom
-from configs.loading import CONFIG_FOLDER, dump_config, load_config, parse_config
+from configs.loading import ConfigError, dump_config, load_config, parse_config
 from tests.helpers.factories import noise_batch, tiny_overrides, tiny_perceptual
+from tests.helpers.rows import (
+    LAYERS,
+    OWN,
+    SETS,
+    SHIPPED,
+    changed,
+    config_name,
+    keys,
+    leaves,
+    needed,
+    read,
+    resolved,
+)
+from tests.helpers.tiny_kinds import tiny_motion
 from training.adversary import build_adversary
 from training.optimization import Optimizer, base_learning_rates
 from training.step import train_step
 
-SHIPPED = sorted(path.stem for path in CONFIG_FOLDER.glob("*.yaml"))
-OWN = ("demo", "small")  # these are not rows of a paper
-SETS = ("vox", "taichi", "bair")
 ROWS = ("fomm", "fomm-adv", "unet", "cutmix", "prioritycut", "masks", "")  # "": everything on
 SIGHT = {"discriminator.spectral_norm", "discriminator.keypoints"}
 SCHEDULE = {"train.epochs", "train.milestones", "train.batch_size"}
@@ -38,46 +53,26 @@ FURTHER = {
     "nemo-fomm": ("fomm", JITTER | {"train.batch_size"}),
     "nemo-fomm-adv": ("fomm-adv", JITTER | SIGHT | SCHEDULE - {"train.batch_size"}),
 }
-LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
-
-
-def config_name(data_set: str, row: str) -> str:
-    return f"{data_set}-{row}".removesuffix("-")
-
-
-def leaves(tree, prefix=""):
-    """Yield (dotted key, value) of every key but sections; the layers of a loss are one value."""
-    for key, value in tree.items():
-        if isinstance(value, dict) and not f"{prefix}{key}".endswith("losses.perceptual"):
-            yield from leaves(value, f"{prefix}{key}.")
-        else:
-            yield prefix + key, value
-
-
-def read(name: str) -> dict:
-    return yaml.safe_load((CONFIG_FOLDER / f"{name}.yaml").read_text())
-
-
-def resolved(name: str) -> dict:
-    """All sections and their keys but the run folder, which follows from the config's name."""
-    return load_config(name).model_dump(exclude={"run"})
-
-
-def changed(below: dict, above: dict, prefix="") -> set[str]:
-    """Dotted keys whose values differ; the key of a section that is null in one of the two."""
-    keys = set()
-    for key, old in below.items():
-        new = above[key]
-        if isinstance(old, dict) and isinstance(new, dict) and old.keys() == new.keys():
-            keys |= changed(old, new, f"{prefix}{key}.")
-        elif old != new:
-            keys.add(prefix + key)
-    return keys
+# Rows of the other motion models: the sets that each has. Without an ending the networks of taichi
+# and bair are those of vox, at 256 x 256; 64: as published for these sets.
+FAMILY = {
+    "monkey-net": ("vox", "taichi", "bair", "nemo", "mgif"),
+    "monkey-net-64": ("taichi", "bair"),
+    "monkey-net-prioritycut": SETS,
+    "x2face": ("vox", "taichi", "bair", "nemo"),
+    "x2face-prioritycut": SETS,
+    "tpsmm": ("vox", "taichi", "ted", "mgif"),
+    "tpsmm-prioritycut": ("vox", "taichi"),
+    "tpsmm-avd": ("vox", "taichi", "ted", "mgif"),
+}
+FAMILY_ROWS = {config_name(name, row): row for row, names in FAMILY.items() for name in names}
+# These spell out what is published for their model.
+FIRST = ("vox-monkey-net", "vox-x2face", "vox-tpsmm", "vox-tpsmm-avd")
 
 
 def test_every_row_is_there_for_every_set():
     rows = {config_name(data_set, row) for data_set in SETS for row in ROWS}
-    assert rows | FURTHER.keys() == {*SHIPPED} - {*OWN}
+    assert rows | FURTHER.keys() | FAMILY_ROWS.keys() == {*SHIPPED} - {*OWN}
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -93,14 +88,6 @@ def test_shipped_config_loads_and_round_trips(name, tmp_path, monkeypatch):
 
 def test_rows_spell_out_every_number():
     """A later change of a default must not change a published row."""
-
-    def keys(tree):
-        return {key for key, value in leaves(tree)}
-
-    def needed(name):
-        config = load_config(name).model_dump(exclude={"run": True, "data": {"puppets"}})
-        return keys({name: section for name, section in config.items() if section is not None})
-
     written = keys(read("vox-fomm"))
     assert written == needed("vox-fomm")
     for row in ("fomm-adv", "unet", "cutmix", "prioritycut", ""):
@@ -108,14 +95,25 @@ def test_rows_spell_out_every_number():
     assert written == needed("vox")
 
 
-@pytest.mark.parametrize("name", [n for n in SHIPPED if n.startswith(SETS[1:]) or n in FURTHER])
-def test_rows_of_other_sets_copy_nothing(name, tmp_path, monkeypatch):
-    """No file repeats a value that its bases together already set."""
+INHERITING = {name for name in SHIPPED if name.startswith(SETS[1:])} | {*FURTHER, *FAMILY_ROWS}
+
+
+@pytest.mark.parametrize("name", sorted(INHERITING - {*FIRST}))
+def test_no_row_repeats_what_its_bases_set(name, tmp_path, monkeypatch):
+    """Without any one of its keys a row would be another one, or none at all."""
     monkeypatch.chdir(tmp_path)
-    own = read(name)
-    Path("bases.yaml").write_text(yaml.dump({"base": own.pop("base")}))
-    below = dict(leaves(resolved("bases.yaml")))
-    assert [key for key, value in leaves(own) if below.get(key, "") == value] == []
+    whole = resolved(name)
+    for key, _ in leaves(read(name)):
+        if key == "base":
+            continue
+        tree = section = read(name)
+        *sections, last = key.split(".")
+        for part in sections:
+            section = section[part]
+        del section[last]
+        Path("less.yaml").write_text(yaml.dump(tree))
+        with contextlib.suppress(ConfigError):
+            assert resolved("less.yaml") != whole, key
 
 
 STRUCTURE = {"discriminator.kind", "discriminator.channels"}
@@ -323,6 +321,8 @@ SIZES = {
     *("image_size", "scale", "width", "max_width", "num_blocks", "channels", "num_res_blocks"),
     *("num_keypoints", "batch_size"),
 }
+# Monkey-Net's weights are of four blocks, and the tiny discriminators have two.
+TWO_BLOCKS = "discriminator.generator_losses.encoder_features=[10, 1]"
 
 MOTION = {f"loss/motion/{n}" for n in ("perceptual", "equivariance_value", "equivariance_jacobian")}
 MASKS = {f"loss/masks/{name}" for name in ("low_perceptual", "high_perceptual", "refinement")}
@@ -334,6 +334,11 @@ ENCODER = {
 }
 DECODER = {name.replace("encoder", "decoder") for name in ENCODER}
 CONSISTENCY = {"discriminator_loss/consistency"}
+MONKEY_NET = {"loss/motion/pixel"}
+TPSMM = {
+    f"loss/motion/{name}" for name in ("perceptual", "equivariance_value", "warp", "background")
+}
+UNET = ENCODER | DECODER | CONSISTENCY
 LOSSES = {
     "fomm": MOTION,
     "fomm-adv": MOTION | ENCODER,
@@ -342,6 +347,14 @@ LOSSES = {
     "prioritycut": MOTION | ENCODER | DECODER | CONSISTENCY,
     "masks": MASKS,
     "": MOTION | MASKS | BACKGROUND | ENCODER | DECODER | CONSISTENCY,
+    "monkey-net": MONKEY_NET | ENCODER,
+    "monkey-net-64": MONKEY_NET | ENCODER,
+    "monkey-net-prioritycut": MONKEY_NET | UNET - {"loss/adversarial/decoder_features"},
+    "x2face": {"loss/motion/pixel"},
+    "x2face-prioritycut": {"loss/motion/pixel"} | UNET,
+    "tpsmm": TPSMM,
+    "tpsmm-prioritycut": TPSMM | UNET,
+    "tpsmm-avd": TPSMM,
 }
 
 
@@ -349,14 +362,19 @@ COMPUTED = ("train.precision=float32", "train.channels_last=true")  # alike on a
 
 
 def small(name: str):
-    whole = load_config(name).model_dump()
+    config = load_config(name)
+    whole = config.model_dump()
+    kind = "fomm" if config.motion is None else config.motion.kind
     overrides = [
         override
         for override in tiny_overrides()
         if override.split("=")[0].split(".")[-1] in SIZES or override.startswith("perceptual.")
         if whole[override.split(".")[0]] is not None  # else it would switch it on
+        if kind == "fomm" or not override.startswith("motion.")
     ]
-    return load_config(name, [*overrides, *COMPUTED])
+    if config.discriminator is not None and kind == "monkey_net":
+        overrides.append(TWO_BLOCKS)
+    return load_config(name, [*overrides, *tiny_motion(kind), *COMPUTED])
 
 
 @pytest.mark.parametrize("name", SHIPPED)
@@ -378,10 +396,16 @@ def test_one_step(name):
     assert all(torch.isfinite(value) for value in scalars.values())
     assert optimizer.bad_steps == 0
     moved = {key for key, value in model.named_parameters() if not torch.equal(value, before[key])}
-    learns = config.motion is not None and name != "taichi-fomm-adv"
-    assert any("keypoint_detector" in key for key in moved) == learns
+    networks = {".".join(key.split(".")[:2]) for key in before}
+    frozen = {"motion.keypoint_detector"} if name == "taichi-fomm-adv" else set()
+    assert {".".join(key.split(".")[:2]) for key in moved} == networks - frozen
     if name not in OWN:
         row = FURTHER[name][0] if name in FURTHER else name.partition("-")[2]
+        expected = LOSSES[row]
+        if name.startswith("mgif-tpsmm"):
+            expected = expected - {"loss/motion/background"}
+        if name.startswith("bair-monkey-net"):
+            expected = expected | {"loss/motion/deformed"}
         found = {key for key in scalars if key.startswith(("loss/", "discriminator_loss/"))}
-        assert found - {"loss/total", "discriminator_loss/total"} == LOSSES[row]
+        assert found - {"loss/total", "discriminator_loss/total"} == expected
         assert ("discriminator/gradient_norm" in scalars) == (adversary is not None)

@@ -236,8 +236,9 @@ def test_rule(overrides, expected):
         *(
             (
                 ["motion.dense_motion.occlusion=false", f"discriminator.cut.kind={kind}"],
-                f"discriminator.cut.kind: found {kind} with motion.dense_motion.occlusion false; a "
-                "cut needs the occlusion map; set it to none, or occlusion to true",
+                "discriminator.cut.occlusion: found map, and the motion model, of kind fomm, "
+                "predicts no occlusion map; set it to field, motion.dense_motion.occlusion to true, "
+                "or discriminator.cut.kind to none",
             )
             for kind in ("rectangle", "priority")
         ),

@@ -7,7 +7,7 @@ from PIL import Image
 
 from branches.masks import MaskBranch
 from branches.model import Model
-from branches.motion import MotionBranch
+from branches.motion.fomm import FommBranch
 from evaluation.regions import DetectedRegions, GivenRegions, MaskRegions, MotionRegions
 from metrics.detectors.detector import Description
 from tests.helpers.factories import MemoryClips, noise_frames, tiny_config
@@ -25,7 +25,7 @@ def model():
 def test_pixels_that_keypoints_move_are_salient(model, bias, expected):
     """The background weight of the dense motion is near 1 everywhere, or near 0."""
     branch = model.motion
-    assert isinstance(branch, MotionBranch)
+    assert isinstance(branch, FommBranch)
     branch.dense_motion.mask.bias[0] = bias
     region = MotionRegions(branch, "here").start("clip", FRAMES[:1])(FRAMES)
     assert region.shape == (3, 1, 32, 32)

@@ -8,7 +8,15 @@ import torch.nn.functional as F
 from torch.testing import assert_close
 
 from modules import blocks
-from modules.blocks import AntiAliasDownsample, Hourglass, UpConv2d
+from modules.blocks import (
+    AntiAliasDownsample,
+    DownBlock,
+    Hourglass,
+    ResBlock,
+    SameBlock,
+    UpBlock,
+    UpConv2d,
+)
 
 
 @pytest.mark.parametrize("stride", [2, 4, 8])
@@ -96,8 +104,8 @@ def test_what_bypasses_the_deepest_map(skips):
     hourglass = Hourglass(4, in_channels=3, max_width=8, num_blocks=2, skips=skips).eval()
     maps = hourglass.encoder(torch.rand(1, 3, 8, 8))
     others = hourglass.encoder(torch.rand(1, 3, 8, 8))
-    swapped = hourglass.decoder([*others[:-1], maps[-1]])
-    assert torch.equal(swapped, hourglass.decoder(maps)) == (not skips)
+    swapped = hourglass.decoder([*others[:-1], maps[-1]])[-1]
+    assert torch.equal(swapped, hourglass.decoder(maps)[-1]) == (not skips)
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 5), (8, 4)])
@@ -142,3 +150,23 @@ def test_upsampling_convolution_keeps_half_precision(least_area, monkeypatch):
         output = UpConv2d(3, 8)(x)
     assert output.dtype == torch.bfloat16
     assert output.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("skips", [True, False])
+def test_hourglass_returns_the_maps_of_every_level(skips):
+    """TPSMM reads its occlusion maps from the decoder's levels."""
+    hourglass = Hourglass(4, 3, 16, 3, skips=skips, norm="instance").eval()
+    image = torch.rand(2, 3, 16, 16)
+    maps = hourglass.maps(image)
+    assert [map_.shape[-1] for map_ in maps] == [2, 4, 8, 16]
+    assert [map_.shape[1] for map_ in maps] == hourglass.decoder.out_channels
+    assert torch.equal(maps[-1], hourglass(image))
+
+
+def test_instance_norm_keeps_no_statistics():
+    layers = [DownBlock(3, 4, "instance"), UpBlock(3, 4, "instance"), SameBlock(3, 4, "instance")]
+    for block in [*layers, ResBlock(3, "instance")]:
+        assert not list(block.buffers())
+        image = torch.rand(1, 3, 8, 8)
+        alone, beside = block(image), block(torch.cat((image, torch.rand(1, 3, 8, 8))))
+        torch.testing.assert_close(alone, beside[:1])

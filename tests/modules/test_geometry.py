@@ -11,8 +11,10 @@ from modules.geometry import (
     full_precision,
     gaussian_heatmaps,
     inverse_2x2,
+    occlusion_from_field,
     resize,
     resize_grid,
+    scaled_size,
     warp,
 )
 
@@ -70,6 +72,11 @@ def test_resize_grid_interpolates_coordinates():
     assert_close(resized[..., 0], resize(grid[..., 0].unsqueeze(1), (8, 12))[:, 0])
 
 
+def test_scaled_size():
+    assert scaled_size(torch.empty(1, 3, 64, 48), 0.25) == (16, 12)
+    assert scaled_size(torch.empty(1, 3, 64, 48), 1) == (64, 48)
+
+
 def test_gaussian_heatmaps_follow_the_formula():
     points = torch.tensor([[[0.3, -0.7], [-1.2, 0.1]]])
     heatmaps = gaussian_heatmaps(points, 5, 7, 0.04)
@@ -108,3 +115,55 @@ def test_degenerate_inverse_is_finite_and_keeps_the_sign(sign):
 )
 def test_full_precision_lifts_half_precision_only(dtype, expected):
     assert full_precision(torch.zeros(1, dtype=dtype)).dtype == expected
+
+
+def field(height, width, x_scale, y_scale, shift=(0.0, 0.0)):
+    grid = coordinate_grid(height, width, torch.empty(0))
+    return (grid * torch.tensor([x_scale, y_scale]) + torch.tensor(shift)).unsqueeze(0)
+
+
+@pytest.mark.parametrize(
+    ("x_scale", "y_scale", "expected"),
+    [
+        (1.0, 1.0, 1.0),
+        (0.5, 0.5, 0.25),  # twice as large: each source pixel covers four
+        (0.5, 1.0, 0.5),
+        (-1.0, 1.0, 1.0),  # mirrored, but all there
+        (0.0, 1.0, 0.0),  # one column of the source, stretched over all
+    ],
+)
+@pytest.mark.parametrize(("height", "width"), SIZES)
+def test_occlusion_of_a_field_is_its_determinant(height, width, x_scale, y_scale, expected):
+    occlusion = occlusion_from_field(field(height, width, x_scale, y_scale))
+    assert_close(occlusion, torch.full((1, 1, height, width), expected), atol=1e-5, rtol=0)
+
+
+def test_occlusion_of_a_field_at_a_right_angle():
+    quarter_turn = field(6, 6, 0.5, 1.0).flip(-1)
+    assert_close(occlusion_from_field(quarter_turn), torch.full((1, 1, 6, 6), 0.5))
+
+
+def test_occlusion_of_a_field_that_leaves_the_frame():
+    smaller = occlusion_from_field(field(5, 5, 2.0, 2.0))  # u is -2, -1, 0, 1 and 2
+    expected = torch.zeros(5, 5)
+    expected[1:4, 1:4] = 1  # a determinant of 4 is no more visible than visible
+    assert torch.equal(smaller[0, 0], expected)
+    shifted = occlusion_from_field(field(3, 5, 1.0, 1.0, shift=(0.75, 0.0)))
+    # u_x is -.25, .25, .75, 1.25 and 1.75.
+    assert_close(shifted[0, 0], torch.tensor([1.0, 1.0, 1.0, 0.0, 0.0]).expand(3, 5))
+    rounded = occlusion_from_field(field(3, 5, 1.0 + 1e-6, 1.0))
+    assert_close(rounded, torch.ones(1, 1, 3, 5))
+
+
+def test_occlusion_of_a_fold():
+    """u_x = |x|: both sides show the right half of the source; at the fold u stands still."""
+    folded = field(3, 5, 1.0, 1.0)
+    folded[..., 0].abs_()
+    assert_close(occlusion_from_field(folded)[0, 0], torch.tensor([1.0, 1, 0, 1, 1]).expand(3, 5))
+
+
+def test_occlusion_of_each_field_by_itself():
+    fields = torch.cat((field(4, 6, 1.0, 1.0), field(4, 6, 0.5, 0.5))).bfloat16()
+    occlusion = occlusion_from_field(fields)
+    assert occlusion.dtype == torch.float32
+    assert_close(occlusion[:, 0, 1, 1], torch.tensor([1.0, 0.25]), atol=0.02, rtol=0)

@@ -9,6 +9,7 @@ from torch.testing import assert_close
 from modules.keypoint_detector import Keypoints
 from modules.keypoint_transfer import (
     expand_keypoints,
+    first_keypoints,
     hull_area,
     movement_scale,
     relative_keypoints,
@@ -70,13 +71,23 @@ def test_hull_area_by_hand():
     assert hull_area(rectangle[:2]) == 0
 
 
-@pytest.mark.parametrize("jacobian", [EYE, None])
-def test_expanded_keypoints_repeat_as_a_view(jacobian):
-    one = Keypoints(torch.rand(1, 1, 2), jacobian)
+@pytest.mark.parametrize("matrices", [EYE, None])
+@pytest.mark.parametrize("field", ["jacobian", "covariance"])
+def test_expanded_keypoints_repeat_as_a_view(field, matrices):
+    one = Keypoints(torch.rand(1, 1, 2), None)._replace(**{field: matrices})
     expanded = expand_keypoints(one, 3)
     assert torch.equal(expanded.value, torch.cat([one.value] * 3))
     assert expanded.value.data_ptr() == one.value.data_ptr()
-    if jacobian is None:
-        assert expanded.jacobian is None
+    if matrices is None:
+        assert getattr(expanded, field) is None
     else:
-        assert torch.equal(expanded.jacobian, torch.cat([jacobian] * 3))
+        assert torch.equal(getattr(expanded, field), torch.cat([matrices] * 3))
+
+
+@pytest.mark.parametrize("field", ["jacobian", "covariance"])
+def test_first_keypoints(field):
+    three = Keypoints(torch.rand(3, 1, 2), None)._replace(**{field: torch.rand(3, 1, 2, 2)})
+    first = first_keypoints(three)
+    assert torch.equal(first.value, three.value[:1])
+    assert torch.equal(getattr(first, field), getattr(three, field)[:1])
+    assert sum(matrices is None for matrices in first) == 1

@@ -1,0 +1,135 @@
+"""The motion branch of kind fomm: keypoints with Jacobians, dense motion with occlusion, generator.
+
+First Order Motion Model (Siarohin et al., NeurIPS 2019).
+"""
+
+import torch
+from torch import Tensor
+
+from branches.branch import StepInputs, reconstruction_terms
+from branches.motion.branch import EncodedSource, MotionBranch, hourglass_sizes
+from branches.outputs import MotionMaps, MotionOutput
+from configs.motion.fomm import FommConfig
+from losses import (
+    LossTerm,
+    equivariance_jacobian_loss,
+    equivariance_value_loss,
+    weigh,
+)
+from modules.dense_motion import DenseMotion, DenseMotionNetwork
+from modules.generator import Generator
+from modules.geometry import determinant_2x2
+from modules.keypoint_detector import KeypointDetector, Keypoints
+from modules.keypoint_transfer import expand_keypoints
+from modules.thin_plate import random_thin_plate
+
+
+class FommBranch(MotionBranch):
+    """Moves the source by the keypoints of both frames and inpaints hidden areas (FOMM)."""
+
+    kind = "fomm"
+
+    def __init__(self, config: FommConfig) -> None:
+        super().__init__()
+        detector, motion, generator = (
+            config.keypoint_detector,
+            config.dense_motion,
+            config.generator,
+        )
+        self.losses = config.losses
+        self.transform = config.transform
+        self.keypoint_detector = KeypointDetector(
+            **hourglass_sizes(detector),
+            scale=detector.scale,
+            num_keypoints=detector.num_keypoints,
+            jacobian=detector.jacobian,
+            temperature=detector.temperature,
+        )
+        self.dense_motion = DenseMotionNetwork(
+            **hourglass_sizes(motion),
+            scale=motion.scale,
+            num_keypoints=detector.num_keypoints,
+            heatmap_variance=motion.heatmap_variance,
+            occlusion=motion.occlusion,
+        )
+        self.generator = Generator(
+            width=generator.width,
+            max_width=generator.max_width,
+            num_down_blocks=generator.num_down_blocks,
+            num_res_blocks=generator.num_res_blocks,
+        )
+
+    def detect(self, frames: Tensor) -> Keypoints:
+        """Detect the keypoints of `frames`, B x 3 x H x W in [0, 1]."""
+        keypoints: Keypoints = self.keypoint_detector(frames)
+        return keypoints
+
+    def encode(self, source: Tensor) -> EncodedSource:
+        return EncodedSource(source, self.detect(source), self.generator.encode(source))
+
+    def estimate_motion(
+        self, source: EncodedSource, pose: Keypoints, driving: Tensor | None = None
+    ) -> MotionMaps:
+        return MotionMaps(*self._dense_motion(source, pose))
+
+    def predict(
+        self, source: EncodedSource, pose: Keypoints, driving: Tensor | None = None
+    ) -> Tensor:
+        features = source.features.expand(len(pose.value), -1, -1, -1)
+        return self.generator.decode(features, self._dense_motion(source, pose))
+
+    def _dense_motion(self, source: EncodedSource, pose: Keypoints) -> DenseMotion:
+        assert source.keypoints is not None
+        batch = len(pose.value)
+        motion: DenseMotion = self.dense_motion(
+            source.image.expand(batch, -1, -1, -1), expand_keypoints(source.keypoints, batch), pose
+        )
+        return motion
+
+    def forward(self, inputs: StepInputs) -> MotionOutput:
+        source_keypoints = self.detect(inputs.source)
+        driving_keypoints = self.detect(inputs.driving)
+        motion: DenseMotion = self.dense_motion(inputs.source, source_keypoints, driving_keypoints)
+        prediction = self.generator(inputs.source, motion)
+        return MotionOutput(source_keypoints, driving_keypoints, MotionMaps(*motion), prediction)
+
+    def loss_terms(self, inputs: StepInputs, output: MotionOutput) -> dict[str, LossTerm]:
+        weights = self.losses
+        terms = reconstruction_terms(
+            {"": output.prediction},
+            inputs.driving,
+            inputs.target_features,
+            inputs.perceptual,
+            weights,
+        )
+        if weights.equivariance_value or weights.equivariance_jacobian:
+            transform = random_thin_plate(
+                len(inputs.driving),
+                self.transform.affine_std,
+                self.transform.thin_plate_std,
+                self.transform.grid_size,
+                inputs.context.random,
+            )
+            transformed = self.detect(transform.frame(inputs.driving))
+            assert output.driving_keypoints is not None
+            pair = (output.driving_keypoints, transformed, transform)
+            if weights.equivariance_value:
+                value = equivariance_value_loss(*pair)
+                terms["equivariance_value"] = weigh(value, weights.equivariance_value)
+            if weights.equivariance_jacobian:
+                value = equivariance_jacobian_loss(*pair)
+                terms["equivariance_jacobian"] = weigh(value, weights.equivariance_jacobian)
+        return terms
+
+    def statistics(self, output: MotionOutput) -> dict[str, Tensor]:
+        """Scalars that show a collapse early, and the smallest |det J| of both frames.
+
+        A Jacobian that is nearly singular makes gradients huge.
+        """
+        statistics = super().statistics(output)
+        keypoints = (output.source_keypoints, output.driving_keypoints)
+        jacobians = [k.jacobian for k in keypoints if k is not None]
+        smallest = [determinant_2x2(j).abs().amin() for j in jacobians if j is not None]
+        if smallest:
+            statistics["smallest_determinant"] = torch.stack(smallest).amin()
+        return statistics
