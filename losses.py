@@ -63,10 +63,10 @@ def used_layers(weights: Mapping[ReluLayer, float]) -> list[ReluLayer]:
 
 
 def perceptual_layers(config: Config) -> set[str]:
-    """VGG layers with a positive weight in any branch."""
+    """VGG layers with a positive weight in any branch whose predictions are compared."""
     return {
         layer
-        for branch in config.branches.values()
+        for branch in config.reconstructing_branches.values()
         for layer in used_layers(branch.losses.perceptual)
     }
 
@@ -89,7 +89,7 @@ def build_perceptual(
                 nn.init.zeros_(conv.bias)
     else:
         vgg.convs.load_state_dict({name: state_dict[name] for name in vgg.convs.state_dict()})
-    return Perceptual(vgg, config.scales)
+    return Perceptual(vgg, config.scales if layers else [])  # without layers there is no pyramid
 
 
 def perceptual_loss(
@@ -174,6 +174,13 @@ def warp_loss(warped: Sequence[Tensor], driving: Sequence[Tensor]) -> Tensor:
     section on training losses). Of both, `InpaintingNetwork` detaches all but the deformation.
     """
     return torch.stack([pixel_loss(a, b) for a, b in zip(warped, driving, strict=True)]).sum()
+
+
+def disentanglement_loss(restored: Keypoints, driving: Keypoints) -> Tensor:
+    """mean|p - p_D|: from stretched driving keypoints the network must restore p_D, by the shape of
+    another frame of the same figure (TPSMM, animation via disentanglement).
+    """
+    return (restored.value - driving.value).abs().mean()
 
 
 def background_loss(forward: Tensor, backward: Tensor) -> Tensor:

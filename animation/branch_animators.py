@@ -64,7 +64,7 @@ class MotionAnimator:
 
     Args:
         motion: `relative` adds the change since the reference frame to the source's keypoints;
-            `absolute` uses the driving keypoints themselves.
+            `absolute` uses the driving keypoints themselves; `avd` gives them the source's shape.
         adapt_scale: scale relative motion by the ratio of the figures' sizes in the source and in
             the reference frame; some models always do.
         smoothing: filter for the driving keypoints; None: no filter. It starts at the first driving
@@ -109,6 +109,9 @@ class MotionAnimator:
                 if origin is None:
                     origin = self.make_reference(points, first_keypoints(pose))
                 pose = self.branch.relative_pose(points, pose, *origin)
+            elif self.motion == "avd":
+                assert points is not None, "build_animator refuses it"
+                pose = self.branch.disentangled_pose(points, pose)
             prediction = self.branch.predict(encoded, pose, driving if self.same_scene else None)
             filtered = after  # not before: if memory did not suffice, these frames come again
             return prediction
@@ -208,14 +211,16 @@ def build_animator(
 
 
 def reconstruction_animators(
-    model: Model, device: torch.device
+    model: Model, device: torch.device, motion: MotionMode = "absolute"
 ) -> dict[AnimatorName, BranchAnimator]:
-    """The animators that `model` has, set up for driving frames of the source's own clip."""
+    """The animators that `model` has, set up for driving frames of the source's own clip.
+
+    Args:
+        motion: mode of the motion branch; as published, reconstruction is absolute.
+    """
     animators: dict[AnimatorName, BranchAnimator] = {}
     if model.motion is not None:
-        animators["motion"] = MotionAnimator(
-            model.motion, device, motion="absolute", same_scene=True
-        )
+        animators["motion"] = MotionAnimator(model.motion, device, motion=motion, same_scene=True)
     if model.masks is not None:
         animators["masks"] = MaskAnimator(model.masks, device, same_figure=True)
     return animators

@@ -17,6 +17,7 @@ from torch import Tensor
 import losses
 from branches import background, masks, motion
 from branches.branch import ReconstructionLosses, StepInputs
+from branches.outputs import MotionOutput
 from checkpoints.perceptual_weights import load_vgg
 from common.speed_trial import HALF_DTYPES
 from configs.schema import Config
@@ -153,7 +154,7 @@ def discriminate_twice(self: Adversary, inputs: StepInputs) -> TwoPasses:
     gets the prediction detached.
     """
     output = inputs.outputs.motion
-    assert output is not None
+    assert isinstance(output, MotionOutput)
     detached = output._replace(prediction=output.prediction.detach())
     heatmaps = self._heatmaps(inputs)
     for_generator = AdversarialOutputs(
@@ -189,12 +190,12 @@ def plain_pixel_loss(prediction: Tensor, target: Tensor) -> Tensor:
 
 
 def _one_by_one(trainer: Trainer) -> None:
-    """Let Adam update the parameters one by one."""
-    adam = trainer.optimizer.adam
-    for group in adam.param_groups:
+    """Let the optimizer update the parameters one by one."""
+    algorithm = trainer.optimizer.algorithm
+    for group in algorithm.param_groups:
         group["fused"] = group["foreach"] = False
-    # Only the fused Adam can skip a bad step.
-    adam.register_step_pre_hook(lambda adam, *_: setattr(adam, "found_inf", None))
+    # Only the fused one can skip a bad step.
+    algorithm.register_step_pre_hook(lambda it, *_: setattr(it, "found_inf", None))
 
 
 def _to_the_deepest(trainer: Trainer) -> None:

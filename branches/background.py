@@ -114,7 +114,9 @@ class BackgroundBranch(Branch[BackgroundOutput]):
         """The share of pixels that count as figure; near 0 or 1 there is nothing to swap."""
         return {"foreground_share": output.foreground_share}
 
-    def pictures(self, inputs: StepInputs, output: BackgroundOutput) -> dict[str, Tensor]:
+    def pictures(
+        self, inputs: StepInputs, output: BackgroundOutput, num_rows: int
+    ) -> dict[str, Tensor]:
         swap = output.swap
         if swap is None:
             return {}

@@ -90,8 +90,11 @@ class Branch(ABC, nn.Module, Generic[Output]):
         """
 
     @abstractmethod
-    def pictures(self, inputs: StepInputs, output: Output) -> dict[str, Tensor]:
-        """Columns of the logged picture grid, by title: each B x 3 x H x W in [0, 1]."""
+    def pictures(self, inputs: StepInputs, output: Output, num_rows: int) -> dict[str, Tensor]:
+        """Columns of the logged picture grid, by title: each B x 3 x H x W in [0, 1].
+
+        Only the first `num_rows` samples are shown, so it may leave out the others.
+        """
 
 
 class ReconstructionLosses(Protocol):

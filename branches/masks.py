@@ -157,7 +157,7 @@ class MaskBranch(Branch[MaskOutput]):
             "mask_movement": (mask - output.source_mask).abs().mean(),
         }
 
-    def pictures(self, inputs: StepInputs, output: MaskOutput) -> dict[str, Tensor]:
+    def pictures(self, inputs: StepInputs, output: MaskOutput, num_rows: int) -> dict[str, Tensor]:
         size = (inputs.source.shape[-2], inputs.source.shape[-1])
         masks = {
             "source mask": output.source_mask,

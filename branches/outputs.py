@@ -42,6 +42,21 @@ class MotionOutput(NamedTuple):
     details: Any = None
 
 
+class DisentanglementOutput(NamedTuple):
+    """Output of the second stage of TPSMM, which makes no prediction.
+
+    source_keypoints, driving_keypoints: keypoints of the two frames.
+    stretched: the driving keypoints, stretched at random along both axes.
+    restored: what the network makes of them: keypoints with the pose of `stretched` and the shape
+        of the source.
+    """
+
+    source_keypoints: Keypoints
+    driving_keypoints: Keypoints
+    stretched: Keypoints
+    restored: Keypoints
+
+
 class MaskOutput(NamedTuple):
     """Output of the mask branch.
 
@@ -95,6 +110,6 @@ class BackgroundOutput(NamedTuple):
 class StepOutputs(NamedTuple):
     """Outputs of all branches; None if the model lacks the branch or it has not run yet."""
 
-    motion: MotionOutput | None = None
+    motion: MotionOutput | DisentanglementOutput | None = None
     masks: MaskOutput | None = None
     background: BackgroundOutput | None = None

@@ -13,7 +13,7 @@ A checkpoint is one dict of tensors and plain containers, so it loads without un
     planned_steps        steps planned for the run, if the start of a part depends on it; else None
     run_id      id of the run that wrote it (training/run_folder.py); older and slim ones have none
     networks    state dict of each network, by name; in a slim one of those used in animation
-    average     the same for the moving average, without the discriminator; or None
+    average     the same for the moving average, of the networks that the model trains; or None
     training    state that only a resumed run needs: optimizer, scaler, counters, and statistics
                 that are not in the log yet; empty in a slim one
     metrics     validation metrics, if this step was validated
@@ -86,11 +86,11 @@ class Checkpoint(NamedTuple):
     def evaluation_networks(self) -> dict[str, dict[str, Tensor]]:
         """The weights to use for evaluation: the moving average if there is one.
 
-        The discriminator is left out, because only training needs it.
+        Frozen networks have no average. The discriminator is left out, because only training
+        needs it.
         """
-        if self.average is not None:
-            return self.average["networks"]
-        return {name: state for name, state in self.networks.items() if name != "discriminator"}
+        networks = {n: state for n, state in self.networks.items() if n != "discriminator"}
+        return networks if self.average is None else networks | self.average["networks"]
 
     @property
     def untrained(self) -> dict[str, Start]:

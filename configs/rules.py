@@ -1,28 +1,18 @@
 """Rules between the keys of a config. The range of a single key is in `schema.py`."""
 
 import math
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Iterator
 
+from configs.discriminator_rules import DISCRIMINATOR_RULES
 from configs.motion.fomm import FommConfig
+from configs.motion.section import Halvings
 from configs.schema import BRANCHES, Config
 from configs.value_types import ReluLayer
-from modules.discriminator import PatchDiscriminator
+from configs.violation import Rule, Violation, image_size
 from modules.mask_generator import KERNEL
 from modules.vgg import CONVS_PER_BLOCK
 
 VGG_WIDTH = 64  # channels of the first layer of every published VGG
-
-
-class Violation(NamedTuple):
-    """A broken rule.
-
-    keys: the dotted keys that the rule depends on; the first is the one to report.
-    reason: what was found and what to do.
-    """
-
-    keys: tuple[str, ...]
-    reason: str
 
 
 def violations(config: Config) -> list[Violation]:
@@ -60,6 +50,7 @@ def _motion_sizes(config: Config) -> Iterator[Violation]:
         return
     for part in motion.halvings:
         yield from _blocks_fit(config, part.section, part.key, part.number, part.scale)
+        yield from _rest_fits(config, part)
     if isinstance(motion, FommConfig):
         scale = motion.keypoint_detector.scale
         yield from _kernel_fits(config, "motion.keypoint_detector", scale)
@@ -108,7 +99,7 @@ def _ranges(config: Config) -> Iterator[Violation]:
 
 
 def _reconstruction_losses(config: Config) -> Iterator[Violation]:
-    for name, branch in config.branches.items():
+    for name, branch in config.reconstructing_branches.items():
         if not any(branch.losses.perceptual.values()) and branch.losses.pixel == 0:
             key = f"{name}.losses"
             yield Violation(
@@ -123,118 +114,16 @@ def _motion_problems(config: Config) -> Iterator[Violation]:
             yield Violation(keys, reason)
 
 
-def _discriminator_needs_motion(config: Config) -> Iterator[Violation]:
-    if config.discriminator is not None and config.motion is None:
-        yield Violation(
-            ("discriminator", "motion"),
-            "its input is the prediction of the motion branch, and motion is null; set "
-            "discriminator=null, or give the section motion",
-        )
-
-
-def _discriminator_keypoints(config: Config) -> Iterator[Violation]:
-    discriminator, motion = config.discriminator, config.motion
-    if discriminator and discriminator.keypoints and motion and motion.num_keypoints is None:
-        yield Violation(
-            ("discriminator.keypoints", "motion"),
-            f"found true, and the motion model, of kind {motion.kind}, has no keypoints; set it to "
-            "false",
-        )
-
-
-def _discriminator_sizes(config: Config) -> Iterator[Violation]:
-    discriminator = config.discriminator
-    if discriminator is None:
+def _frozen_motion(config: Config) -> Iterator[Violation]:
+    if config.motion is None or config.motion.trains_predictions:
         return
-    num_blocks = len(discriminator.channels)
-    blocks = f"{num_blocks} blocks of kind {discriminator.kind}"
-    keys = ("discriminator.channels", "discriminator.kind", "data.image_size")
-    if discriminator.kind == "unet":
-        sides, needed = math.gcd(*config.data.size), 2**num_blocks
-        if sides % needed:
-            most = (sides & -sides).bit_length() - 1  # how often both sides can be halved
+    for name in ("masks", "background", "discriminator"):
+        if getattr(config, name) is not None:
             yield Violation(
-                keys,
-                f"{blocks} need image sides that are multiples of {needed}; data.image_size is "
-                f"{_size(config)}; the largest number that fits is {most}",
+                (name, "motion.avd"),
+                "found a section beside motion.avd, which trains with everything else frozen; set "
+                f"{name}=null, or motion.avd=null",
             )
-    elif PatchDiscriminator.patch_side(min(config.data.size), num_blocks) < 2:
-        # The instance norm of the last block needs more than one position.
-        yield Violation(
-            keys, f"{blocks} leave less than 2 x 2 patches of {_size(config)}; give fewer"
-        )
-
-
-def _discriminator_losses(config: Config) -> Iterator[Violation]:
-    discriminator = config.discriminator
-    if discriminator is None:
-        return
-    own, generators = discriminator.losses, discriminator.generator_losses
-    heads = ("encoder", "decoder") if discriminator.kind == "unet" else ("encoder",)
-    if not any(getattr(own, head) for head in heads):
-        verb = "is 0" if len(heads) == 1 else "are 0"
-        yield Violation(
-            ("discriminator.losses", "discriminator.kind"),
-            f"{' and '.join(heads)} {verb}; the discriminator would not learn to tell real from "
-            "generated",
-        )
-        return
-    for head in heads:
-        if getattr(generators, head) and not getattr(own, head):
-            yield Violation(
-                (f"discriminator.generator_losses.{head}", f"discriminator.losses.{head}"),
-                f"found {getattr(generators, head):g} with discriminator.losses.{head} 0; the "
-                "generator would learn from an untrained output; set it to 0 too",
-            )
-    terms = [getattr(generators, name) for head in heads for name in (head, f"{head}_features")]
-    if not any(terms):
-        yield Violation(
-            ("discriminator.generator_losses", "discriminator.kind"),
-            "no weight above 0; the discriminator would have no effect; set discriminator=null",
-        )
-
-
-def _cut(config: Config) -> Iterator[Violation]:
-    discriminator, motion = config.discriminator, config.motion
-    if discriminator is None or motion is None or discriminator.cut.kind == "none":
-        return
-    cut = discriminator.cut
-    if discriminator.kind != "unet":
-        yield Violation(
-            ("discriminator.cut.kind", "discriminator.kind"),
-            f"found {cut.kind} with discriminator.kind {discriminator.kind}; only kind unet rates "
-            "the pixels of a mixed image; set it to none",
-        )
-    if cut.occlusion == "map" and not motion.predicts_occlusion:
-        key = motion.occlusion_key
-        remedy = "" if key is None else f", {key} to true"
-        yield Violation(
-            ("discriminator.cut.occlusion", "discriminator.cut.kind", "motion"),
-            f"found map, and the motion model, of kind {motion.kind}, predicts no occlusion map; "
-            f"set it to field{remedy}, or discriminator.cut.kind to none",
-        )
-    if cut.foreground == "dense_motion" and not motion.predicts_background:
-        yield Violation(
-            ("discriminator.cut.foreground", "discriminator.cut.kind", "motion"),
-            f"found dense_motion, and the motion model, of kind {motion.kind}, has no motion of "
-            "the background; set it to field or mask_generator",
-        )
-    if cut.foreground == "mask_generator" and config.masks is None:
-        yield Violation(
-            ("discriminator.cut.foreground", "masks"),
-            "found mask_generator, and masks is null; set it to dense_motion, or give the section "
-            "masks",
-        )
-    if discriminator.losses.consistency == 0 and not cut.as_sample:
-        yield Violation(
-            (
-                "discriminator.cut.kind",
-                "discriminator.losses.consistency",
-                "discriminator.cut.as_sample",
-            ),
-            f"found {cut.kind} with discriminator.losses.consistency 0 and "
-            "discriminator.cut.as_sample false; nothing would use the mixed images; set it to none",
-        )
 
 
 def _perceptual_network(config: Config) -> Iterator[Violation]:
@@ -270,7 +159,7 @@ def _perceptual_sizes(config: Config) -> Iterator[Violation]:
         if any(side * scale % 1 for side in sides):
             yield Violation(
                 ("perceptual.scales", "data.image_size"),
-                f"{scale:g} of {_size(config)} is not a whole number of pixels",
+                f"{scale:g} of {image_size(config)} is not a whole number of pixels",
             )
     least = min(sides) * min(scales)
     for key, layer in deepest.items():
@@ -279,8 +168,8 @@ def _perceptual_sizes(config: Config) -> Iterator[Violation]:
         if least < needed:
             yield Violation(
                 ("perceptual.scales", f"{key}.{layer}", "data.image_size"),
-                f"{min(scales):g} of {_size(config)} leaves {least:g} pixels; {key}.{layer} needs "
-                f"at least {needed}; drop the scale or the layer",
+                f"{min(scales):g} of {image_size(config)} leaves {least:g} pixels; {key}.{layer} "
+                f"needs at least {needed}; drop the scale or the layer",
             )
 
 
@@ -302,6 +191,11 @@ def division(config: Config, num_processes: int) -> Iterator[Violation]:
             whole = f"the {share} samples that each of {num_processes} processes takes of {whole}"
         yield Violation(
             ("train.micro_batch", "train.batch_size"), f"found {at_once}; must divide {whole}"
+        )
+    if config.motion is not None and not config.motion.trains_predictions and at_once == 1:
+        yield Violation(
+            ("train.micro_batch", "train.batch_size", "motion.avd"),
+            "found one sample at a time; motion.avd normalizes over the samples: use at least 2",
         )
     background = config.background
     if background is not None and background.foreign_probability > 0 and at_once == 1:
@@ -334,7 +228,7 @@ def _train(config: Config) -> Iterator[Violation]:
         )
 
 
-RULES: tuple[Callable[[Config], Iterator[Violation]], ...] = (
+RULES: tuple[Rule, ...] = (
     _branches,
     _background_needs_masks,
     _data,
@@ -344,11 +238,8 @@ RULES: tuple[Callable[[Config], Iterator[Violation]], ...] = (
     _ranges,
     _motion_problems,
     _reconstruction_losses,
-    _discriminator_needs_motion,
-    _discriminator_keypoints,
-    _discriminator_sizes,
-    _discriminator_losses,
-    _cut,
+    _frozen_motion,
+    *DISCRIMINATOR_RULES,
     _perceptual_network,
     _perceptual_sizes,
     _train,
@@ -376,8 +267,27 @@ def _blocks_fit(
     yield Violation(
         (f"{section}.{name}", section, "data.image_size"),
         f"found {num_blocks}, which at scale {scale:g} needs image sides that are multiples of "
-        f"{2**num_blocks / scale:g}; data.image_size is {_size(config)}; {remedy}",
+        f"{2**num_blocks / scale:g}; data.image_size is {image_size(config)}; {remedy}",
     )
+
+
+def _rest_fits(config: Config, part: Halvings) -> Iterator[Violation]:
+    """What `part` leaves of the image must suit its innermost layers."""
+    keys = (f"{part.section}.{part.key}", part.section, "data.image_size")
+    height, width = (side * part.scale / 2**part.number for side in config.data.size)
+    if part.rest == "several" and height == width == 1:
+        yield Violation(
+            keys,
+            f"found {part.number}, which leaves one pixel of {image_size(config)}, too little for "
+            f"an InstanceNorm; the largest number that fits is {part.number - 1}",
+        )
+    mantissas = {math.frexp(side)[0] for side in (height, width)}
+    if part.rest == "power_of_two" and height % 1 == width % 1 == 0 and mantissas != {0.5}:
+        yield Violation(
+            ("data.image_size", part.section),
+            f"found {image_size(config)}; {part.section} halves both sides to 1, so each must be a "
+            "power of two",
+        )
 
 
 def _kernel_fits(config: Config, section: str, scale: float) -> Iterator[Violation]:
@@ -386,8 +296,8 @@ def _kernel_fits(config: Config, section: str, scale: float) -> Iterator[Violati
     if min(height, width) * scale < KERNEL:
         yield Violation(
             (f"{section}.scale", "data.image_size"),
-            f"{scale:g} of {_size(config)} leaves {height * scale:g} x {width * scale:g} pixels; "
-            f"the last convolution, without padding, needs {KERNEL}",
+            f"{scale:g} of {image_size(config)} leaves {height * scale:g} x {width * scale:g} "
+            f"pixels; the last convolution, without padding, needs {KERNEL}",
         )
 
 
@@ -395,7 +305,7 @@ def _perceptual_losses(config: Config) -> dict[str, dict[ReluLayer, float]]:
     """The perceptual loss weights of every branch, by VGG layer, under their dotted key."""
     return {
         f"{name}.losses.perceptual": branch.losses.perceptual
-        for name, branch in config.branches.items()
+        for name, branch in config.reconstructing_branches.items()
     }
 
 
@@ -403,8 +313,3 @@ def _position(layer: ReluLayer) -> tuple[int, int]:
     """(block, convolution) of a VGG layer: relu4_2 is (4, 2)."""
     block, convolution = layer.removeprefix("relu").split("_")
     return int(block), int(convolution)
-
-
-def _size(config: Config) -> str:
-    height, width = config.data.size
-    return f"{height} x {width}"

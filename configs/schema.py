@@ -21,6 +21,7 @@ from configs.value_types import (
     LayerWeights,
     Milestones,
     Minutes,
+    Momentum,
     NumBlocks,
     NumClips,
     NumFrames,
@@ -273,8 +274,11 @@ class TrainConfig(Section):
     min_steps_minutes: Minutes | None = None  # but end after so much time in any case
     batch_size: NumSamples = 16  # of all processes together
     micro_batch: NumSamples | None = None  # samples of a process at a time; gradients add up
+    optimizer: Literal["adam", "sgd"] = "adam"
     learning_rate: Weight = 2.0e-4
     betas: Annotated[list[Beta], Field(min_length=2, max_length=2)] = [0.5, 0.999]  # of Adam
+    momentum: Momentum = 0.9  # of SGD
+    weight_decay: Weight = 0.0  # this times each weight of every network is added to its gradient
     milestones: Milestones = []  # after each of these epochs the learning rate is multiplied
     gamma: Annotated[float, Field(gt=0, le=1)] = 0.1  # by this factor
     clip_norm: Positive | None = None  # largest norm of all gradients of one player
@@ -323,6 +327,13 @@ class Config(Section):
         """
         sections = {name: getattr(self, name) for name in BRANCHES}
         return {name: section for name, section in sections.items() if section is not None}
+
+    @property
+    def reconstructing_branches(self) -> dict[str, Any]:
+        """Those of `branches` whose predictions training compares with the driving frames."""
+        is_frozen = self.motion is not None and not self.motion.trains_predictions
+        branches = self.branches.items()
+        return {name: section for name, section in branches if not (is_frozen and name == "motion")}
 
     @property
     def starts(self) -> dict[str, Start]:

@@ -58,6 +58,7 @@ def _check_switch(value: Any) -> Any:
 
 Probability = Annotated[float, Field(ge=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
+Momentum = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]
 Weight = Annotated[float, Field(ge=0, le=1e38)]  # about the largest number in float32
 Positive = Annotated[float, Field(gt=0, le=1e38)]

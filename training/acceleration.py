@@ -13,6 +13,7 @@ Optimizations without a key are part of the code that they speed up: `modules.bl
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
+from typing import Final
 
 import torch
 from torch import nn
@@ -23,9 +24,13 @@ from common.speed_trial import HALF_DTYPES
 from configs.schema import TrainConfig
 from losses import Perceptual
 from modules.mask_generator import MaskGenerator
+from modules.tpsmm.inpainting import InpaintingNetwork
 from training.adversary import Adversary
 from training.distributed import processes as distributed
 from training.distributed.sync_batch_norm import SyncBatchNorm
+
+# The methods that a step calls, of networks of which it does not call `forward`.
+_STEP_METHODS: Final = {MaskGenerator: ("logits",), InpaintingNetwork: ("encode", "decode")}
 
 
 def prepare_networks(
@@ -102,7 +107,8 @@ def _entry_points(
 ) -> Iterator[tuple[nn.Module, str]]:
     """The methods that a step calls: each as a module and the name of its method."""
     for network in model.networks.values():
-        yield network, "logits" if isinstance(network, MaskGenerator) else "forward"
+        for name in _STEP_METHODS.get(type(network), ("forward",)):
+            yield network, name
     if adversary is not None:
         yield adversary.discriminator, "forward"
     yield perceptual, "forward"

@@ -358,8 +358,9 @@ class Adversary(nn.Module):
 
 def _motion(inputs: StepInputs) -> MotionOutput:
     """The output of the motion branch, whose prediction the discriminator gets."""
-    assert inputs.outputs.motion is not None, "configs/rules.py requires it"
-    return inputs.outputs.motion
+    output = inputs.outputs.motion
+    assert isinstance(output, MotionOutput), "configs/rules.py requires it"
+    return output
 
 
 def build_adversary(config: Config) -> Adversary | None:

@@ -1,12 +1,13 @@
-"""The optimizer: Adam with the published settings, learning rates, clipping, bad steps, average.
+"""The optimizer: Adam or SGD, learning rates, clipping, bad steps, average.
 
 A bad step is one whose loss or gradient is not finite; it is skipped and counted.
 """
 
 import copy
-from collections.abc import Iterator
+import math
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
@@ -15,8 +16,10 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from branches.model import Model
 from common.speed_trial import HALF_DTYPES
 from configs.schema import Config, TrainConfig
-from training.adversary import Adversary, all_networks
+from training.adversary import Adversary
 from training.distributed import processes as distributed
+
+ALGORITHMS: Final = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}  # by `train.optimizer`
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
@@ -46,14 +49,22 @@ def base_learning_rates(config: Config) -> dict[str, float]:
     }
 
 
-def _join_buffers(network: nn.Module) -> Tensor | None:
-    """Move all floating-point buffers of `network` into one tensor, and make them views of it.
+def algorithm_settings(train: TrainConfig) -> dict[str, Any]:
+    """The settings of the update rule, which a resumed run takes from its config."""
+    if train.optimizer == "sgd":
+        return {"momentum": train.momentum, "weight_decay": train.weight_decay}
+    return {"betas": (train.betas[0], train.betas[1]), "weight_decay": train.weight_decay}
+
+
+def _join_buffers(networks: Iterable[nn.Module]) -> Tensor | None:
+    """Move all floating-point buffers of `networks` into one tensor, and make them views of it.
 
     A single clone then saves the statistics of every BatchNorm and the vectors of every spectral
     norm. Returns None if there are no such buffers.
     """
     owners = [
         (module, name, buffer)
+        for network in networks
         for module in network.modules()
         for name, buffer in module.named_buffers(recurse=False)
         if buffer.is_floating_point()
@@ -99,14 +110,19 @@ class RecentNorms:
 
 
 class Optimizer:
-    """One Adam for all networks, with a parameter group for each; it skips bad steps.
+    """One optimizer for all networks that train, with a parameter group for each; it skips bad
+    steps.
 
     Model and adversary are two players: each minimizes its own loss and has its own gradient norm.
     They step together, or neither does if the gradient of one is not finite.
 
-    The device decides whether a step is bad: the fused Adam leaves parameters and moments unchanged
-    where `found_inf` is 1. So the host need not wait for a step; it reads the counts of bad steps,
-    in all and in a row, when the log is due.
+    The device decides whether a step is bad: the fused algorithms leave parameters and moments
+    unchanged where `found_inf` is 1. So the host need not wait for a step; it reads the counts of
+    bad steps, in all and in a row, when the log is due.
+
+    Attributes:
+        algorithm: Adam or SGD of torch, by `train.optimizer`.
+        networks: those that train, by name.
     """
 
     def __init__(
@@ -114,24 +130,30 @@ class Optimizer:
     ) -> None:
         self.config: TrainConfig = config.train
         self.rates = base_learning_rates(config)
-        self.players: dict[str, list[nn.Parameter]] = {"model": list(model.parameters())}
-        networks = all_networks(model, adversary)
+        players = {"model": model.trained_networks}
         if adversary is not None:
-            self.players["discriminator"] = list(adversary.parameters())
-        self.adam = torch.optim.Adam(
+            players["discriminator"] = adversary.networks
+        self.players: dict[str, list[nn.Parameter]] = {
+            player: [p for network in networks.values() for p in network.parameters()]
+            for player, networks in players.items()
+        }
+        self.networks = {n: net for networks in players.values() for n, net in networks.items()}
+        self.infinity_limits = {} if config.motion is None else config.motion.infinity_limits
+        self.algorithm: torch.optim.Optimizer = ALGORITHMS[config.train.optimizer](
             [
                 {"params": list(network.parameters()), "name": name, "lr": self.rates[name]}
-                for name, network in networks.items()
+                for name, network in self.networks.items()
             ],
-            betas=(config.train.betas[0], config.train.betas[1]),
             fused=True,
+            **algorithm_settings(config.train),
         )
+        self._start_momentum()
         self.scaler = torch.amp.GradScaler(
             device.type, enabled=config.train.precision == "fp16", init_scale=2.0**16
         )
         # One tensor for each player: autograd takes all views of a tensor for changed when one is,
         # and would refuse the model's backward pass after the discriminator's buffers have changed.
-        joined = [_join_buffers(player) for player in (model, adversary) if player is not None]
+        joined = [_join_buffers(networks.values()) for networks in players.values()]
         self.statistics = [buffers for buffers in joined if buffers is not None]
         self.bad_steps = torch.zeros((), device=device)
         self.bad_in_a_row = torch.zeros((), device=device)
@@ -140,19 +162,31 @@ class Optimizer:
         window = config.train.clip_window
         self.recent_norms = {player: RecentNorms(window, device) for player in self.players}
 
+    def _start_momentum(self) -> None:
+        """Give every parameter a momentum of zeros, if SGD has any; Adam does so by itself.
+
+        The fused SGD would allocate it in its first step and, if that step is bad, leave in it
+        whatever was in memory. From zeros the first step is the same: 0 times momentum + gradient.
+        """
+        if self.config.optimizer == "sgd" and self.config.momentum > 0:
+            for parameters in self.players.values():
+                for p in parameters:
+                    self.algorithm.state[p].setdefault("momentum_buffer", torch.zeros_like(p))
+
     def set_epoch(self, epoch: int) -> None:
         """Set the learning rates of `epoch`, counted from 0: the initial ones, times gamma for each
         milestone passed.
         """
         factor = self.config.gamma ** sum(epoch >= m for m in self.config.milestones)
-        for group in self.adam.param_groups:
+        for group in self.algorithm.param_groups:
             group["lr"] = self.rates[group["name"]] * factor
 
     def read_statistics(self) -> dict[str, float]:
         """Scalars for the log: each network's current learning rate, and the numbers of bad and of
         clipped steps since the start of the run. The host waits for the device.
         """
-        rates = {f"learning_rate/{group['name']}": group["lr"] for group in self.adam.param_groups}
+        groups = self.algorithm.param_groups
+        rates = {f"learning_rate/{group['name']}": group["lr"] for group in groups}
         return rates | {
             "bad_steps": float(self.bad_steps),
             "clipped_steps": float(self.clipped_steps),
@@ -204,13 +238,14 @@ class Optimizer:
             loss: sum of the players' losses; if it is not finite, the step is bad.
 
         Returns:
-            By player, the norm of all its gradients together, before clipping.
+            By player, the norm of all its gradients together, before they are clipped together.
         """
         if distributed.world_size() > 1:
             loss = loss.clone()
             # Before anything is decided from them, so that all processes decide the same.
             distributed.average([*self._gradients(), loss])
-        self.scaler.unscale_(self.adam)
+        self.scaler.unscale_(self.algorithm)
+        self._clip_networks()
         norms = {
             player: nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
             for player, parameters in self.players.items()
@@ -228,11 +263,20 @@ class Optimizer:
         self.bad_in_a_row = torch.where(self.last_step_bad, self.bad_in_a_row + counted, 0.0)
         # Not `scaler.step`, which checks the gradients only: the loss can be infinite while they
         # are finite. `unscale_` has stored what `scaler.update` needs.
-        self.adam.found_inf = self.last_step_bad.float()  # type: ignore[attr-defined]
-        self.adam.step()
+        self.algorithm.found_inf = self.last_step_bad.float()  # type: ignore[attr-defined]
+        self.algorithm.step()
         self.scaler.update()
-        self.adam.zero_grad(set_to_none=True)
+        self.algorithm.zero_grad(set_to_none=True)
         return norms
+
+    def _clip_networks(self) -> None:
+        """Scale the gradients of each network that has a limit of its own, such that none of their
+        elements is above it (TPSMM, as published). A gradient that is not finite stays so.
+        """
+        for name, limit in self.infinity_limits.items():
+            parameters = list(self.networks[name].parameters())
+            if any(p.grad is not None for p in parameters):  # it may not have started
+                nn.utils.clip_grad_norm_(parameters, limit, norm_type=math.inf)
 
     def _clip(self, norms: dict[str, Tensor]) -> None:
         """Clip the gradients of each player to `clip_norm`, and to `clip_ratio` times the median of
@@ -266,7 +310,7 @@ class Optimizer:
     def state(self) -> dict[str, Any]:
         """Everything that a resumed run needs, for a checkpoint."""
         return {
-            "adam": self.adam.state_dict(),
+            self.config.optimizer: self.algorithm.state_dict(),
             "scaler": self.scaler.state_dict(),
             "bad_steps": self.bad_steps.clone(),
             "bad_in_a_row": self.bad_in_a_row.clone(),
@@ -276,9 +320,10 @@ class Optimizer:
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Continue from `state`, of the same networks; the config's settings replace saved ones."""
-        self.adam.load_state_dict(state["adam"])
-        for group in self.adam.param_groups:
-            group["betas"] = (self.config.betas[0], self.config.betas[1])
+        self.algorithm.load_state_dict(state[self.config.optimizer])
+        for group in self.algorithm.param_groups:
+            group.update(algorithm_settings(self.config))
+        self._start_momentum()  # if the saved run had none
         if state["scaler"]:  # empty if the run was not in fp16
             self.scaler.load_state_dict(state["scaler"])
         self.bad_steps.copy_(state["bad_steps"])
@@ -294,10 +339,18 @@ class MovingAverage:
 
     After n updates the decay is at most (1 + n) / (10 + n), so that the random initial weights are
     soon forgotten.
+
+    Attributes:
+        model: a model with the averaged networks. It shares frozen ones with the trained model.
+        networks: the averaged networks, by name.
     """
 
     def __init__(self, model: Model, decay: float) -> None:
-        self.model = copy.deepcopy(model).requires_grad_(False)
+        trained = model.trained_networks
+        frozen = (network for name, network in model.networks.items() if name not in trained)
+        shared = {id(network): network for network in frozen}
+        self.model = copy.deepcopy(model, shared).requires_grad_(False)
+        self.networks = {name: self.model.networks[name] for name in trained}
         self.decay = decay
         self.num_updates = 0
 
@@ -308,22 +361,27 @@ class MovingAverage:
         """
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
         self.num_updates += 1
-        averages: list[Tensor] = list(self.model.parameters())
-        currents: list[Tensor] = list(model.parameters())
-        for average, current in zip(self.model.buffers(), model.buffers(), strict=True):
-            if average.is_floating_point():
-                averages.append(average)
-                currents.append(current)
-            else:
-                average.copy_(current)  # BatchNorm's number of batches
+        averages: list[Tensor] = []
+        currents: list[Tensor] = []
+        networks = model.networks
+        for name, own in self.networks.items():
+            averages += own.parameters()
+            currents += networks[name].parameters()
+            for average, current in zip(own.buffers(), networks[name].buffers(), strict=True):
+                if average.is_floating_point():
+                    averages.append(average)
+                    currents.append(current)
+                else:
+                    average.copy_(current)  # BatchNorm's number of batches
         get_ema_multi_avg_fn(decay)(averages, currents, self.num_updates)
 
     def state(self) -> dict[str, Any]:
         """The averaged networks by name and the number of updates, for a checkpoint."""
-        return {"networks": self.model.state(), "num_updates": self.num_updates}
+        networks = {name: network.state_dict() for name, network in self.networks.items()}
+        return {"networks": networks, "num_updates": self.num_updates}
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Continue the average that `state` holds."""
-        for name, network in self.model.networks.items():
+        for name, network in self.networks.items():
             network.load_state_dict(state["networks"][name])
         self.num_updates = state["num_updates"]

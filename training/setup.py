@@ -8,7 +8,7 @@ import argparse
 import re
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -20,6 +20,7 @@ from torch import nn
 from branches.model import Model
 from checkpoints import checkpoint
 from checkpoints.folder import list_steps
+from checkpoints.load_report import flatten, state_dicts
 from checkpoints.perceptual_weights import load_perceptual
 from checkpoints.weights import check_networks
 from common.cli import pick_device, say
@@ -120,6 +121,8 @@ def read_inputs(arguments: argparse.Namespace, held: ExitStack) -> Inputs | None
             "continue with --resume, or choose another folder with run.output_dir=..."
         )
     check_division(config)
+    if saved is not None:
+        check_optimizer(config, saved)
 
     device = pick_device(arguments.device, distributed.local_rank())
     pairs = build_pairs(config)
@@ -136,9 +139,11 @@ def read_inputs(arguments: argparse.Namespace, held: ExitStack) -> Inputs | None
         _print(f"--init-from {arguments.init_from}: left out, since the run continues from its own")
     elif arguments.init_from is not None:
         networks = all_networks(model, adversary)
-        _print(
-            f"{arguments.init_from}: {checkpoint.init_from(networks, Path(arguments.init_from))}"
-        )
+        report = checkpoint.init_from(networks, Path(arguments.init_from))
+        _print(f"{arguments.init_from}: {report}")
+        check_frozen(model, report.loaded)
+    elif saved is None:
+        check_frozen(model, [])
     return Inputs(
         config, saved, model, adversary, perceptual, pairs, test_clips, device, output_dir, record
     )
@@ -147,6 +152,39 @@ def read_inputs(arguments: argparse.Namespace, held: ExitStack) -> Inputs | None
 def _networks(config: Config) -> dict[str, nn.Module]:
     """All networks that `config` trains, by name, with their initial weights."""
     return all_networks(Model(config), build_adversary(config))
+
+
+def check_optimizer(config: Config, saved: checkpoint.Checkpoint) -> None:
+    """Check that a resumed run keeps its optimizer, which could not use the state of another one.
+
+    Raises:
+        UserError: it does not.
+    """
+    asked, before = config.train.optimizer, saved.config.train.optimizer
+    if asked != before:
+        raise UserError(
+            f"train.optimizer: found {asked}, and {saved.path} was trained with {before}; set it "
+            f"to {before}, or start a new run from its weights with --init-from"
+        )
+
+
+def check_frozen(model: Model, loaded: Sequence[str]) -> None:
+    """Check that no network of `model` would stay random because it is frozen.
+
+    Args:
+        loaded: names of the tensors that --init-from has set, with the names of their networks.
+
+    Raises:
+        UserError: names the networks, and says what to do.
+    """
+    frozen = model.networks.keys() - model.trained_networks.keys()
+    names = flatten(state_dicts({name: model.networks[name] for name in frozen}))
+    missing = sorted({name.partition(".")[0] for name in names.keys() - set(loaded)})
+    if missing:
+        raise UserError(
+            f"motion.avd: {', '.join(missing)} would stay random, since only avd is trained; give "
+            "a checkpoint of this model trained without motion.avd to --init-from"
+        )
 
 
 def check_division(config: Config) -> None:

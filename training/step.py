@@ -105,7 +105,7 @@ def forward(
             target_features = perceptual(frames.driving)
         inputs = StepInputs(*frames, perceptual, target_features, context)
         terms = {}
-        for branch_name, branch in model.branches.items():
+        for branch_name, branch in model.training_branches.items():
             output = branch(inputs)
             inputs = inputs.with_output(branch_name, output)
             for name, term in branch.loss_terms(inputs, output).items():

@@ -8,6 +8,7 @@ import torch
 from animation.branch_animators import reconstruction_animators
 from branches.branch import StepContext, StepInputs
 from branches.model import Model
+from branches.motion.branch import MotionMode
 from configs.schema import LogConfig
 from datasets.source import ClipSource
 from evaluation.reconstruction import evaluate, evaluate_masks, spread
@@ -21,12 +22,15 @@ def validate_model(
 ) -> dict[str, float]:
     """Reconstruct test `clips` with `model`, which is in evaluation mode, and measure the result.
 
+    In a second stage the keypoints go through the network that it trains (motion avd).
+
     Returns:
         Metrics by name, with the overlap of the masks where the true figure is known.
     """
     num_clips, num_frames = log.num_validation_clips, log.num_validation_frames
+    motion: MotionMode = "absolute" if model.second_stage is None else "avd"
     metrics = evaluate(
-        reconstruction_animators(model, device),
+        reconstruction_animators(model, device, motion),
         clips,
         num_clips=num_clips,
         num_frames=num_frames,
@@ -65,7 +69,7 @@ def run_branches(
     pairs = torch.stack(frames).movedim(-1, 2).to(device).float() / 255
     source, driving = pairs.unbind(1)
     inputs = StepInputs(source, driving, driving, perceptual, [], context)
-    for name, branch in model.branches.items():
+    for name, branch in model.training_branches.items():
         inputs = inputs.with_output(name, branch(inputs))
     return inputs
 
@@ -79,8 +83,8 @@ def draw_grids(
     Yields:
         The name, and the grid as H x W x 3 uint8; at most `num_rows` samples are shown.
     """
-    for name, branch in model.branches.items():
-        columns = branch.pictures(inputs, getattr(inputs.outputs, name))
+    for name, branch in model.training_branches.items():
+        columns = branch.pictures(inputs, getattr(inputs.outputs, name), num_rows)
         if columns:  # a branch that has not started has none
             yield name, titled_grid({title: x[:num_rows] for title, x in columns.items()})
     if adversary is not None:

@@ -85,6 +85,12 @@ class MotionBranch(Branch[MotionOutput]):
         """The source's keypoints moved as the driving ones moved since the reference frame."""
         return relative_keypoints(source, driving, reference, scale)
 
+    def disentangled_pose(self, source: Keypoints, driving: Keypoints) -> Keypoints:
+        """The pose of `driving`, of any batch, on the shape of `source` (batch 1); only where
+        `modes` has avd.
+        """
+        raise NotImplementedError(f"a motion model of kind {self.kind} has no motion avd")
+
     def statistics(self, output: MotionOutput) -> dict[str, Tensor]:
         """Scalars that show a collapse early.
 
@@ -103,7 +109,9 @@ class MotionBranch(Branch[MotionOutput]):
             statistics["occlusion_mean"] = output.motion.occlusion_map.mean()
         return statistics
 
-    def pictures(self, inputs: StepInputs, output: MotionOutput) -> dict[str, Tensor]:
+    def pictures(
+        self, inputs: StepInputs, output: MotionOutput, num_rows: int
+    ) -> dict[str, Tensor]:
         size = (inputs.source.shape[-2], inputs.source.shape[-1])
         warped = warp(inputs.source, resize_grid(output.motion.deformation, size))
         pictures = {

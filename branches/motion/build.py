@@ -1,13 +1,18 @@
 """The motion branch that a config describes."""
 
+from typing import Any
+
+from branches.branch import Branch
 from branches.motion.branch import MotionBranch
 from branches.motion.fomm import FommBranch
 from branches.motion.monkey_net import MonkeyNetBranch
 from branches.motion.tpsmm import TpsmmBranch
+from branches.motion.tpsmm_avd import DisentanglementStage
 from branches.motion.x2face import X2FaceBranch
 from configs.motion.fomm import FommConfig
 from configs.motion.kinds import MotionConfig
 from configs.motion.monkey_net import MonkeyNetConfig
+from configs.motion.tpsmm import TpsmmConfig
 from configs.motion.x2face import X2FaceConfig
 
 
@@ -20,3 +25,13 @@ def build_motion(config: MotionConfig) -> MotionBranch:
     if isinstance(config, X2FaceConfig):
         return X2FaceBranch(config)
     return TpsmmBranch(config)
+
+
+def build_second_stage(config: MotionConfig, branch: MotionBranch) -> Branch[Any] | None:
+    """The stage that trains in place of `branch`, which is that of `config`; None for `branch`
+    itself.
+    """
+    if isinstance(config, TpsmmConfig) and config.avd is not None:
+        assert isinstance(branch, TpsmmBranch)
+        return DisentanglementStage(branch, config.avd, config.losses)
+    return None

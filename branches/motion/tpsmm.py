@@ -3,18 +3,25 @@
 Thin-Plate Spline Motion Model (Zhao and Zhang, CVPR 2022).
 """
 
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from torch import Tensor
 
 from branches.branch import StepInputs, reconstruction_terms
-from branches.motion.branch import EncodedSource, MotionBranch, expand_maps, hourglass_sizes
+from branches.motion.branch import (
+    EncodedSource,
+    MotionBranch,
+    MotionMode,
+    expand_maps,
+    hourglass_sizes,
+)
 from branches.outputs import MotionMaps, MotionOutput
 from configs.motion.tpsmm import TpsmmConfig
 from losses import LossTerm, background_loss, equivariance_value_loss, warp_loss, weigh
 from modules.keypoint_detector import Keypoints
 from modules.keypoint_transfer import expand_keypoints
 from modules.thin_plate import random_thin_plate
+from modules.tpsmm.avd import AVDNetwork
 from modules.tpsmm.background_predictor import BackgroundPredictor
 from modules.tpsmm.dense_motion import (
     ThinPlateMotion,
@@ -39,7 +46,10 @@ class TpsmmDetails(NamedTuple):
 
 
 class TpsmmBranch(MotionBranch):
-    """Bends the source by thin plates and inpaints hidden areas at every scale."""
+    """Bends the source by thin plates and inpaints hidden areas at every scale.
+
+    With the network `avd`, which the second stage trains, all others are frozen.
+    """
 
     kind = "tpsmm"
     always_adapts_scale = True
@@ -65,6 +75,22 @@ class TpsmmBranch(MotionBranch):
         self.background_motion: BackgroundPredictor | None = None
         if config.background_motion is not None:
             self.background_motion = BackgroundPredictor()
+        self.avd: AVDNetwork | None = None
+        if config.avd is not None:
+            self.requires_grad_(False)
+            self.avd = AVDNetwork(config.num_keypoints, config.avd.code, config.avd.code)
+
+    def train(self, mode: bool = True) -> Self:
+        """Set the training mode. Frozen networks always evaluate, so that their statistics stay."""
+        super().train(mode)
+        if self.avd is not None:
+            for network in self.children():
+                network.train(mode and network is self.avd)
+        return self
+
+    @property
+    def modes(self) -> tuple[MotionMode, ...]:
+        return super().modes if self.avd is None else (*super().modes, "avd")
 
     def detect(self, frames: Tensor) -> Keypoints:
         """Detect the keypoints of `frames`, B x 3 x H x W in [0, 1]."""
@@ -73,6 +99,11 @@ class TpsmmBranch(MotionBranch):
 
     def encode(self, source: Tensor) -> EncodedSource:
         return EncodedSource(source, self.detect(source), self.inpainting.encode(source))
+
+    def disentangled_pose(self, source: Keypoints, driving: Keypoints) -> Keypoints:
+        assert self.avd is not None, "it is not among the modes"
+        pose: Keypoints = self.avd(expand_keypoints(source, len(driving.value)), driving)
+        return pose
 
     def estimate_motion(
         self, source: EncodedSource, pose: Keypoints, driving: Tensor | None = None

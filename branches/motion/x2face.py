@@ -10,6 +10,7 @@ from branches.motion.branch import EncodedSource, MotionBranch
 from branches.outputs import MotionMaps, MotionOutput
 from configs.motion.x2face import X2FaceConfig
 from losses import LossTerm
+from modules.geometry import coordinate_grid
 from modules.x2face import (
     DrivingNetwork,
     EmbeddedFace,
@@ -63,6 +64,12 @@ class X2FaceBranch(MotionBranch):
         field = self.detect(inputs.driving)
         motion = MotionMaps(compose_fields(face.field, field)[:, 0], None, None)
         return MotionOutput(None, None, motion, sample_face(face, field))
+
+    def statistics(self, output: MotionOutput) -> dict[str, Tensor]:
+        """`field_shift`: how far pixels come from, on average; near 0 the source stays as it is."""
+        field = output.motion.deformation
+        grid = coordinate_grid(field.shape[1], field.shape[2], field)
+        return super().statistics(output) | {"field_shift": (field - grid).norm(dim=-1).mean()}
 
     def loss_terms(self, inputs: StepInputs, output: MotionOutput) -> dict[str, LossTerm]:
         return reconstruction_terms(

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator
-from typing import Annotated, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
 from pydantic import Field
 
@@ -21,12 +21,15 @@ class Halvings(NamedTuple):
     """A network that halves its input `number` times; `number` is the value of `section.key`.
 
     scale: size of the input, as a part of the image's.
+    rest: what must be left at the end: pixels; more than one pixel, since a layer normalizes over
+        them; or a power of two of them on each side.
     """
 
     section: str
     key: str
     number: int
     scale: float = 1.0
+    rest: Literal["pixels", "several", "power_of_two"] = "pixels"
 
 
 class MotionSection(Section):
@@ -78,6 +81,16 @@ class MotionSection(Section):
     @abstractmethod
     def halvings(self) -> list[Halvings]:
         """Its networks that halve their input."""
+
+    @property
+    def trains_predictions(self) -> bool:
+        """Whether a training step makes predictions and learns from them."""
+        return True
+
+    @property
+    def infinity_limits(self) -> dict[str, float]:
+        """The largest infinity norm of the gradients of a network, by name, where it has one."""
+        return {}
 
     def problems(self) -> Iterator[tuple[tuple[str, ...], str]]:
         """Broken rules between keys of the section: the dotted keys, and the reason."""

@@ -1,5 +1,6 @@
 """The section motion of kind tpsmm: Thin-Plate Spline Motion Model (Zhao and Zhang, CVPR 2022)."""
 
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -14,6 +15,7 @@ from configs.motion.section import (
 from configs.section import HourglassConfig, Section, Start
 from configs.value_types import (
     Epoch,
+    Pair,
     Positive,
     Probability,
     ReluLayer,
@@ -61,9 +63,13 @@ class TpsmmBackgroundConfig(Section):
 
 
 class TpsmmAvdConfig(Section):
-    """The second stage: a network that puts another's motion on a shape. All else is frozen."""
+    """The second stage: it trains a network that gives the source's shape to driving keypoints.
+
+    Everything else is frozen and comes from a checkpoint of the first stage (--init-from).
+    """
 
     code: Width = 128  # channels of either code
+    proportions: Pair = [0.75, 1.25]  # range of the factors that stretch the driving keypoints
     learning_rate: Weight | None = None
 
 
@@ -75,6 +81,7 @@ class TpsmmLosses(Section):
     equivariance_value: Weight = 10.0
     warp: Weight = 10.0
     background: Weight = 10.0
+    avd: Weight = 1.0  # the only loss of the second stage
 
 
 class TpsmmConfig(MotionSection):
@@ -85,6 +92,8 @@ class TpsmmConfig(MotionSection):
     background_motion: TpsmmBackgroundConfig | None = TpsmmBackgroundConfig()
     avd: TpsmmAvdConfig | None = None
     transform: TransformConfig = TransformConfig()
+    clip_infinity_norm: Positive | None = 10.0  # of the gradients of keypoint detector, dense
+    # motion and background motion, each by itself: the largest element that is left; null: any
     losses: TpsmmLosses = TpsmmLosses()
 
     @property
@@ -120,8 +129,39 @@ class TpsmmConfig(MotionSection):
         return self.inpainting.width
 
     @property
+    def trains_predictions(self) -> bool:
+        return self.avd is None
+
+    @property
+    def infinity_limits(self) -> dict[str, float]:
+        if self.clip_infinity_norm is None or self.avd is not None:
+            return {}
+        names = ["keypoint_detector", "dense_motion"]
+        if self.background_motion is not None:
+            names.append("background_motion")
+        return dict.fromkeys(names, self.clip_infinity_norm)
+
+    @property
     def halvings(self) -> list[Halvings]:
         return [
-            hourglass_halvings("motion.dense_motion", self.dense_motion),
-            Halvings("motion.inpainting", "num_down_blocks", self.inpainting.num_down_blocks),
+            hourglass_halvings("motion.dense_motion", self.dense_motion)._replace(rest="several"),
+            Halvings(
+                *("motion.inpainting", "num_down_blocks", self.inpainting.num_down_blocks),
+                rest="several",
+            ),
         ]
+
+    def problems(self) -> Iterator[tuple[tuple[str, ...], str]]:
+        if self.avd is None:
+            return
+        low, high = self.avd.proportions
+        if low > high:
+            yield (
+                ("motion.avd.proportions",),
+                f"found [{low:g}, {high:g}]; the first is larger",
+            )
+        if self.losses.avd == 0:
+            yield (
+                ("motion.losses.avd", "motion.avd"),
+                "found 0 with the section motion.avd, which no other loss trains; set it to 1",
+            )

@@ -66,6 +66,6 @@ class X2FaceConfig(MotionSection):
     @property
     def halvings(self) -> list[Halvings]:
         return [
-            Halvings("motion.embedding", "num_levels", self.embedding.num_levels),
-            Halvings("motion.driving", "num_levels", self.driving.num_levels),
+            Halvings(f"motion.{name}", "num_levels", network.num_levels, rest="power_of_two")
+            for name, network in (("embedding", self.embedding), ("driving", self.driving))
         ]

@@ -185,7 +185,7 @@ def test_branch_does_nothing_before_its_start(foreign):
     output = branch(early)
     assert output.swap is None
     assert branch.loss_terms(early, output) == {}
-    assert branch.pictures(early, output) == {}
+    assert branch.pictures(early, output, 2) == {}
     assert branch.statistics(output)["foreground_share"].isfinite()
     assert torch.equal(inputs.context.random.generator.get_state(), before)
     assert branch.loss_terms(inputs, branch(inputs))
@@ -259,7 +259,7 @@ def test_share_of_the_foreground():
 @pytest.mark.parametrize("foreign", [0, 1])
 def test_pictures(foreign):
     branch, inputs = build(f"background.foreign_probability={foreign}")
-    pictures = branch.pictures(inputs, branch(inputs))
+    pictures = branch.pictures(inputs, branch(inputs), 2)
     assert list(pictures) == ["foreground", "background", "BGBase", "BGRefine", "target"]
     for picture in pictures.values():
         assert picture.shape == inputs.source.shape

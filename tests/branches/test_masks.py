@@ -101,10 +101,10 @@ def test_refinement_does_nothing_before_its_start():
     assert output.perturbed_mask is output.refined_mask is None
     assert torch.equal(inputs.context.random.generator.get_state(), before)
     assert "refinement" not in branch.loss_terms(inputs, output)
-    assert {"perturbed", "refined"}.isdisjoint(branch.pictures(inputs, output))
+    assert {"perturbed", "refined"}.isdisjoint(branch.pictures(inputs, output, 2))
     output = branch(inputs)
     assert "refinement" in branch.loss_terms(inputs, output)
-    assert {"perturbed", "refined"} <= branch.pictures(inputs, output).keys()
+    assert {"perturbed", "refined"} <= branch.pictures(inputs, output, 2).keys()
 
 
 def test_the_refinement_is_to_restore_the_driving_mask():
@@ -178,7 +178,7 @@ def test_sizes_that_are_not_square_and_scales(size, scale, mask_size):
         assert mask.shape == (2, 1, *mask_size)
     assert output.low_resolution.shape == output.high_resolution.shape == inputs.source.shape
     total(branch.loss_terms(inputs, output)).backward()
-    for picture in branch.pictures(inputs, output).values():
+    for picture in branch.pictures(inputs, output, 2).values():
         assert picture.shape == inputs.source.shape
 
 
@@ -238,7 +238,7 @@ def test_statistics_of_known_masks():
 @torch.no_grad()
 def test_pictures():
     branch, inputs = build()
-    pictures = branch.pictures(inputs, branch(inputs))
+    pictures = branch.pictures(inputs, branch(inputs), 2)
     assert list(pictures) == [
         "source", "driving", "source mask", "driving mask", "perturbed", "refined", "L", "H",
     ]  # fmt: skip

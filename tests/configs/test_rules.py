@@ -237,8 +237,8 @@ def test_rule(overrides, expected):
             (
                 ["motion.dense_motion.occlusion=false", f"discriminator.cut.kind={kind}"],
                 "discriminator.cut.occlusion: found map, and the motion model, of kind fomm, "
-                "predicts no occlusion map; set it to field, motion.dense_motion.occlusion to true, "
-                "or discriminator.cut.kind to none",
+                "predicts no occlusion map; set it to field, motion.dense_motion.occlusion to "
+                "true, or discriminator.cut.kind to none",
             )
             for kind in ("rectangle", "priority")
         ),

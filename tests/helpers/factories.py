@@ -242,7 +242,7 @@ def joint_terms(model: Model, inputs: StepInputs) -> tuple[dict[str, LossTerm], 
     outputs.
     """
     terms = {}
-    for branch_name, branch in model.branches.items():
+    for branch_name, branch in model.training_branches.items():
         output = branch(inputs)
         inputs = inputs.with_output(branch_name, output)
         for name, term in branch.loss_terms(inputs, output).items():

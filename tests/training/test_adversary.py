@@ -420,7 +420,7 @@ def test_a_bad_step_of_the_discriminator_leaves_both_players_as_they_were():
             for name, tensor in state.items()
             if tensor.is_floating_point()
         }
-        for i, state in optimizer.adam.state_dict()["state"].items():
+        for i, state in optimizer.algorithm.state_dict()["state"].items():
             tensors |= {f"adam.{i}.{name}": tensor.clone() for name, tensor in state.items()}
         return tensors
 
@@ -440,7 +440,7 @@ def test_each_player_is_clipped_by_its_own_norm():
     players = Players(*ALONE, "train.clip_norm=0.01")
     optimizer = Optimizer(players.model, players.adversary, players.config, CPU)
     clipped = {}
-    optimizer.adam.register_step_pre_hook(
+    optimizer.algorithm.register_step_pre_hook(
         lambda *_: clipped.update(
             (name, torch.nn.utils.get_total_norm([p.grad for p in own if p.grad is not None]))
             for name, own in optimizer.players.items()
@@ -463,7 +463,7 @@ def test_each_player_is_clipped_by_its_own_median():
     for parameter in players.adversary.parameters():
         parameter.requires_grad_()
     seen = {}
-    optimizer.adam.register_step_pre_hook(
+    optimizer.algorithm.register_step_pre_hook(
         lambda *_: seen.update(
             (name, torch.nn.utils.get_total_norm([p.grad for p in own]).item())
             for name, own in optimizer.players.items()

@@ -8,7 +8,9 @@ import torch
 from torch.testing import assert_close
 
 from branches.model import Model
-from tests.helpers.factories import joint_terms, noise_inputs, tiny_config
+from tests.helpers.factories import WaitsForTheDevice, joint_terms, noise_inputs, tiny_config
+from tests.helpers.kinds import KINDS, use_small_resnets
+from training.distributed import processes as distributed
 from training.optimization import MovingAverage, Optimizer, RecentNorms, base_learning_rates
 from training.step import total
 
@@ -40,8 +42,8 @@ class Run:
         """Everything that a bad step must not change."""
         tensors = dict(self.model.named_parameters())
         tensors |= {n: b for n, b in self.model.named_buffers() if b.is_floating_point()}
-        for i, state in self.optimizer.adam.state_dict()["state"].items():
-            tensors |= {f"adam.{i}.{name}": tensor for name, tensor in state.items()}
+        for i, state in self.optimizer.algorithm.state_dict()["state"].items():
+            tensors |= {f"optimizer.{i}.{name}": tensor for name, tensor in state.items()}
         return {name: tensor.detach().clone() for name, tensor in tensors.items()}
 
 
@@ -49,10 +51,13 @@ def equal(a, b):
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
-@pytest.mark.parametrize("clip", ["null", "1.0"])
+SGD = "train.optimizer=sgd"
+
+
+@pytest.mark.parametrize("overrides", [(), ("train.clip_norm=1",), (SGD, "train.weight_decay=1")])
 @pytest.mark.parametrize("factor", [math.nan, math.inf])
-def test_bad_step_leaves_everything_as_it_was(factor, clip):
-    run = Run(f"train.clip_norm={clip}")
+def test_bad_step_leaves_everything_as_it_was(factor, overrides):
+    run = Run(*overrides)
     run.step()
     before = run.snapshot()
     run.step(factor)
@@ -93,12 +98,28 @@ def test_first_step_may_be_bad():
     run = Run()
     run.step(math.nan)
     run.step()
-    assert {float(state["step"]) for state in run.optimizer.adam.state.values()} == {1.0}
+    assert {float(state["step"]) for state in run.optimizer.algorithm.state.values()} == {1.0}
     assert all(torch.isfinite(tensor).all() for tensor in run.snapshot().values())
 
 
-def test_fp16_overflow_lowers_the_loss_scale_and_is_no_bad_step():
-    run = Run("train.precision=fp16")
+def test_first_step_of_sgd_may_be_bad():
+    """It leaves the momentum at 0, not at what was in memory."""
+    run, other = Run(SGD), Run(SGD)
+    before = run.snapshot()
+    run.step(math.nan)
+    assert equal(run.snapshot(), before)
+    moments = [tensor for name, tensor in before.items() if name.endswith("momentum_buffer")]
+    assert len(moments) == len(list(run.model.parameters()))
+    assert not any(tensor.any() for tensor in moments)
+    run.inputs.context.random.generator.set_state(other.inputs.context.random.generator.get_state())
+    run.step()
+    other.step()
+    assert equal(run.snapshot(), other.snapshot())
+
+
+@pytest.mark.parametrize("algorithm", ["adam", "sgd"])
+def test_fp16_overflow_lowers_the_loss_scale_and_is_no_bad_step(algorithm):
+    run = Run("train.precision=fp16", f"train.optimizer={algorithm}")
     run.step()
     before, scale = run.snapshot(), run.optimizer.scaler.get_scale()
     run.step(math.inf)
@@ -139,22 +160,36 @@ def test_bad_steps_in_a_row_are_counted_apart():
 
 def test_settings_of_the_config_win_over_saved_ones():
     saved = Run().optimizer.state()
-    other = Run("train.betas=[0.9, 0.99]", "train.precision=fp16").optimizer
+    changes = ("train.betas=[0.9, 0.99]", "train.weight_decay=0.1", "train.precision=fp16")
+    other = Run(*changes).optimizer
     other.load_state(saved)
-    assert all(group["betas"] == (0.9, 0.99) for group in other.adam.param_groups)
+    groups = other.algorithm.param_groups
+    assert all((group["betas"], group["weight_decay"]) == ((0.9, 0.99), 0.1) for group in groups)
+    other = Run(SGD, "train.momentum=0.5", "train.weight_decay=0.1").optimizer
+    other.load_state(Run(SGD).optimizer.state())
+    groups = other.algorithm.param_groups
+    assert all((group["momentum"], group["weight_decay"]) == (0.5, 0.1) for group in groups)
+
+
+def test_momentum_that_a_resumed_run_gets_starts_at_zero():
+    before, run = Run(SGD, "train.momentum=0"), Run(SGD)
+    before.step()
+    run.optimizer.load_state(before.optimizer.state())
+    for state in run.optimizer.algorithm.state.values():
+        assert not state["momentum_buffer"].any()
 
 
 def test_norm_is_that_of_all_gradients_before_clipping():
     run = Run("train.clip_norm=0.001")
     seen = []
-    run.optimizer.adam.register_step_pre_hook(
+    run.optimizer.algorithm.register_step_pre_hook(
         lambda adam, *_: seen.extend(p.grad.clone() for p in run.model.parameters())
     )
     norm = run.step()
     clipped = torch.stack([gradient.norm() for gradient in seen]).norm()
     assert clipped.item() == pytest.approx(0.001, rel=1e-3)
     unclipped = Run()
-    unclipped.optimizer.adam.register_step_pre_hook(
+    unclipped.optimizer.algorithm.register_step_pre_hook(
         lambda adam, *_: seen.extend(p.grad.clone() for p in unclipped.model.parameters())
     )
     seen.clear()
@@ -167,7 +202,7 @@ def seen_norms(run):
     """A list of the norms of the gradients that Adam gets; each step adds one."""
     seen = []
     parameters = list(run.model.parameters())
-    run.optimizer.adam.register_step_pre_hook(
+    run.optimizer.algorithm.register_step_pre_hook(
         lambda *_: seen.append(torch.stack([p.grad.norm() for p in parameters]).norm().item())
     )
     return seen
@@ -207,6 +242,106 @@ def test_gradient_far_above_the_running_median_is_clipped_and_counted(precision)
     # One spike among five norms hardly changes the median.
     run.step(factor)
     assert run.optimizer.clipped_steps.item() == 1
+
+
+def set_gradients(run, largest):
+    """Give each parameter a gradient of the same value in every element: that of its network in
+    `largest`, or 1.
+    """
+    for name, network in run.model.networks.items():
+        for parameter in network.parameters():
+            parameter.grad = torch.full_like(parameter, largest.get(name, 1.0))
+
+
+def gradients_in_the_step(run):
+    """A dict that each step fills with the gradients that the algorithm gets, by network."""
+    seen = {}
+
+    def note(*_):
+        for name, network in run.optimizer.networks.items():
+            gradients = [p.grad.flatten() for p in network.parameters() if p.grad is not None]
+            if gradients:
+                seen[name] = torch.cat(gradients)
+
+    run.optimizer.algorithm.register_step_pre_hook(note)
+    return seen
+
+
+@pytest.fixture
+def small_resnets(monkeypatch):
+    use_small_resnets(monkeypatch)
+
+
+def test_each_network_is_clipped_to_its_own_infinity_norm(small_resnets):
+    """By hand: 40 becomes 10, and what is beside it in the network a quarter; 10 and less stay."""
+    run = Run(*KINDS["tpsmm"], "train.clip_ratio=null")
+    seen = gradients_in_the_step(run)
+    set_gradients(run, {"keypoint_detector": 4.0, "dense_motion": 10.0, "background_motion": -25.0})
+    run.model.motion.keypoint_detector.fg_encoder.fc.bias.grad[3] = -40.0
+    run.optimizer.step(torch.tensor(1.0))
+    detector = seen["keypoint_detector"]
+    assert detector.min().item() == pytest.approx(-10)
+    assert sorted(set(detector.tolist()))[1:] == pytest.approx([1])
+    assert_close(seen["dense_motion"], torch.full_like(seen["dense_motion"], 10.0))
+    assert_close(seen["background_motion"], torch.full_like(seen["background_motion"], -10.0))
+    assert set(seen["inpainting"].tolist()) == {1.0}  # it has no limit
+
+
+def test_networks_are_clipped_after_the_gradients_of_all_processes_are_averaged(
+    small_resnets, monkeypatch
+):
+    """Here of this process and of one whose gradients are 0."""
+    monkeypatch.setattr(distributed, "world_size", lambda: 2)
+    monkeypatch.setattr(distributed, "average", lambda tensors: [t.div_(2) for t in tensors])
+    run = Run(*KINDS["tpsmm"], "train.clip_ratio=null")
+    seen = gradients_in_the_step(run)
+    set_gradients(run, {"keypoint_detector": 16.0, "dense_motion": 30.0})
+    run.optimizer.step(torch.tensor(1.0))
+    assert set(seen["keypoint_detector"].tolist()) == {8.0}
+    assert seen["dense_motion"].max().item() == pytest.approx(10)
+
+
+def test_the_player_is_clipped_after_its_networks(small_resnets):
+    run = Run(*KINDS["tpsmm"], "train.clip_norm=3", "train.clip_ratio=null")
+    seen = gradients_in_the_step(run)
+    largest = {"keypoint_detector": 1000.0, "inpainting": 0.0, "dense_motion": 0.0}
+    set_gradients(run, largest | {"background_motion": 0.0})
+    norm = run.optimizer.step(torch.tensor(1.0))["model"]
+    count = seen["keypoint_detector"].numel()
+    assert norm.item() == pytest.approx(10 * math.sqrt(count), rel=1e-4)
+    assert seen["keypoint_detector"].norm().item() == pytest.approx(3, rel=1e-4)
+
+
+@pytest.mark.parametrize("wrong", [math.nan, math.inf])
+def test_a_gradient_that_is_not_finite_stays_so_in_a_clipped_network(small_resnets, wrong):
+    run = Run(*KINDS["tpsmm"])
+    before = run.snapshot()
+    set_gradients(run, {})
+    run.model.motion.keypoint_detector.fg_encoder.fc.bias.grad[0] = wrong
+    run.optimizer.step(torch.tensor(1.0))
+    assert run.optimizer.bad_steps.item() == 1
+    after = run.snapshot()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+
+
+def test_networks_without_gradients_are_left_out(small_resnets):
+    """Those that have not started, or all where the key is null."""
+    run = Run(*KINDS["tpsmm"], "train.clip_ratio=null")
+    seen = gradients_in_the_step(run)
+    set_gradients(run, dict.fromkeys(run.model.networks, 20.0))
+    for parameter in run.model.motion.background_motion.parameters():
+        parameter.grad = None
+    loss = torch.tensor(1.0)
+    with WaitsForTheDevice() as waits:
+        run.optimizer.step(loss)
+    assert waits.found == []
+    assert "background_motion" not in seen
+    assert seen["keypoint_detector"].max().item() == pytest.approx(10)
+    run = Run(*KINDS["tpsmm"], "motion.clip_infinity_norm=null", "train.clip_ratio=null")
+    seen = gradients_in_the_step(run)
+    set_gradients(run, dict.fromkeys(run.model.networks, 20.0))
+    run.optimizer.step(torch.tensor(1.0))
+    assert all(set(gradients.tolist()) == {20.0} for gradients in seen.values())
 
 
 def test_first_gradients_are_not_clipped():
@@ -300,7 +435,7 @@ def test_learning_rates_per_network_and_milestones():
     }  # fmt: skip
     for epoch, factor in ((0, 1), (1, 1), (2, 0.5), (4, 0.5), (5, 0.25), (8, 0.25), (1, 1)):
         run.optimizer.set_epoch(epoch)
-        rates = {group["name"]: group["lr"] for group in run.optimizer.adam.param_groups}
+        rates = {group["name"]: group["lr"] for group in run.optimizer.algorithm.param_groups}
         assert rates["generator"] == pytest.approx(1e-3 * factor)
         assert rates["dense_motion"] == pytest.approx(2e-4 * factor)
         assert rates["refinement"] == pytest.approx(2e-3 * factor)
@@ -312,25 +447,94 @@ def test_learning_rates_per_network_and_milestones():
 
 
 def test_adam_as_published():
-    adam = Run("train.betas=[0.5, 0.999]").optimizer.adam
+    adam = Run("train.betas=[0.5, 0.999]").optimizer.algorithm
     assert [group["name"] for group in adam.param_groups] == NETWORKS
     for group in adam.param_groups:
         assert group["betas"] == (0.5, 0.999)
         assert (group["weight_decay"], group["eps"], group["amsgrad"]) == (0, 1e-8, False)
 
 
-def test_continued_run_equals_an_uninterrupted_one():
-    whole = Run()
+def plain_algorithm(name, parameters):
+    """As torch has it, unfused: one parameter after the other."""
+    if name == "adam":
+        return torch.optim.Adam(
+            parameters, lr=1e-2, betas=(0.5, 0.999), weight_decay=1e-2, foreach=False
+        )
+    return torch.optim.SGD(parameters, lr=1e-2, momentum=0.9, weight_decay=1e-2, foreach=False)
+
+
+@pytest.mark.parametrize("name", ["adam", "sgd"])
+def test_steps_are_those_of_the_unfused_algorithm_without_the_bad_step(name):
+    run = Run(f"train.optimizer={name}", "train.learning_rate=1e-2", "train.weight_decay=1e-2")
+    copies = [p.detach().clone().requires_grad_() for p in run.model.parameters()]
+    plain, gradients = plain_algorithm(name, copies), []
+    run.optimizer.algorithm.register_step_pre_hook(
+        lambda *_: gradients.extend(p.grad.clone() for p in run.model.parameters())
+    )
+    for factor in (1.0, 2.0, math.nan, -1.0, 0.5):
+        gradients.clear()
+        run.step(factor)
+        if math.isfinite(factor):
+            for parameter, gradient in zip(copies, gradients, strict=True):
+                parameter.grad = gradient
+            plain.step()
+        for parameter, expected in zip(run.model.parameters(), copies, strict=True):
+            assert_close(parameter, expected, rtol=1e-5, atol=1e-7)
+    assert run.optimizer.bad_steps.item() == 1
+
+
+class OneWeight(torch.nn.Module):
+    """A model that is one number, of value 1, in the place of a tiny model."""
+
+    def __init__(self):
+        super().__init__()
+        self.generator = torch.nn.Linear(1, 1, bias=False)
+        torch.nn.init.ones_(self.generator.weight)
+        self.trained_networks = {"generator": self.generator}
+
+
+# By hand, for the gradients 2, NaN and -1, with a learning rate of .1 and a weight decay of .5. The
+# gradients with the decay are 2 + .5 = 2.5 and -1 + .5 w.
+BY_HAND = {
+    # v = 2.5, w = 1 - .25 = .75; skipped; v = .9 * 2.5 - 1 + .375 = 1.625, w = .75 - .1625.
+    "sgd": [0.75, 0.75, 0.5875],
+    # The first step of Adam is .1 times the sign: w = .9; skipped. Then g = -1 + .45 = -.55,
+    # m = .5 * 1.25 - .275 = .35, v = .00625 * .999 + .0003025 = .00654625; with the corrections
+    # .35 / .75 and v / .001999: w = .9 - .1 * .466667 / sqrt(3.27476) = .874212.
+    "adam": [0.9, 0.9, 0.874212],
+}
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam"])
+def test_steps_by_hand(name):
+    config = tiny_config(
+        f"train.optimizer={name}",
+        "train.learning_rate=0.1",
+        "train.weight_decay=0.5",
+        "train.clip_ratio=null",
+    )
+    model = OneWeight()
+    optimizer = Optimizer(model, None, config, CPU)
+    found = []
+    for gradient in (2.0, math.nan, -1.0):
+        model.generator.weight.grad = torch.tensor([[gradient]])
+        optimizer.step(torch.tensor(1.0))
+        found.append(model.generator.weight.item())
+    assert found == pytest.approx(BY_HAND[name], rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["adam", "sgd"])
+def test_continued_run_equals_an_uninterrupted_one(name):
+    algorithm = f"train.optimizer={name}"
+    whole = Run(algorithm)
     for _ in range(2):
         whole.step()
-    networks, saved = whole.model.state(), whole.optimizer.state()
+    networks, saved = whole.model.state(), copy.deepcopy(whole.optimizer.state())
     networks = {n: {k: t.clone() for k, t in state.items()} for n, state in networks.items()}
-    adam = {i: {k: t.clone() for k, t in s.items()} for i, s in saved["adam"]["state"].items()}
-    saved = {**saved, "adam": {**saved["adam"], "state": adam}}
     generator = whole.inputs.context.random.generator.get_state()
     whole.step()
 
-    resumed = Run("seed=1")
+    resumed = Run(algorithm, "seed=1")
     for name, network in resumed.model.networks.items():
         network.load_state_dict(networks[name])
     resumed.optimizer.load_state(saved)

@@ -160,7 +160,7 @@ def gradients(run):
     players = torch.nn.ModuleList(p for p in (run.model, run.adversary) if p is not None)
     names = [name for name, _ in players.named_parameters()]
     seen = []
-    run.optimizer.adam.register_step_pre_hook(
+    run.optimizer.algorithm.register_step_pre_hook(
         lambda *_: seen.extend(p.grad.clone() for p in players.parameters())
     )
     scalars = run.step().scalars

@@ -5,14 +5,15 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from modules.geometry import full_precision
 from training.distributed import processes as distributed
 
 
 def synchronize_batch_norm(network: nn.Module, device: torch.device) -> None:
-    """Replace every BatchNorm2d in `network` by one whose statistics are those of the samples of
-    all processes. The keys of the state dict stay the same.
+    """Replace every batch normalization in `network` by one whose statistics are those of the
+    samples of all processes. The keys of the state dict stay the same.
 
     On CUDA it is torch's SyncBatchNorm, which has fused kernels but refuses tensors on the CPU.
     """
@@ -21,20 +22,19 @@ def synchronize_batch_norm(network: nn.Module, device: torch.device) -> None:
         return
     for module in list(network.modules()):
         for name, child in module.named_children():
-            if isinstance(child, nn.BatchNorm2d):
+            if isinstance(child, nn.BatchNorm1d | nn.BatchNorm2d):
                 setattr(module, name, SyncBatchNorm.like(child))
 
 
-class SyncBatchNorm(nn.BatchNorm2d):
-    """Batch normalization over the samples of all processes, on any device.
+class SyncBatchNorm(_BatchNorm):
+    """Batch normalization over the samples of all processes, on any device: B x C x ...
 
     It computes the same as torch.nn.SyncBatchNorm. All processes must have the same number of
-    samples. Statistics are float32 under autocast. In evaluation mode it is a BatchNorm2d and
-    exchanges nothing.
+    samples. Statistics are float32 under autocast. In evaluation mode it exchanges nothing.
     """
 
     @classmethod
-    def like(cls, norm: nn.BatchNorm2d) -> Self:
+    def like(cls, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> Self:
         """Make one with the settings, weights and statistics of `norm`."""
         weight = norm.weight
         own = cls(
@@ -52,16 +52,21 @@ class SyncBatchNorm(nn.BatchNorm2d):
         assert self.momentum is not None
         full = full_precision(x)
         count = distributed.world_size() * x.numel() // x.shape[1]
+        others = [axis for axis in range(x.ndim) if axis != 1]  # all but the channels
+        shape = [-1 if axis == 1 else 1 for axis in range(x.ndim)]
         # The variance is computed from centred values, since E[x^2] - E[x]^2 would lose digits.
-        mean = _SumOfAll.apply(full.sum(dim=(0, 2, 3))) / count
-        centred = full - mean.view(1, -1, 1, 1)
-        variance = _SumOfAll.apply(centred.square().sum(dim=(0, 2, 3))) / count
+        mean = _SumOfAll.apply(full.sum(dim=others)) / count
+        centred = full - mean.view(shape)
+        variance = _SumOfAll.apply(centred.square().sum(dim=others)) / count
         with torch.no_grad():
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * (count / (count - 1)), self.momentum)
             self.num_batches_tracked += 1
         scale = torch.rsqrt(variance + self.eps) * self.weight
-        return (centred * scale.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)).to(x.dtype)
+        return (centred * scale.view(shape) + self.bias.view(shape)).to(x.dtype)
+
+    def _check_input_dim(self, input: Tensor) -> None:
+        """Accept any number of axes."""
 
 
 class _SumOfAll(torch.autograd.Function):

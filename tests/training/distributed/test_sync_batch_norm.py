@@ -1,4 +1,4 @@
-"""Batch normalization over several processes, compared with BatchNorm2d on all samples."""
+"""Batch normalization over several processes, compared with torch's on all samples."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +10,7 @@ from torch.testing import assert_close
 
 from branches.model import Model
 from tests.helpers.factories import tiny_config
+from tests.helpers.kinds import KINDS, use_small_resnets
 from training.distributed import processes as distributed
 from training.distributed.sync_batch_norm import SyncBatchNorm, synchronize_batch_norm
 
@@ -52,18 +53,26 @@ def random_norm(kind=nn.BatchNorm2d):
     return norm
 
 
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_equals_batch_norm_of_all_samples(threads, layout):
+@pytest.mark.parametrize(
+    ("kind", "shape", "layout"),
+    [
+        (nn.BatchNorm2d, (5, 6), torch.contiguous_format),
+        (nn.BatchNorm2d, (5, 6), torch.channels_last),
+        (nn.BatchNorm1d, (), torch.contiguous_format),
+    ],
+)
+def test_equals_batch_norm_of_all_samples(threads, kind, shape, layout):
     """Outputs, running statistics and all gradients are the same; the processes' means differ."""
-    x = torch.randn(4, 3, 5, 6, dtype=torch.float64) * 2 + torch.arange(4.0).view(4, 1, 1, 1)
+    x = torch.randn(4, 3, *shape, dtype=torch.float64) * 2
+    x = x + torch.arange(4.0).view(4, 1, *(1 for _ in shape))
     weights = torch.randn_like(x)  # weights of the outputs in the loss
-    whole = random_norm()
+    whole = random_norm(kind)
     whole_x = x.clone().requires_grad_()
     whole_y = whole(whole_x)
     (whole_y * weights).sum().backward()
 
     def process(rows):
-        norm = SyncBatchNorm.like(random_norm())
+        norm = SyncBatchNorm.like(random_norm(kind))
         own_x = x[rows].to(memory_format=layout).requires_grad_()
         y = norm(own_x)
         (y * weights[rows]).sum().backward()
@@ -97,13 +106,14 @@ def test_half_precision_keeps_its_statistics_in_float32(threads):
     assert_close(norm.running_var, whole.running_var, rtol=1e-4, atol=1e-4)
 
 
-def test_evaluation_exchanges_nothing(monkeypatch):
+@pytest.mark.parametrize(("kind", "shape"), [(nn.BatchNorm2d, (4, 4)), (nn.BatchNorm1d, ())])
+def test_evaluation_exchanges_nothing(monkeypatch, kind, shape):
     def refuse(_tensor):
         raise AssertionError("no other process would answer")
 
     monkeypatch.setattr(distributed, "add_up", refuse)
-    norm = random_norm().eval()
-    x = torch.randn(2, 3, 4, 4, dtype=torch.float64)
+    norm = random_norm(kind).eval()
+    x = torch.randn(2, 3, *shape, dtype=torch.float64)
     own = SyncBatchNorm.like(norm)
     assert not own.training
     assert_close(own(x), norm(x), rtol=0, atol=0)
@@ -111,11 +121,15 @@ def test_evaluation_exchanges_nothing(monkeypatch):
         own.train()(x)
 
 
+@pytest.mark.parametrize("motion", ["fomm", "tpsmm_avd"])
 @pytest.mark.parametrize(("device", "kind"), [(CPU, SyncBatchNorm), (CUDA, nn.SyncBatchNorm)])
-def test_every_batch_norm_of_a_model_is_replaced(device, kind):
+def test_every_batch_norm_of_a_model_is_replaced(device, kind, motion, monkeypatch):
     """State dicts fit both kinds, so a checkpoint of several processes fits one process."""
-    plain, model = Model(tiny_config()), Model(tiny_config())
-    norms = [name for name, m in plain.named_modules() if isinstance(m, nn.BatchNorm2d)]
+    use_small_resnets(monkeypatch)
+    config = tiny_config(*(() if motion == "fomm" else KINDS[motion]))
+    plain, model = Model(config), Model(config)
+    both = (nn.BatchNorm1d, nn.BatchNorm2d)
+    norms = [name for name, m in plain.named_modules() if isinstance(m, both)]
     synchronize_batch_norm(model, device)
     modules = dict(model.named_modules())
     assert norms
@@ -123,4 +137,4 @@ def test_every_batch_norm_of_a_model_is_replaced(device, kind):
     assert_close(model.state_dict(), plain.state_dict(), rtol=0, atol=0)
     assert list(model.state_dict()) == list(plain.state_dict())
     for branch in model.branches.values():  # `model.branches` has the same objects
-        assert not any(type(module) is nn.BatchNorm2d for module in branch.modules())
+        assert not any(type(module) in both for module in branch.modules())

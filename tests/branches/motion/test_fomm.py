@@ -1,4 +1,4 @@
-"""The motion branch as a whole: gradients, precision, memory format, sizes, statistics."""
+"""The motion branch of kind fomm: gradients, precision, memory format, sizes, statistics."""
 
 import pytest
 import torch
@@ -110,7 +110,7 @@ def test_sizes_that_are_not_square(size):
     output = branch(inputs)
     assert output.prediction.shape == inputs.source.shape
     total_loss(branch, inputs).backward()
-    for picture in branch.pictures(inputs, output).values():
+    for picture in branch.pictures(inputs, output, 2).values():
         assert picture.shape == inputs.source.shape
 
 
@@ -160,13 +160,13 @@ def test_without_occlusion_there_is_no_such_statistic_or_picture():
     branch, inputs = build("motion.dense_motion.occlusion=false")
     output = branch(inputs)
     assert "occlusion_mean" not in branch.statistics(output)
-    assert "occlusion map" not in branch.pictures(inputs, output)
+    assert "occlusion map" not in branch.pictures(inputs, output, 2)
 
 
 @torch.no_grad()
 def test_pictures():
     branch, inputs = build()
-    pictures = branch.pictures(inputs, branch(inputs))
+    pictures = branch.pictures(inputs, branch(inputs), 2)
     assert list(pictures) == [
         "source", "driving", "warped source", "occlusion map", "motion weights", "prediction",
     ]  # fmt: skip
