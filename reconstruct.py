@@ -69,7 +69,7 @@ def main(arguments: argparse.Namespace) -> int:
         return 0
     path, device = Path(arguments.checkpoint), pick_device(arguments.device)
     saved = _load_checkpoint(path, arguments.config)
-    precision = choose_precision(arguments.precision, device)
+    precision = choose_precision(arguments.precision, device, saved.evaluation_networks)
     print(f"networks in {precision} on {device}")
     model = _load_for_inference(saved, device, precision.precision)
     name, animator = _choose_animator(arguments.animator, model, device, path)
@@ -366,7 +366,8 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="REGION",
         help="also measure the pixel metrics over the salient region and over the rest: "
         f"{', '.join(REGION_FINDERS)} (found by a network), {MODEL_REGION} (the model's own "
-        "figure), or a folder of masks: DIR/<clip>/00000.png or DIR/<clip>.mp4",
+        "figure, where its motion has a weight of the background), or a folder of masks: "
+        "DIR/<clip>/00000.png or DIR/<clip>.mp4",
     )
     parser.add_argument(
         "--lpips", choices=("alex", "vgg"), help="also measure LPIPS with this network"

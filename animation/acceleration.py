@@ -10,13 +10,15 @@
 
 import copy
 import logging
-from collections.abc import Callable
-from typing import Literal, TypeVar, cast
+from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Final, Literal, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+from torchvision.models import ResNet
+from torchvision.models.resnet import BasicBlock
 
 from branches.model import Model
 from common import speed_trial
@@ -24,26 +26,64 @@ from common.errors import UserError
 from common.speed_trial import Choice
 from modules.blocks import DownBlock, Hourglass, ResBlock, SameBlock, UpBlock
 from modules.generator import Generator
+from modules.monkey_net.dense_motion import GroupBlock
+from modules.monkey_net.generator import MonkeyNetGenerator
+from modules.tpsmm.inpainting import InpaintingNetwork
+from modules.x2face import UNetDownBlock, UNetUpBlock
 
 logger = logging.getLogger(__name__)
 
 Precision = Literal["auto", "float32", "bf16", "fp16"]
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-# These two small networks stay in float32: they compute coordinates, and masks that are cut at a
-# threshold. In bf16 trained models lost 10 dB in animations and 5 dB in swapped backgrounds.
-FULL_PRECISION = ("keypoint_detector", "mask_generator")
+# These networks stay in float32: they compute coordinates, and masks that are cut at a threshold.
+# In bf16 trained models of kind fomm lost 10 dB in animations and 5 dB in swapped backgrounds.
+FULL_PRECISION = (
+    "keypoint_detector",
+    "mask_generator",
+    "background_motion",
+    "avd",
+    "embedding",
+    "driving",
+)
+
+# The parts that encode the source, by the class of the network. They run once for a source.
+ENCODERS: Final[Mapping[type[nn.Module], tuple[str, ...]]] = {
+    Generator: ("first", "down_blocks"),
+    MonkeyNetGenerator: ("encoder",),
+    InpaintingNetwork: ("first", "down_blocks"),
+}
+
+# Convolutions and the BatchNorm right after each, by the class of the block that has both.
+_NORMS: Final[tuple[tuple[type[nn.Module], str, str], ...]] = (
+    (DownBlock, "conv", "norm"),
+    (UpBlock, "conv", "norm"),
+    (SameBlock, "conv", "norm"),
+    (ResBlock, "conv1", "norm2"),
+    (GroupBlock, "conv", "norm"),
+    (UNetDownBlock, "conv", "norm"),
+    (UNetUpBlock, "conv", "norm"),
+    (ResNet, "conv1", "bn1"),
+    (BasicBlock, "conv1", "bn1"),
+    (BasicBlock, "conv2", "bn2"),
+)
 
 Result = TypeVar("Result")
 
 
-def choose_precision(precision: Precision, device: torch.device) -> Choice:
+def choose_precision(
+    precision: Precision, device: torch.device, networks: Collection[str] = ()
+) -> Choice:
     """Choose the precision of the networks for `precision` and `device`.
+
+    It is float32 for a model whose `networks`, by name, all stay in that anyway.
 
     `auto` means fp16 on CUDA, bf16 on a CPU if a timed trial finds it fast, and float32 otherwise.
     fp16 has 3 more bits than bf16, and BatchNorm keeps values in its range, but no common CPU
     computes in it. If the precision asked for is emulated on this device, a warning is logged.
     """
+    if networks and set(networks) <= set(FULL_PRECISION):
+        return Choice("float32", "all of them compute coordinates")
     if precision != "auto":
         warning = speed_trial.emulation_warning("--precision", precision, device)
         if warning is not None:
@@ -78,13 +118,19 @@ def fold_norms(model: Model) -> None:
     InstanceNorm stays: its statistics are those of the image.
     """
     for block in model.modules():
-        if isinstance(block, DownBlock | UpBlock | SameBlock):
-            if isinstance(block.norm, nn.BatchNorm2d):
-                block.conv = fuse_conv_bn_eval(block.conv, block.norm)
-                block.register_module("norm", nn.Identity())
-        elif isinstance(block, ResBlock) and isinstance(block.norm2, nn.BatchNorm2d):
-            block.conv1 = fuse_conv_bn_eval(block.conv1, block.norm2)
-            block.register_module("norm2", nn.Identity())
+        for kind, conv, norm in _NORMS:
+            if isinstance(block, kind):
+                _fold(block, conv, norm)
+        if isinstance(block, BasicBlock) and block.downsample is not None:
+            _fold(block.downsample, "0", "1")
+
+
+def _fold(block: nn.Module, conv: str, norm: str) -> None:
+    """Merge the child `norm` of a block into its child `conv`, if it is a BatchNorm."""
+    layer = getattr(block, norm)
+    if isinstance(layer, nn.BatchNorm2d):
+        block.register_module(conv, fuse_conv_bn_eval(getattr(block, conv), layer))
+        block.register_module(norm, nn.Identity())
 
 
 class RegroupedConv2d(nn.Module):
@@ -116,11 +162,14 @@ class RegroupedConv2d(nn.Module):
 
 
 def regroup_outputs(model: Model) -> None:
-    """Replace the last layer of every network that outputs a picture by a `RegroupedConv2d`."""
+    """Replace the last layer of every network that outputs a picture by a `RegroupedConv2d`.
+
+    A kernel of 1 x 1 stays: it would become four times the products.
+    """
     for network in model.networks.values():
         for name in ("final", "final_hourglass"):
             layer = getattr(network, name, None)
-            if isinstance(layer, nn.Conv2d):
+            if isinstance(layer, nn.Conv2d) and layer.kernel_size != (1, 1):
                 network.register_module(name, RegroupedConv2d(layer))
 
 
@@ -138,36 +187,50 @@ class CastInput(nn.Module):
 def lay_out(model: Model, dtype: torch.dtype) -> None:
     """Use channels-last memory in all networks, and `dtype` where its error is not visible.
 
-    The networks in FULL_PRECISION and the generator's encoder stay in float32. The encoder runs
+    The networks in FULL_PRECISION and the generators' encoders stay in float32. An encoder runs
     only once for a source, and its rounding error would be in every frame (8 dB). The networks
-    compute warps, softmax, sigmoid and coordinates in float32 anyway.
+    compute warps, softmax, sigmoid and coordinates in float32 anyway. So each part with
+    convolutions casts what it gets: inputs of networks, and maps after a warp, are float32 and
+    planar.
     """
     model.to(memory_format=torch.channels_last)
     for network_name, network in model.networks.items():
+        encoder = ENCODERS.get(type(network), ())
         for name, part in list(network.named_children()):
-            is_encoder = isinstance(network, Generator) and name in ("first", "down_blocks")
-            exact = is_encoder or network_name in FULL_PRECISION
+            exact = name in encoder or network_name in FULL_PRECISION
             part_dtype = torch.float32 if exact else dtype
             for layer in part.modules():
                 if isinstance(layer, nn.Conv2d):  # other layers have few weights
                     layer.to(part_dtype)
-            # After the inputs of networks, and after the warp, which is float32 and planar.
-            if isinstance(part, Hourglass | SameBlock) or name == "bottleneck":
-                network.register_module(name, nn.Sequential(CastInput(part_dtype), part))
+            if isinstance(part, nn.ModuleList):
+                for index in range(len(part)):
+                    _cast_input(part, str(index), part_dtype)
+            elif isinstance(part, Hourglass):  # which is also asked for its maps
+                _cast_input(part, "encoder", part_dtype)
+            else:
+                _cast_input(network, name, part_dtype)
+
+
+def _cast_input(network: nn.Module, name: str, dtype: torch.dtype) -> None:
+    """Let the child `name` of a network, if it has convolutions, cast its input."""
+    part = network.get_submodule(name)
+    if any(isinstance(layer, nn.Conv2d) for layer in part.modules()):
+        network.register_module(name, nn.Sequential(CastInput(dtype), part))
 
 
 def compile_networks(model: Model) -> None:
     """Compile every network as one graph when its first batch of frames comes."""
     for network in model.networks.values():
-        name = "decode" if isinstance(network, Generator) else "forward"
+        name = "decode" if type(network) in ENCODERS else "forward"
         setattr(network, name, compile_whole_batches(getattr(network, name)))
 
 
 def compile_whole_batches(compute: Callable[..., Result]) -> Callable[..., Result]:
     """Compile `compute`, a function of tensors B x ..., for the first B greater than 1.
 
-    Every other B uses `compute` as it is, because compiling takes a minute for each B. These are
-    the source alone and the last frames of a clip.
+    Its first argument is a tensor, or a sequence of tensors. Every other B uses `compute` as it is,
+    because compiling takes a minute for each B. These are the source alone and the last frames of a
+    clip.
 
     Raises:
         UserError: raised by the returned function if `compute` cannot be compiled.
@@ -175,11 +238,12 @@ def compile_whole_batches(compute: Callable[..., Result]) -> Callable[..., Resul
     compiled = cast(Callable[..., Result], torch.compile(compute, dynamic=False))
     chosen: int | None = None
 
-    def run(first: Tensor, *others: object) -> Result:
+    def run(first: Tensor | Sequence[Tensor], *others: object) -> Result:
         nonlocal chosen
-        if chosen is None and len(first) > 1:
-            chosen = len(first)
-        if len(first) != chosen:
+        batch = len(first if isinstance(first, Tensor) else first[0])
+        if chosen is None and batch > 1:
+            chosen = batch
+        if batch != chosen:
             return compute(first, *others)
         try:
             return compiled(first, *others)

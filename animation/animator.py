@@ -16,12 +16,18 @@ from animation.acceleration import (
     optimize_for_inference,
 )
 from animation.background_swap import BackgroundSwapper
-from animation.branch_animators import AnimatorName, MotionAnimator, build_animator
+from animation.branch_animators import (
+    AnimatorName,
+    BranchAnimator,
+    MotionAnimator,
+    build_animator,
+)
 from animation.cropping import Cropper, installed_face_detector
 from animation.inputs import (
     Driving,
     DrivingFrames,
     Picture,
+    Pictures,
     describe_fit,
     fit_whole,
     open_backgrounds,
@@ -35,8 +41,11 @@ from animation.settings import (
     Crop,
     Settings,
     check_background,
+    check_masks,
     check_motion,
+    check_sources,
     choose_swap,
+    describe_motion,
     is_transparent,
 )
 from animation.smoothing import Smoothing
@@ -83,7 +92,7 @@ class Animator:
         self.max_pixels = max_pixels
         self.limits = chosen_limits(max_pixels)
         self.device = device
-        self.precision = choose_precision(precision, device)
+        self.precision = choose_precision(precision, device, saved.evaluation_networks)
         dtype = DTYPES[self.precision.precision]
         self.model = optimize_for_inference(load_model(saved, device), dtype)
         if compiled:
@@ -123,7 +132,7 @@ class Animator:
 
     def animate(
         self,
-        source: Picture,
+        source: Picture | Pictures,
         frames: DrivingFrames,
         background: Picture | None = None,
         settings: Settings = DEFAULTS,
@@ -136,7 +145,8 @@ class Animator:
         they are needed, so memory does not grow with their number.
 
         Args:
-            source: a file, or uint8 H x W x 3.
+            source: a file, or uint8 H x W x 3; or a list of pictures of one figure, for a model
+                that takes several. The first is then the one that layouts show.
             frames: a file or a folder of frames, a reader, a list or an array of frames of uint8
                 H x W x 3, or an iterator over them, such as a camera.
             background: a file, a picture, a colour (`#00ff00`), `source` or `transparent`.
@@ -149,7 +159,7 @@ class Animator:
 
     def prepare(
         self,
-        source: Picture,
+        source: Picture | Pictures,
         frames: DrivingFrames | Driving,
         background: Picture | None = None,
         settings: Settings = DEFAULTS,
@@ -163,11 +173,13 @@ class Animator:
         Args:
             with_masks: compute the masks of the animated frames even if no background needs them.
         """
+        sources = [*source] if isinstance(source, list | tuple) else [source]
         check_background(settings, background is not None)
-        animator_name = self._choose(settings)
-        swapper = self._build_swapper(background, settings, with_masks)
         notes: list[str] = []
-        picture, source_frame, box = self._fit_source(source, settings.crop_source, notes)
+        animator_name = self._choose(settings, len(sources), notes)
+        swapper = self._build_swapper(background, settings, with_masks)
+        fitted = [self._fit_source(picture, settings.crop_source, notes) for picture in sources]
+        (picture, source_frame, box), *others = fitted
         driving = frames if isinstance(frames, Driving) else open_driving(frames, self.limits)
         backgrounds = None
         if background is not None:
@@ -181,14 +193,7 @@ class Animator:
             )
             notes += more
         clips = _with_remarks({driving.name: driving.frames, str(background): backgrounds})
-        animator = build_animator(
-            self.model,
-            self.device,
-            animator_name,
-            motion=settings.motion or "relative",
-            adapt_scale=settings.adapt_scale,
-            smoothing=Smoothing(driving.frame_rate, driving.times) if settings.smooth else None,
-        )
+        animator = self._build_animator(animator_name, settings, driving)
         # Steps that read the clip come last, after all other checks.
         driving = self._fit_driving(driving, settings.crop_driving, notes)
         reference = None
@@ -205,14 +210,21 @@ class Animator:
             is_transparent=is_transparent(background),
             batch_size=settings.batch_size,
             notes=notes,
+            more_sources=[frame for _, frame, _ in others],
             clips=clips,
         )
 
-    def _choose(self, settings: Settings) -> AnimatorName:
+    def _choose(self, settings: Settings, num_sources: int, notes: list[str]) -> AnimatorName:
         """Choose the animator: the one asked for, or else motion if the model has it."""
-        branches = self.model.branches
+        branches, motion = self.model.branches, self.model.motion
         name = settings.animator or ("motion" if "motion" in branches else "masks")
-        check_motion(settings, name)
+        if name == "masks":
+            check_masks(settings)
+            check_sources(num_sources, None)
+        elif motion is not None:
+            check_motion(settings, motion)
+            check_sources(num_sources, motion)
+            notes += describe_motion(settings, motion, num_sources)
         start = self.saved.untrained.get("masks.refinement")
         if name == "masks" and "masks" in branches and start is not None:
             remedy = ", or use --animator motion" if "motion" in branches else ""
@@ -221,6 +233,18 @@ class Animator:
                 f"({start}); train on{remedy}"
             )
         return name
+
+    def _build_animator(
+        self, name: AnimatorName, settings: Settings, driving: Driving
+    ) -> BranchAnimator:
+        return build_animator(
+            self.model,
+            self.device,
+            name,
+            motion=settings.motion,
+            adapt_scale=settings.adapt_scale,
+            smoothing=Smoothing(driving.frame_rate, driving.times) if settings.smooth else None,
+        )
 
     def _build_swapper(
         self, background: Picture | None, settings: Settings, with_masks: bool

@@ -1,7 +1,7 @@
 """Animators: encode a source image once, then move it by driving frames batch by batch."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import chain, islice
 from typing import Literal, NamedTuple, Protocol, TypeVar
@@ -40,9 +40,10 @@ class BranchAnimator(Protocol):
         """Encode `source`, 1 x 3 x H x W in [0, 1], and start a clip.
 
         Args:
+            source: N x 3 x H x W for N pictures of one figure, if the model takes several.
             reference: the reference frame of relative motion, 1 x 3 x H x W: the driving frame for
-                which the source does not move. None: the first driving frame. Masks and absolute
-                motion have no reference frame and ignore it.
+                which the source does not move. None: the first driving frame. Masks and the other
+                modes of motion have no reference frame and ignore it.
 
         Returns:
             A function from driving frames, B x 3 x H x W, to the source moved by them, in the same
@@ -65,6 +66,7 @@ class MotionAnimator:
     Args:
         motion: `relative` adds the change since the reference frame to the source's keypoints;
             `absolute` uses the driving keypoints themselves; `avd` gives them the source's shape.
+            None: the first mode of the model.
         adapt_scale: scale relative motion by the ratio of the figures' sizes in the source and in
             the reference frame; some models always do.
         smoothing: filter for the driving keypoints; None: no filter. It starts at the first driving
@@ -78,14 +80,14 @@ class MotionAnimator:
         branch: MotionBranch,
         device: torch.device,
         *,
-        motion: MotionMode = "relative",
+        motion: MotionMode | None = None,
         adapt_scale: bool = False,
         smoothing: Smoothing | None = None,
         same_scene: bool = False,
     ) -> None:
         self.branch = branch
         self.device = device
-        self.motion = motion
+        self.motion = motion or branch.modes[0]
         self.adapt_scale = adapt_scale or branch.always_adapts_scale
         self.smoothing = smoothing
         self.same_scene = same_scene
@@ -187,20 +189,10 @@ def build_animator(
         UserError: the model was trained without that branch, or its motion model cannot do that.
     """
     if name == "motion" and model.motion is not None:
-        branch = model.motion
-        motion = motion or branch.modes[0]
-        if motion not in branch.modes:
-            raise UserError(
-                f"--motion {motion}: a motion model of kind {branch.kind} has: "
-                f"{', '.join(branch.modes)}"
-            )
-        if smoothing is not None and not branch.has_keypoints:
-            raise UserError(
-                f"--smooth: a motion model of kind {branch.kind} has no keypoints to smooth; leave "
-                "it out"
-            )
+        mode = choose_mode(model.motion, motion)
+        assert smoothing is None or model.motion.has_keypoints, "check_motion refuses it"
         return MotionAnimator(
-            branch, device, motion=motion, adapt_scale=adapt_scale, smoothing=smoothing
+            model.motion, device, motion=mode, adapt_scale=adapt_scale, smoothing=smoothing
         )
     if name == "masks" and model.masks is not None:
         return MaskAnimator(model.masks, device, smoothing=smoothing)
@@ -208,6 +200,26 @@ def build_animator(
     raise UserError(
         f"--animator {name}: the checkpoint was trained without the branch {name}; it has: {found}"
     )
+
+
+def choose_mode(branch: MotionBranch, asked_for: MotionMode | None) -> MotionMode:
+    """The mode of motion that is asked for, or the default of the motion model.
+
+    Raises:
+        UserError: the model does not have it; says why, and what it has.
+    """
+    mode = asked_for or branch.modes[0]
+    if mode not in branch.modes:
+        reason = (
+            "has no network for it (the section motion.avd of kind tpsmm)"
+            if mode == "avd"
+            else "has no keypoints, which it needs"
+        )
+        raise UserError(
+            f"--motion {mode}: the motion model, of kind {branch.kind}, {reason}; use "
+            f"{' or '.join(branch.modes)}"
+        )
+    return mode
 
 
 def reconstruction_animators(
@@ -289,8 +301,11 @@ def animate(
     driving: Iterable[Frame],
     batch_size: int = 8,
     reference: Frame | None = None,
+    more_sources: Sequence[Frame] = (),
 ) -> Iterator[tuple[Frames, Tensor]]:
     """Move `source` as the driving frames move; memory does not grow with their number.
+
+    The source is encoded once, whatever the number of driving frames.
 
     Args:
         source: uint8 H x W x 3.
@@ -298,6 +313,8 @@ def animate(
         batch_size: largest number of frames at a time; see `in_batches`.
         reference: the reference frame of relative motion, uint8 H x W x 3; None: the first driving
             frame. See `BranchAnimator.start`.
+        more_sources: more pictures of the source's figure, of the same size, for a model that takes
+            several.
 
     Yields:
         A batch of driving frames, uint8 B x H x W x 3; its predictions, B x 3 x H x W in [0, 1].
@@ -317,7 +334,8 @@ def animate(
             )
             if start is not None:
                 _check_size("reference frame is", start, source)
-            move = animator.start(frames_to_tensor(source[None], animator.device), start)
+            sources = frames_to_tensor(np.stack((source, *more_sources)), animator.device)
+            move = animator.start(sources, start)
         return move(frames)
 
     return in_batches(animated, driving, batch_size, animator.device)

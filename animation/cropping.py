@@ -117,7 +117,7 @@ class Cropper:
         if model.masks is not None:
             find = partial(self._find_mask, model.masks.mask_generator)
             self._finders.append(_Finder("the model's mask", find))
-        if model.motion is not None:
+        if model.motion is not None and model.motion.has_keypoints:
             find = partial(self._find_keypoints, model.motion.detect)
             self._finders.append(_Finder("the model's keypoints", find))
 
@@ -152,7 +152,8 @@ class Cropper:
             if found is not None:
                 name, box = found
                 by_finder[name].append(FramedFigure(position, box))
-        name, best = max(by_finder.items(), key=lambda item: len(item[1]))
+        # A model without masks and keypoints has no finder, where no face detector is installed.
+        name, best = max(by_finder.items(), key=lambda item: len(item[1]), default=("", []))
         if not best:
             box = centre_box(image_size, self._size)
             how = f"no figure found, cropped at the centre to {as_text(box)}"

@@ -28,6 +28,7 @@ from media.video import VideoReader, open_clip
 SOURCE, TRANSPARENT = "source", "transparent"  # values of --background that are not file names
 
 Picture = str | Path | Frame
+Pictures = list[Picture] | tuple[Picture, ...]
 DrivingFrames = str | Path | VideoReader | Iterable[Frame]
 
 

@@ -27,12 +27,14 @@ class Job(NamedTuple):
     """One animation to make.
 
     source, driving: None to use test clips of the training data.
+    more_sources: more images of the source's figure, for a model that takes several.
     """
 
     source: str | None
     driving: str | None
     background: str | None
     output: Path
+    more_sources: tuple[str, ...] = ()
 
 
 class JobOptions(NamedTuple):
@@ -77,13 +79,14 @@ def check_outputs(jobs: Sequence[Job], audio: str, *, save_masks: bool) -> None:
     for job in jobs:
         background = job.background if job.background and is_file_name(job.background) else None
         sound = None if audio in ("copy", "none") else audio
-        given = {
-            "--source": job.source,
-            "--driving": job.driving,
-            "--background": background,
-            "--audio": sound,
-        }
-        for option, path in given.items():
+        given = [
+            ("--source", job.source),
+            ("--driving", job.driving),
+            ("--background", background),
+            ("--audio", sound),
+            *(("--more-sources", path) for path in job.more_sources),
+        ]
+        for option, path in given:
             if path is not None:
                 resolved = Path(path).resolve()
                 inputs |= dict.fromkeys((resolved, *resolved.parents), f"{option} {path}")
@@ -216,8 +219,9 @@ def _prepare(
     # the reference frame.
     transparent = is_transparent(job.background)
     writer = VideoWriter(job.output, clip.frame_rate, transparent=transparent, sound=sound)
+    sources: list[Picture] = [job.source, *job.more_sources]
     animation = animator.prepare(
-        job.source, clip, job.background, options.settings, with_masks=with_masks
+        sources, clip, job.background, options.settings, with_masks=with_masks
     )
     if writer.is_folder and animation.times is not None:
         animation.note(

@@ -44,6 +44,7 @@ class Animation:
         is_transparent: whether the result is only the figure, with an alpha channel.
 
     Args:
+        more_sources: more pictures of the source's figure, for a model that takes several.
         clips: the clips that are read, by name; their remarks are added to the notes.
         notes: lines for the user on what was chosen.
     """
@@ -61,6 +62,7 @@ class Animation:
         is_transparent: bool,
         batch_size: int,
         notes: Sequence[str],
+        more_sources: Sequence[Frame] = (),
         clips: Mapping[str, HasRemarks] = MappingProxyType({}),
     ) -> None:
         self.source = source
@@ -69,6 +71,7 @@ class Animation:
         self.times = driving.times
         self.num_frames = driving.num_frames
         self.reference = reference
+        self._more_sources = more_sources
         self._notes = [*notes]
         self._clips = clips
         self._animator = animator
@@ -126,6 +129,7 @@ class Animation:
             driving_frames,
             self._batch_size,
             reference=None if self.reference is None else self.reference.frame,
+            more_sources=self._more_sources,
         )
         for driving, animated in moved:
             if self._swapper is None or backgrounds is None:

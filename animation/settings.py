@@ -7,13 +7,13 @@ from pydantic import Field, PositiveInt
 from pydantic.dataclasses import dataclass
 
 from animation.background_swap import BackgroundType, Compose
-from animation.branch_animators import AnimatorName
+from animation.branch_animators import AnimatorName, choose_mode
 from animation.inputs import TRANSPARENT, Picture
+from branches.motion.branch import MotionBranch, MotionMode
 from common.errors import UserError
 from media.backgrounds import BackgroundEnd, parse_color
 from media.crops import Box
 
-Motion = Literal["relative", "absolute"]
 ReferenceFrame = Annotated[int, Field(ge=0)] | Literal["first", "auto"]
 Crop = Box | Literal["auto", "none"]
 
@@ -31,7 +31,7 @@ class Settings:
     """
 
     animator: AnimatorName | None = None
-    motion: Motion | None = None
+    motion: MotionMode | None = None
     adapt_scale: bool = False
     reference_frame: ReferenceFrame = "first"
     smooth: bool = False
@@ -44,30 +44,68 @@ class Settings:
     batch_size: PositiveInt = 8
 
 
-def check_motion(settings: Settings, animator: AnimatorName) -> None:
-    """Raise UserError if an option does not apply to this animator or kind of motion."""
-    if animator == "masks":
-        given = {
-            "--motion": settings.motion is not None,
-            "--adapt-scale": settings.adapt_scale,
-            "--reference-frame": settings.reference_frame != "first",
-        }
-        for option, is_given in given.items():
-            if is_given:
-                raise UserError(
-                    f"{option} belongs to the animator motion; leave it out, or use "
-                    "--animator motion"
-                )
-    if settings.motion == "absolute":
-        for option, is_given in (
-            ("--reference-frame", settings.reference_frame != "first"),
-            ("--adapt-scale", settings.adapt_scale),
-        ):
-            if is_given:
-                raise UserError(
-                    f"{option} is for relative motion: absolute motion refers to no frame; leave "
-                    "one of them out"
-                )
+def check_motion(settings: Settings, branch: MotionBranch) -> None:
+    """Raise UserError if the motion model `branch` cannot do what is asked for; says why."""
+    mode = choose_mode(branch, settings.motion)
+    for option, is_given in {
+        "--reference-frame": settings.reference_frame != "first",
+        "--adapt-scale": settings.adapt_scale,
+    }.items():
+        if not is_given or mode == "relative":
+            continue
+        if "relative" not in branch.modes:
+            raise UserError(
+                f"{option} is for relative motion, which the motion model, of kind {branch.kind}, "
+                "does not have, since it has no keypoints; leave it out"
+            )
+        raise UserError(
+            f"{option} is for relative motion: {mode} motion refers to no frame; leave one of them "
+            "out"
+        )
+    if settings.smooth and not branch.has_keypoints:
+        raise UserError(
+            f"--smooth filters keypoints, and the motion model, of kind {branch.kind}, has none; "
+            "leave it out"
+        )
+
+
+def describe_motion(settings: Settings, branch: MotionBranch, num_sources: int) -> list[str]:
+    """Notes on what the motion model `branch` does without being asked, and on several sources."""
+    notes = []
+    if settings.motion is None and branch.modes == ("absolute",):
+        notes.append(f"motion absolute: a motion model of kind {branch.kind} has no other")
+    if settings.adapt_scale and branch.always_adapts_scale:
+        notes.append(f"--adapt-scale: a motion model of kind {branch.kind} always does so")
+    if num_sources > 1:
+        notes.append(f"{num_sources} sources make one figure, whose pixels move")
+    return notes
+
+
+def check_sources(num_sources: int, branch: MotionBranch | None) -> None:
+    """Raise UserError if there are fewer or more sources than can be used.
+
+    Args:
+        branch: the motion model that moves them; None if the mask branch does.
+    """
+    if num_sources == 0:
+        raise UserError("source: an empty list; give at least one picture")
+    if num_sources == 1 or (branch is not None and branch.takes_several_sources):
+        return
+    which = "animator masks" if branch is None else f"motion model, of kind {branch.kind},"
+    raise UserError(f"--more-sources: the {which} takes one source; leave the others out")
+
+
+def check_masks(settings: Settings) -> None:
+    """Raise UserError if an option does not apply to the animator masks."""
+    for option, is_given in {
+        "--motion": settings.motion is not None,
+        "--adapt-scale": settings.adapt_scale,
+        "--reference-frame": settings.reference_frame != "first",
+    }.items():
+        if is_given:
+            raise UserError(
+                f"{option} belongs to the animator motion; leave it out, or use --animator motion"
+            )
 
 
 def check_background(settings: Settings, has_background: bool) -> None:

@@ -2,11 +2,12 @@
 
     python -m benchmarks.animate [--config vox-fomm.yaml | --checkpoint PATH] [key.sub=value ...]
 
-The first table measures the networks alone: the motion branch with relative motion, from uint8
+The first table measures the networks alone: the motion branch with its default motion, from uint8
 frames to uint8 frames. Each row adds one optimization to the row above; all rows have the same
-frames and weights. In every round each row runs once, in a process of its own, so that other load
-on the machine affects all rows, and no row profits from memory that another has left. The time to
-encode the source counts only in rows that encode it for every frame.
+frames and weights. A row that changes nothing for this kind of motion model is left out. In every
+round each row runs once, in a process of its own, so that other load on the machine affects all
+rows, and no row profits from memory that another has left. The time to encode the source counts
+only in rows that encode it for every frame.
 
     plain loop          as published scripts animate: one frame at a time, in float32, with the
                         source encoded for each; blur, heatmaps and upsampling by their definitions
@@ -36,7 +37,6 @@ noted on the way.
 import argparse
 import copy
 import json
-import math
 import statistics
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -45,42 +45,35 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from tqdm import tqdm
 
 from animation.acceleration import DTYPES, compile_networks, fold_norms, lay_out, regroup_outputs
 from animation.branch_animators import MotionAnimator, Move, frames_to_tensor
-from benchmarks.plain_step import Optimization, Patch, plain_downsample, plain_heatmaps, without
+from benchmarks.animation_models import (
+    AS_PUBLISHED,
+    build_model,
+    calibrate,
+    has_fewer_products,
+    motion_of,
+    plain_loop,
+)
+from benchmarks.plain_step import Optimization
 from benchmarks.tables import markdown_table
 from benchmarks.training_steps import in_fresh_process, seconds
 from benchmarks.whole_clips import WholeClips
 from branches.model import Model
-from branches.motion.fomm import FommBranch
-from checkpoints import checkpoint
-from checkpoints.weights import load_model
 from common.cli import add_device_argument, pick_device, positive_int, run_entry_point
 from common.errors import UserError
 from common.files import replacing
 from common.machine import keep_freed_memory
 from common.speed_trial import is_emulated
-from configs.loading import load_config
-from configs.motion.fomm import FommConfig
-from configs.schema import Config
 from datasets.puppets.clips import Puppets
 from media.frames import Frame, Frames
 from media.visualization import to_uint8
-from modules import blocks, dense_motion
-from modules.blocks import AntiAliasDownsample
-from modules.keypoint_transfer import first_keypoints, relative_keypoints
 
-AS_PUBLISHED: Final = Optimization(
-    "fewer products",
-    patches=(
-        Patch(AntiAliasDownsample, "forward", plain_downsample),
-        Patch(dense_motion, "gaussian_heatmaps", plain_heatmaps),
-        Patch(blocks, "MIN_FUSED_AREA", math.inf),
-    ),
-)
+# Rows that change networks, and are left out where they change nothing.
+_CHANGES: Final = ("folded norms", "regrouped outputs", "channels last", "bf16", "fp16")
 
 
 class Variant(NamedTuple):
@@ -112,11 +105,12 @@ def main(arguments: argparse.Namespace) -> None:
     for name in left_out(scene.device):
         print(f"left out: the row {name}, which is emulated on this device")
     with torch.inference_mode():
-        variants = {name: build() for name, build in scene.variants(arguments).items()}
+        built = {name: build() for name, build in scene.variants(arguments).items()}
+        variants = effective(built)
         errors = measure_errors(variants, scene.driving, scene.device)
     times = time_rows(arguments, list(variants))
     rows = stage_rows(times, errors, len(scene.driving))
-    fastest = MotionAnimator(_motion(list(variants.values())[-1].model), scene.device)
+    fastest = MotionAnimator(motion_of(list(variants.values())[-1].model), scene.device)
     whole = WholeClips(
         fastest,
         scene.source,
@@ -171,13 +165,14 @@ class Scene(NamedTuple):
             model = copy.deepcopy(self.model)
             for change in changes:
                 change(model)
-            move = MotionAnimator(_motion(model), self.device).start(first, origin)
+            move = MotionAnimator(motion_of(model), self.device).start(first, origin)
             return Variant(model, move, batch_size)
 
         exact: list[Callable[[Model], None]] = [fold_norms, regroup_outputs]
-        rows: dict[str, Callable[[], Variant]] = {
-            "plain loop": partial(plain, AS_PUBLISHED),
-            "fewer products": plain,
+        rows: dict[str, Callable[[], Variant]] = {"plain loop": partial(plain, AS_PUBLISHED)}
+        if has_fewer_products(motion_of(self.model)):
+            rows["fewer products"] = plain
+        rows |= {
             "source once": partial(fast, 1),
             "batches": partial(fast, size),
             "folded norms": partial(fast, size, fold_norms),
@@ -194,6 +189,27 @@ class Scene(NamedTuple):
         if arguments.compile:
             rows["compiled"] = partial(fast, size, *changes, compile_networks)
         return rows
+
+
+def effective(variants: dict[str, Variant]) -> dict[str, Variant]:
+    """The variants without those that leave the networks as in the row before; says which."""
+    found: dict[str, Variant] = {}
+    before: list[object] = []
+    for name, variant in variants.items():
+        layers = _layers(variant.model)
+        if name in _CHANGES and layers == before:
+            print(f"left out: the row {name}, which changes nothing for this motion model")
+            continue
+        found[name] = variant
+        before = layers
+    return found
+
+
+def _layers(model: Model) -> list[object]:
+    """What optimizations change in the motion branch: layers, precision, memory layout."""
+    branch = motion_of(model)
+    layers: list[object] = [(name, type(module)) for name, module in branch.named_modules()]
+    return [*layers, *((n, p.dtype, p.stride()) for n, p in branch.named_parameters())]
 
 
 def half_precisions(device: torch.device) -> list[str]:
@@ -222,7 +238,7 @@ def build_scene(arguments: argparse.Namespace) -> Scene:
     clips = Puppets("test", 2, max(arguments.frames, arguments.clip_frames), config.data.size, 0)
     source, driving = clips.read(0, [0])[0], clips.read(1, range(arguments.frames))
     if arguments.checkpoint is None:
-        calibrate(model, frames_to_tensor(driving, device))
+        calibrate(motion_of(model), frames_to_tensor(driving, device))
     return Scene(model, clips, source, driving, device)
 
 
@@ -244,68 +260,6 @@ def time_row(arguments: argparse.Namespace, name: str) -> float:
         variant = scene.variants(arguments)[name]()
         variant.run(scene.driving, scene.device)
         return seconds(partial(variant.run, scene.driving, scene.device), scene.device)
-
-
-def build_model(arguments: argparse.Namespace, device: torch.device) -> tuple[Model, Config]:
-    """Build the model in evaluation mode, with the weights of --checkpoint or random ones."""
-    if arguments.checkpoint is not None:
-        if arguments.overrides:
-            raise UserError(f"{arguments.overrides[0]}: a checkpoint has its own config; leave out")
-        saved = checkpoint.load(Path(arguments.checkpoint))
-        config = saved.config
-    else:
-        saved, config = None, load_config(arguments.config, arguments.overrides)
-    if not isinstance(config.motion, FommConfig):
-        raise UserError("motion: this measures the motion branch of kind fomm; use another config")
-    model = Model(config).eval().to(device) if saved is None else load_model(saved, device)
-    return model, config
-
-
-@torch.no_grad()
-def calibrate(model: Model, frames: Tensor) -> None:
-    """Prepare random networks for a comparison of predictions.
-
-    The statistics of BatchNorm are taken from `frames`, N x 3 x H x W; the first frame is the
-    source. Keypoints are made to move no farther than those of a figure: random ones jump across
-    the picture, which would turn rounding errors into large ones.
-    """
-    branch = _motion(model)
-    branch.keypoint_detector.kp.weight *= 0.1
-    norms = [module for module in branch.modules() if isinstance(module, nn.BatchNorm2d)]
-    for norm in norms:
-        norm.momentum = 1.0  # the initial statistics are replaced completely
-    branch.train()
-    source, keypoints = frames[:1].expand_as(frames), branch.keypoint_detector(frames)
-    motion = branch.dense_motion(source, branch.keypoint_detector(source), keypoints)
-    branch.generator(source, motion)
-    branch.eval()
-
-
-def plain_loop(
-    model: Model,
-    source: Tensor,
-    reference: Tensor,
-    optimizations: Sequence[Optimization] = (AS_PUBLISHED,),
-) -> Move:
-    """The animation loop of the published scripts: everything but the source's keypoints is
-    computed again for every frame.
-
-    Args:
-        source, reference: source frame and first driving frame, 1 x 3 x H x W.
-        optimizations: optimizations of the networks that are switched off.
-    """
-    branch = _motion(model)
-    source = source.contiguous()
-    keypoints = branch.keypoint_detector(source)
-    origin = first_keypoints(branch.keypoint_detector(reference.contiguous()))
-
-    def move(driving: Tensor) -> Tensor:
-        with without(list(optimizations)):
-            moved = branch.keypoint_detector(driving.contiguous())
-            moved = relative_keypoints(keypoints, moved, origin)
-            return branch.generator(source, branch.dense_motion(source, keypoints, moved))
-
-    return move
 
 
 def measure_errors(
@@ -344,12 +298,6 @@ def stage_rows(
         }
         for name, found in times.items()
     ]
-
-
-def _motion(model: Model) -> FommBranch:
-    """The motion branch, which `build_model` has checked to be there."""
-    assert isinstance(model.motion, FommBranch)
-    return model.motion
 
 
 def _text(name: str, value: str | float | None) -> str:

@@ -15,11 +15,15 @@ import torch.nn.functional as F
 from torch import Tensor
 
 import losses
-from branches import background, masks, motion
+from branches import background, masks
 from branches.branch import ReconstructionLosses, StepInputs
+from branches.motion import fomm, monkey_net, tpsmm, x2face
 from branches.outputs import MotionOutput
 from checkpoints.perceptual_weights import load_vgg
 from common.speed_trial import HALF_DTYPES
+from configs.motion.fomm import FommConfig
+from configs.motion.tpsmm import TpsmmConfig
+from configs.motion.x2face import X2FaceConfig
 from configs.schema import Config
 from losses import (
     LossTerm,
@@ -31,10 +35,11 @@ from losses import (
     used_layers,
     weigh,
 )
-from modules import blocks, dense_motion
+from modules import blocks, dense_motion, heatmaps
 from modules.blocks import AntiAliasDownsample
 from modules.geometry import coordinate_grid, full_precision, warp
 from modules.thin_plate import ThinPlateTransform
+from modules.tpsmm import dense_motion as thin_plate_motion
 from modules.vgg import VGGFeatures
 from training import adversary
 from training import trainer as training
@@ -214,6 +219,21 @@ def _stored_in_float32(trainer: Trainer) -> None:
     trainer.perceptual.vgg.convs.float()
 
 
+def _has_vgg(config: Config) -> bool:
+    return bool(perceptual_layers(config))
+
+
+def _has_blur_or_heatmaps(config: Config) -> bool:
+    """Whether anything blurs, or draws heatmaps or thin plates that are separable."""
+    has_motion = isinstance(config.motion, FommConfig | TpsmmConfig)
+    return has_motion or config.masks is not None or _has_vgg(config)
+
+
+def _has_upsampling_convolutions(config: Config) -> bool:
+    has_motion = config.motion is not None and not isinstance(config.motion, X2FaceConfig)
+    return has_motion or config.masks is not None
+
+
 def _has_adversary(config: Config) -> bool:
     return config.discriminator is not None
 
@@ -231,13 +251,13 @@ OPTIMIZATIONS: Final = (
         "VGG no deeper than needed",
         patches=(Patch(VGGFeatures, "forward", whole_vgg),),
         prepare=_to_the_deepest,
-        applies=lambda config: DEEPEST not in perceptual_layers(config),
+        applies=lambda config: _has_vgg(config) and DEEPEST not in perceptual_layers(config),
     ),
     Optimization(
         "target features once",
         patches=tuple(
             Patch(branch, "reconstruction_terms", own_target_features)
-            for branch in (motion, masks, background)
+            for branch in (fomm, monkey_net, x2face, tpsmm, masks, background)
         ),
         applies=_has_masks,
     ),
@@ -264,13 +284,18 @@ OPTIMIZATIONS: Final = (
         "separable blur, heatmaps, thin plate",
         patches=(
             Patch(AntiAliasDownsample, "forward", plain_downsample),
-            Patch(dense_motion, "gaussian_heatmaps", plain_heatmaps),
-            Patch(adversary, "gaussian_heatmaps", plain_heatmaps),
+            *(
+                Patch(module, "gaussian_heatmaps", plain_heatmaps)
+                for module in (dense_motion, thin_plate_motion, heatmaps)
+            ),
             Patch(ThinPlateTransform, "frame", plain_thin_plate),
         ),
+        applies=_has_blur_or_heatmaps,
     ),
     Optimization(
-        "upsampling in the convolution", patches=(Patch(blocks, "MIN_FUSED_AREA", math.inf),)
+        "upsampling in the convolution",
+        patches=(Patch(blocks, "MIN_FUSED_AREA", math.inf),),
+        applies=_has_upsampling_convolutions,
     ),
     Optimization("fused Adam", prepare=_one_by_one),
     Optimization("channels_last", off=("train.channels_last=false",)),
@@ -278,7 +303,7 @@ OPTIMIZATIONS: Final = (
     Optimization(
         "VGG stored in half precision",
         prepare=_stored_in_float32,
-        applies=lambda config: config.train.precision in HALF_DTYPES,
+        applies=lambda config: _has_vgg(config) and config.train.precision in HALF_DTYPES,
     ),
     Optimization(
         "L1 without float32 copies",

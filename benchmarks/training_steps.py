@@ -1,6 +1,5 @@
 """Tools of the benchmarks of training: build the training step as train.py does, and time it."""
 
-import math
 import time
 from argparse import ArgumentParser, RawDescriptionHelpFormatter
 from collections.abc import Callable
@@ -29,6 +28,8 @@ from training.step import StepResult, train_step
 from training.trainer import Trainer
 
 Result = TypeVar("Result")
+
+_LATE = 1e9  # epochs, after which every part has started and every warm-up is over
 
 
 def build_trainer(config: Config, device: torch.device) -> Trainer:
@@ -83,7 +84,7 @@ def take_step(trainer: Trainer, batch: PairBatch, host_random: float) -> StepRes
         trainer.perceptual,
         batch,
         StepContext(
-            math.inf, BatchRandom(torch.Generator(trainer.device).manual_seed(0)), host_random
+            _LATE, BatchRandom(torch.Generator(trainer.device).manual_seed(0)), host_random
         ),
         trainer.config,
     )

@@ -3,15 +3,8 @@
 The result has the networks needed for animation, the config and the metrics. It loads like any
 checkpoint, but cannot be resumed. A file model.json beside it describes it. With --onnx DIR the
 networks of the motion branch are also written for other programs, for images of the size used in
-training and any batch size:
-
-    keypoint_detector.onnx   frame -> value, jacobian
-    dense_motion.onnx        source, source_value, driving_value, source_jacobian, driving_jacobian
-                             -> deformation, occlusion_map, motion_weights
-    generator.onnx           source, deformation, occlusion_map -> prediction
-
-Shapes and ranges are documented in modules/. Jacobians are left out if the detector has none, and
-the occlusion map if the dense motion has none.
+training and any batch size; docs/checkpoints.md has their names, inputs and outputs for each kind
+of motion model.
 """
 
 import argparse
@@ -23,7 +16,6 @@ from typing import Final, Literal
 
 import torch
 
-from branches.motion.fomm import FommBranch
 from checkpoints import checkpoint
 from checkpoints.checkpoint import Checkpoint
 from checkpoints.onnx_files import require_packages, write_onnx
@@ -50,10 +42,8 @@ def main(arguments: argparse.Namespace) -> None:
     config = None if arguments.config is None else load_config(arguments.config)
     small = slim(checkpoint.load(path, config), arguments.weights)
     model = load_model(small, torch.device("cpu"))  # raises if the weights do not fit the config
-    if arguments.onnx is not None and not isinstance(model.motion, FommBranch):
-        raise UserError(
-            f"--onnx: {path} has no motion branch of kind fomm; only that can be written"
-        )
+    if arguments.onnx is not None and model.motion is None:
+        raise UserError(f"--onnx: {path} has no motion branch; only that can be written")
 
     checkpoint.save_slim(output, small)
     described = describe(small, output)
@@ -61,7 +51,7 @@ def main(arguments: argparse.Namespace) -> None:
         temporary.write_text(json.dumps(described, indent=2) + "\n")
     say(f"{output}: {small.age}, {described['weights']} weights, {described['bytes']:,} bytes")
     print(f"sha256 {described['sha256']}")
-    if arguments.onnx is not None and isinstance(model.motion, FommBranch):
+    if arguments.onnx is not None and model.motion is not None:
         for file in write_onnx(model.motion, small.config.data.size, Path(arguments.onnx)):
             say(str(file))
 

@@ -83,6 +83,12 @@ def build_plan(
             plan.left_out.append(f"no salient metrics: {error}")
             return plan
     elif salient == MODEL_REGION:
+        if animator == "motion" and model.motion is not None and not model.motion.has_background:
+            plan.left_out.append(
+                f"no salient metrics: a motion model of kind {model.motion.kind} has no background "
+                "weight; --salient person or saliency finds the figure"
+            )
+            return plan
         regions = _model_regions(model, animator, origin)
     else:
         regions = GivenRegions(Path(salient), clips, fit, limits)

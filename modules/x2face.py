@@ -30,6 +30,19 @@ class EmbeddedFace(NamedTuple):
     weight: Tensor
 
 
+class PlacedSources(NamedTuple):
+    """Sources brought into the pose of the embedded face, each by itself.
+
+    image: B x 3 x H x W in [0, 1], the source sampled at its field.
+    field: B x H x W x 2, (x, y) in [-1, 1].
+    weight: B x H x W, at least .1: what the source counts for in a mean with others.
+    """
+
+    image: Tensor
+    field: Tensor
+    weight: Tensor
+
+
 class X2FaceOutput(NamedTuple):
     """A prediction, and the two samplings that made it.
 
@@ -182,35 +195,36 @@ class EmbeddingNetwork(nn.Module):
         # A shift (x, y) and a confidence c for each pixel.
         self.unet = UNet(width, max_width, num_levels, code_size, out_channels=3, skips=True)
 
-    def forward(self, sources: Tensor) -> EmbeddedFace:
-        """The face of `sources`, B x N x 3 x H x W in [0, 1]: N frames of each person.
+    def place(self, frames: Tensor) -> PlacedSources:
+        """Bring `frames`, B x 3 x H x W in [0, 1], into the pose of the embedded face.
 
-        Source i is sampled at z + tanh(x, y) and weighs exp(c) + .1.
+        Each is sampled at z + tanh(x, y) and weighs exp(c) + .1.
 
         Raises:
             ValueError: H or W does not fit the number of levels.
         """
-        batch, num_sources = sources.shape[:2]
-        frames = sources.flatten(0, 1)
         raw = self.unet(frames)
         # bf16 has 8 bits: not enough for a coordinate.
-        with torch.autocast(sources.device.type, enabled=False):
+        with torch.autocast(frames.device.type, enabled=False):
             raw = full_precision(raw)
             field = shifted_grid(raw[:, :2].tanh())
-            faces = warp(frames, field).unflatten(0, (batch, num_sources))
-            confidence = raw[:, 2].unflatten(0, (batch, num_sources))
-            image, weight = _weighted_mean(faces, confidence)
-        return EmbeddedFace(image, field.unflatten(0, (batch, num_sources)), weight)
+            return PlacedSources(warp(frames, field), field, raw[:, 2].exp() + MIN_WEIGHT)
 
+    def forward(self, sources: Tensor) -> EmbeddedFace:
+        """The face of `sources`, B x N x 3 x H x W in [0, 1]: N frames of each person.
 
-def _weighted_mean(faces: Tensor, confidence: Tensor) -> tuple[Tensor, Tensor]:
-    """The mean of `faces`, B x N x 3 x H x W, and their shares in it, B x N x H x W."""
-    if faces.shape[1] == 1:
-        # A quotient would be 1 too, but its gradient rounding noise, which Adam would magnify.
-        return faces[:, 0], torch.ones_like(confidence)
-    weight = confidence.exp() + MIN_WEIGHT
-    weight = weight / weight.sum(dim=1, keepdim=True)
-    return (weight.unsqueeze(2) * faces).sum(dim=1), weight
+        Raises:
+            ValueError: H or W does not fit the number of levels.
+        """
+        sizes = (sources.shape[0], sources.shape[1])
+        placed = PlacedSources(*(x.unflatten(0, sizes) for x in self.place(sources.flatten(0, 1))))
+        if sizes[1] == 1:
+            # A quotient would be 1 too, but its gradient rounding noise, which Adam would magnify.
+            share = torch.ones_like(placed.weight)
+            return EmbeddedFace(placed.image[:, 0], placed.field, share)
+        share = placed.weight / placed.weight.sum(dim=1, keepdim=True)
+        image = (share.unsqueeze(2) * placed.image).sum(dim=1)
+        return EmbeddedFace(image, placed.field, share)
 
 
 class DrivingNetwork(nn.Module):

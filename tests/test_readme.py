@@ -27,6 +27,7 @@ from configs.schema import BRANCHES
 from media.images import write_image
 from modules.vgg import VGGFeatures, relu_layers
 from tests.helpers.factories import tiny_overrides
+from tests.helpers.lively import kind_config, write_checkpoint
 from tests.helpers.media import write_clip, write_tone
 from tests.helpers.published_files import fomm_content, motion_config, write
 from tests.helpers.runs import REPOSITORY, call
@@ -128,6 +129,8 @@ def workplace(tmp_path_factory, tiny_run) -> Path:
     config = motion_config("data.kind=clips", "data.root=data/vox")
     write(folder / "vox-adv-cpk.pth.tar", fomm_content(config))
     (folder / "vox-fomm-adv.yaml").write_text(yaml.safe_dump(config.model_dump()))
+    small = ("data.image_size=32", "masks=null", "background=null")
+    write_checkpoint(folder / "x2face.pt", kind_config("x2face", *small))
     (folder / "pairs.csv").write_text("source,driving\nsource.png,driving.mp4\n")
     write_tone(folder / "speech.wav")
     write_clip(folder / "beach.mp4", 2, (32, 40))

@@ -11,7 +11,9 @@ from animation.branch_animators import AnimatorName
 from animation.inputs import SOURCE, TRANSPARENT
 from animation.jobs import Job, JobOptions
 from animation.layouts import LayoutName
-from animation.settings import Motion, Settings
+from animation.settings import Settings
+from branches.model import Model
+from branches.motion.branch import MotionMode
 from common.errors import UserError
 from media.excerpt import parse_time
 
@@ -31,12 +33,18 @@ class Capabilities(NamedTuple):
     animators: its animators.
     has_cutting: it can put the figure on another background.
     has_painting: it can do so with the networks BGBase and BGRefine.
+    modes: ways in which its motion branch moves a source, the default first; empty without one.
+    has_keypoints: its motion branch has keypoints, which can be smoothed.
+    has_scale: the scale of relative motion can be chosen.
     notes: one line for each thing that it cannot do, with the reason.
     """
 
     animators: tuple[AnimatorName, ...]
     has_cutting: bool
     has_painting: bool
+    modes: tuple[MotionMode, ...]
+    has_keypoints: bool
+    has_scale: bool
     notes: tuple[str, ...]
 
 
@@ -58,7 +66,7 @@ class FormValues(NamedTuple):
     background_type: BackgroundType
     compose: Compose
     animator: AnimatorName
-    motion: Motion
+    motion: MotionMode | None
     reference_frame: Literal["first", "auto"]
     adapt_scale: bool
     smooth: bool
@@ -70,10 +78,17 @@ class FormValues(NamedTuple):
     layout: LayoutName
 
 
-def find_capabilities(
-    branches: Collection[str], untrained: Collection[str], age: str
-) -> Capabilities:
-    """Find out what a model with these branches can do.
+class Controls(NamedTuple):
+    """Which controls of motion have an effect, for an animator and a mode of motion."""
+
+    motion: bool
+    reference_frame: bool
+    adapt_scale: bool
+    smooth: bool
+
+
+def find_capabilities(model: Model, untrained: Collection[str], age: str) -> Capabilities:
+    """Find out what a model can do.
 
     Args:
         untrained: parts whose training has not started; see `Checkpoint.untrained`.
@@ -83,7 +98,8 @@ def find_capabilities(
         UserError: the model cannot animate at all.
     """
     notes = []
-    animators: list[AnimatorName] = ["motion"] if "motion" in branches else []
+    branches, motion = model.branches, model.motion
+    animators: list[AnimatorName] = ["motion"] if motion is not None else []
     has_cutting = "masks" in branches
     has_painting = "background" in branches and "background" not in untrained
     if has_cutting and "masks.refinement" not in untrained:
@@ -95,6 +111,8 @@ def find_capabilities(
             f"--checkpoint: at {age} the refinement has not started, so nothing can be animated; "
             "train on"
         )
+    if motion is not None and not motion.has_keypoints:
+        notes.append(f"No relative motion: a motion model of kind {motion.kind} has no keypoints.")
     if not has_cutting:
         notes.append("No other background: the checkpoint was trained without the mask branch.")
     elif "background" not in branches:
@@ -107,7 +125,29 @@ def find_capabilities(
             "Another background is laid under the figure, not painted: at "
             f"{age} the background branch has not started."
         )
-    return Capabilities(tuple(animators), has_cutting, has_painting, tuple(notes))
+    return Capabilities(
+        tuple(animators),
+        has_cutting,
+        has_painting,
+        () if motion is None else motion.modes,
+        motion is not None and motion.has_keypoints,
+        motion is not None and not motion.always_adapts_scale,
+        tuple(notes),
+    )
+
+
+def find_controls(
+    capabilities: Capabilities, animator: AnimatorName, motion: MotionMode | None
+) -> Controls:
+    """Find out which controls of motion have an effect; the page shows only these."""
+    is_motion = animator == "motion"
+    is_relative = is_motion and motion == "relative"
+    return Controls(
+        motion=is_motion and len(capabilities.modes) > 1,
+        reference_frame=is_relative,
+        adapt_scale=is_relative and capabilities.has_scale,
+        smooth=not is_motion or capabilities.has_keypoints,
+    )
 
 
 def read_job(form: FormValues, folder: Path) -> Job:
@@ -162,8 +202,7 @@ def read_options(
     Args:
         max_frames: limit for the frames of the driving clip.
     """
-    is_motion = form.animator == "motion"
-    is_relative = is_motion and form.motion == "relative"
+    shown = find_controls(capabilities, form.animator, form.motion)
     has_picture = form.background in ("image", "clip", "source")
     background_type, compose = form.background_type, form.compose
     if not capabilities.has_painting:
@@ -171,10 +210,10 @@ def read_options(
     return JobOptions(
         Settings(
             animator=form.animator,
-            motion=form.motion if is_motion else None,
-            adapt_scale=is_relative and form.adapt_scale,
-            reference_frame=form.reference_frame if is_relative else "first",
-            smooth=form.smooth,
+            motion=form.motion if shown.motion else None,
+            adapt_scale=shown.adapt_scale and form.adapt_scale,
+            reference_frame=form.reference_frame if shown.reference_frame else "first",
+            smooth=shown.smooth and form.smooth,
             crop_source=form.crop,
             crop_driving=form.crop,
             paste_back=form.paste_back,

@@ -11,13 +11,17 @@ from typing import Any, NamedTuple
 import gradio as gr
 
 from animation.animator import Animator
+from animation.branch_animators import AnimatorName
 from animation.jobs import Job, JobResult, run_job
+from branches.motion.branch import MotionMode
 from common.errors import UserError, in_one_line
 from web.choices import (
     BackgroundKind,
+    Controls,
     FormValues,
     explain,
     find_capabilities,
+    find_controls,
     read_job,
     read_options,
 )
@@ -83,7 +87,7 @@ class Page:
         self._debug = debug
         self._limits = limits
         self._animator = animator
-        self._capabilities = find_capabilities(animator.model.branches, saved.untrained, saved.age)
+        self._capabilities = find_capabilities(animator.model, saved.untrained, saved.age)
         # Sessions whose animation must stop, with the time of the request.
         self._stopped: dict[str | None, float] = {}
         self._closing = threading.Event()  # set when all animations must stop
@@ -163,35 +167,36 @@ class Page:
 
     def _add_motion_options(self) -> None:
         controls = self._controls
-        animators = self._capabilities.animators
-        has_motion = animators[0] == "motion"
+        animators, modes = self._capabilities.animators, self._capabilities.modes
+        default = modes[0] if modes else None
+        shown = find_controls(self._capabilities, animators[0], default)
         controls["animator"] = gr.Radio(
             [*animators],
             value=animators[0],
             label="Animator",
-            info="keypoints and dense motion, or the figure's mask",
+            info="the motion model, or the figure's mask",
             visible=len(animators) > 1,
         )
         controls["motion"] = gr.Radio(
-            ["relative", "absolute"],
-            value="relative",
+            [*modes],
+            value=default,
             label="Motion",
             info="relative: the change since the reference frame moves the source",
-            visible=has_motion,
+            visible=shown.motion,
         )
         controls["reference_frame"] = gr.Radio(
             ["first", "auto"],
             value="first",
             label="Reference frame",
             info="the driving frame with the pose of the source; auto: the nearest to it",
-            visible=has_motion,
+            visible=shown.reference_frame,
         )
         controls["adapt_scale"] = gr.Checkbox(
             label="Adapt scale",
             info="scale the motion by the sizes of the two figures",
-            visible=has_motion,
+            visible=shown.adapt_scale,
         )
-        controls["smooth"] = gr.Checkbox(label="Smooth", info="less jitter")
+        controls["smooth"] = gr.Checkbox(label="Smooth", info="less jitter", visible=shown.smooth)
 
     def _add_input_options(self) -> None:
         controls = self._controls
@@ -261,7 +266,7 @@ class Page:
             controls[changed].change(
                 self._show_motion,
                 [controls["animator"], controls["motion"]],
-                [controls[name] for name in ("motion", "reference_frame", "adapt_scale")],
+                [controls[name] for name in Controls._fields],
                 **quick,
             )
 
@@ -271,11 +276,10 @@ class Page:
         is_painted = kind in ("image", "clip", "source") and self._capabilities.has_painting
         return [gr.update(visible=visible) for visible in (*shown, is_painted, is_painted)]
 
-    def _show_motion(self, animator: str, motion: str) -> list[Any]:
+    def _show_motion(self, animator: AnimatorName, motion: MotionMode | None) -> list[Any]:
         """Show the controls that belong to this animator and motion, and hide the others."""
-        is_motion = animator == "motion"
-        is_relative = is_motion and motion == "relative"
-        return [gr.update(visible=visible) for visible in (is_motion, is_relative, is_relative)]
+        shown = find_controls(self._capabilities, animator, motion)
+        return [gr.update(visible=visible) for visible in shown]
 
     def _show_running(self, request: gr.Request) -> Changes:
         """Show that an animation runs."""

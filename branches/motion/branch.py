@@ -6,7 +6,7 @@ are in the files beside this one; `build.py` chooses one by `motion.kind`.
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
 from torch import Tensor
 
@@ -19,12 +19,13 @@ from modules.keypoint_detector import Keypoints
 from modules.keypoint_transfer import relative_keypoints
 
 MotionMode = Literal["relative", "absolute", "avd"]
+MOTION_MODES: tuple[MotionMode, ...] = get_args(MotionMode)
 
 
 class EncodedSource(NamedTuple):
     """A source as the motion branch needs it for every driving frame (batch 1).
 
-    image: 1 x 3 x H x W in [0, 1].
+    image: 1 x 3 x H x W in [0, 1]; N x 3 x H x W for N images of one figure.
     keypoints: those of the source; None for a model without keypoints.
     features: what the generator has made of the source; each kind has its own type.
     """
@@ -41,12 +42,16 @@ class MotionBranch(Branch[MotionOutput]):
         kind: the name in the config.
         has_keypoints: whether `detect` returns keypoints. Without them there is no relative motion,
             no smoothing of the motion and no choice of a reference frame.
+        has_background: whether `MotionMaps` has a weight of the background.
         always_adapts_scale: relative motion is always scaled by the sizes of the two figures.
+        takes_several_sources: `encode` takes several images of one figure.
     """
 
     kind: ClassVar[str]
     has_keypoints: ClassVar[bool] = True
+    has_background: ClassVar[bool] = True
     always_adapts_scale: ClassVar[bool] = False
+    takes_several_sources: ClassVar[bool] = False
 
     @property
     def modes(self) -> tuple[MotionMode, ...]:
@@ -62,7 +67,9 @@ class MotionBranch(Branch[MotionOutput]):
 
     @abstractmethod
     def encode(self, source: Tensor) -> EncodedSource:
-        """Encode `source`, 1 x 3 x H x W in [0, 1]."""
+        """Encode `source`, 1 x 3 x H x W in [0, 1]; N x 3 x H x W, N images of one figure, if the
+        model takes several.
+        """
 
     @abstractmethod
     def estimate_motion(

@@ -26,6 +26,8 @@ class X2FaceBranch(MotionBranch):
 
     kind = "x2face"
     has_keypoints = False
+    has_background = False
+    takes_several_sources = True
 
     def __init__(self, config: X2FaceConfig) -> None:
         super().__init__()

@@ -5,9 +5,10 @@
         --metrics runs/demo/metrics.jsonl --unhealthy runs/too-fast/metrics.jsonl \
         --no-prior runs/no-prior/metrics.jsonl
 
-The checkpoint must have all branches and a discriminator, and be trained on puppets (demo.yaml).
-Every picture is its output on the first clips of the test split; none is chosen by hand. The
-command also prints the scalars at the start, in the middle and at the end of the run of --metrics.
+The checkpoint must have all branches, a discriminator, and a motion model of kind fomm, whose parts
+the figures show, and be trained on puppets (demo.yaml). Every picture is its output on the first
+clips of the test split; none is chosen by hand. The command also prints the scalars at the start,
+in the middle and at the end of the run of --metrics.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from checkpoints import checkpoint
 from checkpoints.weights import load_model
 from common.cli import run_entry_point
 from common.errors import UserError
+from configs.motion.fomm import FommConfig
 from configs.schema import Config
 from datasets.build import build_source
 from datasets.puppets.clips import Puppets
@@ -63,6 +65,11 @@ def main(arguments: argparse.Namespace) -> None:
             f"{path}: the figures show all branches beside the rendered truth; give a checkpoint "
             "trained on puppets with motion, masks and background (demo.yaml)"
         )
+    if not isinstance(saved.config.motion, FommConfig):
+        raise UserError(
+            f"{path}: the figures show the parts of a motion model of kind fomm; give a checkpoint "
+            "of one (demo.yaml)"
+        )
     adversary = load_adversary(saved)
     model = load_model(saved, torch.device("cpu"))
     pictures = draw_pictures(model, adversary, saved.config)
@@ -83,7 +90,7 @@ def draw_pictures(model: Model, adversary: Adversary, config: Config) -> dict[st
     is on the CPU.
     """
     motion, masks, background = model.motion, model.masks, model.background
-    assert isinstance(motion, FommBranch), "these figures are of FOMM"
+    assert isinstance(motion, FommBranch), "main refuses others"
     assert masks is not None
     assert background is not None
     clips = build_source(config.data, "test")

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from modules.blocks import AntiAliasDownsample, Hourglass, UpBlock
 from modules.geometry import coordinate_grid, full_precision, gaussian_heatmaps, warp
 from modules.keypoint_detector import Keypoints
-from modules.tpsmm.thin_plates import POINTS_PER_PLATE, fit_thin_plates
+from modules.tpsmm.thin_plates import POINTS_PER_PLATE, Solver, fit_thin_plates, solve
 
 
 class ThinPlateMotion(NamedTuple):
@@ -81,6 +81,9 @@ class ThinPlateMotionNetwork(nn.Module):
         num_occlusion_maps: each twice as large as the one before, the last of full size. Those up
             to the size of the flow, at least one, come from the levels of the hourglass, the larger
             ones from blocks after it.
+
+    Attributes:
+        solver: solves the equations of the plates; another one may replace it for export.
     """
 
     def __init__(
@@ -95,6 +98,7 @@ class ThinPlateMotionNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.heatmap_variance = heatmap_variance
+        self.solver: Solver = solve
         self.down = AntiAliasDownsample(scale)
         # Heatmaps of all keypoints and an empty one, then the source warped by each candidate.
         in_channels = POINTS_PER_PLATE * num_plates + 1 + 3 * (num_plates + 1)
@@ -130,7 +134,9 @@ class ThinPlateMotionNetwork(nn.Module):
         source = self.down(source)
         batch, _, height, width = source.shape
         with torch.autocast(source.device.type, enabled=False):
-            motions = candidate_motions(source_kp, driving_kp, background, height, width)
+            motions = candidate_motions(
+                source_kp, driving_kp, background, height, width, self.solver
+            )
             candidates = motions.shape[1]
             warped = warp(
                 full_precision(source).repeat_interleave(candidates, dim=0), motions.flatten(0, 1)
@@ -162,12 +168,17 @@ class ThinPlateMotionNetwork(nn.Module):
 
 
 def candidate_motions(
-    source: Keypoints, driving: Keypoints, background: Tensor | None, height: int, width: int
+    source: Keypoints,
+    driving: Keypoints,
+    background: Tensor | None,
+    height: int,
+    width: int,
+    solver: Solver = solve,
 ) -> Tensor:
     """Candidate backward motions, B x (K+1) x H x W x 2: the background, A (x, y, 1) or the
     identity, then the plates of the K groups of keypoints.
     """
-    plates = fit_thin_plates(source, driving).motions(height, width)
+    plates = fit_thin_plates(source, driving, solver).motions(height, width)
     grid = coordinate_grid(height, width, plates)
     if background is None:
         still = grid.expand(plates.shape[0], 1, -1, -1, -1)

@@ -1,5 +1,6 @@
 """Thin-plate splines through groups of keypoints, from the driving frame to the source."""
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -12,6 +13,9 @@ from modules.thin_plate import radial
 
 POINTS_PER_PLATE = 5  # N of the paper, for all of its data sets
 _REGULARIZATION = 0.01  # as published, on the whole diagonal
+
+# From matrices M, ... x n x n, and right sides b, ... x n x m, to the solutions of M x = b.
+Solver = Callable[[Tensor, Tensor], Tensor]
 
 
 class ThinPlates(NamedTuple):
@@ -44,7 +48,12 @@ class ThinPlates(NamedTuple):
         return self.points(grid).unflatten(2, (height, width))
 
 
-def fit_thin_plates(source: Keypoints, driving: Keypoints) -> ThinPlates:
+def solve(matrix: Tensor, right: Tensor) -> Tensor:
+    """The `Solver` of torch. It is not asked for errors: the host would wait for the device."""
+    return torch.linalg.solve_ex(matrix, right, check_errors=False).result
+
+
+def fit_thin_plates(source: Keypoints, driving: Keypoints, solver: Solver = solve) -> ThinPlates:
     """The plate of each group of 5 keypoints, B x 5K x 2, which moves the driving ones to the
     source's: [w; (A b)^T] = M^-1 [p_S; 0] with M = [[U, P], [P^T, 0]] + 0.01 I (8 x 8), U between
     the driving keypoints, P their rows (x, y, 1).
@@ -61,9 +70,7 @@ def fit_thin_plates(source: Keypoints, driving: Keypoints) -> ThinPlates:
         above = torch.cat((radial(squared), rows), dim=-1)
         matrix = torch.cat((above, F.pad(rows.mT, (0, 3))), dim=-2)
         diagonal = torch.eye(POINTS_PER_PLATE + 3, device=points.device, dtype=points.dtype)
-        # M has eigenvalues of both signs. Asked for errors, the host would wait for the device.
-        solution = torch.linalg.solve_ex(
-            matrix + _REGULARIZATION * diagonal, F.pad(target, (0, 0, 0, 3)), check_errors=False
-        ).result
+        # M has eigenvalues of both signs.
+        solution = solver(matrix + _REGULARIZATION * diagonal, F.pad(target, (0, 0, 0, 3)))
     weights, affine = solution.split((POINTS_PER_PLATE, 3), dim=-2)
     return ThinPlates(points, weights, affine.mT)

@@ -1,6 +1,7 @@
 """Networks rewritten for inference compute the same pictures as before."""
 
 import copy
+import functools
 import math
 
 import pytest
@@ -22,51 +23,53 @@ from animation.branch_animators import (
     frames_to_tensor,
     reconstruction_animators,
 )
-from branches.model import Model
+from branches.motion.branch import MOTION_MODES
 from common import speed_trial
 from common.errors import UserError
-from modules.generator import Generator
-from tests.helpers.factories import noise_inputs, tiny_config
+from tests.helpers.factories import noise_inputs
+from tests.helpers.lively import kind_config, lively_model
 
 CPU = torch.device("cpu")
-CONFIG = tiny_config("data.image_size=[32, 48]")
-KINDS = ("relative", "absolute", "masks", "same figure")
+# How the source is moved, for each kind of motion model.
+WAYS = {
+    "fomm": ("relative", "absolute", "masks", "same figure"),
+    "monkey_net": ("relative", "absolute"),
+    "x2face": ("absolute",),
+    "tpsmm": ("relative", "absolute", "avd", "same scene"),
+}
+CASES = [(kind, way) for kind, ways in WAYS.items() for way in ways]
+AVD = ("motion.avd.code=8",)
+
+
+@functools.cache
+def build(kind):
+    return lively_model(kind_config(kind, *(AVD if kind == "tpsmm" else ())))
+
+
+@functools.cache
+def optimized(kind, dtype):
+    return optimize_for_inference(build(kind), dtype)
 
 
 @pytest.fixture(scope="module")
 def model():
-    """A model whose BatchNorm statistics, keypoints and Jacobians are not trivial."""
-    model = Model(CONFIG)
-    generator = torch.Generator().manual_seed(0)
-    for norm in model.modules():
-        if isinstance(norm, nn.BatchNorm2d):
-            norm.weight.data.uniform_(0.5, 1.5, generator=generator)
-            norm.bias.data.uniform_(-0.3, 0.3, generator=generator)
-    detector = model.networks["keypoint_detector"]
-    for conv, size in ((detector.jacobian, 0.02), (detector.kp, 0.2)):
-        conv.weight.data += size * torch.randn(conv.weight.shape, generator=generator)
-    model.train()
-    with torch.no_grad():
-        for _ in range(20):
-            inputs = noise_inputs(CONFIG)
-            for name, branch in model.branches.items():
-                inputs = inputs.with_output(name, branch(inputs))
-    return model.eval()
+    return build("fomm")
 
 
 @pytest.fixture(scope="module")
 def frames():
-    images = noise_inputs(CONFIG, batch=6).driving
+    images = noise_inputs(kind_config("fomm"), batch=6).driving
     return (images * 255).round().byte().movedim(1, -1).numpy().copy()
 
 
-def predictions(model, kind, frames):
-    if kind in ("relative", "absolute"):
-        animator = build_animator(model, CPU, "motion", motion=kind)
-    elif kind == "masks":
+def predictions(model, way, frames):
+    if way in MOTION_MODES:
+        animator = build_animator(model, CPU, "motion", motion=way)
+    elif way == "masks":
         animator = build_animator(model, CPU, "masks")
     else:
-        animator = reconstruction_animators(model, CPU)["masks"]
+        name = {"same figure": "masks", "same scene": "motion"}[way]
+        animator = reconstruction_animators(model, CPU)[name]
     moved = animate(animator, frames[0], iter(frames[1:]), batch_size=3)
     return torch.cat([prediction for _, prediction in moved])
 
@@ -75,10 +78,10 @@ def psnr(prediction, expected):
     return -10 * math.log10(float((prediction - expected).square().mean()))
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_animation_is_the_same(model, frames, kind):
-    expected = predictions(model, kind, frames)
-    found = predictions(optimize_for_inference(model, torch.float32), kind, frames)
+@pytest.mark.parametrize(("kind", "way"), CASES)
+def test_animation_is_the_same(frames, kind, way):
+    expected = predictions(build(kind), way, frames)
+    found = predictions(optimized(kind, torch.float32), way, frames)
     assert_close(found, expected, atol=1e-4, rtol=0)
     assert (expected[1:] - expected[:1]).abs().max() > 1e-3  # the driving frames matter
 
@@ -97,38 +100,56 @@ def test_background_swap_is_the_same(model, frames, kind, compose):
 
 
 @pytest.mark.parametrize(("dtype", "at_least"), [(torch.bfloat16, 50), (torch.float16, 65)])
-@pytest.mark.parametrize("kind", KINDS)
-def test_half_precision_changes_little(model, frames, kind, dtype, at_least):
-    expected = predictions(model, kind, frames)
-    fast = optimize_for_inference(model, dtype)
-    found = predictions(fast, kind, frames)
+@pytest.mark.parametrize(("kind", "way"), CASES)
+def test_half_precision_changes_little(frames, kind, way, dtype, at_least):
+    expected = predictions(build(kind), way, frames)
+    found = predictions(optimized(kind, dtype), way, frames)
     assert found.dtype == torch.float32
     assert psnr(found, expected) > at_least
-    assert (found - expected).abs().max() > 1e-5  # half precision is used
+    # All networks of X2Face compute coordinates, so they stay in full precision.
+    assert ((found - expected).abs().max() > 1e-5) == (kind != "x2face")
+
+
+EXACT = {
+    "fomm": {"keypoint_detector"},
+    "monkey_net": {"keypoint_detector"},
+    "x2face": {"embedding", "driving"},
+    "tpsmm": {"keypoint_detector", "background_motion"},
+}
+WITH_ENCODER = {
+    "fomm": {"generator"},
+    "monkey_net": {"generator"},
+    "x2face": set(),
+    "tpsmm": {"inpainting"},
+}
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_parts_that_stay_in_full_precision(model, frames, dtype):
-    fast = optimize_for_inference(model, dtype).networks
+@pytest.mark.parametrize("kind", WAYS)
+def test_parts_that_stay_in_full_precision(frames, kind, dtype):
+    model, fast = build(kind), optimized(kind, dtype)
     pictures = frames_to_tensor(frames, CPU)
     with torch.inference_mode():
-        for name in ("keypoint_detector", "mask_generator"):
-            expected, found = (networks[name](pictures) for networks in (model.networks, fast))
-            assert_close(found, expected, atol=1e-4, rtol=0)
-        encoded = fast["generator"].encode(pictures)
-        assert_close(encoded, model.networks["generator"].encode(pictures), atol=1e-4, rtol=0)
+        pairs = [
+            (each.masks.mask_generator(pictures), each.motion.detect(pictures))
+            for each in (fast, model)
+        ]
+        assert_close(*pairs, atol=1e-4, rtol=0)
+        encoded = [each.motion.encode(pictures[:1]) for each in (fast, model)]
+        assert_close(*encoded, atol=1e-4, rtol=0)
     halved = {
-        name: {layer.weight.dtype for layer in network.modules() if isinstance(layer, nn.Conv2d)}
-        for name, network in fast.items()
+        name: dtypes
+        for name, network in fast.networks.items()
+        if (dtypes := {p.weight.dtype for p in network.modules() if isinstance(p, nn.Conv2d)})
     }
-    assert {name for name, dtypes in halved.items() if dtypes == {torch.float32}} == {
-        "keypoint_detector",
-        "mask_generator",
-    }
-    assert {name for name, dtypes in halved.items() if len(dtypes) > 1} == {"generator"}
+    exact = {name for name, dtypes in halved.items() if dtypes == {torch.float32}}
+    assert exact == {"mask_generator", *EXACT[kind]}
+    assert {name for name, dtypes in halved.items() if len(dtypes) > 1} == WITH_ENCODER[kind]
 
 
-def test_norms_are_folded_and_the_model_itself_does_not_change(model):
+@pytest.mark.parametrize("kind", WAYS)
+def test_norms_are_folded_and_the_model_itself_does_not_change(kind):
+    model = build(kind)
     before = copy.deepcopy(model.state())
     fast = optimize_for_inference(model, torch.bfloat16)
     for name, network in model.state().items():
@@ -153,6 +174,14 @@ def test_precision_of_a_cpu_follows_from_its_speed(monkeypatch, ratio, chosen):
     assert choose_precision("auto", CPU).precision == chosen
 
 
+@pytest.mark.parametrize("precision", ["auto", "fp16"])
+def test_precision_of_networks_that_all_compute_coordinates(precision):
+    choice = choose_precision(precision, torch.device("cuda"), ["embedding", "driving"])
+    assert str(choice) == "float32 (all of them compute coordinates)"
+    choice = choose_precision(precision, torch.device("cuda"), ["keypoint_detector", "generator"])
+    assert choice.precision == "fp16"
+
+
 def test_precision_that_is_asked_for(caplog):
     assert choose_precision("auto", torch.device("cuda", 1)).precision == "fp16"
     assert choose_precision("float32", CPU).precision == "float32"
@@ -164,26 +193,34 @@ def test_precision_that_is_asked_for(caplog):
     ]
 
 
-def test_only_whole_batches_are_compiled(model, frames, monkeypatch):
+@pytest.mark.parametrize(
+    ("kind", "way", "num_networks"),
+    [
+        ("fomm", "relative", 3),
+        ("fomm", "masks", 4),
+        ("monkey_net", "relative", 3),
+        ("x2face", "absolute", 1),  # its faces are embedded one by one
+        ("tpsmm", "relative", 3),
+        ("tpsmm", "avd", 4),
+    ],
+)
+def test_only_whole_batches_are_compiled(frames, monkeypatch, kind, way, num_networks):
     """The source alone and the last frames of a clip run without compilation."""
     sizes = []
 
     def record(compute, dynamic):
         def run(first, *others):
-            sizes.append(len(first))
+            sizes.append(len(first if isinstance(first, torch.Tensor) else first[0]))
             return compute(first, *others)
 
         return run
 
     monkeypatch.setattr(torch, "compile", record)
-    compiled = copy.deepcopy(model)
+    compiled = copy.deepcopy(build(kind))
     compile_networks(compiled)
-    for kind, num_networks in (("relative", 3), ("masks", 4)):
-        found = predictions(compiled, kind, frames)  # 3 and 2 frames
-        assert sizes == [3] * num_networks
-        assert_close(found, predictions(model, kind, frames), atol=1e-5, rtol=0)
-        sizes.clear()
-    assert isinstance(compiled.networks["generator"], Generator)
+    found = predictions(compiled, way, frames)  # 3 and 2 frames
+    assert sizes == [3] * num_networks
+    assert_close(found, predictions(build(kind), way, frames), atol=1e-5, rtol=0)
 
 
 def test_without_a_compiler(monkeypatch):

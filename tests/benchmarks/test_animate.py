@@ -7,12 +7,15 @@ import pytest
 import torch
 
 from benchmarks import animate, whole_clips
-from benchmarks.animate import plain_loop, stage_rows
+from benchmarks.animate import stage_rows
+from benchmarks.animation_models import AS_PUBLISHED, plain_loop
 from branches.model import Model
 from common import speed_trial
 from common.cli import run_entry_point
-from tests.helpers.factories import noise_inputs, tiny_config, tiny_overrides
+from tests.helpers.factories import noise_inputs, tiny_overrides
+from tests.helpers.lively import KINDS, kind_config
 from tests.helpers.runs import call, error_line
+from tests.helpers.tiny_kinds import tiny_motion
 
 SMALL = (*tiny_overrides(), "masks=null", "background=null", "discriminator=null")
 SHORT = ("--rounds", 1, "--frames", 3, "--clip-frames", 5, "--batch-size", 2)
@@ -59,10 +62,42 @@ def test_a_checkpoint(tiny_run, tmp_path, monkeypatch):
     assert half["psnr"] > 40
 
 
-@pytest.mark.parametrize("optimizations", [(), (animate.AS_PUBLISHED,)])
-def test_the_plain_loop_computes_what_the_branch_does(optimizations):
+# Rows that each kind leaves out: X2Face is in full precision, and blurs and upsamples otherwise.
+ROWS = [
+    "plain loop", "fewer products", "source once", "batches", "folded norms", "regrouped outputs",
+    "channels last", "bf16", "freed memory is kept",
+]  # fmt: skip
+WITHOUT = {
+    "monkey_net": {"regrouped outputs"},
+    "x2face": {"fewer products", "regrouped outputs", "bf16"},
+    "tpsmm": set(),
+}
+
+
+@pytest.mark.parametrize("kind", WITHOUT)
+def test_rows_of_each_kind(tmp_path, monkeypatch, capsys, kind):
+    monkeypatch.setattr(animate, "in_fresh_process", lambda measure: measure())
+    monkeypatch.setattr(speed_trial, "half_precision_ratio", lambda *_: 0.5)
+    options = (f"motion.kind={kind}", *tiny_motion(kind))
+    small = [o for o in SMALL if not o.startswith("motion.")]
+    output = tmp_path / "animate.json"
+    arguments = ("--config", "demo.yaml", *small, *options, *SHORT, "--output", output)
+    assert call(animate, *arguments) == 0
+    stages = {row["stage"]: row for row in json.loads(output.read_text())["stages"]}
+    assert list(stages) == [name for name in ROWS if name not in WITHOUT[kind]]
+    exact = {name: row for name, row in stages.items() if name not in ROWS[-2:]}
+    assert all(row["max_error"] < 1e-4 for row in exact.values())
+    assert all(row["psnr"] is None or row["psnr"] > 40 for row in stages.values())
+    printed = capsys.readouterr().out
+    for name in WITHOUT[kind] - {"fewer products"}:
+        assert f"left out: the row {name}, which changes nothing" in printed
+
+
+@pytest.mark.parametrize("optimizations", [(), (AS_PUBLISHED,)])
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_plain_loop_computes_what_the_branch_does(kind, optimizations):
     """Relative motion equals absolute motion here, since the source is the reference frame, too."""
-    config = tiny_config("masks=null", "background=null", "discriminator=null")
+    config = kind_config(kind, "masks=null", "background=null")
     model = Model(config).eval()
     inputs = noise_inputs(config, batch=1)
     with torch.no_grad():
@@ -90,7 +125,7 @@ def test_runs_take_turns():
     ("arguments", "expected"),
     [
         (("--output", "."), "--output .: is a folder"),
-        (("--config", "vox-masks.yaml"), "motion is null"),
+        (("--config", "vox-masks.yaml"), "motion is null; this measures the motion branch"),
         (("--checkpoint", "x.pt", "seed=1"), "seed=1: a checkpoint has its own config"),
     ],
 )

@@ -15,6 +15,7 @@ from common import speed_trial
 from common.cli import run_entry_point
 from tests.helpers.factories import tiny_config, tiny_overrides
 from tests.helpers.runs import call, error_line
+from tests.helpers.tiny_kinds import tiny_motion
 
 CPU = torch.device("cpu")
 ALL = ("train.precision=bf16", "discriminator.spectral_norm=false")
@@ -41,9 +42,11 @@ def test_optimizations_that_a_config_lacks_have_no_row():
     assert {"fused Adam", "channels_last", "upsampling in the convolution"} <= missing
 
 
-def test_every_optimization_keeps_the_losses_and_none_adds_arithmetic():
-    """In each row the losses are those of the plain step, with as many operations or fewer."""
-    config = tiny_config("discriminator.spectral_norm=false")
+def steps_of_rows(config):
+    """Scalars of the first and the second step of every row, and the operations of the first.
+
+    The losses are those of the plain step, with as many operations or fewer in each further row.
+    """
     batch, found = first_batch(config), {}
     for name, missing in undone_by_row(config).items():
         variant = build_variant(config, missing, CPU)
@@ -52,11 +55,38 @@ def test_every_optimization_keeps_the_losses_and_none_adds_arithmetic():
         found[name] = (scalars, variant.step(batch), counter.get_total_flops())
     plain, again, most = found["plain"]
     for name, (scalars, second, flops) in found.items():
-        for key in ("loss/total", "discriminator_loss/total", "gradient_norm"):
+        for key in {"loss/total", "discriminator_loss/total", "gradient_norm"} & plain.keys():
             assert_close(scalars[key], plain[key], rtol=1e-4, atol=0, msg=f"{name} {key}")
         assert_close(second["loss/total"], again["loss/total"], rtol=1e-3, atol=0)
         assert flops <= most
         most = flops
+    return found
+
+
+MONKEY_NETS_OWN = (
+    "discriminator.kind=monkey_net",
+    "discriminator.cut.kind=none",
+    "discriminator.keypoints=true",
+    "discriminator.detach=false",
+    "discriminator.generator_losses.encoder_features=[10, 1]",
+)
+KIND_ROWS = {
+    "monkey_net": 7,  # without a perceptual loss
+    "x2face": 5,  # and without a discriminator
+    "tpsmm": 7,
+}
+
+
+@pytest.mark.parametrize("kind", KIND_ROWS)
+def test_every_optimization_keeps_the_losses_of_each_kind(kind):
+    motion = (f"motion.kind={kind}", *tiny_motion(kind), "masks=null", "background=null")
+    own = MONKEY_NETS_OWN if kind == "monkey_net" else ("discriminator=null",)
+    config = tiny_config("discriminator.spectral_norm=false", *motion, *own)
+    assert len(steps_of_rows(config)) == KIND_ROWS[kind]
+
+
+def test_every_optimization_keeps_the_losses_and_none_adds_arithmetic():
+    found = steps_of_rows(tiny_config("discriminator.spectral_norm=false"))
     counts = [flops for _, _, flops in found.values()]
     saving = {
         name: before - after

@@ -15,7 +15,9 @@ from evaluation.reconstruction import (
     reconstruct_clip,
     spread,
 )
-from tests.helpers.factories import MemoryClips, tiny_config
+from tests.helpers.factories import MemoryClips, noise_inputs, tiny_config, tiny_perceptual
+from tests.helpers.lively import KINDS, kind_config, lively_model
+from training.validation import draw_grids, run_branches, validate_model
 
 CPU = torch.device("cpu")
 PUPPETS = Puppets("test", num_clips=5, num_frames=6, image_size=(32, 32), seed=0)
@@ -37,6 +39,21 @@ class Still:
 
     def start(self, source, reference=None):
         return lambda driving: source.expand_as(driving)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_motion_model_is_validated(kind):
+    """As in training: with masks beside it, and pictures of what the networks compute."""
+    config = kind_config(kind, "data.image_size=32")
+    model = lively_model(config)
+    log = config.log.model_copy(update={"num_validation_clips": 2, "num_validation_frames": 3})
+    means = validate_model(model, PUPPETS, log, CPU, batch_size=2)
+    assert {"l1", "baseline_l1", "figure_l1", "masks_l1", "mask_iou"} <= means.keys()
+    assert 0 < means["l1"] < 1
+    context = noise_inputs(config).context
+    inputs = run_branches(model, PUPPETS, 2, CPU, tiny_perceptual(config), context)
+    titles = {name: grid.shape for name, grid in draw_grids(model, None, inputs, 2)}
+    assert titles.keys() == {"motion", "masks", "background"}
 
 
 def clip_metrics(animator, index, frames):

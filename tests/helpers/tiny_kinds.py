@@ -5,7 +5,7 @@ Those of kind fomm are in `factories.tiny_overrides`.
 
 _HOURGLASS = ("scale=0.5", "width=4", "max_width=16", "num_blocks=2")
 _UNET = ("width=4", "max_width=16", "code=8", "num_levels=4")
-_SIZES = {
+_SIZES: dict[str, dict[str, tuple[str, ...]]] = {
     "monkey_net": {
         "keypoint_detector": (*_HOURGLASS, "num_keypoints=4"),
         "dense_motion": _HOURGLASS,

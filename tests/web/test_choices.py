@@ -7,18 +7,32 @@ import pytest
 
 from animation.jobs import Job, JobOptions
 from animation.settings import Settings
+from branches.model import Model
 from common.errors import UserError
+from tests.helpers.factories import tiny_config
+from tests.helpers.lively import KINDS, kind_config
 from web.choices import (
     Capabilities,
     FormValues,
     explain,
     find_capabilities,
+    find_controls,
     read_job,
     read_options,
 )
 
 AGE = "step 8"
-ALL = Capabilities(("motion", "masks"), has_cutting=True, has_painting=True, notes=())
+ALL = Capabilities(
+    ("motion", "masks"),
+    has_cutting=True,
+    has_painting=True,
+    modes=("relative", "absolute"),
+    has_keypoints=True,
+    has_scale=True,
+    notes=(),
+)
+X2FACE = ALL._replace(modes=("absolute",), has_keypoints=False)
+TPSMM = ALL._replace(modes=("relative", "absolute", "avd"), has_scale=False)
 FRESH = FormValues(
     source="/up/anna.png",
     driving="/up/dance.mov",
@@ -85,6 +99,36 @@ def test_hidden_options_have_no_effect():
     assert masks.settings == Settings(animator="masks")
     absolute = read_options(hidden._replace(motion="absolute"), ALL)
     assert absolute.settings == Settings(animator="motion", motion="absolute")
+
+
+def test_options_of_other_kinds_of_motion_models():
+    form = FRESH._replace(reference_frame="auto", adapt_scale=True, smooth=True)
+    tpsmm = read_options(form, TPSMM).settings
+    assert tpsmm == Settings(
+        animator="motion", motion="relative", reference_frame="auto", smooth=True
+    )
+    avd = read_options(form._replace(motion="avd", smooth=False), TPSMM).settings
+    assert avd == Settings(animator="motion", motion="avd")
+    form = form._replace(motion="absolute")
+    assert read_options(form, X2FACE).settings == Settings(animator="motion")
+    masks = read_options(form._replace(animator="masks"), X2FACE).settings
+    assert masks == Settings(animator="masks", smooth=True)
+
+
+@pytest.mark.parametrize(
+    ("capabilities", "animator", "motion", "shown"),
+    [
+        (ALL, "motion", "relative", (True, True, True, True)),
+        (ALL, "motion", "absolute", (True, False, False, True)),
+        (ALL, "masks", "relative", (False, False, False, True)),
+        (TPSMM, "motion", "relative", (True, True, False, True)),
+        (TPSMM, "motion", "avd", (True, False, False, True)),
+        (X2FACE, "motion", "absolute", (False, False, False, False)),
+        (X2FACE, "masks", "absolute", (False, False, False, True)),
+    ],
+)
+def test_only_controls_that_have_an_effect_are_shown(capabilities, animator, motion, shown):
+    assert find_controls(capabilities, animator, motion) == shown
 
 
 @pytest.mark.parametrize(
@@ -176,15 +220,32 @@ def test_text_that_is_not_a_time():
     ],
 )
 def test_capabilities(branches, untrained, animators, cuts, paints, reasons):
-    found = find_capabilities(branches, untrained, AGE)
+    found = find_capabilities(build(branches), untrained, AGE)
     assert found[:3] == (animators, cuts, paints)
     for note, reason in zip(found.notes, reasons, strict=True):
         assert reason in note
 
 
+def build(branches):
+    nulls = {"motion", "masks", "background"} - {*branches}
+    return Model(tiny_config(*(f"{name}=null" for name in (*nulls, "discriminator"))))
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_capabilities_of_each_kind_of_motion_model(kind):
+    model = Model(kind_config(kind, "masks=null", "background=null"))
+    found = find_capabilities(model, [], AGE)
+    assert found.modes == model.motion.modes
+    assert found.has_keypoints == (kind != "x2face")
+    assert found.has_scale == (kind != "tpsmm")
+    about_motion = [note for note in found.notes if "keypoints" in note]
+    expected = ["No relative motion: a motion model of kind x2face has no keypoints."]
+    assert about_motion == (expected if kind == "x2face" else [])
+
+
 def test_a_model_that_cannot_animate():
     with pytest.raises(UserError, match="the refinement has not started"):
-        find_capabilities(["masks"], ["masks.refinement"], AGE)
+        find_capabilities(build(["masks"]), ["masks.refinement"], AGE)
 
 
 def test_messages_name_files_and_controls_as_the_page_does():

@@ -8,6 +8,7 @@ import pytest
 from animation.animator import Animator
 from media.excerpt import Excerpt
 from media.images import write_image
+from tests.helpers.lively import kind_config, write_checkpoint
 from tests.helpers.media import write_clip
 from tests.helpers.runs import step_file
 from tests.media.test_deinterlace import KINDS, woven, write_interlaced
@@ -138,3 +139,27 @@ def test_leaving_another_page_stops_nothing(opened):
     page._stopped["c"] = time.monotonic() - 10_000
     page._stop_session(SimpleNamespace(session_hash="d"))
     assert set(page._stopped) == {"b", "d"}  # old requests are forgotten
+
+
+def test_the_page_of_a_model_without_keypoints(tmp_path):
+    """It animates, and shows no control of motion."""
+    pytest.importorskip("gradio")
+    from web import page as web_page
+
+    path = write_checkpoint(tmp_path / "x2face.pt", kind_config("x2face", "data.image_size=32"))
+    page = web_page.Page(Animator.load(path, device="cpu"))
+    hidden = ("motion", "reference_frame", "adapt_scale", "smooth")
+    assert not any(page._controls[name].visible for name in hidden)
+    shown = page._show_motion("masks", "absolute")
+    assert [update["visible"] for update in shown] == [False, False, False, True]
+    clip = write_clip(tmp_path / "clip.mp4", 3, (32, 32))
+    picture = tmp_path / "a.png"
+    write_image(picture, woven(0))
+    values = {control: control.value for control in page._controls.values()}
+    values[page._controls["source"]] = str(picture)
+    values[page._controls["driving"]] = str(clip)
+    (changes,) = page._run(values, SimpleNamespace(session_hash="a"), lambda *_, **__: None)
+    lines = changes[page._notes]["value"].splitlines()
+    assert lines[0].startswith("a--clip.mp4: 3 frames")
+    assert "motion absolute: a motion model of kind x2face has no other" in lines
+    page.close()
