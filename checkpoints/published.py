@@ -1,12 +1,10 @@
-"""Converts the published checkpoints of FOMM and Perturbed Masks to the names of our networks.
+"""Published checkpoints: the files of FOMM and of Perturbed Masks, by the names of our networks.
 
-Their files have these parts:
+    FOMM               kp_detector; generator, with dense_motion_network in it; discriminator
+    Perturbed Masks    mask_generator; generator, with L, H and R side by side in it
 
-    FOMM               kp_detector; generator, which contains dense_motion_network; discriminator
-    Perturbed Masks    mask_generator; generator, which contains the networks L, H and R
-
-Our networks name their tensors as the published ones do, so only the beginning of a name changes.
-Optimizers are left out, and so are blur kernels (`down.weight`), since ours follow from the scale.
+Our networks name their tensors as the published ones do, so only the head of a name changes. Blur
+kernels (`down.weight`) are left out, since ours follow from the scale; so are the optimizers.
 """
 
 from collections.abc import Iterator, Mapping
@@ -25,11 +23,9 @@ _SCALES = {AntiAliasDownsample(scale).kernel.numel(): scale for scale in (0.5, 0
 
 
 class _TensorGroup(NamedTuple):
-    """Tensors of one part of a published file that belong to one of our networks.
+    """Where tensors of the published `part` whose names start with `head` belong.
 
-    part, head: the part of the file, and how the names of the tensors begin.
-    network: the name of our network.
-    cut: whether `head` is removed from the names.
+    cut: the head is not part of the name in our network.
     """
 
     part: str
@@ -39,12 +35,9 @@ class _TensorGroup(NamedTuple):
 
 
 class _Layout(NamedTuple):
-    """The layout of the files that one project published.
+    """parts: those that make a file one of `project`. section: of the config, for its branch.
 
-    parts: the parts by which a file is recognized.
-    section: the config section of the branch that the file holds.
-    config: the name of a config that fits one of the files.
-    places: where the tensors belong; the first that matches a name counts.
+    config: the name of one that fits. places: the first that fits a name counts.
     """
 
     project: str
@@ -92,15 +85,14 @@ _LAYOUTS = (
 
 
 class Published(NamedTuple):
-    """A published checkpoint under the names of our networks.
+    """A published checkpoint, by our names.
 
-    project: the project that published the file.
-    section: the config section of the one branch that the file holds.
-    config: the name of a config with these networks, though perhaps for another data set.
-    epoch: the last epoch of its training; None if the file does not say.
+    project: whose file it is. section: of the config, for the one branch that it holds.
+    config: the name of one that fits, if not to the data set.
+    epoch: the last one trained; None where the file does not say.
     networks: the state dict of each network.
-    settings: values of config keys that follow from the shapes of the tensors, by dotted key.
-    unused: names, in the file, of the tensors that no network of ours has.
+    settings: what the tensors tell of the config, by dotted key.
+    unused: tensors without a place here, by their name in the file.
     """
 
     project: str
@@ -113,11 +105,7 @@ class Published(NamedTuple):
 
 
 def convert(content: Any) -> Published | None:
-    """Convert the content of a file; None if it is not a published checkpoint.
-
-    Raises:
-        Exception: of any kind, if the parts are those of a published file but the tensors are not.
-    """
+    """The published checkpoint that was read as `content`; None if it is of no such layout."""
     if not isinstance(content, dict):
         return None
     parts = {name: part for name, part in content.items() if _is_state(part)}
@@ -140,7 +128,7 @@ def convert(content: Any) -> Published | None:
 
 
 def problems(published: Published, config: Config) -> list[str]:
-    """Say which keys of `config` must change to animate with `published`."""
+    """What must change in `config` to animate with `published`, by dotted key."""
     if published.section not in config.branches:
         return [f"{published.section} is null, and the file holds this branch"]
     others = [name for name in config.branches if name != published.section]
@@ -162,7 +150,7 @@ def _is_state(part: Any) -> bool:
 def _sort(
     parts: Mapping[str, State], layout: _Layout
 ) -> tuple[dict[str, State], dict[str, Tensor], list[str]]:
-    """Return the tensors by network, the blur kernel of each network, and the names of the rest."""
+    """The tensors by network, the blur kernel of each network, and the names of the rest."""
     networks: dict[str, State] = {}
     kernels: dict[str, Tensor] = {}
     unused = []
@@ -176,7 +164,7 @@ def _sort(
         if own_name == _KERNEL:
             kernels[place.network] = tensor
         else:
-            # Early versions of torch stored a number as a tensor of one element, not as a scalar.
+            # Once a lone number was a tensor of one element; torch itself still accepts those.
             own = tensor.squeeze() if own_name.endswith("num_batches_tracked") else tensor
             networks.setdefault(place.network, {})[own_name] = own
     return networks, kernels, unused
@@ -188,7 +176,7 @@ def _tensors(parts: Mapping[str, State]) -> Iterator[tuple[str, str, Tensor]]:
             yield part, name, tensor
 
 
-# Settings that follow from the shapes of tensors; None if they do not
+# What the shapes say; None where they say nothing
 
 
 def _motion_settings(networks: Mapping[str, State]) -> dict[str, Any]:
@@ -219,7 +207,7 @@ def _mask_settings(networks: Mapping[str, State]) -> dict[str, Any]:
 
 
 def _scales(section: str, kernels: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Scales of networks, by config key: the smaller the scale, the wider the blur kernel."""
+    """The blur is as wide as the scale is small."""
     return {
         f"{section}.{network}.scale": _SCALES.get(kernel.shape[-1])
         for network, kernel in kernels.items()
@@ -236,13 +224,13 @@ def _jacobian(detector: State, num_keypoints: int | None) -> str | None:
     maps = _channels(detector, "jacobian.weight")
     if maps is None:
         return "none"
-    if num_keypoints == 1:  # then `shared` and `per_keypoint` are the same
+    if num_keypoints == 1:  # shared or not is the same
         return None
     return "shared" if maps == 4 else "per_keypoint"
 
 
 def _channels(state: State, name: str) -> int | None:
-    """Number of output channels of the convolution with the weight `name`."""
+    """Of the output of a convolution."""
     return len(state[name]) if name in state else None
 
 

@@ -1,4 +1,4 @@
-"""Published files: the tensors that are read, the configs that fit, and fine-tuning from them."""
+"""Published files: what is read of them, which config fits, and what training takes."""
 
 import pickle
 import re
@@ -47,7 +47,7 @@ def test_networks_come_back_to_the_last_bit(tmp_path, project, as_zip):
     expected = Model(config).state()
     assert differences(saved.evaluation_networks, expected) == []
     assert saved.average is None
-    assert saved.untrained == {}  # the refinement included
+    assert saved.untrained == {}  # refinement and all
     assert saved.age == f"{project}, epoch 99"
     assert load_model(saved, CPU).state().keys() == expected.keys()
 
@@ -58,7 +58,7 @@ def test_discriminator_comes_along(tmp_path):
     adversary = build_adversary(config)
     assert adversary is not None
     own = dict(adversary.discriminator.state_dict())
-    assert any(name.endswith("weight_orig") for name in own)  # with spectral norm
+    assert any(name.endswith("weight_orig") for name in own)  # spectral norm
     assert differences(load(path, config).networks["discriminator"], own) == []
     assert "discriminator" not in load(path, config).evaluation_networks
 
@@ -76,12 +76,12 @@ def test_report_names_what_is_unused_and_nothing_else(tmp_path):
     config = motion_config()
     saved = load(write(tmp_path / "f.pth.tar", fomm_content(config)), config)
     assert saved.report is not None
-    judges = list(saved.networks["discriminator"])  # used in training only
+    judges = list(saved.networks["discriminator"])  # it only trains
     assert saved.report.unused == [f"discriminator.{name}" for name in judges]
 
 
 def test_without_epoch_discriminator_and_blur(tmp_path):
-    """Somebody may have removed these parts from a file."""
+    """Files that somebody slimmed."""
     config = motion_config()
     content = fomm_content(config)
     slim = {name: dict(content[name]) for name in ("generator", "kp_detector")}
@@ -107,7 +107,7 @@ def test_other_files_are_not_taken_for_published_ones(tiny_run):
 
 
 class Code:
-    """An object that writes a file when it is unpickled."""
+    """Unpickled, it writes a file."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -125,7 +125,7 @@ def test_code_in_a_file_is_not_run(tmp_path, as_zip):
         load(path, config)
     assert not mark.exists()
     pickle.loads(pickle.dumps(Code(mark)))
-    assert mark.exists()  # a plain reader runs it
+    assert mark.exists()  # it would have been
 
 
 @pytest.mark.parametrize("share", [0.02, 0.5, 0.98])
@@ -238,7 +238,7 @@ def test_what_no_key_says_is_found_when_the_networks_are_filled(tmp_path):
 
 
 def test_shipped_configs_fit_files_of_full_size():
-    """For files with the shapes of the papers no key of the config needs a change."""
+    """Published shapes, as the papers give them: nothing of the config needs a change."""
     for name in ("vox-fomm", "mgif-fomm", "nemo-fomm", "fashion-fomm", "taichi-fomm", "bair-fomm"):
         config = load_config(name)
         shared = name == "mgif-fomm"

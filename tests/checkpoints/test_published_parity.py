@@ -1,4 +1,4 @@
-"""Published files animate and reconstruct to the same pictures as their authors' networks."""
+"""Files of the published layouts animate and reconstruct as their authors' networks do."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ CPU = torch.device("cpu")
 
 
 def golden_config(golden) -> Config:
-    """Config of the small published network that computed the stored numbers."""
+    """Of the small published network that the stored numbers are from."""
     detector, generator = golden.params["kp_detector_params"], golden.params["generator_params"]
     dense_motion = generator["dense_motion_params"]
     sections = {
@@ -60,7 +60,7 @@ def hourglass(params) -> dict:
 
 @pytest.fixture(scope="module")
 def fomm_files(golden, tmp_path_factory) -> Path:
-    """Make a folder with a published file, its config, and the stored pictures as PNG."""
+    """A folder with a published file, its config, and the stored pictures as PNG."""
     folder = tmp_path_factory.mktemp("fomm")
     parts = {name: golden.weights(name) for name in ("generator", "kp_detector", "discriminator")}
     write(folder / "vox-adv-cpk.pth.tar", {**parts, "epoch": 149})
@@ -79,7 +79,7 @@ def assert_within_one_grey_level(found: np.ndarray, expected: torch.Tensor) -> N
 
 @pytest.mark.parametrize("index", [0, 1])
 def test_absolute_motion_is_the_published_one(golden, fomm_files, tmp_path, index):
-    """Input and output are PNG frames."""
+    """PNG frames in, PNG frames out."""
     arguments = ("--checkpoint", fomm_files / "vox-adv-cpk.pth.tar")
     arguments += ("--config", fomm_files / "config.yaml", "--motion", "absolute")
     arguments += ("--source", fomm_files / "source" / f"{index}.png")
@@ -90,7 +90,7 @@ def test_absolute_motion_is_the_published_one(golden, fomm_files, tmp_path, inde
 
 
 def test_relative_motion_with_adapted_scale_is_the_published_one(golden, fomm_files, tmp_path):
-    """Frame 0 is the source and the first driving frame, frame 1 the next one."""
+    """Source 0, driven by frame 1 since frame 0."""
     arguments = ("--checkpoint", fomm_files / "vox-adv-cpk.pth.tar")
     arguments += ("--config", fomm_files / "config.yaml", "--motion", "relative", "--adapt-scale")
     arguments += ("--source", fomm_files / "source" / "0.png")
@@ -99,11 +99,11 @@ def test_relative_motion_with_adapted_scale_is_the_published_one(golden, fomm_fi
     frame = read_image(sorted((tmp_path / "out").glob("*.png"))[1])
     assert_within_one_grey_level(frame, golden["prediction_relative"][0])
     still = read_image(sorted((tmp_path / "out").glob("*.png"))[0])
-    assert np.abs(still.astype(int) - frame.astype(int)).max() > 1  # the picture moves
+    assert np.abs(still.astype(int) - frame.astype(int)).max() > 1  # it does move
 
 
 def test_reconstruction_by_masks_is_the_published_one(golden_masks, tmp_path):
-    """Of two PNG frames in a folder, the second is reconstructed from the first."""
+    """A folder of two PNG frames: the first, reconstructed as the second."""
     kernel = golden_masks["kept/mask_generator/down.weight"]
     parts = {name: golden_masks.weights(name) for name in ("generator", "mask_generator")}
     parts["mask_generator"]["down.weight"] = kernel
