@@ -1,7 +1,7 @@
 """Reads and writes checkpoints, and describes what they contain.
 
 No other code of this project calls torch.save; the files are read by `common/tensor_files.py`.
-`folder.py` says where the checkpoints of a run lie and which are kept, `published.py` converts
+`folder.py` says where the checkpoints of a run lie and which are kept, `published/` converts
 those of other projects, `older_formats.py` upgrades earlier formats, and `export.py` writes slim
 checkpoints for sharing, which have no training state.
 
@@ -34,7 +34,8 @@ from checkpoints import older_formats
 from checkpoints.file_checks import check_content, check_states
 from checkpoints.folder import checkpoint_folder, list_steps
 from checkpoints.load_report import LoadReport, compare, flatten, state_dicts
-from checkpoints.published import Published, convert, problems
+from checkpoints.published.conversion import PROJECTS, convert, problems, wrong_kind
+from checkpoints.published.layout import Published
 from common.errors import in_one_line
 from common.files import WatchedFile, replacing
 from common.tensor_files import CheckpointError, read_tensors
@@ -73,7 +74,7 @@ class Checkpoint(NamedTuple):
         if "published" not in self.provenance:
             return f"step {self.step}"
         epoch = self.provenance.get("epoch")
-        return self.provenance["published"] + ("" if epoch is None else f", epoch {epoch}")
+        return f"{self.provenance['published']}" + ("" if epoch is None else f", epoch {epoch}")
 
     @property
     def numerics(self) -> dict[str, Any]:
@@ -95,6 +96,8 @@ class Checkpoint(NamedTuple):
     @property
     def untrained(self) -> dict[str, Start]:
         """The entries of `config.starts` that no step has trained: they have initial weights."""
+        if "published" in self.provenance:  # its networks are all there, trained to the end
+            return {}
         place = (self.step, self.epoch, self.batch, self.planned_steps)
         starts = self.config.starts.items()
         return {section: start for section, start in starts if not start.has_learned(*place)}
@@ -212,7 +215,7 @@ def _convert(path: Path, content: Any) -> Published | None:
     try:
         published = convert(content)
         if published is not None:
-            check_states("networks", published.networks)
+            check_states("networks", published.tensors.networks)
         return published
     except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
         raise CheckpointError(
@@ -232,8 +235,8 @@ def _parse(path: Path, content: Any) -> Checkpoint:
         )
     if not keys >= {"format", "config", *_CONTENT}:
         raise CheckpointError(
-            f"{path}: not a checkpoint of this project, nor a published one of FOMM or Perturbed "
-            "Masks; choose one of train.py's"
+            f"{path}: not a checkpoint of this project, nor a published one of "
+            f"{', '.join(PROJECTS)}; choose one of train.py's"
         )
     try:
         check_content(content)
@@ -261,7 +264,8 @@ def _trained(path: Path, published: Published, config: Config | None) -> Checkpo
     wrong = problems(published, config)
     if wrong:
         raise CheckpointError(
-            f"--config does not fit {path}: {'; '.join(wrong)}; give the config of its data set"
+            f"--config does not fit {path}: {'; '.join(wrong)}; give the config of its data set, "
+            f"such as --config {published.config}"
         )
     saved = Checkpoint(
         path,
@@ -269,7 +273,7 @@ def _trained(path: Path, published: Published, config: Config | None) -> Checkpo
         step=0,
         epoch=config.train.epochs,
         batch=0,
-        networks=published.networks,
+        networks=published.tensors.networks,
         average=None,
         training={},
         metrics={},
@@ -277,24 +281,35 @@ def _trained(path: Path, published: Published, config: Config | None) -> Checkpo
     )
     used = saved.evaluation_networks
     idle = {name: state for name, state in saved.networks.items() if name not in used}
+    loaded = [name for name in flatten(used) if name not in published.tensors.added]
     # No list of missing tensors: `load_networks` refuses a file where one is missing.
-    report = LoadReport([*flatten(used)], [], [*flatten(idle), *published.unused], [])
+    report = LoadReport(loaded, [], [*flatten(idle), *published.tensors.unused], [])
     return saved._replace(report=report)
 
 
-def init_from(networks: Mapping[str, nn.Module], path: Path) -> LoadReport:
+def init_from(networks: Mapping[str, nn.Module], path: Path, config: Config) -> LoadReport:
     """Start fine-tuning: copy every tensor that fits into `networks`, and report which ones did.
 
     The tensors come from the moving average if the file has one, since that is the model that is
     used; those of the discriminator, which has no average, from its weights.
 
+    Args:
+        config: of the run that starts, which `networks` are from.
+
     Raises:
-        CheckpointError: no tensor fits.
+        CheckpointError: no tensor fits, or the file is a published one of another kind.
     """
     content = read_tensors(path)
     published = _convert(path, content)
+    added: list[str] = []
     if published is not None:
-        states, unused = published.networks, published.unused
+        kind = wrong_kind(published, config)
+        if kind is not None:
+            raise CheckpointError(
+                f"--init-from {path}: published by {published.project}: {kind}; give a config such "
+                f"as {published.config}"
+            )
+        states, _, added, unused = published.tensors
     else:
         saved = _parse(path, content)
         states, unused = saved.networks | saved.evaluation_networks, []
@@ -307,7 +322,7 @@ def init_from(networks: Mapping[str, nn.Module], path: Path) -> LoadReport:
     own, given = flatten(state_dicts(networks)), flatten(states)
     for name in report.loaded:
         own[name].copy_(given[name])  # a state dict shares memory with its network
-    return report
+    return report._replace(loaded=[name for name in report.loaded if name not in added])
 
 
 def load_newest(output_dir: Path) -> tuple[Checkpoint | None, list[str]]:

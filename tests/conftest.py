@@ -9,9 +9,8 @@ import torch
 
 from common import speed_trial
 from modules import blocks
-from tests.helpers.golden import Golden, GoldenMasks
-
-SHARED = Path(__file__).parents[1].parent / "shared"
+from tests.helpers.golden import Golden, GoldenMasks, GoldenMonkeyNet, GoldenTpsmm, GoldenX2Face
+from tests.helpers.shared import SHARED
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -65,6 +64,24 @@ def golden() -> Golden:
 def golden_masks() -> GoldenMasks:
     """Perturbed Masks at 256 x 256; see `stored_pixels` for its pictures."""
     return GoldenMasks("perturbed_masks_256.npz")
+
+
+@pytest.fixture(scope="session", params=["vox", "bair"])
+def golden_monkey_net(request) -> GoldenMonkeyNet:
+    """Monkey-Net with its discriminator, small, at 64 x 64, by the settings of two data sets."""
+    return GoldenMonkeyNet(f"monkey_{request.param}_tiny.npz")
+
+
+@pytest.fixture(scope="session")
+def golden_x2face() -> GoldenX2Face:
+    """X2Face, small, at 64 x 64."""
+    return GoldenX2Face("x2face_tiny.npz")
+
+
+@pytest.fixture(scope="session")
+def golden_tpsmm() -> GoldenTpsmm:
+    """TPSMM with its second stage, small, at 64 x 64."""
+    return GoldenTpsmm("tpsmm_tiny.npz")
 
 
 @pytest.fixture(scope="session")

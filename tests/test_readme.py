@@ -29,7 +29,7 @@ from modules.vgg import VGGFeatures, relu_layers
 from tests.helpers.factories import tiny_overrides
 from tests.helpers.lively import kind_config, write_checkpoint
 from tests.helpers.media import write_clip, write_tone
-from tests.helpers.published_files import fomm_content, motion_config, write
+from tests.helpers.published_files import FOMM, write
 from tests.helpers.runs import REPOSITORY, call
 
 PAGES = (REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md")))
@@ -126,8 +126,8 @@ def workplace(tmp_path_factory, tiny_run) -> Path:
         (folder / "faces").mkdir(exist_ok=True)
         shutil.copy(folder / "source.png", folder / "faces" / f"{name}.png")
         write_clip(folder / "clips" / f"{name}.mp4", 2, (32, 40))
-    config = motion_config("data.kind=clips", "data.root=data/vox")
-    write(folder / "vox-adv-cpk.pth.tar", fomm_content(config))
+    config = FOMM.config("data.kind=clips", "data.root=data/vox")
+    write(folder / "vox-adv-cpk.pth.tar", FOMM.content(config))
     (folder / "vox-fomm-adv.yaml").write_text(yaml.safe_dump(config.model_dump()))
     small = ("data.image_size=32", "masks=null", "background=null")
     write_checkpoint(folder / "x2face.pt", kind_config("x2face", *small))

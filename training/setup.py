@@ -139,7 +139,7 @@ def read_inputs(arguments: argparse.Namespace, held: ExitStack) -> Inputs | None
         _print(f"--init-from {arguments.init_from}: left out, since the run continues from its own")
     elif arguments.init_from is not None:
         networks = all_networks(model, adversary)
-        report = checkpoint.init_from(networks, Path(arguments.init_from))
+        report = checkpoint.init_from(networks, Path(arguments.init_from), config)
         _print(f"{arguments.init_from}: {report}")
         check_frozen(model, report.loaded)
     elif saved is None:

@@ -285,15 +285,16 @@ def test_init_from_another_number_of_keypoints(tmp_path, tiny_run, capsys):
 
 def test_init_from_copies_the_average_and_names_the_rest(tiny_run):
     path = step_file(tiny_run, 8)
-    model = Model(tiny_config("motion.dense_motion.occlusion=false", "discriminator=null"))
-    report = init_from(model.networks, path)
+    config = tiny_config("motion.dense_motion.occlusion=false", "discriminator=null")
+    model = Model(config)
+    report = init_from(model.networks, path, config)
     assert report.missing == []
     assert {name.split(".")[0] for name in report.unused} == {"dense_motion"}
     average = load(path).evaluation_networks["generator"]
     assert differences(dict(model.networks["generator"].state_dict()), dict(average)) == []
 
     model = Model(tiny_config())
-    assert init_from(model.networks, path).problems == []
+    assert init_from(model.networks, path, tiny_config()).problems == []
 
 
 def test_init_from_where_nothing_fits(tmp_path):
@@ -306,7 +307,7 @@ def test_init_from_where_nothing_fits(tmp_path):
     }  # fmt: skip
     torch.save(content, path)
     with pytest.raises(CheckpointError, match="no tensor fits"):
-        init_from(model.networks, path)
+        init_from(model.networks, path, tiny_config())
 
 
 @pytest.mark.parametrize(

@@ -86,8 +86,9 @@ def test_run_of_format_1_is_continued(of_format_1, capsys):
 
 
 def test_fine_tuning_from_format_1(of_format_1, tiny_run):
-    networks = build_adversary(tiny_config()).networks
-    report = init_from(networks, step_file(of_format_1, 8))
+    config = tiny_config()
+    networks = build_adversary(config).networks
+    report = init_from(networks, step_file(of_format_1, 8), config)
     assert f"discriminator.{LAST}" in report.loaded
     assert report.missing == report.reshaped == []
     expected = contents(step_file(tiny_run, 8))["networks"]["discriminator"]

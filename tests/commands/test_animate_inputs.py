@@ -8,9 +8,9 @@ import pytest
 
 import animate
 from media.video import open_clip
-from tests.conftest import SHARED
 from tests.helpers.media import decode_sound
 from tests.helpers.runs import call, step_file
+from tests.helpers.shared import SHARED
 
 SIDE = 32  # side of the tiny run's frames
 

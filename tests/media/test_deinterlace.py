@@ -9,7 +9,7 @@ import pytest
 
 from media import deinterlace
 from media.video import MissingFrame, open_clip
-from tests.conftest import SHARED
+from tests.helpers.shared import SHARED
 
 SIZE = (48, 64)
 INTERLACED = {"flags": "+ildct+ilme"}

@@ -10,8 +10,8 @@ import pytest
 from av.bitstream import BitStreamFilterContext
 
 from media.video import open_clip
-from tests.conftest import SHARED
 from tests.helpers.media import frame_numbers, numbered_frame, write_clip
+from tests.helpers.shared import SHARED
 from tests.media.test_video_index import remux
 
 ORIENTATIONS = {  # (a, b, c, d) of a display matrix -> its effect on the stored picture

@@ -9,7 +9,7 @@ from av.video.reformatter import ColorPrimaries, ColorRange, ColorTrc
 
 from media.hdr import hlg_to_scene, light_to_pq, pq_to_light, roll_off, to_bt709, tone_map
 from media.video import open_clip
-from tests.conftest import SHARED
+from tests.helpers.shared import SHARED
 
 BT2020_NCL = 9  # H.264's number of the matrix
 

@@ -10,8 +10,8 @@ from datasets.clips import ClipFolder
 from media import video_index
 from media.video import MissingFrame, open_clip
 from media.video_index import scan_packets
-from tests.conftest import SHARED
 from tests.helpers.media import frame_number, frame_numbers, write_clip
+from tests.helpers.shared import SHARED
 
 B_FRAMES = {"bf": "3"}
 

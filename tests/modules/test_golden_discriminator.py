@@ -34,7 +34,10 @@ def adversary(golden):
         keypoints=params["use_kp"],
         loss="least_squares",
     )
-    adversary = Adversary(config, num_keypoints, variance=0.01)
+    motion = tiny_config(f"motion.keypoint_detector.num_keypoints={num_keypoints}").motion
+    assert motion is not None
+    assert motion.heatmap_style.variance == 0.01  # as published
+    adversary = Adversary(config, motion)
     adversary.discriminator.load_state_dict(golden.weights("discriminator", "discs.1."))
     return adversary
 

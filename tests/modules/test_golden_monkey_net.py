@@ -1,6 +1,5 @@
 """Parity of Monkey-Net with numbers of the published network (64 x 64, eval mode)."""
 
-import json
 from typing import NamedTuple
 
 import pytest
@@ -8,7 +7,8 @@ import torch
 from torch import Tensor
 from torch.testing import assert_close
 
-from checkpoints.published_monkey_net import by_own_names, own_name, published_name
+from checkpoints.published.layout import own_name
+from checkpoints.published.monkey_net import PLACES, read
 from losses import ADVERSARIAL_LOSSES, layer_matching_loss, pixel_loss
 from media.visualization import to_uint8
 from modules.dense_motion import DenseMotion
@@ -20,48 +20,11 @@ from modules.monkey_net.generator import MonkeyNetGenerator
 from modules.monkey_net.heatmaps import covariance_heatmaps, heatmap_difference
 from modules.monkey_net.keypoint_detector import MonkeyNetKeypointDetector
 from modules.monkey_net.keypoint_transfer import clipped_keypoints, transferred_keypoints
-from tests.conftest import SHARED, Golden
+from tests.helpers.golden import GoldenMonkeyNet, assert_within_one_grey_level
+from tests.helpers.published_files import published_name
 
 PARTS = ("generator", "kp_detector", "discriminator")
 GAN = ADVERSARIAL_LOSSES["least_squares"]
-
-
-class GoldenMonkeyNet(Golden):
-    """Of a published config with fewer channels. Half precision comes as float32."""
-
-    def __init__(self, path) -> None:
-        super().__init__(path)
-        self.meta = json.loads(bytes(self.arrays["meta"]))
-
-    def __getitem__(self, name: str) -> Tensor:
-        return super().__getitem__(name).float()
-
-    def norms(self, head: str, parts: tuple[str, ...]) -> dict[tuple[str, str], Tensor]:
-        """L2 norms of gradients that are stored under `head`, by our network and name."""
-        found = {}
-        for part in parts:
-            start = f"{head}/{part}/"
-            for name in self.arrays.files:
-                place = own_name(part, name.removeprefix(start))
-                if name.startswith(start) and place is not None:
-                    found[place] = self[name]
-        return found
-
-    def close(self, actual: Tensor, name: str) -> None:
-        """Within a few times what float32 was away from float64, and a few of its last digits."""
-        tolerance = 6 * self.meta["float64_deviation"][name]
-        assert_close(
-            actual.detach(),
-            self[name],
-            atol=tolerance,
-            rtol=1e-6,
-            msg=lambda text: f"{name}: {text}",
-        )
-
-
-def assert_within_one_grey_level(found: Tensor, expected: Tensor) -> None:
-    grey = torch.from_numpy(to_uint8(found)).movedim(-1, -3)
-    assert (grey - 255 * expected).abs().max() <= 1
 
 
 class Networks(NamedTuple):
@@ -123,22 +86,20 @@ def hourglass(params) -> dict[str, int]:
     }
 
 
-@pytest.fixture(scope="module", params=["vox", "bair"])
-def golden(request) -> GoldenMonkeyNet:
-    path = SHARED / "golden" / f"monkey_{request.param}_tiny.npz"
-    if not path.is_file():
-        pytest.skip("no golden numbers here")
-    return GoldenMonkeyNet(path)
+@pytest.fixture(scope="module")
+def golden(golden_monkey_net) -> GoldenMonkeyNet:
+    return golden_monkey_net
 
 
 @pytest.fixture(scope="module")
 def networks(golden) -> Networks:
     """With all published tensors, each under our name."""
-    found = by_own_names({part: golden.weights(part) for part in PARTS})
-    assert not found.unused
+    found = read({part: golden.weights(part) for part in PARTS})
+    assert found is not None
+    assert not found.tensors.unused
     networks = build(golden.params)
     for name, network in networks._asdict().items():
-        network.load_state_dict(found.networks[name])
+        network.load_state_dict(found.tensors.networks[name])
         network.eval()
     return networks
 
@@ -153,7 +114,7 @@ class Step(NamedTuple):
     seen: dict[str, Tensor]
 
 
-def step(networks: Networks, golden: Golden) -> Step:
+def step(networks: Networks, golden: GoldenMonkeyNet) -> Step:
     detector, dense, generator, _ = networks
     seen: dict[str, Tensor] = {}
 
@@ -204,7 +165,7 @@ def test_prediction(golden, networks, computed):
     golden.close(networks.generator.warp(golden["source"], computed.motion), "deformed")
     golden.close(computed.seen["decoder_features"][:1], "decoder_features_0")
     golden.close(computed.prediction, "prediction")
-    assert_within_one_grey_level(computed.prediction, golden["prediction"])
+    assert_within_one_grey_level(to_uint8(computed.prediction), golden["prediction"])
 
 
 def test_heatmaps_of_the_generator(golden, networks, computed):
@@ -288,12 +249,24 @@ def test_discriminator(golden, networks, computed):
         golden.close(features.abs().mean(), f"disc_feature_{i}_mean_abs")
 
 
+def norms(golden, head: str, parts) -> dict[tuple[str, str], Tensor]:
+    """L2 norms of gradients that are stored under `head`, by our network and name."""
+    found = {}
+    for part in parts:
+        start = f"{head}/{part}/"
+        for name in golden.arrays.files:
+            place = own_name(PLACES, part, name.removeprefix(start))
+            if name.startswith(start) and place is not None:
+                found[place] = golden[name]
+    return found
+
+
 def assert_gradients(golden, networks: Networks, loss: Tensor, head: str, parts) -> None:
     """L2 norms of the gradients of `loss`, of every parameter of those parts."""
     for network in networks:
         network.zero_grad()
     loss.backward()
-    expected = golden.norms(head, parts)
+    expected = norms(golden, head, parts)
     found = {
         (network, name): parameter.grad.norm()
         for network in {network for network, _ in expected}
@@ -349,7 +322,7 @@ def test_animation(golden, networks, computed, mode):
     image = golden["source"][:1]
     prediction = generator(image, dense(image, source, moved), source, moved)
     golden.close(prediction, f"prediction_{mode}")
-    assert_within_one_grey_level(prediction, golden[f"prediction_{mode}"])
+    assert_within_one_grey_level(to_uint8(prediction), golden[f"prediction_{mode}"])
 
 
 def full_size(max_width: int, num_blocks: int, use_difference: bool) -> dict:
@@ -393,10 +366,10 @@ def test_number_of_parameters_of_the_published_networks():
         ("moving-gif", full_size(1024, 6, True)),
     ],
 )
-@pytest.mark.parametrize("golden", ["vox"], indirect=True)
-def test_names_and_shapes_of_the_published_configs(golden, config, params):
+@pytest.mark.parametrize("golden_monkey_net", ["vox"], indirect=True)
+def test_names_and_shapes_of_the_published_configs(golden_monkey_net, config, params):
     """Those of vox are stored in full, of others what differs from it."""
-    published = golden.meta["published_shapes"]
+    published = golden_monkey_net.meta["published_shapes"]
     expected = {}
     for part, of_vox in published["vox"].items():
         shapes = of_vox | published[config][part]
@@ -405,7 +378,7 @@ def test_names_and_shapes_of_the_published_configs(golden, config, params):
     with torch.device("meta"):
         networks = build(params)
     found = {
-        published_name(network, name): tensor.shape
+        published_name(PLACES, network, name): tensor.shape
         for network, module in networks._asdict().items()
         for name, tensor in module.state_dict().items()
     }

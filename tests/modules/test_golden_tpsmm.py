@@ -1,6 +1,5 @@
 """Parity of TPSMM's networks and losses with numbers of the published ones (64 x 64, eval mode)."""
 
-import json
 from typing import NamedTuple
 
 import pytest
@@ -23,7 +22,6 @@ from modules.tpsmm.dense_motion import (
 from modules.tpsmm.inpainting import InpaintingNetwork
 from modules.tpsmm.keypoint_detector import GroupedKeypointDetector
 from modules.tpsmm.keypoint_transfer import keypoint_transfer
-from tests.conftest import SHARED, Golden, GoldenMasks
 
 # The published part with the weights of each network. Tensors have their published names; only the
 # blur kernel, `down.weight`, is derived from the scale.
@@ -34,31 +32,6 @@ PARTS = {
     "inpainting": "inpainting_network",
     "avd": "avd_network",
 }
-
-
-class GoldenTpsmm(GoldenMasks):
-    """Arrays of TPSMM. Weights that are not stored follow from name and shape, but for a few."""
-
-    def __init__(self, path):
-        super().__init__(path)
-        self.meta = json.loads(bytes(self.arrays["meta"]))
-
-    def weights(self, part, prefix=""):
-        stored = Golden.weights(self, part, prefix)
-        head = f"kept/{part}/"
-        kept = {
-            name.removeprefix(head): self.arrays[name]
-            for name in self.arrays.files
-            if name.startswith(head)
-        }
-        return stored or self.rule.state_dict(self.shapes[part], kept)
-
-    def close(self, name, found):
-        """What float32 costs, measured against float64, is the scale of the tolerance."""
-        tolerance = 4 * self.meta["float64_deviation"][name] + 1e-7
-        assert_close(
-            found, self[name].float(), atol=tolerance, rtol=0, msg=lambda m: f"{name}: {m}"
-        )
 
 
 class Networks(NamedTuple):
@@ -96,11 +69,8 @@ def build(params):
 
 
 @pytest.fixture(scope="module")
-def tpsmm():
-    path = SHARED / "golden" / "tpsmm_tiny.npz"
-    if not path.is_file():
-        pytest.skip("no golden numbers here")
-    return GoldenTpsmm(path)
+def tpsmm(golden_tpsmm):
+    return golden_tpsmm
 
 
 @pytest.fixture(scope="module")
@@ -159,15 +129,15 @@ def test_blur_kernel(tpsmm, networks):
 def test_keypoints(tpsmm, networks):
     for which in ("source", "driving"):
         found = networks.detector(tpsmm[which])
-        tpsmm.close(f"kp_{which}", found.value)
+        tpsmm.close(found.value, f"kp_{which}")
         assert found.jacobian is None
 
 
 @torch.no_grad()
 def test_background_motion(tpsmm, networks):
     source, driving = tpsmm["source"], tpsmm["driving"]
-    tpsmm.close("background_motion", networks.background(source, driving))
-    tpsmm.close("background_motion_reverse", networks.background(driving, source))
+    tpsmm.close(networks.background(source, driving), "background_motion")
+    tpsmm.close(networks.background(driving, source), "background_motion_reverse")
 
 
 @torch.no_grad()
@@ -179,17 +149,17 @@ def test_dense_motion_and_prediction(tpsmm, networks, keypoints):
     hook = encoder.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     motion = dense_motion(source, *keypoints, background)
     hook.remove()
-    tpsmm.close("dense_motion_input_0", seen[0][:1])
-    tpsmm.close("transformations", candidate_motions(*keypoints, background, 16, 16))
-    tpsmm.close("contribution_maps", motion.motion_weights)
-    tpsmm.close("deformation", motion.deformation)
+    tpsmm.close(seen[0][:1], "dense_motion_input_0")
+    tpsmm.close(candidate_motions(*keypoints, background, 16, 16), "transformations")
+    tpsmm.close(motion.motion_weights, "contribution_maps")
+    tpsmm.close(motion.deformation, "deformation")
     assert len(motion.occlusion_maps) == 4
     for i, occlusion_map in enumerate(motion.occlusion_maps):
-        tpsmm.close(f"occlusion_{i}", occlusion_map)
+        tpsmm.close(occlusion_map, f"occlusion_{i}")
     assert motion.occlusion_map is motion.occlusion_maps[1]
     field = resize_grid(motion.deformation, (64, 64), align_corners=True)
-    tpsmm.close("deformed", warp(source, field))
-    tpsmm.close("prediction", networks.inpainting(source, motion))
+    tpsmm.close(warp(source, field), "deformed")
+    tpsmm.close(networks.inpainting(source, motion), "prediction")
 
 
 @torch.no_grad()
@@ -203,15 +173,15 @@ def test_dropout_of_plates_with_the_stored_draws(tpsmm, networks, keypoints):
     motion = dense_motion(source, *keypoints, tpsmm["background_motion"], kept)
     hook.remove()
     weights = weights_of_kept_plates(logits[0], kept)
-    tpsmm.close("contribution_maps_dropout", weights)
-    tpsmm.close("contribution_maps", motion.motion_weights)  # of PriorityCut: nothing is dropped
-    tpsmm.close("prediction_dropout", networks.inpainting(source, motion))
+    tpsmm.close(weights, "contribution_maps_dropout")
+    tpsmm.close(motion.motion_weights, "contribution_maps")  # of PriorityCut: nothing is dropped
+    tpsmm.close(networks.inpainting(source, motion), "prediction_dropout")
 
 
 @torch.no_grad()
 def test_without_background_motion(tpsmm, networks, keypoints):
     motion = networks.dense_motion(tpsmm["source"], *keypoints)
-    tpsmm.close("prediction_no_background", networks.inpainting(tpsmm["source"], motion))
+    tpsmm.close(networks.inpainting(tpsmm["source"], motion), "prediction_no_background")
 
 
 @torch.no_grad()
@@ -227,13 +197,13 @@ def test_animation(tpsmm, networks, keypoints, mode, name):
     if mode == "absolute":
         assert moved is driving
     else:
-        tpsmm.close(f"kp_{name}", moved.value)
+        tpsmm.close(moved.value, f"kp_{name}")
     image = tpsmm["source"][:1]
     features = networks.inpainting.encode(image)
     prediction = networks.inpainting.decode(
         features, networks.dense_motion(image, source, moved, None)
     )
-    tpsmm.close(f"prediction_{name}", prediction)
+    tpsmm.close(prediction, f"prediction_{name}")
 
 
 @torch.no_grad()
@@ -241,13 +211,13 @@ def test_thin_plate_transform_and_equivariance_loss(tpsmm, networks, keypoints):
     theta, weights = tpsmm["tps_theta"], tpsmm["tps_control_params"].flatten(1)
     transform = ThinPlateTransform(theta, weights, control_grid(5, theta), "euclidean")
     frame = transform.frame(tpsmm["driving"])
-    tpsmm.close("tps_frame", frame)
+    tpsmm.close(frame, "tps_frame")
     transformed = networks.detector(frame)
-    tpsmm.close("tps_kp", transformed.value)
-    tpsmm.close("tps_kp_warped", transform.points(transformed.value))
+    tpsmm.close(transformed.value, "tps_kp")
+    tpsmm.close(transform.points(transformed.value), "tps_kp_warped")
     # The stored losses carry their published weights of 10.
     loss = 10 * equivariance_value_loss(keypoints[1], transformed, transform)
-    tpsmm.close("loss_equivariance_value", loss)
+    tpsmm.close(loss, "loss_equivariance_value")
 
 
 @pytest.fixture(scope="module")
@@ -261,8 +231,8 @@ def losses(tpsmm, networks):
     warped = networks.inpainting.warped_features(features, motion)
     compared = networks.inpainting.driving_features(driving, motion)
     for i, (a, b) in enumerate(zip(warped, reversed(compared), strict=True)):
-        tpsmm.close(f"warped_encoder_{i}_mean_abs", a.detach().abs().mean())
-        tpsmm.close(f"driving_encoder_{i}_mean_abs", b.abs().mean())  # stored the largest first
+        tpsmm.close(a.detach().abs().mean(), f"warped_encoder_{i}_mean_abs")
+        tpsmm.close(b.abs().mean(), f"driving_encoder_{i}_mean_abs")  # stored the largest first
     return {
         "loss_pixel": pixel_loss(networks.inpainting.decode(features, motion), driving),
         "loss_warp": 10 * warp_loss(warped, compared),
@@ -292,7 +262,7 @@ def gradients(networks, loss):
 
 @pytest.mark.parametrize("name", ["loss_pixel", "loss_warp", "loss_background"])
 def test_losses_and_what_is_detached(tpsmm, networks, losses, name):
-    tpsmm.close(name, losses[name].detach())
+    tpsmm.close(losses[name].detach(), name)
     for which, found in gradients(networks, losses[name]).items():
         norm = torch.stack([gradient.norm() for gradient in found.values()]).norm()
         stored = tpsmm[f"grad_norm/{name}/{PARTS[which]}"]

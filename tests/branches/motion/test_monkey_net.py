@@ -6,26 +6,20 @@ from torch.testing import assert_close
 
 from branches.branch import StepContext, StepInputs
 from branches.motion.monkey_net import MonkeyNetBranch
-from checkpoints.published_monkey_net import by_own_names
+from checkpoints.published import monkey_net
 from common.batch_random import BatchRandom
 from configs.motion.monkey_net import MonkeyNetConfig
 from configs.schema import DiscriminatorConfig
 from losses import Perceptual
 from modules.vgg import VGGFeatures
-from tests.conftest import SHARED
-from tests.helpers.golden import FOLDER
-from tests.modules.test_golden_monkey_net import PARTS, GoldenMonkeyNet
+from tests.modules.test_golden_monkey_net import norms
 from training.adversary import Adversary
 from training.step import total
 
 
-@pytest.fixture(scope="module", params=["vox", "bair"])
-def golden(request):
-    name = f"monkey_{request.param}_tiny.npz"
-    for path in (FOLDER / name, SHARED / "golden" / name):
-        if path.is_file():
-            return GoldenMonkeyNet(path)
-    pytest.skip("no golden numbers here")
+@pytest.fixture(scope="module")
+def golden(golden_monkey_net):
+    return golden_monkey_net
 
 
 def hourglass(params):
@@ -96,10 +90,12 @@ class Players:
             ),
             config,
         )
-        found = by_own_names({part: golden.weights(part) for part in PARTS})
+        parts = ("kp_detector", "generator", "discriminator")
+        found = monkey_net.read({part: golden.weights(part) for part in parts})
+        assert found is not None
         self.networks = dict(self.branch.named_children()) | self.adversary.networks
         for name, network in self.networks.items():
-            network.load_state_dict(found.networks[name])
+            network.load_state_dict(found.tensors.networks[name])
         self.branch.eval()
         self.adversary.eval()
 
@@ -133,7 +129,7 @@ def test_gradients_as_published(golden):
     players = Players(golden)
     loss, _ = players.losses(golden)
     golden.close(loss, "loss_generator_total")
-    expected = golden.norms("grad_norm", ("generator", "kp_detector"))
+    expected = norms(golden, "grad_norm", ("generator", "kp_detector"))
     # Biases in front of a softmax or an InstanceNorm change nothing: of theirs, rounding is left.
     assert_close(players.gradient_norms(loss, MODEL), expected, rtol=1e-3, atol=2e-5)
 
@@ -141,7 +137,7 @@ def test_gradients_as_published(golden):
 def test_detached_as_by_default(golden):
     players = Players(golden, detach=True)
     loss, _ = players.losses(golden)
-    expected = golden.norms("grad_norm_detached", ("kp_detector",))
+    expected = norms(golden, "grad_norm_detached", ("kp_detector",))
     found = players.gradient_norms(loss, ("keypoint_detector",))
     assert_close(found, expected, rtol=1e-3, atol=2e-5)
 
@@ -150,6 +146,6 @@ def test_gradients_of_the_discriminator(golden):
     players = Players(golden)
     _, loss = players.losses(golden)
     golden.close(loss, "loss_discriminator_gan")
-    expected = golden.norms("grad_norm", ("discriminator",))
+    expected = norms(golden, "grad_norm", ("discriminator",))
     found = players.gradient_norms(loss, ("discriminator",))
     assert_close(found, expected, rtol=1e-3, atol=2e-5)

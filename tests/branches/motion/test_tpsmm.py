@@ -11,10 +11,7 @@ from configs.motion.tpsmm import TpsmmConfig
 from losses import Perceptual
 from modules.vgg import VGGFeatures
 from tests.branches.motion.test_kinds import build
-from tests.conftest import SHARED
-from tests.golden import weights as rule
 from tests.helpers.factories import at_epoch, before_start
-from tests.helpers.golden import FOLDER, Golden
 from tests.helpers.kinds import use_small_resnets
 
 PARTS = {  # as published, by our names
@@ -26,24 +23,13 @@ PARTS = {  # as published, by our names
 
 
 @pytest.fixture(scope="module")
-def golden():
-    name = "tpsmm_tiny.npz"
-    for path in (FOLDER / name, SHARED / "golden" / name):
-        if path.is_file():
-            return Golden(path)
-    pytest.skip("no golden numbers here")
+def golden(golden_tpsmm):
+    return golden_tpsmm
 
 
 def weights(golden, part):
-    """Of a published part: those that are stored, or else by the rule of names and shapes."""
-    stored = golden.weights(part)
-    if not stored:
-        head = f"kept/{part}/"
-        kept = [name for name in golden.arrays.files if name.startswith(head)]
-        stored = rule.state_dict(golden.shapes[part])
-        stored |= {name.removeprefix(head): golden[name] for name in kept}
-    stored.pop("down.weight", None)  # the blur follows from the scale
-    return stored
+    """The tensors of a published part without the blur kernel, which follows from the scale."""
+    return {n: tensor for n, tensor in golden.weights(part).items() if n != "down.weight"}
 
 
 @pytest.fixture(scope="module")
