@@ -1,13 +1,15 @@
-"""Train and compare discriminators: one run for each row and seed, with the same steps and data.
+"""Train and compare discriminators and motion models: one run for each row and seed, with the same
+steps and data.
 
     python -m benchmarks.ablation --config demo.yaml --steps 2000 [key.sub=value ...]
 
-A row, as of the papers' tables, changes only the config's discriminator (`ROWS`): its kind, and its
-cut, that is, how real and generated images are mixed for it. The patch discriminator of the row
-fomm-adv has widths for small images, and is otherwise that of vox-fomm-adv.yaml. Runs of one seed
-get the same batches and start with the same weights. Each run has the folder OUTPUT/<row>-<seed>.
-If the command is repeated, it continues an interrupted run, skips finished ones, and adds further
-rows and seeds. A run that fails is reported; the others go on.
+The rows are in benchmarks/ablation_rows.py. Those of FOMM change only the config's discriminator:
+its kind, and its cut, that is, how real and generated images are mixed for it. The patch
+discriminator of the row fomm-adv has widths for small images, and is otherwise that of
+vox-fomm-adv.yaml. The others (--rows) have another motion model, small too. Runs of one seed get
+the same batches and, with the same networks, start with the same weights. Each run has the folder
+OUTPUT/<row>-<seed>. If the command is repeated, it continues an interrupted run, skips finished
+ones, and adds further rows and seeds. A run that fails is reported; the others go on.
 
 The motion branch, with its averaged weights if there are any, then reconstructs every test clip
 from its first frame, which is one of the measured frames. PSNRs are in dB, at most 100 for a frame.
@@ -42,6 +44,7 @@ from animation.branch_animators import (
     reconstruction_animators,
 )
 from benchmarks.ablation_report import compare, detailed_tables, means_table, summarize_baseline
+from benchmarks.ablation_rows import OF_THE_PAPER, ROWS, row_overrides
 from benchmarks.ablation_scores import describe_foreground, score_clips
 from checkpoints import checkpoint
 from checkpoints.folder import step_path
@@ -54,28 +57,6 @@ from configs.schema import Config
 from datasets.build import build_source
 from datasets.source import ClipSource
 
-ROWS: Final[dict[str, tuple[str, ...]]] = {
-    "fomm": ("discriminator=null",),
-    "fomm-adv": (
-        "discriminator.kind=patch",
-        "discriminator.channels=[16, 32, 64]",  # the U-Net's list is too long for small images
-        "discriminator.spectral_norm=false",
-        "discriminator.keypoints=true",
-        "discriminator.cut.kind=none",
-    ),
-    "unet": ("discriminator.kind=unet", "discriminator.cut.kind=none"),
-    "cutmix": ("discriminator.kind=unet", "discriminator.cut.kind=rectangle"),
-    "prioritycut": (
-        "discriminator.kind=unet",
-        "discriminator.cut.kind=priority",
-        "discriminator.cut.foreground=dense_motion",
-    ),
-    "prioritycut-masks": (
-        "discriminator.kind=unet",
-        "discriminator.cut.kind=priority",
-        "discriminator.cut.foreground=mask_generator",
-    ),
-}
 REPORT_FILE: Final = "ablation.json"  # in the folder of each run, and for all in the output folder
 
 
@@ -172,28 +153,7 @@ def plan_run(
     # The run must end by its steps, not by its epochs, each of which has at least one step.
     num_epochs = max(num_steps, load_config(config, all_overrides).train.epochs)
     all_overrides.append(f"train.epochs={num_epochs}")
-    resolved = load_config(config, all_overrides)
-    if resolved.motion is None:
-        raise UserError("motion: found null; the rows need the motion branch, which they train")
-    return Run(row, seed, folder, all_overrides, resolved)
-
-
-def row_overrides(config: str, overrides: Sequence[str], row: str) -> list[str]:
-    """The overrides that turn the config into `row`.
-
-    In the losses of both players, the single head of the patch discriminator gets the sum of the
-    weights that the U-Net's two heads have in the config.
-
-    Raises:
-        UserError: the config cannot be used.
-    """
-    changes = list(ROWS[row])
-    given = load_config(config, overrides).discriminator
-    if "discriminator.kind=patch" in changes and given is not None and given.kind == "unet":
-        for section in ("losses", "generator_losses"):
-            weights = getattr(given, section)
-            changes.append(f"discriminator.{section}.encoder={weights.encoder + weights.decoder}")
-    return changes
+    return Run(row, seed, folder, all_overrides, load_config(config, all_overrides))
 
 
 def check_folder(run: Run) -> None:
@@ -281,8 +241,9 @@ def build_parser() -> argparse.ArgumentParser:
         "--rows",
         nargs="+",
         metavar="ROW",
-        default=[row for row in ROWS if row != "prioritycut-masks"],
-        help=f"some of: {', '.join(ROWS)} (needs the section masks); default: all but the last",
+        default=list(OF_THE_PAPER),
+        help=f"some of: {', '.join(ROWS)}; prioritycut-masks needs the section masks; default: "
+        f"{', '.join(OF_THE_PAPER)}",
     )
     parser.add_argument(
         "--seeds", nargs="+", type=int, default=[0, 1, 2], help="default: 0 1 2", metavar="SEED"

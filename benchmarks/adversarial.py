@@ -30,7 +30,7 @@ from typing import Any, Final, NamedTuple
 import torch
 from tqdm import tqdm
 
-from benchmarks.ablation import row_overrides
+from benchmarks.ablation_rows import row_overrides
 from benchmarks.tables import markdown_table
 from benchmarks.training_steps import (
     build_trainer,

@@ -135,15 +135,10 @@ def read_inputs(arguments: argparse.Namespace, held: ExitStack) -> Inputs | None
         check_networks(lambda: _networks(config), saved.networks, saved.path)
     perceptual = load_perceptual(config)
     model, adversary = Model(config), build_adversary(config)
-    if saved is not None and arguments.init_from is not None:
-        _print(f"--init-from {arguments.init_from}: left out, since the run continues from its own")
+    if saved is None:
+        _initialize(config, model, adversary, arguments.init_from)
     elif arguments.init_from is not None:
-        networks = all_networks(model, adversary)
-        report = checkpoint.init_from(networks, Path(arguments.init_from), config)
-        _print(f"{arguments.init_from}: {report}")
-        check_frozen(model, report.loaded)
-    elif saved is None:
-        check_frozen(model, [])
+        _print(f"--init-from {arguments.init_from}: left out, since the run continues from its own")
     return Inputs(
         config, saved, model, adversary, perceptual, pairs, test_clips, device, output_dir, record
     )
@@ -152,6 +147,18 @@ def read_inputs(arguments: argparse.Namespace, held: ExitStack) -> Inputs | None
 def _networks(config: Config) -> dict[str, nn.Module]:
     """All networks that `config` trains, by name, with their initial weights."""
     return all_networks(Model(config), build_adversary(config))
+
+
+def _initialize(
+    config: Config, model: Model, adversary: Adversary | None, init_from: str | None
+) -> None:
+    """Give the networks of a new run the weights of --init-from, if the option is there."""
+    loaded: list[str] = []
+    if init_from is not None:
+        report = checkpoint.init_from(all_networks(model, adversary), Path(init_from), config)
+        _print(f"{init_from}: {report}")
+        loaded = report.loaded
+    check_frozen(model, loaded)
 
 
 def check_optimizer(config: Config, saved: checkpoint.Checkpoint) -> None:

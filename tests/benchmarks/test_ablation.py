@@ -9,7 +9,7 @@ import torch
 from torch.testing import assert_close
 
 from benchmarks import ablation
-from benchmarks.ablation import ROWS
+from benchmarks.ablation_rows import OF_THE_PAPER, ROWS
 from benchmarks.ablation_scores import foreground_region, score_frames
 from common.cli import run_entry_point
 from datasets.puppets.clips import Puppets
@@ -21,6 +21,8 @@ from tests.helpers.runs import call, error_line, step_file, steps
 SMALL = (*tiny_overrides(), "masks=null", "background=null", "train.checkpoint_every=2")
 ARGUMENTS = ("--config", "demo.yaml", *SMALL, "--steps", 4, "--num-frames", 3)
 PAIR = ("--rows", "fomm", "prioritycut")
+OF_FOMM = (*OF_THE_PAPER, "prioritycut-masks")
+OTHERS = [row for row in ROWS if row not in OF_FOMM]
 
 
 def run(output, *arguments):
@@ -98,15 +100,17 @@ class TestScores:
         assert masks[1].sum() < region[1].sum()
 
 
-def test_rows_differ_in_the_discriminator_alone(tmp_path):
-    """Keys on the command line do not switch it on in the row that has none."""
-    overrides = ("discriminator.kind=unet", "train.max_minutes=1")
-    planned = {
-        row: ablation.plan_run(
-            "demo.yaml", [*overrides, "train.epochs=3"], row, 5, 70, tmp_path
-        ).config
-        for row in ROWS
+def plan(rows, folder, *overrides):
+    """The config of a run of 70 steps for each row."""
+    return {
+        row: ablation.plan_run("demo.yaml", overrides, row, 5, 70, folder).config for row in rows
     }
+
+
+def test_rows_of_fomm_differ_in_the_discriminator_alone(tmp_path):
+    """Keys on the command line do not switch it on in the row that has none."""
+    overrides = ("discriminator.kind=unet", "train.max_minutes=1", "train.epochs=3")
+    planned = plan(OF_FOMM, tmp_path, *overrides)
     assert planned["fomm"].discriminator is None
     found = [
         (config.discriminator.kind, config.discriminator.cut.kind, config.discriminator.channels)
@@ -135,6 +139,49 @@ def test_rows_differ_in_the_discriminator_alone(tmp_path):
     assert (planned["unet"].seed, train.max_steps, train.max_minutes) == (5, 70, None)
     assert train.epochs == 70  # at least as many as steps
     assert planned["unet"].run.output_dir == str(tmp_path / "unet-5")
+
+
+def test_rows_of_other_motion_models(tmp_path):
+    """They differ from FOMM's in the motion model and its discriminator; networks with the task of
+    one of FOMM have its learning rate, and TPSMM has its reconstruction loss.
+    """
+    planned = plan(("prioritycut", *OTHERS), tmp_path)
+    fomm = planned["prioritycut"]
+    for row in OTHERS:
+        config = planned[row]
+        assert config.motion.kind == row.removesuffix("-prioritycut").replace("-", "_")
+        others = {"motion", "discriminator", "run"}
+        assert config.model_dump(exclude=others) == fomm.model_dump(exclude=others)
+        assert (config.discriminator is None) == (row in ("x2face", "tpsmm"))
+    monkey_net, tpsmm = planned["monkey-net"], planned["tpsmm-prioritycut"]
+    rate = fomm.motion.generator.learning_rate
+    for network in (
+        planned["x2face"].motion.driving,
+        monkey_net.motion.generator,
+        tpsmm.motion.inpainting,
+    ):
+        assert network.learning_rate == rate
+    assert monkey_net.motion.keypoint_detector.learning_rate is None
+    assert monkey_net.discriminator.kind == "monkey_net"
+    assert not monkey_net.motion.dense_motion.occlusion
+    losses = tpsmm.motion.losses
+    assert losses.perceptual == fomm.motion.losses.perceptual
+    assert losses.pixel == fomm.motion.losses.pixel > 0
+    assert tpsmm.discriminator == fomm.discriminator
+    unet = planned["monkey-net-prioritycut"].discriminator
+    assert planned["monkey-net-prioritycut"].motion.dense_motion.occlusion
+    assert (unet.channels, unet.cut) == (fomm.discriminator.channels, fomm.discriminator.cut)
+    assert unet.generator_losses.encoder_features == [10, 10, 10, 1]
+
+
+@pytest.mark.parametrize("row", OTHERS)
+def test_rows_of_other_motion_models_are_trained_and_measured(row, tmp_path):
+    arguments = ("--config", "demo.yaml", *SMALL, "--steps", 2, "--num-frames", 2, "--seeds", 0)
+    assert call(ablation, *arguments, "--rows", row, "--output", tmp_path) == 0
+    report = json.loads((tmp_path / "ablation.json").read_text())
+    assert steps(tmp_path / f"{row}-0")[-1] == 2
+    scores = report["rows"][row]["scores"]["0"]
+    assert all(len(scores[name]) == 2 and None not in scores[name] for name in ("l1", "psnr"))
 
 
 def test_report(finished):
@@ -229,6 +276,10 @@ def test_a_failing_run_does_not_stop_the_others(tmp_path, capsys):
             "discriminator.cut.foreground: found mask_generator, and masks is null",
         ),
         ((*ARGUMENTS, "--rows", "fomm", "--seeds", -1), "seed: found -1; must be at least 0"),
+        (
+            ("--config", "vox-tpsmm.yaml", "--steps", 4, "--rows", "fomm"),
+            "motion: found kind tpsmm; the rows start from a config with the motion model of FOMM",
+        ),
     ],
 )
 def test_bad_input_is_one_line(tmp_path, capsys, arguments, expected):

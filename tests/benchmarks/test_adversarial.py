@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from benchmarks import adversarial
-from benchmarks.ablation import ROWS
+from benchmarks.ablation_rows import ROWS
 from benchmarks.adversarial import build_variant, cost_rows, fresh_peak_memory
 from benchmarks.training_steps import first_batch, take_step
 from common.cli import run_entry_point

@@ -4,9 +4,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from branches.outputs import MotionOutput, StepOutputs
+from branches.outputs import MotionMaps, MotionOutput, StepOutputs
 from configs.schema import DiscriminatorConfig
-from modules.dense_motion import DenseMotion
 from modules.discriminator import PatchDiscriminator
 from modules.keypoint_detector import Keypoints
 from tests.helpers.factories import noise_inputs, tiny_config
@@ -48,7 +47,7 @@ def inputs(golden):
     motion = MotionOutput(
         Keypoints(golden["kp_source"], golden["jac_source"]),
         Keypoints(golden["kp_driving"], golden["jac_driving"]),
-        DenseMotion(torch.empty(0), golden["occlusion"], golden["mask"]),
+        MotionMaps(torch.empty(0), golden["occlusion"], golden["mask"]),
         golden["prediction"],
     )
     return noise_inputs(tiny_config())._replace(
