@@ -243,7 +243,7 @@ def test_prioritycut_changes_nothing_but_the_discriminator(name, below):
     found = changed(resolved(below), resolved(name))
     others = {
         "monkey_net": {"motion.dense_motion.occlusion"},
-        "x2face": {"train.learning_rate"},
+        "x2face": {"train.optimizer", "train.learning_rate"},
         "tpsmm": set(),
     }
     assert {key for key in found if not key.startswith(D)} == others[motion.kind]

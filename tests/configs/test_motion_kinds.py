@@ -54,7 +54,7 @@ def test_rules_of_tpsmm(overrides, expected):
 
 
 def test_nothing_else_trains_in_the_second_stage():
-    small = ("discriminator.channels=[4]", "data.image_size=128")
+    small = ("discriminator.channels=[4]", "data.image_size=128", "train.epochs=5")
     lines = message(*KINDS["tpsmm_avd"], *small, "masks={}", "background={}").split("\n  ")
     assert [line.partition(": ")[2] for line in lines[1:]] == [
         f"{name}: found a section beside motion.avd, which trains with everything else frozen; set "
