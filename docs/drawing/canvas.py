@@ -24,6 +24,7 @@ CELL = 1.45  # inches, side of a picture
 TITLE = 0.25  # inches, height of the line of titles
 DPI = 100
 MAX_BYTES = 300_000  # of a full-colour PNG; a larger one gets a palette of 256 colours
+GRID_LINES = (13, 13)  # drawn of a field, down and across
 
 
 def cells(
