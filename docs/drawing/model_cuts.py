@@ -12,7 +12,7 @@ from branches.motion.tpsmm import TpsmmBranch
 from branches.motion.x2face import X2FaceBranch
 from branches.outputs import MotionMaps
 from datasets.source import ClipSource
-from docs.drawing.canvas import cells, show, show_mask
+from docs.drawing.canvas import cells, show, show_framed_mask
 from docs.drawing.motion import example_frames
 from media.visualization import to_uint8
 from modules.cut_masks import (
@@ -24,6 +24,7 @@ from modules.cut_masks import (
 )
 from modules.geometry import occlusion_from_field, stillness_of_field
 
+SCALE = 0.61  # of a picture
 NUM_CLIPS = 2  # of each model
 THRESHOLD = 0.5  # of the background; the default of discriminator.cut.background_threshold
 FRACTION = 0.4  # k: share of the foreground that is generated
@@ -45,16 +46,16 @@ def draw_model_cuts(
     source, driving = example_frames(clips, NUM_CLIPS)
     cases = (
         ("TPSMM", tpsmm),
-        ("Monkey-Net (a)", with_head),
-        ("Monkey-Net (b)", monkey_net),
-        ("X2Face (b)", x2face),
+        ("Monkey-Net\n(a)", with_head),
+        ("Monkey-Net\n(b)", monkey_net),
+        ("X2Face\n(b)", x2face),
     )
-    figure, axes = cells(len(cases) * len(source), len(titles), titles)
+    figure, axes = cells(len(cases) * len(source), len(titles), titles, SCALE)
     for i, (label, branch) in enumerate(cases):
         prediction, maps = run(branch, source, driving)
         rows = axes[len(source) * i : len(source) * (i + 1)]
         for row, columns in enumerate(zip(*steps(driving, prediction, maps), strict=True)):
-            rows[row][0].set_ylabel(label)
+            rows[row][0].set_ylabel(label, fontsize=8)
             _show_row(rows[row], columns)
     return figure
 
@@ -95,6 +96,4 @@ def _show_row(axes: Any, pictures: tuple[Tensor, ...]) -> None:
         if len(picture) == 3:
             show(axis, to_uint8(picture))
         else:
-            show_mask(axis, picture[None])
-            axis.spines[:].set_visible(True)  # else a white map would have no visible edge
-            axis.spines[:].set_color("silver")
+            show_framed_mask(axis, picture[None])

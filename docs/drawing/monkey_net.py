@@ -16,6 +16,7 @@ from modules.geometry import resize_grid
 from modules.keypoint_detector import Keypoints
 from modules.monkey_net.heatmaps import covariance_heatmaps
 
+SCALE = 0.9  # of a picture
 DEVIATIONS = 2  # radius of an ellipse, in standard deviations
 
 
@@ -41,7 +42,7 @@ def draw_monkey_net(branch: MonkeyNetBranch, clips: ClipSource) -> Figure:
         "warped $S$": branch.generator.warp(source, motion),
         r"$\hat{D}$": branch.generator(source, motion, *keypoints),
     }
-    figure, axes = cells(len(source), len(pictures), list(pictures))
+    figure, axes = cells(len(source), len(pictures), list(pictures), SCALE)
     for column, images in enumerate(pictures.values()):
         for row, image in enumerate(to_uint8(images)):
             show(axes[row][column], image)
@@ -55,10 +56,12 @@ def draw_monkey_net(branch: MonkeyNetBranch, clips: ClipSource) -> Figure:
 
 
 def colored_heatmaps(keypoints: Keypoints, size: tuple[int, int]) -> Tensor:
-    """The heatmaps of B x K keypoints, each in its colour and 1 at its keypoint: B x 3 x *size."""
+    """The heatmaps of B x K keypoints, each in its colour and 1 at its keypoint, and their mean
+    colour where they add up to more: B x 3 x *size.
+    """
     heatmaps = covariance_heatmaps(keypoints, *size, norm=1.0)
-    colors = palette(heatmaps.shape[1], heatmaps)
-    return torch.einsum("bkhw,kc->bchw", heatmaps, colors).clamp(max=1)
+    heatmaps = heatmaps / heatmaps.sum(dim=1, keepdim=True).clamp(min=1)
+    return torch.einsum("bkhw,kc->bchw", heatmaps, palette(heatmaps.shape[1], heatmaps))
 
 
 def draw_ellipses(axis: Axes, keypoints: Keypoints, index: int) -> None:

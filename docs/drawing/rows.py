@@ -30,8 +30,9 @@ from docs.drawing.motion import example_frames
 from docs.drawing.runs import TrainedRun, load_run, row_folder
 from media.visualization import to_uint8
 
-SCALE = 0.8  # of a picture
-TITLE_SIZE = 8.5  # points
+MAX_BYTES = 150_000  # of the figure in full colour
+SCALE = 0.69  # of a picture
+TITLE_SIZE = 8  # points
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -40,7 +41,7 @@ def main(arguments: argparse.Namespace) -> None:
     config = next(iter(runs.values())).config
     clips = build_source(config.data, "test")
     figure = draw_rows({row: run.model for row, run in runs.items()}, clips, arguments.num_clips)
-    write(figure, Path(arguments.output))
+    write(figure, Path(arguments.output), MAX_BYTES)
 
 
 def load_rows(folder: Path, seed: int) -> dict[str, TrainedRun]:

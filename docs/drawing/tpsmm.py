@@ -8,13 +8,24 @@ from torch import Tensor
 
 from branches.motion.tpsmm import TpsmmBranch
 from datasets.source import ClipSource
-from docs.drawing.canvas import GRID_LINES, NUM_EXAMPLES, cells, draw_grid, mark, show
-from docs.drawing.motion import NUM_CANDIDATES, example_frames
+from docs.drawing.canvas import (
+    GRID_LINES,
+    NUM_EXAMPLES,
+    cells,
+    draw_grid,
+    mark,
+    show,
+    show_framed_mask,
+)
+from docs.drawing.motion import example_frames
 from media.visualization import colorize_weights, palette, to_uint8
 from modules.geometry import resize_grid, warp
 from modules.keypoint_detector import Keypoints
 from modules.tpsmm.dense_motion import ThinPlateMotion, candidate_motions
 from modules.tpsmm.thin_plates import POINTS_PER_PLATE
+
+NUM_PLATES = 5  # those of largest weight
+SCALE = 0.75  # of a picture
 
 
 class TpsmmExample(NamedTuple):
@@ -49,30 +60,30 @@ def compute_tpsmm(branch: TpsmmBranch, clips: ClipSource, num_clips: int) -> Tps
 
 @torch.inference_mode()
 def draw_plates(branch: TpsmmBranch, clips: ClipSource) -> Figure:
-    """Draw keypoints, places in the source, warped source and weight of the background and of the
-    plates with the largest weights, for the first clip.
+    """Draw keypoints, motion, warped source and weight of the background and of the plates with the
+    largest weights, for the first clip.
     """
     example = compute_tpsmm(branch, clips, 1)
     weights, candidates = example.motion.motion_weights[0], example.candidates[0]
-    heaviest = 1 + weights[1:].mean(dim=(1, 2)).argsort(descending=True)[:NUM_CANDIDATES]
+    heaviest = 1 + weights[1:].mean(dim=(1, 2)).argsort(descending=True)[:NUM_PLATES]
     shown = [0, *heaviest.sort().values.tolist()]
     source = example.source.expand(len(candidates), -1, -1, -1)
     size = (source.shape[-2], source.shape[-1])
     warped = warp(source, resize_grid(candidates, size, align_corners=True))
     titles = ["background" if k == 0 else f"plate {k}" for k in shown]
-    names = ("in $D$", "in $S$", "$T_k$ on $S$", "warped", "weight")
-    figure, axes = cells(len(names), len(shown), titles)
+    names = ("in $D$", "$T_k$ on $S$", "warped", "weight")
+    figure, axes = cells(len(names), len(shown), titles, SCALE)
     for axis, name in zip(axes[:, 0], names, strict=True):
         axis.set_ylabel(name)
     for column, k in enumerate(shown):
-        for row, frame in enumerate((example.driving, example.source, example.source)):
+        for row, frame in enumerate((example.driving, example.source)):
             show(axes[row][column], to_uint8(frame)[0])
+        draw_grid(axes[1][column], resize_grid(candidates[k : k + 1], GRID_LINES)[0])
         if k > 0:
             for row, points in enumerate((example.driving_keypoints, example.source_keypoints)):
                 mark(axes[row][column], plate_keypoints(points, k), 0)
-        draw_grid(axes[2][column], resize_grid(candidates[k : k + 1], GRID_LINES)[0])
-        show(axes[3][column], to_uint8(warped[k]))
-        show(axes[4][column], weights[k].numpy(), cmap="gray", vmin=0, vmax=1)
+        show(axes[2][column], to_uint8(warped[k]))
+        show_framed_mask(axes[3][column], weights[k][None, None])
     return figure
 
 
@@ -100,7 +111,7 @@ def draw_tpsmm(branch: TpsmmBranch, clips: ClipSource) -> Figure:
     }
     occlusions = {f"$o_{i}$": map_ for i, map_ in enumerate(motion.occlusion_maps)}
     titles = [*pictures, *occlusions, r"$\hat{D}$"]
-    figure, axes = cells(len(source), len(titles), titles)
+    figure, axes = cells(len(source), len(titles), titles, SCALE)
     prediction = branch.inpainting(source, motion)
     for column, images in enumerate((*pictures.values(), prediction)):
         place = column if column < len(pictures) else -1
@@ -116,5 +127,5 @@ def draw_tpsmm(branch: TpsmmBranch, clips: ClipSource) -> Figure:
             )
         draw_grid(row[3], resize_grid(motion.deformation[i : i + 1], GRID_LINES)[0])
         for axis, map_ in zip(row[len(pictures) :], occlusions.values(), strict=False):
-            show(axis, map_[i, 0].numpy(), interpolation="nearest", cmap="gray", vmin=0, vmax=1)
+            show_framed_mask(axis, map_[i : i + 1])
     return figure

@@ -14,6 +14,7 @@ from media.visualization import to_uint8
 from modules.geometry import resize_grid
 from modules.x2face import EmbeddedFace, compose_fields, sample_face
 
+SCALE = 0.8  # of a picture
 NUM_SOURCES = 3  # of one figure
 
 
@@ -52,7 +53,7 @@ def draw_several_sources(branch: X2FaceBranch, clips: ClipSource) -> Figure:
     titles = [f"$S_{i + 1}$" for i in range(NUM_SOURCES)]
     titles += [f"share of $S_{i + 1}$" for i in range(NUM_SOURCES)]
     titles += ["$F$", "$D$", "by $S_1$", "by all"]
-    figure, axes = cells(count, len(titles), titles)
+    figure, axes = cells(count, len(titles), titles, SCALE)
     for index, row in enumerate(axes):
         moments = spread(clips.num_frames(index), NUM_SOURCES + 1)
         frames = frames_to_tensor(clips.read(index, moments), DEVICE)
