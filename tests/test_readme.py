@@ -59,7 +59,9 @@ ELSEWHERE = {
 # Measurements and figures that take from minutes to hours: whole pages, and commands of the others.
 # Their options are parsed and their configs read.
 PAGES_OF_MEASUREMENTS = ("performance.md", "results.md")
-LONG = re.compile(r"docs[/.]|benchmarks\.(detectors|keypoints) |runs/(too-fast|no-prior)$")
+LONG = re.compile(
+    r"docs[/.]|benchmarks\.(ablation|detectors|keypoints) |runs/(too-fast|no-prior|plates)$"
+)
 
 # Of what a benchmark repeats.
 FEWER = {
@@ -132,11 +134,11 @@ def workplace(tmp_path_factory, tiny_run) -> Path:
     (folder / "vox-fomm-adv.yaml").write_text(yaml.safe_dump(config.model_dump()))
     small = ("data.image_size=32", "masks=null", "background=null")
     write_checkpoint(folder / "x2face.pt", kind_config("x2face", *small))
-    small = (*small, "motion.background_motion.start_epoch=0")
+    starts = "motion.background_motion.start_epoch=0"
     for name, sections in (("vox-tpsmm", ()), ("vox-tpsmm-avd", ("motion.avd.code=128",))):
         path = folder / "runs" / name / "checkpoints/best.pt"
         path.parent.mkdir(parents=True)
-        write_checkpoint(path, kind_config("tpsmm", *small, *sections))
+        write_checkpoint(path, kind_config("tpsmm", *small, starts, *sections))
     (folder / "pairs.csv").write_text("source,driving\nsource.png,driving.mp4\n")
     write_tone(folder / "speech.wav")
     write_clip(folder / "beach.mp4", 2, (32, 40))
@@ -152,11 +154,11 @@ def workplace(tmp_path_factory, tiny_run) -> Path:
 
 
 def own_config(arguments: list[str]) -> Config | None:
-    """The command's config, with its overrides that choose sections; None if it names none."""
+    """The command's config, with the sections that it sets to null; None if it names none."""
     if "--config" not in arguments:
         return None
-    chosen = [a for a in arguments if a.endswith("=null") or a.startswith("motion={")]
-    return load_config(arguments[arguments.index("--config") + 1], chosen)
+    nulls = [argument for argument in arguments if argument.endswith("=null")]
+    return load_config(arguments[arguments.index("--config") + 1], nulls)
 
 
 def absent(config: Config | None) -> set[str]:
