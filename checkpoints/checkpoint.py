@@ -303,8 +303,8 @@ def init_from(networks: Mapping[str, nn.Module], path: Path, config: Config) -> 
         config: of the run that starts, which `networks` are from.
 
     Raises:
-        CheckpointError: no tensor fits, or the file is a published one of a branch or motion model
-            that the config does not have.
+        CheckpointError: no tensor fits, the file is a published one of a branch or motion model
+            that the config does not have, or it has untrained networks that would be frozen.
     """
     content = read_tensors(path)
     published = _convert(path, content)
@@ -320,6 +320,8 @@ def init_from(networks: Mapping[str, nn.Module], path: Path, config: Config) -> 
     else:
         saved = _parse(path, content)
         states, unused = saved.networks | saved.evaluation_networks, []
+        if config.is_frozen:
+            _check_all_trained(saved, config)
     if "discriminator" not in networks:  # left out on purpose, so it is not reported as unused
         states.pop("discriminator", None)
     report = compare(networks, states)
@@ -330,6 +332,17 @@ def init_from(networks: Mapping[str, nn.Module], path: Path, config: Config) -> 
     for name in report.loaded:
         own[name].copy_(given[name])  # a state dict shares memory with its network
     return report._replace(loaded=[name for name in report.loaded if name not in added])
+
+
+def _check_all_trained(saved: Checkpoint, config: Config) -> None:
+    """Raise CheckpointError if the run of `config` freezes a part that `saved` has not trained."""
+    for section, start in saved.untrained.items():
+        branch = section.partition(".")[0]
+        if branch in config.branches:
+            raise CheckpointError(
+                f"--init-from {saved.path}: at step {saved.step}, {section} has not started "
+                f"({start}), and motion.avd would freeze it; train on first"
+            )
 
 
 def load_newest(output_dir: Path) -> tuple[Checkpoint | None, list[str]]:
