@@ -23,7 +23,7 @@ import benchmarks.train
 import datasets.prepare.__main__
 from common.cli import run_entry_point
 from configs.loading import load_config
-from configs.schema import BRANCHES
+from configs.schema import BRANCHES, Config
 from media.images import write_image
 from modules.vgg import VGGFeatures, relu_layers
 from tests.helpers.factories import tiny_overrides
@@ -31,6 +31,7 @@ from tests.helpers.lively import kind_config, write_checkpoint
 from tests.helpers.media import write_clip, write_tone
 from tests.helpers.published_files import FOMM, write
 from tests.helpers.runs import REPOSITORY, call
+from tests.helpers.tiny_kinds import tiny_motion
 
 PAGES = (REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md")))
 
@@ -131,6 +132,12 @@ def workplace(tmp_path_factory, tiny_run) -> Path:
     (folder / "vox-fomm-adv.yaml").write_text(yaml.safe_dump(config.model_dump()))
     small = ("data.image_size=32", "masks=null", "background=null")
     write_checkpoint(folder / "x2face.pt", kind_config("x2face", *small))
+    stages = {"vox-tpsmm": (), "vox-tpsmm-avd": ("motion.avd.code=128",)}
+    for name, sections in stages.items():
+        path = folder / "runs" / name / "checkpoints/best.pt"
+        path.parent.mkdir(parents=True)
+        overrides = (*small, "motion.background_motion.start_epoch=0", *sections)
+        write_checkpoint(path, kind_config("tpsmm", *overrides))
     (folder / "pairs.csv").write_text("source,driving\nsource.png,driving.mp4\n")
     write_tone(folder / "speech.wav")
     write_clip(folder / "beach.mp4", 2, (32, 40))
@@ -145,13 +152,18 @@ def workplace(tmp_path_factory, tiny_run) -> Path:
     return folder
 
 
-def absent(arguments: list[str]) -> set[str]:
-    """Sections that are null in the command's config: an override would switch them on."""
+def own_config(arguments: list[str]) -> Config | None:
+    """The command's config, with its overrides that choose sections; None if it names none."""
     if "--config" not in arguments:
-        return set()
-    nulls = [argument for argument in arguments if argument.endswith("=null")]
-    config = load_config(arguments[arguments.index("--config") + 1], nulls)
-    return {name for name in (*BRANCHES, "discriminator") if getattr(config, name) is None}
+        return None
+    chosen = [a for a in arguments if a.endswith("=null") or a.startswith("motion={")]
+    return load_config(arguments[arguments.index("--config") + 1], chosen)
+
+
+def absent(config: Config | None) -> set[str]:
+    """Sections that are null in the command's config: an override would switch them on."""
+    names = (*BRANCHES, "discriminator")
+    return set() if config is None else {n for n in names if getattr(config, n) is None}
 
 
 def smaller(arguments: list[str], run: str) -> list[str]:
@@ -162,12 +174,18 @@ def smaller(arguments: list[str], run: str) -> list[str]:
     kept = {"data.kind", "data.id_sampling"}
     if any(argument.startswith("perceptual.weights=weights/") for argument in arguments):
         kept |= {"perceptual.network", "perceptual.weights", "perceptual.width"}
+    config = own_config(arguments)
+    kind = "fomm" if config is None or config.motion is None else config.motion.kind
+    left_out = absent(config) | ({"motion"} if kind != "fomm" else set())
     overrides = [
         override
         for override in tiny_overrides()
-        if override.split("=")[0] not in kept and override.split(".")[0] not in absent(arguments)
+        if override.split("=")[0] not in kept and override.split(".")[0] not in left_out
     ]
-    overrides += ["train.max_steps=9", "train.micro_batch=1"]
+    overrides += [*tiny_motion(kind), "train.max_steps=9"]
+    # The BatchNorm of kind tpsmm sees a single pixel of each of so small images.
+    of_kind = "motion.background_motion.start_epoch=0" if kind == "tpsmm" else "train.micro_batch=1"
+    overrides.append(of_kind)
     if "demo.yaml" not in arguments:
         overrides += [f"run.output_dir=runs/{run}", "data.repeats=8"]
     return overrides

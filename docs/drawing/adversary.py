@@ -10,7 +10,7 @@ from checkpoints.checkpoint import Checkpoint
 from checkpoints.weights import load_networks
 from common.batch_random import BatchRandom
 from common.errors import UserError
-from docs.drawing.canvas import cells, show, show_mask
+from docs.drawing.canvas import cells, show, show_framed_mask
 from docs.drawing.motion import Example
 from media.visualization import to_uint8
 from modules.cut_masks import (
@@ -150,6 +150,4 @@ def _show_column(axes: Any, pictures: Tensor) -> None:
         if len(picture) == 3:
             show(axis, to_uint8(picture))
         else:
-            show_mask(axis, picture[None])
-            axis.spines[:].set_visible(True)  # else a white map would have no visible edge
-            axis.spines[:].set_color("silver")
+            show_framed_mask(axis, picture[None])

@@ -24,6 +24,7 @@ CELL = 1.45  # inches, side of a picture
 TITLE = 0.25  # inches, height of the line of titles
 DPI = 100
 MAX_BYTES = 300_000  # of a full-colour PNG; a larger one gets a palette of 256 colours
+GRID_LINES = (13, 13)  # drawn of a field, down and across
 
 
 def cells(
@@ -64,6 +65,13 @@ def show_mask(axis: Axes, mask: Tensor) -> None:
     show(axis, mask[0, 0].numpy(), interpolation="nearest", cmap="gray", vmin=0, vmax=1)
 
 
+def show_framed_mask(axis: Axes, mask: Tensor) -> None:
+    """Show a map as `show_mask` does, with an edge around it, which a white map would lack."""
+    show_mask(axis, mask)
+    axis.spines[:].set_visible(True)
+    axis.spines[:].set_color("silver")
+
+
 def mark(axis: Axes, keypoints: Keypoints, index: int, jacobian: bool = True) -> None:
     """Draw the keypoints of sample `index` as discs, and columns of their Jacobians as lines."""
     points = keypoints.value[index]
@@ -85,13 +93,15 @@ def draw_grid(axis: Axes, points: Tensor) -> None:
         axis.plot(*line.T, color="white", linewidth=0.9, alpha=0.85)
 
 
-def write(figure: Figure, path: Path) -> None:
-    """Save and close the figure, as a PNG that is small enough for a repository."""
+def write(figure: Figure, path: Path, max_bytes: int = MAX_BYTES) -> None:
+    """Save and close the figure, as a PNG that is small enough for a repository: one of more than
+    `max_bytes` in full colour gets a palette.
+    """
     buffer = io.BytesIO()
     figure.savefig(buffer, dpi=DPI, facecolor="white")
     plt.close(figure)
     picture = Image.open(buffer).convert("RGB")
-    if len(buffer.getvalue()) > MAX_BYTES:
+    if len(buffer.getvalue()) > max_bytes:
         picture = picture.quantize(256, kmeans=2)
     with replacing(path) as temporary:
         picture.save(temporary, "png", optimize=True)

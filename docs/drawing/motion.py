@@ -38,16 +38,20 @@ class Example(NamedTuple):
     prediction: Tensor
 
 
+def example_frames(clips: ClipSource, num_clips: int) -> tuple[Tensor, Tensor]:
+    """The first and the middle frame of the first clips, B x 3 x H x W each."""
+    frames = [
+        clips.read(i, [0, clips.num_frames(i) // 2])
+        for i in range(min(num_clips, len(clips.clips)))
+    ]
+    source, driving = (np.stack(side) for side in zip(*frames, strict=True))
+    return frames_to_tensor(source, DEVICE), frames_to_tensor(driving, DEVICE)
+
+
 @torch.inference_mode()
 def compute_example(motion: FommBranch, clips: ClipSource) -> Example:
     """Run the motion branch on the first and the middle frame of the first test clips."""
-    frames = [
-        clips.read(i, [0, clips.num_frames(i) // 2])
-        for i in range(min(NUM_EXAMPLES, len(clips.clips)))
-    ]
-    source, driving = (
-        frames_to_tensor(np.stack(side), DEVICE) for side in zip(*frames, strict=True)
-    )
+    source, driving = example_frames(clips, NUM_EXAMPLES)
     source_keypoints = motion.keypoint_detector(source)
     driving_keypoints = motion.keypoint_detector(driving)
     dense = motion.dense_motion(source, source_keypoints, driving_keypoints)
