@@ -49,7 +49,10 @@ def main(arguments: argparse.Namespace) -> None:
         raise UserError(f"{path}: trained on clips, whose true figures are unknown; use puppets")
     motion = saved.config.motion
     if motion is None or not (motion.predicts_occlusion and motion.predicts_background):
-        raise UserError(f"{path}: has no occlusion map, or no motion of the background")
+        raise UserError(
+            f"{path}: has no occlusion map, or no motion of the background; train a motion branch "
+            "with both"
+        )
     model = load_model(saved, device)
     settings = data.puppets
     rows: list[dict[str, str | float | None]] = []

@@ -39,7 +39,9 @@ def main(arguments: argparse.Namespace) -> None:
     saved = checkpoint.load(Path(arguments.checkpoint))
     branch = load_model(saved, device).motion
     if branch is None or not branch.has_keypoints:
-        raise UserError(f"{saved.path}: was trained without a motion model that has keypoints")
+        raise UserError(
+            f"{saved.path}: has no motion branch with keypoints; give a checkpoint that has one"
+        )
     data = saved.config.data.model_copy(update={"id_sampling": False})
     if arguments.data_root is not None:
         data = data.model_copy(update={"kind": "clips", "root": arguments.data_root})

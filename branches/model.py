@@ -20,8 +20,8 @@ class Model(nn.Module):
     """The whole model. Its attributes are the branches; a branch is None if its section is null.
 
     Attributes:
-        second_stage: trains a part of the motion branch, of which the rest is frozen; None for a
-            model that trains as a whole.
+        second_stage: trains a part of the motion branch, while the rest of it and all other
+            branches are frozen; None for a model that trains as a whole.
     """
 
     motion: MotionBranch | None
@@ -43,6 +43,10 @@ class Model(nn.Module):
                 if config.background is not None:
                     scale = config.masks.mask_generator.scale
                     self.background = BackgroundBranch(config.background, scale)
+        if self.second_stage is not None:
+            for branch in (self.masks, self.background):
+                if branch is not None:
+                    branch.requires_grad_(False)
 
     @property
     def branches(self) -> dict[str, Branch[Any]]:

@@ -34,7 +34,13 @@ from checkpoints import older_formats
 from checkpoints.file_checks import check_content, check_states
 from checkpoints.folder import checkpoint_folder, list_steps
 from checkpoints.load_report import LoadReport, compare, flatten, state_dicts
-from checkpoints.published.conversion import PROJECTS, convert, problems, wrong_kind
+from checkpoints.published.conversion import (
+    PROJECTS,
+    convert,
+    fitting_config,
+    problems,
+    wrong_branch,
+)
 from checkpoints.published.layout import Published
 from common.errors import in_one_line
 from common.files import WatchedFile, replacing
@@ -259,13 +265,13 @@ def _trained(path: Path, published: Published, config: Config | None) -> Checkpo
     if config is None:
         raise CheckpointError(
             f"{path}: published by {published.project}, without a config; give the one of its data "
-            f"set, such as --config {published.config}"
+            f"set, such as --config {fitting_config(published)}"
         )
     wrong = problems(published, config)
     if wrong:
         raise CheckpointError(
             f"--config does not fit {path}: {'; '.join(wrong)}; give the config of its data set, "
-            f"such as --config {published.config}"
+            f"such as --config {fitting_config(published)}"
         )
     saved = Checkpoint(
         path,
@@ -297,22 +303,25 @@ def init_from(networks: Mapping[str, nn.Module], path: Path, config: Config) -> 
         config: of the run that starts, which `networks` are from.
 
     Raises:
-        CheckpointError: no tensor fits, or the file is a published one of another kind.
+        CheckpointError: no tensor fits, the file is a published one of a branch or motion model
+            that the config does not have, or it has untrained networks that would be frozen.
     """
     content = read_tensors(path)
     published = _convert(path, content)
     added: list[str] = []
     if published is not None:
-        kind = wrong_kind(published, config)
-        if kind is not None:
+        reason = wrong_branch(published, config)
+        if reason is not None:
             raise CheckpointError(
-                f"--init-from {path}: published by {published.project}: {kind}; give a config such "
-                f"as {published.config}"
+                f"--init-from {path}: published by {published.project}: {reason}; give a config "
+                f"such as {fitting_config(published)}"
             )
         states, _, added, unused = published.tensors
     else:
         saved = _parse(path, content)
         states, unused = saved.networks | saved.evaluation_networks, []
+        if config.is_frozen:
+            _check_all_trained(saved, config)
     if "discriminator" not in networks:  # left out on purpose, so it is not reported as unused
         states.pop("discriminator", None)
     report = compare(networks, states)
@@ -323,6 +332,17 @@ def init_from(networks: Mapping[str, nn.Module], path: Path, config: Config) -> 
     for name in report.loaded:
         own[name].copy_(given[name])  # a state dict shares memory with its network
     return report._replace(loaded=[name for name in report.loaded if name not in added])
+
+
+def _check_all_trained(saved: Checkpoint, config: Config) -> None:
+    """Raise CheckpointError if the run of `config` freezes a part that `saved` has not trained."""
+    for section, start in saved.untrained.items():
+        branch = section.partition(".")[0]
+        if branch in config.branches:
+            raise CheckpointError(
+                f"--init-from {saved.path}: at step {saved.step}, {section} has not started "
+                f"({start}), and motion.avd would freeze it; train on first"
+            )
 
 
 def load_newest(output_dir: Path) -> tuple[Checkpoint | None, list[str]]:

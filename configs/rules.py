@@ -115,15 +115,12 @@ def _motion_problems(config: Config) -> Iterator[Violation]:
 
 
 def _frozen_motion(config: Config) -> Iterator[Violation]:
-    if config.motion is None or config.motion.trains_predictions:
-        return
-    for name in ("masks", "background", "discriminator"):
-        if getattr(config, name) is not None:
-            yield Violation(
-                (name, "motion.avd"),
-                "found a section beside motion.avd, which trains with everything else frozen; set "
-                f"{name}=null, or motion.avd=null",
-            )
+    if config.is_frozen and config.discriminator is not None:
+        yield Violation(
+            ("discriminator", "motion.avd"),
+            "found a section beside motion.avd, which trains with everything else frozen; set "
+            "discriminator=null, or motion.avd=null",
+        )
 
 
 def _perceptual_network(config: Config) -> Iterator[Violation]:
@@ -192,7 +189,7 @@ def division(config: Config, num_processes: int) -> Iterator[Violation]:
         yield Violation(
             ("train.micro_batch", "train.batch_size"), f"found {at_once}; must divide {whole}"
         )
-    if config.motion is not None and not config.motion.trains_predictions and at_once == 1:
+    if config.is_frozen and at_once == 1:
         yield Violation(
             ("train.micro_batch", "train.batch_size", "motion.avd"),
             "found one sample at a time; motion.avd normalizes over the samples: use at least 2",

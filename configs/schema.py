@@ -329,15 +329,22 @@ class Config(Section):
         return {name: section for name, section in sections.items() if section is not None}
 
     @property
+    def is_frozen(self) -> bool:
+        """Whether all branches are frozen but for a part of the motion branch that makes no
+        predictions (motion.avd).
+        """
+        return self.motion is not None and not self.motion.trains_predictions
+
+    @property
     def reconstructing_branches(self) -> dict[str, Any]:
         """Those of `branches` whose predictions training compares with the driving frames."""
-        is_frozen = self.motion is not None and not self.motion.trains_predictions
-        branches = self.branches.items()
-        return {name: section for name, section in branches if not (is_frozen and name == "motion")}
+        return {} if self.is_frozen else self.branches
 
     @property
     def starts(self) -> dict[str, Start]:
         """The starts of the parts of the model that first wait for others, by section."""
+        if self.is_frozen:
+            return {}
         starts = {} if self.motion is None else self.motion.starts
         if self.masks is not None:
             refinement = self.masks.refinement

@@ -134,11 +134,12 @@ def workplace(tmp_path_factory, tiny_run) -> Path:
     (folder / "vox-fomm-adv.yaml").write_text(yaml.safe_dump(config.model_dump()))
     small = ("data.image_size=32", "masks=null", "background=null")
     write_checkpoint(folder / "x2face.pt", kind_config("x2face", *small))
-    starts = "motion.background_motion.start_epoch=0"
-    for name, sections in (("vox-tpsmm", ()), ("vox-tpsmm-avd", ("motion.avd.code=128",))):
+    stages = {"vox-tpsmm": (), "vox-tpsmm-avd": ("motion.avd.code=128",)}
+    for name, sections in stages.items():
         path = folder / "runs" / name / "checkpoints/best.pt"
         path.parent.mkdir(parents=True)
-        write_checkpoint(path, kind_config("tpsmm", *small, starts, *sections))
+        overrides = (*small, "motion.background_motion.start_epoch=0", *sections)
+        write_checkpoint(path, kind_config("tpsmm", *overrides))
     (folder / "pairs.csv").write_text("source,driving\nsource.png,driving.mp4\n")
     write_tone(folder / "speech.wav")
     write_clip(folder / "beach.mp4", 2, (32, 40))

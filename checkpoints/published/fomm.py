@@ -1,8 +1,10 @@
-"""Published checkpoints of FOMM, by the names of our networks.
+"""Converts the published checkpoints of FOMM to the names of our networks.
 
-    kp_detector; generator, with dense_motion_network in it; discriminator
+A file has these parts:
 
-Our networks name their tensors as the published ones do, so only the head of a name changes.
+    kp_detector; generator, which contains dense_motion_network; discriminator
+
+Our networks name their tensors as the published ones do, so only the beginning of a name changes.
 """
 
 from collections.abc import Mapping
@@ -38,7 +40,7 @@ PLACES: Final = (
 
 
 def read(content: Mapping[str, Any]) -> Published | None:
-    """The FOMM that was read as `content`; None if it is of another layout."""
+    """Convert the content of a file of FOMM; None if its parts are not those of FOMM."""
     parts = read_parts(content)
     if not parts.keys() >= {"kp_detector", "generator"}:
         return None
@@ -47,7 +49,7 @@ def read(content: Mapping[str, Any]) -> Published | None:
         project=PROJECT,
         section="motion",
         kind="fomm",
-        config="vox-fomm.yaml",
+        configs=("vox-fomm.yaml", "mgif-fomm.yaml"),
         epoch=read_epoch(content),
         tensors=tensors,
         settings=_settings(tensors),
@@ -56,6 +58,7 @@ def read(content: Mapping[str, Any]) -> Published | None:
 
 
 def _settings(tensors: Sorted) -> dict[str, Any]:
+    """Derive values of config keys, by dotted key, from the shapes of the tensors."""
     detector = tensors.networks.get("keypoint_detector", {})
     dense_motion = tensors.networks.get("dense_motion", {})
     generator = tensors.networks.get("generator", {})
@@ -78,9 +81,10 @@ def _settings(tensors: Sorted) -> dict[str, Any]:
 
 
 def _jacobian(detector: State, num_keypoints: int | None) -> str | None:
+    """Derive `motion.keypoint_detector.jacobian`: 4 maps for each keypoint, or 4 for all."""
     maps = num_channels(detector, "jacobian.weight")
     if maps is None:
         return "none"
-    if num_keypoints == 1:  # shared or not is the same
+    if num_keypoints == 1:  # then `shared` and `per_keypoint` are the same
         return None
     return "shared" if maps == 4 else "per_keypoint"

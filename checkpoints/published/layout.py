@@ -1,6 +1,6 @@
-"""What the files of all published projects share: parts, names, and what is made of them.
+"""Sorts the tensors of published files by our networks; all projects use this module.
 
-A file is a dict. Its parts are the state dicts in it, by name; a tensor of a part becomes a tensor
+A file is a dict. Its parts are the state dicts in it, by name. A tensor of a part becomes a tensor
 of one of our networks, often under the same name.
 """
 
@@ -13,15 +13,18 @@ from torch import Tensor
 from checkpoints.file_checks import MAX_COUNT
 
 State = dict[str, Tensor]
-OwnName = tuple[str, str]  # of a tensor: our network, and the name in its state dict
+OwnName = tuple[str, str]  # our network, and the name of a tensor in its state dict
 
 _KERNEL = "down.weight"
 _COUNTER = "num_batches_tracked"
 
 
 class Place(NamedTuple):
-    """Tensors of the published `part` whose names start with `head` are tensors of `network`, with
-    `own_head` in place of `head`.
+    """Tensors of one part of a published file that belong to one of our networks.
+
+    part, head: the part of the file, and how the names of the tensors begin.
+    network: the name of our network.
+    own_head: what replaces `head` in our names.
     """
 
     part: str
@@ -31,12 +34,12 @@ class Place(NamedTuple):
 
 
 class Sorted(NamedTuple):
-    """The tensors of a file.
+    """The tensors of a file, sorted by our networks.
 
     networks: the state dict of each of our networks.
-    kernels: the blur kernel of each network that has one in the file. Ours follow from the scale.
-    added: full names of tensors that the file lacks and that change no output; see `sort_tensors`.
-    unused: full names of tensors without a place here, as they are in the file.
+    kernels: the blur kernel of each network for which the file has one. Ours follow from the scale.
+    added: our names of counters that the file lacks and that were added; see `sort_tensors`.
+    unused: names, in the file, of the tensors that no network of ours has.
     """
 
     networks: dict[str, State]
@@ -46,23 +49,22 @@ class Sorted(NamedTuple):
 
 
 class Published(NamedTuple):
-    """A published checkpoint, by our names.
+    """A published checkpoint under the names of our networks.
 
-    project: whose file it is.
-    section: of the config, for the one branch that it holds.
-    kind: what `motion.kind` must be; None for a branch that has one kind only.
-    config: the name of a config that fits, if not to the data set.
-    epoch: the last one trained; None where the file does not say.
-    tensors: see `Sorted`.
-    settings: what the shapes of the tensors tell of the config, by dotted key.
-    subsections: whether the file holds what these sections of the config are for, by dotted key; a
-        section that it does not hold must be null.
+    project: the project that published the file.
+    section: the config section of the one branch that the file holds.
+    kind: the value that `motion.kind` must have; None for the mask branch, which has no kinds.
+    configs: names of shipped configs for files of this project; see `conversion.fitting_config`.
+    epoch: the last epoch of its training; None if the file does not say.
+    tensors: the tensors, sorted by our networks.
+    settings: values of config keys that follow from the shapes of the tensors, by dotted key.
+    subsections: for sections that may be null, by dotted key: whether the file holds their network.
     """
 
     project: str
     section: str
     kind: str | None
-    config: str
+    configs: tuple[str, ...]
     epoch: int | None
     tensors: Sorted
     settings: dict[str, Any]
@@ -70,7 +72,7 @@ class Published(NamedTuple):
 
 
 def read_parts(content: Mapping[str, Any]) -> dict[str, State]:
-    """The state dicts in a file, by name; optimizers and numbers are left out."""
+    """Return the state dicts in a file, by name; optimizers and numbers are left out."""
     return {name: part for name, part in content.items() if _is_state(part)}
 
 
@@ -80,14 +82,15 @@ def _is_state(part: Any) -> bool:
 
 
 def read_epoch(content: Mapping[str, Any]) -> int | None:
-    """The last epoch that was trained, if the file tells it."""
+    """Return the last epoch of the training; None if the file has no plausible number."""
     epoch = content.get("epoch")
     return epoch if type(epoch) is int and 0 <= epoch < MAX_COUNT else None
 
 
 def own_name(places: Sequence[Place], part: str, name: str) -> OwnName | None:
-    """Our name of the tensor that is `name` in the published `part`, by the first place that fits;
-    None: it has no place.
+    """Name the tensor that is called `name` in `part` of a published file as our network does.
+
+    The first of `places` that matches decides; None if none does.
     """
     for place in places:
         if place.part == part and name.startswith(place.head):
@@ -96,13 +99,14 @@ def own_name(places: Sequence[Place], part: str, name: str) -> OwnName | None:
 
 
 def sort_tensors(parts: Mapping[str, State], find: Callable[[str, str], OwnName | None]) -> Sorted:
-    """Sort the tensors of all parts by our names.
+    """Sort the tensors of all parts by our networks.
 
-    The first versions of PyTorch counted no batches in BatchNorm: counters that a file lacks are
-    added as 0. Nothing that a network computes depends on them.
+    BatchNorm counts its batches since PyTorch 0.4.1. Counters that an older file lacks are added as
+    0; no output of a network depends on them.
 
     Args:
-        find: from part and name in the file to our name; None for a tensor without a place.
+        find: returns our name for a part of the file and a name in it; None if the tensor belongs
+            to no network of ours.
     """
     networks: dict[str, State] = {}
     kernels: State = {}
@@ -117,7 +121,7 @@ def sort_tensors(parts: Mapping[str, State], find: Callable[[str, str], OwnName 
             if own == _KERNEL:
                 kernels[network] = tensor
                 continue
-            # Once a lone number was a tensor of one element; torch itself still accepts those.
+            # Early versions of torch stored a number as a tensor of one element, not as a scalar.
             is_counter = own.endswith(_COUNTER)
             networks.setdefault(network, {})[own] = tensor.squeeze() if is_counter else tensor
     added = [f"{network}.{name}" for network, name in _add_counters(networks)]
@@ -125,7 +129,7 @@ def sort_tensors(parts: Mapping[str, State], find: Callable[[str, str], OwnName 
 
 
 def _add_counters(networks: Mapping[str, State]) -> list[OwnName]:
-    """Add the counters that BatchNorm lacks, in place; returns their names."""
+    """Add the counters that BatchNorm layers lack, in place; return their names."""
     added = []
     for network, state in networks.items():
         for name in [name for name in state if name.endswith("running_mean")]:

@@ -1,9 +1,12 @@
-"""Published checkpoints of Monkey-Net, by the names of our networks.
+"""Converts the published checkpoints of Monkey-Net to the names of our networks.
 
-    kp_detector; generator, with dense_motion_module in it; discriminator
+A file has these parts:
 
-Unlike those of FOMM, the heads of several names differ, since our networks have the same attributes
-whatever the system. Networks were published for clips, so every kernel has a third axis of size 1.
+    kp_detector; generator, which contains dense_motion_module; discriminator
+
+The beginning of most names changes, since our networks use the same attribute names for every
+motion model. The published networks take clips, so their convolution kernels have five axes; the
+third axis, time, has size 1 and is removed.
 """
 
 from collections.abc import Mapping
@@ -30,6 +33,12 @@ from checkpoints.published.shapes import (
 )
 
 PROJECT: Final = "Monkey-Net"
+CONFIGS: Final = (
+    "vox-monkey-net.yaml",
+    "taichi-monkey-net-64.yaml",
+    "bair-monkey-net-64.yaml",
+    "mgif-monkey-net.yaml",
+)
 PLACES: Final = (
     Place("kp_detector", "predictor.decoder.conv.", "keypoint_detector", "kp."),
     Place("kp_detector", "predictor.", "keypoint_detector", "predictor."),
@@ -50,9 +59,9 @@ PLACES: Final = (
 
 
 def read(content: Mapping[str, Any]) -> Published | None:
-    """The Monkey-Net that was read as `content`; None if it is of another layout.
+    """Convert the content of a file of Monkey-Net; None if it is not one.
 
-    A file of FOMM has the same parts, but no kernel with five axes.
+    A file of FOMM has the same parts, but its kernels have four axes.
     """
     parts = read_parts(content)
     if not parts.keys() >= {"kp_detector", "generator"}:
@@ -68,7 +77,7 @@ def read(content: Mapping[str, Any]) -> Published | None:
         project=PROJECT,
         section="motion",
         kind="monkey_net",
-        config="vox-monkey-net.yaml",
+        configs=CONFIGS,
         epoch=read_epoch(content),
         tensors=tensors,
         settings=_settings(tensors),
@@ -77,12 +86,16 @@ def read(content: Mapping[str, Any]) -> Published | None:
 
 
 def _without_time(tensor: Tensor) -> Tensor:
-    """A kernel C' x C x 1 x h x w as C' x C x h x w; every other tensor as it is."""
+    """Remove the time axis of a kernel, C' x C x 1 x h x w; return other tensors unchanged."""
     return tensor.squeeze(2) if tensor.ndim == 5 else tensor
 
 
 def _settings(tensors: Sorted) -> dict[str, Any]:
-    """No file tells the scales, since nothing is blurred before it is made smaller."""
+    """Derive values of config keys, by dotted key, from the shapes of the tensors.
+
+    The scales are not among them: Monkey-Net shrinks images without a blur, so no tensor depends on
+    the scale.
+    """
     detector = tensors.networks.get("keypoint_detector", {})
     dense_motion = tensors.networks.get("dense_motion", {})
     generator = tensors.networks.get("generator", {})
@@ -107,8 +120,10 @@ def _settings(tensors: Sorted) -> dict[str, Any]:
 
 
 def _use_difference(num_keypoints: int | None, channels: int | None) -> bool | None:
-    """The group blocks see a heatmap and three colours for each keypoint and the background, and
-    with differences two coordinates more.
+    """Derive `motion.dense_motion.use_difference` from the channels of the first group block.
+
+    The block sees a heatmap and three colours for the background and for each keypoint, K + 1
+    candidates. With `use_difference` it also sees the two coordinates of each shift.
     """
     if num_keypoints is None or channels is None:
         return None

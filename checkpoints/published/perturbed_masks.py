@@ -1,6 +1,8 @@
-"""Published checkpoints of Perturbed Masks, by the names of our networks.
+"""Converts the published checkpoints of Perturbed Masks to the names of our networks.
 
-    mask_generator; generator, with L, H and R side by side in it
+A file has these parts:
+
+    mask_generator; generator, which contains the networks L, H and R
 
 Our networks name their tensors as the published ones do.
 """
@@ -36,7 +38,7 @@ PLACES: Final = (
 
 
 def read(content: Mapping[str, Any]) -> Published | None:
-    """The mask branch that was read as `content`; None if it is of another layout."""
+    """Convert the content of a file of Perturbed Masks; None if its parts are others."""
     parts = read_parts(content)
     if not parts.keys() >= {"mask_generator", "generator"}:
         return None
@@ -45,7 +47,7 @@ def read(content: Mapping[str, Any]) -> Published | None:
         project=PROJECT,
         section="masks",
         kind=None,
-        config="vox-masks.yaml",
+        configs=("vox-masks.yaml",),
         epoch=read_epoch(content),
         tensors=tensors,
         settings=_settings(tensors),
@@ -54,6 +56,7 @@ def read(content: Mapping[str, Any]) -> Published | None:
 
 
 def _settings(tensors: Sorted) -> dict[str, Any]:
+    """Derive values of config keys, by dotted key, from the shapes of the tensors."""
     networks = tensors.networks
     low = networks.get("low_resolution", {})
     return known(

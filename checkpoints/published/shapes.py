@@ -1,4 +1,7 @@
-"""What the shapes of published tensors tell of a config. None: they tell nothing."""
+"""Derives values of config keys from the shapes of published tensors.
+
+A value is None if it does not follow from the shapes.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,18 +13,25 @@ _SCALES = {AntiAliasDownsample(scale).kernel.numel(): scale for scale in (0.5, 0
 
 
 def num_channels(state: State, name: str) -> int | None:
-    """Channels of the output of a layer, by the name of its weight or bias."""
+    """Number of output channels of the layer with the weight or bias `name`."""
     return len(state[name]) if name in state else None
 
 
 def num_blocks(state: State, head: str) -> int:
-    """The number of different names after `head`, up to the next dot."""
+    """Count the blocks whose tensors have names that begin with `head`.
+
+    The names go on with the name of the block, up to the next dot.
+    """
     return len({name.removeprefix(head).split(".")[0] for name in state if name.startswith(head)})
 
 
 def max_width(width: int | None, num_doublings: int, deepest: int | None) -> int | None:
-    """The limit of the channels, if doubling `width` so often would give more than the `deepest`
-    map has.
+    """Derive the limit of the channels of an encoder.
+
+    Args:
+        width: channels at full size, which double `num_doublings` times.
+        deepest: channels of the deepest map. If doubling alone would give no more than these, no
+            map has reached the limit, and it does not follow.
     """
     if width is None or deepest is None or deepest >= width * 2**num_doublings:
         return None
@@ -29,7 +39,7 @@ def max_width(width: int | None, num_doublings: int, deepest: int | None) -> int
 
 
 def hourglass(section: str, state: State, name: str) -> dict[str, Any]:
-    """Settings of the config's `section` by the hourglass `name` of a network."""
+    """Derive the keys of the config's `section` from the hourglass called `name` in `state`."""
     blocks = num_blocks(state, f"{name}.encoder.down_blocks.")
     last = f"{name}.decoder.up_blocks.{blocks - 1}.conv.weight"
     width = num_channels(state, last)
@@ -41,11 +51,12 @@ def hourglass(section: str, state: State, name: str) -> dict[str, Any]:
 
 
 def encoder_limit(section: str, state: State, head: str, width: int | None) -> dict[str, Any]:
-    """`max_width` of the config's `section` by an encoder, whose block i has width * 2^(i+1)
-    channels as long as that is not too many.
+    """Derive `max_width` of the config's `section` from an encoder.
+
+    Block i of the encoder has min(max_width, width * 2^(i+1)) channels.
 
     Args:
-        head: of the names of its blocks, up to their number.
+        head: how the names of the encoder's blocks begin, up to the number of the block.
     """
     blocks = num_blocks(state, head)
     deepest = num_channels(state, f"{head}{blocks - 1}.conv.weight")
@@ -53,7 +64,7 @@ def encoder_limit(section: str, state: State, head: str, width: int | None) -> d
 
 
 def scales(section: str, kernels: State) -> dict[str, Any]:
-    """The scale of each network by its blur kernel, which is as wide as the scale is small."""
+    """Derive scales of networks, by config key: the smaller the scale, the wider the kernel."""
     return {
         f"{section}.{network}.scale": _SCALES.get(kernel.shape[-1])
         for network, kernel in kernels.items()
@@ -61,5 +72,5 @@ def scales(section: str, kernels: State) -> dict[str, Any]:
 
 
 def known(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that the shapes tell."""
+    """Leave out the settings that do not follow from the shapes."""
     return {key: value for key, value in settings.items() if value is not None}

@@ -1,8 +1,10 @@
-"""Published checkpoints of TPSMM, by the names of our networks.
+"""Converts the published checkpoints of TPSMM to the names of our networks.
+
+A file has these parts:
 
     kp_detector, dense_motion_network, inpainting_network
-    bg_predictor: from the epoch in which it starts, and only where the background moves
-    avd_network: after the second stage of training
+    bg_predictor: missing before the epoch in which it starts to learn, and for MGif
+    avd_network: only after the second stage of training
 
 Our networks name their tensors as the published ones do.
 """
@@ -30,6 +32,12 @@ from checkpoints.published.shapes import (
 )
 
 PROJECT: Final = "TPSMM"
+CONFIGS: Final = (
+    "vox-tpsmm.yaml",
+    "vox-tpsmm-avd.yaml",
+    "mgif-tpsmm.yaml",
+    "mgif-tpsmm-avd.yaml",
+)
 PLACES: Final = (
     Place("kp_detector", "", "keypoint_detector", ""),
     Place("dense_motion_network", "", "dense_motion", ""),
@@ -40,31 +48,31 @@ PLACES: Final = (
 
 
 def read(content: Mapping[str, Any]) -> Published | None:
-    """The TPSMM that was read as `content`; None if it is of another layout."""
+    """Convert the content of a file of TPSMM; None if its parts are not those of TPSMM."""
     parts = read_parts(content)
     if not parts.keys() >= {"kp_detector", "dense_motion_network", "inpainting_network"}:
         return None
     tensors = sort_tensors(parts, partial(own_name, PLACES))
-    has_avd = "avd" in tensors.networks
     return Published(
         project=PROJECT,
         section="motion",
         kind="tpsmm",
-        config="vox-tpsmm-avd.yaml" if has_avd else "vox-tpsmm.yaml",
+        configs=CONFIGS,
         epoch=read_epoch(content),
         tensors=tensors,
         settings=_settings(tensors),
         subsections={
             "motion.background_motion": "background_motion" in tensors.networks,
-            "motion.avd": has_avd,
+            "motion.avd": "avd" in tensors.networks,
         },
     )
 
 
 def _settings(tensors: Sorted) -> dict[str, Any]:
+    """Derive values of config keys, by dotted key, from the shapes of the tensors."""
     dense_motion = tensors.networks.get("dense_motion", {})
     inpainting = tensors.networks.get("inpainting", {})
-    candidates = num_channels(dense_motion, "maps.weight")  # the background is the first
+    candidates = num_channels(dense_motion, "maps.weight")  # the first is the background
     width = num_channels(inpainting, "first.conv.weight")
     avd = tensors.networks.get("avd", {})
     return known(

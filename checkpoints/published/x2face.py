@@ -1,11 +1,13 @@
-"""Published checkpoints of X2Face, by the names of our networks.
+"""Converts the published checkpoints of X2Face to the names of our networks.
 
-In the file the levels of a U-Net are nested: a tensor of level i, counted from the outermost, has
-`submodule` i times in its name. Ours are in two lists: `down_blocks` from the outermost level to
-the innermost, and `up_blocks` back.
+A file has one part, `state_dict`, which contains both networks. In it the levels of a U-Net are
+nested: the name of a tensor of level i, where level 0 is the outermost, has `submodule` i times.
+Our U-Nets have two lists: `down_blocks` from the outermost level to the innermost, and `up_blocks`
+back to the outermost. For a network of 8 levels:
 
-    pix2pixUnwrapped.netG.model.submodule.down.1.weight    embedding: unet.down_blocks.1.conv.weight
-    pix2pixSampler.netG.model.up.2.weight                  driving: unet.up_blocks.7.conv.weight
+    published                                               ours
+    pix2pixUnwrapped.netG.model.submodule.down.1.weight     embedding.unet.down_blocks.1.conv.weight
+    pix2pixSampler.netG.model.up.2.weight                   driving.unet.up_blocks.7.conv.weight
 """
 
 import re
@@ -25,8 +27,8 @@ from checkpoints.published.shapes import known, max_width, num_blocks, num_chann
 PROJECT: Final = "X2Face"
 PART: Final = "state_dict"
 NETWORKS: Final = {"pix2pixUnwrapped": "embedding", "pix2pixSampler": "driving"}
-# Positions in a level. Those of activations and of upsampling hold no tensors: down.0 in all levels
-# but the outermost, up.0 and up.1.
+# The layer at each position of a level. Activations and upsampling have positions without tensors:
+# up.0, up.1, and down.0 in every level but the outermost.
 LAYERS: Final = {"down.1": "conv", "down.2": "norm", "up.2": "conv", "up.3": "norm"}
 OUTERMOST: Final = {"down.0": "conv", "up.2": "conv"}
 _PUBLISHED_NAME: Final = re.compile(
@@ -35,16 +37,21 @@ _PUBLISHED_NAME: Final = re.compile(
 
 
 class _Place(NamedTuple):
-    """Where a published tensor belongs: level from the outermost, side `down` or `up`."""
+    """The place of a tensor in one of our networks.
+
+    level: counted from the outermost, 0.
+    side: `down` or `up`.
+    tensor: the name within the block, such as `conv.weight`.
+    """
 
     network: str
     level: int
     side: str
-    tensor: str  # conv.weight, norm.bias
+    tensor: str
 
 
 def read(content: Mapping[str, Any]) -> Published | None:
-    """The X2Face that was read as `content`; None if it is of another layout."""
+    """Convert the content of a file of X2Face; None if it does not hold both of its networks."""
     state = read_parts(content).get(PART, {})
     num_levels = _num_levels(state)
     if num_levels.keys() != {*NETWORKS.values()}:
@@ -64,7 +71,7 @@ def read(content: Mapping[str, Any]) -> Published | None:
         project=PROJECT,
         section="motion",
         kind="x2face",
-        config="vox-x2face.yaml",
+        configs=("vox-x2face.yaml",),
         epoch=read_epoch(content),
         tensors=tensors,
         settings=settings,
@@ -73,7 +80,7 @@ def read(content: Mapping[str, Any]) -> Published | None:
 
 
 def _num_levels(names: Iterable[str]) -> dict[str, int]:
-    """The number of levels of each network that has tensors among `names`."""
+    """Count the levels of each of our networks that has tensors among the published `names`."""
     num_levels: dict[str, int] = {}
     for name in names:
         place = _place(name)
@@ -84,6 +91,7 @@ def _num_levels(names: Iterable[str]) -> dict[str, int]:
 
 
 def _place(name: str) -> _Place | None:
+    """Find the place of the tensor with a published name; None if it has none."""
     match = _PUBLISHED_NAME.fullmatch(name) if isinstance(name, str) else None
     if match is None or match[1] not in NETWORKS:
         return None
@@ -96,16 +104,18 @@ def _place(name: str) -> _Place | None:
 
 
 def _own_name(place: _Place, num_levels: int) -> OwnName:
+    """Name a tensor of a network with `num_levels` levels as ours does."""
     index = place.level if place.side == "down" else num_levels - 1 - place.level
     return place.network, f"unet.{place.side}_blocks.{index}.{place.tensor}"
 
 
 def _settings(section: str, state: State) -> dict[str, Any]:
+    """Derive values of config keys in `section`, by dotted key, from the shapes of one network."""
     levels = num_blocks(state, "unet.down_blocks.")
     channels = [
         num_channels(state, f"unet.down_blocks.{level}.conv.weight") for level in range(levels)
     ]
-    # The innermost map has a width of its own.
+    # The innermost map does not follow the widths of the others: its channels are the code.
     *widths, code = channels or [None]
     width = widths[0] if widths else None
     deepest = widths[-1] if widths else None

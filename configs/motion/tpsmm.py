@@ -99,7 +99,7 @@ class TpsmmConfig(MotionSection):
     @property
     def starts(self) -> dict[str, Start]:
         background = self.background_motion
-        if background is None or self.avd is not None:
+        if background is None:
             return {}
         name = "motion.background_motion"
         return {name: Start(name, background.start_epoch, background.start_share)}

@@ -41,8 +41,8 @@ def draw_model_cuts(
     """Draw the steps from the motion of each model to a cut mask and a mixed image: TPSMM,
     Monkey-Net with an occlusion head and without, and X2Face.
     """
-    titles = ["$D$", r"$\hat{D}$", "$O$", "$M_{bg}$", r"$\hat{M}_{bg}$", "$O_{fg}$"]
-    titles += [f"$M_{{pc}}$, k = {FRACTION:g}", "mix"]
+    cut = (r"$\hat{M}_{bg}$", "$O_{fg}$", f"$M_{{pc}}$, k = {FRACTION:g}")
+    titles = ("$D$", r"$\hat{D}$", "$O$", "$M_{bg}$", *cut, "mix")
     source, driving = example_frames(clips, NUM_CLIPS)
     cases = (
         ("TPSMM", tpsmm),
@@ -68,9 +68,10 @@ def run(branch: MotionBranch, source: Tensor, driving: Tensor) -> tuple[Tensor, 
         motion = branch.estimate_motion(encoded, pose, frame)
         found.append((branch.predict(encoded, pose, frame), motion))
     predictions, motions = zip(*found, strict=True)
-    deformations, *others = zip(*motions, strict=True)
-    occlusion_map, weights = (torch.cat(map_) if map_[0] is not None else None for map_ in others)
-    return torch.cat(predictions), MotionMaps(torch.cat(deformations), occlusion_map, weights)
+    maps: list[Any] = [
+        None if None in field else torch.cat(field) for field in zip(*motions, strict=True)
+    ]
+    return torch.cat(predictions), MotionMaps(*maps)
 
 
 def steps(driving: Tensor, prediction: Tensor, maps: MotionMaps) -> list[Tensor]:

@@ -55,4 +55,4 @@ def test_without_an_occlusion_map(tiny_run, tmp_path, capsys):
     torch.save(without(step_file(tiny_run, 8), "motion"), path)
     assert run("--checkpoint", path) == 2
     line = error_line(capsys, "python -m benchmarks.foreground")
-    assert "masks.pt: has no occlusion map; train the motion branch with one" in line
+    assert "masks.pt: has no occlusion map, or no motion of the background; train a motion" in line

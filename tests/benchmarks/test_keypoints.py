@@ -61,4 +61,5 @@ def test_bad_input(tiny_run, capsys, tmp_path):
     )
     torch.save(without(step_file(tiny_run, 8), "motion"), tmp_path / "masks.pt")
     assert run("--checkpoint", tmp_path / "masks.pt") == 2
-    assert "without the motion branch" in error_line(capsys, "python -m benchmarks.keypoints")
+    line = error_line(capsys, "python -m benchmarks.keypoints")
+    assert "masks.pt: has no motion branch with keypoints" in line

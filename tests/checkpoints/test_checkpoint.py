@@ -19,6 +19,7 @@ from checkpoints.compare import differences
 from common.tensor_files import CheckpointError, read_tensors
 from modules import blocks
 from tests.helpers.factories import tiny_config
+from tests.helpers.kinds import AVD, TPSMM, use_small_resnets
 from tests.helpers.media import truncate
 from tests.helpers.runs import (
     call,
@@ -295,6 +296,30 @@ def test_init_from_copies_the_average_and_names_the_rest(tiny_run):
 
     model = Model(tiny_config())
     assert init_from(model.networks, path, tiny_config()).problems == []
+
+
+def test_a_second_stage_freezes_no_untrained_part(tmp_path, monkeypatch):
+    use_small_resnets(monkeypatch)
+    parts = (TPSMM, "discriminator=null", "masks.refinement.start_epoch=1")
+    first, second = tiny_config(*parts), tiny_config(*parts, AVD)
+    networks, model = Model(first).networks, Model(second)
+    path = tmp_path / "first.pt"
+    for epoch, is_trained in ((1, False), (2, True)):
+        checkpoint.save(
+            *(path, first, networks),
+            **{"step": 4 * epoch, "epoch": epoch, "batch": 0},
+            **{"average": None, "training": {}, "metrics": {}},
+        )
+        if is_trained:
+            report = init_from(model.networks, path, second)
+            assert {name.partition(".")[0] for name in report.missing} == {"avd"}
+            continue
+        with pytest.raises(CheckpointError) as caught:
+            init_from(model.networks, path, second)
+        assert str(caught.value) == (
+            f"--init-from {path}: at step 4, masks.refinement has not started "
+            "(masks.refinement.start_epoch: 1), and motion.avd would freeze it; train on first"
+        )
 
 
 def test_init_from_where_nothing_fits(tmp_path):

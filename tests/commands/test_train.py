@@ -420,7 +420,7 @@ def test_one_bad_step_is_skipped_and_counted(tmp_path, monkeypatch):
         calls += 1
         return original(value * float("nan") if calls == 2 * 2 + 1 else value, weight)
 
-    monkeypatch.setattr("branches.motion.weigh", weigh_once_nan)  # twice a step
+    monkeypatch.setattr("branches.motion.fomm.weigh", weigh_once_nan)  # twice a step
     folder = tmp_path / "run"
     assert call(train, *tiny(folder, "train.max_steps=4", "train.ema_decay=0.5")) == 0
     rows = metrics(folder)

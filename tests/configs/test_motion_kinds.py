@@ -54,21 +54,17 @@ def test_rules_of_tpsmm(overrides, expected):
 
 
 def test_nothing_else_trains_in_the_second_stage():
-    small = ("discriminator.channels=[4]", "data.image_size=128", "train.epochs=5")
-    lines = message(*KINDS["tpsmm_avd"], *small, "masks={}", "background={}").split("\n  ")
-    assert [line.partition(": ")[2] for line in lines[1:]] == [
-        f"{name}: found a section beside motion.avd, which trains with everything else frozen; set "
-        f"{name}=null, or motion.avd=null"
-        for name in ("masks", "background", "discriminator")
-    ]
-
-
-def test_a_background_that_waits_does_not_in_the_second_stage():
-    """It is frozen, whatever its start."""
-    config = tiny_config(*KINDS["tpsmm_avd"], "motion.background_motion.start_epoch=100")
-    assert config.starts == {}
-    assert config.reconstructing_branches == {}
-    assert list(config.branches) == ["motion"]
+    """Masks and background may be there, since they are frozen, whatever their start."""
+    parts = ("motion.background_motion.start_epoch=100", "masks.refinement.start_epoch=100")
+    config = tiny_config(TPSMM, AVD, *parts, "discriminator=null", "background.start_epoch=100")
+    assert config.is_frozen
+    assert config.starts == config.reconstructing_branches == {}
+    assert list(config.branches) == ["motion", "masks", "background"]
+    found = message(TPSMM, AVD)
+    assert found.partition(": ")[2] == (
+        "discriminator: found a section beside motion.avd, which trains with everything else "
+        "frozen; set discriminator=null, or motion.avd=null"
+    )
 
 
 def test_one_side_may_be_a_pixel_where_the_other_is_more():

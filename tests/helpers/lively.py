@@ -11,6 +11,7 @@ from configs.schema import Config
 from modules.keypoint_detector import KeypointDetector
 from modules.monkey_net.dense_motion import MonkeyNetDenseMotion
 from modules.monkey_net.keypoint_detector import MonkeyNetKeypointDetector
+from modules.tpsmm.avd import AVDNetwork
 from modules.tpsmm.background_predictor import BackgroundPredictor
 from modules.tpsmm.keypoint_detector import GroupedKeypointDetector
 from tests.helpers.factories import noise_inputs, tiny_config
@@ -25,7 +26,9 @@ def kind_config(kind: str, *overrides: str) -> Config:
 
     Sides are powers of two, which X2Face needs.
     """
-    motion = (f"motion.kind={kind}", *tiny_motion(kind)) if kind != "fomm" else ()
+    motion = [f"motion.kind={kind}", *tiny_motion(kind)] if kind != "fomm" else []
+    if kind == "tpsmm":
+        motion.append("motion.background_motion.start_epoch=0")
     return tiny_config("data.image_size=[32, 64]", "discriminator=null", *motion, *overrides)
 
 
@@ -56,6 +59,8 @@ def lively_model(config: Config) -> Model:
             disturb(module.fg_encoder.fc, 0.1)
         elif isinstance(module, BackgroundPredictor):
             disturb(module.bg_encoder.fc, 0.002)
+        elif isinstance(module, AVDNetwork):
+            disturb(module.decoder[-1], 0.2)
     model.train()
     with torch.no_grad():
         for _ in range(20):

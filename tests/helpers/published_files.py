@@ -1,4 +1,4 @@
-"""Files in the formats of the published projects, with small networks of ours."""
+"""Writes files as other projects published them, with the weights of our small networks."""
 
 import re
 from collections import OrderedDict
@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from branches.model import Model
+from checkpoints.checkpoint import Checkpoint, load
 from checkpoints.published import fomm, monkey_net, perturbed_masks, tpsmm, x2face
 from checkpoints.published.layout import Place
 from configs.schema import Config
@@ -18,17 +19,17 @@ from tests.helpers.factories import tiny_config
 from tests.helpers.old_torch_files import write_old_file
 from training.adversary import build_adversary
 
-States = Mapping[str, Mapping[str, Tensor]]  # by our networks, or by published parts
+States = Mapping[str, Mapping[str, Tensor]]  # state dicts by our networks, or by published parts
 
 
 class Project(NamedTuple):
-    """A project with published files.
+    """A project that published files.
 
-    name: as messages have it.
+    name: the name in messages.
     kind: `motion.kind` of its networks; None for the mask branch.
-    fitting: the config that messages name.
-    overrides: of the tiny config.
-    make_content: from the states of our networks to the content of a file.
+    fitting: the config that messages suggest.
+    overrides: they make its tiny networks of the tiny config.
+    make_content: makes the content of a file from the state dicts of our networks.
     """
 
     name: str
@@ -38,16 +39,19 @@ class Project(NamedTuple):
     make_content: Callable[[States], dict[str, Any]]
 
     def config(self, *overrides: str) -> Config:
-        """Of its tiny networks."""
+        """Config of its tiny networks, changed by `overrides`."""
         return tiny_config(*self.overrides, *overrides)
 
     def content(self, config: Config) -> dict[str, Any]:
-        """Of a file with the weights that `config` starts from."""
+        """Content of a file with the weights that training with `config` starts from."""
         return self.make_content(all_states(config))
 
 
 def all_states(config: Config) -> dict[str, dict[str, Tensor]]:
-    """Of the model and the discriminator; BatchNorm's statistics are as after some steps."""
+    """State dicts of the model and the discriminator, by network.
+
+    Statistics of BatchNorm are random, as after some steps of training.
+    """
     networks = Model(config).networks
     adversary = build_adversary(config)
     if adversary is not None:
@@ -63,7 +67,7 @@ def all_states(config: Config) -> dict[str, dict[str, Tensor]]:
 
 
 def published_name(places: Sequence[Place], network: str, name: str) -> tuple[str, str]:
-    """Published part and name of the tensor `name` of our `network`."""
+    """Return part and name, in a published file, of the tensor `name` of our `network`."""
     for place in places:
         if place.network == network and name.startswith(place.own_head):
             return place.part, place.head + name.removeprefix(place.own_head)
@@ -71,7 +75,7 @@ def published_name(places: Sequence[Place], network: str, name: str) -> tuple[st
 
 
 def x2face_name(network: str, name: str, num_levels: int) -> str:
-    """The same of X2Face, whose levels are nested: the name of the tensor `name`."""
+    """Return the name, in a file of X2Face, of the tensor `name` of our `network`."""
     match = re.fullmatch(r"unet\.(down|up)_blocks\.(\d+)\.(conv|norm)\.(\w+)", name)
     assert match is not None, name
     side, index, layer, tensor = match.groups()
@@ -83,13 +87,13 @@ def x2face_name(network: str, name: str, num_levels: int) -> str:
 
 
 def blur(scale: float = 0.5) -> Tensor:
-    """The blur kernel that published networks store: the same one for each colour."""
+    """The blur kernel that published networks store, 3 x 1 x size x size: one for each colour."""
     kernel = AntiAliasDownsample(scale).kernel
     return torch.outer(kernel, kernel).expand(3, 1, -1, -1).clone()
 
 
 def published_parts(states: States, places: Sequence[Place]) -> dict[str, dict[str, Tensor]]:
-    """All tensors by published part and name."""
+    """Sort the tensors of our networks by part and name in a published file."""
     parts: dict[str, dict[str, Tensor]] = {}
     for network, state in states.items():
         for name, tensor in state.items():
@@ -109,7 +113,7 @@ def _adam_state() -> dict[str, Any]:
 def _fomm_content(states: States) -> dict[str, Any]:
     parts = published_parts(states, fomm.PLACES)
     detector = OrderedDict(parts["kp_detector"] | {"down.weight": blur()})
-    # nn.Module.state_dict adds this attribute.
+    # nn.Module.state_dict adds this attribute, and torch.save writes it.
     detector._metadata = {"": {"version": 1}}  # type: ignore[attr-defined]
     generator = {"dense_motion_network.down.weight": blur()} | parts["generator"]
     adam = _adam_state()
@@ -125,7 +129,7 @@ def _fomm_content(states: States) -> dict[str, Any]:
 
 
 def _masks_content(states: States) -> dict[str, Any]:
-    """L, H and R are in one state dict, with blocks that are never used."""
+    """One state dict contains L, H and R, and blocks that the published code never uses."""
     parts = published_parts(states, perturbed_masks.PLACES)
     return {
         "generator": parts["generator"] | {"down_blocks.0.conv.weight": torch.ones(4, 3, 3, 3)},
@@ -135,7 +139,7 @@ def _masks_content(states: States) -> dict[str, Any]:
 
 
 def monkey_net_kernel(tensor: Tensor) -> Tensor:
-    """A kernel for clips: with a third axis of size 1."""
+    """Add the third axis, of size 1, that kernels for clips have; keep other tensors."""
     return tensor.unsqueeze(2) if tensor.ndim == 4 else tensor
 
 
@@ -149,7 +153,7 @@ def _monkey_net_content(states: States) -> dict[str, Any]:
 
 
 def _x2face_content(states: States) -> dict[str, Any]:
-    """Without the epoch, and without BatchNorm's counters, which PyTorch has since 0.4.1."""
+    """There is no epoch, nor BatchNorm's counters of batches, which PyTorch has since 0.4.1."""
     state = OrderedDict()
     for network, own in states.items():
         num_levels = sum(name.endswith("conv.weight") for name in own) // 2
@@ -161,7 +165,7 @@ def _x2face_content(states: States) -> dict[str, Any]:
     parameter.sum().backward()
     optimizer.step()
     group = {"lr": 1e-3, "momentum": 0.9, "dampening": 0, "weight_decay": 0, "nesterov": False}
-    # At that time a parameter was named by its place in memory.
+    # At that time optimizers named a parameter by its address in memory.
     buffers = {
         140_000_000_000_000: {"momentum_buffer": optimizer.state[parameter]["momentum_buffer"]}
     }
@@ -240,15 +244,30 @@ TPSMM = Project(
 PROJECTS = (FOMM, PERTURBED_MASKS, MONKEY_NET, X2FACE, TPSMM)
 
 
+class PublishedFile(NamedTuple):
+    """A published file that tests only read, and the config that its weights are from."""
+
+    project: Project
+    config: Config
+    path: Path
+
+    def load(self, *overrides: str) -> Checkpoint:
+        """Load the file with its config, changed by `overrides`."""
+        return load(self.path, self.project.config(*overrides))
+
+
 def write(path: Path, content: Any, *, as_zip: bool = False) -> Path:
-    """Save as torch before 1.6 did, which wrote no zip archives; most published files are such."""
+    """Save as torch before 1.6 did, which wrote most published files, or as a zip archive."""
     torch.save(content, path, _use_new_zipfile_serialization=as_zip)
     assert path.read_bytes().startswith(b"PK") == as_zip
     return path
 
 
 def write_published(path: Path, project: Project, content: Any) -> Path:
-    """Write a file as the torch of its time did: X2Face by 0.2 under Python 2, TPSMM as a zip."""
+    """Write a file as the torch of its time did.
+
+    Those of X2Face are from torch 0.2 under Python 2, those of TPSMM are zip archives.
+    """
     if project is X2FACE:
         return write_old_file(path, content)
     return write(path, content, as_zip=project is TPSMM)

@@ -368,13 +368,11 @@ def test_number_of_parameters_of_the_published_networks():
 )
 @pytest.mark.parametrize("golden_monkey_net", ["vox"], indirect=True)
 def test_names_and_shapes_of_the_published_configs(golden_monkey_net, config, params):
-    """Those of vox are stored in full, of others what differs from it."""
-    published = golden_monkey_net.meta["published_shapes"]
-    expected = {}
-    for part, of_vox in published["vox"].items():
-        shapes = of_vox | published[config][part]
-        absent = shapes.pop("_absent", [])
-        expected |= {(part, name): shapes[name] for name in shapes.keys() - absent}
+    expected = {
+        (part, name): shape
+        for part, shapes in golden_monkey_net.published_shapes(config).items()
+        for name, shape in shapes.items()
+    }
     with torch.device("meta"):
         networks = build(params)
     found = {

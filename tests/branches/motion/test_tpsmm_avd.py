@@ -14,7 +14,7 @@ from modules.keypoint_detector import Keypoints
 from modules.tpsmm.avd import random_proportions
 from tests.branches.motion.test_kinds import build
 from tests.helpers.factories import noise_inputs, tiny_config
-from tests.helpers.kinds import KINDS, use_small_resnets
+from tests.helpers.kinds import AVD, KINDS, TPSMM, use_small_resnets
 from training.step import total
 
 FROZEN = {"keypoint_detector", "dense_motion", "inpainting", "background_motion"}
@@ -41,6 +41,13 @@ def test_everything_but_avd_is_frozen(model):
     assert set(model.networks) == FROZEN | {"avd"}
     for name, network in model.networks.items():
         assert {p.requires_grad for p in network.parameters()} == {name == "avd"}
+
+
+def test_masks_and_background_beside_it_are_frozen():
+    model = Model(tiny_config(TPSMM, AVD, "discriminator=null"))
+    assert list(model.branches) == ["motion", "masks", "background"]
+    assert list(model.trained_networks) == ["avd"]
+    assert list(model.training_branches) == ["motion"]
 
 
 def test_the_first_stage_begins_with_the_same_weights(model):

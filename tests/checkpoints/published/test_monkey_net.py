@@ -1,4 +1,4 @@
-"""Names and kernels of Monkey-Net's published files, there and back."""
+"""Published files of Monkey-Net: names in both directions, kernels, and how they are recognized."""
 
 import pytest
 import torch
@@ -42,19 +42,19 @@ NAMES = {
 
 
 @pytest.mark.parametrize(("published", "own"), NAMES.items())
-def test_names_there_and_back(published, own):
+def test_names_in_both_directions(published, own):
     assert own_name(PLACES, *published) == own
     assert published_name(PLACES, *own) == published
 
 
-def test_names_that_the_other_side_lacks():
+def test_names_that_only_one_side_has():
     assert own_name(PLACES, "generator", "down.weight") is None
     assert own_name(PLACES, "bg_predictor", "predictor.conv.weight") is None
     with pytest.raises(KeyError):
-        published_name(PLACES, "dense_motion", "occlusion.weight")  # the head is ours
+        published_name(PLACES, "dense_motion", "occlusion.weight")  # only our networks have it
 
 
-def test_kernels_lose_their_third_axis_alone():
+def test_kernels_lose_their_third_axis_and_other_tensors_stay():
     parts = {
         "kp_detector": {"predictor.decoder.conv.bias": torch.zeros(5)},
         "generator": {
@@ -78,7 +78,7 @@ def test_kernels_lose_their_third_axis_alone():
     assert found.tensors.unused == ["generator.gru.weight"]
 
 
-def test_five_axes_tell_it_from_fomm():
+def test_kernels_with_five_axes_distinguish_it_from_fomm():
     assert read(FOMM.content(FOMM.config())) is None
     assert convert(FOMM.content(FOMM.config())).kind == "fomm"
     assert convert(MONKEY_NET.content(MONKEY_NET.config())).kind == "monkey_net"
@@ -87,7 +87,7 @@ def test_five_axes_tell_it_from_fomm():
 
 
 @pytest.mark.parametrize("use_difference", [False, True])
-def test_use_difference_is_told_by_the_group_blocks(use_difference):
+def test_use_difference_follows_from_the_group_blocks(use_difference):
     key = "motion.dense_motion.use_difference"
     config = MONKEY_NET.config(f"{key}={str(use_difference).lower()}")
     assert convert(MONKEY_NET.content(config)).settings[key] == use_difference

@@ -1,10 +1,12 @@
-"""Files of the published layouts animate, reconstruct and train as their authors' networks do.
+"""Published files animate and reconstruct to the same pictures as their authors' networks.
 
-Every file has the weights that its golden numbers were computed from, under their published names
-and in the format of its time. Pictures go in and out as PNG, through the scripts.
+Each test writes a file with the weights that computed the golden numbers, under their published
+names and in the format of its time, and runs the scripts with it. Input and output are PNG frames.
+Tests whose golden numbers are not at hand are skipped.
 """
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -52,11 +54,14 @@ from tests.helpers.runs import call, contents
 CPU = torch.device("cpu")
 
 
-# The small published networks as configs of ours
+# Configs of the small published networks
 
 
 def golden_config(settings: dict[str, Any], *overrides: str) -> Config:
-    """A config by the settings of published networks, which can be trained in seconds, too."""
+    """Config of the small published networks that computed the stored numbers.
+
+    The rest of it is tiny, so that a step of training takes little time.
+    """
     return tiny_config(
         "data.image_size=64",
         "masks=null",
@@ -67,6 +72,7 @@ def golden_config(settings: dict[str, Any], *overrides: str) -> Config:
 
 
 def hourglass(params: dict[str, Any]) -> dict[str, Any]:
+    """Keys of an hourglass from its published settings."""
     return {
         "width": params["block_expansion"],
         "max_width": params["max_features"],
@@ -76,7 +82,7 @@ def hourglass(params: dict[str, Any]) -> dict[str, Any]:
 
 
 def patch_channels(params: dict[str, Any]) -> list[int]:
-    """Of the blocks of a discriminator."""
+    """Channels of the blocks of a discriminator."""
     widths = (params["block_expansion"] * 2 ** (i + 1) for i in range(params["num_blocks"]))
     return [min(params["max_features"], width) for width in widths]
 
@@ -173,20 +179,24 @@ def tpsmm_config(params: dict[str, Any]) -> Config:
 
 
 def tpsmm_avd_config(params: dict[str, Any]) -> Config:
-    """After the second stage."""
+    """Config of the networks after the second stage of the training."""
     code = params["avd_network_params"]["pose_bottle_size"]
     return override_config(tpsmm_config(params), [f"motion.avd.code={code}"])
 
 
-# Their files
+# Published files with the weights of these networks
 
 
 class Numbers(NamedTuple):
-    """Golden numbers of a small network, and what its file is made of.
+    """Golden numbers of a small network, and the contents of its file.
 
-    parts: the state dicts of the file.
-    source: the stored pictures to animate.
-    absolute: what animate.py makes of them by absolute motion; reconstruct.py: `prediction`.
+    kind: class that reads the numbers.
+    file: name of the file with the numbers.
+    config: makes our config from the stored settings.
+    parts: names of the state dicts in the published file.
+    source: name of the stored source pictures.
+    absolute: name of the stored pictures that absolute motion must give. A reconstruction must give
+        `prediction`.
     """
 
     project: Project
@@ -231,7 +241,7 @@ NUMBERS = {
 
 
 class Case(NamedTuple):
-    """A published file and its config, and the stored pictures as PNG in one folder."""
+    """A folder with a published file, its config, and the stored pictures as PNG."""
 
     numbers: Numbers
     golden: Golden
@@ -246,18 +256,20 @@ class Case(NamedTuple):
         return self.folder / "config.yaml"
 
     def animate(self, output: Path, index: int, *arguments: object) -> list[np.ndarray]:
-        """Frames of source `index`, moved by both driving frames."""
+        """Animate source `index` by both driving frames; returns the frames."""
         source, driving = self.folder / "source" / f"{index}.png", self.folder / "driving"
         inputs = ("--source", source, "--driving", driving)
         assert call(animate_script, *inputs, "--output", output, *arguments) == 0
         return [read_image(path) for path in sorted(output.glob("*.png"))]
 
     def as_published(self) -> tuple[object, ...]:
+        """Options of the scripts that load the published file."""
         return ("--checkpoint", self.path, "--config", self.config)
 
 
 @pytest.fixture(scope="module", params=NUMBERS)
 def case(request, tmp_path_factory) -> Iterator[Case]:
+    """Make a folder with a published file, its config, and the stored pictures as PNG."""
     numbers = NUMBERS[request.param]
     golden = numbers.kind(numbers.file)
     found = Case(numbers, golden, tmp_path_factory.mktemp(request.param))
@@ -266,7 +278,7 @@ def case(request, tmp_path_factory) -> Iterator[Case]:
     if numbers.project is X2FACE:  # no epoch, and none of the counters that came with PyTorch 0.4.1
         state = parts["model"].items()
         content = {"state_dict": {n: t for n, t in state if not n.endswith("num_batches_tracked")}}
-    # The state of an optimizer is there, too.
+    # Published files hold the state of optimizers, too.
     adam = torch.optim.Adam([torch.nn.Parameter(torch.ones(2))]).state_dict()
     content |= {"optimizer": adam, "optimizer_kp_detector": adam}
     write_published(found.path, numbers.project, content)
@@ -307,15 +319,16 @@ def test_absolute_motion_is_the_published_one(case, tmp_path, index):
     ],
     indirect=["case"],
 )
-def test_source_0_driven_by_frame_1_since_frame_0(case, tmp_path, arguments, name):
+def test_motion_since_the_first_driving_frame_is_the_published_one(case, tmp_path, arguments, name):
+    """Source 0 is animated by frame 0, the first driving frame, and by frame 1, the next one."""
     frames = case.animate(tmp_path, 0, *case.as_published(), "--motion", *arguments)
     assert_within_one_grey_level(frames[1], case.golden[name][0])
-    assert np.abs(frames[0].astype(int) - frames[1].astype(int)).max() > 1  # it does move
+    assert np.abs(frames[0].astype(int) - frames[1].astype(int)).max() > 1  # the picture moves
 
 
 @pytest.mark.parametrize("case", ["x2face"], indirect=True)
 def test_motion_without_keypoints_is_absolute(case, tmp_path):
-    """Without an option."""
+    """Without --motion, animate.py chooses absolute motion for X2Face."""
     frames = case.animate(tmp_path, 0, *case.as_published())
     assert_within_one_grey_level(frames[0], case.golden["prediction"][0])
 
@@ -331,7 +344,7 @@ def test_three_sources_of_one_figure(case, tmp_path):
 
 
 def test_reconstruction_is_the_published_one(case, tmp_path, capsys):
-    """The first driving frame of each clip; TPSMM moves the background in it, too."""
+    """Each clip is a source and its driving frame. In TPSMM the background moves, too."""
     output = tmp_path / "out"
     arguments = ("--data-root", case.folder / "clips", "--output", output, "--save-frames")
     assert call(reconstruct_script, *case.as_published(), *arguments) == 0
@@ -342,7 +355,7 @@ def test_reconstruction_is_the_published_one(case, tmp_path, capsys):
 
 
 def test_training_starts_from_it(case, tmp_path, capsys):
-    """All tensors but blur kernels are loaded, and learning rate 0 keeps them."""
+    """All tensors but blur kernels are loaded, and a step with learning rate 0 keeps them."""
     arguments = ("--config", case.config, "--init-from", case.path, "train.learning_rate=0")
     arguments += ("train.max_steps=1", f"run.output_dir={tmp_path / 'run'}")
     assert call(train_script, *arguments) == 0
@@ -357,10 +370,11 @@ def test_training_starts_from_it(case, tmp_path, capsys):
     for name, tensor in saved.items():
         if not name.endswith(("running_mean", "running_var", "num_batches_tracked")):
             assert torch.equal(trained[name], tensor), name
+    shutil.rmtree(tmp_path / "run")  # that of TPSMM has 500 MB
 
 
 def read_parts(case: Case) -> Iterator[dict[str, Any]]:
-    """The state dicts of the file."""
+    """Yield the state dicts of the published file."""
     content = read_tensors(case.path)
     for part in case.numbers.parts:
         yield content["state_dict" if part == "model" else part]
@@ -382,7 +396,7 @@ def test_exported_file_makes_the_same_pictures(case, tmp_path):
 
 
 def test_reconstruction_by_masks_is_the_published_one(golden_masks, tmp_path):
-    """A folder of two PNG frames: the first, reconstructed as the second."""
+    """The second of two PNG frames in a folder is reconstructed from the first."""
     kernel = golden_masks["kept/mask_generator/down.weight"]
     parts = {name: golden_masks.weights(name) for name in ("generator", "mask_generator")}
     parts["mask_generator"]["down.weight"] = kernel

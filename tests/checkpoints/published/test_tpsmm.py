@@ -1,9 +1,9 @@
-"""Published files of TPSMM: parts that are there after one stage of the training or another."""
+"""Published files of TPSMM: their parts depend on the stage of the training and on the data set."""
 
 import pytest
 import torch
 
-from checkpoints.published.conversion import problems
+from checkpoints.published.conversion import fitting_config, problems
 from checkpoints.published.tpsmm import read
 from modules.tpsmm.avd import AVDNetwork
 from tests.helpers.published_files import TPSMM
@@ -14,9 +14,10 @@ def content():
     return TPSMM.content(TPSMM.config())
 
 
-def test_before_the_background_starts(content):
-    """Or where it does not move, as in MGif."""
+def test_before_the_background_motion_starts_to_learn(content):
+    """Files for MGif have no motion of the background either."""
     found = read({part: state for part, state in content.items() if part != "bg_predictor"})
+    assert fitting_config(found) == "mgif-tpsmm.yaml"
     assert problems(found, TPSMM.config("motion.background_motion=null")) == []
     assert problems(found, TPSMM.config()) == [
         "motion.background_motion must be null, since the file does not hold it"
@@ -26,7 +27,7 @@ def test_before_the_background_starts(content):
 def test_after_the_second_stage(content):
     network = AVDNetwork(10, identity_size=6, pose_size=6)
     found = read({**content, "avd_network": network.state_dict(), "optimizer_avd": {}})
-    assert found.config == "vox-tpsmm-avd.yaml"
+    assert fitting_config(found) == "vox-tpsmm-avd.yaml"
     assert found.tensors.networks["avd"].keys() == network.state_dict().keys()
     assert problems(found, TPSMM.config("motion.avd={code: 6}")) == []
     assert problems(found, TPSMM.config("motion.avd={code: 7}")) == [
@@ -39,14 +40,14 @@ def test_after_the_second_stage(content):
 
 def test_before_the_second_stage(content):
     found = read(content)
-    assert found.config == "vox-tpsmm.yaml"
+    assert fitting_config(found) == "vox-tpsmm.yaml"
     assert problems(found, TPSMM.config("motion.avd={code: 6}")) == [
         "motion.avd must be null, since the file does not hold it"
     ]
 
 
 def test_settings_of_the_published_sizes(golden_tpsmm):
-    """Those of the vox config, whose shapes are stored."""
+    """The stored shapes are those of the published config for VoxCeleb."""
     with torch.device("meta"):
         content = {
             part: {name: torch.empty(shape) for name, shape in shapes.items()}

@@ -1,4 +1,4 @@
-"""Published files of X2Face: names one to one, read from the format of their time."""
+"""Published files of X2Face: their names, and the format in which torch 0.2 wrote them."""
 
 import pytest
 import torch
@@ -59,7 +59,7 @@ def test_names_and_shapes_are_the_published_ones(golden_x2face):
     assert own == golden_x2face.meta["published_shapes"]["state_dict"]
 
 
-def test_file_of_its_time(tmp_path):
+def test_file_of_torch_0_2(tmp_path):
     path = write_old_file(tmp_path / "x2face_model.pth", content())
     assert not path.read_bytes().startswith(b"PK")
     found, expected = read(read_tensors(path)), read(content())
@@ -70,7 +70,7 @@ def test_file_of_its_time(tmp_path):
 
 
 @pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
-def test_truncated_file_of_its_time(tmp_path, share):
+def test_truncated_file_of_torch_0_2(tmp_path, share):
     path = write_old_file(tmp_path / "x2face_model.pth", content())
     whole = path.read_bytes()
     path.write_bytes(whole[: int(share * len(whole))])
@@ -79,7 +79,7 @@ def test_truncated_file_of_its_time(tmp_path, share):
 
 
 def test_files_that_were_saved_anew():
-    """By a PyTorch of today, with some counters of BatchNorm."""
+    """A later PyTorch adds counters to BatchNorm; here one layer has its counter."""
     saved = content()
     counter = "pix2pixSampler.netG.model.submodule.down.2.num_batches_tracked"
     saved["state_dict"][counter] = torch.tensor(7)
@@ -91,21 +91,21 @@ def test_files_that_were_saved_anew():
 
 
 def test_a_file_without_counters_gets_zeros():
-    """One for each norm: all levels but the outermost have two, and the innermost one."""
+    """Each norm gets a counter: the outermost level has none, the innermost one, others two."""
     saved = content()
     assert not any(name.endswith("num_batches_tracked") for name in saved["state_dict"])
     found = read(saved).tensors
     tensors = flatten(found.networks)
     counters = {name: t for name, t in tensors.items() if name.endswith("num_batches_tracked")}
     assert {*found.added} == counters.keys()
-    assert len(counters) == (2 * 4 - 1) + (2 * 3 - 1)  # of 5 and of 4 levels
+    assert len(counters) == (2 * 4 - 1) + (2 * 3 - 1)  # the networks have 5 and 4 levels
     assert {(tensor.dtype, tensor.item()) for tensor in counters.values()} == {(torch.int64, 0)}
 
 
-def test_what_has_no_place_is_named():
+def test_unused_tensors_are_named():
     saved, expected = content(), read(content()).tensors
     others = [
-        "pix2pixSampler.netG.model.down.1.weight",  # a level beneath has this position
+        "pix2pixSampler.netG.model.down.1.weight",  # only lower levels have this position
         "pix2pixSampler.netG.model.submodule.down.0.weight",
         "pix2pixSampler.netG.model.submodule.up.2.weight.more",
         "pix2pixOther.netG.model.down.0.weight",
