@@ -11,6 +11,7 @@ import sys
 import zlib
 from pathlib import Path
 from types import ModuleType
+from typing import Final
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ from modules.vgg import VGGFeatures, relu_layers
 from tests.helpers.factories import tiny_overrides
 from tests.helpers.lively import kind_config, write_checkpoint
 from tests.helpers.media import write_clip, write_tone
-from tests.helpers.published_files import FOMM, write
+from tests.helpers.published_files import FOMM, MONKEY_NET, TPSMM, X2FACE, Project, write_published
 from tests.helpers.runs import REPOSITORY, call
 from tests.helpers.tiny_kinds import tiny_motion
 
@@ -61,6 +62,14 @@ ELSEWHERE = {
 PAGES_OF_MEASUREMENTS = ("performance.md", "results.md")
 LONG = re.compile(
     r"docs[/.]|benchmarks\.(ablation|detectors|keypoints) |runs/(too-fast|no-prior|plates)$"
+)
+
+# Published files that the pages name, each with a small config in place of that of its command.
+PUBLISHED: Final[tuple[tuple[str, str, Project, tuple[str, ...]], ...]] = (
+    ("vox-adv-cpk.pth.tar", "vox-fomm-adv.yaml", FOMM, ()),
+    ("x2face_model.pth", "vox-x2face.yaml", X2FACE, ()),
+    ("tpsmm-vox.pth.tar", "vox-tpsmm-avd.yaml", TPSMM, ("motion.avd.code=8",)),
+    ("monkey-net-vox.pth.tar", "vox-monkey-net.yaml", MONKEY_NET, ()),
 )
 
 # Of what a benchmark repeats.
@@ -129,9 +138,10 @@ def workplace(tmp_path_factory, tiny_run) -> Path:
         (folder / "faces").mkdir(exist_ok=True)
         shutil.copy(folder / "source.png", folder / "faces" / f"{name}.png")
         write_clip(folder / "clips" / f"{name}.mp4", 2, (32, 40))
-    config = FOMM.config("data.kind=clips", "data.root=data/vox")
-    write(folder / "vox-adv-cpk.pth.tar", FOMM.content(config))
-    (folder / "vox-fomm-adv.yaml").write_text(yaml.safe_dump(config.model_dump()))
+    for name, config_name, project, overrides in PUBLISHED:
+        config = project.config("data.kind=clips", "data.root=data/vox", *overrides)
+        write_published(folder / name, project, project.content(config))
+        (folder / config_name).write_text(yaml.safe_dump(config.model_dump()))
     small = ("data.image_size=32", "masks=null", "background=null")
     write_checkpoint(folder / "x2face.pt", kind_config("x2face", *small))
     stages = {"vox-tpsmm": (), "vox-tpsmm-avd": ("motion.avd.code=128",)}
