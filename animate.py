@@ -1,6 +1,6 @@
-"""Animate images with the motion of videos, if wanted on another background.
+"""Animate images with the motion of videos, and put them on another background if one is given.
 
-Without --source and --driving, the first test clips of the training data are used: one clip
+Without --source and --driving, the first clips of the test split of its data set are used: one clip
 animates another, and a third one is the background if the checkpoint can swap backgrounds.
 """
 

@@ -69,7 +69,7 @@ class Animation:
         self.times = driving.times
         self.num_frames = driving.num_frames
         self.reference = reference
-        self._chosen = [*notes]
+        self._notes = [*notes]
         self._clips = clips
         self._animator = animator
         self._driving = driving.frames
@@ -85,11 +85,11 @@ class Animation:
         While the clips are read, more remarks may come.
         """
         remarks = [f"{name}: {line}" for name, clip in self._clips.items() for line in clip.remarks]
-        return [*self._chosen, *remarks]
+        return [*self._notes, *remarks]
 
     def note(self, line: str) -> None:
         """Add a line to the notes."""
-        self._chosen.append(line)
+        self._notes.append(line)
 
     def frames(self) -> Iterator[Frame]:
         """Compute the frames of the result: uint8 H x W x 3, or H x W x 4 if transparent."""
@@ -132,17 +132,22 @@ class Animation:
                 swapped = None if self._swapper is None else self._swapper.cut_out(animated)
                 yield AnimatedBatch(self.source, driving, animated, None, swapped)
                 continue
-            behind = list(islice(backgrounds, len(driving)))
-            count = len(behind)
-            if behind:
+            background_frames = list(islice(backgrounds, len(driving)))
+            count = len(background_frames)
+            if background_frames:
                 # A still background is the same array for all frames: one upload, one mask.
-                is_still = all(frame is behind[0] for frame in behind)
+                is_still = all(frame is background_frames[0] for frame in background_frames)
                 pictures = frames_to_tensor(
-                    np.stack(behind[:1] if is_still else behind), self._animator.device
+                    np.stack(background_frames[:1] if is_still else background_frames),
+                    self._animator.device,
                 )
                 swapped = self._swapper.swap(animated[:count], pictures)
                 yield AnimatedBatch(
-                    self.source, driving[:count], animated[:count], np.stack(behind), swapped
+                    self.source,
+                    driving[:count],
+                    animated[:count],
+                    np.stack(background_frames),
+                    swapped,
                 )
             if count < len(driving):
                 return
@@ -154,7 +159,8 @@ class Animation:
             show_masks: add columns with the masks.
 
         Raises:
-            UserError: this animation lacks pictures of the layout, or they cannot be side by side.
+            UserError: this animation lacks pictures of the layout, or their sizes do not fit
+                side by side.
         """
         if show_masks and self.is_transparent:
             raise UserError("--show-masks: a transparent result stands alone; use --save-masks")

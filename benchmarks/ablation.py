@@ -2,12 +2,12 @@
 
     python -m benchmarks.ablation --config demo.yaml --steps 2000 [key.sub=value ...]
 
-A row changes only the config's discriminator (`ROWS`): its kind and its cut. The patch
-discriminator of the row fomm-adv has widths for small images, and is otherwise that of
-vox-fomm-adv.yaml. Runs of one seed get the same batches and start with the same weights. Each run
-has the folder OUTPUT/<row>-<seed>. If the command is repeated, it continues an interrupted run,
-skips finished ones, and adds further rows and seeds. A run that fails is reported; the others go
-on.
+A row, as of the papers' tables, changes only the config's discriminator (`ROWS`): its kind, and its
+cut, that is, how real and generated images are mixed for it. The patch discriminator of the row
+fomm-adv has widths for small images, and is otherwise that of vox-fomm-adv.yaml. Runs of one seed
+get the same batches and start with the same weights. Each run has the folder OUTPUT/<row>-<seed>.
+If the command is repeated, it continues an interrupted run, skips finished ones, and adds further
+rows and seeds. A run that fails is reported; the others go on.
 
 The motion branch, with its averaged weights if there are any, then reconstructs every test clip
 from its first frame, which is one of the measured frames. PSNRs are in dB, at most 100 for a frame.
@@ -17,14 +17,14 @@ from its first frame, which is one of the measured frames. PSNRs are in dB, at m
     ssim_masked             SSIM over the whole frame, of both images multiplied by the foreground;
                             the papers measure salient regions in this way
 
-The foreground is where the true figure is in the source or in the driving frame. If a clip does not
-know its figure, the foreground is where the real frames move: pixels that differ from the source
-frame by more than 0.1 in a colour channel. Frames without foreground are left out of its metrics.
+The foreground is where the true figure is in the source or in the driving frame. If the true figure
+is not known, the foreground is where the real frames move: pixels that differ from the source frame
+by more than 0.1 in a colour channel. Frames without foreground are left out of its metrics.
 
 Numbers are means over the frames of a clip, then over clips. `±` is the standard deviation over
 seeds. [low, high] is a 95% t interval over clips, each averaged over seeds. Differences to fomm are
 paired by seed and clip. An interval that contains 0 shows no difference on these clips; the ±
-beside it tells how much chance in training changes. `source` is the baseline that repeats the
+beside it tells how much results vary between seeds. `source` is the baseline that repeats the
 source frame.
 """
 

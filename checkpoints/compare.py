@@ -21,14 +21,14 @@ def main(arguments: argparse.Namespace) -> int:
     a, b = (read_tensors(Path(path)) for path in (arguments.a, arguments.b))
     found = []
     for key in COMPARED:
-        found += differences(_lasting(a.get(key)), _lasting(b.get(key)), key)
+        found += differences(_without_seconds(a.get(key)), _without_seconds(b.get(key)), key)
     for place in found:
         say(place)
     print(f"{len(found)} differences" if found else "the same to the last bit")
     return 1 if found else 0
 
 
-def _lasting(part: Any) -> Any:
+def _without_seconds(part: Any) -> Any:
     """Leave out the time that a run took, which is never the same."""
     return {k: v for k, v in part.items() if k != "seconds"} if isinstance(part, dict) else part
 

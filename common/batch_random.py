@@ -1,4 +1,4 @@
-"""Draws the random numbers of a batch: each sample gets the same ones however it is divided."""
+"""Draws the random numbers of a batch: a sample gets the same ones however the batch is split."""
 
 from typing import NamedTuple, Self
 
@@ -34,36 +34,37 @@ class BatchRandom(NamedTuple):
             for i in range(num_parts)
         ]
 
-    def uniform(self, batch: int, *shape: int) -> Tensor:
-        """Draw uniformly from [0, 1): batch x *shape, where this part has `batch` samples."""
-        size = (batch * self.num_parts, *shape)
-        return self._own(torch.rand(size, device=self.device, generator=self.generator))
+    def uniform(self, num_samples: int, *shape: int) -> Tensor:
+        """Draw uniformly from [0, 1): B x *shape, for the B = `num_samples` of this part."""
+        size = (num_samples * self.num_parts, *shape)
+        return self._own_rows(torch.rand(size, device=self.device, generator=self.generator))
 
-    def normal(self, batch: int, *shape: int) -> Tensor:
-        """Draw from the normal distribution of mean 0 and variance 1: batch x *shape."""
-        size = (batch * self.num_parts, *shape)
-        return self._own(torch.randn(size, device=self.device, generator=self.generator))
+    def normal(self, num_samples: int, *shape: int) -> Tensor:
+        """Draw from the normal distribution of mean 0 and variance 1: B x *shape."""
+        size = (num_samples * self.num_parts, *shape)
+        return self._own_rows(torch.randn(size, device=self.device, generator=self.generator))
 
-    def poisson(self, mean: float, batch: int, *shape: int) -> Tensor:
-        """Draw Poisson counts of the given mean, as float32: batch x *shape."""
-        size = (batch * self.num_parts, *shape)
+    def poisson(self, mean: float, num_samples: int, *shape: int) -> Tensor:
+        """Draw Poisson counts of the given mean, as float32: B x *shape."""
+        size = (num_samples * self.num_parts, *shape)
         means = torch.full(size, mean, dtype=torch.float32, device=self.device)
-        return self._own(torch.poisson(means, generator=self.generator))
+        return self._own_rows(torch.poisson(means, generator=self.generator))
 
-    def beta(self, a: float, b: float, batch: int) -> Tensor:
-        """Draw one number for each sample from Beta(a, b): batch."""
-        total = batch * self.num_parts
-        # Filled in on the device: to copy a tensor of Python numbers there, the host would wait.
+    def beta(self, a: float, b: float, num_samples: int) -> Tensor:
+        """Draw one number for each sample from Beta(a, b): B."""
+        total = num_samples * self.num_parts
+        # Made on the device: to copy Python numbers there, the host would have to wait.
         parameters = torch.stack(
             [torch.full((total,), parameter, device=self.device) for parameter in (a, b)], dim=1
         )
         # torch.distributions.Beta uses this function too, but takes no generator.
-        return self._own(torch._sample_dirichlet(parameters, generator=self.generator)[:, 0])
+        return self._own_rows(torch._sample_dirichlet(parameters, generator=self.generator)[:, 0])
 
     @property
     def device(self) -> torch.device:
         """Device of the numbers that are drawn."""
         return self.generator.device
 
-    def _own(self, drawn: Tensor) -> Tensor:
+    def _own_rows(self, drawn: Tensor) -> Tensor:
+        """The rows of this part, of numbers drawn for the whole batch."""
         return drawn.chunk(self.num_parts)[self.part]

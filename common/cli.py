@@ -37,8 +37,8 @@ def run_entry_point(
         if isinstance(stream, TextIOWrapper):  # names of files may not fit its encoding
             stream.reconfigure(errors="backslashreplace")
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
-    # Intermixed: `key=value` may stand before, between and after the options.
     parser.error = partial(_refuse, parser)  # type: ignore[method-assign]
+    # Intermixed: `key=value` may stand before, between and after the options.
     arguments = parser.parse_intermixed_args(argv)
     handler = logging.StreamHandler()
     handler.setFormatter(_Printable("%(message)s"))

@@ -187,10 +187,10 @@ def read_tensors(path: Path) -> Any:
             return torch.load(path, map_location="cpu", weights_only=True)
     except Inflated as error:
         raise CheckpointError(f"{path}: {error}") from error
-    except Exception as error:  # a file that is not a checkpoint can raise anything in the reader
-        if isinstance(error, pickle.UnpicklingError):
-            raise CheckpointError(
-                f"{path}: holds pickled code, which is not run; only tensors and plain containers "
-                "are read"
-            ) from error
+    except pickle.UnpicklingError as error:
+        raise CheckpointError(
+            f"{path}: holds pickled code, which is not run; only tensors and plain containers are "
+            "read"
+        ) from error
+    except Exception as error:  # a damaged file can raise anything in the reader
         raise CheckpointError(f"{path}: damaged or truncated; use an earlier checkpoint") from error

@@ -1,10 +1,10 @@
 """Reads and writes configs: YAML with inheritance and overrides, all mistakes in one message.
 
 `base: other.yaml` starts from another config, `base: [one.yaml, other.yaml]` from several in this
-order; a file that is a base of both is applied once, at its first place. Overrides `key.sub=value`
-come last. Where the schema has a section, later keys are merged into earlier ones. Everything else
-is replaced: numbers and lists, but also mappings whose keys are data, such as the layers of a
-perceptual loss. A null section is switched off; later keys in it switch it on again.
+order; a file that is a base of both is applied once, before the first of them. Overrides
+`key.sub=value` come last. Where the schema has a section, later keys are merged into earlier ones.
+Everything else is replaced: numbers and lists, but also mappings whose keys are data, such as the
+layers of a perceptual loss. A null section is switched off; later keys in it switch it on again.
 """
 
 import difflib
@@ -26,7 +26,7 @@ from configs.section import Section
 
 CONFIG_FOLDER = Path(__file__).parent
 
-# What a message says a key must be, by pydantic's name of the mistake.
+# The end of a message, `must be ...`, by pydantic's type of the mistake.
 ALLOWED = {
     "bool_type": "true or false",
     "dict_type": "a mapping",
@@ -62,7 +62,7 @@ class _Layer(NamedTuple):
 class _Problem(NamedTuple):
     key: str  # dotted
     text: str
-    spoils: str  # dotted key of the value or section that is unknown because of this problem
+    blocks: str  # dotted key whose further checks are left out because of this problem
 
 
 def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> Config:
@@ -75,7 +75,9 @@ def load_config(name_or_path: str, overrides: Sequence[str] = ()) -> Config:
         ConfigError: a file or override cannot be read, or keys are wrong; names all of them.
     """
     path = _find(name_or_path, Path())
-    config = _stack([*_read_with_bases(path), *map(_read_override, overrides)], _label(path))
+    config = _merge_and_check(
+        [*_read_with_bases(path), *map(_read_override, overrides)], _label(path)
+    )
     if config.run.output_dir is None:
         run = config.run.model_copy(update={"output_dir": f"runs/{path.stem}"})
         config = config.model_copy(update={"run": run})
@@ -89,7 +91,7 @@ def override_config(config: Config, overrides: Sequence[str]) -> Config:
         ConfigError: an override cannot be read, or keys are wrong; names all of them.
     """
     stored = _Layer("stored config", config.model_dump())
-    return _stack([stored, *map(_read_override, overrides)], stored.origin)
+    return _merge_and_check([stored, *map(_read_override, overrides)], stored.origin)
 
 
 def parse_config(tree: Any, origin: str) -> Config:
@@ -216,7 +218,7 @@ def _read_override(override: str) -> _Layer:
     return _Layer("command line", tree)
 
 
-def _stack(layers: Sequence[_Layer], label: str) -> Config:
+def _merge_and_check(layers: Sequence[_Layer], label: str) -> Config:
     """Merge all layers, later ones over earlier ones, and check the result."""
     tree: dict[str, Any] = {}
     origins: dict[str, str] = {}
@@ -293,10 +295,10 @@ def _check(tree: dict[str, Any]) -> tuple[Config, list[_Problem]]:
             problems.append(_translate(details))
             tree = _without(tree, _field_path(details["loc"]))
         config = Config.model_validate(tree)
-    spoiled = [problem.spoils for problem in problems]
+    blocked = [problem.blocks for problem in problems]
     for keys, reason in violations(config):
-        if not any(_overlap(key, other) for key in keys for other in spoiled):
-            problems.append(_Problem(keys[0], reason, spoils=keys[0]))
+        if not any(_overlap(key, other) for key in keys for other in blocked):
+            problems.append(_Problem(keys[0], reason, blocks=keys[0]))
     return config, problems
 
 
@@ -312,12 +314,12 @@ def _translate(error: ErrorDetails) -> _Problem:
         prefix = "".join(f"{parent}." for parent in parents)
         known = list(section.model_fields)
         hint = _nearest(str(name), known, prefix) or f"; known here: {', '.join(known)}"
-        return _Problem(key, f"unknown key{hint}", spoils=prefix.removesuffix("."))
+        return _Problem(key, f"unknown key{hint}", blocks=prefix.removesuffix("."))
     items = error["loc"][len(path) :]  # position in a list, or in a mapping whose keys are data
     item = "".join(f"[{i}]" if isinstance(i, int) else f".{i}" for i in items if i != "[key]")
     template = ALLOWED.get(error["type"], "{message}")
     allowed = template.format(message=error["msg"], **error.get("ctx", {}))
-    return _Problem(key + item, f"found {_show(error['input'])}; must be {allowed}", spoils=key)
+    return _Problem(key + item, f"found {_show(error['input'])}; must be {allowed}", blocks=key)
 
 
 def _field_path(location: Sequence[int | str]) -> tuple[int | str, ...]:

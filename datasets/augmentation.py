@@ -28,7 +28,7 @@ def resize_and_crop(frames: Tensor, placement: Tensor) -> Tensor:
     height, width = frames.shape[-2:]
     placement = placement.to(frames.dtype)
 
-    def axis(size: int, resized: Tensor, start: Tensor) -> Tensor:
+    def sampled_positions(size: int, resized: Tensor, start: Tensor) -> Tensor:
         """Source coordinates of the crop's pixels along a side of `size`: B x size in [-1, 1]."""
         pixels = torch.arange(size, device=frames.device, dtype=frames.dtype)
         # The first clamp repeats the edge of the resized frame as padding. The second one repeats
@@ -38,7 +38,10 @@ def resize_and_crop(frames: Tensor, placement: Tensor) -> Tensor:
         return source * (2 / (size - 1)) - 1
 
     new_height, new_width, top, left = placement.unbind(1)
-    rows, columns = axis(height, new_height, top), axis(width, new_width, left)
+    rows, columns = (
+        sampled_positions(height, new_height, top),
+        sampled_positions(width, new_width, left),
+    )
     grid = coordinate_grid(height, width, frames).expand(len(frames), -1, -1, -1).clone()
     grid[..., 0], grid[..., 1] = columns[:, None, :], rows[:, :, None]
     return warp(frames.flatten(1, 2), grid).view_as(frames)

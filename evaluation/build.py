@@ -35,7 +35,7 @@ class Plan(NamedTuple):
 
     measures: the measures to compute.
     measured_with: descriptions of the tools (detector, salient regions, LPIPS network) that the
-        measures use; the results name them, since numbers of other tools do not compare.
+        measures use; the results name them, since numbers of different tools cannot be compared.
     left_out: one line for each metric that was asked for but cannot be measured here.
     """
 
@@ -57,7 +57,7 @@ def build_plan(
     limits: Limits = LIMITS,
     device: torch.device,
 ) -> Plan:
-    """Choose the measures for the options; without options, those that need only the frames.
+    """Choose the measures for the options; without options, those that need no tool.
 
     Args:
         detector, salient, lpips: values of these options of reconstruct.py; None if not given.

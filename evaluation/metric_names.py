@@ -15,7 +15,8 @@ class Metric(NamedTuple):
     meaning: explanation in a few words.
     better: whether lower or higher numbers are better.
     digits: number of decimals to show.
-    tool: the tool that the metric depends on, if any; numbers of different tools do not compare.
+    tool: the tool that the metric depends on, if any. Numbers of different tools cannot be
+        compared.
     """
 
     meaning: str

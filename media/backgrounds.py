@@ -1,4 +1,4 @@
-"""Opens the background of an animation: a colour, a picture, or a clip played with the driving."""
+"""Opens the background of an animation: a colour, a picture or a clip."""
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,7 +19,7 @@ from media.video import CONTAINER_SUFFIXES, KINDS, open_clip
 
 BackgroundEnd = Literal["loop", "hold", "stop"]
 
-ANIMATED_FORMATS = ("GIF", "PNG", "WEBP")  # other formats hold several pictures for other reasons
+ANIMATED_FORMATS = ("GIF", "PNG", "WEBP")  # in others several pictures are no animation
 COLOR = re.compile(r"#([0-9a-fA-F]{3}|[0-9a-fA-F]{6})")
 ADVICE = f"give an image, a video ({KINDS}), a folder of frames, or a colour such as #00ff00"
 
@@ -69,12 +69,12 @@ class BackgroundFrames:
         self._size = size
         self._fit: Fit = fit
         self._end = end
-        height, width = next(self._successive()).frame.shape[:2]
+        height, width = next(self._timed_frames()).frame.shape[:2]
         self.original_size = (height, width)
 
     def __iter__(self) -> Iterator[Frame]:
         now = Fraction(0)
-        successive = self._successive(lambda: now)
+        successive = self._timed_frames(lambda: now)
         latest: _Shown | None = next(successive)
         assert latest is not None
         current = latest.frame
@@ -96,7 +96,7 @@ class BackgroundFrames:
         """The remarks of `frames`; see `HasRemarks`."""
         return self._frames.remarks if isinstance(self._frames, HasRemarks) else ()
 
-    def _successive(self, moment: Callable[[], Fraction] = Fraction) -> Iterator[_Shown]:
+    def _timed_frames(self, moment: Callable[[], Fraction] = Fraction) -> Iterator[_Shown]:
         """Yield the frames in order, again and again if `end` is `loop`.
 
         Whole passes that end before `moment()`, the current time in seconds, are left out, since a

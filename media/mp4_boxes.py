@@ -111,7 +111,7 @@ def _count_entries(name: bytes, content: bytes) -> int:
         begin, width = (8, 4) if version == 0 else (12, 4)
     elif name == b"iinf":
         begin, width = (4, 2) if version == 0 else (4, 4)
-    else:
+    else:  # iloc
         begin, width = (6, 2) if version < 2 else (6, 4)
     return int.from_bytes(content[begin : begin + width])
 
@@ -215,9 +215,8 @@ def _read_targets(file: BinaryIO, content: int, end: int) -> list[int]:
     """Return the positions to which a box `sidx` points (ISO/IEC 14496-12, 8.16.3)."""
     file.seek(content)
     version = file.read(_SIDX_HEAD)[:1]
-    width = (
-        4 if version == b"\0" else 8
-    )  # bytes of the first time, and of the distance to the first part
+    # Bytes of the first time, and of the distance to the first part.
+    width = 4 if version == b"\0" else 8
     distance = int.from_bytes(file.read(2 * width)[width:])
     num_parts = int.from_bytes(file.read(4)[2:])
     parts = file.read(12 * num_parts)

@@ -17,8 +17,8 @@ class CrossIdentity:
     identity_distance: Euclidean distance between the embeddings of the animated frame and the
         source; small if the source's identity is kept.
     pose_distance: mean distance in pixels between the landmarks of animated and driving frame,
-        after position and size are aligned; small if the driving pose is met. It does not compare
-        to published AKD, which is between pictures of one person.
+        after position and size are aligned; small if the poses match. It cannot be compared with
+        published AKD, which is between pictures of one person.
     found: share of the frames in which the detector found the figure.
     driving_identity_distance: identity_distance of the driving frames themselves.
     source_pose_distance: pose_distance of the source itself.
@@ -36,7 +36,7 @@ class CrossIdentity:
         """Measure B driving frames and the source animated by them, uint8 B x H x W x 3 each."""
         for driving_frame, frame in zip(driving, animated, strict=True):
             metrics: dict[str, float] = {}
-            # Both questions about a frame in a row: then a detector searches it for a face once.
+            # Both directly after each other: then the detector searches the frame for a face once.
             points, embedding = self._landmarks(frame), self._embedding(frame)
             target, other = self._landmarks(driving_frame), self._embedding(driving_frame)
             if points is not None and target is not None and self._source_points is not None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from branches.branch import StepInputs
+from branches.model import Model
 from branches.outputs import MotionOutput
 from common.seeding import torch_seed
 from configs.schema import Config, DiscriminatorConfig
@@ -328,3 +329,8 @@ def build_adversary(config: Config) -> Adversary | None:
             motion.keypoint_detector.num_keypoints,
             motion.dense_motion.heatmap_variance,
         )
+
+
+def all_networks(model: Model, adversary: Adversary | None) -> dict[str, nn.Module]:
+    """The networks of the model and of the adversary, if there is one, by name."""
+    return model.networks | (adversary.networks if adversary is not None else {})

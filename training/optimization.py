@@ -15,7 +15,7 @@ from torch.optim.swa_utils import get_ema_multi_avg_fn
 from branches.model import Model
 from common.speed_trial import HALF_DTYPES
 from configs.schema import Config, TrainConfig
-from training.adversary import Adversary
+from training.adversary import Adversary, all_networks
 from training.distributed import processes as distributed
 
 
@@ -115,10 +115,9 @@ class Optimizer:
         self.config: TrainConfig = config.train
         self.rates = base_learning_rates(config)
         self.players: dict[str, list[nn.Parameter]] = {"model": list(model.parameters())}
-        networks = model.networks
+        networks = all_networks(model, adversary)
         if adversary is not None:
             self.players["discriminator"] = list(adversary.parameters())
-            networks |= adversary.networks
         self.adam = torch.optim.Adam(
             [
                 {"params": list(network.parameters()), "name": name, "lr": self.rates[name]}

@@ -32,7 +32,7 @@ from datasets.clips import ClipFolder
 from datasets.pairs import FramePairs
 from datasets.source import ClipSource
 from losses import Perceptual
-from training.adversary import Adversary, build_adversary
+from training.adversary import Adversary, all_networks, build_adversary
 from training.auto_settings import resolve
 from training.diagnosis import memory_advice
 from training.distributed import processes as distributed
@@ -135,7 +135,7 @@ def read_inputs(arguments: argparse.Namespace, held: ExitStack) -> Inputs | None
     if saved is not None and arguments.init_from is not None:
         _print(f"--init-from {arguments.init_from}: left out, since the run continues from its own")
     elif arguments.init_from is not None:
-        networks = _all_networks(model, adversary)
+        networks = all_networks(model, adversary)
         _print(
             f"{arguments.init_from}: {checkpoint.init_from(networks, Path(arguments.init_from))}"
         )
@@ -146,12 +146,7 @@ def read_inputs(arguments: argparse.Namespace, held: ExitStack) -> Inputs | None
 
 def _networks(config: Config) -> dict[str, nn.Module]:
     """All networks that `config` trains, by name, with their initial weights."""
-    return _all_networks(Model(config), build_adversary(config))
-
-
-def _all_networks(model: Model, adversary: Adversary | None) -> dict[str, nn.Module]:
-    """The networks of the model and of the adversary, by name."""
-    return model.networks | (adversary.networks if adversary is not None else {})
+    return all_networks(Model(config), build_adversary(config))
 
 
 def check_division(config: Config) -> None:
@@ -213,10 +208,10 @@ def build_trainer(inputs: Inputs) -> Trainer:
         for note in saved.notes:
             _print(f"{saved.path}: {note}")
     num_processes = distributed.world_size()
-    division = f" ({trainer.num_own_samples} on each of {num_processes} processes)"
+    shares = f" ({trainer.num_own_samples} on each of {num_processes} processes)"
     _print(
         f"{output_dir}: at most {trainer.last_step} steps of {config.train.batch_size} samples"
-        f"{division if num_processes > 1 else ''} on {inputs.device}; "
+        f"{shares if num_processes > 1 else ''} on {inputs.device}; "
         f"curves: tensorboard --logdir {output_dir}"
     )
     if distributed.is_main():

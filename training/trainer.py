@@ -31,7 +31,7 @@ from datasets.source import ClipSource
 from logger import Logger
 from losses import Perceptual
 from training.acceleration import compile_networks, prepare_networks, uncompiled
-from training.adversary import Adversary
+from training.adversary import Adversary, all_networks
 from training.auto_settings import numerics
 from training.diagnosis import advice, data_warning, too_many_bad_steps
 from training.distributed import processes as distributed
@@ -109,7 +109,7 @@ class Trainer:
     @property
     def networks(self) -> dict[str, nn.Module]:
         """All trained networks, by name."""
-        return self.model.networks | (self.adversary.networks if self.adversary is not None else {})
+        return all_networks(self.model, self.adversary)
 
     def restore(self, saved: Checkpoint) -> None:
         """Load the state of `saved`, so that training continues exactly where it was written.

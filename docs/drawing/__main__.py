@@ -6,8 +6,8 @@
         --no-prior runs/no-prior/metrics.jsonl
 
 The checkpoint must have all branches and a discriminator, and be trained on puppets (demo.yaml).
-Every picture is its output on the first clips of the test split; none is chosen by hand. Also
-prints the scalars at the start, in the middle and at the end of the run of --metrics.
+Every picture is its output on the first clips of the test split; none is chosen by hand. The
+command also prints the scalars at the start, in the middle and at the end of the run of --metrics.
 """
 
 import argparse

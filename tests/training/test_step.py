@@ -18,8 +18,8 @@ from training.step import PreparedFrames, prepare_frames, train_step
 
 
 class DoubleDraws(BatchRandom):
-    def _own(self, drawn):
-        return super()._own(drawn).double()
+    def _own_rows(self, drawn):
+        return super()._own_rows(drawn).double()
 
 
 class Run:
