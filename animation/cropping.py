@@ -125,8 +125,7 @@ class Cropper:
         """The crop of one picture, uint8 H x W x 3; at its centre if no figure is found."""
         found = self._search(frame)
         if found is None:
-            box = centre_box(_image_size(frame), self._size)
-            return FigureCrop(box, f"no figure found, cropped at the centre to {as_text(box)}")
+            return FigureCrop(*self._centre_crop(_image_size(frame)))
         name, box = found
         return FigureCrop(box, f"cropped around {name} to {as_text(box)}")
 
@@ -155,14 +154,23 @@ class Cropper:
         # A model without masks and keypoints has no finder, where no face detector is installed.
         name, best = max(by_finder.items(), key=lambda item: len(item[1]), default=("", []))
         if not best:
-            box = centre_box(image_size, self._size)
-            how = f"no figure found, cropped at the centre to {as_text(box)}"
+            box, how = self._centre_crop(image_size)
             return ClipCrop([box] * num_frames, how)
         num_searched = math.ceil(num_frames / period)
         how = f"cropped around {name}, seen in {len(best)} of the {num_searched} frames searched"
         clock = Clock(frame_rate, times)
         seconds = [float(clock.begin(position)) for position in range(num_frames)]
         return ClipCrop(interpolate_boxes(best, seconds, float(frame_rate), image_size), how)
+
+    def _centre_crop(self, image_size: tuple[int, int]) -> tuple[Box, str]:
+        """The crop at the centre of a picture without a figure, and a line on why it was chosen."""
+        box = centre_box(image_size, self._size)
+        reason = (
+            "no figure found"
+            if self._finders
+            else "the model has neither masks nor keypoints, and no face detector is installed"
+        )
+        return box, f"{reason}, cropped at the centre to {as_text(box)}"
 
     def _search(self, frame: Frame) -> tuple[str, Box] | None:
         """The name of the first finder that finds a figure, and the crop around it."""

@@ -38,6 +38,7 @@ from losses import (
 from modules import blocks, dense_motion, heatmaps
 from modules.blocks import AntiAliasDownsample
 from modules.geometry import coordinate_grid, full_precision, warp
+from modules.keypoint_detector import detached
 from modules.thin_plate import ThinPlateTransform
 from modules.tpsmm import dense_motion as thin_plate_motion
 from modules.vgg import VGGFeatures
@@ -156,11 +157,15 @@ class TwoPasses(NamedTuple):
 
 def discriminate_twice(self: Adversary, inputs: StepInputs) -> TwoPasses:
     """`Adversary.discriminate`: run the discriminator in a pass for each player. In its own pass it
-    gets the prediction detached.
+    gets prediction and keypoints detached.
     """
     output = inputs.outputs.motion
     assert isinstance(output, MotionOutput)
-    detached = output._replace(prediction=output.prediction.detach())
+    keypoints = output.driving_keypoints
+    without_gradient = output._replace(
+        prediction=output.prediction.detach(),
+        driving_keypoints=None if keypoints is None else detached(keypoints),
+    )
     heatmaps = self._heatmaps(inputs)
     for_generator = AdversarialOutputs(
         self._discriminate(inputs.driving, heatmaps),
@@ -168,7 +173,9 @@ def discriminate_twice(self: Adversary, inputs: StepInputs) -> TwoPasses:
         None,
         None,
     )
-    return TwoPasses(for_generator, _DISCRIMINATE(self, inputs.with_output("motion", detached)))
+    return TwoPasses(
+        for_generator, _DISCRIMINATE(self, inputs.with_output("motion", without_gradient))
+    )
 
 
 def backward_everywhere(self: Optimizer, losses: dict[str, Tensor], num_parts: int = 1) -> None:

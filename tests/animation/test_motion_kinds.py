@@ -288,7 +288,11 @@ def test_crops_by_keypoints_only_where_there_are_any(frames, kind):
         assert "cropped around the model's keypoints" in clip.how
     else:
         assert found.box == clip.boxes[0] == Box(0, 0, 64, 32)
-        assert found.how == clip.how == "no figure found, cropped at the centre to 0,0,64,32"
+        assert found.how == clip.how
+        assert found.how == (
+            "the model has neither masks nor keypoints, and no face detector is installed, cropped "
+            "at the centre to 0,0,64,32"
+        )
 
 
 @pytest.mark.parametrize("kind", FURTHER)

@@ -15,7 +15,7 @@ from common.cli import run_entry_point
 from tests.helpers.factories import noise_inputs, tiny_overrides
 from tests.helpers.lively import KINDS, kind_config
 from tests.helpers.runs import call, error_line
-from tests.helpers.tiny_kinds import tiny_motion
+from tests.helpers.tiny_kinds import tiny_kind
 
 SMALL = (*tiny_overrides(), "masks=null", "background=null", "discriminator=null")
 SHORT = ("--rounds", 1, "--frames", 3, "--clip-frames", 5, "--batch-size", 2)
@@ -78,10 +78,9 @@ WITHOUT = {
 def test_rows_of_each_kind(tmp_path, monkeypatch, capsys, kind):
     monkeypatch.setattr(animate, "in_fresh_process", lambda measure: measure())
     monkeypatch.setattr(speed_trial, "half_precision_ratio", lambda *_: 0.5)
-    options = (f"motion.kind={kind}", *tiny_motion(kind))
     small = [o for o in SMALL if not o.startswith("motion.")]
     output = tmp_path / "animate.json"
-    arguments = ("--config", "demo.yaml", *small, *options, *SHORT, "--output", output)
+    arguments = ("--config", "demo.yaml", *small, *tiny_kind(kind), *SHORT, "--output", output)
     assert call(animate, *arguments) == 0
     stages = {row["stage"]: row for row in json.loads(output.read_text())["stages"]}
     assert list(stages) == [name for name in ROWS if name not in WITHOUT[kind]]

@@ -8,6 +8,7 @@ from torch.testing import assert_close
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks import train
+from benchmarks.animation_models import spread_keypoints
 from benchmarks.plain_step import OPTIMIZATIONS
 from benchmarks.train import build_variant, undone_by_row
 from benchmarks.training_steps import first_batch, without_auto
@@ -15,7 +16,7 @@ from common import speed_trial
 from common.cli import run_entry_point
 from tests.helpers.factories import tiny_config, tiny_overrides
 from tests.helpers.runs import call, error_line
-from tests.helpers.tiny_kinds import tiny_motion
+from tests.helpers.tiny_kinds import tiny_kind
 
 CPU = torch.device("cpu")
 ALL = ("train.precision=bf16", "discriminator.spectral_norm=false")
@@ -42,22 +43,29 @@ def test_optimizations_that_a_config_lacks_have_no_row():
     assert {"fused Adam", "channels_last", "upsampling in the convolution"} <= missing
 
 
-def steps_of_rows(config):
+def steps_of_rows(config, rounding=1e-4):
     """Scalars of the first and the second step of every row, and the operations of the first.
 
     The losses are those of the plain step, with as many operations or fewer in each further row.
+
+    Args:
+        rounding: largest difference of gradient norms, relative to that of the plain step; that of
+            the losses after the update is ten times as large.
     """
     batch, found = first_batch(config), {}
     for name, missing in undone_by_row(config).items():
         variant = build_variant(config, missing, CPU)
+        if config.motion.kind == "tpsmm":
+            spread_keypoints(variant.trainer.model.motion.keypoint_detector)
         with FlopCounterMode(display=False) as counter:
             scalars = variant.step(batch)
         found[name] = (scalars, variant.step(batch), counter.get_total_flops())
     plain, again, most = found["plain"]
     for name, (scalars, second, flops) in found.items():
-        for key in {"loss/total", "discriminator_loss/total", "gradient_norm"} & plain.keys():
+        for key in {"loss/total", "discriminator_loss/total"} & plain.keys():
             assert_close(scalars[key], plain[key], rtol=1e-4, atol=0, msg=f"{name} {key}")
-        assert_close(second["loss/total"], again["loss/total"], rtol=1e-3, atol=0)
+        assert_close(scalars["gradient_norm"], plain["gradient_norm"], rtol=rounding, atol=0)
+        assert_close(second["loss/total"], again["loss/total"], rtol=10 * rounding, atol=0)
         assert flops <= most
         most = flops
     return found
@@ -65,6 +73,7 @@ def steps_of_rows(config):
 
 MONKEY_NETS_OWN = (
     "discriminator.kind=monkey_net",
+    "discriminator.spectral_norm=false",
     "discriminator.cut.kind=none",
     "discriminator.keypoints=true",
     "discriminator.detach=false",
@@ -79,10 +88,11 @@ KIND_ROWS = {
 
 @pytest.mark.parametrize("kind", KIND_ROWS)
 def test_every_optimization_keeps_the_losses_of_each_kind(kind):
-    motion = (f"motion.kind={kind}", *tiny_motion(kind), "masks=null", "background=null")
     own = MONKEY_NETS_OWN if kind == "monkey_net" else ("discriminator=null",)
-    config = tiny_config("discriminator.spectral_norm=false", *motion, *own)
-    assert len(steps_of_rows(config)) == KIND_ROWS[kind]
+    config = tiny_config(*tiny_kind(kind), "masks=null", "background=null", *own)
+    # Of 32 x 32 pixels a ResNet-18 leaves one, where BatchNorm sees 4 numbers.
+    rounding = 1e-2 if kind == "tpsmm" else 1e-4
+    assert len(steps_of_rows(config, rounding)) == KIND_ROWS[kind]
 
 
 def test_every_optimization_keeps_the_losses_and_none_adds_arithmetic():

@@ -1,6 +1,7 @@
 """animate.py and reconstruct.py with every kind of motion model."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -40,7 +41,9 @@ def run(media, tmp_path):
     """Animate source.png by driving/ into a folder; returns the exit code and the folder."""
 
     def run(kind, *arguments, source="source.png"):
-        output = tmp_path / "-".join(("out", kind, *(str(a).strip("-") for a in arguments[:2])))
+        output = tmp_path / "-".join(
+            ("out", kind, *(Path(str(a).strip("-")).stem for a in arguments[:2]))
+        )
         files = ("--source", media / source, "--driving", media / "driving", "--output", output)
         return call(animate, "--checkpoint", media / f"{kind}.pt", *files, *arguments), output
 

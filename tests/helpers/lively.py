@@ -16,7 +16,7 @@ from modules.tpsmm.background_predictor import BackgroundPredictor
 from modules.tpsmm.keypoint_detector import GroupedKeypointDetector
 from tests.helpers.factories import noise_inputs, tiny_config
 from tests.helpers.tiny_kinds import KINDS as FURTHER_KINDS
-from tests.helpers.tiny_kinds import tiny_motion
+from tests.helpers.tiny_kinds import tiny_kind
 
 KINDS = ("fomm", *FURTHER_KINDS)
 
@@ -26,10 +26,8 @@ def kind_config(kind: str, *overrides: str) -> Config:
 
     Sides are powers of two, which X2Face needs.
     """
-    motion = [f"motion.kind={kind}", *tiny_motion(kind)] if kind != "fomm" else []
-    if kind == "tpsmm":
-        motion.append("motion.background_motion.start_epoch=0")
-    return tiny_config("data.image_size=[32, 64]", "discriminator=null", *motion, *overrides)
+    tiny = ("data.image_size=[32, 64]", "discriminator=null", *tiny_kind(kind))
+    return tiny_config(*tiny, *overrides)
 
 
 def lively_model(config: Config) -> Model:
@@ -60,13 +58,15 @@ def lively_model(config: Config) -> Model:
         elif isinstance(module, BackgroundPredictor):
             disturb(module.bg_encoder.fc, 0.002)
         elif isinstance(module, AVDNetwork):
-            disturb(module.decoder[-1], 0.2)
+            disturb(module.decoder[-1], 1.0)
     model.train()
     with torch.no_grad():
         for _ in range(20):
             inputs = noise_inputs(config)
             for name, branch in model.branches.items():
                 inputs = inputs.with_output(name, branch(inputs))
+            if model.second_stage is not None:
+                model.second_stage(inputs)
     return model.eval()
 
 

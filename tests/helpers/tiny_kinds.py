@@ -28,3 +28,12 @@ def tiny_motion(kind: str) -> list[str]:
         for network, sizes in _SIZES.get(kind, {}).items()
         for size in sizes
     ]
+
+
+def tiny_kind(kind: str) -> list[str]:
+    """Overrides that give the tiny config a motion model of this kind, as tiny."""
+    if kind == "fomm":
+        return []
+    # A run of two epochs is over before the background of TPSMM would start.
+    start = ["motion.background_motion.start_epoch=0"] if kind == "tpsmm" else []
+    return [f"motion.kind={kind}", *tiny_motion(kind), *start]
