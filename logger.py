@@ -4,6 +4,7 @@ import json
 import math
 import sys
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from media.images import write_image
 
 METRICS_FILE, PICTURES_FOLDER = "metrics.jsonl", "pictures"
 _MAX_LOG = 2**30  # bytes of metrics.jsonl
+_MAX_UNREADABLE = 1000  # lines of it; each time that a run is killed, one may be torn
 
 
 class Logger:
@@ -128,13 +130,23 @@ def _drop_later_lines(path: Path, step: int, logged_until: Mapping[str, int]) ->
         return
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    kept = []
-    for line in content.split(b"\n"):
+    kept, num_unreadable = [], 0
+    for line in BytesIO(content):
         try:
             entry = json.loads(line)
             if entry["step"] <= min(step, logged_until.get(entry["kind"], step)):
-                kept.append(line + b"\n")
-        except (ValueError, KeyError, TypeError):
-            continue  # the torn last line of a killed run
+                kept.append(line.rstrip(b"\n") + b"\n")
+        except (
+            ValueError,
+            KeyError,
+            TypeError,
+            RecursionError,
+        ):  # a killed run tears its last line
+            num_unreadable += 1
+            if num_unreadable > _MAX_UNREADABLE:
+                raise UserError(
+                    f"{path}: more than {_MAX_UNREADABLE} of its lines are not as a run writes "
+                    "them; move it away"
+                ) from None
     with replacing(path) as temporary:
         temporary.write_bytes(b"".join(kept))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from animation.inputs import is_file_name
 from animation.jobs import Job
-from common.csv_cells import open_table
+from common.csv_cells import TableReader, open_table
 from common.errors import UserError
 from common.safe_paths import check_inner_path, refuse_links
 from media.folder_summary import log_left_out
@@ -19,6 +19,7 @@ from media.video import is_clip, natural_order
 
 _LONGEST_NAME = 200  # bytes; file systems allow 255, but temporary files have longer names
 _MAX_BYTES = 2**24  # of a list of pairs: some hundred thousand lines
+_MAX_CELLS = 2**20  # of them: a quarter of a million lines take half a minute and 1 GB
 _COLUMNS = ("source", "driving", "background", "output")  # only the first two are required
 
 
@@ -69,13 +70,13 @@ def read_pairs(
     """
     try:
         with open_table(path, _MAX_BYTES) as file:
-            reader = csv.DictReader(file)
+            reader = TableReader(file, _MAX_CELLS)
             columns = reader.fieldnames or []
             lines = [(reader.line_num, line) for line in reader]
     except UserError as error:
         raise UserError(f"--pairs {error}") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a CSV file"
+        reason = error.strerror if isinstance(error, OSError) else f"not a CSV file ({error})"
         raise UserError(f"--pairs {path}: {reason}") from None
     unknown = [name for name in columns if name not in _COLUMNS]
     if unknown or not {"source", "driving"} <= set(columns):

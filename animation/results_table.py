@@ -3,7 +3,7 @@
 import csv
 from pathlib import Path
 
-from common.csv_cells import as_written, open_table, protected
+from common.csv_cells import TableReader, as_written, open_table, protected
 from common.errors import UserError
 from common.files import replacing
 
@@ -52,7 +52,7 @@ def _read_rows(path: Path) -> list[Row]:
         return []
     try:
         with open_table(path, errors="surrogateescape") as file:
-            reader = csv.DictReader(file)
+            reader = TableReader(file)
             is_ours = {_KEY, "status"} <= set(reader.fieldnames or ())
             rows = [
                 # Somebody may have cut a row off, or added cells to it.

@@ -6,19 +6,19 @@ that would take more memory than it has bytes on disk is refused.
 
 import os
 import pickle
-import pickletools
 import struct
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import Any, Final
 
 import torch
 
 from common import old_format
 from common.errors import UserError
 from common.files import GIT_LFS_POINTER
+from common.pickled_content import Refused, read_pickle
 from common.safe_paths import require_plain_file
 
 # First bytes of torch's files: a zip archive since version 1.6, a series of pickles before. A tar
@@ -36,25 +36,26 @@ class CheckpointError(UserError):
     """A file is not a checkpoint, is damaged, or does not fit the config."""
 
 
-class Inflated(ValueError):
-    """A file would take more memory than it has bytes on disk."""
-
-
 def check_archive(path: Path) -> None:
     """Make sure that a zip archive takes no more memory than disk; torch compresses nothing.
 
     Raises:
-        Inflated: the archive takes more memory.
+        Refused: the archive takes more memory, or two readers may find different records in it.
         Exception: of any kind, if the file is not an archive.
     """
     with zipfile.ZipFile(path) as archive:
         records = archive.infolist()
         if _place_of_directory(path) != (archive.start_dir, len(records)):
-            raise Inflated("its list of records is not where torch writes it")
+            raise Refused("its list of records is not where torch writes it")
+        # torch goes by the names without regard to case, and takes the first of two.
+        if len({record.filename.lower() for record in records}) < len(records) or any(
+            record.filename != record.orig_filename for record in records
+        ):
+            raise Refused("its records have odd names, or two have the same")
         if any(record.compress_type != zipfile.ZIP_STORED for record in records):
-            raise Inflated("its records are compressed, as torch never writes them")
+            raise Refused("its records are compressed, as torch never writes them")
         if sum(record.file_size for record in records) > path.stat().st_size:
-            raise Inflated("its records are larger than the file")
+            raise Refused("its records are larger than the file")
 
 
 def _place_of_directory(path: Path) -> tuple[int, int] | None:
@@ -79,46 +80,30 @@ def _place_of_directory(path: Path) -> tuple[int, int] | None:
     return (begin, count) if begin + num_bytes == end else None
 
 
-def check_globals(path: Path) -> None:
-    """Make sure that the pickles of a file name nothing but tensors and plain containers.
+def check_content(path: Path) -> None:
+    """Make sure that a file holds nothing but tensors and plain containers, and each tensor whole.
 
     torch's safe reader allows a little more, such as `bytearray`, with which a few bytes can take
     any amount of memory or time.
 
     Raises:
         pickle.UnpicklingError: the file names something else.
+        Refused: its content is of a kind, or of a size, that is not read.
         Exception: of any kind, if the file is damaged.
     """
-    for stream in _pickles(path):
-        for operation, argument, _ in pickletools.genops(stream):
-            if operation.name in ("STACK_GLOBAL", "INST"):
-                raise pickle.UnpicklingError(f"{operation.name} is not read")
-            if operation.name == "GLOBAL" and not _is_plain_global(*str(argument).split(" ", 1)):
-                raise pickle.UnpicklingError(f"{argument} is not called")
-
-
-def _pickles(path: Path) -> Iterator[IO[bytes]]:
-    """Open the pickles of a file one by one; in the old format they follow each other."""
     with path.open("rb") as file:
-        if file.read(len(_ZIP)) != _ZIP:  # the head decides, as it does for torch
-            file.seek(0)
-            for _ in range(old_format.NUM_PICKLES):
-                yield file
-            return
+        is_archive = file.read(len(_ZIP)) == _ZIP  # the head decides, as it does for torch
+    if not is_archive:
+        old_format.check_old_file(path)
+        return
     with zipfile.ZipFile(path) as archive:
-        for name in archive.namelist():
-            if name.endswith("/data.pkl"):
-                with archive.open(name) as record:
-                    yield record
-
-
-def _is_plain_global(module: str, name: str) -> bool:
-    """Whether a pickle may name this class or function."""
-    if (module, name) == ("collections", "OrderedDict"):
-        return True
-    # Called with a number, these classes allocate that many elements.
-    is_made_of_a_number = name.endswith("Tensor") or name in ("TypedStorage", "UntypedStorage")
-    return module.split(".")[0] == "torch" and not is_made_of_a_number
+        folder = archive.namelist()[0].partition("/")[0]  # the first record decides for torch
+        with archive.open(f"{folder}/data.pkl") as record:
+            storages = read_pickle(record).storages
+        for name, (itemsize, num_elements) in storages.items():
+            num_bytes = archive.getinfo(f"{folder}/data/{name}").file_size
+            if not 0 <= itemsize * num_elements <= num_bytes:
+                raise EOFError(f"storage {name} is cut off")
 
 
 def check_sums(path: Path) -> None:
@@ -141,7 +126,7 @@ def read_facts(path: Path) -> Mapping[str, Any]:
     try:
         require_plain_file(path)
         check_archive(path)
-        check_globals(path)
+        check_content(path)
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception:  # the old format, a file system without maps, or not a checkpoint
         try:
@@ -180,12 +165,10 @@ def read_tensors(path: Path) -> Any:
         if head.startswith(_ZIP):
             check_archive(path)
             check_sums(path)
-        check_globals(path)
-        if head.startswith(_OLD):
-            old_format.check_storages(path)
+        check_content(path)
         with warnings.catch_warnings(action="ignore"):  # about pickles that are refused anyway
             return torch.load(path, map_location="cpu", weights_only=True)
-    except Inflated as error:
+    except Refused as error:
         raise CheckpointError(f"{path}: {error}") from error
     except pickle.UnpicklingError as error:
         raise CheckpointError(

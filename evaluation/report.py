@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from common.csv_cells import as_written, open_table, protected
+from common.csv_cells import TableReader, as_written, open_table, protected
 from common.errors import UserError
 from common.files import replacing
 from common.safe_paths import check_name
@@ -135,7 +135,7 @@ def read_frames(folder: Path) -> list[MeasuredClip]:
     """
     rows: dict[str, list[dict[str, str]]] = {}
     with open_table(folder / FRAMES_FILE) as file:
-        for row in csv.DictReader(file):
+        for row in TableReader(file):
             rows.setdefault(as_written(row["clip"]), []).append(row)
     for name in rows:
         try:

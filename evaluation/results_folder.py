@@ -15,7 +15,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from common.csv_cells import as_written, open_table
+from common.csv_cells import TableReader, as_written, open_table
 from common.errors import UserError
 from common.file_lock import locked
 from common.files import make_folder
@@ -159,7 +159,7 @@ def _earlier_runs(output: Path) -> list[_Run]:
     with suppress(OSError, ValueError, KeyError, AttributeError, RecursionError, csv.Error):
         summary = read_json(output / SUMMARY_FILE)
         with open_table(output / CLIPS_FILE) as file:
-            clips = [as_written(row["clip"]) for row in csv.DictReader(file)]
+            clips = [as_written(row["clip"]) for row in TableReader(file)]
         runs.append(_Run(clips, summary.get("saved_frames", False)))
     for unfinished in _abandoned(output):
         # Without this file: the run was killed before its exchange, or the folder is not ours.

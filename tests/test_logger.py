@@ -98,6 +98,18 @@ def test_resumed_run_drops_the_lines_that_it_writes_again(tmp_path, open_logger)
     assert lines(tmp_path)[2] == {"step": 3, "kind": "validation", "loss/total": 7.0}
 
 
+def test_lines_that_no_run_wrote(tmp_path, open_logger):
+    """They are dropped if they are few, however deep they are nested."""
+    path = tmp_path / METRICS_FILE
+    line = b'{"step": 1, "kind": "train"}\n'
+    path.write_bytes(line + b"[" * 100_000 + b"\n" + b'{"step": [1]}\n' * 999 + line)
+    open_logger(5).close()
+    assert path.read_bytes() == 2 * line
+    path.write_bytes(line + 1001 * b"\n")
+    with pytest.raises(UserError, match=f"{path}: more than 1000 of its lines are not as a run"):
+        open_logger(5)
+
+
 def test_non_finite_scalar_is_null(tmp_path, open_logger):
     open_logger(0).scalars(1, {"a": math.nan, "b": math.inf, "c": 1.0})
     assert lines(tmp_path) == [{"step": 1, "kind": "train", "a": None, "b": None, "c": 1.0}]

@@ -20,7 +20,7 @@ from typing import NamedTuple
 
 from tqdm import tqdm
 
-from common.csv_cells import as_written, open_table, protected
+from common.csv_cells import TableReader, as_written, open_table, protected
 from common.errors import UserError
 from common.file_lock import locked
 from common.files import make_folder, remove_leftovers, replacing
@@ -287,7 +287,7 @@ def _read_report(path: Path) -> list[Remark]:
     try:
         with open_table(path, errors="replace") as file:
             # A row of which cells are missing was cut off.
-            rows = [row for row in csv.DictReader(file) if None not in row.values()]
+            rows = [row for row in TableReader(file) if None not in row.values()]
             cells = [{name: as_written(cell) for name, cell in row.items()} for row in rows]
             return [Remark(**row) for row in cells]  # type: ignore[arg-type]
     except (TypeError, AttributeError, csv.Error):

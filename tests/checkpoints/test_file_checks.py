@@ -116,10 +116,11 @@ def expanded(content):
     states[name] = torch.zeros(()).expand(1_000_000, 1_000_000)
 
 
+COMPLEX = torch.ones(3, 3, dtype=torch.complex64)
 ODD_TENSORS = {
     "sparse": torch.eye(3).to_sparse(),
     "weightless": torch.empty(3, 3, device="meta"),
-    "complex": torch.ones(3, 3, dtype=torch.complex64),
+    "complex": COMPLEX,
 }
 CONTENTS = {
     "a step that is text": (lambda c: c.update(step="8"), "step is not a whole number"),
@@ -134,13 +135,10 @@ CONTENTS = {
         lambda c: c["networks"]["generator"].update(a=1),
         "networks.generator.a holds something that is not a plain tensor",
     ),
-    **{
-        f"a {kind} weight": (
-            partial(set_weight, tensor=tensor),
-            "networks.generator.a holds something that is not a plain tensor",
-        )
-        for kind, tensor in ODD_TENSORS.items()
-    },
+    "a complex weight": (
+        partial(set_weight, tensor=COMPLEX),
+        "networks.generator.a holds something that is not a plain tensor",
+    ),
     "a weight that repeats one number": (expanded, "states more numbers than the file holds"),
     "an average that is a list": (lambda c: c.update(average=[1]), "average is not a mapping"),
     "an average without networks": (
@@ -172,9 +170,9 @@ def test_content_of_another_kind(tiny_run, tmp_path, name):
 
 
 def test_a_config_that_repeats_itself(tiny_run, tmp_path, monkeypatch, capsys):
-    """A few kilobytes of pickle may stand for a billion values."""
+    """A kilobyte of pickle may stand for a million values."""
     laughs = ["x"] * 9
-    for _ in range(9):
+    for _ in range(5):
         laughs = [laughs] * 9
     monkeypatch.chdir(tmp_path)
     path = changed(tiny_run, tmp_path / "c.pt", lambda c: c["config"].update(data=laughs))
@@ -218,7 +216,7 @@ def test_odd_tensors_of_published_files(tmp_path, kind):
 
 def doubled(content):
     part = [1]
-    for _ in range(24):
+    for _ in range(20):
         part = [part, part]
     content["training"]["optimizer"]["adam"]["state"] = part
 

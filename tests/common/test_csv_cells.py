@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from common.csv_cells import as_written, open_table, protected
+from common.csv_cells import TableReader, as_written, open_table, protected
 from common.errors import UserError
 
 
@@ -61,3 +61,23 @@ def test_a_table_that_is_too_large(tmp_path):
     os.truncate(tmp_path / "a.csv", 2**40)
     with pytest.raises(UserError, match=r"a\.csv: is larger than"):
         open_table(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize(
+    ("lines", "num_cells"),
+    [(["a,b,c,d,e"] + ["1"] * 4, 20), (["a"] + ["1"] * 5, 20), (["a"] + ["1,,,,,,,,"] * 3, 12)],
+)
+def test_cells_that_rows_lack_are_counted(lines, num_cells):
+    """A row of one letter has as many cells as there are names; short rows count as four."""
+    assert len([*TableReader(lines, num_cells)]) == len(lines) - 1
+    with pytest.raises(csv.Error, match=f"more than {num_cells - 1} cells"):
+        [*TableReader(lines, num_cells - 1)]
+
+
+def test_a_row_that_never_ends():
+    """Neither does a row in many lines, within quotes."""
+    whole = f"a,{'b' * 2**17}\n"
+    assert len([*TableReader(["a,b\n", *([whole] * 9)])]) == 9
+    for lines in (["a," * 2**20], ["a\n", '"\n', *['","\n'] * 2**18]):
+        with pytest.raises(csv.Error, match="a row of more than 1,048,576 characters"):
+            [*TableReader(lines)]

@@ -1,12 +1,14 @@
 """Hostile tensor files, small on disk, that would take much memory or time, are refused."""
 
 import pickle
+import warnings
 import zipfile
 
 import pytest
 import torch
 
 from common.tensor_files import CheckpointError, read_facts, read_tensors
+from tests.helpers.hostile import archive_records, write_archive, write_pickle
 
 
 class Calls:
@@ -17,18 +19,6 @@ class Calls:
 
     def __reduce__(self):
         return self.call
-
-
-def write_pickle(path, content):
-    """Write an archive as torch does, but with another pickle in it."""
-    torch.save({}, path)
-    with zipfile.ZipFile(path) as archive:
-        records = {name: archive.read(name) for name in archive.namelist()}
-    (name,) = (name for name in records if name.endswith("/data.pkl"))
-    with zipfile.ZipFile(path, "w") as archive:
-        for other, record in records.items():
-            archive.writestr(other, content if other == name else record)
-    return path
 
 
 GREEDY = {
@@ -67,6 +57,38 @@ def test_an_archive_with_two_lists_of_records(tmp_path):
         read_tensors(path)
     path.write_bytes(content)
     assert torch.equal(read_tensors(path)["a"], torch.ones(3))
+
+
+def refused(path, message):
+    with pytest.raises(CheckpointError) as caught:
+        read_tensors(path)
+    assert str(caught.value).startswith(f"{path}: {message}")
+    assert read_facts(path) == {}
+
+
+@pytest.mark.parametrize("name", ["DATA.PKL", "data.pkl"])
+def test_a_second_pickle_of_the_same_name(tmp_path, name):
+    """torch finds records whatever their case, so it might load one that was not checked."""
+    path = tmp_path / "a.pt"
+    torch.save({"a": torch.ones(3)}, path)
+    records = archive_records(path)
+    hidden = (f"a/{name}", pickle.dumps(bytearray(3), protocol=2))
+    with warnings.catch_warnings(action="ignore"):  # of two records of one name
+        write_archive(path, [hidden, *records])
+    refused(path, "its records have odd names, or two have the same")
+    write_archive(path, [hidden, *(item for item in records if item[0] != "a/data.pkl")])
+    refused(path, "damaged" if name == "DATA.PKL" else "holds pickled code")
+
+
+def test_a_storage_that_is_larger_than_its_record(tmp_path, monkeypatch):
+    """torch would have to notice that it reads beyond the record."""
+    path, other = tmp_path / "a.pt", tmp_path / "b.pt"
+    torch.save({"a": torch.ones(3)}, path)
+    torch.save({"a": torch.ones(4)}, other)
+    (content,) = (record for name, record in archive_records(other) if name == "b/data.pkl")
+    write_pickle(path, content)
+    monkeypatch.setattr(torch, "load", None)
+    refused(path, "damaged or truncated")
 
 
 @pytest.mark.parametrize("is_old", [False, True])

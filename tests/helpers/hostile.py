@@ -5,6 +5,7 @@ import pickle
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -97,6 +98,34 @@ def state_samples(path: Path, num_samples: int) -> Path:
 
     path.write_bytes(rewritten(path.read_bytes()))
     return path
+
+
+def archive_records(path: Path) -> list[tuple[str, bytes]]:
+    """The names and contents of the records of a zip archive, in their order."""
+    with zipfile.ZipFile(path) as archive:
+        return [(record.filename, archive.read(record)) for record in archive.infolist()]
+
+
+def write_archive(path: Path, records: Iterable[tuple[str, bytes]]) -> Path:
+    """Write a zip archive of these records, not compressed; returns `path`."""
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in records:
+            archive.writestr(name, content)
+    return path
+
+
+def write_pickle(path: Path, content: bytes) -> Path:
+    """Write an archive as torch does, but with this pickle in it; returns `path`.
+
+    The other records are those of the archive that lies at `path`, or of an empty one.
+    """
+    if not path.exists():
+        torch.save({}, path)
+    records = archive_records(path)
+    return write_archive(
+        path,
+        [(name, content if name.endswith("/data.pkl") else old) for name, old in records],
+    )
 
 
 def compress_archive(path: Path) -> Path:

@@ -19,7 +19,7 @@ from fractions import Fraction
 from math import isfinite
 from pathlib import Path
 
-from common.csv_cells import open_table
+from common.csv_cells import TableReader, open_table
 from common.errors import UserError
 from common.safe_paths import MAX_TEXT, check_name
 from datasets.prepare.footage import Listed, Region
@@ -51,7 +51,7 @@ def _numbered(listed: Iterable[Listed]) -> Iterator[Listed]:
 def _parse_rows(path: Path, videos: NamedVideos) -> Iterator[Listed]:
     try:
         with open_table(path) as file:
-            reader = csv.DictReader(file)
+            reader = TableReader(file)
             titles = reader.fieldnames or []
             missing = [title for title in REQUIRED if title not in titles]
             if missing:
