@@ -33,8 +33,9 @@ from common.limits import LIMITS, MAX_BYTES_PER_PIXEL, Limits, check_pixels
 from media.frames import Frame
 
 MEMORY: Final = 2**30  # bytes that opening a file may take beside the file and its picture
-SECONDS: Final = 30.0  # of processor time that opening a small file may take
-BYTES_PER_SECOND: Final = 10**7  # for each so many bytes of a file it may take a second more
+SECONDS: Final = 30.0  # of processor time that reading a small file may take
+OPENING_SECONDS: Final = 5.0  # of them for the header of a clip: its readers open it several times
+BYTES_PER_SECOND: Final = 10**7  # for each so many bytes of a file both may take a second more
 WALL_SECONDS: Final = 300.0  # on Windows, which does not limit processor time
 MAX_KEPT: Final = 2**28  # bytes of memory that a process may keep after a file
 MAX_PASSED: Final = 65536  # clips that are remembered; see `media.video`
@@ -143,6 +144,7 @@ class _Process:
 
             fcntl.fcntl(self._output, fcntl.F_SETPIPE_SZ, _PIPE)
         self._allowed: int | None = None
+        self.has_header = False  # whether the process has read that of the file
         _all.append(self)
         try:
             self._receive()
@@ -165,13 +167,14 @@ class _Process:
             allowed: bytes of memory that it may take, beside those of the picture.
             most_pixels: largest size of the picture.
         """
-        self._allowed = allowed
+        self._allowed, self.has_header = allowed, False
         content = json.dumps(request).encode()
         try:
             self._input.write(HEAD.pack(len(content)) + content)
         except BrokenPipeError:
             raise _Ended from None
-        while "pixels" in (reply := self._receive()):  # its header has been read
+        while "pixels" in (reply := self._receive()):
+            self.has_header = True
             self._allowed = allowed + MAX_BYTES_PER_PIXEL * min(int(reply["pixels"]), most_pixels)
         if request["kind"] != "picture" or "error" in reply:
             return reply, None
@@ -254,16 +257,18 @@ def _ask(
     num_bytes = 0
     with suppress(OSError, ValueError):
         num_bytes = path.stat().st_size
-    seconds = SECONDS + num_bytes / BYTES_PER_SECOND
+    seconds = num_bytes / BYTES_PER_SECOND + SECONDS
+    opening = min(num_bytes / BYTES_PER_SECOND + OPENING_SECONDS, seconds)
     folder = None
     with suppress(OSError):
         folder = os.getcwd()
-    request = {
+    request: dict[str, Any] = {
         "kind": kind,
         "path": str(path),
         "folder": folder,
         "limits": limits,
         "seconds": seconds,
+        "opening_seconds": opening if kind == "clip" else seconds,
     }
     while True:
         try:
@@ -276,7 +281,7 @@ def _ask(
             code = process.wait()
             if code == -getattr(signal, "SIGALRM", 0):  # it was idle for long, and ended just now
                 continue
-            reason = _reason(code, seconds)
+            reason = _reason(code, seconds if process.has_header else request["opening_seconds"])
         raise Refused(f"{path}: {reason}; {_REMEDY}") from None
 
 

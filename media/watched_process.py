@@ -53,15 +53,25 @@ def main() -> int:
         _set_alarm(IDLE_SECONDS)
         request = requests.get()
         _set_alarm(0)
-        _limit_time(request["seconds"])
-        if request["folder"] is not None:
-            os.chdir(request["folder"])
-        reply, picture = _answer(request, lambda pixels: _send(output, {"pixels": pixels}))
-        _send(output, reply)
-        if picture is not None:
-            output.write(picture.reshape(-1).data)
-            output.flush()
-        del picture
+        _serve(request, output)
+
+
+def _serve(request: dict[str, Any], output: BinaryIO) -> None:
+    """Open a file within the limits of the request, and send the answer."""
+    began = time.process_time()
+    _limit_time(began + request["opening_seconds"])
+    if request["folder"] is not None:
+        os.chdir(request["folder"])
+
+    def report(num_pixels: int) -> None:
+        _limit_time(began + request["seconds"])
+        _send(output, {"pixels": num_pixels})
+
+    reply, picture = _answer(request, report)
+    _send(output, reply)
+    if picture is not None:
+        output.write(picture.reshape(-1).data)
+        output.flush()
 
 
 def _read_requests(requests: queue.SimpleQueue[dict[str, Any]]) -> None:
@@ -102,12 +112,12 @@ def _set_alarm(seconds: int) -> None:
 
 
 def _limit_time(seconds: float) -> None:
-    """Let the system end this process after so many more seconds of processor time."""
+    """Let the system end this process after so many seconds of processor time since its start."""
     with suppress(ImportError, ValueError, OSError):
         import resource  # Windows has none
 
         _, hard = resource.getrlimit(resource.RLIMIT_CPU)
-        limit = math.ceil(time.process_time() + seconds)
+        limit = math.ceil(seconds)
         if hard != resource.RLIM_INFINITY:
             limit = min(limit, hard)
         resource.setrlimit(resource.RLIMIT_CPU, (limit, hard))
@@ -138,8 +148,7 @@ def try_clip(path: Path, limits: Limits | None, report: Report) -> None:
     """
     with open_container(path, limits) as container:
         video = best_video(container)
-        if video is not None:
-            report(video.width * video.height)
+        report(video.width * video.height if video is not None else 0)
         waiting = set()
         for stream in (video, container.streams.best("audio")):
             if stream is not None and stream.codec_context is not None:
