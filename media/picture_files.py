@@ -38,14 +38,19 @@ def decode(path: Path, limits: Limits, report: Callable[[int], None]) -> Frame:
         UserError: there is no such file, it is not an image, or it is larger than `limits` allow.
     """
     try:
-        with _open_checked(path, limits) as image:
-            report(image.width * image.height)
-            image.load()  # some formats are turned by this already, and say so
-            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
-            picture = _to_rgb(image)
-        return _upright(picture, orientation)
+        return _upright(*_picture_and_orientation(path, limits, report))
     except Exception as error:
         raise _image_error(path, error) from None
+
+
+def _picture_and_orientation(
+    path: Path, limits: Limits, report: Callable[[int], None]
+) -> tuple[Frame, int]:
+    with _open_checked(path, limits) as image:  # its memory is free once this function has returned
+        report(image.width * image.height)
+        image.load()  # some formats are turned by this already, and say so
+        orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+        return _to_rgb(image), orientation
 
 
 def facts(path: Path, limits: Limits) -> PictureFacts:
