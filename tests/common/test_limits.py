@@ -200,7 +200,7 @@ def test_formats_that_nobody_asked_for(tmp_path, form):
 
 
 def test_memory_of_a_large_picture(tmp_path):
-    """Decoding takes at most 8 bytes a pixel, whatever the kind of picture; its result takes 3."""
+    """Decoding takes 7 bytes a pixel, and some 40 MB for the band being converted."""
     grey = Image.new("L", (6000, 5000), 90)
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -224,7 +224,7 @@ def test_memory_of_a_large_picture(tmp_path):
     assert shapes == ["(6000, 5000, 3)", "(5000, 6000, 3)", "(5000, 6000, 3)"]
     own, others = map(float, peaks.split())
     assert 2 < own < 4
-    assert 6 < others < 8
+    assert 6 < others < 9
 
 
 class TestNumbers:
