@@ -1,8 +1,8 @@
 """Untrusted files with bad intentions: makes them and opens them with the programs.
 
-A program that gets such a file must end with exit code 2 and one line, within a minute and 4 GiB of
-memory, of which torch alone takes one. No code in the file may run, and nothing may be written
-outside of what the command names.
+A program that gets such a file must end with exit code 2 and one line, within three minutes and
+4 GiB of memory, of which torch alone takes one. No code in the file may run, and nothing may be
+written outside of what the command names.
 """
 
 import json
@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Final, NamedTuple
 
@@ -25,11 +26,22 @@ from tests.helpers.hostile import (
     write_pickled_code,
     write_saved_code,
 )
+from tests.helpers.hostile_media import (
+    write_chapters,
+    write_comment,
+    write_exif,
+    write_hidden_fragment,
+    write_keys,
+    write_laces,
+    write_many_samples,
+    write_precincts,
+    write_scans,
+)
 from tests.helpers.media import write_clip
 
 ROOT: Final = Path(__file__).parents[1]
 PICTURE: Final = ROOT / "docs" / "figures" / "teaser.png"
-TIMEOUT: Final = 60.0  # seconds that a program may take
+TIMEOUT: Final = 180.0  # seconds that a program may take; 30 of processor time to open a file
 MAX_DATA: Final = 4 * 2**30  # bytes of memory that a program may take
 # YAML in which each line repeats the one before it nine times.
 ALIASES: Final = "".join(
@@ -86,6 +98,21 @@ def _large_gif(sandbox: Sandbox) -> list[object]:
 def _large_png(sandbox: Sandbox) -> list[object]:
     source = write_large_png(sandbox.folder / "a.png", 16000, 16000)
     return _animate(sandbox, source, write_clip(sandbox.folder / "a.mp4", 4))
+
+
+def _as_source(write: Callable[[Path], Path]) -> Callable[[Sandbox], list[object]]:
+    """Give a picture to `animate.py`."""
+
+    def make(sandbox: Sandbox) -> list[object]:
+        source = write(sandbox.folder / "a.png")
+        return _animate(sandbox, source, write_clip(sandbox.folder / "a.mp4", 4))
+
+    return make
+
+
+def _as_driving(write: Callable[[Path], Path]) -> Callable[[Sandbox], list[object]]:
+    """Give a clip to `animate.py`."""
+    return lambda sandbox: _animate(sandbox, PICTURE, write(sandbox.folder / "a.mp4"))
 
 
 def _ffconcat_script(sandbox: Sandbox) -> list[object]:
@@ -156,6 +183,15 @@ FILES: Final[dict[str, Callable[[Sandbox], list[object]]]] = {
     "GIF of 16000 x 16000": _large_gif,
     "PNG of 16000 x 16000": _large_png,
     "ffconcat named .mp4": _ffconcat_script,
+    "JPEG with tags on each other": _as_source(write_exif),
+    "JPEG of 2,000 scans": _as_source(write_scans),
+    "JPEG 2000 of 16,000,000 precincts": _as_source(write_precincts),
+    "GIF with a comment of 15 MB": _as_source(write_comment),
+    "mp4 of 20,000,000 samples": _as_driving(write_many_samples),
+    "mp4 with an index to hidden samples": _as_driving(write_hidden_fragment),
+    "mp4 of 30,000 chapters": _as_driving(write_chapters),
+    "mp4 of 300,000 notes": _as_driving(partial(write_keys, num_keys=300_000)),
+    "mkv of 256 compressed laces": _as_driving(write_laces),
     "checkpoint of 10,000,000 blocks": _many_blocks,
     "checkpoint of other sizes than its tensors": _wrong_sizes,
     "checkpoint with code": _checkpoint_with_code,

@@ -9,7 +9,7 @@ from typing import Final, NamedTuple
 
 from common.errors import UserError
 
-# Phones take pictures of 108 million pixels. Reading takes 7 bytes a pixel: 0.9 GB at this limit.
+# Phones take pictures of 108 million pixels. Most take 7 bytes a pixel to read: 0.9 GB.
 MAX_PICTURE_PIXELS: Final = 2**27
 # 8K, 7680 x 4320, fits. A decoder may keep 16 frames beside the current one: 0.9 GB at this limit.
 MAX_FRAME_PIXELS: Final = 2**25

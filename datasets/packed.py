@@ -7,7 +7,7 @@ from fractions import Fraction
 from io import BytesIO
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Final
 from zlib import crc32
 
 import numpy as np
@@ -19,8 +19,12 @@ from datasets.clips import ClipReport, with_identities
 from datasets.pack_writer import FRAME, FRAMES, PACK_AGAIN, FrameTable, read_pack
 from media.container import os_reason
 from media.frames import Frame, Frames
-from media.images import MAX_SCANS, Fit, count_scans, fit_frames
+from media.images import Fit, fit_frames
 from media.video import VideoError, natural_order
+
+# Markers of segments of a JPEG (ITU-T T.81, table B.1): JFIF, tables, size, restarts, scan.
+_START_OF_SCAN: Final = 0xDA
+_SEGMENTS: Final = (0xE0, 0xDB, 0xC4, 0xC0, 0xDD, _START_OF_SCAN)
 
 
 class PackedClips:
@@ -135,8 +139,8 @@ class PackedClips:
         problem = ""
         try:
             jpeg = self.jpeg(index, frame)
-            if count_scans(jpeg) > MAX_SCANS:
-                raise ValueError(f"more than {MAX_SCANS} scans")
+            if not is_simple_jpeg(jpeg):
+                raise ValueError("a JPEG of another kind than packs have")
             with Image.open(BytesIO(jpeg), formats=("JPEG",)) as image:
                 if image.size == self.packed_size[::-1] and image.mode == "RGB":
                     return np.asarray(image)
@@ -149,6 +153,20 @@ class PackedClips:
             f"{self.folder}: frame {frame} of {self.packed[index].name} is no picture of "
             f"{self.packed_size[1]} x {self.packed_size[0]} pixels ({problem}); {PACK_AGAIN}"
         )
+
+
+def is_simple_jpeg(content: bytes) -> bool:
+    """Whether a JPEG has no other segments than those that packs are written with.
+
+    It is decoded in this process, so it must not have notes that could take gigabytes, or many
+    scans, each of which goes over the whole picture.
+    """
+    place = 2
+    while len(content) > place + 3 and content[place] == 0xFF and content[place + 1] in _SEGMENTS:
+        if content[place + 1] == _START_OF_SCAN:
+            return content.count(bytes((0xFF, _START_OF_SCAN)), place) == 1
+        place += 2 + int.from_bytes(content[place + 2 : place + 4])
+    return False
 
 
 def _check_sizes(folder: Path, expected: Mapping[str, int]) -> None:

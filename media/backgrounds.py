@@ -13,9 +13,10 @@ from common.errors import UserError
 from common.limits import LIMITS, Limits
 from media.container import DEFAULT_FRAME_RATE
 from media.frames import Frame, HasRemarks
-from media.images import Fit, fit_frames, open_image, read_image
+from media.images import Fit, fit_frames, read_image
 from media.timing import Clock
 from media.video import CONTAINER_SUFFIXES, KINDS, open_clip
+from media.watched import Refused, picture_facts
 
 BackgroundEnd = Literal["loop", "hold", "stop"]
 
@@ -186,11 +187,14 @@ def _is_clip(path: Path, limits: Limits) -> bool:
         return True
     is_video = path.suffix.lower() in CONTAINER_SUFFIXES
     try:
-        with open_image(path, limits) as image:
-            form = image.format
-            is_animated = form in ANIMATED_FORMATS and getattr(image, "is_animated", False)
-    except Exception:  # a file that is not a picture can raise anything in Pillow
+        facts = picture_facts(path, limits)
+    except Refused:
+        raise
+    except UserError:
         return is_video  # the reader of videos or pictures says what is wrong
+    is_animated = facts.format in ANIMATED_FORMATS and facts.is_animated
     if is_animated and not is_video:
-        raise UserError(f"{path}: an animation ({form}); animations are read from .gif and videos")
+        raise UserError(
+            f"{path}: an animation ({facts.format}); animations are read from .gif and videos"
+        )
     return is_animated

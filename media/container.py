@@ -1,6 +1,6 @@
 """Opens video files through PyAV and decodes their packets; only known, safe formats are read."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from fractions import Fraction
 from pathlib import Path
@@ -14,8 +14,8 @@ from common.errors import UserError
 from common.limits import LIMITS, Limits, check_pixels
 from common.safe_paths import require_plain_file
 from media.frame_conversion import pixel_aspect, square_size
-from media.images import describe_contents
-from media.mp4_boxes import check_samples
+from media.picture_files import describe_contents
+from media.watched import check_clip
 
 DEFAULT_FRAME_RATE = Fraction(25)  # for clips that state none
 
@@ -27,8 +27,6 @@ FORMATS: Final = (
     *("wav", "w64", "mp3", "aac", "flac", "aiff", "caf", "amr", "ac3", "eac3", "dts"),
     *("au", "ape", "wv", "tta", "opus"),
 )
-
-_MP4: Final = "mov"  # and mov, m4a, 3gp
 
 
 class VideoError(UserError):
@@ -60,40 +58,27 @@ def location(path: Path) -> str:
 def open_container(path: Path, limits: Limits | None = LIMITS) -> InputContainer:
     """Open a file if its format is in FORMATS. The file cannot make FFmpeg open other files.
 
-    FFmpeg detects the format from the contents. It may first open all formats except mp4. If it
-    finds another one, that may be mp4, so the file is checked before FFmpeg reads its header.
+    FFmpeg detects the format from the contents. A file that was not opened before is first tried
+    in another process, within limits of time and memory.
 
     Args:
         limits: largest frame that FFmpeg decodes while it detects the streams; None: no limit.
 
     Raises:
-        VideoError: the file is not a plain one, or is an mp4 that states more samples than it can
-            hold.
+        VideoError: the file is not a plain one, or takes too much time or memory to open.
         av.FFmpegError: the format is another, or the file cannot be read; see `container_reason`.
     """
     try:
         require_plain_file(path)
+        check_clip(path, limits)
     except UserError as error:
         raise VideoError(str(error)) from None
-    try:
-        return _open(path, limits, [name for name in FORMATS if name != _MP4])
-    except av.ArgumentError:
-        pass
-    try:
-        check_samples(path)
-    except ValueError as error:
-        raise VideoError(f"{path}: not a video that is read: {error}") from None
-    return _open(path, limits, [_MP4])
-
-
-def _open(path: Path, limits: Limits | None, formats: Sequence[str]) -> InputContainer:
-    """Open a file; raises av.ArgumentError, before the header is read, for other formats."""
     return av.open(
         location(path),
         "r",
         metadata_errors="replace",
         options={} if limits is None else {"max_pixels": _decoder_limit(limits)},
-        container_options={"format_whitelist": ",".join(formats), "protocol_whitelist": "file"},
+        container_options={"format_whitelist": ",".join(FORMATS), "protocol_whitelist": "file"},
     )
 
 
@@ -124,10 +109,16 @@ def open_video(
         if stream is None or stream.codec_context is None:
             raise VideoError(f"{path}: holds no video that can be decoded")
         _check_size(path, stream, limits.frame)
-        stream.codec_context.options = {"max_pixels": _decoder_limit(limits)}
-        # Many workers read a few frames each, so threads would decode frames that nobody needs.
-        stream.codec_context.thread_count = 1
+        prepare_decoder(stream.codec_context, limits)
         yield container, stream
+
+
+def prepare_decoder(decoder: av.CodecContext, limits: Limits | None) -> None:
+    """Set the largest frame that a decoder decodes, and that it uses one thread."""
+    if limits is not None:
+        decoder.options = {"max_pixels": _decoder_limit(limits)}
+    # Many workers read a few frames each, so threads would decode frames that nobody needs.
+    decoder.thread_count = 1
 
 
 def _decoder_limit(limits: Limits) -> str:

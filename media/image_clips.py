@@ -14,8 +14,9 @@ from media.container import MissingFrame, VideoError
 from media.folder_summary import describe_left_out
 from media.frame_folder import stated_frame_rate
 from media.frames import Frame, Frames
-from media.images import IMAGE_SUFFIXES, image_error, open_image, read_image
+from media.images import IMAGE_SUFFIXES, read_image
 from media.system_files import partition, user_entries
+from media.watched import picture_facts
 
 STRIP_SUFFIX = ".png"
 
@@ -78,7 +79,10 @@ class StripReader:
         self.path = path
         self.frame_rate = frame_rate
         self._limits = limits
-        width, height = _image_size(path, limits)
+        try:
+            height, width = picture_facts(path, limits).size
+        except UserError as error:
+            raise VideoError(str(error)) from None
         if width % height or width == height:
             raise VideoError(
                 f"{path}: not a clip but a single image ({height} x {width}); a strip has square "
@@ -124,12 +128,3 @@ def natural_order(name: str) -> list[tuple[bool, int, str]]:
 def regular_times(num_frames: int, frame_rate: Fraction) -> Sequence[Fraction]:
     """Times of evenly spaced frames, in seconds since the first."""
     return [number / frame_rate for number in range(num_frames)]
-
-
-def _image_size(path: Path, limits: Limits) -> tuple[int, int]:
-    """Read (width, height) of an image from its header alone."""
-    try:
-        with open_image(path, limits) as image:
-            return image.size
-    except Exception as error:
-        raise VideoError(str(image_error(path, error))) from None

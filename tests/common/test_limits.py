@@ -17,13 +17,13 @@ from datasets.clips import ClipFolder, inspect_clips
 from datasets.pack_writer import PackWriter, write_fragment
 from datasets.packed import PackedClips
 from media.backgrounds import open_background
-from media.images import FORMATS, read_image
+from media.images import read_image
+from media.picture_files import FORMATS
 from media.sound import open_sound
 from media.timing import Clock
 from media.video import VideoError, open_clip
 from tests.helpers.hostile import (
     add_text,
-    state_samples,
     write_large_gif,
     write_large_png,
     write_tiled_tiff,
@@ -181,15 +181,6 @@ def test_tiles_larger_than_the_picture(tmp_path):
     assert read_image(write_tiled_tiff(tmp_path / "b.tif", 16)).shape == (1, 1, 3)
 
 
-def test_scans_of_a_jpeg(tmp_path):
-    path = tmp_path / "a.jpg"
-    Image.fromarray(numbered_frame(0)).save(path, progressive=True)
-    assert read_image(path).shape == (48, 64, 3)
-    path.write_bytes(path.read_bytes() + 500 * b"\xff\xda")
-    with pytest.raises(UserError, match=r"a JPEG of 5\d\d scans; at most 200 are read"):
-        read_image(path)
-
-
 @pytest.mark.parametrize("read", [read_image, open_clip, as_background])
 def test_notes_that_grow_when_they_are_read(tmp_path, read):
     path = add_text(write_strip(tmp_path / "a.png", 3), 100_000_000)
@@ -209,7 +200,7 @@ def test_formats_that_nobody_asked_for(tmp_path, form):
 
 
 def test_memory_of_a_large_picture(tmp_path):
-    """Reading takes at most 8 bytes a pixel, whatever the kind of picture."""
+    """Decoding takes 7 bytes a pixel, and some 40 MB for the band being converted."""
     grey = Image.new("L", (6000, 5000), 90)
     exif = Image.Exif()
     exif[0x0112] = 6
@@ -217,28 +208,27 @@ def test_memory_of_a_large_picture(tmp_path):
     Image.merge("RGBA", [grey] * 4).save(tmp_path / "b.png", compress_level=1)
     grey.save(tmp_path / "c.png", compress_level=1)
     code = (
-        "import resource, sys; from media.images import read_image\n"
-        "def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024\n"
-        "before = peak()\n"
-        "for path in sys.argv[1:]: print(read_image(path).shape)\n"
-        "print((peak() - before) / 30e6)"
+        "import resource, sys, tracemalloc; from media import watched\n"
+        "from media.images import read_image\n"
+        "def peak(): return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024\n"
+        "read_image(sys.argv[1]); watched.end_all(); before = peak(); tracemalloc.start()\n"
+        "for path in sys.argv[2:]: print(read_image(path).shape)\n"
+        "watched.end_all()\n"
+        "print(tracemalloc.get_traced_memory()[1] / 30e6, (peak() - before) / 30e6)"
     )
-    paths = [str(tmp_path / name) for name in ("a.jpg", "b.png", "c.png")]
+    grey.crop((0, 0, 8, 8)).save(tmp_path / "small.png")
+    paths = [str(tmp_path / name) for name in ("small.png", "a.jpg", "b.png", "c.png")]
     command = [sys.executable, "-c", code, *paths]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    *shapes, peak = done.stdout.splitlines()
+    *shapes, peaks = done.stdout.splitlines()
     assert shapes == ["(6000, 5000, 3)", "(5000, 6000, 3)", "(5000, 6000, 3)"]
-    assert float(peak) < 8
+    own, others = map(float, peaks.split())
+    assert 2 < own < 4
+    assert 6 < others < 9
 
 
 class TestNumbers:
     """Limits on the numbers of samples and frames, and on their times."""
-
-    @pytest.mark.parametrize("read", [open_clip, open_sound])
-    def test_samples_without_number(self, tmp_path, read):
-        path = state_samples(write_clip(tmp_path / "a.mp4", 2), 20_000_000)
-        with pytest.raises(UserError, match=r"states 20,000,000 samples, and has [\d,]+ bytes"):
-            read(path)
 
     def test_some_samples_may_be_missing(self, tmp_path):
         """A file that was cut off states more samples than it has."""

@@ -131,18 +131,22 @@ def test_frames_that_lie_behind_the_shard(packed, field):
 
 
 @pytest.mark.parametrize(
-    ("picture", "found"),
+    ("size", "mode", "options", "found"),
     [
-        (Image.new("RGB", (640, 480)), "640 x 480, RGB"),
-        (Image.new("L", SIZE[::-1]), "64 x 48, L"),
-        (None, "cannot identify image file"),
+        ((640, 480), "RGB", {}, "640 x 480, RGB"),
+        (SIZE[::-1], "L", {}, "64 x 48, L"),
+        (SIZE[::-1], "RGB", {"progressive": True}, "a JPEG of another kind than packs have"),
+        (SIZE[::-1], "RGB", {"exif": b"Exif\0\0II*\0"}, "a JPEG of another kind than packs have"),
+        (SIZE[::-1], "RGB", {"comment": b"a"}, "a JPEG of another kind than packs have"),
+        (None, "", {}, "a JPEG of another kind than packs have"),
     ],
 )
-def test_a_picture_of_another_size_is_not_shown(tmp_path, picture, found):
+def test_a_picture_of_another_kind_is_not_shown(tmp_path, size, mode, options, found):
     """It is not decoded. Its checksum is right, since the maker of the pack has computed it."""
-    content = io.BytesIO(b"" if picture is not None else b"no picture")
-    if picture is not None:
-        picture.save(content, "jpeg")
+    content = io.BytesIO(b"no picture")
+    if size is not None:
+        content = io.BytesIO()
+        Image.new(mode, size).save(content, "jpeg", **options)
     data = content.getvalue()
     with PackWriter(tmp_path, SIZE) as writer:
         add(writer, "a", 2)

@@ -76,30 +76,6 @@ def write_tiled_tiff(path: Path, side: int) -> Path:
     return path
 
 
-def state_samples(path: Path, num_samples: int) -> Path:
-    """Change an mp4 file to state so many samples of one byte in each track; returns `path`."""
-    counts = {
-        b"stsz": struct.pack(">III", 0, 1, num_samples),
-        b"stts": struct.pack(">IIII", 0, 1, num_samples, 1),
-        b"stsc": struct.pack(">IIIII", 0, 1, 1, num_samples, 1),
-    }
-
-    def rewritten(boxes: bytes) -> bytes:
-        result, position = b"", 0
-        while position < len(boxes):
-            size, kind = struct.unpack_from(">I4s", boxes, position)
-            content = boxes[position + 8 : position + size]
-            if kind in (b"moov", b"trak", b"mdia", b"minf", b"stbl"):
-                content = rewritten(content)
-            content = counts.get(kind, content)
-            result += struct.pack(">I4s", 8 + len(content), kind) + content
-            position += size
-        return result
-
-    path.write_bytes(rewritten(path.read_bytes()))
-    return path
-
-
 def archive_records(path: Path) -> list[tuple[str, bytes]]:
     """The names and contents of the records of a zip archive, in their order."""
     with zipfile.ZipFile(path) as archive:
