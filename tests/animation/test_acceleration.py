@@ -10,6 +10,8 @@ from torch import nn
 from torch.testing import assert_close
 
 from animation.acceleration import (
+    ENCODERS,
+    ChannelsLastInstanceNorm,
     RegroupedConv2d,
     choose_precision,
     compile_networks,
@@ -159,6 +161,78 @@ def test_norms_are_folded_and_the_model_itself_does_not_change(kind):
     assert left
     assert all(name.endswith("norm1") for name in left)
     assert not fast.training
+
+
+@pytest.mark.parametrize(("kind", "way"), CASES)
+def test_every_convolution_gets_channels_last_memory(frames, kind, way):
+    """Its input and its weights; a planar input would be converted in every call."""
+    fast = copy.deepcopy(optimized(kind, torch.bfloat16))
+    planar, num_calls = set(), 0
+
+    def look(name, layer, arguments):
+        nonlocal num_calls
+        num_calls += 1
+        for tensor in (arguments[0], layer.weight):
+            if not tensor.is_contiguous(memory_format=torch.channels_last):
+                planar.add(name)
+
+    for name, layer in fast.named_modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_pre_hook(functools.partial(look, name))
+    predictions(fast, way, frames)
+    assert num_calls > 10
+    assert planar == set()
+
+
+@pytest.mark.parametrize("kind", WAYS)
+def test_the_parts_that_encode_the_source_run_once(frames, kind):
+    fast = copy.deepcopy(optimized(kind, torch.float32))
+    encoders = {
+        f"{name}.{part}": network.get_submodule(part)
+        for name, network in fast.networks.items()
+        for part in (("unet",) if name == "embedding" else ENCODERS.get(type(network), ()))
+    }
+    calls = []
+
+    def count(name, _, arguments):
+        calls.append((name, len(arguments[0])))
+
+    for name, encoder in encoders.items():
+        layer = next(part for part in encoder.modules() if isinstance(part, nn.Conv2d))
+        layer.register_forward_pre_hook(functools.partial(count, name))
+    predictions(fast, WAYS[kind][0], frames)  # in two batches
+    assert sorted(calls) == sorted((name, 1) for name in encoders)
+    assert calls
+
+
+@pytest.mark.parametrize("kind", WAYS)
+def test_every_network_is_compiled_as_one_graph(frames, monkeypatch, kind):
+    compiler = torch.compile
+
+    def trace(compute, dynamic):
+        return compiler(compute, backend="eager", fullgraph=True, dynamic=dynamic)
+
+    monkeypatch.setattr(torch, "compile", trace)
+    torch._dynamo.reset()
+    compiled = copy.deepcopy(optimized(kind, torch.float32))
+    compile_networks(compiled)
+    for way in WAYS[kind]:
+        expected = predictions(optimized(kind, torch.float32), way, frames)
+        assert_close(predictions(compiled, way, frames), expected, atol=1e-5, rtol=0)
+    torch._dynamo.reset()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_instance_norm_in_channels_last_memory_equals_torchs(dtype):
+    norm = nn.InstanceNorm2d(6, affine=True)
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    image = torch.randn(2, 6, 8, 10).to(dtype, memory_format=torch.channels_last)
+    found = ChannelsLastInstanceNorm(norm)(image)
+    assert found.dtype == dtype
+    assert found.is_contiguous(memory_format=torch.channels_last)
+    error = {torch.float32: 1e-5, torch.bfloat16: 4e-2, torch.float16: 5e-3}[dtype]
+    assert_close(found.float(), norm(image.float()), atol=error, rtol=0)
 
 
 @pytest.mark.parametrize("side", [3, 7])
