@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from configs.schema import Config
 from configs.violation import Rule, Violation, image_size
 from modules.discriminator import PatchDiscriminator
+from modules.monkey_net.discriminator import MonkeyNetDiscriminator
 
 
 def _needs_motion(config: Config) -> Iterator[Violation]:
@@ -43,7 +44,13 @@ def _sizes(config: Config) -> Iterator[Violation]:
                 f"{blocks} need image sides that are multiples of {needed}; data.image_size is "
                 f"{image_size(config)}; the largest number that fits is {most}",
             )
-    elif PatchDiscriminator.patch_side(min(config.data.size), num_blocks) < 2:
+        return
+    side = min(config.data.size)
+    if discriminator.kind == "monkey_net":
+        # Its last block pools behind the instance norm, which so has more than one position.
+        if MonkeyNetDiscriminator.patch_side(side, num_blocks) < 1:
+            yield Violation(keys, f"{blocks} leave no patch of {image_size(config)}; give fewer")
+    elif PatchDiscriminator.patch_side(side, num_blocks) < 2:
         # The instance norm of the last block needs more than one position.
         yield Violation(
             keys, f"{blocks} leave less than 2 x 2 patches of {image_size(config)}; give fewer"
