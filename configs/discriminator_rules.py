@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 
-from configs.schema import Config
+from configs.schema import Config, DiscriminatorConfig
 from configs.violation import Rule, Violation, image_size
 from modules.discriminator import PatchDiscriminator
 from modules.monkey_net.discriminator import MonkeyNetDiscriminator
@@ -62,7 +62,7 @@ def _losses(config: Config) -> Iterator[Violation]:
     if discriminator is None:
         return
     own, generators = discriminator.losses, discriminator.generator_losses
-    heads = ("encoder", "decoder") if discriminator.kind == "unet" else ("encoder",)
+    heads = _heads(discriminator)
     if not any(getattr(own, head) for head in heads):
         verb = "is 0" if len(heads) == 1 else "are 0"
         yield Violation(
@@ -78,12 +78,30 @@ def _losses(config: Config) -> Iterator[Violation]:
                 f"found {getattr(generators, head):g} with discriminator.losses.{head} 0; the "
                 "generator would learn from an untrained output; set it to 0 too",
             )
-    terms = [getattr(generators, name) for head in heads for name in (head, f"{head}_features")]
-    if not any(terms):
+    names = [name for head in heads for name in (head, f"{head}_features")]
+    if not any(any(_numbers(getattr(generators, name))) for name in names):
         yield Violation(
             ("discriminator.generator_losses", "discriminator.kind"),
             "no weight above 0; the discriminator would have no effect; set discriminator=null",
         )
+
+
+def _layer_weights(config: Config) -> Iterator[Violation]:
+    discriminator = config.discriminator
+    if discriminator is None:
+        return
+    needed = len(discriminator.channels)  # encoder and decoder have as many blocks
+    for head in _heads(discriminator):
+        name = f"{head}_features"
+        weights = getattr(discriminator.generator_losses, name)
+        if isinstance(weights, list) and len(weights) != needed:
+            found = ", ".join(f"{weight:g}" for weight in weights)
+            yield Violation(
+                (f"discriminator.generator_losses.{name}", "discriminator.channels"),
+                f"found [{found}], and the {head} has {needed} blocks, as many as "
+                "discriminator.channels; give each block a weight, 0 where it is not compared, or "
+                "one number for all",
+            )
 
 
 def _cut(config: Config) -> Iterator[Violation]:
@@ -129,4 +147,20 @@ def _cut(config: Config) -> Iterator[Violation]:
         )
 
 
-DISCRIMINATOR_RULES: tuple[Rule, ...] = (_needs_motion, _keypoints, _sizes, _losses, _cut)
+DISCRIMINATOR_RULES: tuple[Rule, ...] = (
+    _needs_motion,
+    _keypoints,
+    _sizes,
+    _losses,
+    _layer_weights,
+    _cut,
+)
+
+
+def _heads(discriminator: DiscriminatorConfig) -> tuple[str, ...]:
+    """Whose logits and features the losses use; those of another kind are left out."""
+    return ("encoder", "decoder") if discriminator.kind == "unet" else ("encoder",)
+
+
+def _numbers(weights: float | list[float]) -> list[float]:
+    return weights if isinstance(weights, list) else [weights]

@@ -222,6 +222,30 @@ def test_rule(overrides, expected):
             )
         ),
         (
+            [
+                *PATCH,
+                "discriminator.generator_losses.encoder=0",
+                "discriminator.generator_losses.encoder_features=[0, 0]",
+            ],
+            "discriminator.generator_losses: no weight above 0; the discriminator would have no "
+            "effect; set discriminator=null",
+        ),
+        *(
+            (
+                [*kind, f"discriminator.generator_losses.{head}_features={weights}"],
+                f"discriminator.generator_losses.{head}_features: found {weights}, and the {head} "
+                f"has {number} blocks, as many as discriminator.channels; give each block a "
+                "weight, 0 where it is not compared, or one number for all",
+            )
+            for kind, head, weights, number in (
+                ([], "encoder", [10, 10, 10, 0.5], 6),
+                ([], "decoder", [1, 2, 3, 4, 5, 6, 7], 6),
+                (PATCH, "encoder", [10], 2),
+                (PATCH, "encoder", [10, 1, 1], 2),
+                ([*PATCH, "discriminator.kind=monkey_net"], "encoder", [10, 1, 0], 2),
+            )
+        ),
+        (
             ["discriminator.losses.consistency=0"],
             "discriminator.cut.kind: found priority with discriminator.losses.consistency 0 and "
             "discriminator.cut.as_sample false; nothing would use the mixed images; set it to none",
@@ -330,6 +354,12 @@ def test_the_rule_of_the_discriminator_of_monkey_net(height, width):
         ["discriminator.losses.decoder=0", "discriminator.generator_losses.decoder=0"],
         ["discriminator.losses.consistency=0", "discriminator.cut.as_sample=true"],
         [*PATCH, "discriminator.generator_losses.encoder=0"],  # feature matching alone
+        [*PATCH, "discriminator.generator_losses.encoder_features=[0, 1]"],
+        [*PATCH, "discriminator.generator_losses.decoder_features=[0, 1, 2]"],  # not used
+        [
+            f"discriminator.generator_losses.{head}_features=[10, 10, 10, 1, 0, 0]"
+            for head in ("encoder", "decoder")
+        ],
         ["discriminator.cut.kind=none", "motion.dense_motion.occlusion=false"],
         ["background=null", "discriminator.cut.foreground=mask_generator"],
         ["discriminator.channels=[1, 1, 1, 1, 1, 1, 1, 1]"],  # from 256 x 256 to one pixel
