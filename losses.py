@@ -282,12 +282,20 @@ def layer_matching_loss(
     generated: Sequence[Tensor], real: Sequence[Tensor], weights: Sequence[float]
 ) -> LossTerm:
     """Sum over layers of mean|difference of features|, each layer with its own weight (Monkey-Net,
-    section 3.5). Gradient reaches both sides: the discriminator's features of the real image depend
-    on the keypoints too, through their heatmaps.
+    section 3.5). Layers of weight 0 are not compared; one weight at least must be above 0.
+
+    Gradient reaches both sides: the discriminator's features of the real image depend on the
+    keypoints too, through their heatmaps.
     """
-    values = [pixel_loss(a, b) for a, b in zip(generated, real, strict=True)]
-    weighted = [weight * value for value, weight in zip(values, weights, strict=True)]
-    return LossTerm(torch.stack(values).sum(), torch.stack(weighted).sum())
+    terms = [
+        weigh(pixel_loss(a, b), weight)
+        for a, b, weight in zip(generated, real, weights, strict=True)
+        if weight > 0
+    ]
+    return LossTerm(
+        torch.stack([term.value for term in terms]).sum(),
+        torch.stack([term.weighted for term in terms]).sum(),
+    )
 
 
 def consistency_loss(mixed: Tensor, mix_of_logits: Tensor) -> Tensor:

@@ -133,8 +133,9 @@ def row_overrides(config: str, overrides: Sequence[str], row: str) -> list[str]:
         changes.append(f"motion.losses.perceptual={{{perceptual}}}")
         changes.append(f"motion.losses.pixel={given.motion.losses.pixel}")
     if "motion.kind=monkey_net" in changes and "discriminator.kind=unet" in changes:
-        channels = (given.discriminator or DiscriminatorConfig()).channels
-        weights = [*[10.0] * min(3, len(channels) - 1), 1.0]  # published for four blocks
+        number = len((given.discriminator or DiscriminatorConfig()).channels)
+        # Published for four blocks; those behind the fourth are not compared.
+        weights = [*[10.0] * min(3, number - 1), 1.0, *[0.0] * (number - 4)]
         changes.append(f"discriminator.generator_losses.encoder_features={weights}")
     return changes
 

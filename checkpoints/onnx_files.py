@@ -41,20 +41,30 @@ def write_onnx(branch: MotionBranch, size: tuple[int, int], folder: Path) -> lis
 
 
 def _write(exported: Exported, path: Path) -> Path:
+    # An optional package, and slow to import.
+    from onnxscript.optimizer import fold_constants, remove_unused_nodes
+
     # torch warns that the inputs share the name of their batch dimension, which is intended.
-    with replacing(path) as temporary, warnings.catch_warnings(action="ignore"):
-        torch.onnx.export(
+    with warnings.catch_warnings(action="ignore"):
+        program = torch.onnx.export(
             exported.network.eval(),
             tuple(exported.inputs.values()),
-            temporary,
             input_names=list(exported.inputs),
             output_names=exported.outputs,
             opset_version=OPSET,
             dynamic_shapes=_dynamic_batch(exported),
             dynamo=True,
-            external_data=False,
+            optimize=False,
             verbose=False,
         )
+    assert program is not None, "dynamo=True returns one"
+    # Constants are folded, so that a runtime can fuse BatchNorm with convolutions. The rest of
+    # torch's own optimization is left out: it drops the addition of any number up to 1e-8 as one of
+    # 0, and r log(r + 1e-9) of a thin plate would become 0 log 0.
+    fold_constants(program.model)
+    remove_unused_nodes(program.model)
+    with replacing(path) as temporary:
+        program.save(temporary, external_data=False)
     return path
 
 

@@ -3,9 +3,10 @@
 import math
 from collections.abc import Iterator
 
-from configs.schema import Config
+from configs.schema import Config, DiscriminatorConfig
 from configs.violation import Rule, Violation, image_size
 from modules.discriminator import PatchDiscriminator
+from modules.monkey_net.discriminator import MonkeyNetDiscriminator
 
 
 def _needs_motion(config: Config) -> Iterator[Violation]:
@@ -43,7 +44,13 @@ def _sizes(config: Config) -> Iterator[Violation]:
                 f"{blocks} need image sides that are multiples of {needed}; data.image_size is "
                 f"{image_size(config)}; the largest number that fits is {most}",
             )
-    elif PatchDiscriminator.patch_side(min(config.data.size), num_blocks) < 2:
+        return
+    side = min(config.data.size)
+    if discriminator.kind == "monkey_net":
+        # Its last block pools behind the instance norm, which so has more than one position.
+        if MonkeyNetDiscriminator.patch_side(side, num_blocks) < 1:
+            yield Violation(keys, f"{blocks} leave no patch of {image_size(config)}; give fewer")
+    elif PatchDiscriminator.patch_side(side, num_blocks) < 2:
         # The instance norm of the last block needs more than one position.
         yield Violation(
             keys, f"{blocks} leave less than 2 x 2 patches of {image_size(config)}; give fewer"
@@ -55,7 +62,7 @@ def _losses(config: Config) -> Iterator[Violation]:
     if discriminator is None:
         return
     own, generators = discriminator.losses, discriminator.generator_losses
-    heads = ("encoder", "decoder") if discriminator.kind == "unet" else ("encoder",)
+    heads = _heads(discriminator)
     if not any(getattr(own, head) for head in heads):
         verb = "is 0" if len(heads) == 1 else "are 0"
         yield Violation(
@@ -71,12 +78,30 @@ def _losses(config: Config) -> Iterator[Violation]:
                 f"found {getattr(generators, head):g} with discriminator.losses.{head} 0; the "
                 "generator would learn from an untrained output; set it to 0 too",
             )
-    terms = [getattr(generators, name) for head in heads for name in (head, f"{head}_features")]
-    if not any(terms):
+    names = [name for head in heads for name in (head, f"{head}_features")]
+    if not any(any(_numbers(getattr(generators, name))) for name in names):
         yield Violation(
             ("discriminator.generator_losses", "discriminator.kind"),
             "no weight above 0; the discriminator would have no effect; set discriminator=null",
         )
+
+
+def _layer_weights(config: Config) -> Iterator[Violation]:
+    discriminator = config.discriminator
+    if discriminator is None:
+        return
+    needed = len(discriminator.channels)  # encoder and decoder have as many blocks
+    for head in _heads(discriminator):
+        name = f"{head}_features"
+        weights = getattr(discriminator.generator_losses, name)
+        if isinstance(weights, list) and len(weights) != needed:
+            found = ", ".join(f"{weight:g}" for weight in weights)
+            yield Violation(
+                (f"discriminator.generator_losses.{name}", "discriminator.channels"),
+                f"found [{found}], and the {head} has {needed} blocks, as many as "
+                "discriminator.channels; give each block a weight, 0 where it is not compared, or "
+                "one number for all",
+            )
 
 
 def _cut(config: Config) -> Iterator[Violation]:
@@ -122,4 +147,20 @@ def _cut(config: Config) -> Iterator[Violation]:
         )
 
 
-DISCRIMINATOR_RULES: tuple[Rule, ...] = (_needs_motion, _keypoints, _sizes, _losses, _cut)
+DISCRIMINATOR_RULES: tuple[Rule, ...] = (
+    _needs_motion,
+    _keypoints,
+    _sizes,
+    _losses,
+    _layer_weights,
+    _cut,
+)
+
+
+def _heads(discriminator: DiscriminatorConfig) -> tuple[str, ...]:
+    """Whose logits and features the losses use; those of another kind are left out."""
+    return ("encoder", "decoder") if discriminator.kind == "unet" else ("encoder",)
+
+
+def _numbers(weights: float | list[float]) -> list[float]:
+    return weights if isinstance(weights, list) else [weights]

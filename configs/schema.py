@@ -230,7 +230,8 @@ class GeneratorLosses(Section):
 
     encoder: Weight = 1.0
     decoder: Weight = 1.0
-    encoder_features: LayerWeights = 10.0  # feature matching: one weight for all layers, or a list
+    encoder_features: LayerWeights = 10.0  # feature matching: one weight for all blocks, or a list
+    # with a weight for each block, in the order of `DiscriminatorOutput`
     decoder_features: LayerWeights = 10.0
 
 

@@ -66,7 +66,7 @@ Strength = Annotated[float, Field(ge=0, le=10)]  # of jitter; at 1 the factor is
 ResizeRatio = Annotated[float, Field(ge=0.25, le=4)]
 Scale = Annotated[float, Field(gt=0, le=1), AfterValidator(_check_scale)]  # 1 / 2^n
 ImageSize = Annotated[int | list[int], BeforeValidator(_check_image_size)]  # or [height, width]
-# Of a loss: one weight for all layers, or one for each of the first layers.
+# Of a loss: one weight for all layers, or one for each.
 LayerWeights = Annotated[float | list[float], BeforeValidator(_check_layer_weights)]
 # What heatmaps are divided by: a number, or each by its own sum.
 HeatmapDivisor = Annotated[float | Literal["sum"], BeforeValidator(_check_heatmap_norm)]

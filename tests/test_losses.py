@@ -336,6 +336,8 @@ def test_layer_matching_by_hand():
     assert real[1].grad.tolist() == [[0.25, 0]]  # the real image's features learn too
     with pytest.raises(ValueError, match="zip"):
         layer_matching_loss(generated, real, [10.0])
+    alone = layer_matching_loss(generated, real, [0.0, 0.5])
+    assert (alone.value.item(), alone.weighted.item()) == (1, 0.5)  # the first is not compared
 
 
 def test_consistency_by_hand():

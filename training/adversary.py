@@ -179,8 +179,7 @@ class Adversary(nn.Module):
             return weigh(feature_matching_loss(layers, targets), weights)
         if self.config.detach:
             targets = [target.detach() for target in targets]
-        number = len(weights)  # layers behind the last weight are not compared
-        return layer_matching_loss(layers[:number], targets[:number], weights)
+        return layer_matching_loss(layers, targets, weights)
 
     def discriminator_terms(self, outputs: AdversarialOutputs) -> TermsAndStatistics:
         """Loss terms of the discriminator: it should tell real from generated, for whole images and

@@ -186,7 +186,9 @@ def check_frozen(model: Model, loaded: Sequence[str]) -> None:
     """
     frozen = model.networks.keys() - model.trained_networks.keys()
     names = flatten(state_dicts({name: model.networks[name] for name in frozen}))
-    missing = sorted({name.partition(".")[0] for name in names.keys() - set(loaded)})
+    # No output depends on the number of batches that BatchNorm has seen, which old files lack.
+    needed = {name for name in names if not name.endswith("num_batches_tracked")}
+    missing = sorted({name.partition(".")[0] for name in needed - set(loaded)})
     if missing:
         raise UserError(
             f"motion.avd: {', '.join(missing)} would stay random, since only avd is trained; give "

@@ -42,7 +42,11 @@ class MonkeyNetDiscriminator(nn.Module):
 
     @staticmethod
     def patch_side(side: int, num_blocks: int) -> int:
-        """The side of the map of logits for an image of `side` pixels; below 1 nothing fits."""
+        """The side of the map of logits for an image of `side` pixels; below 1 nothing fits.
+
+        A convolution takes 3 pixels and the pool halves the rest, so one logit needs at least
+        2^(num_blocks + 2) - 3 pixels: 61 for four blocks.
+        """
         for _ in range(num_blocks):
             side = (side - 3) // 2
         return side

@@ -259,7 +259,7 @@ def test_prioritycut_on_monkey_net_by_its_field():
     assert config.motion is not None
     assert not config.motion.predicts_occlusion
     weights = config.discriminator.generator_losses
-    assert (weights.encoder_features, weights.decoder_features) == ([10, 10, 10, 1], 0)
+    assert (weights.encoder_features, weights.decoder_features) == ([10, 10, 10, 1, 0, 0], 0)
 
 
 # Of the published networks, by their published parts. The two files of X2Face and of TPSMM, and

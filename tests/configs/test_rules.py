@@ -5,6 +5,7 @@ import torch
 
 from configs.loading import ConfigError, load_config
 from modules.discriminator import PatchDiscriminator
+from modules.monkey_net.discriminator import MonkeyNetDiscriminator
 
 SMALL = (
     "data.image_size=[128, 64]",
@@ -221,6 +222,30 @@ def test_rule(overrides, expected):
             )
         ),
         (
+            [
+                *PATCH,
+                "discriminator.generator_losses.encoder=0",
+                "discriminator.generator_losses.encoder_features=[0, 0]",
+            ],
+            "discriminator.generator_losses: no weight above 0; the discriminator would have no "
+            "effect; set discriminator=null",
+        ),
+        *(
+            (
+                [*kind, f"discriminator.generator_losses.{head}_features={weights}"],
+                f"discriminator.generator_losses.{head}_features: found {weights}, and the {head} "
+                f"has {number} blocks, as many as discriminator.channels; give each block a "
+                "weight, 0 where it is not compared, or one number for all",
+            )
+            for kind, head, weights, number in (
+                ([], "encoder", [10, 10, 10, 0.5], 6),
+                ([], "decoder", [1, 2, 3, 4, 5, 6, 7], 6),
+                (PATCH, "encoder", [10], 2),
+                (PATCH, "encoder", [10, 1, 1], 2),
+                ([*PATCH, "discriminator.kind=monkey_net"], "encoder", [10, 1, 0], 2),
+            )
+        ),
+        (
             ["discriminator.losses.consistency=0"],
             "discriminator.cut.kind: found priority with discriminator.losses.consistency 0 and "
             "discriminator.cut.as_sample false; nothing would use the mixed images; set it to none",
@@ -260,17 +285,22 @@ def test_rule_of_the_discriminator(overrides, expected):
     assert found == expected
 
 
+def with_four_blocks(height, width, kind):
+    """Arguments of `load_config`: images of any even size, a discriminator of four blocks."""
+    sizes = [f"data.image_size=[{height}, {width}]", "perceptual.scales=[1]"]
+    nets = ("motion.keypoint_detector", "motion.dense_motion")
+    sizes += [f"{net}.{key}=1" for net in nets for key in ("scale", "num_blocks")]
+    sizes += ["motion.generator.num_down_blocks=1"]
+    return "vox-fomm", [*sizes, f"discriminator.kind={kind}", "discriminator.channels=[2, 2, 2, 2]"]
+
+
 @pytest.mark.parametrize(("side", "left"), [(48, 0), (60, 1), (64, 2), (72, 3)])
 def test_the_rule_of_patches_agrees_with_the_network(side, left):
     """The instance norm of the last block fails on a map of 1 x 1."""
     assert PatchDiscriminator.patch_side(side, 4) == left
     network = PatchDiscriminator(3, [2, 2, 2, 2], use_spectral_norm=False)
     image = torch.zeros(1, 3, side, side)
-    sizes = (f"data.image_size={side}", "perceptual.scales=[1]")
-    nets = ("motion.keypoint_detector", "motion.dense_motion")
-    sizes += tuple(f"{net}.{key}=1" for net in nets for key in ("scale", "num_blocks"))
-    patch = ("discriminator.kind=patch", "discriminator.channels=[2, 2, 2, 2]")
-    config = ("vox-fomm", [*sizes, *patch])
+    config = with_four_blocks(side, side, "patch")
     if left >= 2:
         assert network(image).logits.shape == (1, 1, left, left)
         load_config(*config)
@@ -278,6 +308,32 @@ def test_the_rule_of_patches_agrees_with_the_network(side, left):
     with pytest.raises((RuntimeError, ValueError)):
         network(image)
     with pytest.raises(ConfigError, match="4 blocks of kind patch leave less than"):
+        load_config(*config)
+
+
+@pytest.mark.parametrize(("num_blocks", "least"), [(1, 5), (2, 13), (3, 29), (4, 61)])
+def test_the_smallest_image_of_the_discriminator_of_monkey_net(num_blocks, least):
+    """conv4x4 takes 3 pixels of a side, the pool halves the rest: n need 2 n + 3, per block."""
+    network = MonkeyNetDiscriminator(3, [2] * num_blocks, use_spectral_norm=False)
+    for height, width in ((least, least), (least, 2 * least)):
+        logits = network(torch.rand(1, 3, height, width)).logits
+        assert logits.shape[-2] == MonkeyNetDiscriminator.patch_side(height, num_blocks) == 1
+        assert torch.isfinite(logits).all()
+    assert MonkeyNetDiscriminator.patch_side(least - 1, num_blocks) < 1
+    for height, width in ((least - 1, least - 1), (least - 1, 2 * least), (2 * least, least - 1)):
+        with pytest.raises((RuntimeError, ValueError)):
+            network(torch.rand(1, 3, height, width))
+
+
+@pytest.mark.parametrize(("height", "width"), [(62, 62), (62, 128), (60, 60), (60, 128), (128, 60)])
+def test_the_rule_of_the_discriminator_of_monkey_net(height, width):
+    """Networks of the motion need even sides: next to 61, the limit, are 60 and 62."""
+    config = with_four_blocks(height, width, "monkey_net")
+    if min(height, width) == 62:
+        load_config(*config)
+        return
+    reason = f"4 blocks of kind monkey_net leave no patch of {height} x {width}; give fewer"
+    with pytest.raises(ConfigError, match=f"discriminator.channels: {reason}"):
         load_config(*config)
 
 
@@ -298,6 +354,12 @@ def test_the_rule_of_patches_agrees_with_the_network(side, left):
         ["discriminator.losses.decoder=0", "discriminator.generator_losses.decoder=0"],
         ["discriminator.losses.consistency=0", "discriminator.cut.as_sample=true"],
         [*PATCH, "discriminator.generator_losses.encoder=0"],  # feature matching alone
+        [*PATCH, "discriminator.generator_losses.encoder_features=[0, 1]"],
+        [*PATCH, "discriminator.generator_losses.decoder_features=[0, 1, 2]"],  # not used
+        [
+            f"discriminator.generator_losses.{head}_features=[10, 10, 10, 1, 0, 0]"
+            for head in ("encoder", "decoder")
+        ],
         ["discriminator.cut.kind=none", "motion.dense_motion.occlusion=false"],
         ["background=null", "discriminator.cut.foreground=mask_generator"],
         ["discriminator.channels=[1, 1, 1, 1, 1, 1, 1, 1]"],  # from 256 x 256 to one pixel

@@ -195,6 +195,27 @@ def test_generator_terms_by_hand():
         assert_close(terms[name].weighted, 10 * expected)
 
 
+def test_features_with_a_weight_for_each_block():
+    """Of the two blocks of the encoder and of the decoder; one with weight 0 is not compared."""
+    losses = "discriminator.generator_losses"
+    lists = (f"{losses}.encoder_features=[3, 2]", f"{losses}.decoder_features=[0, 5]")
+    players = Players(*ALONE, "discriminator.spectral_norm=false", *lists)
+    terms = players.generator_terms()
+    with torch.no_grad():
+        real = players.adversary.discriminator(players.inputs.driving)
+        generated = players.adversary.discriminator(players.motion.prediction)
+
+    def difference(part, block):
+        return (getattr(real, part)[block] - getattr(generated, part)[block]).abs().mean()
+
+    first, second = (difference("encoder_features", block) for block in (0, 1))
+    assert_close(terms["encoder_features"].value, first + second)
+    assert_close(terms["encoder_features"].weighted, 3 * first + 2 * second)
+    last = difference("decoder_features", 1)
+    assert_close(terms["decoder_features"].value, last)
+    assert_close(terms["decoder_features"].weighted, 5 * last)
+
+
 def test_terms_without_weight_are_left_out():
     losses = "discriminator.generator_losses"
     players = Players(*ALONE, f"{losses}.encoder=0", f"{losses}.decoder_features=0")

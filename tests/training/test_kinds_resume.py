@@ -12,6 +12,8 @@ import torch
 import train
 from checkpoints.compare import differences
 from modules import blocks
+from tests.helpers import published_files
+from tests.helpers.factories import tiny_config
 from tests.helpers.kinds import (
     ALONE,
     AVD,
@@ -188,6 +190,27 @@ def test_the_second_stage_needs_the_first(folder, tmp_path, monkeypatch, capsys)
     assert call(train, *given, more, "--init-from", other) == 2
     assert error_line(capsys, "train.py").startswith("train.py: error: motion.avd: ")
     assert not (tmp_path / "run").exists()
+
+
+def test_the_first_stage_may_lack_the_counters_of_batch_norm(tmp_path, monkeypatch, capsys):
+    """Files of old versions of PyTorch have none: published ones, or others of that time."""
+    use_small_resnets(monkeypatch)
+    given = tiny(tmp_path / "run", TPSMM, AVD, *ALONE, *COMMON, "train.max_steps=1")
+    whole = published_files.TPSMM.content(tiny_config(TPSMM, *ALONE))
+    for left_out in ("running_mean", "num_batches_tracked"):
+        parts = {
+            part: {n: t for n, t in state.items() if not n.endswith(left_out)}
+            for part, state in whole.items()
+            if not part.startswith("optimizer") and part != "epoch"
+        }
+        assert parts["kp_detector"].keys() < whole["kp_detector"].keys()
+        path = published_files.write(tmp_path / f"without-{left_out}.pth.tar", parts)
+        code = call(train, *given, "--init-from", path)
+        if left_out == "running_mean":  # outputs depend on it
+            assert code == 2
+            assert "would stay random" in error_line(capsys, "train.py")
+        else:
+            assert code == 0
 
 
 if __name__ == "__main__":
