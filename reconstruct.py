@@ -358,8 +358,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--detector",
         choices=DETECTORS,
-        help="also measure AKD and MKR of the keypoints that it finds, and AED if it can tell "
-        "people apart",
+        help="also measure AKD and MKR of the keypoints that it finds, and AED and CSIM if it can "
+        "tell people apart",
     )
     parser.add_argument(
         "--salient",

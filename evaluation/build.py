@@ -116,12 +116,14 @@ def _add_detector(plan: Plan, name: str, device: torch.device) -> None:
     try:
         detector = build_detector(name, device)
     except UserError as error:
-        plan.left_out.append(f"no akd, mkr, aed: {error}")
+        plan.left_out.append(f"no akd, mkr, aed, csim: {error}")
         return
     plan.measured_with["detector"] = detector.description
     plan.measures.append(DetectorMeasure(detector))
     if not isinstance(detector, IdentityEncoder):
-        plan.left_out.append(f"no aed: {name} does not tell people apart; --detector dlib does")
+        plan.left_out.append(
+            f"no aed, csim: {name} does not tell people apart; --detector dlib does"
+        )
 
 
 def _model_regions(model: Model, animator: AnimatorName, origin: str) -> Regions:

@@ -48,6 +48,7 @@ METRICS = {
     "mkr": Metric("share of the true keypoints missed", "lower", 4, "detector"),
     "aed": Metric("identity, Euclidean distance", "lower", 4, "detector"),
     "aed_squared": Metric("identity, squared distance", "lower", 4, "detector"),
+    "csim": Metric("identity, cosine similarity", "higher", 4, "detector"),
     **{
         f"{name}_{region}": metric._replace(meaning=f"{name.upper()}, {meaning}", tool="salient")
         for region, meaning in _REGIONS.items()
