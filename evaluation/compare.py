@@ -1,6 +1,7 @@
 """Compares two evaluations, paired frame by frame (reconstruct.py --compare)."""
 
 import csv
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,7 +10,8 @@ import numpy as np
 from common.errors import UserError
 from common.json_files import read_json
 from common.safe_paths import printable
-from evaluation.metric_names import BASELINE, METRICS, Metric
+from evaluation.frechet_results import FrechetResults, read_frechet
+from evaluation.metric_names import BASELINE, FRECHET, METRICS, Metric
 from evaluation.report import FRAMES_FILE, SUMMARY_FILE, MeasuredClip, bounds, number, read_frames
 from metrics.intervals import Interval, over_clips, over_frames
 
@@ -24,12 +26,14 @@ class Evaluation(NamedTuple):
     about: content of metrics.json.
     metrics: names of all metrics that were measured.
     clips: content of frames.csv, by clip name.
+    frechet: FID and FVD, where they were measured.
     """
 
     folder: Path
     about: dict[str, Any]
     metrics: frozenset[str]
     clips: dict[str, MeasuredClip]
+    frechet: FrechetResults
 
 
 class Difference(NamedTuple):
@@ -65,6 +69,7 @@ def compare_runs(a: Path, b: Path) -> str:
         metric = METRICS[name]
         if metric.tool not in different:
             lines.append(_row(name, metric, difference))
+    lines += _frechet_rows(first.frechet, second.frechet, different)
     lines += ["", "* the interval over clips leaves out 0; an interval over frames is too narrow"]
     lines += different.values()
     return "\n".join(map(printable, lines))
@@ -76,6 +81,7 @@ def read_evaluation(folder: Path) -> Evaluation:
         about = read_json(folder / SUMMARY_FILE)
         metrics = frozenset(about["metrics"])
         clips = {clip.name: clip for clip in read_frames(folder)}
+        frechet = read_frechet(about)
     except UserError as error:
         raise UserError(f"--compare {error}") from None
     except (OSError, ValueError, KeyError, TypeError, RecursionError, csv.Error) as error:
@@ -97,7 +103,7 @@ def read_evaluation(folder: Path) -> Evaluation:
                 f"--compare {folder}: {FRAMES_FILE} lacks {', '.join(lost[:_NUM_NAMED])}; "
                 "evaluate once more"
             )
-    return Evaluation(folder, about, metrics, clips)
+    return Evaluation(folder, about, metrics, clips, frechet)
 
 
 def differences(a: Evaluation, b: Evaluation) -> dict[str, Difference]:
@@ -164,6 +170,19 @@ def _title(label: str, run: Evaluation) -> str:
         f"{label}: {run.folder}: {about['checkpoint']} ({about['age']}), {about['animator']}, "
         f"{precision}; {len(run.clips)} clips, {num_frames} frames"
     )
+
+
+def _frechet_rows(
+    a: FrechetResults, b: FrechetResults, different: Mapping[str | None, str]
+) -> Iterator[str]:
+    """Rows of the distances that both have; they have no interval."""
+    for name, metric in FRECHET.items():
+        if name not in a or name not in b or name in different:
+            continue
+        found, other = a[name].model, b[name].model
+        change = None if found is None or other is None else other - found
+        numbers = (number(found, metric.digits), number(other, metric.digits))
+        yield f"{name:24}{numbers[0]:>10}{numbers[1]:>10}{number(change, metric.digits):>11}"
 
 
 def _row(name: str, metric: Metric, difference: Difference) -> str:

@@ -2,9 +2,11 @@
 
 from typing import Literal, NamedTuple
 
+from metrics.frechet import FrechetMetric
+
 # What a metric depends on besides the frames: a detector of keypoints and identity, the finder of
-# salient regions, or the LPIPS network.
-Tool = Literal["detector", "salient", "lpips"]
+# salient regions, the LPIPS network, or the extractor of FID or FVD.
+Tool = Literal["detector", "salient", "lpips", "fid", "fvd"]
 
 BASELINE = "baseline_"  # prefix of the metric for repeating the source
 
@@ -54,4 +56,10 @@ METRICS = {
         for region, meaning in _REGIONS.items()
         for name, metric in _PIXELS.items()
     },
+}
+
+# Distances between sets of samples, which have no number for a frame; in the order of the tables.
+FRECHET: dict[FrechetMetric, Metric] = {
+    "fid": Metric("Fréchet distance of the features of frames", "lower", 2, "fid"),
+    "fvd": Metric("Fréchet distance of the features of clips", "lower", 2, "fvd"),
 }

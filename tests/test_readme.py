@@ -31,6 +31,7 @@ from tests.helpers.lively import kind_config, write_checkpoint
 from tests.helpers.media import write_clip, write_tone
 from tests.helpers.published_files import FOMM, write
 from tests.helpers.runs import REPOSITORY, call
+from tests.helpers.script_files import MeanColours, write_script
 
 PAGES = (REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md")))
 
@@ -131,6 +132,8 @@ def workplace(tmp_path_factory, tiny_run) -> Path:
     (folder / "vox-fomm-adv.yaml").write_text(yaml.safe_dump(config.model_dump()))
     small = ("data.image_size=32", "masks=null", "background=null")
     write_checkpoint(folder / "x2face.pt", kind_config("x2face", *small))
+    write_script(folder / "inception-2015-12-05.pt", MeanColours())
+    write_script(folder / "i3d_torchscript.pt", MeanColours())
     (folder / "pairs.csv").write_text("source,driving\nsource.png,driving.mp4\n")
     write_tone(folder / "speech.wav")
     write_clip(folder / "beach.mp4", 2, (32, 40))
