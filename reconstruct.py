@@ -13,9 +13,7 @@ from typing import Any
 
 import common.openmp  # noqa: F401
 
-import numpy as np
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from animation.acceleration import DTYPES, choose_precision, optimize_for_inference
@@ -45,22 +43,27 @@ from configs.loading import load_config
 from configs.schema import DataConfig
 from datasets.build import build_puppets, build_source, preflight
 from datasets.source import ClipSource
-from evaluation.build import MODEL_REGION, REGION_FINDERS, build_plan
+from evaluation.build import MODEL_REGION, REGION_FINDERS, Plan, Wanted, build_plan
 from evaluation.compare import compare_runs
+from evaluation.frechet_results import FrechetResults, as_json
 from evaluation.measures import FrameMetrics, Measure
+from evaluation.metric_names import FRECHET
 from evaluation.page import write_page
 from evaluation.published_tables import TABLES, console_text, published_table
-from evaluation.reconstruction import EightBit, reconstruct_clip
+from evaluation.reconstruction import (
+    COLUMNS,
+    EightBit,
+    check_finite,
+    reconstruct_clip,
+    side_by_side,
+)
 from evaluation.report import MeasuredClip, console_table, summarize, write_report
 from evaluation.results_folder import PAGE_FILE, SAVED_FOLDERS, clip_path, replacing_results
-from media.frames import Frame
 from media.video import VideoError
 from media.video_writer import VideoWriter
 from media.visualization import to_uint8
 from metrics.detectors.build import DETECTORS
-
-ERROR_GAIN = 4  # factor of the last column, where an error of a quarter of the range is white
-COLUMNS = ("source", "driving", "prediction", f"{ERROR_GAIN}x error")
+from metrics.extractors import FVD_LENGTH, TORCHVISION
 
 
 def main(arguments: argparse.Namespace) -> int:
@@ -80,9 +83,7 @@ def main(arguments: argparse.Namespace) -> int:
     clips = first_clips(data, arguments.split, arguments.num_clips)
     print(preflight(clips, max_unreadable=0))
     plan = build_plan(
-        detector=arguments.detector,
-        salient=arguments.salient,
-        lpips=arguments.lpips,
+        _wanted(arguments),
         model=model,
         origin=f"{path} ({saved.age})",
         animator=name,
@@ -91,13 +92,13 @@ def main(arguments: argparse.Namespace) -> int:
         limits=chosen_limits(arguments.max_pixels),
         device=device,
     )
-    for line in plan.left_out:
+    for line in (*plan.left_out, *(measure.origin for measure in plan.frechet)):
         say(line)
     output = _output_folder(arguments, path)
     names = [clip.name for clip in clips.clips]
     with replacing_results(output, names, saves_frames=arguments.save_frames) as results:
-        measured, failed = _measure_clips(animator, clips, plan.measures, results, arguments)
-        summaries = summarize(measured)
+        measured, failed = _measure_clips(animator, clips, plan, results, arguments)
+        summaries, frechet = summarize(measured), plan.frechet_results()
         about = {
             "checkpoint": str(path),
             "step": saved.step,
@@ -110,13 +111,12 @@ def main(arguments: argparse.Namespace) -> int:
             "num_clips": len(measured),
             "num_frames": sum(clip.num_frames for clip in measured),
             "saved_frames": arguments.save_frames,
-            "measured_with": {kind: found._asdict() for kind, found in plan.measured_with.items()},
-            "left_out": plan.left_out,
+            **_about_plan(plan, frechet),
             "failed": failed,
         }
         write_report(results, about, summaries, measured)
         write_page(results / PAGE_FILE, about, summaries, measured, COLUMNS, published)
-    print(console_table(summaries))
+    print(console_table(summaries, frechet))
     if published is not None:
         print(console_text(published, summaries))
     say(f"{output}: {PAGE_FILE}, metrics.json, metrics.csv, frames.csv, clips/")
@@ -168,6 +168,27 @@ def _choose_animator(
     return name, animators[name]
 
 
+def _wanted(arguments: argparse.Namespace) -> Wanted:
+    """The measures that the options ask for."""
+    return Wanted(
+        detector=arguments.detector,
+        salient=arguments.salient,
+        lpips=arguments.lpips,
+        fid=arguments.fid,
+        fvd=arguments.fvd,
+        fvd_length=arguments.fvd_length,
+    )
+
+
+def _about_plan(plan: Plan, frechet: FrechetResults) -> dict[str, Any]:
+    """What was measured with which tools, for metrics.json."""
+    return {
+        "measured_with": {tool: found._asdict() for tool, found in plan.measured_with.items()},
+        "frechet": as_json(frechet),
+        "left_out": plan.left_out,
+    }
+
+
 def _output_folder(arguments: argparse.Namespace, path: Path) -> Path:
     """The folder for the results: that of --output or, by default, one in the folder of the run.
 
@@ -188,7 +209,7 @@ def _output_folder(arguments: argparse.Namespace, path: Path) -> Path:
 def _measure_clips(
     animator: BranchAnimator,
     clips: ClipSource,
-    measures: Sequence[Measure],
+    plan: Plan,
     results: Path,
     arguments: argparse.Namespace,
 ) -> tuple[list[MeasuredClip], dict[str, str]]:
@@ -210,12 +231,14 @@ def _measure_clips(
                     EightBit(animator),
                     clips,
                     index,
-                    measures,
+                    plan.measures,
                     results,
                     batch_size=arguments.batch_size,
                     save_frames=arguments.save_frames,
                 )
             )
+            for measure in plan.frechet:
+                measure.keep_clip()
     if not measured:
         raise UserError(f"none of {len(names)} clips could be measured: {failed[names[0]]}")
     return measured, failed
@@ -294,7 +317,7 @@ def measure_clip(
         for batch in reconstruct_clip(
             animator, clips, index, batch_size=batch_size, measures=measures
         ):
-            _check_finite(batch.prediction, name, sum(len(found["l1"]) for found in collected))
+            check_finite(batch.prediction, name, sum(len(found["l1"]) for found in collected))
             for driving, prediction in zip(batch.driving, to_uint8(batch.prediction), strict=True):
                 video.write(side_by_side(source, driving, prediction))
                 for kind, writer in folders.items():
@@ -305,28 +328,6 @@ def measure_clip(
         for metric in collected[0]
     }
     return MeasuredClip(name, len(metrics["l1"]), metrics)
-
-
-def _check_finite(prediction: Tensor, clip: str, first: int) -> None:
-    """Raise UserError if `prediction`, B x 3 x H x W, is not finite; names the clip and the frame.
-
-    Args:
-        first: number of the first of these frames in the clip.
-    """
-    is_finite = prediction.isfinite().flatten(1).all(dim=1)
-    if not is_finite.all():
-        frame = first + int(is_finite.logical_not().nonzero()[0])
-        raise UserError(
-            f"{clip}: frame {frame} of the prediction is not finite; the checkpoint is damaged or "
-            "its training diverged"
-        )
-
-
-def side_by_side(source: Frame, driving: Frame, prediction: Frame) -> Frame:
-    """Put the pictures of COLUMNS side by side: H x 4W x 3."""
-    error = np.abs(prediction.astype(np.int16) - driving) * ERROR_GAIN
-    columns = (source, driving, prediction, error.clip(max=255).astype(np.uint8))
-    return np.concatenate(columns, axis=1)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -358,8 +359,8 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--detector",
         choices=DETECTORS,
-        help="also measure AKD and MKR of the keypoints that it finds, and AED if it can tell "
-        "people apart",
+        help="also measure AKD and MKR of the keypoints that it finds, and AED and CSIM if it can "
+        "tell people apart",
     )
     parser.add_argument(
         "--salient",
@@ -371,6 +372,24 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--lpips", choices=("alex", "vgg"), help="also measure LPIPS with this network"
+    )
+    for metric in FRECHET:
+        parser.add_argument(
+            f"--{metric}",
+            nargs="?",
+            const="",
+            metavar="WEIGHTS",
+            help=f"also measure {metric.upper()} with this network: a TorchScript file, which is a "
+            "program that runs with all your rights (give one that you trust; its SHA-256 is "
+            f"printed), or a name of torchvision: {', '.join(TORCHVISION[metric])}; without a "
+            "value: say where the field's network comes from",
+        )
+    parser.add_argument(
+        "--fvd-length",
+        type=positive_int,
+        default=FVD_LENGTH,
+        metavar="N",
+        help=f"frames of each clip of FVD; default: {FVD_LENGTH}",
     )
     parser.add_argument(
         "--published",

@@ -29,7 +29,7 @@ from media.video import open_clip
 from media.video_writer import VideoWriter
 from metrics.detectors.build import DETECTORS, build_detector
 from metrics.detectors.detector import Detector, IdentityEncoder, LandmarkDetector
-from metrics.identity import aed, aed_squared
+from metrics.identity import aed, aed_squared, csim
 from metrics.keypoints import akd
 
 MOVE = (3, 2)  # x, y in pixels
@@ -119,7 +119,7 @@ def detect(detector: Detector, frames: Sequence[Frame]) -> Detections:
 
 
 def compare(changed: Detections, plain: Detections) -> Row:
-    """AKD and AED between the detections in changed and in plain frames, as means over frames."""
+    """AKD, AED and CSIM between detections in changed and in plain frames, as means over frames."""
     row: Row = {}
     if "landmarks" in plain:
         distances = akd(changed["landmarks"], plain["landmarks"])
@@ -127,10 +127,9 @@ def compare(changed: Detections, plain: Detections) -> Row:
         row["frames"] = str(len(distances))
         row["akd"], row["sd"] = float(distances.mean()), float(distances.std())
     if "embeddings" in plain:
-        row["aed"] = float(aed(changed["embeddings"], plain["embeddings"]).nanmean())
-        row["aed_squared"] = float(
-            aed_squared(changed["embeddings"], plain["embeddings"]).nanmean()
-        )
+        for metric in (aed, aed_squared, csim):
+            values = metric(changed["embeddings"], plain["embeddings"])
+            row[metric.__name__] = float(values.nanmean())
     return row
 
 

@@ -8,6 +8,7 @@ written outside of what the command names.
 import json
 import os
 import resource
+import struct
 import subprocess
 import sys
 import time
@@ -144,6 +145,14 @@ def _checkpoint_with_code(sandbox: Sandbox) -> list[object]:
     ]
 
 
+def _lying_safetensors(sandbox: Sandbox) -> list[object]:
+    entry = {"dtype": "F32", "shape": [2**40], "data_offsets": [0, 2**42]}
+    header = json.dumps({"generator.weight": entry}).encode()
+    path = sandbox.folder / "lying.safetensors"
+    path.write_bytes(struct.pack("<Q", len(header)) + header)
+    return ["animate.py", "--checkpoint", path]
+
+
 def _cached_vgg_with_code(sandbox: Sandbox) -> list[object]:
     write_pickled_code(
         sandbox.folder / "torch" / "hub" / "checkpoints" / "vgg19-dcbb9e9d.pth", sandbox.trace
@@ -195,6 +204,7 @@ FILES: Final[dict[str, Callable[[Sandbox], list[object]]]] = {
     "checkpoint of 10,000,000 blocks": _many_blocks,
     "checkpoint of other sizes than its tensors": _wrong_sizes,
     "checkpoint with code": _checkpoint_with_code,
+    "safetensors of 4 TiB in 100 bytes": _lying_safetensors,
     "VGG with code in the cache": _cached_vgg_with_code,
     "YAML of aliases": _yaml_aliases,
     "pack with ../../x": _pack_outside,

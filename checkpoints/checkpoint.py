@@ -1,11 +1,12 @@
 """Reads and writes checkpoints, and describes what they contain.
 
-No other code of this project calls torch.save; the files are read by `common/tensor_files.py`.
+No other code of this project calls torch.save; the files are read by `content.py`.
 `folder.py` says where the checkpoints of a run lie and which are kept, `published/` converts
 those of other projects, `older_formats.py` upgrades earlier formats, and `export.py` writes slim
 checkpoints for sharing, which have no training state.
 
-A checkpoint is one dict of tensors and plain containers, so it loads without unpickling code:
+A checkpoint is one dict of tensors and plain containers, so it loads without unpickling code. A
+slim one may also be a safetensors file, without any pickle:
 
     format      version of this layout
     config      the config after bases and overrides, every `auto` kept
@@ -31,6 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from checkpoints import older_formats
+from checkpoints.content import read_content, to_safetensors
 from checkpoints.file_checks import check_content, check_states
 from checkpoints.folder import checkpoint_folder, list_steps
 from checkpoints.load_report import LoadReport, compare, flatten, state_dicts
@@ -44,7 +46,8 @@ from checkpoints.published.conversion import (
 from checkpoints.published.layout import Published
 from common.errors import in_one_line
 from common.files import WatchedFile, replacing
-from common.tensor_files import CheckpointError, read_tensors
+from common.safetensors_files import SUFFIX
+from common.tensor_files import CheckpointError
 from configs.loading import parse_config
 from configs.schema import Config, Start
 
@@ -146,7 +149,13 @@ def save(
 
 
 def save_slim(path: Path, slim: Checkpoint) -> None:
-    """Write a checkpoint that `export.slim` returned, as `save` does."""
+    """Write a checkpoint that `export.slim` returned, as `save` does.
+
+    A path that ends in `.safetensors` becomes such a file.
+
+    Raises:
+        UserError: as `save`, or the package safetensors is not installed.
+    """
     content = {key: getattr(slim, key) for key in (*_CONTENT, "planned_steps", "provenance")}
     _write(path, slim.config, content)
 
@@ -158,8 +167,12 @@ def _write(path: Path, config: Config, content: dict[str, Any]) -> None:
         **content,
         "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
     }
+    safe = to_safetensors(content) if path.suffix == SUFFIX else None
     with replacing(path) as temporary, temporary.open("wb") as file:
-        _save_to(file, content)
+        if safe is None:
+            _save_to(file, content)
+        else:
+            file.write(safe)
         file.flush()
         os.fsync(file.fileno())
 
@@ -190,7 +203,7 @@ def load(path: Path, config: Config | None = None) -> Checkpoint:
         CheckpointError: the file is missing, damaged, a git-lfs pointer, pickled code or of another
             layout; `config` is missing or wrong for a published file, or given for one of ours.
     """
-    content = read_tensors(path)
+    content = read_content(path)
     published = _convert(path, content)
     if published is not None:
         return _trained(path, published, config)
@@ -206,7 +219,7 @@ def load_to_resume(path: Path) -> Checkpoint:
     Raises:
         CheckpointError: as `load`, or the file holds weights only.
     """
-    content = read_tensors(path)
+    content = read_content(path)
     saved = None if _convert(path, content) is not None else _parse(path, content)
     if saved is None or not saved.training:
         raise CheckpointError(
@@ -306,7 +319,7 @@ def init_from(networks: Mapping[str, nn.Module], path: Path, config: Config) -> 
         CheckpointError: no tensor fits, the file is a published one of a branch or motion model
             that the config does not have, or it has untrained networks that would be frozen.
     """
-    content = read_tensors(path)
+    content = read_content(path)
     published = _convert(path, content)
     added: list[str] = []
     if published is not None:

@@ -11,14 +11,14 @@ from typing import Any
 
 import torch
 
+from checkpoints.content import read_content
 from common.cli import run_entry_point, say
-from common.tensor_files import read_tensors
 
 COMPARED = ("step", "networks", "average", "training")
 
 
 def main(arguments: argparse.Namespace) -> int:
-    a, b = (read_tensors(Path(path)) for path in (arguments.a, arguments.b))
+    a, b = (read_content(Path(path)) for path in (arguments.a, arguments.b))
     found = []
     for key in COMPARED:
         found += differences(_without_seconds(a.get(key)), _without_seconds(b.get(key)), key)

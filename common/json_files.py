@@ -38,15 +38,22 @@ def read_json(path: Path) -> Any:
         raise JsonError(f"{path}: {error}") from None
 
 
-def parse_json(text: str | bytes) -> Any:
+def parse_json(text: str | bytes, *, unique_keys: bool = False) -> Any:
     """Return the content of a JSON text; numbers must be finite, integers at most MAX_INTEGER.
+
+    Args:
+        unique_keys: refuse a mapping that has a key twice; otherwise the last one counts.
 
     Raises:
         JsonError: the text is not such JSON.
     """
     try:
         return json.loads(
-            text, parse_int=_parse_int, parse_float=_parse_float, parse_constant=_parse_constant
+            text,
+            parse_int=_parse_int,
+            parse_float=_parse_float,
+            parse_constant=_parse_constant,
+            object_pairs_hook=_unique if unique_keys else None,
         )
     except RecursionError:
         raise JsonError("not readable as JSON: it is nested too deeply") from None
@@ -72,6 +79,13 @@ def parse_rate(value: Any) -> Fraction:
     if not MIN_RATE <= rate <= MAX_RATE:
         raise ValueError(f"{text} frames a second; must be from {MIN_RATE} to {MAX_RATE}")
     return rate
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("a key is there twice")
+    return found
 
 
 def _parse_int(text: str) -> int:

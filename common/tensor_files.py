@@ -1,4 +1,5 @@
-"""Reads files of tensors that torch wrote. No other code of this project calls torch.load.
+"""Reads files of tensors: those that torch wrote, and safetensors files. No other code of this
+project calls torch.load.
 
 The file may be untrusted or damaged. No code in it is run, its checksums are compared, and a file
 that would take more memory than it has bytes on disk is refused.
@@ -20,6 +21,7 @@ from common.errors import UserError
 from common.files import GIT_LFS_POINTER
 from common.pickled_content import Refused, read_pickle
 from common.safe_paths import require_plain_file
+from common.safetensors_files import is_safetensors, read_safetensors
 
 # First bytes of torch's files: a zip archive since version 1.6, a series of pickles before. A tar
 # archive has its mark further on.
@@ -139,7 +141,8 @@ def read_facts(path: Path) -> Mapping[str, Any]:
 def read_tensors(path: Path) -> Any:
     """Read tensors and plain containers to the CPU.
 
-    No code is run. In files since torch 1.6 the checksums show that every byte is as written.
+    No code is run. In files since torch 1.6 the checksums show that every byte is as written. Of a
+    safetensors file the result is a dict of its tensors, without its texts.
 
     Raises:
         CheckpointError: the file cannot be read, is damaged, or holds something else.
@@ -154,6 +157,8 @@ def read_tensors(path: Path) -> Any:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
     if head.startswith(GIT_LFS_POINTER):
         raise CheckpointError(f"{path}: a git-lfs pointer, not the file itself; run `git lfs pull`")
+    if not head.startswith((_ZIP, _OLD)) and is_safetensors(head):
+        return _read_safetensors(path)
     if not head.startswith((_ZIP, _OLD)):  # torch would unpickle other files before its checks
         if head[_TAR_MARK:] == _TAR:
             raise CheckpointError(
@@ -177,3 +182,10 @@ def read_tensors(path: Path) -> Any:
         ) from error
     except Exception as error:  # a damaged file can raise anything in the reader
         raise CheckpointError(f"{path}: damaged or truncated; use an earlier checkpoint") from error
+
+
+def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return read_safetensors(path).tensors
+    except UserError as error:
+        raise CheckpointError(str(error)) from error

@@ -10,6 +10,8 @@ from branches.model import Model
 from common.errors import UserError
 from common.limits import LIMITS, Limits
 from datasets.source import ClipSource
+from evaluation.frechet_measures import FrechetMeasure
+from evaluation.frechet_results import FrechetResults
 from evaluation.measures import (
     DetectorMeasure,
     FigureMeasure,
@@ -24,16 +26,34 @@ from evaluation.regions import DetectedRegions, GivenRegions, MaskRegions, Motio
 from media.images import Fit
 from metrics.detectors.build import REGION_FINDERS, build_detector, build_region_finder
 from metrics.detectors.detector import Description, IdentityEncoder
+from metrics.extractors import SOURCES, TORCHVISION, build_extractor
+from metrics.frechet import FrechetMetric
 from metrics.lpips import Lpips, LpipsNet
 
 MODEL_REGION = "model"
 SMALLEST_FOR_LPIPS = 32  # pixels; smaller frames have no pixel left after the last pooling
 
 
+class Wanted(NamedTuple):
+    """Values of the options of reconstruct.py; None where an option is not given.
+
+    fid, fvd: also empty, where the option names no network.
+    fvd_length: frames of a clip of FVD.
+    """
+
+    detector: str | None
+    salient: str | None
+    lpips: LpipsNet | None
+    fid: str | None
+    fvd: str | None
+    fvd_length: int
+
+
 class Plan(NamedTuple):
     """The plan of an evaluation: its measures, and their tools.
 
     measures: the measures to compute.
+    frechet: those of them that gather FID or FVD.
     measured_with: descriptions of the tools (detector, salient regions, LPIPS network) that the
         measures use; the results name them, since numbers of different tools cannot be compared.
     left_out: one line for each metric that was asked for but cannot be measured here.
@@ -42,13 +62,16 @@ class Plan(NamedTuple):
     measures: list[Measure]
     measured_with: dict[Tool, Description]
     left_out: list[str]
+    frechet: list[FrechetMeasure]
+
+    def frechet_results(self) -> FrechetResults:
+        """Compute FID and FVD of the clips that were kept so far; takes seconds."""
+        return {measure.metric: measure.result() for measure in self.frechet}
 
 
 def build_plan(
+    wanted: Wanted,
     *,
-    detector: str | None,
-    salient: str | None,
-    lpips: LpipsNet | None,
     model: Model,
     origin: str,
     animator: AnimatorName,
@@ -60,19 +83,24 @@ def build_plan(
     """Choose the measures for the options; without options, those that need no tool.
 
     Args:
-        detector, salient, lpips: values of these options of reconstruct.py; None if not given.
         origin: description of the model's weights, for salient regions that the model finds.
         fit: how the clips' frames are brought to the image size; given masks are treated alike.
         limits: size limits for given masks.
 
     Raises:
-        UserError: given masks do not fit the clips, or the frames are too small.
+        UserError: given masks do not fit the clips, the frames are too small, or the file of an
+            extractor cannot be used.
     """
-    plan = Plan([PixelMeasure(), FigureMeasure(), TemporalMeasure()], {}, [])
-    if lpips is not None:
-        _add_lpips(plan, lpips, clips, device)
-    if detector is not None:
-        _add_detector(plan, detector, device)
+    plan = Plan([PixelMeasure(), FigureMeasure(), TemporalMeasure()], {}, [], [])
+    if wanted.lpips is not None:
+        _add_lpips(plan, wanted.lpips, clips, device)
+    if wanted.detector is not None:
+        _add_detector(plan, wanted.detector, device)
+    if wanted.fid is not None:
+        _add_frechet(plan, "fid", wanted.fid, 1, device)
+    if wanted.fvd is not None:
+        _add_frechet(plan, "fvd", wanted.fvd, wanted.fvd_length, device)
+    salient = wanted.salient
     if salient is None:
         return plan
     regions: Regions
@@ -116,12 +144,33 @@ def _add_detector(plan: Plan, name: str, device: torch.device) -> None:
     try:
         detector = build_detector(name, device)
     except UserError as error:
-        plan.left_out.append(f"no akd, mkr, aed: {error}")
+        plan.left_out.append(f"no akd, mkr, aed, csim: {error}")
         return
     plan.measured_with["detector"] = detector.description
     plan.measures.append(DetectorMeasure(detector))
     if not isinstance(detector, IdentityEncoder):
-        plan.left_out.append(f"no aed: {name} does not tell people apart; --detector dlib does")
+        plan.left_out.append(
+            f"no aed, csim: {name} does not tell people apart; --detector dlib does"
+        )
+
+
+def _add_frechet(
+    plan: Plan, metric: FrechetMetric, given: str, clip_length: int, device: torch.device
+) -> None:
+    if not given:
+        plan.left_out.append(f"no {metric}: --{metric} without a network: {SOURCES[metric]}")
+        return
+    try:
+        extractor = build_extractor(given, metric, device)
+    except UserError as error:
+        if given not in TORCHVISION[metric]:  # a file that was named must not be left out
+            raise
+        plan.left_out.append(f"no {metric}: {error}")
+        return
+    measure = FrechetMeasure(metric, extractor, given, clip_length)
+    plan.measures.append(measure)
+    plan.frechet.append(measure)
+    plan.measured_with[metric] = measure.description
 
 
 def _model_regions(model: Model, animator: AnimatorName, origin: str) -> Regions:

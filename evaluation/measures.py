@@ -17,7 +17,7 @@ from datasets.source import ClipSource, HasForeground
 from evaluation.regions import Regions
 from media.visualization import to_uint8
 from metrics.detectors.detector import Detector, IdentityEncoder, LandmarkDetector
-from metrics.identity import aed, aed_squared
+from metrics.identity import aed, aed_squared, csim
 from metrics.image import l1, masked, psnr, region_l1, region_psnr, region_ssim, ssim
 from metrics.keypoints import akd, akd_euclidean, mkr
 from metrics.lpips import Lpips
@@ -139,8 +139,8 @@ class DetectorMeasure:
     """Compares what a detector finds in predicted and real frames.
 
     From keypoints: AKD (as published, and with Euclidean distances) and MKR. From identity
-    embeddings: AED (Euclidean, and squared as in FOMM's published script). Metrics that need what
-    the detector cannot find are missing.
+    embeddings: AED (Euclidean, and squared as in FOMM's published script) and CSIM. Metrics that
+    need what the detector cannot find are missing.
     """
 
     def __init__(self, detector: Detector) -> None:
@@ -225,8 +225,12 @@ def keypoint_metrics(prediction: Tensor, target: Tensor) -> FrameMetrics:
 
 
 def identity_metrics(prediction: Tensor, target: Tensor) -> FrameMetrics:
-    """AED of identity embeddings of B frames, B x D."""
-    return {"aed": aed(prediction, target), "aed_squared": aed_squared(prediction, target)}
+    """AED and CSIM of identity embeddings of B frames, B x D."""
+    return {
+        "aed": aed(prediction, target),
+        "aed_squared": aed_squared(prediction, target),
+        "csim": csim(prediction, target),
+    }
 
 
 _COMPARISONS: dict[str, Callable[[Tensor, Tensor], FrameMetrics]] = {

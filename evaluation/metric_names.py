@@ -2,9 +2,11 @@
 
 from typing import Literal, NamedTuple
 
+from metrics.frechet import FrechetMetric
+
 # What a metric depends on besides the frames: a detector of keypoints and identity, the finder of
-# salient regions, or the LPIPS network.
-Tool = Literal["detector", "salient", "lpips"]
+# salient regions, the LPIPS network, or the extractor of FID or FVD.
+Tool = Literal["detector", "salient", "lpips", "fid", "fvd"]
 
 BASELINE = "baseline_"  # prefix of the metric for repeating the source
 
@@ -48,9 +50,16 @@ METRICS = {
     "mkr": Metric("share of the true keypoints missed", "lower", 4, "detector"),
     "aed": Metric("identity, Euclidean distance", "lower", 4, "detector"),
     "aed_squared": Metric("identity, squared distance", "lower", 4, "detector"),
+    "csim": Metric("identity, cosine similarity", "higher", 4, "detector"),
     **{
         f"{name}_{region}": metric._replace(meaning=f"{name.upper()}, {meaning}", tool="salient")
         for region, meaning in _REGIONS.items()
         for name, metric in _PIXELS.items()
     },
+}
+
+# Distances between sets of samples, which have no number for a frame; in the order of the tables.
+FRECHET: dict[FrechetMetric, Metric] = {
+    "fid": Metric("Fréchet distance of the features of frames", "lower", 2, "fid"),
+    "fvd": Metric("Fréchet distance of the features of clips", "lower", 2, "fvd"),
 }

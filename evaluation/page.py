@@ -7,7 +7,8 @@ from typing import Any
 from urllib.parse import quote
 
 from common.files import replacing
-from evaluation.metric_names import BASELINE, METRICS, Metric
+from evaluation.frechet_results import FrechetResults, notes, read_frechet
+from evaluation.metric_names import BASELINE, FRECHET, METRICS, Metric
 from evaluation.published_tables import LEFT_OUT, PublishedTable, own_numbers
 from evaluation.report import PSNR_NOTE, MeasuredClip, Summaries, bounds, mean_and_bounds, number
 from evaluation.results_folder import clip_path
@@ -55,9 +56,9 @@ def write_page(
 </header>
 <h2>Metrics</h2>
 <div class="panel">
-{_summary_table(summaries, whole)}
+{_summary_table(summaries, whole, read_frechet(about))}
 </div>
-{_by_region(_summary_table(summaries, regions), regions, kind="panel")}
+{_by_region(_summary_table(summaries, regions, {}), regions, kind="panel")}
 <ul class="notes">
 {_lines("li", _notes(about, summaries))}
 </ul>
@@ -87,9 +88,18 @@ def _by_region(table: str, regions: Sequence[str], kind: str = "") -> str:
     return f'<details class="{kind}"><summary>{summary}</summary>\n{table}\n</details>'
 
 
-def _summary_table(summaries: Summaries, names: Sequence[str]) -> str:
+def _summary_table(summaries: Summaries, names: Sequence[str], frechet: FrechetResults) -> str:
     heads = ("model", "over clips, 95%", "over frames, 95%", "repeat source", "frames")
     rows = []
+
+    def add_row(name: str, metric: Metric, cells: Sequence[str]) -> None:
+        labelled = zip(heads, cells, strict=True)
+        rows.append(
+            f'<th scope="row">{name} {_ARROWS[metric.better]}'
+            f"<small>{escape(metric.meaning)}</small></th>"
+            + "".join(f'<td data-label="{head}">{cell}</td>' for head, cell in labelled)
+        )
+
     for name in names:
         metric = METRICS[name]
         model, baseline = summaries[name], summaries[BASELINE + name]
@@ -101,12 +111,10 @@ def _summary_table(summaries: Summaries, names: Sequence[str]) -> str:
             repeated,
             str(model.over_frames.num_values),
         )
-        labelled = zip(heads, cells, strict=True)
-        rows.append(
-            f'<th scope="row">{name} {_ARROWS[metric.better]}'
-            f"<small>{escape(metric.meaning)}</small></th>"
-            + "".join(f'<td data-label="{head}">{cell}</td>' for head, cell in labelled)
-        )
+        add_row(name, metric, cells)
+    for name, result in frechet.items():
+        own, repeated = _beside(result.model, result.baseline, FRECHET[name])
+        add_row(name, FRECHET[name], (own, "-", "-", repeated, str(result.num_frames)))
     return _table(("", *heads), rows, kind="wide")
 
 
@@ -123,6 +131,7 @@ def _notes(about: Mapping[str, Any], summaries: Summaries) -> Iterable[str]:
             f"{kind}: {description['name']}; {description['weights']}; "
             f"{description['convention']}; licence: {description['licence']}"
         )
+    yield from notes(read_frechet(about))
     yield from about["left_out"]
     for name, reason in about.get("failed", {}).items():
         yield f"clip {name} failed and is in none of these numbers: {reason}"

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from animation.branch_animators import AnimatorName, BranchAnimator, Move, animate, frames_to_tensor
 from branches.masks import MaskBranch
+from common.errors import UserError
 from datasets.source import ClipSource
 from evaluation.measures import (
     ClipContext,
@@ -18,10 +19,12 @@ from evaluation.measures import (
     PixelMeasure,
     true_foreground,
 )
-from media.frames import Frames
+from media.frames import Frame, Frames
 from metrics.masks import mask_iou
 from modules.geometry import resize
 
+ERROR_GAIN = 4  # factor of the last column, where an error of a quarter of the range is white
+COLUMNS = ("source", "driving", "prediction", f"{ERROR_GAIN}x error")
 # Cheap enough to compute during training.
 VALIDATION: tuple[Measure, ...] = (PixelMeasure(), FigureMeasure())
 
@@ -78,6 +81,31 @@ class EightBit:
         """See `BranchAnimator.start`."""
         move = self._animator.start(source, reference)
         return lambda driving: move(driving).mul(255).round().clamp(0, 255) / 255
+
+
+def check_finite(prediction: Tensor, clip: str, first: int) -> None:
+    """Make sure that `prediction`, B x 3 x H x W, is finite.
+
+    Args:
+        first: number of the first of these frames in the clip.
+
+    Raises:
+        UserError: it is not; names the clip and the frame.
+    """
+    is_finite = prediction.isfinite().flatten(1).all(dim=1)
+    if not is_finite.all():
+        frame = first + int(is_finite.logical_not().nonzero()[0])
+        raise UserError(
+            f"{clip}: frame {frame} of the prediction is not finite; the checkpoint is damaged or "
+            "its training diverged"
+        )
+
+
+def side_by_side(source: Frame, driving: Frame, prediction: Frame) -> Frame:
+    """Put the pictures of COLUMNS side by side: H x 4W x 3."""
+    error = np.abs(prediction.astype(np.int16) - driving) * ERROR_GAIN
+    columns = (source, driving, prediction, error.clip(max=255).astype(np.uint8))
+    return np.concatenate(columns, axis=1)
 
 
 def evaluate(

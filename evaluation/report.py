@@ -14,7 +14,8 @@ from common.csv_cells import TableReader, as_written, open_table, protected
 from common.errors import UserError
 from common.files import replacing
 from common.safe_paths import check_name
-from evaluation.metric_names import BASELINE, METRICS
+from evaluation.frechet_results import FrechetResults, notes
+from evaluation.metric_names import BASELINE, FRECHET, METRICS
 from metrics.intervals import Interval, clip_means, over_clips, over_frames
 
 SUMMARY_FILE = "metrics.json"
@@ -156,9 +157,9 @@ def read_frames(folder: Path) -> list[MeasuredClip]:
     ]
 
 
-def console_table(summaries: Summaries) -> str:
+def console_table(summaries: Summaries, frechet: FrechetResults) -> str:
     """A table for the console: each metric over all frames, its mean and interval over clips, and
-    the metric of repeating the source.
+    the metric of repeating the source. FID and FVD have no interval.
     """
     lines = [
         f"{'':24}{'model':>10}  {'over clips, 95%':29}{'repeat source':>14}{'frames':>9}",
@@ -172,9 +173,15 @@ def console_table(summaries: Summaries) -> str:
                 f"{number(baseline.over_frames.mean, metric.digits):>14}"
                 f"{model.over_frames.num_values:9}"
             )
+    for name, result in frechet.items():
+        digits = FRECHET[name].digits
+        lines.append(
+            f"{name:24}{number(result.model, digits):>10}  {'':29}"
+            f"{number(result.baseline, digits):>14}{result.num_frames:9}"
+        )
     if "psnr" in summaries:
         lines.append(PSNR_NOTE)
-    return "\n".join(lines)
+    return "\n".join((*lines, *notes(frechet)))
 
 
 def number(value: float | None, digits: int) -> str:

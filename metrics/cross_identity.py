@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from media.frames import Frame, Frames
 from metrics.detectors.detector import Detector, IdentityEncoder, LandmarkDetector, Points
+from metrics.identity import csim
 
 
 class CrossIdentity:
@@ -16,11 +18,12 @@ class CrossIdentity:
 
     identity_distance: Euclidean distance between the embeddings of the animated frame and the
         source; small if the source's identity is kept.
+    csim: cosine similarity of these embeddings; near 1 if the source's identity is kept.
     pose_distance: mean distance in pixels between the landmarks of animated and driving frame,
         after position and size are aligned; small if the poses match. It cannot be compared with
         published AKD, which is between pictures of one person.
     found: share of the frames in which the detector found the figure.
-    driving_identity_distance: identity_distance of the driving frames themselves.
+    driving_identity_distance, driving_csim: the same of the driving frames themselves.
     source_pose_distance: pose_distance of the source itself.
 
     Metrics that need landmarks or embeddings are missing if the detector has none.
@@ -45,7 +48,9 @@ class CrossIdentity:
                 metrics["found"] = float(not np.isnan(points).all())
             if embedding is not None and other is not None and self._source_embedding is not None:
                 metrics["identity_distance"] = _distance(embedding, self._source_embedding)
+                metrics["csim"] = _similarity(embedding, self._source_embedding)
                 metrics["driving_identity_distance"] = _distance(other, self._source_embedding)
+                metrics["driving_csim"] = _similarity(other, self._source_embedding)
             self._collected.append(metrics)
 
     def means(self) -> Mapping[str, float]:
@@ -87,3 +92,7 @@ def pose_distance(points: Points, target: Points) -> float:
 
 def _distance(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
     return float(np.linalg.norm(a - b))
+
+
+def _similarity(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    return float(csim(torch.from_numpy(a), torch.from_numpy(b)))

@@ -32,6 +32,7 @@ from tests.helpers.lively import kind_config, write_checkpoint
 from tests.helpers.media import write_clip, write_tone
 from tests.helpers.published_files import FOMM, MONKEY_NET, TPSMM, X2FACE, Project, write_published
 from tests.helpers.runs import REPOSITORY, call
+from tests.helpers.script_files import MeanColours, write_script
 from tests.helpers.tiny_kinds import tiny_motion
 
 PAGES = (REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md")))
@@ -144,6 +145,8 @@ def workplace(tmp_path_factory, tiny_run) -> Path:
         (folder / config_name).write_text(yaml.safe_dump(config.model_dump()))
     small = ("data.image_size=32", "masks=null", "background=null")
     write_checkpoint(folder / "x2face.pt", kind_config("x2face", *small))
+    write_script(folder / "inception-2015-12-05.pt", MeanColours())
+    write_script(folder / "i3d_torchscript.pt", MeanColours())
     stages = {"vox-tpsmm": (), "vox-tpsmm-avd": ("motion.avd.code=128",)}
     for name, sections in stages.items():
         path = folder / "runs" / name / "checkpoints/best.pt"

@@ -44,6 +44,7 @@ def test_changes():
     assert (rows["same"]["akd"], rows["same"]["aed"]) == (0, 0)
     assert rows["moved"]["akd"] == 2.5
     assert (rows["moved"]["sd"], rows["moved"]["aed"]) == (0, 0)
+    assert {row["csim"] for row in rows.values()} == {1}  # embeddings of one number
     assert rows["noise"]["akd"] == 0
     assert 0 < rows["noise"]["aed"] < 0.001
     assert rows["mp4"]["akd"] <= 1

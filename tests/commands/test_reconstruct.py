@@ -454,7 +454,7 @@ def test_the_models_own_region(tiny_run, tmp_path, animator, name):
     ("options", "module", "line"),
     [
         (("--lpips", "alex"), "lpips", "no lpips: --lpips: lpips cannot be imported"),
-        (("--detector", "dlib"), "dlib", "no akd, mkr, aed: --detector dlib: dlib cannot be impo"),
+        (("--detector", "dlib"), "dlib", "no akd, mkr, aed, csim: --detector dlib: dlib cannot be"),
         (("--salient", "saliency"), "onnxruntime", "no salient metrics: --salient saliency: "),
     ],
 )

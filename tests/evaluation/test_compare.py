@@ -7,7 +7,8 @@ import pytest
 
 import reconstruct
 from common.errors import UserError
-from evaluation.compare import compare_runs, differences, read_evaluation
+from evaluation.compare import compare_runs, differences
+from evaluation.evaluations import read_evaluation
 from evaluation.report import MeasuredClip, summarize, write_report
 from tests.helpers.runs import error_line
 

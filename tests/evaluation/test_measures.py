@@ -152,6 +152,7 @@ class TestDetectorMeasure:
             "mkr": [0.0, 0.0, 1.0],
             "aed": [3 * 2**0.5, 4 * 2**0.5, lost],
             "aed_squared": [18.0, 32.0, lost],
+            "csim": [1.0, 1.0, lost],  # all embeddings have one direction
             "baseline_akd": [1.5, 7.0, 10.0],
             "baseline_mkr": [0.0, 0.0, 0.0],
             "baseline_aed": [3 * 2**0.5, 14 * 2**0.5, 20 * 2**0.5],
@@ -162,7 +163,7 @@ class TestDetectorMeasure:
 
     def test_truth_without_a_face_is_left_out(self):
         found = measured(DetectorMeasure(Corner()), flat(0.5), flat(0.5), flat(0.0))
-        for name in ("akd", "mkr", "aed", "baseline_akd", "baseline_mkr"):
+        for name in ("akd", "mkr", "aed", "csim", "baseline_akd", "baseline_mkr"):
             assert found[name].isnan().all()
 
     def test_a_detector_with_keypoints_only(self):

@@ -62,7 +62,9 @@ def test_means():
         "source_pose_distance": pytest.approx(pose_distance(SQUARE, leaning)),
         "found": 0.5,
         "identity_distance": pytest.approx(0.1),
+        "csim": pytest.approx(1),
         "driving_identity_distance": pytest.approx(2.0),
+        "driving_csim": pytest.approx(1),
     }
 
 
@@ -88,9 +90,14 @@ def test_a_detector_with_embeddings_only():
         description = Reader.description
 
         def embedding(self, frame):
-            return np.array([float(frame[0, 0, 0])])
+            return np.array([float(frame[0, 0, 0]), float(frame[0, 0, 1])])
 
-    (source,) = frames((10, 0, 0))
+    (source,) = frames((3, 4, 0))
     cross = CrossIdentity(Encoder(), source)
-    cross.add(frames((30, 0, 0)), frames((12, 0, 0)))
-    assert cross.means() == {"identity_distance": 2.0, "driving_identity_distance": 20.0}
+    cross.add(frames((8, 4, 0)), frames((4, 3, 0)))
+    assert cross.means() == {
+        "identity_distance": pytest.approx(2**0.5),
+        "csim": pytest.approx(24 / 25),
+        "driving_identity_distance": 5.0,
+        "driving_csim": pytest.approx(40 / (5 * 80**0.5)),
+    }

@@ -1,0 +1,99 @@
+"""Reads evaluations that reconstruct.py wrote, and says whether they are of the same frames."""
+
+import csv
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from pydantic import TypeAdapter
+
+from common.errors import UserError
+from common.json_files import read_json
+from evaluation.frechet_results import FrechetResults, read_frechet
+from evaluation.metric_names import BASELINE
+from evaluation.report import FRAMES_FILE, SUMMARY_FILE, MeasuredClip, read_frames
+from metrics.detectors.detector import Description
+
+_SAME_TRUTH = 1e-4  # largest difference of baseline_l1 between two devices on the same frames
+_NUM_NAMED = 3  # names in an error message
+_NEEDED = ("checkpoint", "step", "animator", "image_size", "measured_with")  # keys of metrics.json
+_TOOLS: Final = TypeAdapter(dict[str, Description])
+
+
+class Evaluation(NamedTuple):
+    """Results that reconstruct.py wrote to `folder`.
+
+    about: content of metrics.json.
+    metrics: names of all metrics that were measured.
+    clips: content of frames.csv, by clip name.
+    tools: what the metrics were measured with, by the names of `metric_names.Tool`.
+    frechet: FID and FVD, where they were measured.
+    """
+
+    folder: Path
+    about: dict[str, Any]
+    metrics: frozenset[str]
+    clips: dict[str, MeasuredClip]
+    tools: dict[str, Description]
+    frechet: FrechetResults
+
+
+def read_evaluation(folder: Path) -> Evaluation:
+    """Read the evaluation in `folder`; UserError if there is none or it is incomplete."""
+    try:
+        about = read_json(folder / SUMMARY_FILE)
+        metrics = frozenset(about["metrics"])
+        clips = {clip.name: clip for clip in read_frames(folder)}
+        tools = _TOOLS.validate_python(about.get("measured_with", {}))
+        frechet = read_frechet(about)
+    except UserError:
+        raise
+    except (OSError, ValueError, KeyError, TypeError, RecursionError, csv.Error) as error:
+        raise UserError(
+            f"{folder}: no metrics.json and frames.csv of an evaluation in it; give a "
+            "folder that reconstruct.py wrote"
+        ) from error
+    missing = [name for name in _NEEDED if name not in about]
+    if missing:
+        raise UserError(f"{folder}: {SUMMARY_FILE} lacks {', '.join(missing)}; evaluate once more")
+    if not clips:
+        raise UserError(f"{folder}: {FRAMES_FILE} has no frame in it; evaluate once more")
+    for clip in clips.values():
+        lost = sorted((metrics | {f"{BASELINE}l1"}) - clip.metrics.keys())
+        if lost:
+            raise UserError(
+                f"{folder}: {FRAMES_FILE} lacks {', '.join(lost[:_NUM_NAMED])}; evaluate once more"
+            )
+    return Evaluation(folder, about, metrics, clips, tools, frechet)
+
+
+def check_same_frames(a: Evaluation, b: Evaluation) -> None:
+    """Make sure that two evaluations are of the same frames: they have the same baselines.
+
+    Raises:
+        UserError: clips, frames or image sizes differ.
+    """
+    for one, other in ((a, b), (b, a)):
+        further = [name for name in one.clips if name not in other.clips]
+        if further:
+            more = f" and {len(further) - _NUM_NAMED} more" if len(further) > _NUM_NAMED else ""
+            raise UserError(
+                f"{one.folder} has clips that {other.folder} lacks: "
+                f"{', '.join(further[:_NUM_NAMED])}{more}; evaluate both on the same clips"
+            )
+    if a.about["image_size"] != b.about["image_size"]:
+        sizes = [" x ".join(map(str, reversed(run.about["image_size"]))) for run in (a, b)]
+        raise UserError(
+            f"{a.folder} is of {sizes[0]} pixels, {b.folder} of {sizes[1]}; metrics of "
+            "other sizes do not compare"
+        )
+    for name, clip in a.clips.items():
+        other_clip = b.clips[name]
+        repeated, other_repeated = (found.metrics[f"{BASELINE}l1"] for found in (clip, other_clip))
+        if clip.num_frames != other_clip.num_frames or not np.allclose(
+            repeated, other_repeated, rtol=0, atol=_SAME_TRUTH
+        ):
+            raise UserError(
+                f"the clip {name} has other frames in {a.folder} than in {b.folder}; "
+                "evaluate both on the same data"
+            )

@@ -1,0 +1,315 @@
+"""One table of several evaluations, as in papers: python -m evaluation.tables RESULTS...
+
+Prints it in Markdown and in LaTeX (booktabs): the mean over clips of each metric with half of its
+95% interval, the best of each column bold, the second underlined. All evaluations must be of the
+same frames.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Final, Literal, NamedTuple
+
+import numpy as np
+
+from common.cli import run_entry_point
+from common.errors import UserError
+from common.safe_paths import printable
+from evaluation.evaluations import Evaluation, check_same_frames, read_evaluation
+from evaluation.metric_names import BASELINE, FRECHET, METRICS, Metric
+from evaluation.report import number
+from metrics.detectors.detector import Description
+from metrics.intervals import Interval, over_clips
+
+Rank = Literal["best", "second"]
+_REPEATED: Final = "repeat source"
+_ACRONYM: Final = re.compile(r"\b(l1|psnr|ssim|lpips|akd|mkr|aed|csim|fid|fvd)\b")
+_NO_INTERVAL: Final = Interval(None, None, None, 0)
+
+
+class Cell(NamedTuple):
+    """A number of the table as text; `half` is half of the interval, empty without one."""
+
+    mean: str
+    half: str = ""
+    rank: Rank | None = None
+
+
+class Column(NamedTuple):
+    """A metric, with a cell for each row."""
+
+    name: str
+    metric: Metric
+    cells: list[Cell]
+
+    @property
+    def title(self) -> str:
+        """The name as papers write it, with an arrow to the better side: `AED squared ↓`."""
+        name = _ACRONYM.sub(lambda found: found[0].upper(), self.name.replace("_", " "))
+        return f"{name} {'↓' if self.metric.better == 'lower' else '↑'}"
+
+
+class Table(NamedTuple):
+    """Names of the rows, columns, and what to know about the numbers."""
+
+    rows: list[str]
+    columns: list[Column]
+    notes: list[str]
+
+
+def main(arguments: argparse.Namespace) -> None:
+    runs = [read_evaluation(folder) for folder in arguments.results]
+    for run in runs[1:]:
+        check_same_frames(runs[0], run)
+    table = build_table(
+        runs,
+        _names(runs, arguments.names),
+        None if arguments.metrics is None else arguments.metrics.split(","),
+        with_baseline=arguments.baseline,
+    )
+    texts = [_WRITERS[name](table) for name in _WRITERS if arguments.format in (name, "both")]
+    print("\n\n".join(texts))
+
+
+def build_table(
+    runs: Sequence[Evaluation],
+    names: Sequence[str],
+    metrics: Sequence[str] | None = None,
+    *,
+    with_baseline: bool = False,
+) -> Table:
+    """Build the table of `runs`, which are of the same frames; a row for each, then the baseline.
+
+    Args:
+        metrics: the columns; None for all metrics that one of `runs` has.
+
+    Raises:
+        UserError: none of `runs` has one of `metrics`, or all have none.
+    """
+    measured = {name for run in runs for name in (*run.metrics, *run.frechet)}
+    known = METRICS | {str(name): metric for name, metric in FRECHET.items()}
+    unknown = [name for name in metrics or () if name not in known.keys() & measured]
+    if unknown:
+        found = ", ".join(name for name in known if name in measured)
+        raise UserError(f"--metrics {unknown[0]}: not measured in these results; they have {found}")
+    columns, notes = [], []
+    for name in metrics or [name for name in known if name in measured]:
+        note = _difference(runs, names, name, known[name])
+        cells = _cells(runs, name, known[name], ranked=note is None)
+        if with_baseline:
+            cells.append(_baseline(runs, name, known[name]))
+        columns.append(Column(name, known[name], cells))
+        notes += [f"{name}: {line}" for line in (note, _left_out(runs, names, name)) if line]
+    rows = [*names, *([_REPEATED] if with_baseline else [])]
+    return Table(rows, columns, [_conditions(runs), *dict.fromkeys(notes), *_tools(runs, columns)])
+
+
+def _cells(runs: Sequence[Evaluation], name: str, metric: Metric, *, ranked: bool) -> list[Cell]:
+    """The numbers of one metric; ranks go by what is printed, so that equal ones share a rank."""
+    intervals = [_interval(run, name) for run in runs]
+    texts = [number(found.mean, metric.digits) for found in intervals]
+    sign = 1 if metric.better == "lower" else -1
+    order = sorted({sign * float(text) for text in texts if text != "-"})
+    ranks: dict[float, Rank] = {}
+    if ranked and len(runs) > 1:
+        ranks = dict(zip(order, ("best", "second"), strict=False))
+    return [
+        Cell(text, _half(found, metric), None if text == "-" else ranks.get(sign * float(text)))
+        for text, found in zip(texts, intervals, strict=True)
+    ]
+
+
+def _interval(run: Evaluation, name: str, prefix: str = "") -> Interval:
+    """Mean and interval over clips; FID and FVD have only the number itself."""
+    for metric, result in run.frechet.items():
+        if metric == name:
+            value = result.baseline if prefix else result.model
+            return Interval(value, None, None, result.num_samples)
+    if name not in run.metrics:
+        return _NO_INTERVAL
+    return over_clips([clip.metrics[prefix + name] for clip in run.clips.values()])
+
+
+def _half(found: Interval, metric: Metric) -> str:
+    if found.mean is None or found.high is None:
+        return ""
+    return f"{found.high - found.mean:.{metric.digits}f}"
+
+
+def _baseline(runs: Sequence[Evaluation], name: str, metric: Metric) -> Cell:
+    """Repeating the source, which is the same in all runs that measured it in the same way."""
+    run = next(run for run in runs if name in run.metrics or name in run.frechet)
+    found = _interval(run, name, BASELINE)
+    return Cell(number(found.mean, metric.digits), _half(found, metric))
+
+
+def _difference(
+    runs: Sequence[Evaluation], names: Sequence[str], name: str, metric: Metric
+) -> str | None:
+    """Say how the runs measured a metric if they did so in different ways; else None."""
+    having = [
+        (run, label)
+        for run, label in zip(runs, names, strict=True)
+        if name in run.metrics or name in run.frechet
+    ]
+    tools = {label: run.tools.get(metric.tool or "") for run, label in having}
+    if len(set(tools.values())) < 2:
+        return None
+    networks = {label: _network(found) for label, found in tools.items()}
+    if len(set(networks.values())) < 2:  # one network, used in different ways
+        networks = {label: found.convention for label, found in tools.items() if found}
+    parts = (f"{label} with {found}" for label, found in networks.items())
+    return f"measured in different ways, and not ranked: {'; '.join(parts)}"
+
+
+def _network(found: Description | None) -> str:
+    return "an unknown tool" if found is None else f"{found.name} ({found.weights})"
+
+
+def _left_out(runs: Sequence[Evaluation], names: Sequence[str], name: str) -> str | None:
+    """Say in how many frames a metric is not defined, if that differs between the runs."""
+    counts = {
+        label: sum(int(np.isnan(clip.metrics[name]).sum()) for clip in run.clips.values())
+        for run, label in zip(runs, names, strict=True)
+        if name in run.metrics
+    }
+    if len(set(counts.values())) < 2:
+        return None
+    parts = ", ".join(f"{count} of {label}" for label, count in counts.items())
+    return f"frames where it is not defined are left out: {parts}"
+
+
+def _conditions(runs: Sequence[Evaluation]) -> str:
+    first = runs[0]
+    height, width = first.about["image_size"]
+    frames = sum(clip.num_frames for clip in first.clips.values())
+    return (
+        f"Means over {len(first.clips)} clips ({frames} frames of {width} x {height} pixels) with "
+        "half of the 95% interval over clips; best bold, second underlined. Whether two models "
+        "differ: reconstruct.py --compare, which pairs them by frame"
+    )
+
+
+def _tools(runs: Sequence[Evaluation], columns: Sequence[Column]) -> Iterator[str]:
+    """A line for each tool that all its runs share."""
+    used = [column.metric.tool for column in columns if column.metric.tool is not None]
+    for tool in dict.fromkeys(used):
+        found = {run.tools[tool] for run in runs if tool in run.tools}
+        if len(found) == 1:
+            (one,) = found
+            yield f"{tool}: {one.name}; {one.weights}; {one.convention}"
+
+
+def _names(runs: Sequence[Evaluation], given: Sequence[str] | None) -> list[str]:
+    """Names of the rows: those given, or else of the folders; of equal ones the whole paths."""
+    if given is not None and len(given) != len(runs):
+        raise UserError(f"--names: {len(given)} names for {len(runs)} results; give one for each")
+    if given is None:
+        short = [run.folder.resolve().name for run in runs]
+        given = [
+            name if name and short.count(name) == 1 else str(run.folder)
+            for name, run in zip(short, runs, strict=True)
+        ]
+    for name in given:
+        if given.count(name) > 1:
+            raise UserError(f"{name}: two rows have this name; give --names")
+    return list(given)
+
+
+# Formats
+
+
+def markdown(table: Table) -> str:
+    """The table in Markdown, with its notes below."""
+
+    def show(cell: Cell) -> str:
+        marks = {"best": "**{}**", "second": "<ins>{}</ins>", None: "{}"}  # GitHub has no <u>
+        return marks[cell.rank].format(cell.mean) + (f" ± {cell.half}" if cell.half else "")
+
+    lines = [
+        ["", *(column.title for column in table.columns)],
+        ["---", *("---:" for _ in table.columns)],
+        *(
+            [_in_markdown(row), *(show(column.cells[index]) for column in table.columns)]
+            for index, row in enumerate(table.rows)
+        ),
+    ]
+    text = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    return "\n".join((text, "", *(f"- {_in_markdown(note)}" for note in table.notes)))
+
+
+def latex(table: Table) -> str:
+    """The table in LaTeX, with its notes as comments above."""
+
+    def show(cell: Cell) -> str:
+        marks = {"best": r"\textbf{%s}", "second": r"\underline{%s}", None: "%s"}
+        half = rf" {{\scriptsize$\pm$ {cell.half}}}" if cell.half else ""
+        return marks[cell.rank] % cell.mean + half
+
+    arrows = {"↓": r"$\downarrow$", "↑": r"$\uparrow$"}
+    titles = [f"{column.title[:-1]}{arrows[column.title[-1]]}" for column in table.columns]
+    rows = [
+        [_in_latex(row), *(show(column.cells[index]) for column in table.columns)]
+        for index, row in enumerate(table.rows)
+    ]
+    return "\n".join(
+        (
+            r"% \usepackage{booktabs}",
+            *(f"% {printable(note)}" for note in table.notes),
+            rf"\begin{{tabular}}{{l{'r' * len(titles)}}}",
+            r"\toprule",
+            " & ".join(("", *titles)) + r" \\",
+            r"\midrule",
+            *(" & ".join(cells) + r" \\" for cells in rows),
+            r"\bottomrule",
+            r"\end{tabular}",
+        )
+    )
+
+
+_WRITERS: Final[dict[str, Callable[[Table], str]]] = {"markdown": markdown, "latex": latex}
+_LATEX: Final = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+}
+
+
+def _in_markdown(text: str) -> str:
+    return re.sub(r"([\\`*_{}\[\]<>|#~])", r"\\\1", printable(text))
+
+
+def _in_latex(text: str) -> str:
+    return "".join(_LATEX.get(character, character) for character in printable(text))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m evaluation.tables",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "results", nargs="+", type=Path, metavar="RESULTS", help="folders that reconstruct.py wrote"
+    )
+    parser.add_argument(
+        "--names",
+        nargs="+",
+        metavar="NAME",
+        help="names of the rows, one for each folder; default: the names of the folders",
+    )
+    parser.add_argument(
+        "--metrics", metavar="A,B,...", help="the columns, such as l1,psnr,fid; default: all"
+    )
+    parser.add_argument(
+        "--baseline", action="store_true", help="also a row for repeating the source"
+    )
+    parser.add_argument("--format", choices=(*_WRITERS, "both"), default="both")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(run_entry_point(main, build_parser()))
