@@ -254,9 +254,7 @@ def _ask(
     kind: str, path: Path, limits: Limits | None, most_pixels: int
 ) -> tuple[dict[str, Any], Frame | None]:
     """Let a watched process open the file `path`; raises Refused if it died of that."""
-    num_bytes = 0
-    with suppress(OSError, ValueError):
-        num_bytes = path.stat().st_size
+    num_bytes = _num_bytes(path)
     seconds = num_bytes / BYTES_PER_SECOND + SECONDS
     opening = min(num_bytes / BYTES_PER_SECOND + OPENING_SECONDS, seconds)
     folder = None
@@ -283,6 +281,16 @@ def _ask(
                 continue
             reason = _reason(code, seconds if process.has_header else request["opening_seconds"])
         raise Refused(f"{path}: {reason}; {_REMEDY}") from None
+
+
+def _num_bytes(path: Path) -> int:
+    """Bytes that a file takes on the disk, at most its size: holes cost its maker nothing."""
+    try:
+        status = path.stat()
+    except (OSError, ValueError):
+        return 0
+    on_disk = 512 * getattr(status, "st_blocks", status.st_size)  # Windows does not tell
+    return min(status.st_size, on_disk)
 
 
 def _reason(code: int, seconds: float) -> str:

@@ -98,6 +98,9 @@ def _silence() -> None:
 def _be_first_to_end() -> None:
     """Ignore Ctrl-C, write no core, and be the first that the system ends if it lacks memory."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for name in ("SIGALRM", "SIGXCPU"):  # they end this process, even if the other ignores them
+        if hasattr(signal, name):  # not on Windows
+            signal.signal(getattr(signal, name), signal.SIG_DFL)
     with suppress(OSError):  # Linux alone has it
         Path("/proc/self/oom_score_adj").write_text("1000")
     with suppress(ImportError, ValueError, OSError):

@@ -77,6 +77,14 @@ def test_pictures(tmp_path, name, reason):
     assert "\n" not in str(raised.value)
 
 
+def test_a_hole_in_a_file_gives_it_no_time(tmp_path):
+    path = write_keys(tmp_path / "a.mp4")
+    with path.open("ab") as file:
+        file.truncate(2**40)
+    with pytest.raises(VideoError, match=f"a.mp4: {TIME}"):
+        open_clip(path)
+
+
 def test_a_strip(tmp_path):
     with pytest.raises(VideoError, match=f"a.png: {MEMORY}"):
         open_clip(write_exif(tmp_path / "a.png"))
