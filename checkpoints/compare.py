@@ -11,17 +11,18 @@ from typing import Any
 
 import torch
 
-from checkpoints.content import read_content
+from checkpoints.checkpoint import load
 from common.cli import run_entry_point, say
 
 COMPARED = ("step", "networks", "average", "training")
 
 
 def main(arguments: argparse.Namespace) -> int:
-    a, b = (read_content(Path(path)) for path in (arguments.a, arguments.b))
+    a, b = (load(Path(path)) for path in (arguments.a, arguments.b))
     found = []
     for key in COMPARED:
-        found += differences(_without_seconds(a.get(key)), _without_seconds(b.get(key)), key)
+        one, other = (_without_seconds(getattr(saved, key)) for saved in (a, b))
+        found += differences(one, other, key)
     for place in found:
         say(place)
     print(f"{len(found)} differences" if found else "the same to the last bit")

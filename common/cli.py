@@ -5,11 +5,12 @@ import logging
 import re
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from io import TextIOWrapper
-from types import FrameType
+from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, NoReturn, TextIO
 
 from tqdm import tqdm
@@ -36,6 +37,7 @@ def run_entry_point(
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # names of files may not fit its encoding
             stream.reconfigure(errors="backslashreplace")
+    sys.excepthook = _show_traceback
     parser.add_argument("--debug", action="store_true", help="show the traceback of an error")
     parser.error = partial(_refuse, parser)  # type: ignore[method-assign]
     # Intermixed: `key=value` may stand before, between and after the options.
@@ -74,6 +76,14 @@ def say(line: str, file: TextIO | None = None) -> None:
     file = sys.stdout if file is None else file
     tqdm.write(printable(line), file)
     file.flush()
+
+
+def _show_traceback(
+    kind: type[BaseException], error: BaseException, place: TracebackType | None
+) -> None:
+    """Print what ends the program as Python does, but with control characters escaped."""
+    for line in "".join(traceback.format_exception(kind, error, place)).splitlines():
+        print(printable(line), file=sys.stderr)
 
 
 class _Printable(logging.Formatter):

@@ -58,7 +58,8 @@ def _list(folder: Path) -> Iterator[str]:
     pack = read_pack(folder)
     for clip in sorted(pack.clips, key=lambda clip: natural_order(clip.name)):
         seconds = float(clip.num_frames / clip.frame_rate)
-        yield f"{clip.name}  {clip.num_frames} frames  {seconds:.1f} s  {printable(clip.source)}"
+        text = f"{clip.name}  {clip.num_frames} frames  {seconds:.1f} s  {clip.source}"
+        yield printable(text)
     if pack.shards is None:
         yield f"{printable(str(folder))}: {len(pack.clips)} clips so far; packing has not finished"
     else:

@@ -1,5 +1,6 @@
 """A checkpoint equals itself, and differs from one in which a weight is changed by a bit."""
 
+import pytest
 import torch
 
 from checkpoints import compare
@@ -23,3 +24,12 @@ def test_one_bit_is_seen(tiny_run, tmp_path, capsys):
     torch.save(content, tmp_path / "other.pt")
     assert run(path, tmp_path / "other.pt") == 1
     assert capsys.readouterr().out == f"networks.generator.{name}\n1 differences\n"
+
+
+@pytest.mark.parametrize("content", [{"generator": {}}, [1], torch.zeros(1).expand(2**40)])
+def test_files_without_the_parts_that_are_compared(tmp_path, capsys, content):
+    """Two of them are not the same for lack of what could differ."""
+    path = tmp_path / "a.pt"
+    torch.save(content, path)
+    assert run(path, path) == 2
+    assert f"{path}: not a checkpoint of this project" in capsys.readouterr().err

@@ -41,6 +41,22 @@ def test_debug_shows_the_traceback():
         run_entry_point(fail, parser(), ["--debug"])
 
 
+def test_a_traceback_has_no_control_characters(monkeypatch, capsys):
+    """Names of files in it cannot control the terminal."""
+
+    def broken(arguments):
+        raise UserError("\x1b[2Ja.mp4\u202e: no frames")
+
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+    with pytest.raises(UserError) as raised:
+        run_entry_point(broken, parser(), ["--debug"])
+    sys.excepthook(UserError, raised.value, raised.tb)
+    found = capsys.readouterr().err
+    assert found.startswith("Traceback (most recent call last):\n")
+    assert "UserError: \\x1b[2Ja.mp4\\u202e: no frames\n" in found
+    assert not set(found) & {"\x1b", "\u202e"}
+
+
 def test_our_own_mistakes_keep_their_traceback():
     def broken(arguments):
         raise ValueError("a bug")

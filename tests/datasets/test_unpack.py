@@ -44,6 +44,15 @@ def test_list(packed, capsys):
     assert lines[2] == f"{packed}: 2 clips, 2 ids, 15 frames; height x width: 48 x 64 (2)"
 
 
+def test_list_cannot_turn_the_text_around(packed, capsys):
+    path = packed / "clips.jsonl"
+    path.write_text(path.read_text().replace('"name": "', '"name": "\\u202e'))
+    assert run(packed) == 0
+    printed = capsys.readouterr().out
+    assert "\\u202e" in printed
+    assert "\u202e" not in printed
+
+
 def test_unpack_a_clip(packed, tmp_path, capsys):
     source = PackedClips(packed, (48, 64))
     assert run(packed, "--clip", "id2#b", "--output", tmp_path / "frames") == 0
