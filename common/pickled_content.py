@@ -18,7 +18,8 @@ MAX_BYTES: Final = 2**23  # of a pickle; 3,000 tensors take 0.5 MB
 MAX_MADE: Final = 2**19  # tensors, lists, tuples and dicts; a tensor takes nine, its sizes included
 MAX_PARTS: Final = 10**7  # values and characters, at each place that refers to them
 MAX_LEVELS: Final = 100
-MAX_KEY: Final = 10**6  # of numbers as keys: larger ones could be chosen to collide in a dict
+MAX_KEY: Final = 10**6  # of numbers as keys: larger ones could be chosen to collide in a dict,
+MAX_LARGE_KEYS: Final = 4096  # so there may be few; torch once named parameters by their addresses
 _MAX_DIMENSIONS: Final = 64
 
 _ITEMSIZES: Final = {  # bytes of an element, by the class of the storage
@@ -119,6 +120,7 @@ class _Reader:
         self._attributes: list[_Dict] = []
         self._num_made = 0
         self._num_copied = 0
+        self._num_large_keys = 0
 
     def take(self, operation: pickletools.OpcodeInfo, argument: Any) -> None:
         """Do one operation."""
@@ -192,7 +194,7 @@ class _Reader:
         if type(self._stack[-1]) is not _Dict:
             raise Refused("it sets items of something that is no dict")
         for key in items[::2]:
-            _check_key(key)
+            self._check_key(key)
         self._stack[-1].extend(items)
 
     def refer_to_storage(self) -> None:
@@ -230,6 +232,15 @@ class _Reader:
                 raise pickle.UnpicklingError(f"{name} is not called")
         self._stack.append(result)
 
+    def _check_key(self, key: Any) -> None:
+        """Raise Refused unless `key` is hashed at once, and as no file can foresee or misuse."""
+        if type(key) is int and abs(key) < 2**63:
+            self._num_large_keys += abs(key) > MAX_KEY
+            if self._num_large_keys > MAX_LARGE_KEYS:
+                raise Refused(f"it has more than {MAX_LARGE_KEYS:,} keys above {MAX_KEY:,}")
+        elif type(key) is not str and type(key) is not bool:
+            raise Refused("it has a dict whose keys are neither text nor numbers of 64 bits")
+
     def _make_dict(self, pairs: Any = _NO_PAIRS) -> _Dict:
         """Make an ordered dict; Python 2 wrote it with the list of its pairs."""
         if type(pairs) is not list:
@@ -239,7 +250,7 @@ class _Reader:
             raise Refused("it makes too many dicts of one list")
         made = _Dict()
         for key, value in pairs:
-            _check_key(key)
+            self._check_key(key)
             made += (key, value)
         return made
 
@@ -305,13 +316,6 @@ def _checked_name(name: str) -> str:
     if name.startswith("torch._utils._rebuild_"):  # sparse, quantized, on another device
         raise Refused(f"it has a tensor of a special kind ({name:.80}); only plain ones are read")
     raise pickle.UnpicklingError(f"{name:.80} is not called")
-
-
-def _check_key(key: Any) -> None:
-    """Raise Refused unless `key` is hashed at once, and as no file can foresee or misuse."""
-    if type(key) is str or (type(key) is int and abs(key) <= MAX_KEY) or type(key) is bool:
-        return
-    raise Refused(f"it has a dict whose keys are neither text nor numbers up to {MAX_KEY:,}")
 
 
 def _check_sizes(sizes: Any) -> None:

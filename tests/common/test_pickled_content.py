@@ -1,6 +1,7 @@
 """Small pickles that would take any amount of time or memory are refused before they are built."""
 
 import pickle
+import struct
 from collections import OrderedDict
 
 import pytest
@@ -35,7 +36,7 @@ def tensor(size):
     return b"ctorch._utils\n_rebuild_tensor_v2\n(" + STORAGE + b"K\0" + size + b"K\1\x85\x89}tR"
 
 
-KEYS = "it has a dict whose keys are neither text nor numbers up to 1,000,000"
+KEYS = "it has a dict whose keys are neither text nor numbers of 64 bits"
 LARGE = "its content has more than 10,000,000 values and characters"
 ITSELF = "it has a list or a dict that holds itself"
 ATTRIBUTES = "a tensor or a state dict has attributes of other kinds than torch's"
@@ -46,7 +47,13 @@ REFUSED = {
     "a key that is a list": (b"}](K\1eK\1s", KEYS),
     "a key that is a tensor": (b"}" + tensor(b"K\3\x85") + b"K\1s", KEYS),
     "a key that is a fraction": (b"}G?\xf0\0\0\0\0\0\0Ns", KEYS),
-    "numbers that may collide in a dict": (b"}\x8a\x08\0\0\0\0\0\0\0\x10Ns", KEYS),
+    "a number of more than 64 bits": (b"}\x8a\x09" + bytes(8) + b"\x01Ns", KEYS),
+    "numbers that may collide in a dict": (
+        b"}("
+        + b"".join(b"\x8a\x08" + struct.pack("<q", n << 40) + b"N" for n in range(5000))
+        + b"u",
+        "it has more than 4,096 keys above 1,000,000",
+    ),
     "tuples of tuples": (TUPLES, LARGE),
     "lists of lists": (
         b"]" + put(0) + b"".join(b"](" + get(n) * 9 + b"e" + put(n + 1) for n in range(20)),

@@ -166,7 +166,7 @@ def reads(monkeypatch) -> Callable[[FullSize], dict[str, Any]]:
 
     def replace(file: FullSize) -> dict[str, Any]:
         content = file.content()
-        monkeypatch.setattr(checkpoint, "read_tensors", lambda path: content)
+        monkeypatch.setattr(checkpoint, "read_content", lambda path: content)
         return content
 
     return replace
