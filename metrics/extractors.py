@@ -77,8 +77,8 @@ class Extractor(Protocol):
 
 
 class ScriptExtractor:
-    """The network of the TorchScript file `path`. It gets 8-bit images and must resize and scale
-    them by itself, as the published ones do.
+    """The network of the TorchScript file `path`. It gets images from 0 to 255 and must resize and
+    scale them by itself, as the published ones do: as uint8 or, if it refuses that, as float32.
 
     Args:
         metric: what it is for, which messages name as the option.
@@ -90,6 +90,7 @@ class ScriptExtractor:
     def __init__(self, path: Path, metric: FrechetMetric, device: torch.device) -> None:
         self._origin = f"--{metric} {path}"
         self._device = device
+        self._dtypes = [torch.uint8, torch.float32]  # to try; then the one that works
         self.sha256 = _check_file(path, self._origin, metric)
         try:
             with warnings.catch_warnings(action="ignore"):  # torch would rather have torch.export
@@ -105,7 +106,7 @@ class ScriptExtractor:
             name="TorchScript",
             weights=f"sha256 {self.sha256}",
             convention=(
-                "8-bit images, resized and scaled by the network itself"
+                "images from 0 to 255, resized and scaled by the network itself"
                 + (f", which is called with {called}" if called else "")
             ),
             licence="that of the file",
@@ -113,19 +114,24 @@ class ScriptExtractor:
 
     def __call__(self, images: Tensor) -> NDArray[np.float64]:
         """See `Extractor.__call__`."""
-        try:
-            # Without this torch compiles the network anew while it runs, with other rounding.
-            with torch.jit.optimized_execution(False):
-                features = self._network(images.to(self._device), **self._switches)
-        except Exception as error:  # whatever the program in the file raises
-            if lacks_memory(error):
-                raise
-            *_, reason = str(error).strip().splitlines() or [type(error).__name__]
-            raise UserError(
-                f"{self._origin}: the network refuses 8-bit images of {_shape(images)} "
-                f"({reason:.200}); it must resize and scale them by itself"
-            ) from error
-        return _checked(features, images, self._origin)
+        problem: Exception | None = None
+        for dtype in self._dtypes:
+            try:
+                # Without this torch compiles the network anew while it runs, with other rounding.
+                with torch.jit.optimized_execution(False):
+                    features = self._network(images.to(self._device, dtype), **self._switches)
+            except Exception as error:  # whatever the program in the file raises
+                if lacks_memory(error):
+                    raise
+                problem = problem or error
+            else:
+                self._dtypes = [dtype]
+                return _checked(features, images, self._origin)
+        *_, reason = str(problem).strip().splitlines() or [type(problem).__name__]
+        raise UserError(
+            f"{self._origin}: the network refuses images of {_shape(images)} from 0 to 255 "
+            f"({reason:.200}); it must resize and scale them by itself"
+        ) from problem
 
 
 class _Torchvision(NamedTuple):

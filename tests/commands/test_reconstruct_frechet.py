@@ -179,7 +179,7 @@ def test_a_network_that_refuses_the_frames_ends_the_evaluation(tiny_run, data, t
     path = write_script(tmp_path / "strict.pt", Returns("error"))
     assert evaluate(tiny_run, data, tmp_path / "out", "--fid", path) == 2
     line = error_line(capsys, "reconstruct.py")
-    assert f"--fid {path}: the network refuses 8-bit images of 5 x 3 x 32 x 32" in line
+    assert f"--fid {path}: the network refuses images of 5 x 3 x 32 x 32" in line
     assert not (tmp_path / "out").exists()
 
 

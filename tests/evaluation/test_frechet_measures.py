@@ -123,8 +123,8 @@ def test_fewer_samples_than_features(fid):
 
 
 def test_description_names_samples_and_network(fid, fvd):
-    assert fid.description.convention.startswith("every frame; 8-bit images")
-    text = "clips of 2 consecutive frames without overlap; 8-bit images"
+    assert fid.description.convention.startswith("every frame; images from 0 to 255")
+    text = "clips of 2 consecutive frames without overlap; images from 0 to 255"
     assert fvd.description.convention.startswith(text)
     assert fid.origin.startswith("fid: ")
     assert fid.description.weights in fid.origin

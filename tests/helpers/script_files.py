@@ -14,6 +14,13 @@ class MeanColours(nn.Module):
         return images.double().flatten(2).mean(2)
 
 
+class FloatMeans(nn.Module):
+    """The same, without a conversion: it refuses whole numbers."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        return images.flatten(2).mean(2)
+
+
 class Switched(nn.Module):
     """Like the field's files: without its switches it returns something else."""
 

@@ -21,7 +21,14 @@ from metrics.extractors import (
     TorchvisionExtractor,
     build_extractor,
 )
-from tests.helpers.script_files import MeanColours, Pair, Returns, Switched, write_script
+from tests.helpers.script_files import (
+    FloatMeans,
+    MeanColours,
+    Pair,
+    Returns,
+    Switched,
+    write_script,
+)
 
 CPU = torch.device("cpu")
 FRAMES = torch.arange(2 * 3 * 4 * 6, dtype=torch.uint8).view(2, 3, 4, 6)
@@ -59,7 +66,10 @@ def test_switches_of_the_fields_files_are_turned_on(tmp_path):
         (Returns("row"), "returns 1 for images of 2 x 3 x 4 x 6; must return one row"),
         (Returns("nan"), "returns numbers that are not finite"),
         (Returns("wide"), "returns 10000 features; at most 8192 are taken"),
-        (Returns("error"), "refuses 8-bit images of 2 x 3 x 4 x 6 .*these images are too small"),
+        (
+            Returns("error"),
+            "refuses images of 2 x 3 x 4 x 6 from 0 to 255 .*these images are too small",
+        ),
         (Pair(), "returns a tuple; must return one tensor"),
     ],
 )
@@ -70,6 +80,14 @@ def test_networks_that_return_something_else(tmp_path, network, expected):
         extractor(FRAMES)
     assert f"--fid {path}: " in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_network_that_wants_floats(tmp_path):
+    """The mean of uint8 is an error in torch: it gets the same numbers as float32."""
+    path = write_script(tmp_path / "floats.pt", FloatMeans())
+    extractor = build_extractor(str(path), "fvd", CPU)
+    for _ in range(2):
+        np.testing.assert_allclose(extractor(FRAMES), FRAMES.double().mean(dim=(2, 3)), rtol=1e-6)
 
 
 def test_lack_of_memory_is_not_the_files_fault(tmp_path, monkeypatch):
