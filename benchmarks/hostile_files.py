@@ -193,11 +193,13 @@ FILES: Final[dict[str, Callable[[Sandbox], list[object]]]] = {
     "PNG of 16000 x 16000": _large_png,
     "ffconcat named .mp4": _ffconcat_script,
     "JPEG with tags on each other": _as_source(write_exif),
-    "JPEG of 2,000 scans": _as_source(write_scans),
+    "JPEG of 20,000 scans": _as_source(partial(write_scans, num_scans=20_000)),
     "JPEG 2000 of 16,000,000 precincts": _as_source(write_precincts),
     "GIF with a comment of 15 MB": _as_source(write_comment),
     "mp4 of 20,000,000 samples": _as_driving(write_many_samples),
-    "mp4 with an index to hidden samples": _as_driving(write_hidden_fragment),
+    "mp4 with an index to hidden samples": _as_driving(
+        partial(write_hidden_fragment, num_samples=80_000_000)
+    ),
     "mp4 of 30,000 chapters": _as_driving(write_chapters),
     "mp4 of 300,000 notes": _as_driving(partial(write_keys, num_keys=300_000)),
     "mkv of 256 compressed laces": _as_driving(write_laces),

@@ -118,7 +118,7 @@ def _text_track(num_samples: int, size: int, place: int) -> bytes:
     return box(b"trak", header + box(b"mdia", times + box(b"minf", data + box(b"stbl", tables))))
 
 
-def write_hidden_fragment(path: Path, num_left: int = 0) -> Path:
+def write_hidden_fragment(path: Path, num_samples: int = MANY) -> Path:
     """A clip in fragments whose index leads to another one, hidden among its pictures."""
     write_clip(
         path,
@@ -129,7 +129,7 @@ def write_hidden_fragment(path: Path, num_left: int = 0) -> Path:
     content = path.read_bytes()
     begin = content.index(b"moof") - 4
     header = box(b"mfhd", words(0, 9))
-    run = box(b"tfhd", words(0x020000, 1)) + box(b"trun", words(0, MANY))
+    run = box(b"tfhd", words(0x020000, 1)) + box(b"trun", words(0, num_samples))
     hidden = box(b"moof", header + box(b"traf", run))
     fragments = content[begin:]
     mfra = fragments.rfind(b"mfra")
@@ -137,9 +137,7 @@ def write_hidden_fragment(path: Path, num_left: int = 0) -> Path:
     parts = [len(fragments) + 8, len(hidden)]
     rows = b"".join(words(size, 3 * 512, 0x90000000) for size in parts)
     index = words(0, 1, 12800) + words(0, 0) + struct.pack(">HH", 0, len(parts)) + rows
-    path.write_bytes(
-        content[:begin] + box(b"sidx", index) + fragments + box(b"mdat", hidden + bytes(num_left))
-    )
+    path.write_bytes(content[:begin] + box(b"sidx", index) + fragments + box(b"mdat", hidden))
     return path
 
 
@@ -248,13 +246,13 @@ def write_comment(path: Path) -> Path:
     return path
 
 
-def write_scans(path: Path) -> Path:
+def write_scans(path: Path, num_scans: int = 2000) -> Path:
     """A JPEG of 16 megapixels with thousands of scans, each of which goes over all of it."""
     buffer = io.BytesIO()
     Image.new("L", (4000, 4000)).save(buffer, "JPEG", progressive=True)
     content = buffer.getvalue()
     begin = content.rindex(b"\xff\xda")
-    path.write_bytes(content[:-2] + content[begin:-2] * 2000 + content[-2:])
+    path.write_bytes(content[:-2] + content[begin:-2] * num_scans + content[-2:])
     return path
 
 
