@@ -10,13 +10,14 @@ import socket
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from common.errors import UserError
 from common.machine import is_loopback
 
 OVERHEAD = 2**20  # bytes that a request may have besides its file
@@ -85,6 +86,18 @@ class Guard:
         if path.endswith("/upload") and _num_bytes(self._folder) > MAX_KEPT_FILES * self._max_bytes:
             return Refusal(507, "There is no room for more files now; try again in an hour.")
         return None
+
+
+def take_uploads_only(control: Any) -> None:
+    """Let a control refuse addresses; Gradio would download what lies there, however large."""
+    move = control.async_move_resource_to_block_cache
+
+    async def move_upload(path: str | Path | None) -> str | None:
+        if path is not None and not Path(path).is_absolute():
+            raise UserError("Only uploaded files are read here.")
+        return await move(path)
+
+    control.async_move_resource_to_block_cache = move_upload
 
 
 def in_megabytes(num_bytes: int) -> str:

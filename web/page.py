@@ -25,6 +25,7 @@ from web.choices import (
     read_job,
     read_options,
 )
+from web.guard import take_uploads_only
 
 STYLE = Path(__file__).with_suffix(".css")
 SCRIPT = Path(__file__).with_suffix(".js")
@@ -234,6 +235,8 @@ class Page:
     def _connect(self) -> None:
         """Connect the controls with what happens when they are clicked or changed."""
         controls = self._controls
+        for control in controls.values():
+            take_uploads_only(control)
         quick: dict[str, Any] = {
             "queue": False,
             "show_progress": "hidden",

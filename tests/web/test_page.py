@@ -1,11 +1,13 @@
 """The page's Animate button: notes, errors, limits, stopping."""
 
+import asyncio
 import time
 from types import SimpleNamespace
 
 import pytest
 
 from animation.animator import Animator
+from common.errors import UserError
 from media.excerpt import Excerpt
 from media.images import write_image
 from tests.helpers.lively import kind_config, write_checkpoint
@@ -30,6 +32,32 @@ def test_remarks_on_the_clip_are_shown_with_the_result(tiny_run, tmp_path):
     (changes,) = page._run(values, request, lambda *_, **__: None)
     lines = changes[page._notes]["value"].splitlines()
     assert lines.count("clip.mp4: interlaced; made whole (bwdif)") == 1
+    page.close()
+
+
+def test_addresses_are_not_opened(tiny_run, tmp_path, monkeypatch):
+    """Gradio would download what a request names in place of an upload, without any limit."""
+    pytest.importorskip("gradio")
+    from gradio import processing_utils
+
+    from web import page as web_page
+
+    page = web_page.Page(Animator.load(step_file(tiny_run, 8), device="cpu"))
+    opened = []
+
+    async def download(address, cache_dir):
+        opened.append(address)
+        return str(tmp_path / "a.png")
+
+    monkeypatch.setattr(processing_utils, "async_ssrf_protected_download", download)
+    payload = {"path": "https://example.com/a.png", "meta": {"_type": "gradio.FileData"}}
+    for control in page._controls.values():
+        moved = processing_utils.async_move_files_to_cache(
+            payload, control, check_in_upload_folder=True
+        )
+        with pytest.raises(UserError, match="Only uploaded files are read here"):
+            asyncio.run(moved)
+    assert opened == []
     page.close()
 
 
