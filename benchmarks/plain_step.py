@@ -233,12 +233,12 @@ def _has_vgg(config: Config) -> bool:
 def _has_blur_or_heatmaps(config: Config) -> bool:
     """Whether anything blurs, or draws heatmaps or thin plates that are separable."""
     has_motion = isinstance(config.motion, FommConfig | TpsmmConfig)
-    return has_motion or config.masks is not None or _has_vgg(config)
+    return _has_masks(config) or _has_vgg(config) or (has_motion and not config.is_frozen)
 
 
 def _has_upsampling_convolutions(config: Config) -> bool:
     has_motion = config.motion is not None and not isinstance(config.motion, X2FaceConfig)
-    return has_motion or config.masks is not None
+    return _has_masks(config) or (has_motion and not config.is_frozen)
 
 
 def _has_adversary(config: Config) -> bool:
@@ -246,7 +246,8 @@ def _has_adversary(config: Config) -> bool:
 
 
 def _has_masks(config: Config) -> bool:
-    return config.masks is not None
+    """Whether a step runs the mask branch."""
+    return config.masks is not None and not config.is_frozen
 
 
 _DISCRIMINATE = Adversary.discriminate
@@ -304,7 +305,7 @@ OPTIMIZATIONS: Final = (
         patches=(Patch(blocks, "MIN_FUSED_AREA", math.inf),),
         applies=_has_upsampling_convolutions,
     ),
-    Optimization("fused Adam", prepare=_one_by_one),
+    Optimization("fused optimizer", prepare=_one_by_one),
     Optimization("channels_last", off=("train.channels_last=false",)),
     Optimization("half precision", off=("train.precision=float32",)),
     Optimization(
