@@ -22,6 +22,7 @@ from common.machine import is_loopback
 
 OVERHEAD = 2**20  # bytes that a request may have besides its file
 MAX_KEPT_FILES = 20  # uploads are refused while as many bytes are kept as so many largest files
+MIN_BYTES = 2**16  # that a file counts for: a million empty ones take room and time, too
 _PORTS = {"http": ":80", "https": ":443"}  # ports that browsers leave out
 _OTHER_SITES = (
     "cross-site",
@@ -106,11 +107,11 @@ def in_megabytes(num_bytes: int) -> str:
 
 
 def _num_bytes(folder: Path) -> int:
-    """Size of all files in `folder`."""
+    """Size of all files and folders in `folder`, each at least MIN_BYTES."""
     total = 0
     for path in folder.rglob("*"):
         with suppress(OSError):  # removed in the meantime
-            total += path.lstat().st_size
+            total += max(path.lstat().st_size, MIN_BYTES)
     return total
 
 

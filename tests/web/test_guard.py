@@ -7,7 +7,7 @@ pytest.importorskip("starlette")
 from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 
-from web.guard import MAX_KEPT_FILES, OVERHEAD, Guard, known_names, refusal
+from web.guard import MAX_KEPT_FILES, MIN_BYTES, OVERHEAD, Guard, known_names, refusal
 
 NAMES = known_names("127.0.0.1", ["Demo.Example.org"])
 OWN = {"host": "127.0.0.1:7860", "origin": "http://127.0.0.1:7860", "sec-fetch-site": "same-origin"}
@@ -78,12 +78,12 @@ def test_names_of_a_page_on_the_network(monkeypatch):
 
 def test_no_room_for_more_uploads(tmp_path):
     """Other requests are still answered."""
-    app = Guard(PlainTextResponse("done"), known_names("localhost", []), 1000, tmp_path)
+    app = Guard(PlainTextResponse("done"), known_names("localhost", []), 10**6, tmp_path)
     client = TestClient(app, base_url="http://localhost")
     (tmp_path / "folder").mkdir()
-    (tmp_path / "folder" / "file").write_bytes(bytes(MAX_KEPT_FILES * 1000 - 10_000))
+    (tmp_path / "folder" / "file").write_bytes(bytes(MAX_KEPT_FILES * 10**6 - 100_000))
     assert client.post("/gradio_api/upload", content=b"a").text == "done"
-    (tmp_path / "other").write_bytes(bytes(20_000))
+    (tmp_path / "other").write_bytes(bytes(100_000))
     answer = client.post("/gradio_api/upload", content=b"a")
     assert answer.status_code == 507
     assert answer.text == "There is no room for more files now; try again in an hour."
@@ -91,6 +91,16 @@ def test_no_room_for_more_uploads(tmp_path):
     answer = client.get("/")
     assert answer.text == "done"
     assert answer.headers["x-frame-options"] == "DENY"
+
+
+def test_empty_files_take_room_too(tmp_path):
+    max_bytes = 2 * MIN_BYTES
+    client = TestClient(Guard(PlainTextResponse("taken"), NAMES, max_bytes, tmp_path))
+    for number in range(2 * MAX_KEPT_FILES):
+        (tmp_path / str(number)).touch()
+    assert client.post("/upload", content=b"a", headers=OWN).text == "taken"
+    (tmp_path / "another").touch()
+    assert client.post("/upload", content=b"a", headers=OWN).status_code == 507
 
 
 def test_the_largest_request(tmp_path):
