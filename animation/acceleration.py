@@ -98,11 +98,12 @@ def optimize_for_inference(model: Model, dtype: torch.dtype) -> Model:
     """Make a faster copy of `model` for `torch.inference_mode`.
 
     Args:
-        dtype: precision of most networks; see `lay_out`. The errors were measured on models trained
-            on puppets and on heads, as the largest difference from the predictions of `model` or
-            the lowest PSNR of a clip. float32: 1e-5. float16: 2e-3, half a grey level; 77 dB.
-            bfloat16: 58 dB, but 49 dB for backgrounds that BGRefine paints, because a pixel of the
-            mask may end up on the other side of the threshold.
+        dtype: precision of most networks; see `lay_out`. The errors were measured on motion models
+            of every kind trained on puppets, and on one trained on heads, as the largest difference
+            from the predictions of `model` or the lowest PSNR of a clip. float32: 4e-5. float16:
+            5e-3, one grey level; 76 dB. bfloat16: 4e-2; 56 dB, but 49 dB for backgrounds that
+            BGRefine paints, because a pixel of the mask may end up on the other side of the
+            threshold.
     """
     model = copy.deepcopy(model).eval()
     fold_norms(model)
