@@ -35,13 +35,13 @@ class SyncBatchNorm(_BatchNorm):
 
     @classmethod
     def like(cls, norm: nn.BatchNorm1d | nn.BatchNorm2d) -> Self:
-        """Make one with the settings, weights and statistics of `norm`."""
+        """Make one with the settings, weights and statistics of `norm`, frozen if that is."""
         weight = norm.weight
         own = cls(
             norm.num_features, norm.eps, norm.momentum, device=weight.device, dtype=weight.dtype
         )
         own.load_state_dict(norm.state_dict())
-        return own.train(norm.training)
+        return own.requires_grad_(weight.requires_grad).train(norm.training)
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:

@@ -124,7 +124,9 @@ def test_evaluation_exchanges_nothing(monkeypatch, kind, shape):
 @pytest.mark.parametrize("motion", ["fomm", "tpsmm_avd"])
 @pytest.mark.parametrize(("device", "kind"), [(CPU, SyncBatchNorm), (CUDA, nn.SyncBatchNorm)])
 def test_every_batch_norm_of_a_model_is_replaced(device, kind, motion, monkeypatch):
-    """State dicts fit both kinds, so a checkpoint of several processes fits one process."""
+    """State dicts fit both kinds, so a checkpoint of several processes fits one process. What is
+    frozen stays so.
+    """
     use_small_resnets(monkeypatch)
     config = tiny_config(*(() if motion == "fomm" else KINDS[motion]))
     plain, model = Model(config), Model(config)
@@ -136,5 +138,8 @@ def test_every_batch_norm_of_a_model_is_replaced(device, kind, motion, monkeypat
     assert all(type(modules[name]) is kind for name in norms)
     assert_close(model.state_dict(), plain.state_dict(), rtol=0, atol=0)
     assert list(model.state_dict()) == list(plain.state_dict())
+    assert list(model.trained_networks) == list(plain.trained_networks)
+    wanted, found = ([p.requires_grad for p in each.parameters()] for each in (plain, model))
+    assert found == wanted
     for branch in model.branches.values():  # `model.branches` has the same objects
         assert not any(type(module) in both for module in branch.modules())
