@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from branches.branch import StepInputs, reconstruction_terms
-from branches.motion.branch import EncodedSource, MotionBranch, hourglass_sizes
+from branches.motion.branch import EncodedSource, hourglass_sizes
+from branches.motion.dense_motion_branch import DenseMotionBranch
 from branches.outputs import MotionMaps, MotionOutput
 from configs.motion.fomm import FommConfig
 from losses import (
@@ -20,14 +21,15 @@ from modules.dense_motion import DenseMotion, DenseMotionNetwork
 from modules.generator import Generator
 from modules.geometry import determinant_2x2
 from modules.keypoint_detector import KeypointDetector, Keypoints
-from modules.keypoint_transfer import expand_keypoints
 from modules.thin_plate import random_thin_plate
 
 
-class FommBranch(MotionBranch):
+class FommBranch(DenseMotionBranch):
     """Moves the source by the keypoints of both frames and inpaints hidden areas (FOMM)."""
 
     kind = "fomm"
+    keypoint_detector: KeypointDetector
+    dense_motion: DenseMotionNetwork
 
     def __init__(self, config: FommConfig) -> None:
         super().__init__()
@@ -59,32 +61,14 @@ class FommBranch(MotionBranch):
             num_res_blocks=generator.num_res_blocks,
         )
 
-    def detect(self, frames: Tensor) -> Keypoints:
-        """Detect the keypoints of `frames`, B x 3 x H x W in [0, 1]."""
-        keypoints: Keypoints = self.keypoint_detector(frames)
-        return keypoints
-
     def encode(self, source: Tensor) -> EncodedSource:
         return EncodedSource(source, self.detect(source), self.generator.encode(source))
-
-    def estimate_motion(
-        self, source: EncodedSource, pose: Keypoints, driving: Tensor | None = None
-    ) -> MotionMaps:
-        return MotionMaps(*self._dense_motion(source, pose))
 
     def predict(
         self, source: EncodedSource, pose: Keypoints, driving: Tensor | None = None
     ) -> Tensor:
         features = source.features.expand(len(pose.value), -1, -1, -1)
         return self.generator.decode(features, self._dense_motion(source, pose))
-
-    def _dense_motion(self, source: EncodedSource, pose: Keypoints) -> DenseMotion:
-        assert source.keypoints is not None
-        batch = len(pose.value)
-        motion: DenseMotion = self.dense_motion(
-            source.image.expand(batch, -1, -1, -1), expand_keypoints(source.keypoints, batch), pose
-        )
-        return motion
 
     def forward(self, inputs: StepInputs) -> MotionOutput:
         source_keypoints = self.detect(inputs.source)

@@ -6,7 +6,8 @@ Monkey-Net (Siarohin et al., CVPR 2019).
 from torch import Tensor
 
 from branches.branch import StepInputs, reconstruction_terms
-from branches.motion.branch import EncodedSource, MotionBranch, expand_maps, hourglass_sizes
+from branches.motion.branch import EncodedSource, expand_maps, hourglass_sizes
+from branches.motion.dense_motion_branch import DenseMotionBranch
 from branches.outputs import MotionMaps, MotionOutput
 from configs.motion.monkey_net import MonkeyNetConfig
 from losses import LossTerm, pixel_loss, weigh
@@ -21,10 +22,12 @@ from modules.monkey_net.keypoint_transfer import transferred_keypoints
 NUM_GROUP_BLOCKS = 2  # published
 
 
-class MonkeyNetBranch(MotionBranch):
+class MonkeyNetBranch(DenseMotionBranch):
     """Moves the source by the shifts of its keypoints and warps every map of a U-Net by them."""
 
     kind = "monkey_net"
+    keypoint_detector: MonkeyNetKeypointDetector
+    dense_motion: MonkeyNetDenseMotion
 
     def __init__(self, config: MonkeyNetConfig) -> None:
         super().__init__()
@@ -61,11 +64,6 @@ class MonkeyNetBranch(MotionBranch):
             interpolation=generator.interpolation,
         )
 
-    def detect(self, frames: Tensor) -> Keypoints:
-        """Detect the keypoints of `frames`, B x 3 x H x W in [0, 1]."""
-        keypoints: Keypoints = self.keypoint_detector(frames)
-        return keypoints
-
     def encode(self, source: Tensor) -> EncodedSource:
         return EncodedSource(source, self.detect(source), self.generator.encode(source))
 
@@ -73,11 +71,6 @@ class MonkeyNetBranch(MotionBranch):
         self, source: Keypoints, driving: Keypoints, reference: Keypoints, scale: float
     ) -> Keypoints:
         return transferred_keypoints(source, driving, reference, scale)
-
-    def estimate_motion(
-        self, source: EncodedSource, pose: Keypoints, driving: Tensor | None = None
-    ) -> MotionMaps:
-        return MotionMaps(*self._dense_motion(source, pose))
 
     def predict(
         self, source: EncodedSource, pose: Keypoints, driving: Tensor | None = None
@@ -90,14 +83,6 @@ class MonkeyNetBranch(MotionBranch):
             expand_keypoints(source.keypoints, batch),
             pose,
         )
-
-    def _dense_motion(self, source: EncodedSource, pose: Keypoints) -> DenseMotion:
-        assert source.keypoints is not None
-        batch = len(pose.value)
-        motion: DenseMotion = self.dense_motion(
-            source.image.expand(batch, -1, -1, -1), expand_keypoints(source.keypoints, batch), pose
-        )
-        return motion
 
     def forward(self, inputs: StepInputs) -> MotionOutput:
         keypoints = self.detect(inputs.source), self.detect(inputs.driving)

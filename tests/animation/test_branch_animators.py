@@ -2,7 +2,6 @@
 
 import logging
 import weakref
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -26,6 +25,7 @@ from common.errors import UserError
 from modules.keypoint_transfer import first_keypoints, movement_scale, relative_keypoints
 from modules.perturbation import shrink
 from tests.helpers.factories import noise_inputs, tiny_config
+from tests.helpers.memory import memory_for
 
 CONFIG = tiny_config("data.image_size=[32, 48]")
 CPU = torch.device("cpu")
@@ -81,21 +81,6 @@ def frames():
 def predictions(animator, source, driving, batch_size=8, reference=None):
     batches = animate(animator, source, iter(driving), batch_size, reference)
     return torch.cat([prediction for _, prediction in batches])
-
-
-@contextmanager
-def memory_for(num_frames, network):
-    """Make `network` run out of memory for more than `num_frames` frames."""
-
-    def allocate(_, arguments):
-        if len(arguments[0]) > num_frames:
-            raise torch.OutOfMemoryError("out of memory")
-
-    hook = network.register_forward_pre_hook(allocate)
-    try:
-        yield
-    finally:
-        hook.remove()
 
 
 def test_absolute_motion_equals_the_branch_in_evaluation_mode(motion, frames):

@@ -1,7 +1,6 @@
 """Animators of every kind of motion model: what each can do, batches, memory, several sources."""
 
 import functools
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -27,6 +26,7 @@ from media.crops import Box
 from modules.keypoint_transfer import expand_keypoints
 from tests.helpers.factories import noise_inputs
 from tests.helpers.lively import KINDS, kind_config, lively_model
+from tests.helpers.memory import memory_for
 
 CPU = torch.device("cpu")
 FURTHER = [kind for kind in KINDS if kind != "fomm"]
@@ -49,21 +49,6 @@ def frames():
 def predictions(animator, frames, batch_size=8, **options):
     batches = animate(animator, frames[0], iter(frames[1:]), batch_size, **options)
     return torch.cat([prediction for _, prediction in batches])
-
-
-@contextmanager
-def memory_for(num_frames, network):
-    """Make `network` run out of memory for more than `num_frames` frames."""
-
-    def allocate(_, arguments):
-        if len(arguments[0]) > num_frames:
-            raise torch.OutOfMemoryError("out of memory")
-
-    hook = network.register_forward_pre_hook(allocate)
-    try:
-        yield
-    finally:
-        hook.remove()
 
 
 MODES = {
