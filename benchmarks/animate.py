@@ -192,7 +192,7 @@ class Scene(NamedTuple):
 
 
 def effective(variants: dict[str, Variant]) -> dict[str, Variant]:
-    """The variants without those that leave the networks as in the row before; says which."""
+    """Leave out variants whose networks equal those of the row before, and print their names."""
     found: dict[str, Variant] = {}
     before: list[object] = []
     for name, variant in variants.items():

@@ -48,7 +48,7 @@ class StepInputs(NamedTuple):
 
     source, driving: B x 3 x H x W in [0, 1], after the same colour jitter; driving is the target.
     recolored_driving: driving after another colour jitter, for networks that must not learn its
-        colours.
+        colours; only the mask branch has one. `driving` itself in a model without masks.
     perceptual: computes VGG features and compares them.
     target_features: VGG features of `driving`, without gradient.
     context: the epoch and the random numbers of this step.

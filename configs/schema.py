@@ -249,7 +249,7 @@ class DiscriminatorConfig(Section):
     ]  # output channels of the encoder's blocks; each block halves the size
     spectral_norm: bool = True  # in every layer but the last of kind unet
     detach: bool = True  # no gradient of the generator through heatmaps and real features (ours;
-    # false as Monkey-Net was published)
+    # false as Monkey-Net was published; features with one weight for all blocks never have it)
     keypoints: bool = False  # heatmaps of the driving keypoints are a further input
     loss: Literal["least_squares", "hinge", "bce"] = "least_squares"
     losses: DiscriminatorLosses = DiscriminatorLosses()

@@ -141,8 +141,8 @@ def occlusion_from_field(field: Tensor) -> Tensor:
     an occlusion map, and this gives one to systems that have only a field.
 
     Args:
-        field: B x h x w x 2, (x, y) in [-1, 1], h and w at least 2. Of half precision the map is
-            float32.
+        field: B x h x w x 2, (x, y) in [-1, 1], h and w at least 2. For a field of half
+            precision the map is float32.
     """
     field = full_precision(field)
     height, width = field.shape[1:3]

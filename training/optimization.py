@@ -123,6 +123,7 @@ class Optimizer:
     Attributes:
         algorithm: Adam or SGD of torch, by `train.optimizer`.
         networks: those that train, by name.
+        limited: parameters of each network whose gradient has a largest element, and that limit.
     """
 
     def __init__(
@@ -138,7 +139,8 @@ class Optimizer:
             for player, networks in players.items()
         }
         self.networks = {n: net for networks in players.values() for n, net in networks.items()}
-        self.infinity_limits = {} if config.motion is None else config.motion.infinity_limits
+        limits = {} if config.motion is None else config.motion.infinity_limits
+        self.limited = [(list(self.networks[n].parameters()), limits[n]) for n in limits]
         self.algorithm: torch.optim.Optimizer = ALGORITHMS[config.train.optimizer](
             [
                 {"params": list(network.parameters()), "name": name, "lr": self.rates[name]}
@@ -273,8 +275,7 @@ class Optimizer:
         """Scale the gradients of each network that has a limit of its own, such that none of their
         elements is above it (TPSMM, as published). A gradient that is not finite stays so.
         """
-        for name, limit in self.infinity_limits.items():
-            parameters = list(self.networks[name].parameters())
+        for parameters, limit in self.limited:
             if any(p.grad is not None for p in parameters):  # it may not have started
                 nn.utils.clip_grad_norm_(parameters, limit, norm_type=math.inf)
 

@@ -58,7 +58,9 @@ def train_step(
     with optimizer.guarded_buffers():
         rows = []  # scalars of each part; only the last part's inputs are kept
         for part, random in zip(parts, context.random.split(len(parts)), strict=True):
-            frames = prepare_frames(part, config.train.channels_last is True)
+            frames = prepare_frames(
+                part, config.train.channels_last is True, model.masks is not None
+            )
             now = context._replace(random=random)
             result, losses = forward(model, adversary, perceptual, frames, now, config)
             optimizer.backward(losses, len(parts))
@@ -137,18 +139,18 @@ def total(terms: Mapping[str, LossTerm]) -> Tensor:
     return torch.stack([term.weighted for term in terms.values()]).sum()
 
 
-def prepare_frames(batch: PairBatch, channels_last: bool) -> PreparedFrames:
+def prepare_frames(batch: PairBatch, channels_last: bool, recolor: bool = True) -> PreparedFrames:
     """Apply resize and crop, if the batch asks for them, and the two colour jitters to the frames.
 
-    Source and driving frame share the first jitter; the recolored driving frame also gets the
-    second one.
+    Source and driving frame share the first jitter. The recolored driving frame gets the second one
+    instead; if `recolor` is false, as for a model without masks, it is the driving frame itself.
     """
     frames = batch.frames.float() / 255
     if batch.placement is not None:
         frames = resize_and_crop(frames, batch.placement)
     shared, own = zip(batch.color_factors.unbind(1), batch.color_order.unbind(1), strict=True)
     source, driving = jitter_colors(frames, *shared).unbind(1)
-    recolored_driving = jitter_colors(frames[:, 1:], *own).squeeze(1)
+    recolored_driving = jitter_colors(frames[:, 1:], *own).squeeze(1) if recolor else driving
     layout = torch.channels_last if channels_last else torch.contiguous_format
     return PreparedFrames(
         *(x.contiguous(memory_format=layout) for x in (source, driving, recolored_driving))

@@ -108,7 +108,7 @@ class Trainer:
 
     @property
     def networks(self) -> dict[str, nn.Module]:
-        """All trained networks, by name."""
+        """All networks of model and discriminator by name, frozen ones included."""
         return all_networks(self.model, self.adversary)
 
     def restore(self, saved: Checkpoint) -> None:

@@ -28,8 +28,9 @@ def build_motion(config: MotionConfig) -> MotionBranch:
 
 
 def build_second_stage(config: MotionConfig, branch: MotionBranch) -> Branch[Any] | None:
-    """The stage that trains in place of `branch`, which is that of `config`; None for `branch`
-    itself.
+    """The second stage that `config` asks for: it trains a part of `branch`, the rest is frozen.
+
+    None: `branch` trains as a whole.
     """
     if isinstance(config, TpsmmConfig) and config.avd is not None:
         assert isinstance(branch, TpsmmBranch)

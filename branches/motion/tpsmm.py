@@ -149,8 +149,7 @@ class TpsmmBranch(MotionBranch):
         """Which plates of each sample move pixels in this step, B x K; None for all."""
         dropout = self.dropout
         probability = plate_dropout(
-            # Benchmarks take steps in an infinite epoch; none is left out from `until_epoch` on.
-            int(min(inputs.context.epoch, dropout.until_epoch)),
+            int(inputs.context.epoch),
             dropout.start,
             dropout.highest,
             dropout.increase_epochs,

@@ -42,8 +42,8 @@ class DisentanglementStage(Branch[DisentanglementOutput]):
         return {"avd": weigh(value, self.losses.avd)}
 
     def statistics(self, output: DisentanglementOutput) -> dict[str, Tensor]:
-        """`stretch`: the loss of a network that would leave the keypoints as they are stretched; a
-        useful one is below. `keypoint_spread`: near 0 if it puts all keypoints on one spot.
+        """`stretch`: the loss if the network returned its input, which training must get below.
+        `keypoint_spread`: near 0 if it puts all keypoints on one spot.
         """
         return {
             "stretch": disentanglement_loss(output.stretched, output.driving_keypoints),

@@ -8,7 +8,6 @@ Our networks name their tensors as the published ones do, so only the beginning 
 """
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, Final
 
 from checkpoints.published.layout import (
@@ -16,10 +15,9 @@ from checkpoints.published.layout import (
     Published,
     Sorted,
     State,
-    own_name,
     read_epoch,
     read_parts,
-    sort_tensors,
+    sort_by_places,
 )
 from checkpoints.published.shapes import (
     encoder_limit,
@@ -44,7 +42,7 @@ def read(content: Mapping[str, Any]) -> Published | None:
     parts = read_parts(content)
     if not parts.keys() >= {"kp_detector", "generator"}:
         return None
-    tensors = sort_tensors(parts, partial(own_name, PLACES))
+    tensors = sort_by_places(parts, PLACES)
     return Published(
         project=PROJECT,
         section="motion",

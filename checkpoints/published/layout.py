@@ -5,6 +5,7 @@ of one of our networks, often under the same name.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -96,6 +97,11 @@ def own_name(places: Sequence[Place], part: str, name: str) -> OwnName | None:
         if place.part == part and name.startswith(place.head):
             return place.network, place.own_head + name.removeprefix(place.head)
     return None
+
+
+def sort_by_places(parts: Mapping[str, State], places: Sequence[Place]) -> Sorted:
+    """Sort the tensors of all parts by our networks, as `places` say; see `sort_tensors`."""
+    return sort_tensors(parts, partial(own_name, places))
 
 
 def sort_tensors(parts: Mapping[str, State], find: Callable[[str, str], OwnName | None]) -> Sorted:

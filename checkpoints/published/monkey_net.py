@@ -10,7 +10,6 @@ third axis, time, has size 1 and is removed.
 """
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, Final
 
 from torch import Tensor
@@ -19,10 +18,9 @@ from checkpoints.published.layout import (
     Place,
     Published,
     Sorted,
-    own_name,
     read_epoch,
     read_parts,
-    sort_tensors,
+    sort_by_places,
 )
 from checkpoints.published.shapes import (
     encoder_limit,
@@ -72,7 +70,7 @@ def read(content: Mapping[str, Any]) -> Published | None:
         part: {name: _without_time(tensor) for name, tensor in state.items()}
         for part, state in parts.items()
     }
-    tensors = sort_tensors(flat, partial(own_name, PLACES))
+    tensors = sort_by_places(flat, PLACES)
     return Published(
         project=PROJECT,
         section="motion",

@@ -8,17 +8,15 @@ Our networks name their tensors as the published ones do.
 """
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, Final
 
 from checkpoints.published.layout import (
     Place,
     Published,
     Sorted,
-    own_name,
     read_epoch,
     read_parts,
-    sort_tensors,
+    sort_by_places,
 )
 from checkpoints.published.shapes import hourglass, known, num_blocks, scales
 
@@ -42,7 +40,7 @@ def read(content: Mapping[str, Any]) -> Published | None:
     parts = read_parts(content)
     if not parts.keys() >= {"mask_generator", "generator"}:
         return None
-    tensors = sort_tensors(parts, partial(own_name, PLACES))
+    tensors = sort_by_places(parts, PLACES)
     return Published(
         project=PROJECT,
         section="masks",

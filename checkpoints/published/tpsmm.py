@@ -10,17 +10,15 @@ Our networks name their tensors as the published ones do.
 """
 
 from collections.abc import Mapping
-from functools import partial
 from typing import Any, Final
 
 from checkpoints.published.layout import (
     Place,
     Published,
     Sorted,
-    own_name,
     read_epoch,
     read_parts,
-    sort_tensors,
+    sort_by_places,
 )
 from checkpoints.published.shapes import (
     encoder_limit,
@@ -52,7 +50,7 @@ def read(content: Mapping[str, Any]) -> Published | None:
     parts = read_parts(content)
     if not parts.keys() >= {"kp_detector", "dense_motion_network", "inpainting_network"}:
         return None
-    tensors = sort_tensors(parts, partial(own_name, PLACES))
+    tensors = sort_by_places(parts, PLACES)
     return Published(
         project=PROJECT,
         section="motion",

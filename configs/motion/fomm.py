@@ -78,10 +78,6 @@ class FommConfig(MotionSection):
         return "motion.dense_motion.occlusion"
 
     @property
-    def predicts_background(self) -> bool:
-        return True
-
-    @property
     def field_scale(self) -> float:
         return self.dense_motion.scale
 

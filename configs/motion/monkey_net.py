@@ -26,7 +26,6 @@ class MonkeyNetDetectorConfig(HourglassConfig):
     num_keypoints: NumKeypoints = 10
     temperature: Positive = 0.1  # of the softmax over space
     min_variance: Positive | None = 0.001  # of a keypoint, along its narrow axis; null: no limit
-    learning_rate: Weight | None = None
 
 
 class MonkeyNetDenseMotionConfig(HourglassConfig):
@@ -75,10 +74,6 @@ class MonkeyNetConfig(MotionSection):
     @property
     def occlusion_key(self) -> str:
         return "motion.dense_motion.occlusion"
-
-    @property
-    def predicts_background(self) -> bool:
-        return True
 
     @property
     def field_scale(self) -> float:

@@ -21,8 +21,8 @@ class Halvings(NamedTuple):
     """A network that halves its input `number` times; `number` is the value of `section.key`.
 
     scale: size of the input, as a part of the image's.
-    rest: what must be left at the end: pixels; more than one pixel, since a layer normalizes over
-        them; or a power of two of them on each side.
+    rest: what the smallest map must have: whole pixels; several of them, since an InstanceNorm
+        normalizes over them; or a power of two of them on each side.
     """
 
     section: str
@@ -63,9 +63,9 @@ class MotionSection(Section):
         return None
 
     @property
-    @abstractmethod
     def predicts_background(self) -> bool:
         """Whether the model gives a motion of the background a weight in each pixel."""
+        return True
 
     @property
     @abstractmethod
@@ -89,7 +89,7 @@ class MotionSection(Section):
 
     @property
     def infinity_limits(self) -> dict[str, float]:
-        """The largest infinity norm of the gradients of a network, by name, where it has one."""
+        """By network, the largest element that its gradient may have; others have no such limit."""
         return {}
 
     def problems(self) -> Iterator[tuple[tuple[str, ...], str]]:

@@ -92,8 +92,8 @@ class TpsmmConfig(MotionSection):
     background_motion: TpsmmBackgroundConfig | None = TpsmmBackgroundConfig()
     avd: TpsmmAvdConfig | None = None
     transform: TransformConfig = TransformConfig()
-    clip_infinity_norm: Positive | None = 10.0  # of the gradients of keypoint detector, dense
-    # motion and background motion, each by itself: the largest element that is left; null: any
+    clip_infinity_norm: Positive | None = 10.0  # largest element of the gradient of keypoint
+    # detector, dense motion and background motion, each clipped by itself; null: no clipping
     losses: TpsmmLosses = TpsmmLosses()
 
     @property
@@ -114,10 +114,6 @@ class TpsmmConfig(MotionSection):
 
     @property
     def predicts_occlusion(self) -> bool:
-        return True
-
-    @property
-    def predicts_background(self) -> bool:
         return True
 
     @property

@@ -44,7 +44,7 @@ class MonkeyNetGenerator(nn.Module):
         self.encoder = Encoder(width, 3, max_width, num_blocks)
         encoded = [3, *(min(max_width, width * 2 ** (i + 1)) for i in range(num_blocks))]
         self.up_blocks = nn.ModuleList()
-        channels = 0  # of what the decoder itself has made so far: nothing
+        channels = 0  # those of the up block before, of which the first has none
         for i in reversed(range(num_blocks)):
             in_channels = channels + encoded[i + 1] + num_keypoints
             channels = min(max_width, width * 2**i)

@@ -62,8 +62,8 @@ def _moments(heatmaps: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
     """p = sum h z and V = sum h (z - p)(z - p)^T, B x K x 2 and B x K x 2 x 2, of B x K x hw
     heatmaps over the hw x 2 coordinates of `grid`.
     """
-    # Sums, which add up in pairs, instead of products of matrices: an error of V is divided by its
-    # smaller singular value. From the offsets, since E[z z^T] - p p^T would cancel.
+    # V is inverted later, so it must be exact: torch's sums, which add up in pairs, round less than
+    # products of matrices, and E[z z^T] - p p^T would lose digits where offsets from p do not.
     value = torch.stack([(heatmaps * axis).sum(dim=-1) for axis in grid.unbind(dim=-1)], dim=-1)
     x, y = (grid - value.unsqueeze(2)).unbind(dim=-1)
     xx, xy, yy = ((heatmaps * product).sum(dim=-1) for product in (x * x, x * y, y * y))

@@ -76,8 +76,8 @@ class InpaintingNetwork(nn.Module):
     def warped_features(self, features: Sequence[Tensor], motion: ThinPlateMotion) -> list[Tensor]:
         """What the warp loss compares of the source: o warp(e(S)), the smallest map first.
 
-        `features` are those of `encode`. Only the deformation gets a gradient: the loss is there to
-        teach the motion, which features that vanish or an empty occlusion map would please too.
+        `features` are those of `encode`. Only the deformation gets a gradient: otherwise features
+        near zero or an empty occlusion map would lower this loss without a better motion.
         """
         return [
             _occlude(_warp(map_.detach(), motion.deformation), occlusion.detach())

@@ -58,9 +58,9 @@ def fit_thin_plates(source: Keypoints, driving: Keypoints, solver: Solver = solv
     source's: [w; (A b)^T] = M^-1 [p_S; 0] with M = [[U, P], [P^T, 0]] + 0.01 I (8 x 8), U between
     the driving keypoints, P their rows (x, y, 1).
 
-    The 0.01 keeps M invertible where the keypoints of a group lie on one spot or on a line, and for
-    it T misses p_S by 0.01 w. Where they lie within about 0.02 of a line, M may come near to having
-    no inverse: motions are then large, as published.
+    The 0.01 keeps M invertible where the keypoints of a group lie on one spot or on a line. For
+    it T(p_D) differs from p_S by 0.01 w. Where they lie within about 0.02 of a line, M may come
+    near to having no inverse: motions are then large, as published.
     """
     with torch.autocast(driving.value.device.type, enabled=False):
         target = full_precision(source.value).unflatten(1, (-1, POINTS_PER_PLATE))
