@@ -14,6 +14,7 @@ from common.cli import say
 from common.errors import UserError
 from common.event_file import EventFile
 from common.files import add_line, named_failures, replacing
+from common.json_files import parse_json
 from common.safe_paths import read_plain_file
 from media.images import write_image
 
@@ -133,15 +134,10 @@ def _drop_later_lines(path: Path, step: int, logged_until: Mapping[str, int]) ->
     kept, num_unreadable = [], 0
     for line in BytesIO(content):
         try:
-            entry = json.loads(line)
+            entry = parse_json(line)
             if entry["step"] <= min(step, logged_until.get(entry["kind"], step)):
                 kept.append(line.rstrip(b"\n") + b"\n")
-        except (
-            ValueError,
-            KeyError,
-            TypeError,
-            RecursionError,
-        ):  # a killed run tears its last line
+        except (ValueError, KeyError, TypeError):  # a killed run tears its last line
             num_unreadable += 1
             if num_unreadable > _MAX_UNREADABLE:
                 raise UserError(

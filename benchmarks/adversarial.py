@@ -36,6 +36,7 @@ from benchmarks.training_steps import (
     build_trainer,
     first_batch,
     in_fresh_process,
+    memory_above,
     peak_memory,
     seconds,
     step_parser,
@@ -214,8 +215,7 @@ def memory_of_steps(config: Config, device_name: str) -> int | None:
     for _ in range(3):
         for host_random in variant.kinds.values():
             take_step(variant.trainer, batch, host_random)
-    after = peak_memory(device)
-    return None if before is None or after is None else after - before
+    return memory_above(before, device)
 
 
 def _text(name: str, value: str | float | None) -> str:

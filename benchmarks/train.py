@@ -45,6 +45,7 @@ from benchmarks.training_steps import (
     build_trainer,
     first_batch,
     in_fresh_process,
+    memory_above,
     peak_memory,
     seconds,
     step_parser,
@@ -192,14 +193,13 @@ def measure_row(config: Config, row: str, device_name: str, num_steps: int) -> R
         for _ in range(_WARM_UP):
             variant.step(batch)
     taken = [seconds(partial(variant.step, batch), device) for _ in range(num_steps)]
-    after = peak_memory(device)
     return RowMeasurement(
         taken,
         counter.get_total_flops(),
         "" if is_compiled else losses,  # the first step ran uncompiled
         train.precision,
         _peak(train.precision, device),
-        None if before is None or after is None else after - before,
+        memory_above(before, device),
     )
 
 

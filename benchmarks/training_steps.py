@@ -140,6 +140,15 @@ def peak_memory(device: torch.device) -> int | None:
     return 1024 * int(line.split()[1])
 
 
+def memory_above(before: int | None, device: torch.device) -> int | None:
+    """Bytes by which the peak memory has grown since `peak_memory` said `before`.
+
+    Linux counts roughly, and its peak may even shrink by some pages; this is 0, then.
+    """
+    after = peak_memory(device)
+    return None if before is None or after is None else max(0, after - before)
+
+
 def step_parser(program: str, description: str, rounds: int, output: str) -> ArgumentParser:
     """The options that every benchmark of the training step has.
 

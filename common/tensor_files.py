@@ -157,9 +157,9 @@ def read_tensors(path: Path) -> Any:
         raise CheckpointError(f"{path}: cannot be read ({error.strerror})") from error
     if head.startswith(GIT_LFS_POINTER):
         raise CheckpointError(f"{path}: a git-lfs pointer, not the file itself; run `git lfs pull`")
-    if not head.startswith((_ZIP, _OLD)) and is_safetensors(head):
-        return _read_safetensors(path)
     if not head.startswith((_ZIP, _OLD)):  # torch would unpickle other files before its checks
+        if is_safetensors(head):
+            return _read_safetensors(path)
         if head[_TAR_MARK:] == _TAR:
             raise CheckpointError(
                 f"{path}: a tar archive; unpack it, or, if one of PyTorch's first versions (0.1) "

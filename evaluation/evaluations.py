@@ -48,7 +48,9 @@ def read_evaluation(folder: Path) -> Evaluation:
         frechet = read_frechet(about)
     except UserError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, RecursionError, csv.Error) as error:
+    except csv.Error as error:
+        raise UserError(f"{folder / FRAMES_FILE}: {error}") from error
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise UserError(
             f"{folder}: no metrics.json and frames.csv of an evaluation in it; give a "
             "folder that reconstruct.py wrote"

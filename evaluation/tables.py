@@ -99,7 +99,9 @@ def build_table(
         note = _difference(runs, names, name, known[name])
         cells = _cells(runs, name, known[name], ranked=note is None)
         if with_baseline:
-            cells.append(_baseline(runs, name, known[name]))
+            cells.append(
+                _baseline(runs, name, known[name]) if note is None else Cell("-", "", None)
+            )
         columns.append(Column(name, known[name], cells))
         notes += [f"{name}: {line}" for line in (note, _left_out(runs, names, name)) if line]
     rows = [*names, *([_REPEATED] if with_baseline else [])]

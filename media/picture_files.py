@@ -24,6 +24,7 @@ FORMATS: Final = (
 )
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
 _TILE_WIDTH, _TILE_LENGTH = 322, 323  # tags of TIFF
+_MAX_REASON: Final = 200  # characters of Pillow's words, which may repeat text of the file
 # Pillow's warning of large pictures, which are read anyway. Filters hold for all threads: set once.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
 
@@ -116,7 +117,7 @@ def _image_error(path: Path, error: Exception) -> UserError:
         return UserError(f"{path}: not an image that can be read: it asks for too much memory")
     # Damage shows in any number of ways, depending on the format.
     reason = " ".join(str(error).split()) or type(error).__name__
-    return UserError(f"{path}: not an image that can be read: {reason}")
+    return UserError(f"{path}: not an image that can be read: {reason:.{_MAX_REASON}}")
 
 
 def _open(path: Path) -> Image.Image:

@@ -46,11 +46,13 @@ WARM_UP = Fraction(1, 10)  # seconds; an Opus decoder takes 0.08 until its outpu
 class Sound:
     """The sound of a file from `start` on, in seconds on the file's own clock.
 
-    `start` may be before the file's sound begins; until then it is silent.
+    `start` may be before the file's sound begins; until then it is silent. `limits` are those with
+    which the file is opened.
     """
 
     path: Path
     start: Fraction
+    limits: Limits = LIMITS
 
     def cut(self, start: Fraction) -> Self:
         """Return this sound from `start` seconds after its beginning on."""
@@ -81,7 +83,7 @@ def open_sound(path: Path | str, limits: Limits = LIMITS) -> Sound | None:
                 f"{path}: its sound has {channels} channels of {sample_rate} samples a second; at "
                 f"most {MAX_CHANNELS} of {SAMPLE_RATES[0]} to {SAMPLE_RATES[-1]} are read"
             )
-        return Sound(path, _beginning(path, container, stream, limits))
+        return Sound(path, _beginning(path, container, stream, limits), limits)
 
 
 class SoundTrack:
@@ -95,7 +97,7 @@ class SoundTrack:
 
     def __init__(self, output: OutputContainer, suffix: str, sound: Sound) -> None:
         kind = FORMATS[suffix]
-        self._input = _open(sound.path)
+        self._input = _open(sound.path, sound.limits)
         stream = self._input.streams.best("audio")
         assert isinstance(stream, av.AudioStream), "open_sound has looked"
         packets = _packets(self._input, stream, sound.start)

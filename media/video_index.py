@@ -333,9 +333,7 @@ def _stated_end(stream: av.VideoStream) -> Fraction:
     """When the last frame should end by the file's header, in units of the stream."""
     if stream.duration is not None:
         return Fraction((stream.start_time or 0) + stream.duration)
-    tag = re.fullmatch(
-        r"(\d{1,9}):(\d{1,9}):(\d{1,9}\.?\d{0,9})", stream.metadata.get("DURATION", "")
-    )
+    tag = _DURATION.fullmatch(stream.metadata.get("DURATION", ""))
     if tag is None or stream.time_base is None:
         return Fraction(0)
     return (int(tag[1]) * 3600 + int(tag[2]) * 60 + Fraction(tag[3])) / stream.time_base

@@ -40,6 +40,7 @@ WALL_SECONDS: Final = 300.0  # on Windows, which does not limit processor time
 MAX_KEPT: Final = 2**28  # bytes of memory that a process may keep after a file
 MAX_PASSED: Final = 65536  # clips that are remembered; see `media.video`
 POLL: Final = 0.01  # seconds between two looks at the memory
+_LAST_MOMENT: Final = 5.0  # seconds for a process to end after it has closed its output
 
 HEAD: Final = struct.Struct(">I")  # number of bytes of a message
 _MAX_MESSAGE: Final = 2**20
@@ -221,7 +222,9 @@ class _Process:
         while len(place) > 0:
             self._wait_for_bytes()
             num_bytes = self._output.readinto(place)  # type: ignore[attr-defined]
-            if not num_bytes:
+            if not num_bytes:  # its exit code, which says why, comes a moment later
+                with suppress(subprocess.TimeoutExpired):
+                    self._process.wait(_LAST_MOMENT)
                 raise _Ended
             place = place[num_bytes:]
 
@@ -277,8 +280,8 @@ def _ask(
             reason = f"takes more than {error.args[0] / 2**30:.1f} GiB of memory to open"
         except _Ended:
             code = process.wait()
-            if code == -getattr(signal, "SIGALRM", 0):  # it was idle for long, and ended just now
-                continue
+            if sys.platform != "win32" and code == -signal.SIGALRM:
+                continue  # it was idle for long, and ended just now
             reason = _reason(code, seconds if process.has_header else request["opening_seconds"])
         raise Refused(f"{path}: {reason}; {_REMEDY}") from None
 

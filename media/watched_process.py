@@ -53,7 +53,10 @@ def main() -> int:
         _set_alarm(IDLE_SECONDS)
         request = requests.get()
         _set_alarm(0)
-        _serve(request, output)
+        try:
+            _serve(request, output)
+        except Exception:  # a fault of this program; Python's own end waits for the reading thread
+            os._exit(1)
 
 
 def _serve(request: dict[str, Any], output: BinaryIO) -> None:
@@ -61,7 +64,8 @@ def _serve(request: dict[str, Any], output: BinaryIO) -> None:
     began = time.process_time()
     _limit_time(began + request["opening_seconds"])
     if request["folder"] is not None:
-        os.chdir(request["folder"])
+        with suppress(OSError):  # a folder that was left for good; the path may be absolute
+            os.chdir(request["folder"])
 
     def report(num_pixels: int) -> None:
         _limit_time(began + request["seconds"])
@@ -98,9 +102,10 @@ def _silence() -> None:
 def _be_first_to_end() -> None:
     """Ignore Ctrl-C, write no core, and be the first that the system ends if it lacks memory."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    for name in ("SIGALRM", "SIGXCPU"):  # they end this process, even if the other ignores them
+    for name in ("SIGALRM", "SIGXCPU"):  # they end this process, even if the other one blocks them
         if hasattr(signal, name):  # not on Windows
             signal.signal(getattr(signal, name), signal.SIG_DFL)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, [getattr(signal, name)])
     with suppress(OSError):  # Linux alone has it
         Path("/proc/self/oom_score_adj").write_text("1000")
     with suppress(ImportError, ValueError, OSError):

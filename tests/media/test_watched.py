@@ -237,3 +237,27 @@ def test_it_cannot_be_started(tmp_path, monkeypatch):
     monkeypatch.setattr(sys, "executable", str(tmp_path / "none"))
     with pytest.raises(UserError, match="none: cannot be started to open files"):
         open_clip(write_keys(tmp_path / "a.mp4"))
+
+
+def test_an_exception_is_told_by_its_exit_code(tmp_path):
+    """The process closes its output before it ends, so its code must be waited for."""
+    write_image(tmp_path / "a.png", numbered_frame(3))
+    with pytest.raises(UserError, match=r"a.png: crashes the decoder \(exit code 1\)"):
+        watched._ask("picture", tmp_path / "a.png", ("not", "limits", "at all"), 2**20)
+
+
+def test_a_folder_that_cannot_be_entered(tmp_path, monkeypatch):
+    write_image(tmp_path / "a.png", numbered_frame(3))
+    monkeypatch.setattr(os, "getcwd", lambda: str(tmp_path / "gone"))
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), numbered_frame(3))
+
+
+def test_blocked_signals_still_end_it(tmp_path):
+    old = signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGXCPU, signal.SIGALRM])
+    try:
+        watched.end_all()
+        with pytest.raises(UserError, match=TIME):
+            read_image(write_comment(tmp_path / "a.gif"))
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, old)
+        watched.end_all()
