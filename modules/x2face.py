@@ -43,23 +43,6 @@ class PlacedSources(NamedTuple):
     weight: Tensor
 
 
-class X2FaceOutput(NamedTuple):
-    """A prediction, and the two samplings that made it.
-
-    face: with the field from the embedded face to each source.
-    driving_field: B x H x W x 2; where in the embedded face, (x, y) in [-1, 1], a driving pixel
-        comes from.
-    deformation: B x N x H x W x 2; where in each source it comes from: both fields, one after the
-        other.
-    prediction: B x 3 x H x W in [0, 1].
-    """
-
-    face: EmbeddedFace
-    driving_field: Tensor
-    deformation: Tensor
-    prediction: Tensor
-
-
 class UNetDownBlock(nn.Module):
     """LeakyReLU .2 - conv4x4 of stride 2 - BatchNorm: B x C x H x W -> B x C' x H/2 x W/2.
 
@@ -250,54 +233,6 @@ class DrivingNetwork(nn.Module):
             # The published network ends with a tanh, and its output goes through another one: so no
             # shift is larger than .76.
             return shifted_grid(full_precision(raw).tanh().tanh())
-
-
-class X2Face(nn.Module):
-    """Embedding network and driving network together (X2Face, section 3.1).
-
-    `encode` depends on the sources alone: animation calls it once and `predict` for every frame.
-
-    Args:
-        width: channels of both networks at half the resolution, doubled level by level up to
-            `max_width`.
-        num_levels: times that both halve an image.
-        embedding_code_size, driving_code_size: channels of the innermost maps.
-    """
-
-    def __init__(
-        self,
-        width: int,
-        max_width: int,
-        num_levels: int,
-        embedding_code_size: int,
-        driving_code_size: int,
-    ) -> None:
-        super().__init__()
-        self.embedding = EmbeddingNetwork(width, max_width, num_levels, embedding_code_size)
-        self.driving = DrivingNetwork(width, max_width, num_levels, driving_code_size)
-
-    def encode(self, sources: Tensor) -> EmbeddedFace:
-        """The face of `sources`, B x N x 3 x H x W in [0, 1]: N frames of each person."""
-        face: EmbeddedFace = self.embedding(sources)
-        return face
-
-    def predict(self, face: EmbeddedFace, driving: Tensor) -> Tensor:
-        """The face moved as in `driving`, B x 3 x H x W in [0, 1]: the same shape and range.
-
-        One face, of batch 1, may serve all of `driving`.
-        """
-        return sample_face(face, self.driving(driving))
-
-    def forward(self, sources: Tensor, driving: Tensor) -> X2FaceOutput:
-        """Everything of a step; `sources` and `driving` as in `encode` and `predict`."""
-        face = self.encode(sources)
-        driving_field = self.driving(driving)
-        return X2FaceOutput(
-            face,
-            driving_field,
-            compose_fields(face.field, driving_field),
-            sample_face(face, driving_field),
-        )
 
 
 def sample_face(face: EmbeddedFace, driving_field: Tensor) -> Tensor:

@@ -9,7 +9,12 @@ from torch.testing import assert_close
 from losses import background_loss, equivariance_value_loss, pixel_loss, warp_loss
 from modules.geometry import resize_grid, warp
 from modules.keypoint_detector import Keypoints
-from modules.keypoint_transfer import first_keypoints
+from modules.keypoint_transfer import (
+    expand_keypoints,
+    first_keypoints,
+    movement_scale,
+    relative_keypoints,
+)
 from modules.thin_plate import ThinPlateTransform, control_grid
 from modules.tpsmm.avd import AVDNetwork
 from modules.tpsmm.background_predictor import BackgroundPredictor
@@ -21,7 +26,6 @@ from modules.tpsmm.dense_motion import (
 )
 from modules.tpsmm.inpainting import InpaintingNetwork
 from modules.tpsmm.keypoint_detector import GroupedKeypointDetector
-from modules.tpsmm.keypoint_transfer import keypoint_transfer
 
 # The published part with the weights of each network. Tensors have their published names; only the
 # blur kernel, `down.weight`, is derived from the scale.
@@ -191,12 +195,12 @@ def test_without_background_motion(tpsmm, networks, keypoints):
 def test_animation(tpsmm, networks, keypoints, mode, name):
     """Source 0 moved by driving frame 1, the first driving frame being 0; encoded once."""
     source, first = (first_keypoints(k) for k in keypoints)
-    transfer = keypoint_transfer(mode, source, first, networks.avd)
-    driving = Keypoints(keypoints[1].value[1:], None)
-    moved = transfer(driving)
-    if mode == "absolute":
-        assert moved is driving
-    else:
+    driving = moved = Keypoints(keypoints[1].value[1:], None)
+    if mode == "relative":
+        moved = relative_keypoints(source, driving, first, movement_scale(source, first))
+    elif mode == "avd":
+        moved = networks.avd(expand_keypoints(source, len(driving.value)), driving)
+    if mode != "absolute":
         tpsmm.close(moved.value, f"kp_{name}")
     image = tpsmm["source"][:1]
     features = networks.inpainting.encode(image)

@@ -4,76 +4,88 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from branches.motion.x2face import X2FaceBranch
 from checkpoints.published.x2face import read
-from modules.x2face import X2Face
+from configs.motion.x2face import X2FaceConfig, X2FaceDrivingConfig, X2FaceEmbeddingConfig
+from losses import pixel_loss
+from tests.helpers.factories import noise_inputs, tiny_config
 from tests.helpers.published_files import x2face_name
 
 NUM_LEVELS = 6
 
 
 @pytest.fixture(scope="module")
-def network(golden_x2face):
+def branch(golden_x2face):
     params = golden_x2face.params
     assert params["num_down_blocks"] == NUM_LEVELS
-    network = X2Face(
-        width=params["width"],
-        max_width=8 * params["width"],
-        num_levels=NUM_LEVELS,
-        embedding_code_size=params["embedding_code"],
-        driving_code_size=params["driving_code"],
+    width = params["width"]
+    sizes = {"width": width, "max_width": 8 * width, "num_levels": NUM_LEVELS}
+    branch = X2FaceBranch(
+        X2FaceConfig(
+            kind="x2face",
+            embedding=X2FaceEmbeddingConfig(**sizes, code=params["embedding_code"]),
+            driving=X2FaceDrivingConfig(**sizes, code=params["driving_code"]),
+        )
     )
     published = read({"state_dict": golden_x2face.weights("model")})
     assert published.tensors.unused == []
-    for name, own in network.named_children():
+    for name, own in branch.named_children():
         own.load_state_dict(published.tensors.networks[name])
-    return network.eval()
+    return branch.eval()
 
 
-def sources(golden, count):
-    return torch.stack([golden[f"source_{i}"] for i in range(count)], dim=1)
+@pytest.fixture(scope="module")
+def inputs(golden_x2face):
+    """Inputs of a step, of which the branch takes source and driving frame."""
+    return noise_inputs(tiny_config())._replace(
+        source=golden_x2face["source_0"], driving=golden_x2face["driving"]
+    )
 
 
-def l1(output, driving):
-    return (output.prediction - driving).abs().mean()
+def loss(branch, inputs, output):
+    return branch.loss_terms(inputs, output)["pixel"].value
 
 
 @torch.no_grad()
-def test_one_source(golden_x2face, network):
-    close, driving = golden_x2face.close, golden_x2face["driving"]
-    raw = network.embedding.unet(golden_x2face["source_0"])
+def test_one_source(golden_x2face, branch, inputs):
+    close = golden_x2face.close
+    raw = branch.embedding.unet(inputs.source)
     close(raw, "embedding_raw")
     close(raw[:, 2:].exp() + 0.1, "embedding_confidence")
-    output = network(sources(golden_x2face, 1), driving)
-    close(output.face.image, "embedded_face")
-    close(output.driving_field, "driving_flow")
+    close(branch.embedding(inputs.source.unsqueeze(1)).image, "embedded_face")
+    close(branch.detect(inputs.driving), "driving_flow")
+    output = branch(inputs)
     close(output.prediction, "prediction")
-    close(l1(output, driving), "loss_pixel")
+    close(loss(branch, inputs, output), "loss_pixel")
 
 
 @torch.no_grad()
-def test_driving_network(golden_x2face, network):
-    maps = network.driving.unet.encode(golden_x2face["driving"])
+def test_driving_network(golden_x2face, branch, inputs):
+    maps = branch.driving.unet.encode(inputs.driving)
     golden_x2face.close(maps[-1].relu().flatten(1), "driving_code")
-    golden_x2face.close(network.driving.unet.decode(maps).tanh(), "driving_raw")
+    golden_x2face.close(branch.driving.unet.decode(maps).tanh(), "driving_raw")
 
 
 @torch.no_grad()
-def test_three_sources(golden_x2face, network):
-    close, driving = golden_x2face.close, golden_x2face["driving"]
-    output = network(sources(golden_x2face, 3), driving)
-    close(output.face.image, "embedded_face_3_sources")
-    close(output.prediction, "prediction_3_sources")
-    close(l1(output, driving), "loss_pixel_3_sources")
+def test_three_sources(golden_x2face, branch, inputs):
+    """As in animation: encoded once for each person, then moved."""
+    close, driving = golden_x2face.close, inputs.driving
+    sources = torch.stack([golden_x2face[f"source_{i}"] for i in range(3)], dim=1)
+    encoded = [branch.encode(pictures) for pictures in sources]
+    close(torch.cat([source.features.image for source in encoded]), "embedded_face_3_sources")
+    poses = branch.detect(driving).split(1)
+    predictions = [branch.predict(*pair) for pair in zip(encoded, poses, strict=True)]
+    close(torch.cat(predictions), "prediction_3_sources")
+    close(pixel_loss(torch.cat(predictions), driving), "loss_pixel_3_sources")
 
 
-def test_gradients(golden_x2face, network):
-    driving = golden_x2face["driving"]
-    network.zero_grad()
-    l1(network(sources(golden_x2face, 1), driving), driving).backward()
+def test_gradients(golden_x2face, branch, inputs):
+    branch.zero_grad()
+    loss(branch, inputs, branch(inputs)).backward()
     heads = [name for name in golden_x2face.arrays.files if name.startswith("grad_norm/")]
     found = {
         "grad_norm/model/" + x2face_name(part, name, NUM_LEVELS): parameter.grad.norm()
-        for part, own in network.named_children()
+        for part, own in branch.named_children()
         for name, parameter in own.named_parameters()
     }
     assert found.keys() == set(heads)

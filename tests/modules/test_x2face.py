@@ -14,18 +14,19 @@ from modules.x2face import (
     UNet,
     UNetDownBlock,
     UNetUpBlock,
-    X2Face,
     check_size,
     compose_fields,
     initialize,
+    sample_face,
 )
 
 EXACT = {"atol": 1e-6, "rtol": 0.0}
 
 
-def x2face(num_levels=3):
+def build(num_levels=3):
+    """The embedding network and the driving network."""
     torch.manual_seed(0)
-    return X2Face(4, 8, num_levels, embedding_code_size=6, driving_code_size=5)
+    return EmbeddingNetwork(4, 8, num_levels, 6), DrivingNetwork(4, 8, num_levels, 5)
 
 
 def u_net(*, skips, num_levels=3):
@@ -97,11 +98,10 @@ def test_other_sizes_are_an_error_in_one_line(size):
     with pytest.raises(ValueError, match=f"^an image of {size[0]} x {size[1]}: X2Face of 6 lev"):
         check_size(*size, 6)
     check_size(64, 128, 6)
-    network = X2Face(2, 2, 6, 2, 2).eval()
     image = torch.rand(1, 3, *size)
-    for function, frames in ((network.encode, image[:, None]), (network.driving, image)):
+    for kind, frames in ((EmbeddingNetwork, image[:, None]), (DrivingNetwork, image)):
         with pytest.raises(ValueError, match="power of two and at least 64") as caught:
-            function(frames)
+            kind(2, 2, 6, 2)(frames)
         assert "\n" not in str(caught.value)
 
 
@@ -179,18 +179,18 @@ def test_weighted_mean_by_hand():
 
 @torch.no_grad()
 def test_sources_of_a_batch_are_not_mixed_and_their_order_is_none():
-    network = x2face().eval()
+    network = build()[0].eval()
     sources = torch.rand(2, 3, 3, 8, 8)
-    face = network.encode(sources)
+    face = network(sources)
     assert face.image.shape == (2, 3, 8, 8)
     assert face.field.shape == (2, 3, 8, 8, 2)
     assert_close(face.weight.sum(dim=1), torch.ones(2, 8, 8), **EXACT)
     for i in range(2):
-        alone = network.encode(sources[i : i + 1, [2, 0, 1]])
+        alone = network(sources[i : i + 1, [2, 0, 1]])
         assert_close(alone.image, face.image[i : i + 1], atol=1e-5, rtol=0)
         assert_close(alone.field, face.field[i : i + 1, [2, 0, 1]], atol=1e-5, rtol=0)
-    twice = network.encode(sources[:, [1, 1]])
-    assert_close(twice.image, network.encode(sources[:, 1:2]).image, atol=1e-5, rtol=0)
+    twice = network(sources[:, [1, 1]])
+    assert_close(twice.image, network(sources[:, 1:2]).image, atol=1e-5, rtol=0)
 
 
 # The driving field
@@ -208,22 +208,20 @@ def test_tanh_is_applied_twice():
 @torch.no_grad()
 def test_prediction_is_the_source_seen_through_both_fields():
     """On a ramp, which shows the coordinates: a driving pixel is the source at `deformation`."""
-    network = x2face(2)
-    network.embedding, network.driving = embedding([0.1, -0.05, 0.0]), driving([-0.2, 0.1])
     image = ramp(4, 16)
-    output = network(image[:, None], torch.rand(1, 3, 4, 16))
+    face = embedding([0.1, -0.05, 0.0])(image[:, None])
+    driving_field = driving([-0.2, 0.1])(torch.rand(1, 3, 4, 16))
+    deformation = compose_fields(face.field, driving_field)[:, 0]
     shift_x, shift_y = (
         math.tanh(a) + math.tanh(math.tanh(b)) for a, b in ((0.1, -0.2), (-0.05, 0.1))
     )
     expected = coordinate_grid(4, 16, image) + torch.tensor([shift_x, shift_y])
-    inside = (output.driving_field.abs() <= 1).all(-1) & (output.deformation[:, 0].abs() <= 1).all(
-        -1
-    )
+    inside = (driving_field.abs() <= 1).all(-1) & (deformation.abs() <= 1).all(-1)
     assert inside.float().mean() > 0.3
-    assert_close(output.deformation[:, 0][inside], expected.expand(1, -1, -1, -1)[inside], **EXACT)
-    coordinates = 2 * output.prediction[:, :2].permute(0, 2, 3, 1) - 1
-    interior = inside & (output.face.field[:, 0].abs() <= 1).all(-1)
-    assert_close(coordinates[interior], output.deformation[:, 0][interior], atol=1e-5, rtol=0)
+    assert_close(deformation[inside], expected.expand(1, -1, -1, -1)[inside], **EXACT)
+    coordinates = 2 * sample_face(face, driving_field)[:, :2].permute(0, 2, 3, 1) - 1
+    interior = inside & (face.field[:, 0].abs() <= 1).all(-1)
+    assert_close(coordinates[interior], deformation[interior], atol=1e-5, rtol=0)
 
 
 def test_composition_is_sampling_inside_and_stays_outside():
@@ -246,28 +244,27 @@ def test_composition_is_sampling_inside_and_stays_outside():
 
 
 @torch.no_grad()
-def test_encode_once_then_predict():
-    network = x2face().eval()
-    sources, frames = torch.rand(1, 2, 3, 8, 8), torch.rand(3, 3, 8, 8)
-    face = network.encode(sources)
-    predictions = network.predict(face, frames)
+def test_one_face_serves_many_driving_frames():
+    embedding_network, driving_network = (network.eval() for network in build())
+    face, frames = embedding_network(torch.rand(1, 2, 3, 8, 8)), torch.rand(3, 3, 8, 8)
+    predictions = sample_face(face, driving_network(frames))
     assert predictions.shape == (3, 3, 8, 8)
     for frame, prediction in zip(frames, predictions, strict=True):
-        output = network(sources, frame[None])
-        assert_close(output.prediction[0], prediction, atol=1e-5, rtol=0)
-        assert_close(output.face.image, face.image, atol=1e-6, rtol=0)
-        assert output.driving_field.shape == (1, 8, 8, 2)
-        assert output.deformation.shape == (1, 2, 8, 8, 2)
+        field = driving_network(frame[None])
+        assert field.shape == (1, 8, 8, 2)
+        assert compose_fields(face.field, field).shape == (1, 2, 8, 8, 2)
+        assert_close(sample_face(face, field)[0], prediction, atol=1e-5, rtol=0)
     assert 0 <= predictions.min() <= predictions.max() <= 1
 
 
 def gradients(num_sources):
     """Gradients of the published loss by parameter, in training mode."""
-    network = x2face(4).train()
+    networks = nn.ModuleList(build(4)).train()
     sources, frame = torch.rand(3, num_sources, 3, 16, 16), torch.rand(3, 3, 16, 16)
-    (network(sources, frame).prediction - frame).abs().mean().backward()
-    found = {name: parameter.grad for name, parameter in network.named_parameters()}
-    return found, network.embedding.unet.up_blocks[-1].conv.weight.grad
+    prediction = sample_face(networks[0](sources), networks[1](frame))
+    (prediction - frame).abs().mean().backward()
+    found = {name: parameter.grad for name, parameter in networks.named_parameters()}
+    return found, networks[0].unet.up_blocks[-1].conv.weight.grad
 
 
 @pytest.mark.parametrize("num_sources", [1, 3])
@@ -280,44 +277,45 @@ def test_every_parameter_receives_a_gradient(num_sources):
 
 
 def test_fields_are_float32_under_autocast_and_maps_are_not():
-    network = x2face().eval().to(memory_format=torch.channels_last)
+    networks = nn.ModuleList(build()).eval().to(memory_format=torch.channels_last)
     seen = []
-    for block in network.driving.unet.up_blocks:
+    for block in networks[1].unet.up_blocks:
         block.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].dtype))
     frames = torch.rand(2, 3, 8, 8).to(memory_format=torch.channels_last)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        output = network(frames[:, None], frames)
+        face, field = networks[0](frames[:, None]), networks[1](frames)
+        prediction = sample_face(face, field)
+        deformation = compose_fields(face.field, field)
     assert seen == [torch.bfloat16] * 3
-    tensors = (*output.face, output.driving_field, output.deformation, output.prediction)
+    tensors = (*face, field, deformation, prediction)
     assert {tensor.dtype for tensor in tensors} == {torch.float32}
-    assert output.prediction.is_contiguous(memory_format=torch.channels_last)
+    assert prediction.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_published_initial_weights():
-    network = X2Face(32, 64, 4, embedding_code_size=32, driving_code_size=32)
-    initialize(network)
-    for block in (network.embedding.unet.down_blocks[2], network.driving.unet.up_blocks[2]):
+    networks = nn.ModuleList((EmbeddingNetwork(32, 64, 4, 32), DrivingNetwork(32, 64, 4, 32)))
+    initialize(networks)
+    for block in (networks[0].unet.down_blocks[2], networks[1].unet.up_blocks[2]):
         weight = block.conv.weight
         fan_in, fan_out = (weight.shape[i] * weight[0, 0].numel() for i in (1, 0))
         assert_close(weight.std().item(), math.sqrt(2 / (fan_in + fan_out)), rtol=0.02, atol=0)
         assert abs(weight.mean()) < 0.01 * weight.std() + 1e-3
-    norms = [m for m in network.modules() if isinstance(m, nn.BatchNorm2d)]
+    norms = [m for m in networks.modules() if isinstance(m, nn.BatchNorm2d)]
     drawn = torch.cat([norm.weight for norm in norms])
     assert drawn.min() >= 0.02
     assert drawn.max() <= 1
     assert abs(drawn.mean() - 0.51) < 0.05
     assert not any(norm.bias.any() for norm in norms)
-    again = X2Face(32, 64, 4, embedding_code_size=32, driving_code_size=32)
     torch.manual_seed(1)
-    initialize(again)
-    first = {name: tensor.clone() for name, tensor in again.state_dict().items()}
+    initialize(networks)
+    first = {name: tensor.clone() for name, tensor in networks.state_dict().items()}
     torch.manual_seed(1)
-    initialize(again)
-    assert all(torch.equal(first[name], tensor) for name, tensor in again.state_dict().items())
+    initialize(networks)
+    assert all(torch.equal(first[name], tensor) for name, tensor in networks.state_dict().items())
 
 
 def test_published_size():
     with torch.device("meta"):
-        network = X2Face(64, 512, 8, embedding_code_size=512, driving_code_size=128)
-    num_parameters = sum(parameter.numel() for parameter in network.parameters())
+        networks = EmbeddingNetwork(64, 512, 8, 512), DrivingNetwork(64, 512, 8, 128)
+    num_parameters = sum(p.numel() for network in networks for p in network.parameters())
     assert round(num_parameters / 1e6, 1) == 64.8
