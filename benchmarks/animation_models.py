@@ -24,12 +24,11 @@ from common.errors import UserError
 from configs.loading import load_config
 from configs.schema import Config
 from losses import Perceptual
-from modules import blocks, dense_motion
+from modules import blocks, heatmaps
 from modules.blocks import AntiAliasDownsample, UpConv2d
 from modules.keypoint_detector import KeypointDetector
 from modules.keypoint_transfer import movement_scale
 from modules.monkey_net.keypoint_detector import MonkeyNetKeypointDetector
-from modules.tpsmm import dense_motion as thin_plate_motion
 from modules.tpsmm.keypoint_detector import GroupedKeypointDetector
 from modules.x2face import UNet
 
@@ -37,8 +36,7 @@ AS_PUBLISHED: Final = Optimization(
     "fewer products",
     patches=(
         Patch(AntiAliasDownsample, "forward", plain_downsample),
-        Patch(dense_motion, "gaussian_heatmaps", plain_heatmaps),
-        Patch(thin_plate_motion, "gaussian_heatmaps", plain_heatmaps),
+        Patch(heatmaps, "gaussian_heatmaps", plain_heatmaps),
         Patch(blocks, "MIN_FUSED_AREA", math.inf),
     ),
 )

@@ -35,12 +35,11 @@ from losses import (
     used_layers,
     weigh,
 )
-from modules import blocks, dense_motion, heatmaps
+from modules import blocks, heatmaps
 from modules.blocks import AntiAliasDownsample
 from modules.geometry import coordinate_grid, full_precision, warp
 from modules.keypoint_detector import detached
 from modules.thin_plate import ThinPlateTransform
-from modules.tpsmm import dense_motion as thin_plate_motion
 from modules.vgg import VGGFeatures
 from training import adversary
 from training import trainer as training
@@ -292,10 +291,7 @@ OPTIMIZATIONS: Final = (
         "separable blur, heatmaps, thin plate",
         patches=(
             Patch(AntiAliasDownsample, "forward", plain_downsample),
-            *(
-                Patch(module, "gaussian_heatmaps", plain_heatmaps)
-                for module in (dense_motion, thin_plate_motion, heatmaps)
-            ),
+            Patch(heatmaps, "gaussian_heatmaps", plain_heatmaps),
             Patch(ThinPlateTransform, "frame", plain_thin_plate),
         ),
         applies=_has_blur_or_heatmaps,

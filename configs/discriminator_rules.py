@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from configs.schema import Config, DiscriminatorConfig
 from configs.violation import Rule, Violation, image_size
 from modules.discriminator import PatchDiscriminator
-from modules.monkey_net.discriminator import MonkeyNetDiscriminator
 
 
 def _needs_motion(config: Config) -> Iterator[Violation]:
@@ -48,7 +47,7 @@ def _sizes(config: Config) -> Iterator[Violation]:
     side = min(config.data.size)
     if discriminator.kind == "monkey_net":
         # Its last block pools behind the instance norm, which so has more than one position.
-        if MonkeyNetDiscriminator.patch_side(side, num_blocks) < 1:
+        if PatchDiscriminator.patch_side(side, num_blocks, pool_last=True) < 1:
             yield Violation(keys, f"{blocks} leave no patch of {image_size(config)}; give fewer")
     elif PatchDiscriminator.patch_side(side, num_blocks) < 2:
         # The instance norm of the last block needs more than one position.

@@ -9,10 +9,10 @@ from modules.blocks import AntiAliasDownsample, Hourglass
 from modules.geometry import (
     coordinate_grid,
     full_precision,
-    gaussian_heatmaps,
     inverse_2x2,
-    warp,
+    warp_by_candidates,
 )
+from modules.heatmaps import HeatmapStyle, candidate_heatmaps
 from modules.keypoint_detector import Keypoints
 
 
@@ -66,7 +66,7 @@ class DenseMotionNetwork(nn.Module):
         occlusion: bool,
     ) -> None:
         super().__init__()
-        self.heatmap_variance = heatmap_variance
+        self.heatmap_style = HeatmapStyle(heatmap_variance)
         self.down = AntiAliasDownsample(scale)
         # Per candidate: its heatmap and the source warped by it.
         self.hourglass = Hourglass(width, 4 * (num_keypoints + 1), max_width, num_blocks)
@@ -77,14 +77,11 @@ class DenseMotionNetwork(nn.Module):
     def forward(self, source: Tensor, source_kp: Keypoints, driving_kp: Keypoints) -> DenseMotion:
         """Dense motion from the keypoints of `source`, B x 3 x H x W in [0, 1], to `driving_kp`."""
         source = self.down(source)
-        batch, _, height, width = source.shape
+        height, width = source.shape[-2:]
         with torch.autocast(source.device.type, enabled=False):
             motions = sparse_motions(source_kp, driving_kp, height, width)
-            candidates = motions.shape[1]
-            warped = warp(
-                full_precision(source).repeat_interleave(candidates, dim=0), motions.flatten(0, 1)
-            ).unflatten(0, (batch, candidates))
-            heatmaps = self._heatmaps(source_kp, driving_kp, height, width)
+            warped = warp_by_candidates(source, motions)
+            heatmaps = candidate_heatmaps(source_kp, driving_kp, height, width, self.heatmap_style)
             # Candidate by candidate, its heatmap and then its three warped channels.
             sparse = torch.cat((heatmaps.unsqueeze(2), warped), dim=2).flatten(1, 2)
 
@@ -98,11 +95,3 @@ class DenseMotionNetwork(nn.Module):
             if occlusion_logits is not None:
                 occlusion_map = full_precision(occlusion_logits).sigmoid()
         return DenseMotion(deformation, occlusion_map, motion_weights)
-
-    def _heatmaps(self, source: Keypoints, driving: Keypoints, height: int, width: int) -> Tensor:
-        """Driving minus source heatmaps, B x (K+1) x h x w, zero for the background."""
-        difference = gaussian_heatmaps(
-            driving.value, height, width, self.heatmap_variance
-        ) - gaussian_heatmaps(source.value, height, width, self.heatmap_variance)
-        background = torch.zeros_like(difference[:, :1])
-        return torch.cat((background, difference), dim=1)

@@ -1,4 +1,6 @@
-"""Discriminators: a patch discriminator (FOMM+), and a U-Net with a logit for every pixel."""
+"""Discriminators: one with a logit for every patch (FOMM+, Monkey-Net), and a U-Net with one for
+every pixel.
+"""
 
 from itertools import pairwise
 from typing import NamedTuple
@@ -66,19 +68,27 @@ class PatchBlock(nn.Module):
 
 
 class PatchDiscriminator(nn.Module):
-    """One logit for every patch (FOMM+, design after pix2pixHD).
+    """One logit for every patch (FOMM+, design after pix2pixHD; Monkey-Net, section 3.5).
 
     Args:
         in_channels: channels of the image and of the maps that are concatenated to it.
-        channels: output channels of the blocks; the first has no norm, the last no pooling.
+        channels: output channels of the blocks; the first has no norm.
         use_spectral_norm: whether every convolution has spectral normalization.
+        pool_last: whether the last block pools too, as in Monkey-Net; in FOMM+ it does not.
     """
 
-    def __init__(self, in_channels: int, channels: list[int], use_spectral_norm: bool) -> None:
+    def __init__(
+        self,
+        in_channels: int,
+        channels: list[int],
+        use_spectral_norm: bool,
+        *,
+        pool_last: bool = False,
+    ) -> None:
         super().__init__()
-        last = len(channels) - 1
+        num_pools = len(channels) - (not pool_last)
         self.down_blocks = nn.ModuleList(
-            PatchBlock(a, b, norm=i > 0, pool=i < last, use_spectral_norm=use_spectral_norm)
+            PatchBlock(a, b, norm=i > 0, pool=i < num_pools, use_spectral_norm=use_spectral_norm)
             for i, (a, b) in enumerate(pairwise([in_channels, *channels]))
         )
         self.conv = _normalized(nn.Conv2d(channels[-1], 1, kernel_size=1), use_spectral_norm)
@@ -92,15 +102,16 @@ class PatchDiscriminator(nn.Module):
         return DiscriminatorOutput(full_precision(self.conv(x)), None, features, [])
 
     @staticmethod
-    def patch_side(side: int, num_blocks: int) -> int:
-        """Side of the map of logits for an image side of `side` pixels.
+    def patch_side(side: int, num_blocks: int, *, pool_last: bool = False) -> int:
+        """Side of the map of logits for an image side of `side` pixels: a convolution takes 3
+        pixels, and the pool halves the rest.
 
-        Below 1 the image is too small. A map of a single logit is too small as well: InstanceNorm
-        could not compute statistics in the last block.
+        Below 1 the image is too small. Without `pool_last` a map of a single logit is too small as
+        well: InstanceNorm could not compute statistics in the last block.
         """
         for _ in range(num_blocks - 1):
             side = (side - 3) // 2
-        return side - 3
+        return (side - 3) // 2 if pool_last else side - 3
 
 
 class ResDownBlock(nn.Module):

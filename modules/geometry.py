@@ -48,6 +48,15 @@ def warp(
     return warped
 
 
+def warp_by_candidates(image: Tensor, motions: Tensor) -> Tensor:
+    """`image`, B x C x H x W, sampled at each of its N candidate motions, B x N x h x w x 2, in
+    float32: B x N x C x h x w.
+    """
+    batch, candidates = motions.shape[:2]
+    repeated = full_precision(image).repeat_interleave(candidates, dim=0)
+    return warp(repeated, motions.flatten(0, 1)).unflatten(0, (batch, candidates))
+
+
 def resize(
     image: Tensor,
     size: tuple[int, int],

@@ -3,8 +3,9 @@
 The players are the model, called the generator in the papers, and the discriminator.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -38,12 +39,11 @@ from modules.discriminator import DiscriminatorOutput, PatchDiscriminator, UNetD
 from modules.geometry import occlusion_from_field, resize, stillness_of_field
 from modules.heatmaps import keypoint_heatmaps
 from modules.keypoint_detector import detached
-from modules.monkey_net.discriminator import MonkeyNetDiscriminator
 
-NETWORKS = {
+NETWORKS: dict[str, Callable[[int, list[int], bool], nn.Module]] = {
     "patch": PatchDiscriminator,
     "unet": UNetDiscriminator,
-    "monkey_net": MonkeyNetDiscriminator,
+    "monkey_net": partial(PatchDiscriminator, pool_last=True),
 }
 
 

@@ -65,7 +65,7 @@ class MonkeyNetConfig(MotionSection):
 
     @property
     def heatmap_style(self) -> HeatmapStyle:
-        return HeatmapStyle(0.01, self.heatmap_divisor)
+        return HeatmapStyle(norm=self.heatmap_divisor)
 
     @property
     def predicts_occlusion(self) -> bool:

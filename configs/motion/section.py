@@ -50,7 +50,7 @@ class MotionSection(Section):
     @property
     def heatmap_style(self) -> HeatmapStyle:
         """The style of the keypoints' heatmaps."""
-        return HeatmapStyle(0.01)
+        return HeatmapStyle()
 
     @property
     @abstractmethod

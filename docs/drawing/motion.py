@@ -17,7 +17,8 @@ from evaluation.reconstruction import spread
 from media.visualization import colorize_weights, to_uint8
 from modules.blocks import AntiAliasDownsample
 from modules.dense_motion import DenseMotion, sparse_motions
-from modules.geometry import coordinate_grid, gaussian_heatmaps, resize_grid, warp
+from modules.geometry import coordinate_grid, resize_grid, warp, warp_by_candidates
+from modules.heatmaps import candidate_heatmaps
 from modules.keypoint_detector import Keypoints
 from modules.thin_plate import random_thin_plate
 
@@ -137,14 +138,13 @@ def draw_candidates(motion: FommBranch, example: Example) -> Figure:
     dense, one = motion.dense_motion, slice(0, 1)
     source = dense.down(example.source[one])
     height, width = source.shape[-2:]
-    points = [
+    source_kp, driving_kp = (
         Keypoints(k.value[one], None if k.jacobian is None else k.jacobian[one])
         for k in (example.source_keypoints, example.driving_keypoints)
-    ]
-    candidates = sparse_motions(points[0], points[1], height, width)[0]
-    warped = warp(source.expand(len(candidates), -1, -1, -1), candidates)
-    heatmaps = [gaussian_heatmaps(k.value, height, width, dense.heatmap_variance) for k in points]
-    difference = torch.cat((torch.zeros(1, height, width), (heatmaps[1] - heatmaps[0])[0]))
+    )
+    candidates = sparse_motions(source_kp, driving_kp, height, width)
+    warped = warp_by_candidates(source, candidates)[0]
+    heatmaps = candidate_heatmaps(source_kp, driving_kp, height, width, dense.heatmap_style)[0]
     weights = example.motion.motion_weights[0]
     heaviest = 1 + weights[1:].mean(dim=(1, 2)).argsort(descending=True)[:NUM_CANDIDATES]
     shown = [0, *heaviest.sort().values.tolist()]
@@ -154,7 +154,7 @@ def draw_candidates(motion: FommBranch, example: Example) -> Figure:
     for axis, name in zip(axes[:, 0], names, strict=True):
         axis.set_ylabel(name)
     for column, k in enumerate(shown):
-        show(axes[0][column], difference[k].numpy(), cmap="coolwarm", vmin=-1, vmax=1)
+        show(axes[0][column], heatmaps[k].numpy(), cmap="coolwarm", vmin=-1, vmax=1)
         show(axes[1][column], to_uint8(warped[k]))
         show(axes[2][column], weights[k].numpy(), cmap="gray", vmin=0, vmax=1)
     return figure

@@ -6,9 +6,10 @@ from torch import Tensor, nn
 
 from modules.blocks import Hourglass
 from modules.dense_motion import DenseMotion, sparse_motions
-from modules.geometry import full_precision, resize, scaled_size, warp
+from modules.geometry import full_precision, resize, scaled_size, warp_by_candidates
+from modules.heatmaps import HeatmapStyle, candidate_heatmaps
 from modules.keypoint_detector import Keypoints
-from modules.monkey_net.heatmaps import HeatmapNorm, heatmap_difference
+from modules.monkey_net.heatmaps import HeatmapNorm
 
 
 class GroupBlock(nn.Module):
@@ -55,7 +56,7 @@ class MonkeyNetDenseMotion(nn.Module):
     ) -> None:
         super().__init__()
         self.scale = scale
-        self.heatmap_norm = heatmap_norm
+        self.heatmap_style = HeatmapStyle(norm=heatmap_norm)
         self.use_difference = use_difference
         candidates = num_keypoints + 1
         # Per candidate: its heatmap, its shift if wanted, and the source warped by it.
@@ -74,7 +75,7 @@ class MonkeyNetDenseMotion(nn.Module):
         height, width = source.shape[-2:]
         with torch.autocast(source.device.type, enabled=False):
             motions = sparse_motions(source_kp, driving_kp, height, width)
-            sparse = self._candidates(full_precision(source), source_kp, driving_kp, motions)
+            sparse = self._candidates(source, source_kp, driving_kp, motions)
 
         features = self.hourglass(self.group_blocks(sparse))
         maps = self.weights_and_correction(features)
@@ -95,12 +96,9 @@ class MonkeyNetDenseMotion(nn.Module):
         """Candidate by candidate, the background first: its heatmap, driving minus source, its
         shift if wanted, and the source warped by it.
         """
-        batch, _, height, width = source.shape
-        candidates = motions.shape[1]
-        warped = warp(source.repeat_interleave(candidates, dim=0), motions.flatten(0, 1))
-        warped = warped.unflatten(0, (batch, candidates))
-        difference = heatmap_difference(source_kp, driving_kp, height, width, self.heatmap_norm)
-        parts = [F.pad(difference, (0, 0, 0, 0, 1, 0)).unsqueeze(2), warped]
+        height, width = source.shape[-2:]
+        heatmaps = candidate_heatmaps(source_kp, driving_kp, height, width, self.heatmap_style)
+        parts = [heatmaps.unsqueeze(2), warp_by_candidates(source, motions)]
         if self.use_difference:
             shift = F.pad(source_kp.value - driving_kp.value, (0, 0, 1, 0))
             parts.insert(1, shift[..., None, None].expand(-1, -1, -1, height, width))

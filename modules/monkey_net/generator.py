@@ -8,8 +8,9 @@ from torch import Tensor, nn
 from modules.blocks import Encoder, ResBlock, UpBlock
 from modules.dense_motion import DenseMotion
 from modules.geometry import full_precision, resize, resize_grid, scaled_size, warp
+from modules.heatmaps import HeatmapStyle, heatmap_difference
 from modules.keypoint_detector import Keypoints
-from modules.monkey_net.heatmaps import HeatmapNorm, heatmap_difference
+from modules.monkey_net.heatmaps import HeatmapNorm
 
 
 class MonkeyNetGenerator(nn.Module):
@@ -39,7 +40,7 @@ class MonkeyNetGenerator(nn.Module):
     ) -> None:
         super().__init__()
         self.heatmap_scale = heatmap_scale
-        self.heatmap_norm = heatmap_norm
+        self.heatmap_style = HeatmapStyle(norm=heatmap_norm)
         self.interpolation = interpolation
         self.encoder = Encoder(width, 3, max_width, num_blocks)
         encoded = [3, *(min(max_width, width * 2 ** (i + 1)) for i in range(num_blocks))]
@@ -69,7 +70,7 @@ class MonkeyNetGenerator(nn.Module):
         keypoints that it leads from and to.
         """
         height, width = scaled_size(maps[0], self.heatmap_scale)
-        heatmaps = heatmap_difference(source_kp, driving_kp, height, width, self.heatmap_norm)
+        heatmaps = heatmap_difference(source_kp, driving_kp, height, width, self.heatmap_style)
         if maps[-1].is_contiguous(memory_format=torch.channels_last):
             heatmaps = heatmaps.contiguous(memory_format=torch.channels_last)
         x = self._skip(maps[-1], motion, heatmaps)

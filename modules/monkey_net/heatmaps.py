@@ -36,12 +36,3 @@ def covariance_heatmaps(keypoints: Keypoints, height: int, width: int, norm: Hea
         # leaves every pixel at exp(-large) = 0.
         return exponent.flatten(2).softmax(dim=-1).view_as(exponent)
     return torch.exp(exponent) / norm
-
-
-def heatmap_difference(
-    source: Keypoints, driving: Keypoints, height: int, width: int, norm: HeatmapNorm
-) -> Tensor:
-    """Driving minus source heatmaps, B x K x height x width."""
-    return covariance_heatmaps(driving, height, width, norm) - covariance_heatmaps(
-        source, height, width, norm
-    )

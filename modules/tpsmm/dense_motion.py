@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from modules.blocks import AntiAliasDownsample, Hourglass, UpBlock
-from modules.geometry import coordinate_grid, full_precision, gaussian_heatmaps, warp
+from modules.geometry import coordinate_grid, full_precision, warp_by_candidates
+from modules.heatmaps import HeatmapStyle, candidate_heatmaps
 from modules.keypoint_detector import Keypoints
 from modules.tpsmm.thin_plates import POINTS_PER_PLATE, Solver, fit_thin_plates, solve
 
@@ -97,7 +98,7 @@ class ThinPlateMotionNetwork(nn.Module):
         num_occlusion_maps: int,
     ) -> None:
         super().__init__()
-        self.heatmap_variance = heatmap_variance
+        self.heatmap_style = HeatmapStyle(heatmap_variance)
         self.solver: Solver = solve
         self.down = AntiAliasDownsample(scale)
         # Heatmaps of all keypoints and an empty one, then the source warped by each candidate.
@@ -132,16 +133,13 @@ class ThinPlateMotionNetwork(nn.Module):
             kept: B x K bool, the plates that may move a pixel (see `kept_plates`); None: all.
         """
         source = self.down(source)
-        batch, _, height, width = source.shape
+        height, width = source.shape[-2:]
         with torch.autocast(source.device.type, enabled=False):
             motions = candidate_motions(
                 source_kp, driving_kp, background, height, width, self.solver
             )
-            candidates = motions.shape[1]
-            warped = warp(
-                full_precision(source).repeat_interleave(candidates, dim=0), motions.flatten(0, 1)
-            ).unflatten(0, (batch, candidates))
-            heatmaps = self._heatmaps(source_kp, driving_kp, height, width)
+            warped = warp_by_candidates(source, motions)
+            heatmaps = candidate_heatmaps(source_kp, driving_kp, height, width, self.heatmap_style)
             # All heatmaps, then all warped channels.
             sparse = torch.cat((heatmaps, warped.flatten(1, 2)), dim=1)
 
@@ -158,13 +156,6 @@ class ThinPlateMotionNetwork(nn.Module):
             deformation = torch.einsum("bkhw,bkhwc->bhwc", weights, motions)
             occlusion_maps = [full_precision(map_).sigmoid() for map_ in occlusion_logits]
         return ThinPlateMotion(deformation, occlusion_maps, motion_weights)
-
-    def _heatmaps(self, source: Keypoints, driving: Keypoints, height: int, width: int) -> Tensor:
-        """Driving minus source heatmaps, B x (5K+1) x h x w, zero for the background."""
-        difference = gaussian_heatmaps(
-            driving.value, height, width, self.heatmap_variance
-        ) - gaussian_heatmaps(source.value, height, width, self.heatmap_variance)
-        return F.pad(difference, (0, 0, 0, 0, 1, 0))
 
 
 def candidate_motions(

@@ -5,7 +5,6 @@ import torch
 
 from configs.loading import ConfigError, load_config
 from modules.discriminator import PatchDiscriminator
-from modules.monkey_net.discriminator import MonkeyNetDiscriminator
 
 SMALL = (
     "data.image_size=[128, 64]",
@@ -314,12 +313,12 @@ def test_the_rule_of_patches_agrees_with_the_network(side, left):
 @pytest.mark.parametrize(("num_blocks", "least"), [(1, 5), (2, 13), (3, 29), (4, 61)])
 def test_the_smallest_image_of_the_discriminator_of_monkey_net(num_blocks, least):
     """conv4x4 takes 3 pixels of a side, the pool halves the rest: n need 2 n + 3, per block."""
-    network = MonkeyNetDiscriminator(3, [2] * num_blocks, use_spectral_norm=False)
+    network = PatchDiscriminator(3, [2] * num_blocks, False, pool_last=True)
     for height, width in ((least, least), (least, 2 * least)):
         logits = network(torch.rand(1, 3, height, width)).logits
-        assert logits.shape[-2] == MonkeyNetDiscriminator.patch_side(height, num_blocks) == 1
+        assert logits.shape[-2] == network.patch_side(height, num_blocks, pool_last=True) == 1
         assert torch.isfinite(logits).all()
-    assert MonkeyNetDiscriminator.patch_side(least - 1, num_blocks) < 1
+    assert network.patch_side(least - 1, num_blocks, pool_last=True) < 1
     for height, width in ((least - 1, least - 1), (least - 1, 2 * least), (2 * least, least - 1)):
         with pytest.raises((RuntimeError, ValueError)):
             network(torch.rand(1, 3, height, width))

@@ -18,6 +18,7 @@ from modules.discriminator import (
 
 KINDS = {
     "patch": lambda spectral: PatchDiscriminator(3, [8, 12, 16], spectral),
+    "monkey_net": lambda spectral: PatchDiscriminator(3, [8, 12, 16], spectral, pool_last=True),
     "unet": lambda spectral: UNetDiscriminator(3, [8, 12, 16], spectral),
 }
 
@@ -82,6 +83,23 @@ def test_layers_of_the_patch_discriminator():
     shapes = [tuple(map_.shape) for map_ in output.encoder_features]
     assert shapes == [(2, 4, 30, 22), (2, 6, 13, 9), (2, 8, 10, 6)]
     assert_close(output.logits, network.conv(output.encoder_features[-1]))
+
+
+@pytest.mark.parametrize(("side", "patches"), [(256, 13), (128, 5), (64, 1), (32, -1)])
+def test_every_block_pools_in_monkey_net(side, patches):
+    channels = [64, 128, 256, 256]  # as published
+    assert PatchDiscriminator.patch_side(side, 4, pool_last=True) == patches
+    if patches < 1:
+        return
+    with torch.device("meta"):
+        network = PatchDiscriminator(13, channels, False, pool_last=True)
+        output = network(torch.empty(2, 13, side, side))
+    assert [block.norm is not None for block in network.down_blocks] == [False, True, True, True]
+    assert output.logits.shape == (2, 1, patches, patches)
+    assert output.pixel_logits is None
+    assert output.decoder_features == []
+    assert [features.shape[1] for features in output.encoder_features] == channels
+    assert output.encoder_features[-1].shape[-1] == patches
 
 
 @torch.no_grad()
@@ -207,8 +225,9 @@ def test_every_parameter_of_the_unet_receives_a_gradient(depth, spectral):
         assert parameter.grad.any(), name
 
 
-def test_gradients_of_the_patch_discriminator():
-    network = PatchDiscriminator(3, [4, 6, 8], True)
+@pytest.mark.parametrize("pool_last", [False, True])
+def test_gradients_of_the_patch_discriminator(pool_last):
+    network = PatchDiscriminator(3, [4, 6, 8], True, pool_last=pool_last)
     network(torch.rand(4, 3, 48, 48)).logits.square().sum().backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad is not None

@@ -16,6 +16,7 @@ from modules.geometry import (
     resize_grid,
     scaled_size,
     warp,
+    warp_by_candidates,
 )
 
 SIZES = [(8, 8), (6, 10), (9, 5)]
@@ -49,6 +50,17 @@ def test_warp_keeps_memory_format_and_dtype():
     assert warp(image, grid).is_contiguous(memory_format=torch.channels_last)
     assert warp(image.contiguous(), grid).is_contiguous()
     assert warp(image.bfloat16(), grid).dtype == torch.bfloat16
+
+
+def test_each_candidate_samples_its_own_sample():
+    images = torch.rand(2, 3, 4, 5)
+    motions = torch.rand(2, 3, 6, 7, 2) * 2 - 1
+    warped = warp_by_candidates(images.bfloat16(), motions)
+    assert (warped.shape, warped.dtype) == ((2, 3, 3, 6, 7), torch.float32)
+    for sample in range(2):
+        for candidate in range(3):
+            image, grid = images[sample].bfloat16().float(), motions[sample, candidate]
+            assert_close(warped[sample, candidate], warp(image[None], grid[None])[0])
 
 
 def test_warp_samples_where_the_grid_points_and_pads_with_zeros():

@@ -12,12 +12,13 @@ from checkpoints.published.monkey_net import PLACES, read
 from losses import ADVERSARIAL_LOSSES, layer_matching_loss, pixel_loss
 from media.visualization import to_uint8
 from modules.dense_motion import DenseMotion
+from modules.discriminator import PatchDiscriminator
+from modules.heatmaps import heatmap_difference
 from modules.keypoint_detector import Keypoints
 from modules.keypoint_transfer import movement_scale
 from modules.monkey_net.dense_motion import MonkeyNetDenseMotion
-from modules.monkey_net.discriminator import MonkeyNetDiscriminator
 from modules.monkey_net.generator import MonkeyNetGenerator
-from modules.monkey_net.heatmaps import covariance_heatmaps, heatmap_difference
+from modules.monkey_net.heatmaps import covariance_heatmaps
 from modules.monkey_net.keypoint_detector import MonkeyNetKeypointDetector
 from modules.monkey_net.keypoint_transfer import clipped_keypoints, transferred_keypoints
 from tests.helpers.golden import GoldenMonkeyNet, assert_within_one_grey_level
@@ -31,7 +32,7 @@ class Networks(NamedTuple):
     keypoint_detector: MonkeyNetKeypointDetector
     dense_motion: MonkeyNetDenseMotion
     generator: MonkeyNetGenerator
-    discriminator: MonkeyNetDiscriminator
+    discriminator: PatchDiscriminator
 
 
 def build(params) -> Networks:
@@ -67,13 +68,14 @@ def build(params) -> Networks:
                 "bilinear" if generator.get("interpolation_mode") == "trilinear" else "nearest"
             ),
         ),
-        MonkeyNetDiscriminator(
+        PatchDiscriminator(
             3 + num_keypoints,
             [
                 min(discriminator["max_features"], discriminator["block_expansion"] * 2 ** (i + 1))
                 for i in range(discriminator["num_blocks"])
             ],
             use_spectral_norm=False,
+            pool_last=True,
         ),
     )
 
@@ -173,7 +175,7 @@ def test_heatmaps_of_the_generator(golden, networks, computed):
     found = heatmap_difference(
         *(computed.source_kp, computed.driving_kp),
         *expected.shape[-2:],
-        networks.generator.heatmap_norm,
+        networks.generator.heatmap_style,
     )
     golden.close(found[:1], "generator_heatmaps_0")
 

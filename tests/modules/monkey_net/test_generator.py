@@ -6,9 +6,9 @@ from torch.testing import assert_close
 
 from modules.dense_motion import DenseMotion
 from modules.geometry import coordinate_grid, resize, resize_grid, warp
+from modules.heatmaps import HeatmapStyle, heatmap_difference
 from modules.keypoint_detector import Keypoints
 from modules.monkey_net.generator import MonkeyNetGenerator
-from modules.monkey_net.heatmaps import heatmap_difference
 
 SOURCE = Keypoints(
     torch.tensor([[[0.3, -0.2], [-0.5, 0.5]]]), None, torch.eye(2).expand(1, 2, 2, 2)
@@ -70,7 +70,7 @@ def test_decoder_sees_warped_maps_and_then_heatmaps(interpolation, occlusion):
         module.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     image, motion = torch.rand(1, 3, 16, 16), random_motion(8, 8, occlusion)
     network(image, motion, SOURCE, DRIVING)
-    heatmaps = heatmap_difference(SOURCE, DRIVING, 8, 8, 100)
+    heatmaps = heatmap_difference(SOURCE, DRIVING, 8, 8, HeatmapStyle(norm=100))
     for features, shown in zip(reversed(network.encode(image)), seen, strict=True):
         size = features.shape[-2:]
         warped = warp(features, resize_grid(motion.deformation, size, interpolation))

@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.testing import assert_close
 
+from modules.heatmaps import HeatmapStyle, candidate_heatmaps, heatmap_difference
 from modules.keypoint_detector import Keypoints
-from modules.monkey_net.heatmaps import covariance_heatmaps, heatmap_difference
+from modules.monkey_net.heatmaps import covariance_heatmaps
 
 
 def keypoint(value, covariance):
@@ -50,7 +51,9 @@ def test_far_outside_with_the_smallest_covariance():
 
 def test_difference_is_driving_minus_source():
     source = keypoint((1.0, 0.0), [[0.5, 0.0], [0.0, 0.5]])
-    difference = heatmap_difference(source, SLANTED, 3, 3, 100)
+    difference = heatmap_difference(source, SLANTED, 3, 3, HeatmapStyle(norm=100))
     expected = covariance_heatmaps(SLANTED, 3, 3, 100) - covariance_heatmaps(source, 3, 3, 100)
     assert torch.equal(difference, expected)
     assert difference[0, 0, 1, 1] > 0 > difference[0, 0, 0, 2]
+    padded = candidate_heatmaps(source, SLANTED, 3, 3, HeatmapStyle(norm=100))
+    assert torch.equal(padded, torch.cat((torch.zeros(1, 1, 3, 3), expected), dim=1))
