@@ -57,7 +57,7 @@ from evaluation.reconstruction import (
     reconstruct_clip,
     side_by_side,
 )
-from evaluation.report import MeasuredClip, console_table, summarize, write_report
+from evaluation.report import MeasuredClip, console_table, count_frames, summarize, write_report
 from evaluation.results_folder import PAGE_FILE, SAVED_FOLDERS, clip_path, replacing_results
 from media.video import VideoError
 from media.video_writer import VideoWriter
@@ -109,7 +109,7 @@ def main(arguments: argparse.Namespace) -> int:
             "image_size": list(data.size),
             "precision": precision.precision,
             "num_clips": len(measured),
-            "num_frames": sum(clip.num_frames for clip in measured),
+            "num_frames": count_frames(measured),
             "saved_frames": arguments.save_frames,
             **_about_plan(plan, frechet),
             "failed": failed,

@@ -9,7 +9,6 @@ of motion model.
 """
 
 import argparse
-import hashlib
 import json
 import sys
 from pathlib import Path
@@ -24,7 +23,7 @@ from checkpoints.onnx_files import require_packages, write_onnx
 from checkpoints.weights import load_model
 from common.cli import run_entry_point, say
 from common.errors import UserError
-from common.files import replacing
+from common.files import file_sha256, replacing
 from common.safetensors_files import SUFFIX, require_package
 from configs.loading import load_config
 
@@ -107,8 +106,6 @@ def slim(
 
 def describe(small: Checkpoint, path: Path) -> dict[str, object]:
     """Describe the file at `path`, which `small` was written to, for people and scripts."""
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
     run = small.config.run.output_dir
     return {
         "file": path.name,
@@ -116,7 +113,7 @@ def describe(small: Checkpoint, path: Path) -> dict[str, object]:
         "step": small.step,
         "metrics": small.metrics,
         **small.provenance,
-        "sha256": digest,
+        "sha256": file_sha256(path),
         "bytes": path.stat().st_size,
     }
 

@@ -1,5 +1,8 @@
-"""Writes files whole or not at all, and names the file when the system refuses to write."""
+"""Writes files whole or not at all, names the file when the system refuses to write, and computes a
+file's SHA-256.
+"""
 
+import hashlib
 import os
 import re
 import secrets
@@ -30,6 +33,12 @@ def named_failures(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
+
+
+def file_sha256(path: Path) -> str:
+    """Return the SHA-256 of a file in hexadecimal digits; OSError if it cannot be read."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def temporary_name(path: Path, suffix: str | None = None) -> Path:

@@ -5,7 +5,6 @@ hand or came with a package. No code in a file is run: torch's files are read by
 `tensor_files.read_tensors`, pickled arrays by `read_arrays`.
 """
 
-import hashlib
 import pickle
 import re
 import warnings
@@ -15,6 +14,7 @@ from typing import Any, Final
 import torch
 
 from common.errors import UserError
+from common.files import file_sha256
 from common.safe_paths import require_plain_file
 
 _MAX_BYTES: Final = 2**32  # the largest have 600 MB
@@ -71,8 +71,7 @@ def check_sha256(path: Path, expected: str, remedy: str) -> None:
         num_bytes = path.stat().st_size
         if num_bytes > _MAX_BYTES:
             raise UserError(f"{path}: {num_bytes:,} bytes, more than any such weights; {remedy}")
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
+        found = file_sha256(path)
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     if not found.startswith(expected):

@@ -8,10 +8,15 @@ import numpy as np
 
 from common.errors import UserError
 from common.safe_paths import printable
-from evaluation.evaluations import Evaluation, check_same_frames, read_evaluation
+from evaluation.evaluations import (
+    Evaluation,
+    check_same_frames,
+    different_tools,
+    read_evaluation,
+)
 from evaluation.frechet_results import FrechetResults
 from evaluation.metric_names import FRECHET, METRICS, Metric
-from evaluation.report import bounds, number
+from evaluation.report import bounds, count_frames, number
 from metrics.intervals import Interval, over_clips, over_frames
 
 
@@ -76,18 +81,20 @@ def differences(a: Evaluation, b: Evaluation) -> dict[str, Difference]:
 
 
 def _different_tools(a: Evaluation, b: Evaluation) -> dict[str | None, str]:
-    """The tools that differ between the runs, each with a line that says so."""
-    return {
-        kind: f"{kind}: not compared: {found.name} ({found.weights}) in A, "
-        f"{b.tools[kind].name} ({b.tools[kind].weights}) in B"
-        for kind, found in a.tools.items()
-        if kind in b.tools and found != b.tools[kind]
-    }
+    """The tools of common metrics that differ between the runs, each with a line that says so."""
+    known = (*METRICS.items(), *FRECHET.items())
+    used = [metric.tool for name, metric in known if a.has(name) and b.has(name)]
+    lines: dict[str | None, str] = {}
+    for tool in dict.fromkeys(used):
+        found = different_tools(tool, {"A": a, "B": b})
+        if found:
+            lines[tool] = f"{tool}: not compared: {found['A']} in A, {found['B']} in B"
+    return lines
 
 
 def _title(label: str, run: Evaluation) -> str:
     about = run.about
-    num_frames = sum(clip.num_frames for clip in run.clips.values())
+    num_frames = count_frames(run.clips.values())
     precision = about.get("precision", "float32")  # older evaluations have no such key
     return (
         f"{label}: {run.folder}: {about['checkpoint']} ({about['age']}), {about['animator']}, "

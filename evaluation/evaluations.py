@@ -1,6 +1,7 @@
 """Reads evaluations that reconstruct.py wrote, and says whether they are of the same frames."""
 
 import csv
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -10,7 +11,7 @@ from pydantic import TypeAdapter
 from common.errors import UserError
 from common.json_files import read_json
 from evaluation.frechet_results import FrechetResults, read_frechet
-from evaluation.metric_names import BASELINE
+from evaluation.metric_names import BASELINE, Tool
 from evaluation.report import FRAMES_FILE, SUMMARY_FILE, MeasuredClip, read_frames
 from metrics.detectors.detector import Description
 
@@ -36,6 +37,10 @@ class Evaluation(NamedTuple):
     clips: dict[str, MeasuredClip]
     tools: dict[str, Description]
     frechet: FrechetResults
+
+    def has(self, name: str) -> bool:
+        """Whether the metric, or the distance FID or FVD, of this name was measured."""
+        return name in self.metrics or name in self.frechet
 
 
 def read_evaluation(folder: Path) -> Evaluation:
@@ -67,6 +72,24 @@ def read_evaluation(folder: Path) -> Evaluation:
                 f"{folder}: {FRAMES_FILE} lacks {', '.join(lost[:_NUM_NAMED])}; evaluate once more"
             )
     return Evaluation(folder, about, metrics, clips, tools, frechet)
+
+
+def different_tools(tool: Tool | None, runs: Mapping[str, Evaluation]) -> dict[str, str]:
+    """What each of `runs`, by label, used as `tool`, in words; empty if all used the same.
+
+    A run that does not say what it used counts as one that used something else than the others.
+    """
+    tools = {label: run.tools.get(tool or "") for label, run in runs.items()}
+    if len(set(tools.values())) < 2:
+        return {}
+    networks = {label: _network(found) for label, found in tools.items()}
+    if len(set(networks.values())) < 2:  # one network, used in different ways
+        return {label: found.convention for label, found in tools.items() if found}
+    return networks
+
+
+def _network(found: Description | None) -> str:
+    return "an unknown tool" if found is None else f"{found.name} ({found.weights})"
 
 
 def check_same_frames(a: Evaluation, b: Evaluation) -> None:

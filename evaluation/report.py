@@ -3,7 +3,7 @@
 import csv
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,6 +39,11 @@ class MeasuredClip(NamedTuple):
     metrics: Mapping[str, NDArray[np.float64]]
 
 
+def count_frames(clips: Iterable[MeasuredClip]) -> int:
+    """The number of frames of all clips together."""
+    return sum(clip.num_frames for clip in clips)
+
+
 class MetricSummary(NamedTuple):
     """Mean and interval of one metric, over all frames and over the means of the clips."""
 
@@ -71,7 +76,7 @@ def write_report(
     Numbers that are not defined are null in JSON and empty in CSV. The clips in `about["failed"]`
     have a row without numbers in metrics.csv, and none in frames.csv.
     """
-    num_frames = sum(clip.num_frames for clip in clips)
+    num_frames = count_frames(clips)
     metrics = {
         name: {
             "over_frames": _rounded(summary.over_frames),

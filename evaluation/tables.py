@@ -17,10 +17,14 @@ import numpy as np
 from common.cli import run_entry_point
 from common.errors import UserError
 from common.safe_paths import printable
-from evaluation.evaluations import Evaluation, check_same_frames, read_evaluation
-from evaluation.metric_names import BASELINE, FRECHET, METRICS, Metric
-from evaluation.report import number
-from metrics.detectors.detector import Description
+from evaluation.evaluations import (
+    Evaluation,
+    check_same_frames,
+    different_tools,
+    read_evaluation,
+)
+from evaluation.metric_names import BASELINE, FRECHET, METRICS, Metric, Tool
+from evaluation.report import count_frames, number
 from metrics.intervals import Interval, over_clips
 
 Rank = Literal["best", "second"]
@@ -142,7 +146,7 @@ def _half(found: Interval, metric: Metric) -> str:
 
 def _baseline(runs: Sequence[Evaluation], name: str, metric: Metric) -> Cell:
     """Repeating the source, which is the same in all runs that measured it in the same way."""
-    run = next(run for run in runs if name in run.metrics or name in run.frechet)
+    run = next(run for run in runs if run.has(name))
     found = _interval(run, name, BASELINE)
     return Cell(number(found.mean, metric.digits), _half(found, metric))
 
@@ -151,23 +155,10 @@ def _difference(
     runs: Sequence[Evaluation], names: Sequence[str], name: str, metric: Metric
 ) -> str | None:
     """Say how the runs measured a metric if they did so in different ways; else None."""
-    having = [
-        (run, label)
-        for run, label in zip(runs, names, strict=True)
-        if name in run.metrics or name in run.frechet
-    ]
-    tools = {label: run.tools.get(metric.tool or "") for run, label in having}
-    if len(set(tools.values())) < 2:
-        return None
-    networks = {label: _network(found) for label, found in tools.items()}
-    if len(set(networks.values())) < 2:  # one network, used in different ways
-        networks = {label: found.convention for label, found in tools.items() if found}
-    parts = (f"{label} with {found}" for label, found in networks.items())
-    return f"measured in different ways, and not ranked: {'; '.join(parts)}"
-
-
-def _network(found: Description | None) -> str:
-    return "an unknown tool" if found is None else f"{found.name} ({found.weights})"
+    having = {label: run for run, label in zip(runs, names, strict=True) if run.has(name)}
+    found = different_tools(metric.tool, having)
+    parts = (f"{label} with {tool}" for label, tool in found.items())
+    return f"measured in different ways, and not ranked: {'; '.join(parts)}" if found else None
 
 
 def _left_out(runs: Sequence[Evaluation], names: Sequence[str], name: str) -> str | None:
@@ -186,7 +177,7 @@ def _left_out(runs: Sequence[Evaluation], names: Sequence[str], name: str) -> st
 def _conditions(runs: Sequence[Evaluation]) -> str:
     first = runs[0]
     height, width = first.about["image_size"]
-    frames = sum(clip.num_frames for clip in first.clips.values())
+    frames = count_frames(first.clips.values())
     return (
         f"Means over {len(first.clips)} clips ({frames} frames of {width} x {height} pixels) with "
         "half of the 95% interval over clips; best bold, second underlined. Whether two models "
@@ -195,12 +186,15 @@ def _conditions(runs: Sequence[Evaluation]) -> str:
 
 
 def _tools(runs: Sequence[Evaluation], columns: Sequence[Column]) -> Iterator[str]:
-    """A line for each tool that all its runs share."""
-    used = [column.metric.tool for column in columns if column.metric.tool is not None]
-    for tool in dict.fromkeys(used):
-        found = {run.tools[tool] for run in runs if tool in run.tools}
-        if len(found) == 1:
-            (one,) = found
+    """A line for each tool that all runs with its metrics share."""
+    names: dict[Tool, list[str]] = {}
+    for column in columns:
+        if column.metric.tool is not None:
+            names.setdefault(column.metric.tool, []).append(column.name)
+    for tool, measured in names.items():
+        having = [run for run in runs if any(run.has(name) for name in measured)]
+        one, *others = {run.tools.get(tool) for run in having}
+        if not others and one is not None:
             yield f"{tool}: {one.name}; {one.weights}; {one.convention}"
 
 

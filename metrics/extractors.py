@@ -5,7 +5,6 @@ A TorchScript file holds a program as well as weights, and this program runs whe
 only a file that its user trusts may be given. Its SHA-256 is part of every result.
 """
 
-import hashlib
 import warnings
 import zipfile
 from collections.abc import Callable
@@ -28,6 +27,7 @@ from torchvision.models.video import (
 )
 
 from common.errors import UserError, in_one_line, lacks_memory
+from common.files import file_sha256
 from common.safe_paths import require_plain_file
 from common.tensor_files import read_tensors
 from common.weight_files import downloaded
@@ -224,7 +224,7 @@ class TorchvisionExtractor:
             mean=mean,
             std=std,
             data=data,
-            sha256=_digest(path),
+            sha256=file_sha256(path),
             device=device,
         )
 
@@ -268,7 +268,7 @@ def _check_file(path: Path, origin: str, metric: FrechetMetric) -> str:
         with path.open("rb") as file:
             is_archive = file.read(len(_ZIP)) == _ZIP
         names = zipfile.ZipFile(path).namelist() if is_archive else []
-        digest = _digest(path)
+        digest = file_sha256(path)
     except FileNotFoundError as error:
         raise UserError(f"{origin}: no such file; {SOURCES[metric]}") from error
     except OSError as error:
@@ -283,11 +283,6 @@ def _check_file(path: Path, origin: str, metric: FrechetMetric) -> str:
             f"are for: {SOURCES[metric]}"
         )
     return digest
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _checked(features: object, images: Tensor, origin: str) -> NDArray[np.float64]:

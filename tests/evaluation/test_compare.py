@@ -30,7 +30,7 @@ def write_run(folder, l1, akd=None, size=64, baseline=0.3, names="abc", detector
         "age": "step 8",
         "animator": "motion",
         "image_size": [size, size],
-        "measured_with": {} if akd is None else {"detector": detector},
+        "measured_with": {} if akd is None or detector is None else {"detector": detector},
     }
     write_report(folder, about, summarize(clips), clips)
     return folder
@@ -92,6 +92,26 @@ def test_metrics_of_another_detector(tmp_path):
     assert "\nakd " not in table
     assert "detector: not compared: dlib (dlib 20) in A, mediapipe (dlib 20) in B" in table
     assert "\nakd " in compare_runs(a, a)
+
+
+def test_the_same_detector_used_in_another_way(tmp_path):
+    l1 = [[0.1, 0.2], [0.3, 0.4]]
+    a = write_run(tmp_path / "a", l1, akd=l1)
+    b = write_run(tmp_path / "b", l1, akd=l1, detector=DLIB | {"convention": "eyes alone"})
+    assert "detector: not compared: 68 landmarks in A, eyes alone in B" in compare_runs(a, b)
+
+
+def test_a_run_that_does_not_name_its_detector(tmp_path):
+    """What it used may be the same or not; two of them are compared, as before."""
+    l1 = [[0.1, 0.2], [0.3, 0.4]]
+    a = write_run(tmp_path / "a", l1, akd=l1)
+    b = write_run(tmp_path / "b", l1, akd=l1, detector=None)
+    table = compare_runs(a, b)
+    assert "\nakd " not in table
+    assert "detector: not compared: dlib (dlib 20) in A, an unknown tool in B" in table
+    assert "\nakd " in compare_runs(b, b)
+    without = compare_runs(a, write_run(tmp_path / "c", l1))
+    assert "not compared" not in without  # it has no metric of a detector
 
 
 def test_metrics_that_one_lacks(tmp_path):

@@ -110,13 +110,16 @@ def test_the_baseline_is_not_ranked(tmp_path):
     [
         ({"weights": "dlib 19"}, "a with dlib (dlib 20); b with dlib (dlib 19)"),
         ({"convention": "5 landmarks"}, "a with 68 landmarks; b with 5 landmarks"),
+        (None, "a with dlib (dlib 20); b with an unknown tool"),
     ],
 )
 def test_other_tools_are_told_and_not_ranked(tmp_path, change, told):
     akd = [[1.0, 2.0]] * 3
     a = write_run(tmp_path / "a", akd=akd, tools={"detector": DLIB})
-    b = write_run(tmp_path / "b", 0.1, akd=akd, tools={"detector": DLIB | change})
+    other = {} if change is None else {"detector": DLIB | change}
+    b = write_run(tmp_path / "b", 0.1, akd=akd, tools=other)
     table = table_of(a, b)
+    assert not any(note.startswith("detector:") for note in table.notes)
     assert f"akd: measured in different ways, and not ranked: {told}" in table.notes
     rows = cells_of(markdown(table))
     assert [row[2] for row in rows.values()] == ["1.500 ± 0.000"] * 2
