@@ -52,6 +52,8 @@ ELSEWHERE = {
     "pip install -e '.[web]'": "set-up",
     "python -m pip install -e '.[docs]'": "set-up",
     "python -m web --checkpoint runs/demo/checkpoints/best.pt": "test_browser.py tries it",
+    "python animate.py --checkpoint runs/demo/checkpoints/best.pt --source source.png "
+    "--driving camera:0": "it needs a camera; test_animate_camera.py plays a file as one",
     "tensorboard --logdir runs/demo": "a server of another project",
     "torchrun --nproc-per-node 4 train.py --config vox.yaml data.root=data/vox": (
         "the same for two processes is run"
