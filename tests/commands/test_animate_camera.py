@@ -54,25 +54,37 @@ def summary(text):
     return tuple(map(int, found))
 
 
-def test_a_file_in_real_time(files, tmp_path, capsys):
-    """Each picture is shown or dropped, and the recording has those that were shown."""
+def test_a_file_in_real_time(files, tmp_path, capsys, monkeypatch):
+    """Each picture is shown or dropped; the recording has those that were shown, at the times at
+    which they came.
+    """
     output = tmp_path / "out.mp4"
+    came = []
+    original = session._Display.add
+
+    def add(display, frame, shot_time, *others):
+        came.append(shot_time)
+        original(display, frame, shot_time, *others)
+
+    monkeypatch.setattr(session._Display, "add", add)
     assert live(files, "--port", 0, "--output", output) == 0
     printed = capsys.readouterr().out
     assert re.search(r"http://127\.0\.0\.1:\d+/ shows the animation", printed)
     num_frames, num_dropped, num_shots = summary(printed)
     assert num_shots == 12
-    assert 2 <= num_frames == num_shots - num_dropped
+    assert num_frames == len(came) == num_shots - num_dropped
     clip = open_clip(output)
     assert clip.num_frames == num_frames
-    # The frames are at the times at which the pictures came; the first ones wait for the networks.
-    assert clip.times[-1] <= Fraction(11, 50) + Fraction(1, 2)
+    # mp4 has times in units of 1/90000 s, and frames at least 1 ms apart.
+    assert [float(time) for time in clip.times] == pytest.approx(
+        [time - came[0] for time in came], abs=2e-3
+    )
 
 
 def test_the_frames_are_those_of_animate(files, tmp_path):
     """At two pictures a second none is dropped."""
     write_clip(files / "slow.mp4", 3, (32, 32), Fraction(2), codec_options={"qp": "0"})
-    options = ("--layout", "side-by-side", "--background", files / "other.png", "--smooth")
+    options = ("--layout", "side-by-side", "--background", files / "other.png")
     assert (
         live(files, "--port", 0, "--output", tmp_path / "live", *options, driving="slow.mp4") == 0
     )
@@ -139,8 +151,9 @@ def test_a_signal_ends_it_with_the_summary(files, pages, tmp_path, capsys, monke
 
 
 def test_the_line_of_each_second(files, pages, capsys, monkeypatch):
+    write_clip(files / "lines.mp4", 6, (32, 32), Fraction(5))
     monkeypatch.setattr(session, "LINE_SECONDS", 0.0)
-    assert live(files, "--port", 0) == 0
+    assert live(files, "--port", 0, "--smooth", driving="lines.mp4") == 0
     lines = re.findall(
         r"^[\d.]+ frames/s, latency \d+ ms .* dropped$", capsys.readouterr().out, re.M
     )
