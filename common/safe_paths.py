@@ -3,14 +3,14 @@
 A pack, a table of results or a list of pairs states the names of its clips and files. The code that
 reads such a file passes every name through `check_name` or `check_inner_path`. Files in a folder
 that others may have filled are opened for writing by `open_to_write`, which follows no link, and
-read only after `require_plain_file`: a pipe would be waited for, and a device may never end.
+for reading by `open_to_read`: a pipe would be waited for, and a device may never end.
 """
 
 import os
 import re
 import stat
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, BinaryIO
 
 from common.errors import UserError
 
@@ -103,9 +103,33 @@ def require_plain_file(path: Path) -> None:
     except (OSError, ValueError):  # ValueError: a name with a NUL character
         return
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        raise UserError(
-            f"{path}: is not a plain file; write what comes from a pipe or a device to a file first"
-        )
+        raise UserError(_instead_of_a_plain_file(path))
+
+
+def open_to_read(path: Path) -> BinaryIO:
+    """Open a plain file, or the file to which a link leads, for reading.
+
+    It waits for no pipe, even if one takes the place of the file at this moment.
+
+    Raises:
+        UserError: `path` is a pipe, a device or a socket.
+        OSError: the file cannot be opened.
+    """
+    require_plain_file(path)  # to open some devices has effects
+    return open(path, "rb", opener=_open_without_waiting)
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # Windows has no such flag
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # `open` itself refuses a folder
+        os.close(descriptor)
+        raise UserError(_instead_of_a_plain_file(path))
+    return descriptor
+
+
+def _instead_of_a_plain_file(path: Path | str) -> str:
+    return f"{path}: is not a plain file; write what comes from a pipe or a device to a file first"
 
 
 def read_plain_file(path: Path, max_bytes: int) -> bytes:
@@ -118,12 +142,11 @@ def read_plain_file(path: Path, max_bytes: int) -> bytes:
         UserError: `path` is not a plain file, or is larger.
         OSError: the file cannot be read.
     """
-    require_plain_file(path)
-    is_too_large = path.stat().st_size > max_bytes
-    if not is_too_large:
-        with path.open("rb") as file:  # it may hold more than the system states
+    with open_to_read(path) as file:
+        is_too_large = os.fstat(file.fileno()).st_size > max_bytes
+        if not is_too_large:  # it may hold more than the system states
             content = file.read(max_bytes + 1)
-        is_too_large = len(content) > max_bytes
+            is_too_large = len(content) > max_bytes
     if is_too_large:
         raise UserError(f"{path}: is larger than the {max_bytes:,} bytes that are read of it")
     return content
