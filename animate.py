@@ -29,7 +29,7 @@ from checkpoints.folder import folder_of_run, newest_checkpoint
 from common.cli import end_on_sigterm, run_entry_point, say
 from common.errors import UserError, ends_all, in_one_line
 from common.machine import keep_freed_memory
-from common.safe_paths import printable
+from common.safe_paths import exists, is_file, is_folder, printable, resolve
 from media.camera import is_camera
 
 
@@ -89,14 +89,14 @@ def choose_jobs(arguments: argparse.Namespace, path: Path) -> tuple[list[Job], R
     if arguments.allow_outside and not has_pairs:
         raise UserError("--allow-outside is for --pairs; leave it out")
     more_sources = tuple(arguments.more_sources or ())
-    if more_sources and (source is None or Path(source).is_dir()):
+    if more_sources and (source is None or is_folder(Path(source))):
         raise UserError(
             "--more-sources: shows the figure of one --source; give its image, or leave the option "
             "out"
         )
     if has_pairs or (source is not None and is_many(source, driving)):
         is_video = output is not None and output.suffix and output.suffix in FORMATS.values()
-        if output is None or is_video or output.is_file():
+        if output is None or is_video or is_file(output):
             raise UserError("--output: many animations go to a folder; give its name")
         if has_pairs:
             jobs = read_pairs(
@@ -108,7 +108,7 @@ def choose_jobs(arguments: argparse.Namespace, path: Path) -> tuple[list[Job], R
             )
         else:
             for option, path in (("source", source), ("driving", driving)):
-                if output.resolve() == Path(path).resolve():
+                if resolve(output) == resolve(Path(path)):
                     raise UserError(
                         f"--output {output}: is the folder of --{option}; results in it would be "
                         "taken for inputs the next time; choose another"
@@ -150,7 +150,7 @@ def run_jobs(
             "driving": str(job.driving),
             "background": job.background or "",
         }
-        if skip_existing and job.output.exists():
+        if skip_existing and exists(job.output):
             results.keep(row)
             continue
         say(f"{number} of {len(jobs)}: {job.source} by {job.driving}")

@@ -13,6 +13,7 @@ from animation.output import Output, choose_sound, write_animation
 from animation.prepared import Animation, ReferenceChoice
 from animation.settings import Settings, is_transparent
 from common.errors import UserError
+from common.safe_paths import resolve
 from media.excerpt import Excerpt
 from media.frames import Frame
 from media.sound import Sound
@@ -88,7 +89,7 @@ def check_outputs(jobs: Sequence[Job], audio: str, *, save_masks: bool) -> None:
         ]
         for option, path in given:
             if path is not None:
-                resolved = Path(path).resolve()
+                resolved = resolve(Path(path))
                 inputs |= dict.fromkeys((resolved, *resolved.parents), f"{option} {path}")
     outputs: set[Path] = set()
     for job in jobs:
@@ -97,7 +98,7 @@ def check_outputs(jobs: Sequence[Job], audio: str, *, save_masks: bool) -> None:
         if masks_path is not None:
             written["--save-masks"] = masks_path
         for origin, target in written.items():
-            resolved = target.resolve()
+            resolved = resolve(target)
             if resolved in inputs:
                 raise UserError(
                     f"{origin} {target} would replace {inputs[resolved]}; choose another path"

@@ -9,8 +9,9 @@ for reading by `open_to_read`: a pipe would be waited for, and a device may neve
 import os
 import re
 import stat
+from io import BufferedReader
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import IO, Any
 
 from common.errors import UserError
 
@@ -83,11 +84,40 @@ def refuse_links(folder: Path, inner: Path) -> None:
     path = folder
     for part in inner.parts:
         path /= part
-        if path.is_symlink():
+        if os.path.islink(path):
             raise UserError(
                 f"{path}: is a link, and nothing is written through links; remove it, or choose "
                 "another folder"
             )
+
+
+def exists(path: Path) -> bool:
+    """Whether there is a file or folder of this name; not if the system refuses the name.
+
+    `Path.exists` and its like raise an OSError for a name of 256 bytes, or a link to one.
+    """
+    return os.path.exists(path)
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a plain file, or a link to one, as `exists`."""
+    return os.path.isfile(path)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder, or a link to one, as `exists`."""
+    return os.path.isdir(path)
+
+
+def resolve(path: Path) -> Path:
+    """Make a path absolute and follow its links, as far as they lead.
+
+    `Path.resolve` fails at a link to itself.
+    """
+    try:
+        return Path(os.path.realpath(path))
+    except ValueError:  # a name with a NUL character
+        return path.absolute()
 
 
 def require_plain_file(path: Path) -> None:
@@ -106,7 +136,7 @@ def require_plain_file(path: Path) -> None:
         raise UserError(_instead_of_a_plain_file(path))
 
 
-def open_to_read(path: Path) -> BinaryIO:
+def open_to_read(path: Path) -> BufferedReader:
     """Open a plain file, or the file to which a link leads, for reading.
 
     It waits for no pipe, even if one takes the place of the file at this moment.

@@ -25,6 +25,7 @@ from checkpoints.perceptual_weights import load_perceptual
 from checkpoints.weights import check_networks
 from common.cli import pick_device, say
 from common.errors import UserError
+from common.safe_paths import exists
 from configs.loading import dump_config, load_config, override_config
 from configs.rules import division
 from configs.schema import Config
@@ -274,7 +275,7 @@ def _split_resume(resume: str | None, overrides: list[str]) -> tuple[str | None,
     In `--resume key=value` the parser takes the override for the value of --resume; it means
     `--resume auto key=value`.
     """
-    if resume is not None and re.match(r"[\w.]+=", resume) and not Path(resume).exists():
+    if resume is not None and re.match(r"[\w.]+=", resume) and not exists(Path(resume)):
         return "auto", [*overrides, resume]
     return resume, overrides
 
