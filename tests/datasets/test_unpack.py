@@ -137,4 +137,4 @@ def test_a_reader_that_closes_the_pipe(packed):
         command, cwd=REPOSITORY, env=environment(), stdout=writer, stderr=subprocess.PIPE
     )
     os.close(writer)
-    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert (ended.returncode, ended.stderr) == (141, b"")  # as if by SIGPIPE
