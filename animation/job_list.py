@@ -20,6 +20,7 @@ from media.video import is_clip, natural_order
 _LONGEST_NAME = 200  # bytes; file systems allow 255, but temporary files have longer names
 _MAX_BYTES = 2**24  # of a list of pairs: some hundred thousand lines
 _MAX_CELLS = 2**20  # of them: a quarter of a million lines take half a minute and 1 GB
+_NUM_SHOWN = 10  # names of columns in a message
 _COLUMNS = ("source", "driving", "background", "output")  # only the first two are required
 
 
@@ -81,7 +82,7 @@ def read_pairs(
     unknown = [name for name in columns if name not in _COLUMNS]
     if unknown or not {"source", "driving"} <= set(columns):
         raise UserError(
-            f"--pairs {path}: its columns are {', '.join(columns) or 'missing'}; the first line "
+            f"--pairs {path}: its columns are {_listed(columns) or 'missing'}; the first line "
             "must name source, driving and, if wanted, background, output"
         )
     jobs = []
@@ -103,6 +104,11 @@ def read_pairs(
     if not jobs:
         raise UserError(f"--pairs {path}: there is no line below the names of the columns")
     return _check_names(jobs)
+
+
+def _listed(columns: Sequence[str]) -> str:
+    text = ", ".join(columns[:_NUM_SHOWN])
+    return f"{text:.200}{' ...' if len(text) > 200 or len(columns) > _NUM_SHOWN else ''}"
 
 
 def _check_inside(output: Path, name: str, place: str) -> None:

@@ -20,8 +20,7 @@ MAX_TEXT = 4096  # bytes of a name that never becomes a file's: the longest path
 _SHOWN = 60  # characters of a bad name that a message shows
 
 _SEPARATOR = re.compile(r"[/\\]")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-# They also turn the direction of the text around, or end a line, in some terminals.
+# Control characters, and those that turn the direction of text around or end a line in a terminal.
 _NOT_SHOWN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _NOT_UTF8 = re.compile(r"[\ud800-\udfff]")
 
@@ -52,7 +51,7 @@ def _problem(name: str, longest: int) -> str | None:
         return "it begins with a dot"
     for pattern, problem in (
         (_SEPARATOR, "it has a slash"),
-        (_CONTROL, "it has a control character"),
+        (_NOT_SHOWN, "it has a control character"),
         (_NOT_UTF8, "it has bytes that are not UTF-8"),
     ):
         if pattern.search(name):

@@ -100,6 +100,9 @@ def read_pack(folder: Path) -> Pack:
         except ValueError as error:
             raise UserError(f"{path}: damaged; line {number}: {error}; {PACK_AGAIN}") from None
     _check_places(path, clips, shards)
+    for name in (FRAMES, *sorted({clip.shard for clip in clips})):
+        if exists(folder / name) and not is_file(folder / name):  # also if nothing is read of it
+            raise UserError(f"{folder / name}: is not a plain file; {PACK_AGAIN}")
     return Pack(image_size, shards, clips)
 
 

@@ -25,6 +25,7 @@ FORMATS: Final = (
     *("AVIF", "HEIF", "JPEG2000", "TGA", "PPM", "QOI"),
 )
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+AVIF_BRANDS = (b"avif", b"avis")
 _TILE_WIDTH, _TILE_LENGTH = 322, 323  # tags of TIFF
 _HEAD: Final = 512  # bytes by which the kind of a file is told
 _MAX_REASON: Final = 200  # characters of Pillow's words, which may repeat text of the file
@@ -147,10 +148,17 @@ def _register_heif() -> bool:
 
 
 def _is_heif(start: bytes) -> bool:
-    """Whether a file begins as HEIF: a box `ftyp` with one of its brands (ISO/IEC 23008-12)."""
+    """Whether a file begins as HEIF, but not as AVIF, which shares some of its brands."""
+    brands = _brands(start)
+    return not brands.isdisjoint(HEIF_BRANDS) and brands.isdisjoint(AVIF_BRANDS)
+
+
+def _brands(start: bytes) -> set[bytes]:
+    """The brands in the box `ftyp` with which a file begins (ISO/IEC 14496-12); empty if none."""
+    if start[4:8] != b"ftyp":
+        return set()
     length = min(int.from_bytes(start[:4]), len(start))
-    brands = {start[8:12], *(start[place : place + 4] for place in range(16, length, 4))}
-    return start[4:8] == b"ftyp" and not brands.isdisjoint(HEIF_BRANDS)
+    return {start[8:12], *(start[place : place + 4] for place in range(16, length, 4))}
 
 
 def describe_contents(path: Path) -> str:
@@ -161,6 +169,8 @@ def describe_contents(path: Path) -> str:
         return "the file is empty"
     if start.startswith(GIT_LFS_POINTER):
         return "this is a git-lfs pointer; run `git lfs pull` to get the file itself"
+    if not _brands(start).isdisjoint(AVIF_BRANDS):
+        return "this is AVIF, but it is damaged"
     if _is_heif(start):
         return (
             "this is HEIC; run `pip install pillow-heif` if it is missing, or save the picture as "

@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from common.errors import UserError
 from common.page_requests import Refusal, refusal
+from common.safe_paths import is_file
 
 OVERHEAD = 2**20  # bytes that a request may have besides its file
 MAX_KEPT_FILES = 20  # uploads are refused while as many bytes are kept as so many largest files
@@ -78,7 +79,7 @@ def take_uploads_only(control: Any) -> None:
     move = control.async_move_resource_to_block_cache
 
     async def move_upload(path: str | Path | None) -> str | None:
-        if path is not None and not Path(path).is_absolute():
+        if path is not None and not (Path(path).is_absolute() and is_file(Path(path))):
             raise UserError("Only uploaded files are read here.")
         return await move(path)
 

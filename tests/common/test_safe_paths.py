@@ -42,6 +42,8 @@ def test_names_that_are_accepted(name):
         ("a\nb", "it has a control character"),
         ("a\x1b[2Jb", "it has a control character"),
         ("a\x9bb", "it has a control character"),
+        ("a\u202egpj.mp4", "it has a control character"),
+        ("a\u2028b", "it has a control character"),
         ("caf\udce9", "it has bytes that are not UTF-8"),
         ("n" * 256, "it has 256 bytes, more than 255"),
         ("é" * 128, "it has 256 bytes, more than 255"),

@@ -1,5 +1,7 @@
 """The guard of the page: limits of uploads and requests, and no frames."""
 
+import asyncio
+
 import pytest
 
 pytest.importorskip("starlette")
@@ -7,8 +9,9 @@ pytest.importorskip("starlette")
 from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 
+from common.errors import UserError
 from common.page_requests import known_names
-from web.guard import MAX_KEPT_FILES, MIN_BYTES, OVERHEAD, Guard
+from web.guard import MAX_KEPT_FILES, MIN_BYTES, OVERHEAD, Guard, take_uploads_only
 
 NAMES = known_names("127.0.0.1", ["Demo.Example.org"])
 OWN = {"host": "127.0.0.1:7860", "origin": "http://127.0.0.1:7860", "sec-fetch-site": "same-origin"}
@@ -51,3 +54,18 @@ def test_the_largest_request(tmp_path):
     assert client.post("/queue/join", content=bytes(OVERHEAD)).text == "done"
     answer = client.post("/queue/join", content=bytes(OVERHEAD + 1))
     assert (answer.status_code, answer.text) == (413, "The request is too large.")
+
+
+def test_a_folder_is_no_upload(tmp_path):
+    class Control:
+        async def async_move_resource_to_block_cache(self, path):
+            return path
+
+    control = Control()
+    take_uploads_only(control)
+    (tmp_path / "a.png").write_bytes(b"x")
+    move = control.async_move_resource_to_block_cache
+    assert asyncio.run(move(str(tmp_path / "a.png"))) == str(tmp_path / "a.png")
+    for path in (tmp_path, tmp_path / "missing.png", "http://localhost/a.png"):
+        with pytest.raises(UserError, match="Only uploaded files"):
+            asyncio.run(move(str(path)))
