@@ -8,7 +8,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from io import TextIOWrapper
 from types import FrameType, TracebackType
@@ -53,8 +53,10 @@ def run_entry_point(
             raise
         if isinstance(error, BrokenPipeError):
             return 128 + _SIGPIPE
-        with suppress(OSError):  # perhaps it is stderr that fails
+        try:
             say(f"{parser.prog}: error: what it prints is lost: {error.strerror}", sys.stderr)
+        except OSError:
+            _has_failed(sys.stderr)  # which lets it lead nowhere
         return 2
 
 
