@@ -42,11 +42,20 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def short_stem(path: Path) -> str:
+    """Return the stem of `path`, cut to a length that leaves room for more in a name."""
+    return os.fsencode(path.stem)[:_MAX_STEM].decode(errors="ignore")
+
+
+def name_as_text(name: str) -> str:
+    """Return the name of a file as text that can be written; other bytes than UTF-8 are escaped."""
+    return name.encode(errors="backslashreplace").decode()
+
+
 def temporary_name(path: Path, suffix: str | None = None) -> Path:
     """Return an unpredictable name in the folder of `path`, with the same suffix or `suffix`."""
-    stem = os.fsencode(path.stem)[:_MAX_STEM].decode(errors="ignore")
     ending = path.suffix if suffix is None else suffix
-    return path.with_name(f".{stem}.{secrets.token_hex(8)}.tmp{ending}")
+    return path.with_name(f".{short_stem(path)}.{secrets.token_hex(8)}.tmp{ending}")
 
 
 def make_folder(path: Path) -> None:

@@ -20,6 +20,7 @@ from training.adversary import Adversary
 from training.distributed import processes as distributed
 
 ALGORITHMS: Final = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}  # by `train.optimizer`
+_STATES: Final = {"adam": ("step", "exp_avg", "exp_avg_sq"), "sgd": ("momentum_buffer",)}
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
@@ -320,19 +321,40 @@ class Optimizer:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Continue from `state`, of the same networks; the config's settings replace saved ones."""
-        self.algorithm.load_state_dict(state[self.config.optimizer])
-        for group in self.algorithm.param_groups:
-            group.update(algorithm_settings(self.config))
+        """Continue from `state`, of the same networks; the config's settings replace saved ones.
+
+        Raises:
+            ValueError: `state` is of other networks, or damaged. A damaged one may also raise
+                KeyError, TypeError, AttributeError or RuntimeError.
+        """
+        saved, own = state[self.config.optimizer], self.algorithm.param_groups
+        if [group["name"] for group in saved["param_groups"]] != [group["name"] for group in own]:
+            raise ValueError("the optimizer's state is of other networks")
+        pairs = zip(own, saved["param_groups"], strict=True)
+        groups = [{**mine, "params": theirs["params"]} for mine, theirs in pairs]
+        self.algorithm.load_state_dict({"state": saved["state"], "param_groups": groups})
+        self._check_moments()
         self._start_momentum()  # if the saved run had none
         if state["scaler"]:  # empty if the run was not in fp16
             self.scaler.load_state_dict(state["scaler"])
         self.bad_steps.copy_(state["bad_steps"])
         self.bad_in_a_row.copy_(state["bad_in_a_row"])
+        if not math.isfinite(self.bad_steps + self.bad_in_a_row):
+            raise ValueError("the numbers of bad steps are not finite")
         if "recent_norms" in state:  # checkpoints of format 1 have none
             self.clipped_steps.copy_(state["clipped_steps"])
             for player, norms in state["recent_norms"].items():
                 self.recent_norms[player].load(norms)
+
+    def _check_moments(self) -> None:
+        """Raise ValueError unless every parameter that has a state has a whole and fitting one;
+        torch itself would find that out in the first step.
+        """
+        names = _STATES[self.config.optimizer]
+        for parameter, state in self.algorithm.state.items():
+            shapes = {name: torch.Size() if name == "step" else parameter.shape for name in names}
+            if state and {name: value.shape for name, value in state.items()} != shapes:
+                raise ValueError("the optimizer's state does not fit the parameters")
 
 
 class MovingAverage:

@@ -32,7 +32,7 @@ RUN_FILE, LOCK_FILE = "run.json", ".lock"
 CONFIG_FILE, COMMANDS_FILE = "config.yaml", "commands.jsonl"
 # Names of files that are written as temporary files first; see `files.remove_leftovers`.
 _TABLES = r"run\.json|config\.yaml|metrics\.jsonl"
-_PICTURE = r"(train|validation)-\w+-\d{8}\.png"
+_PICTURE = r"(train|validation)-\w+-\d{8,16}\.png"
 _LIBRARIES = ("torch", "torchvision", "av", "numpy", "pydantic")
 _ELSEWHERE = "choose another folder with run.output_dir=..."
 
