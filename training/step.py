@@ -57,13 +57,14 @@ def train_step(
     parts = batch.split(config.train.micro_batch)
     with optimizer.guarded_buffers():
         rows = []  # scalars of each part; only the last part's inputs are kept
-        for part, random in zip(parts, context.random.split(len(parts)), strict=True):
+        draws = context.random.split(len(parts))
+        for number, (part, random) in enumerate(zip(parts, draws, strict=True), start=1):
             frames = prepare_frames(
                 part, config.train.channels_last is True, model.masks is not None
             )
             now = context._replace(random=random)
             result, losses = forward(model, adversary, perceptual, frames, now, config)
-            optimizer.backward(losses, len(parts))
+            optimizer.backward(losses, len(parts), is_last=number == len(parts))
             rows.append(torch.stack([value.float() for value in result.scalars.values()]))
         scalars = join_parts(list(result.scalars), torch.stack(rows))
         loss = scalars["loss/total"]
