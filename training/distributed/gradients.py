@@ -11,28 +11,28 @@ from torch import Tensor, nn
 from torch.distributed.algorithms.ddp_comm_hooks.default_hooks import bf16_compress_hook
 from torch.nn.parallel import DistributedDataParallel
 
-from training.distributed import processes as distributed
-
 
 class GradientExchange:
     """Averages the gradients of one player's parameters over all processes.
 
-    DistributedDataParallel fills buckets of 25 MiB in the order in which the backward pass computes
-    gradients, and sends a bucket as soon as it is full. It needs nothing of the forward pass but
-    the loss, in whose graph it looks for the parameters that this step does not use; so it wraps a
+    DistributedDataParallel divides the parameters into buckets of 25 MiB, the last ones first, and
+    sends a bucket as soon as its gradients are there. It needs nothing of the forward pass but the
+    loss, in whose graph it looks for the parameters that this step does not use; so it wraps a
     module that returns the loss as it is, and networks may be called by any method and compiled. A
     parameter that no process uses keeps no gradient.
 
+    Each player has an exchange of its own, since a parameter may be in the graph of the other
+    player's loss only. The backward pass of a player ends when its exchange does.
+
     Args:
         parameters: of the player, in the order of the forward pass; frozen ones are left out.
-        compress: send gradients in bf16. Each process rounds its own, so the mean of two has a
-            relative error of at most 2^-8, and the sum adds another rounding.
+        compress: send gradients in bf16: half of the bytes, and 8 bits of the mantissa. Each
+            process rounds its own gradients, and sums are rounded, too.
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter], compress: bool) -> None:
         self._wrapper = DistributedDataParallel(
             _Loss(parameters),
-            process_group=distributed.gradient_group(),
             init_sync=False,  # `copy_networks_from_main` has done that
             find_unused_parameters=True,
             gradient_as_bucket_view=True,  # no second copy of all gradients

@@ -45,7 +45,6 @@ _MAX_MESSAGE = 2**30  # bytes that `gather` accepts from a process
 _FOREIGN = "another program, or another version of this one, has joined; choose another port"
 
 _host_group: dist.ProcessGroup | None = None  # the gloo group of the hosts
-_gradient_group: dist.ProcessGroup | None = None
 
 
 class PeerLost(UserError):
@@ -116,7 +115,7 @@ def process_group(timeout: float) -> Iterator[None]:
 
 def _join(place: ProcessPlace, timeout: float) -> None:
     """Meet the other processes and form the two groups, for tensors and for values of the host."""
-    global _host_group, _gradient_group
+    global _host_group
     store = meet(place, timeout)
     if is_one_machine(place) and (interface := loopback_interface()) is not None:
         # Otherwise gloo and NCCL would listen on the network, too.
@@ -132,7 +131,6 @@ def _join(place: ProcessPlace, timeout: float) -> None:
             timeout=_STEP_TIMEOUT,
         )
         own_group = dist.new_group(backend="gloo", timeout=_HOST_TIMEOUT)
-        gradient_group = dist.new_group(timeout=_STEP_TIMEOUT)
     except RuntimeError as error:
         raise UserError(
             f"rank {place.rank}: all {place.size} processes have started, but they cannot connect "
@@ -140,14 +138,7 @@ def _join(place: ProcessPlace, timeout: float) -> None:
             "NCCL_SOCKET_IFNAME"
         ) from error
     assert isinstance(own_group, dist.ProcessGroup)
-    assert isinstance(gradient_group, dist.ProcessGroup)
-    _host_group, _gradient_group = own_group, gradient_group
-
-
-def gradient_group() -> dist.ProcessGroup:
-    """The group in which gradients are averaged; only defined with several processes."""
-    assert _gradient_group is not None
-    return _gradient_group
+    _host_group = own_group
 
 
 # Errors
