@@ -8,6 +8,7 @@ from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
+from zlib import crc32
 
 from common.errors import UserError, ends_all, in_one_line
 from common.limits import LIMITS, Limits
@@ -62,6 +63,16 @@ class ClipFolder:
     def open(self, index: int) -> VideoReader:
         """Return the reader of clip `index`."""
         return open_clip(self.paths[index], limits=self._limits)
+
+    def content_checksum(self) -> int:
+        """CRC-32 of the sizes of all files, in the order of the clips; no file is opened."""
+        sizes = [
+            sorted((e.name, e.stat().st_size) for e in path.iterdir())
+            if path.is_dir()
+            else path.stat().st_size
+            for path in self.paths
+        ]
+        return crc32(repr(sizes).encode(errors="surrogateescape"))
 
     def num_frames(self, index: int) -> int:
         """Number of frames of clip `index`, without an end that cannot be decoded.

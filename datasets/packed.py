@@ -73,6 +73,10 @@ class PackedClips:
         """Leave out open files when pickled; another process opens its own."""
         return self.__dict__ | {"_table": None, "_shards": {}}
 
+    def content_checksum(self) -> int:
+        """CRC-32 of the frames' table, which holds a checksum of every frame."""
+        return crc32((self.folder / FRAMES).read_bytes())
+
     def num_frames(self, index: int) -> int:
         """Number of frames of clip `index`."""
         return self.packed[index].num_frames

@@ -58,13 +58,26 @@ ELSEWHERE = {
     "torchrun --nproc-per-node 4 train.py --config vox.yaml data.root=data/vox": (
         "the same for two processes is run"
     ),
+    (
+        "torchrun --nproc-per-node 8 --master-port 29500 train.py --config vox.yaml "
+        "data.root=data/vox --resume auto"
+    ): "the same for two processes is run",
+    "sbatch docs/train.sbatch --config vox.yaml data.root=data/vox": "test_sbatch.py runs it",
+    **{
+        f"torchrun --nnodes 2 --node-rank {rank} --master-addr 10.0.0.1 --master-port 29500 "
+        "--nproc-per-node 8 train.py --config vox.yaml data.root=data/vox --resume auto": (
+            "needs two machines"
+        )
+        for rank in range(2)
+    },
 }
 
 # Measurements and figures that take from minutes to hours: whole pages, and commands of the others.
 # Their options are parsed and their configs read.
 PAGES_OF_MEASUREMENTS = ("performance.md", "results.md")
 LONG = re.compile(
-    r"docs[/.]|benchmarks\.(ablation|detectors|keypoints) |runs/(too-fast|no-prior|plates)$"
+    r"docs[/.]|benchmarks\.(ablation|detectors|exchange|keypoints) "
+    r"|runs/(too-fast|no-prior|plates)$"
 )
 
 # Published files that the pages name, each with a small config in place of that of its command.
