@@ -1,7 +1,7 @@
 """Animate images with the motion of videos, and put them on another background if one is given.
 
 Without --source and --driving, the first clips of the test split of its data set are used: one clip
-animates another, and a third one is the background if the checkpoint can swap backgrounds.
+animates another, and a third one is the background if there are masks that cut the figure out.
 """
 
 import argparse
@@ -31,7 +31,13 @@ from common.safe_paths import printable
 def main(arguments: argparse.Namespace) -> int:
     path = Path(arguments.checkpoint) if arguments.checkpoint else newest_checkpoint()
     jobs, results = choose_jobs(arguments, path)
-    check_outputs(jobs, arguments.audio, save_masks=arguments.save_masks)
+    check_outputs(
+        jobs,
+        arguments.audio,
+        save_masks=arguments.save_masks,
+        masks=arguments.masks,
+        background_masks=arguments.background_masks,
+    )
     job_options = read_options(arguments)
     animator = Animator.load(
         path,

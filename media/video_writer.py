@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self
@@ -48,11 +49,16 @@ CODECS = {
     ".webm": _Codec(
         "libvpx-vp9", "yuv420p", {"crf": "24", "b:v": "0", "cpu-used": "4", "row-mt": "1"}
     ),
+    # ProRes, for video editors.
+    ".mov": _Codec("prores_ks", "yuv422p10le", {"profile": "hq"}),
     # Not by imageio, which keeps all frames in memory to the end and makes one of those that are
     # equal.
     ".gif": _Codec("gif", "pal8", {}),
 }
-TRANSPARENT_CODECS = {".webm": CODECS[".webm"]._replace(pixel_format="yuva420p")}
+TRANSPARENT_CODECS = {
+    ".webm": CODECS[".webm"]._replace(pixel_format="yuva420p"),
+    ".mov": _Codec("prores_ks", "yuva444p10le", {"profile": "4444"}),
+}
 
 
 class VideoWriter:
@@ -61,17 +67,18 @@ class VideoWriter:
         with VideoWriter(path, Fraction(25)) as writer:
             writer.write(frame)
 
-    The suffixes are .mp4 (H.264), .webm (VP9) and .gif. Without a suffix, for a folder that exists,
-    or with `as_folder`, the result is a folder with 00000.png and so on. A file with the frame rate
-    in it marks the folder as a result, which a later run may replace. mp4 and webm have even sizes
-    only, so frames of odd sizes get one more row or column. The result appears under its name when
-    the `with` block ends well; after an exception nothing is left, and an earlier result stays.
+    The suffixes are .mp4 (H.264), .webm (VP9), .mov (ProRes) and .gif. Without a suffix, for a
+    folder that exists, or with `as_folder`, the result is a folder with 00000.png and so on. A file
+    with the frame rate in it marks the folder as a result, which a later run may replace. All but
+    gif have even sizes only, so frames of odd sizes get one more row or column. The result appears
+    under its name when the `with` block ends well; after an exception nothing is left, and an
+    earlier result stays.
 
     Args:
-        transparent: frames are RGBA, H x W x 4, with colours not multiplied by alpha; for .webm and
-            folders. The colour of pixels with alpha 0 is kept in folders only.
-        sound: for .mp4 and .webm. It begins with the first frame and ends with the last one, at
-            most a packet (some 20 ms) later, or where its file ends.
+        transparent: frames are RGBA, H x W x 4, with colours not multiplied by alpha; for .webm,
+            .mov and folders. The colour of pixels with alpha 0 is kept in folders only.
+        sound: for .mp4, .mov and .webm. It begins with the first frame and ends with the last one,
+            at most a packet (some 20 ms) later, or where its file ends.
         times: the times of frames that are not evenly spaced; None if they are.
 
     Attributes:
@@ -220,7 +227,7 @@ class _ContainerSink:
         self._min_step = 1
         self._earliest = 0  # smallest time stamp that the next frame may have
         self._durations: dict[int, int] = {}  # of frames inside the encoder, by their time stamp
-        options = {"movflags": "faststart"} if path.suffix == ".mp4" else {}
+        options = {"movflags": "faststart"} if path.suffix in (".mp4", ".mov") else {}
         self._opened = ExitStack()
         opened = av.open(location(path), "w", options=options)
         self._container = self._opened.enter_context(opened)
@@ -239,7 +246,7 @@ class _ContainerSink:
             self._min_step = MIN_GIF_STEP
         else:
             height, width = height + height % 2, width + width % 2
-            self._convert = _to_yuv
+            self._convert = partial(_to_yuv, pixel_format=codec.pixel_format)
             self._time_base = 1 / clock.frame_rate
             if clock.times is not None:
                 self._time_base, self._min_step = UNEVEN_TIME_BASE, MIN_UNEVEN_STEP
@@ -287,14 +294,14 @@ class _ContainerSink:
                 self._mux(self._stream.encode())
 
 
-def _to_yuv(frame: Frame) -> av.VideoFrame:
+def _to_yuv(frame: Frame, pixel_format: str) -> av.VideoFrame:
     """Convert to YUV of limited range with the BT.601 matrix, which players assume without tags."""
     height, width, num_channels = frame.shape
     is_opaque = num_channels == 3
     even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     rgb = even if is_opaque else _hidden_colour_replaced(even)
     return av.VideoFrame.from_ndarray(rgb, format="rgb24" if is_opaque else "rgba").reformat(
-        format="yuv420p" if is_opaque else "yuva420p",
+        format=pixel_format,
         dst_colorspace=Colorspace.ITU601,
         dst_color_range=ColorRange.MPEG,
         interpolation=ACCURATE,
