@@ -181,7 +181,8 @@ class Animator:
         sources = [*source] if isinstance(source, list | tuple) else [source]
         check_background(settings, background is not None, with_masks)
         notes: list[str] = []
-        animator_name = self._choose(settings, len(sources), notes)
+        has_masks = background is not None or with_masks
+        animator_name = self._choose(settings, len(sources), has_masks, notes)
         fitted = [self._fit_source(picture, settings.crop_source, notes) for picture in sources]
         (picture, source_frame, box), *others = fitted
         driving = frames if isinstance(frames, Driving) else open_driving(frames, self.limits)
@@ -197,7 +198,7 @@ class Animator:
             )
             notes += more
         swapper = None
-        if background is not None or with_masks:
+        if has_masks:
             inputs = SwapInputs(background, driving, backgrounds, self._source_fit(picture, box))
             swapper = self._swap_chooser.build(settings, inputs, notes)
         clips = _with_remarks({driving.name: driving.frames, str(background): backgrounds})
@@ -222,7 +223,9 @@ class Animator:
             clips=clips,
         )
 
-    def _choose(self, settings: Settings, num_sources: int, notes: list[str]) -> AnimatorName:
+    def _choose(
+        self, settings: Settings, num_sources: int, has_masks: bool, notes: list[str]
+    ) -> AnimatorName:
         """Choose the animator: the one asked for, or else motion if the model has it."""
         branches, motion = self.model.branches, self.model.motion
         name = settings.animator or ("motion" if "motion" in branches else "masks")
@@ -230,7 +233,7 @@ class Animator:
             check_masks(settings)
             check_sources(num_sources, None)
         elif motion is not None:
-            check_motion(settings, motion)
+            check_motion(settings, motion, has_masks)
             check_sources(num_sources, motion)
             notes += describe_motion(settings, motion, num_sources)
         start = self.saved.untrained.get("masks.refinement")
@@ -245,13 +248,15 @@ class Animator:
     def _build_animator(
         self, name: AnimatorName, settings: Settings, driving: Driving
     ) -> BranchAnimator:
+        motion = self.model.motion if name == "motion" else None
+        is_smoothed = settings.smooth and (motion is None or motion.has_keypoints)
         return build_animator(
             self.model,
             self.device,
             name,
             motion=settings.motion,
             adapt_scale=settings.adapt_scale,
-            smoothing=Smoothing(driving.frame_rate, driving.times) if settings.smooth else None,
+            smoothing=Smoothing(driving.frame_rate, driving.times) if is_smoothed else None,
         )
 
     def _fit_source(

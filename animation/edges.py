@@ -4,11 +4,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Exponent of the weights in the means over neighbours: neighbours that show nothing but the figure,
-# or nothing but the background, count most. Chosen on puppets with their true masks, with the size
-# of the smallest square: 3 x 3 pixels.
-SHARPNESS = 4
-LARGEST_RADIUS = 1 / 16  # of the largest square, as a share of the picture's shorter side
+# Chosen on puppets with their true masks, and on a plain figure with an edge of three pixels.
+# Exponent of the weights in the means over neighbours: those that show nothing but the figure, or
+# nothing but the background, count most.
+SHARPNESS = 8
+LARGEST_RADIUS = 1 / 8  # of the largest square, as a share of the picture's shorter side
 COARSE_WEIGHT = 0.02  # of the mean over the next larger square, in that over a smaller one
 
 
@@ -53,4 +53,7 @@ def _neighbours_mean(frames: Tensor, weights: Tensor) -> Tensor:
 
 
 def _box_mean(values: Tensor, radius: int) -> Tensor:
-    return F.avg_pool2d(values, 2 * radius + 1, stride=1, padding=radius)
+    """Mean over the square around each pixel; pixels beyond the frame count as 0."""
+    side = 2 * radius + 1
+    columns = F.avg_pool2d(values, (side, 1), stride=1, padding=(radius, 0))
+    return F.avg_pool2d(columns, (1, side), stride=1, padding=(0, radius))

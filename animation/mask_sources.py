@@ -1,6 +1,6 @@
 """Chooses where the masks of figures come from: the model, a detector, or files."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from itertools import repeat
 from pathlib import Path
 from typing import Final, Literal, NamedTuple
@@ -15,12 +15,13 @@ from media.backgrounds import BackgroundFrames, shows_clip
 from media.frames import Frame
 from media.images import read_image
 from media.video import open_clip
-from metrics.detectors.build import REGION_FINDERS, build_region_finder
+from metrics.detectors.build import REGION_FINDERS
 from metrics.detectors.detector import MatteFinder
 from metrics.detectors.packages import NotInstalled
 
 MasksName = Literal["model", "person", "saliency"]
-MASKS: Final[tuple[MasksName, ...]] = ("model", "person", "saliency")
+DETECTED: Final[tuple[MasksName, ...]] = ("person", "saliency")  # the better one for people first
+MASKS: Final[tuple[MasksName, ...]] = ("model", *DETECTED)
 Masks = str | Path  # a MasksName, or the masks in a file or a folder; a Path is never a name
 
 
@@ -48,29 +49,44 @@ class MaskSources:
         self._limits = limits
         self._finders: dict[str, MatteFinder] = {}
 
+    def available(self) -> Iterator[MasksName]:
+        """The masks that can be used here, the default first: the model's own if it has any, and
+        the detectors that are installed. A detector is built when its turn comes.
+        """
+        if self._own is not None:
+            yield "model"
+        for name in DETECTED:
+            try:
+                self._finder(name)
+            except NotInstalled:
+                continue
+            yield name
+
     def default_name(self, option: str) -> MasksName:
-        """The model's own masks if it has any, else the first detector that is installed.
+        """The first of `available`.
 
         Args:
             option: the option that needs masks, for the error message.
 
         Raises:
-            UserError: there is neither.
+            UserError: there are none.
         """
-        if self._own is not None:
-            return "model"
-        names: tuple[MasksName, MasksName] = ("person", "saliency")
-        for name in names:
-            try:
-                self._finders[name] = self._finders.get(name) or REGION_FINDERS[name]()
-            except NotInstalled as error:
-                missing = str(error)
-                continue
+        name = next(self.available(), None)
+        if name is not None:
             return name
+        try:
+            self._finder("person")
+        except NotInstalled as error:
+            reason = str(error)
         raise UserError(
             f"{option}: the checkpoint was trained without the mask branch, and no detector that "
-            f"could cut the figure out is installed ({missing}); or give masks with --masks"
+            f"could cut the figure out is installed ({reason}); or give masks with --masks"
         )
+
+    def _finder(self, name: str) -> MatteFinder:
+        if name not in self._finders:
+            self._finders[name] = REGION_FINDERS[name]()
+        return self._finders[name]
 
     def named(self, name: MasksName, option: str) -> FigureMasks:
         """The masks `name`.
@@ -85,9 +101,10 @@ class MaskSources:
                     "person, saliency, or masks in a file"
                 )
             return self._own
-        if name not in self._finders:
-            self._finders[name] = build_region_finder(name, option)
-        return DetectedMasks(self._finders[name])
+        try:
+            return DetectedMasks(self._finder(name))
+        except UserError as error:
+            raise UserError(f"{option} {name}: {error}") from error
 
     def for_frames(self, path: Masks, option: str, driving: Driving) -> FigureMasks:
         """Masks in files for the animated frames.

@@ -49,8 +49,12 @@ class Settings:
     batch_size: PositiveInt = 8
 
 
-def check_motion(settings: Settings, branch: MotionBranch) -> None:
-    """Raise UserError if the motion model `branch` cannot do what is asked for; says why."""
+def check_motion(settings: Settings, branch: MotionBranch, has_masks: bool) -> None:
+    """Raise UserError if the motion model `branch` cannot do what is asked for; says why.
+
+    Args:
+        has_masks: there are masks of the animated frames, which can be smoothed, too.
+    """
     mode = choose_mode(branch, settings.motion)
     for option, is_given in {
         "--reference-frame": settings.reference_frame != "first",
@@ -67,7 +71,7 @@ def check_motion(settings: Settings, branch: MotionBranch) -> None:
             f"{option} is for relative motion: {mode} motion refers to no frame; leave one of them "
             "out"
         )
-    if settings.smooth and not branch.has_keypoints:
+    if settings.smooth and not branch.has_keypoints and not has_masks:
         raise UserError(
             f"--smooth filters keypoints, and the motion model, of kind {branch.kind}, has none; "
             "leave it out"

@@ -25,6 +25,7 @@ background of clip i + 2. Numbers are means over frames; PSNRs are in dB.
 import argparse
 import sys
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,8 +37,8 @@ from tqdm import tqdm
 
 from animation.background_swap import BackgroundSwapper, BackgroundType, Edge
 from animation.branch_animators import reconstruction_animators
-from animation.figure_masks import FigureMasks, GivenMasks
-from animation.mask_sources import MASKS, MaskSources
+from animation.figure_masks import FigureMasks, FindMasks, GivenMasks
+from animation.mask_sources import MasksName, MaskSources
 from benchmarks.puppet_scenes import Scene, build_scene, driving_frames
 from benchmarks.puppet_scores import swap_scores
 from benchmarks.tables import Cell, markdown_table
@@ -55,6 +56,7 @@ from metrics.image import region_psnr
 from metrics.masks import mask_iou
 
 TRUE = "true"
+EDGES: tuple[Edge, ...] = ("plain", "clean")
 BAND = 1 / 32  # width of the band to each side of the edge, as a share of the frame's side
 
 
@@ -84,7 +86,7 @@ def main(arguments: argparse.Namespace) -> None:
     model = load_model(saved, device)
     clips = build_puppets(data, "test", arguments.num_clips)
     sources = MaskSources(model, data)
-    names = [name for name in MASKS if has_masks(sources, name)] + [TRUE]
+    names: list[MasksName | None] = [*sources.available(), None]
     ways = [Way("other", "other", False), Way("same, inpainting", "same", False)]
     if model.background is not None and "background" not in saved.untrained:
         ways.append(Way("same, BGRefine", "same", True))
@@ -100,21 +102,11 @@ def main(arguments: argparse.Namespace) -> None:
     print(markdown_table(rows))
 
 
-def has_masks(sources: MaskSources, name: str) -> bool:
-    """Whether the masks `name` are there; a line says why not."""
-    try:
-        sources.named(name, "--masks")  # type: ignore[arg-type]
-    except UserError as error:
-        print(f"left out: {error}")
-        return False
-    return True
-
-
 @torch.inference_mode()
 def score_clip(
     model: Model,
     sources: MaskSources,
-    names: list[str],
+    names: list[MasksName | None],
     ways: list[Way],
     clips: Puppets,
     index: int,
@@ -130,33 +122,56 @@ def score_clip(
     animator = next(iter(animators.values()))
     pictures = {"animated": animator.start(scene.source)(scene.driving), "rendered": scene.driving}
     for name in names:
-        figure, own = masks_of(sources, name, to_masks(scene.figure.foreground_mask), behind)
-        for way in ways:
-            for edge in ("plain", "clean"):
+        masks, masks_behind = masks_of(
+            sources, name, to_masks(scene.figure.foreground_mask), behind
+        )
+        found_behind = FoundMasks(masks_behind, scene.third_images["same"])
+        for kind, frames in pictures.items():
+            found = FoundMasks(masks, frames)
+            for way, edge in product(ways, EDGES):
                 swapper = BackgroundSwapper(
                     model,
                     way.background_type,
                     "alpha",
-                    figure_masks=figure,
-                    background_masks=own,
+                    figure_masks=found,
+                    background_masks=found_behind,
                     edge=edge,
                     use_networks=way.use_networks,
                 )
-                for kind, frames in pictures.items():
-                    swapper.restart()
-                    swapped = swapper.swap(frames, scene.third_images[way.background_type])
-                    assert swapped.result is not None
-                    scores = score(swapped.result, swapped.alpha, scene)
-                    yield Case(kind, name, way.name, edge), scores
+                swapped = swapper.swap(frames, scene.third_images[way.background_type])
+                assert swapped.result is not None
+                scores = score(swapped.result, swapped.alpha, scene)
+                yield Case(kind, name or TRUE, way.name, edge), scores
+
+
+class FoundMasks:
+    """The masks that `masks` has for `frames`, B x 3 x H x W, which are searched only once."""
+
+    def __init__(self, masks: FigureMasks, frames: Tensor) -> None:
+        self.name = masks.name
+        self.are_given = masks.are_given
+        self._masks = masks
+        self._found = masks.start()(frames)
+
+    def start(self) -> FindMasks:
+        """See `FigureMasks.start`; the frames must be those of the constructor."""
+        return lambda _frames: self._found
+
+    def opacity(self, masks: Tensor, size: tuple[int, int]) -> Tensor:
+        """See `FigureMasks.opacity`."""
+        return self._masks.opacity(masks, size)
 
 
 def masks_of(
-    sources: MaskSources, name: str, figure: Frames, behind: Frames
+    sources: MaskSources, name: MasksName | None, figure: Frames, behind: Frames
 ) -> tuple[FigureMasks, FigureMasks]:
-    """Masks `name` of the animated frames and of the pictures of the background."""
-    if name == TRUE:
+    """Masks `name` of the animated frames and of the pictures of the background.
+
+    Without a name these are the true ones, `figure` and `behind`.
+    """
+    if name is None:
         return GivenMasks(figure, TRUE), GivenMasks(behind, TRUE)
-    found = sources.named(name, "--masks")  # type: ignore[arg-type]
+    found = sources.named(name, "--masks")
     return found, found
 
 

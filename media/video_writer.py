@@ -13,7 +13,6 @@ from typing import NamedTuple, Protocol, Self
 
 import av
 import numpy as np
-from av.filter import Graph
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from numpy.typing import NDArray
 
@@ -23,13 +22,13 @@ from media.container import location, os_reason
 from media.frame_conversion import ACCURATE
 from media.frame_folder import RATE_FILE, stated_frame_rate, write_frame_rate
 from media.frames import Frame
+from media.gif_palette import GIF_TIME_BASE, PaletteConverter
 from media.images import encode_image
 from media.sound import FORMATS, Sound, SoundTrack
 from media.system_files import is_system_file
 from media.timing import Clock, Times
 
 MAX_GIF_RATE = 50  # frames per second; browsers play faster GIFs more slowly
-GIF_TIME_BASE = Fraction(1, 100)  # seconds
 MIN_GIF_STEP = 2  # in units of GIF_TIME_BASE; see MAX_GIF_RATE
 UNEVEN_TIME_BASE = Fraction(1, 90000)  # seconds; exact for 24, 25, 30, 50 and 60 frames per second
 MIN_UNEVEN_STEP = 90  # in units of UNEVEN_TIME_BASE: 1 ms, the unit of webm
@@ -241,7 +240,7 @@ class _ContainerSink:
         context = stream.codec_context
         self._convert: Callable[[Frame], av.VideoFrame]
         if codec.name == "gif":
-            self._convert = _PaletteConverter(height, width)
+            self._convert = PaletteConverter(height, width)
             self._time_base = GIF_TIME_BASE
             self._min_step = MIN_GIF_STEP
         else:
@@ -319,33 +318,6 @@ def _hidden_colour_replaced(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
     replaced = rgba.copy()
     replaced[rgba[..., 3] == 0, :3] = np.rint(mean)
     return replaced
-
-
-class _PaletteConverter:
-    """Converts each frame to a palette of its own, so that a GIF is written frame by frame."""
-
-    def __init__(self, height: int, width: int) -> None:
-        graph = Graph()
-        rgb24 = av.VideoFormat("rgb24")
-        source = graph.add_buffer(width=width, height=height, format=rgb24, time_base=GIF_TIME_BASE)
-        split = graph.add("split")
-        generate = graph.add("palettegen", "stats_mode=single")
-        use = graph.add("paletteuse", "new=1:dither=sierra2_4a")
-        source.link_to(split)
-        split.link_to(use, 0, 0)
-        split.link_to(generate, 1, 0)
-        generate.link_to(use, 0, 1)
-        use.link_to(graph.add("buffersink"))
-        graph.configure()
-        self._graph = graph
-        self._num_frames = 0
-
-    def __call__(self, frame: Frame) -> av.VideoFrame:
-        picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
-        picture.pts, picture.time_base = self._num_frames, GIF_TIME_BASE  # for the filters alone
-        self._num_frames += 1
-        self._graph.vpush(picture)
-        return self._graph.vpull()
 
 
 def _codable(rate: Fraction, path: Path) -> Fraction:

@@ -43,11 +43,8 @@ def build_detector(name: str, device: torch.device) -> Detector:
         raise UserError(f"--detector {name}: {error}") from error
 
 
-def build_region_finder(name: str, option: str = "--salient") -> MatteFinder:
+def build_region_finder(name: str) -> MatteFinder:
     """Build the finder of salient regions `name`, one of REGION_FINDERS; it runs on the CPU.
-
-    Args:
-        option: the option that asks for it, for the error message.
 
     Raises:
         UserError: a package is missing.
@@ -55,4 +52,4 @@ def build_region_finder(name: str, option: str = "--salient") -> MatteFinder:
     try:
         return REGION_FINDERS[name]()
     except UserError as error:
-        raise UserError(f"{option} {name}: {error}") from error
+        raise UserError(f"--salient {name}: {error}") from error

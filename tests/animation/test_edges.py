@@ -17,23 +17,20 @@ def soft_square():
     return torch.outer(ramp, ramp).view(1, 1, 32, 32)
 
 
-def test_edge_of_plain_colours_is_exact():
-    """A red figure before blue: the edge becomes red, so nothing of the blue is left."""
+def test_edge_of_plain_colours_is_nearly_exact():
+    """A red figure before blue, with an edge of three pixels, laid over green: what is left of the
+    blue is less than a fifth. Where hardly anything of the figure is seen, its colour is uncertain.
+    """
     alpha = soft_square()
     frames = torch.lerp(BLUE.expand(1, 3, 32, 32), RED.expand(1, 3, 32, 32), alpha)
-    cleaned = clean_edge(frames, alpha)
-    visible = (alpha > 0.02).expand(1, 3, 32, 32)
-    before = (frames - RED).abs()[visible].max()
-    assert before > 0.7
-    # Only partly covered neighbours keep the estimate from being exact.
-    assert (cleaned - RED).abs()[visible].mean() < 0.1 * (frames - RED).abs()[visible].mean()
-    green = torch.tensor([0.0, 1.0, 0.0]).view(1, 3, 1, 1)
-    truth = torch.lerp(green.expand_as(frames), RED.expand_as(frames), alpha)
+    green = torch.tensor([0.0, 1.0, 0.0]).view(1, 3, 1, 1).expand_as(frames)
+    truth = torch.lerp(green, RED.expand_as(frames), alpha)
     plain, clean = (
-        (torch.lerp(green.expand_as(frames), colors, alpha) - truth).abs().mean()
-        for colors in (frames, cleaned)
+        (torch.lerp(green, colours, alpha) - truth).abs().sum()
+        for colours in (frames, clean_edge(frames, alpha))
     )
-    assert clean < 0.25 * plain
+    assert plain > 40
+    assert clean < 0.2 * plain
 
 
 def test_opaque_pixels_keep_their_colours_to_the_last_bit():

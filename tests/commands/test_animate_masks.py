@@ -14,7 +14,7 @@ from media.video import open_clip
 from metrics.detectors.build import REGION_FINDERS
 from tests.helpers.animations import columns, picture, pngs, run_to_folder, write_files
 from tests.helpers.detectors import Contrast, contrast
-from tests.helpers.published_files import FOMM, TPSMM, write_published
+from tests.helpers.published_files import FOMM, TPSMM, X2FACE, write_published
 from tests.helpers.runs import call, error_line, step_file
 
 GREEN = "#00ff00"
@@ -228,10 +228,20 @@ def test_masks_are_shown_and_saved(run, tmp_path, files, brightness):
     assert len(columns(run(tmp_path / "found", *layout))) == 5
 
 
+def test_mov_with_its_masks(files, tmp_path):
+    """The figure is ProRes 4444, its masks are an opaque video of the same kind."""
+    inputs = ("--source", files / "source.png", "--driving", files / "driving")
+    options = ("--background", "transparent", "--masks", files / "masks", "--save-masks")
+    output = ("--output", tmp_path / "cut.mov")
+    assert call(animate, "--checkpoint", files / "all.pt", *inputs, *options, *output) == 0
+    saved = open_clip(tmp_path / "cut-masks.mov").read(range(5)).astype(int)
+    assert np.abs(saved - np.stack([disc(number) for number in range(5)])).max() <= 8
+
+
 # Published files
 
 
-@pytest.mark.parametrize("project", [FOMM, TPSMM], ids=["FOMM", "TPSMM"])
+@pytest.mark.parametrize("project", [FOMM, TPSMM, X2FACE], ids=lambda project: project.name)
 def test_published_files_swap_backgrounds(files, tmp_path, project, brightness):
     """A file that holds neither masks nor a background branch, as its authors wrote it."""
     config = project.config("seed=5")
@@ -239,9 +249,10 @@ def test_published_files_swap_backgrounds(files, tmp_path, project, brightness):
     (tmp_path / "config.yaml").write_text(dump_config(config))
     model = ("--checkpoint", path, "--config", tmp_path / "config.yaml")
     inputs = ("--source", files / "source.png", "--driving", files / "driving")
+    smooth = ("--smooth",)  # for X2Face, which has no keypoints, the masks alone
     for background in (files / "other.png", "source", "transparent", "navy"):
         output = tmp_path / "out"
-        options = ("--output", output, "--background", background)
+        options = ("--output", output, "--background", background, *smooth)
         assert call(animate, *model, *inputs, *options) == 0
         assert pngs(output).shape == (5, 32, 32, 4 if background == "transparent" else 3)
     path.unlink()
