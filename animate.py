@@ -1,7 +1,7 @@
 """Animate images with the motion of videos, and put them on another background if one is given.
 
 Without --source and --driving, the first clips of the test split of its data set are used: one clip
-animates another, and a third one is the background if the checkpoint can swap backgrounds.
+animates another, and a third one is the background if there are masks that cut the figure out.
 
 --driving camera:0 animates one image by a camera, and shows it on a page on this machine.
 """
@@ -42,7 +42,13 @@ def main(arguments: argparse.Namespace) -> int:
     if arguments.port is not None:
         raise UserError("--port is for the page of a camera (--driving camera:0); leave it out")
     jobs, results = choose_jobs(arguments, path)
-    check_outputs(jobs, arguments.audio, save_masks=arguments.save_masks)
+    check_outputs(
+        jobs,
+        arguments.audio,
+        save_masks=arguments.save_masks,
+        masks=arguments.masks,
+        background_masks=arguments.background_masks,
+    )
     job_options = read_options(arguments)
     animator = load_animator(arguments, path)
     if results is not None:

@@ -1,6 +1,6 @@
 """The Python API, which animate.py uses too: load a model once, animate any number of pictures."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -15,7 +15,6 @@ from animation.acceleration import (
     compile_networks,
     optimize_for_inference,
 )
-from animation.background_swap import BackgroundSwapper
 from animation.branch_animators import (
     AnimatorName,
     BranchAnimator,
@@ -30,11 +29,13 @@ from animation.inputs import (
     Pictures,
     describe_fit,
     fit_whole,
+    is_transparent,
     open_backgrounds,
     open_driving,
     open_source,
     whole_box,
 )
+from animation.mask_sources import MaskSources
 from animation.prepared import Animation, ReferenceChoice
 from animation.reference import is_far, nearest_frame
 from animation.settings import (
@@ -44,11 +45,10 @@ from animation.settings import (
     check_masks,
     check_motion,
     check_sources,
-    choose_swap,
     describe_motion,
-    is_transparent,
 )
 from animation.smoothing import Smoothing
+from animation.swap_choice import SwapChooser, SwapInputs
 from checkpoints import checkpoint
 from checkpoints.checkpoint import Checkpoint
 from checkpoints.weights import load_model
@@ -104,6 +104,11 @@ class Animator:
         """Finds the figure for automatic crops."""
         return Cropper(self.model, self.size, self.device, installed_face_detector())
 
+    @cached_property
+    def mask_sources(self) -> MaskSources:
+        """What can cut the figure out of its frames."""
+        return MaskSources(self.model, self.saved.config.data, self.limits)
+
     @classmethod
     def load(
         cls,
@@ -149,7 +154,7 @@ class Animator:
                 that takes several. The first is then the one that layouts show.
             frames: a file or a folder of frames, a reader, a list or an array of frames of uint8
                 H x W x 3, or an iterator over them, such as a camera.
-            background: a file, a picture, a colour (`#00ff00`), `source` or `transparent`.
+            background: a file, a picture, a colour (`#00ff00`, `green`), `source` or `transparent`.
 
         Raises:
             UserError: an input or a setting cannot be used; names the option, the file and the
@@ -174,10 +179,10 @@ class Animator:
             with_masks: compute the masks of the animated frames even if no background needs them.
         """
         sources = [*source] if isinstance(source, list | tuple) else [source]
-        check_background(settings, background is not None)
+        check_background(settings, background is not None, with_masks)
         notes: list[str] = []
-        animator_name = self._choose(settings, len(sources), notes)
-        swapper = self._build_swapper(background, settings, with_masks)
+        has_masks = background is not None or with_masks
+        animator_name = self._choose(settings, len(sources), has_masks, notes)
         fitted = [self._fit_source(picture, settings.crop_source, notes) for picture in sources]
         (picture, source_frame, box), *others = fitted
         driving = frames if isinstance(frames, Driving) else open_driving(frames, self.limits)
@@ -192,6 +197,10 @@ class Animator:
                 self.limits,
             )
             notes += more
+        swapper = None
+        if has_masks:
+            inputs = SwapInputs(background, driving, backgrounds, self._source_fit(picture, box))
+            swapper = self._swap_chooser.build(settings, inputs, notes)
         clips = _with_remarks({driving.name: driving.frames, str(background): backgrounds})
         animator = self._build_animator(animator_name, settings, driving)
         # Steps that read the clip come last, after all other checks.
@@ -214,7 +223,9 @@ class Animator:
             clips=clips,
         )
 
-    def _choose(self, settings: Settings, num_sources: int, notes: list[str]) -> AnimatorName:
+    def _choose(
+        self, settings: Settings, num_sources: int, has_masks: bool, notes: list[str]
+    ) -> AnimatorName:
         """Choose the animator: the one asked for, or else motion if the model has it."""
         branches, motion = self.model.branches, self.model.motion
         name = settings.animator or ("motion" if "motion" in branches else "masks")
@@ -222,7 +233,7 @@ class Animator:
             check_masks(settings)
             check_sources(num_sources, None)
         elif motion is not None:
-            check_motion(settings, motion)
+            check_motion(settings, motion, has_masks)
             check_sources(num_sources, motion)
             notes += describe_motion(settings, motion, num_sources)
         start = self.saved.untrained.get("masks.refinement")
@@ -237,31 +248,16 @@ class Animator:
     def _build_animator(
         self, name: AnimatorName, settings: Settings, driving: Driving
     ) -> BranchAnimator:
+        motion = self.model.motion if name == "motion" else None
+        is_smoothed = settings.smooth and (motion is None or motion.has_keypoints)
         return build_animator(
             self.model,
             self.device,
             name,
             motion=settings.motion,
             adapt_scale=settings.adapt_scale,
-            smoothing=Smoothing(driving.frame_rate, driving.times) if settings.smooth else None,
+            smoothing=Smoothing(driving.frame_rate, driving.times) if is_smoothed else None,
         )
-
-    def _build_swapper(
-        self, background: Picture | None, settings: Settings, with_masks: bool
-    ) -> BackgroundSwapper | None:
-        """Build the background swapper; None if neither a background nor masks are asked for."""
-        if background is None:
-            # Only masks are computed: these settings need no background branch.
-            return BackgroundSwapper(self.model, "other", "alpha") if with_masks else None
-        swapper = BackgroundSwapper(self.model, *choose_swap(background, settings))
-        start = self.saved.untrained.get("background")
-        if swapper.networks is not None and start is not None:
-            raise UserError(
-                f"--background: at step {self.saved.step} the background branch has not started "
-                f"({start}); train on, or use --compose alpha "
-                "--background-type other"
-            )
-        return swapper
 
     def _fit_source(
         self, source: Picture, crop: Crop, notes: list[str]
@@ -279,6 +275,24 @@ class Animator:
             require_overlap(crop, (picture.shape[0], picture.shape[1]), "--crop, --crop-source")
             box = with_aspect(crop, self.size)
         return picture, cut_out(picture, box, self.size), box
+
+    def _source_fit(self, source: Frame, box: Box) -> Callable[[Frame], Frame]:
+        """How a mask of `source` is brought to the model's size: as `box` of the source, or else as
+        a whole.
+        """
+
+        def fit(mask: Frame) -> Frame:
+            if mask.shape == source.shape:
+                return cut_out(mask, box, self.size)
+            return fit_whole(mask, self.saved.config.data)
+
+        return fit
+
+    @cached_property
+    def _swap_chooser(self) -> SwapChooser:
+        start = self.saved.untrained.get("background")
+        reason = f"at step {self.saved.step} the background branch has not started ({start})"
+        return SwapChooser(self.model, self.mask_sources, None if start is None else reason)
 
     def _fit_driving(self, driving: Driving, crop: Crop, notes: list[str]) -> Driving:
         """The driving frames, cropped or fitted to the model's size."""

@@ -49,7 +49,7 @@ class Driving(NamedTuple):
 
     def fitted(self, fit: Callable[[int, Frame], Frame]) -> "Driving":
         """The same frames, each changed by `fit`, a function of its position and the frame."""
-        return self._replace(frames=_Fitted(self.frames, fit))
+        return self._replace(frames=FittedFrames(self.frames, fit))
 
     def require_repeatable(self, option: str) -> None:
         """Raise UserError where the frames cannot be read a second time."""
@@ -138,6 +138,8 @@ def open_backgrounds(
         opened = open_background(text, data.size, data.fit, clock, end or "loop", limits)
         if is_file_name(text):
             notes = describe_fit(text, opened.original_size, data)
+        elif not text.startswith("#") and Path(text).exists():
+            notes = [f"--background {text}: taken for the colour; for the file write ./{text}"]
         frames, is_clip = opened, not opened.is_still
     if end is not None and not is_clip:
         raise UserError(f"--background-end {end}: is for a clip; leave it out")
@@ -149,14 +151,14 @@ class TestClips(NamedTuple):
 
     source: the first frame of the second clip.
     driving: the first clip.
-    background: the first frame of the third clip; None if the model has not learned to swap.
+    background: the first frame of the third clip.
 
     With fewer than three clips, clip i is the one at i modulo their number.
     """
 
     source: Frame
     driving: Driving
-    background: Frame | None
+    background: Frame
 
 
 def open_test_clips(saved: Checkpoint, max_pixels: int | None = None) -> TestClips:
@@ -167,11 +169,15 @@ def open_test_clips(saved: Checkpoint, max_pixels: int | None = None) -> TestCli
     data = saved.config.data.model_copy(update={"max_pixels": max_pixels})
     clips = build_source(data, "test")
     source, third = (clips.read(index % len(clips.clips), [0])[0] for index in (1, 2))
-    swaps = saved.config.background is not None and "background" not in saved.untrained
     driving = Driving(
         _Streamed(clips, 0), clips.frame_rate(0), clips.num_frames(0), clips.clips[0].name
     )
-    return TestClips(source, driving, third if swaps else None)
+    return TestClips(source, driving, third)
+
+
+def is_transparent(background: Picture | None) -> bool:
+    """Whether `background` is the keyword `transparent`."""
+    return isinstance(background, str | Path) and str(background) == TRANSPARENT
 
 
 class _Streamed:
@@ -185,8 +191,10 @@ class _Streamed:
         return self._clips.stream(self._index)
 
 
-class _Fitted:
-    """Frames changed by `fit`, for `Driving.fitted`; every iteration starts anew."""
+class FittedFrames:
+    """Frames, each changed by `fit`, a function of its position and the frame. Every iteration
+    starts anew if that of `frames` does.
+    """
 
     def __init__(self, frames: Iterable[Frame], fit: Callable[[int, Frame], Frame]) -> None:
         self._frames = frames

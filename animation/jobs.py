@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 from animation.animator import Animator
-from animation.inputs import Picture, is_file_name, open_test_clips
+from animation.inputs import Picture, is_file_name, is_transparent, open_test_clips
 from animation.layouts import AnimatedBatch, LayoutName
+from animation.mask_sources import is_name
 from animation.output import Output, choose_sound, write_animation
 from animation.prepared import Animation, ReferenceChoice
-from animation.settings import Settings, is_transparent
+from animation.settings import Settings
 from common.errors import UserError
 from common.safe_paths import resolve
 from media.excerpt import Excerpt
@@ -72,11 +73,22 @@ class JobResult(NamedTuple):
     metrics: Mapping[str, float]
 
 
-def check_outputs(jobs: Sequence[Job], audio: str, *, save_masks: bool) -> None:
+def check_outputs(
+    jobs: Sequence[Job],
+    audio: str,
+    *,
+    save_masks: bool,
+    masks: str | None = None,
+    background_masks: str | None = None,
+) -> None:
     """Raise UserError if a result would replace an input of any job, a folder that contains one, or
     another result.
     """
     inputs: dict[Path, str] = {}  # by resolved path: option and path as given
+    given_masks = [
+        (option, None if is_name(value) else value)
+        for option, value in (("--masks", masks), ("--background-masks", background_masks))
+    ]
     for job in jobs:
         background = job.background if job.background and is_file_name(job.background) else None
         sound = None if audio in ("copy", "none") else audio
@@ -85,6 +97,7 @@ def check_outputs(jobs: Sequence[Job], audio: str, *, save_masks: bool) -> None:
             ("--driving", job.driving),
             ("--background", background),
             ("--audio", sound),
+            *given_masks,
             *(("--more-sources", path) for path in job.more_sources),
         ]
         for option, path in given:
@@ -188,12 +201,6 @@ def _prepare(
     animator: Animator, job: Job, options: JobOptions, watch: Callable[[], object] | None
 ) -> _Prepared:
     with_masks = options.show_masks or options.save_masks
-    if with_masks and animator.model.masks is None:
-        option = "--show-masks" if options.show_masks else "--save-masks"
-        raise UserError(
-            f"{option}: the checkpoint was trained without the mask branch; leave it out, or train "
-            "with the section masks"
-        )
     if options.save_masks and options.settings.paste_back:
         raise UserError(
             "--save-masks writes masks of the model's size, --paste-back frames of the source's; "
@@ -232,12 +239,28 @@ def _prepare(
     return _Prepared(animation, options.layout, sound)
 
 
+def _has_masks(animator: Animator) -> bool:
+    """Whether test clips are put on another background without being asked: if the model has masks
+    or, for clips of real people, a detector of people is installed.
+    """
+    try:
+        name = animator.mask_sources.default_name("--background")
+    except UserError:
+        return False
+    return name == "model" or (name == "person" and animator.saved.config.data.kind != "puppets")
+
+
 def _prepare_test_clips(
     animator: Animator, job: Job, options: JobOptions, with_masks: bool
 ) -> _Prepared:
     clips = open_test_clips(animator.saved, animator.max_pixels)
     background: Picture | None = job.background
-    if background is None and not options.settings.paste_back:
+    settings = options.settings
+    if (
+        background is None
+        and not settings.paste_back
+        and (settings.masks is not None or _has_masks(animator))
+    ):
         background = clips.background
     animation = animator.prepare(
         clips.source, clips.driving, background, options.settings, with_masks=with_masks

@@ -37,8 +37,9 @@ class Layout:
         name: `result`: only the result; `side-by-side`: source, driving, result; `demo`: source,
             driving, animated, background, BGBase, BGRefine, and the result if it is none of these.
         transparent: the result is only the figure: RGBA, colours not multiplied by alpha.
-        source_mask: mask of the source, 1 x 1 x h x w. If given, more columns show the masks of
-            source, animated frame and, if there is one, background.
+        show_masks: more columns show the masks of source, animated frame and, if there is one,
+            background.
+        source_mask: mask of the source, 1 x 1 x h x w; None if it is not known.
         paster: puts the result back into the uncropped source, if given.
     """
 
@@ -46,6 +47,7 @@ class Layout:
         self,
         name: LayoutName,
         transparent: bool = False,
+        show_masks: bool = False,
         source_mask: Tensor | None = None,
         paster: Paster | None = None,
     ) -> None:
@@ -55,6 +57,7 @@ class Layout:
             )
         self.name = name
         self.transparent = transparent
+        self.show_masks = show_masks
         self.source_mask = source_mask
         self.paster = paster
 
@@ -85,12 +88,13 @@ class Layout:
         if batch.swapped is None:
             return to_uint8(batch.animated)
         if self.transparent:
-            return np.concatenate((to_uint8(batch.animated), to_uint8(batch.swapped.alpha)), axis=3)
+            figure = batch.animated if batch.swapped.figure is None else batch.swapped.figure
+            return np.concatenate((to_uint8(figure), to_uint8(batch.swapped.alpha)), axis=3)
         result = batch.swapped.result
         return to_uint8(batch.animated if result is None else result)
 
     def _masks(self, batch: AnimatedBatch) -> list[Frames]:
-        if self.source_mask is None or batch.swapped is None:
+        if not self.show_masks or batch.swapped is None:
             return []
         masks = [self.source_mask, batch.swapped.foreground_mask, batch.swapped.background_mask]
         return [grey_frames(mask, batch.driving) for mask in masks if mask is not None]

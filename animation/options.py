@@ -22,7 +22,7 @@ from media.crops import parse_box
 from media.excerpt import parse_time
 from metrics.detectors.build import DETECTORS, build_detector
 
-FORMATS: Final = {"mp4": ".mp4", "webm": ".webm", "gif": ".gif", "png": ""}
+FORMATS: Final = {"mp4": ".mp4", "webm": ".webm", "mov": ".mov", "gif": ".gif", "png": ""}
 
 
 def read_options(arguments: argparse.Namespace) -> JobOptions:
@@ -65,6 +65,9 @@ def read_settings(arguments: argparse.Namespace) -> Settings:
         background_type=arguments.background_type,
         background_end=arguments.background_end,
         compose=arguments.compose,
+        masks=arguments.masks,
+        background_masks=arguments.background_masks,
+        edge=arguments.edge,
         batch_size=arguments.batch_size,
     )
 
@@ -121,7 +124,9 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
         help="a video, a folder of frames, or a folder of clips; or a camera: camera:0, "
         "camera:rtsp://..., or camera:clip.mp4 for a file in real time",
     )
-    parser.add_argument("--output", metavar="PATH", help="out.mp4, .webm, .gif, or a folder (png)")
+    parser.add_argument(
+        "--output", metavar="PATH", help="out.mp4, .webm, .mov, .gif, or a folder (png)"
+    )
     parser.add_argument("--batch-size", type=positive_int, default=8, help="frames at a time")
     add_device_argument(parser)
     add_precision_argument(parser)
@@ -200,14 +205,15 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
         "--background",
         metavar="WHAT",
         help="put the figure on an image, a clip, the `source`'s own background kept still, a "
-        "colour ('#00ff00', quoted), or `transparent` (to .webm or a folder); for a file of "
-        "such a name write ./source",
+        "colour ('#00ff00', quoted, or a name such as green), or `transparent` (to .webm, .mov or "
+        "a folder); for a file of such a name write ./source",
     )
     background.add_argument(
         "--background-type",
         choices=("same", "other"),
         help="same (default): a picture like the training data, whose own figure is removed; "
-        "other: used as it is, the default for a colour",
+        "other: used as it is, the default for a colour, and with --masks saliency, which finds "
+        "something in every picture",
     )
     background.add_argument(
         "--background-end",
@@ -218,8 +224,28 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
     background.add_argument(
         "--compose",
         choices=("network", "alpha"),
-        help="network (default): BGBase and BGRefine paint the picture; alpha: the figure is cut "
-        "out and laid over, the default for a colour",
+        help="network (default, where the model has them and its own masks are used): BGBase and "
+        "BGRefine paint the picture; alpha: the figure is cut out and laid over, the default for a "
+        "colour and for other masks",
+    )
+    background.add_argument(
+        "--masks",
+        metavar="model|person|saliency|PATH",
+        help="what cuts the figure out of the animated frames: the model's own masks, a detector "
+        "of people or of what attracts attention, or a clip or folder of masks, one for each "
+        "driving frame, white on the figure; default: the first of the three that is there",
+    )
+    background.add_argument(
+        "--background-masks",
+        metavar="model|person|saliency|PATH",
+        help="the same for the figure in the background, if that is removed: a mask for a picture, "
+        "or one for each frame of a clip; default: as --masks",
+    )
+    background.add_argument(
+        "--edge",
+        choices=("plain", "clean"),
+        help="clean: with --compose alpha, the old background is removed from the colours of the "
+        "figure's edge, the default for all but the model's own masks; plain: colours stay",
     )
 
     written = parser.add_argument_group("output")
@@ -233,7 +259,7 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
         "--audio",
         default="copy",
         metavar="copy|none|FILE",
-        help="the driving clip's sound (default), none, or that of a file; for .mp4 and .webm",
+        help="the driving clip's sound (default), none, or that of a file; for .mp4, .webm, .mov",
     )
     written.add_argument(
         "--show-masks",

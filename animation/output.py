@@ -20,7 +20,7 @@ from media.video_writer import VideoWriter, takes_sound
 class Output(NamedTuple):
     """The output of an animation. All fields but `sound` are options of animate.py.
 
-    path: .mp4, .webm, .gif, or a folder for png frames.
+    path: .mp4, .webm, .mov, .gif, or a folder for png frames.
     """
 
     path: Path

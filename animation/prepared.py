@@ -88,7 +88,8 @@ class Animation:
         While the clips are read, more remarks may come.
         """
         remarks = [f"{name}: {line}" for name, clip in self._clips.items() for line in clip.remarks]
-        return [*self._notes, *remarks]
+        masks = [] if self._swapper is None else self._swapper.remarks
+        return [*self._notes, *remarks, *masks]
 
     def note(self, line: str) -> None:
         """Add a line to the notes."""
@@ -123,6 +124,8 @@ class Animation:
         self, driving_frames: Iterable[Frame], background_frames: Iterable[Frame] | None
     ) -> Iterator[AnimatedBatch]:
         backgrounds = None if background_frames is None else iter(background_frames)
+        if self._swapper is not None:
+            self._swapper.restart()
         moved = animate(
             self._animator,
             self.source,
@@ -191,8 +194,8 @@ class Animation:
         source_mask = None
         if show_masks and self._swapper is not None:
             source = frames_to_tensor(self.source[None], self._animator.device)
-            source_mask = self._swapper.cut_out(source).foreground_mask
-        return Layout(name, source_mask=source_mask)
+            source_mask = self._swapper.mask_alone(source)
+        return Layout(name, show_masks=show_masks, source_mask=source_mask)
 
     @property
     def device(self) -> torch.device:

@@ -1,14 +1,14 @@
 """Settings of an animation: options of animate.py and the Python API, and rules between them."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, PositiveInt
 from pydantic.dataclasses import dataclass
 
-from animation.background_swap import BackgroundType, Compose
+from animation.background_swap import BackgroundType, Compose, Edge
 from animation.branch_animators import AnimatorName, choose_mode
-from animation.inputs import TRANSPARENT, Picture
+from animation.inputs import Picture, is_transparent
+from animation.mask_sources import Masks
 from branches.motion.branch import MotionBranch, MotionMode
 from common.errors import UserError
 from media.backgrounds import BackgroundEnd, parse_color
@@ -25,6 +25,8 @@ class Settings:
 
     reference_frame: a number counts from 0 in the driving frames as they are given.
     crop_source, crop_driving: `none` fits the whole picture, in the way `data.fit` says.
+    masks: `model`, `person`, `saliency`, or a file or folder with a mask for each driving frame.
+    background_masks: the same for the figure in a background of type `same`.
 
     Raises:
         ValueError: a field has a value that its type does not allow.
@@ -41,11 +43,18 @@ class Settings:
     background_type: BackgroundType | None = None
     background_end: BackgroundEnd | None = None
     compose: Compose | None = None
+    masks: Masks | None = None
+    background_masks: Masks | None = None
+    edge: Edge | None = None
     batch_size: PositiveInt = 8
 
 
-def check_motion(settings: Settings, branch: MotionBranch) -> None:
-    """Raise UserError if the motion model `branch` cannot do what is asked for; says why."""
+def check_motion(settings: Settings, branch: MotionBranch, has_masks: bool) -> None:
+    """Raise UserError if the motion model `branch` cannot do what is asked for; says why.
+
+    Args:
+        has_masks: there are masks of the animated frames, which can be smoothed, too.
+    """
     mode = choose_mode(branch, settings.motion)
     for option, is_given in {
         "--reference-frame": settings.reference_frame != "first",
@@ -62,7 +71,7 @@ def check_motion(settings: Settings, branch: MotionBranch) -> None:
             f"{option} is for relative motion: {mode} motion refers to no frame; leave one of them "
             "out"
         )
-    if settings.smooth and not branch.has_keypoints:
+    if settings.smooth and not branch.has_keypoints and not has_masks:
         raise UserError(
             f"--smooth filters keypoints, and the motion model, of kind {branch.kind}, has none; "
             "leave it out"
@@ -108,46 +117,59 @@ def check_masks(settings: Settings) -> None:
             )
 
 
-def check_background(settings: Settings, has_background: bool) -> None:
-    """Raise UserError if an option needs a background, or excludes one."""
+def check_background(settings: Settings, has_background: bool, with_masks: bool) -> None:
+    """Raise UserError if an option needs a background, or excludes one.
+
+    Args:
+        with_masks: the masks of the animated frames are shown or saved, with or without one.
+    """
     if has_background and settings.paste_back:
         raise UserError(
             "--paste-back keeps what surrounds the source, --background replaces it; leave one out"
         )
     if has_background:
         return
-    for option in ("background_type", "background_end", "compose"):
+    options = ["background_type", "background_end", "compose", "background_masks", "edge"]
+    if not with_masks:
+        options.append("masks")
+    for option in options:
         if getattr(settings, option) is not None:
             raise UserError(
                 f"{as_typed(option)} says what to do with a --background; give one, or leave it out"
             )
 
 
-def choose_swap(background: Picture, settings: Settings) -> tuple[BackgroundType, Compose]:
-    """Choose the type of background and the way to compose; fills in the defaults.
+def choose_swap(
+    background: Picture, settings: Settings, compose: Compose, background_type: BackgroundType
+) -> tuple[BackgroundType, Compose]:
+    """Choose the type of background and the way to compose; `compose` and `background_type` are the
+    defaults for a picture or a clip.
 
     Raises:
-        UserError: they do not apply to this kind of background.
+        UserError: a setting does not apply to this kind of background.
     """
-    kind, compose = settings.background_type, settings.compose
     if is_transparent(background):
-        if kind is not None or compose == "network":
-            option = f"--compose {compose}" if kind is None else f"--background-type {kind}"
-            raise UserError(f"{option}: a transparent background has no picture; leave it out")
+        for option in ("background_type", "background_masks"):
+            _refuse(settings, option, "a transparent background has no picture")
+        if settings.compose == "network":
+            _refuse(settings, "compose", "a transparent background has no picture")
         return "other", "alpha"
     if isinstance(background, str) and parse_color(background) is not None:
-        if kind == "same":
-            raise UserError(
-                f"--background-type same: the colour {background} has no figure to remove; leave "
-                "it out"
-            )
-        return "other", compose or "alpha"
-    return kind or "same", compose or "network"
+        reason = f"the colour {background} has no figure to remove"
+        _refuse(settings, "background_masks", reason)
+        if settings.background_type == "same":
+            _refuse(settings, "background_type", reason)
+        return "other", settings.compose or "alpha"
+    if settings.background_type == "other":
+        _refuse(settings, "background_masks", "--background-type other removes no figure")
+    return settings.background_type or background_type, settings.compose or compose
 
 
-def is_transparent(background: Picture | None) -> bool:
-    """Whether `background` is the keyword `transparent`."""
-    return isinstance(background, str | Path) and str(background) == TRANSPARENT
+def _refuse(settings: Settings, option: str, reason: str) -> None:
+    """Raise UserError if the setting `option` is given."""
+    value = getattr(settings, option)
+    if value is not None:
+        raise UserError(f"{as_typed(option)} {value}: {reason}; leave it out")
 
 
 def as_typed(option: str) -> str:

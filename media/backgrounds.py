@@ -5,9 +5,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from fractions import Fraction
 from itertools import count
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
+from PIL import ImageColor
 
 from common.errors import UserError
 from common.limits import LIMITS, Limits
@@ -16,14 +17,16 @@ from media.container import DEFAULT_FRAME_RATE
 from media.frames import Frame, HasRemarks
 from media.images import Fit, fit_frames, read_image
 from media.timing import Clock
-from media.video import CONTAINER_SUFFIXES, KINDS, open_clip
+from media.video import CONTAINER_SUFFIXES, KINDS, VideoReader, open_clip
 from media.watched import Refused, picture_facts
 
 BackgroundEnd = Literal["loop", "hold", "stop"]
 
 ANIMATED_FORMATS = ("GIF", "PNG", "WEBP")  # in others several pictures are no animation
 COLOR = re.compile(r"#([0-9a-fA-F]{3}|[0-9a-fA-F]{6})")
-ADVICE = f"give an image, a video ({KINDS}), a folder of frames, or a colour such as #00ff00"
+ADVICE = (
+    f"give an image, a video ({KINDS}), a folder of frames, or a colour such as #00ff00 or green"
+)
 
 
 class _Shown(NamedTuple):
@@ -45,6 +48,7 @@ class BackgroundFrames:
         size: (height, width) of the result.
         end: what follows the last of `frames`: `loop` starts again, `hold` repeats the last one for
             ever, `stop` ends the iteration. None for a single picture, which stays.
+        option: the option that named the frames, for error messages.
 
     Attributes:
         is_still: whether it is a single picture, not a clip.
@@ -63,8 +67,10 @@ class BackgroundFrames:
         fit: Fit,
         driving_clock: Clock,
         end: BackgroundEnd | None,
+        option: str = "--background",
     ) -> None:
         self.is_still = end is None
+        self._option = option
         self._frames = frames
         self._clock = clock
         self._driving_clock = driving_clock
@@ -73,6 +79,19 @@ class BackgroundFrames:
         self._end = end
         height, width = next(self._timed_frames()).frame.shape[:2]
         self.original_size = (height, width)
+
+    def with_frames(self, frames: Iterable[Frame], option: str) -> Self:
+        """Other frames, such as masks, that are shown at the same times as these.
+
+        `option` is the option that named them.
+        """
+        timing = (self._clock, self._size, self._fit, self._driving_clock, self._end)
+        return type(self)(frames, *timing, option)
+
+    @property
+    def num_frames(self) -> int:
+        """Number of frames of the clip; 1 for a picture."""
+        return self._frames.num_frames if isinstance(self._frames, VideoReader) else 1
 
     def __iter__(self) -> Iterator[Frame]:
         now = Fraction(0)
@@ -118,7 +137,8 @@ class BackgroundFrames:
                 length = self._clock.begin(num_frames)
                 elapsed += length * max((moment() - elapsed) // length, 1)
         except UserError as error:
-            raise UserError(f"--background {error}; {ADVICE}") from None
+            advice = f"; {ADVICE}" if self._option == "--background" else ""
+            raise UserError(f"{self._option} {error}{advice}") from None
 
     def _fitted(self, frame: Frame) -> Frame:
         return fit_frames(frame[None], self._size, self._fit)[0]
@@ -132,7 +152,7 @@ def open_background(
     end: BackgroundEnd,
     limits: Limits = LIMITS,
 ) -> BackgroundFrames:
-    """Open the background that a user named: a colour (#00ff00), an image or a clip.
+    """Open the background that a user named: a colour (#00ff00, green), an image or a clip.
 
     A clip is a video, an animated GIF or a folder of frames, and is decoded while it is shown. A
     png file is always a picture, never a strip of frames. `driving_clock` has the times of the
@@ -145,7 +165,7 @@ def open_background(
     if color is not None:
         return still_background(solid_frame(color, size), size, fit)
     try:
-        if not _is_clip(Path(text), limits):
+        if not shows_clip(Path(text), limits):
             return still_background(read_image(text, limits), size, fit)
         clip = open_clip(text, limits=limits)
         clock = Clock(clip.frame_rate, clip.uneven_times)
@@ -155,11 +175,15 @@ def open_background(
 
 
 def parse_color(text: str) -> tuple[int, int, int] | None:
-    """Parse `#00ff00` or `#0f0` to red, green and blue in 0 .. 255; None for text without `#`.
+    """Parse `#00ff00`, `#0f0` or the name of a colour in CSS to red, green and blue in 0 .. 255.
+
+    None for other text.
 
     Raises:
         UserError: the text begins with `#` but is not a colour.
     """
+    if text.lower() in ImageColor.colormap:
+        return ImageColor.getrgb(text)[:3]
     if not text.startswith("#"):
         return None
     if not COLOR.fullmatch(text):
@@ -182,7 +206,7 @@ def still_background(image: Frame, size: tuple[int, int], fit: Fit) -> Backgroun
     return BackgroundFrames([image], clock, size, fit, clock, None)
 
 
-def _is_clip(path: Path, limits: Limits) -> bool:
+def shows_clip(path: Path, limits: Limits) -> bool:
     """Whether the path is a clip by its contents; by its suffix if Pillow cannot read it."""
     if is_folder(path):
         return True

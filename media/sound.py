@@ -31,6 +31,7 @@ class _Format(NamedTuple):
 
 FORMATS = {
     ".mp4": _Format(("aac", "mp3"), "aac", hides_lead=True),
+    ".mov": _Format(("aac", "mp3"), "aac", hides_lead=True),
     ".webm": _Format(("opus", "vorbis"), "libopus", hides_lead=False),
 }
 SAMPLE_RATE = 48000  # samples a second of encoded sound; both encoders accept it

@@ -6,13 +6,13 @@ import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import NamedTuple, Protocol, Self
 
 import av
 import numpy as np
-from av.filter import Graph
 from av.video.reformatter import ColorPrimaries, ColorRange, Colorspace, ColorTrc
 from numpy.typing import NDArray
 
@@ -23,13 +23,13 @@ from media.container import location, os_reason
 from media.frame_conversion import ACCURATE
 from media.frame_folder import RATE_FILE, stated_frame_rate, write_frame_rate
 from media.frames import Frame
+from media.gif_palette import GIF_TIME_BASE, PaletteConverter
 from media.images import encode_image
 from media.sound import FORMATS, Sound, SoundTrack
 from media.system_files import is_system_file
 from media.timing import Clock, Times
 
 MAX_GIF_RATE = 50  # frames per second; browsers play faster GIFs more slowly
-GIF_TIME_BASE = Fraction(1, 100)  # seconds
 MIN_GIF_STEP = 2  # in units of GIF_TIME_BASE; see MAX_GIF_RATE
 UNEVEN_TIME_BASE = Fraction(1, 90000)  # seconds; exact for 24, 25, 30, 50 and 60 frames per second
 MIN_UNEVEN_STEP = 90  # in units of UNEVEN_TIME_BASE: 1 ms, the unit of webm
@@ -49,11 +49,16 @@ CODECS = {
     ".webm": _Codec(
         "libvpx-vp9", "yuv420p", {"crf": "24", "b:v": "0", "cpu-used": "4", "row-mt": "1"}
     ),
+    # ProRes, for video editors.
+    ".mov": _Codec("prores_ks", "yuv422p10le", {"profile": "hq"}),
     # Not by imageio, which keeps all frames in memory to the end and makes one of those that are
     # equal.
     ".gif": _Codec("gif", "pal8", {}),
 }
-TRANSPARENT_CODECS = {".webm": CODECS[".webm"]._replace(pixel_format="yuva420p")}
+TRANSPARENT_CODECS = {
+    ".webm": CODECS[".webm"]._replace(pixel_format="yuva420p"),
+    ".mov": _Codec("prores_ks", "yuva444p10le", {"profile": "4444"}),
+}
 
 
 class VideoWriter:
@@ -62,17 +67,18 @@ class VideoWriter:
         with VideoWriter(path, Fraction(25)) as writer:
             writer.write(frame)
 
-    The suffixes are .mp4 (H.264), .webm (VP9) and .gif. Without a suffix, for a folder that exists,
-    or with `as_folder`, the result is a folder with 00000.png and so on. A file with the frame rate
-    in it marks the folder as a result, which a later run may replace. mp4 and webm have even sizes
-    only, so frames of odd sizes get one more row or column. The result appears under its name when
-    the `with` block ends well; after an exception nothing is left, and an earlier result stays.
+    The suffixes are .mp4 (H.264), .webm (VP9), .mov (ProRes) and .gif. Without a suffix, for a
+    folder that exists, or with `as_folder`, the result is a folder with 00000.png and so on. A file
+    with the frame rate in it marks the folder as a result, which a later run may replace. All but
+    gif have even sizes only, so frames of odd sizes get one more row or column. The result appears
+    under its name when the `with` block ends well; after an exception nothing is left, and an
+    earlier result stays.
 
     Args:
-        transparent: frames are RGBA, H x W x 4, with colours not multiplied by alpha; for .webm and
-            folders. The colour of pixels with alpha 0 is kept in folders only.
-        sound: for .mp4 and .webm. It begins with the first frame and ends with the last one, at
-            most a packet (some 20 ms) later, or where its file ends.
+        transparent: frames are RGBA, H x W x 4, with colours not multiplied by alpha; for .webm,
+            .mov and folders. The colour of pixels with alpha 0 is kept in folders only.
+        sound: for .mp4, .mov and .webm. It begins with the first frame and ends with the last one,
+            at most a packet (some 20 ms) later, or where its file ends.
         times: the times of frames that are not evenly spaced; None if they are.
 
     Attributes:
@@ -221,7 +227,7 @@ class _ContainerSink:
         self._min_step = 1
         self._earliest = 0  # smallest time stamp that the next frame may have
         self._durations: dict[int, int] = {}  # of frames inside the encoder, by their time stamp
-        options = {"movflags": "faststart"} if path.suffix == ".mp4" else {}
+        options = {"movflags": "faststart"} if path.suffix in (".mp4", ".mov") else {}
         self._opened = ExitStack()
         opened = av.open(location(path), "w", options=options)
         self._container = self._opened.enter_context(opened)
@@ -235,12 +241,12 @@ class _ContainerSink:
         context = stream.codec_context
         self._convert: Callable[[Frame], av.VideoFrame]
         if codec.name == "gif":
-            self._convert = _PaletteConverter(height, width)
+            self._convert = PaletteConverter(height, width)
             self._time_base = GIF_TIME_BASE
             self._min_step = MIN_GIF_STEP
         else:
             height, width = height + height % 2, width + width % 2
-            self._convert = _to_yuv
+            self._convert = partial(_to_yuv, pixel_format=codec.pixel_format)
             self._time_base = 1 / clock.frame_rate
             if clock.times is not None:
                 self._time_base, self._min_step = UNEVEN_TIME_BASE, MIN_UNEVEN_STEP
@@ -288,14 +294,14 @@ class _ContainerSink:
                 self._mux(self._stream.encode())
 
 
-def _to_yuv(frame: Frame) -> av.VideoFrame:
+def _to_yuv(frame: Frame, pixel_format: str) -> av.VideoFrame:
     """Convert to YUV of limited range with the BT.601 matrix, which players assume without tags."""
     height, width, num_channels = frame.shape
     is_opaque = num_channels == 3
     even = np.pad(frame, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
     rgb = even if is_opaque else _hidden_colour_replaced(even)
     return av.VideoFrame.from_ndarray(rgb, format="rgb24" if is_opaque else "rgba").reformat(
-        format="yuv420p" if is_opaque else "yuva420p",
+        format=pixel_format,
         dst_colorspace=Colorspace.ITU601,
         dst_color_range=ColorRange.MPEG,
         interpolation=ACCURATE,
@@ -313,33 +319,6 @@ def _hidden_colour_replaced(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
     replaced = rgba.copy()
     replaced[rgba[..., 3] == 0, :3] = np.rint(mean)
     return replaced
-
-
-class _PaletteConverter:
-    """Converts each frame to a palette of its own, so that a GIF is written frame by frame."""
-
-    def __init__(self, height: int, width: int) -> None:
-        graph = Graph()
-        rgb24 = av.VideoFormat("rgb24")
-        source = graph.add_buffer(width=width, height=height, format=rgb24, time_base=GIF_TIME_BASE)
-        split = graph.add("split")
-        generate = graph.add("palettegen", "stats_mode=single")
-        use = graph.add("paletteuse", "new=1:dither=sierra2_4a")
-        source.link_to(split)
-        split.link_to(use, 0, 0)
-        split.link_to(generate, 1, 0)
-        generate.link_to(use, 0, 1)
-        use.link_to(graph.add("buffersink"))
-        graph.configure()
-        self._graph = graph
-        self._num_frames = 0
-
-    def __call__(self, frame: Frame) -> av.VideoFrame:
-        picture = av.VideoFrame.from_ndarray(frame, format="rgb24")
-        picture.pts, picture.time_base = self._num_frames, GIF_TIME_BASE  # for the filters alone
-        self._num_frames += 1
-        self._graph.vpush(picture)
-        return self._graph.vpull()
 
 
 def _codable(rate: Fraction, path: Path) -> Fraction:

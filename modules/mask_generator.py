@@ -26,6 +26,7 @@ class MaskGenerator(nn.Module):
     ) -> None:
         super().__init__()
         self.temperature = temperature
+        self.scale = scale
         self.down = AntiAliasDownsample(scale)
         self.predictor = Hourglass(width, 3, max_width, num_blocks, skips=False)
         # No padding: zeros at the border would give away positions.

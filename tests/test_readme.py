@@ -76,7 +76,7 @@ ELSEWHERE = {
 # Their options are parsed and their configs read.
 PAGES_OF_MEASUREMENTS = ("performance.md", "results.md")
 LONG = re.compile(
-    r"docs[/.]|benchmarks\.(ablation|detectors|exchange|keypoints) "
+    r"docs[/.]|benchmarks\.(ablation|detectors|exchange|keypoints|matting) "
     r"|runs/(too-fast|no-prior|plates)$"
 )
 
@@ -148,6 +148,11 @@ def workplace(tmp_path_factory, tiny_run) -> Path:
         write_image(folder / name, noise)
     shutil.copytree(folder / "data/vox", folder / "data/heads")
     write_clip(folder / "driving.mp4", 4, (32, 40))
+    (folder / "masks").mkdir()
+    for name in ("mask", *(f"masks/{number}" for number in range(4))):
+        mask = np.zeros((40, 32, 3), np.uint8)
+        mask[10:30, 8:24] = 255
+        write_image(folder / f"{name}.png", mask)
     noise = np.random.default_rng(2).integers(256, size=(60, 40, 3), dtype=np.uint8)
     write_image(folder / "photo.jpg", noise)
     for name in ("anna", "ben"):

@@ -7,6 +7,7 @@ from typing import Final
 
 from animation.jobs import Job, check_outputs
 from animation.live.session import LiveOptions
+from animation.mask_sources import is_name
 from animation.options import read_settings
 from animation.settings import Settings, as_typed, is_transparent
 from common.errors import UserError
@@ -62,6 +63,10 @@ def read_live_options(arguments: argparse.Namespace) -> LiveOptions:
         raise UserError(
             "--background transparent: the page shows JPEG pictures, which have no transparency; "
             "give a colour, such as '#00ff00'"
+        )
+    if arguments.masks is not None and not is_name(arguments.masks):
+        raise UserError(
+            f"--masks {arguments.masks}: a camera's frames have no masks yet; use --masks person"
         )
     sources = (arguments.source, *(arguments.more_sources or ()))
     output = None if arguments.output is None else Path(arguments.output)

@@ -40,6 +40,7 @@ from docs.drawing.curves import (
     print_values,
     read_metrics,
 )
+from docs.drawing.edges import draw_rim
 from docs.drawing.masks import draw_masks, draw_perturbation, draw_prior
 from docs.drawing.motion import (
     compute_example,
@@ -108,6 +109,7 @@ def draw_pictures(model: Model, adversary: Adversary, config: Config) -> dict[st
         "prior": draw_prior(masks, clips),
         "columns": draw_columns(model, clips),
         "swap": draw_swap(model, clips),
+        "rim": draw_rim(clips),
         "cut": draw_cut(adversary, example),
         "pixel_logits": draw_pixel_logits(adversary, example),
     }

@@ -6,7 +6,7 @@ from typing import Final
 import torch
 
 from common.errors import UserError
-from metrics.detectors.detector import Detector, RegionFinder
+from metrics.detectors.detector import Detector, MatteFinder
 from metrics.detectors.dlib_face import DlibFace
 from metrics.detectors.face_alignment_landmarks import FaceAlignmentLandmarks
 from metrics.detectors.keypoint_rcnn import KeypointRCNN
@@ -20,7 +20,7 @@ DETECTORS: Final[dict[str, Callable[[torch.device], Detector]]] = {
     "face-alignment": FaceAlignmentLandmarks,
     "keypoint-rcnn": KeypointRCNN.trained,
 }
-REGION_FINDERS: Final[dict[str, Callable[[], RegionFinder]]] = {
+REGION_FINDERS: Final[dict[str, Callable[[], MatteFinder]]] = {
     "person": PersonMask,
     "saliency": Saliency,
 }
@@ -43,7 +43,7 @@ def build_detector(name: str, device: torch.device) -> Detector:
         raise UserError(f"--detector {name}: {error}") from error
 
 
-def build_region_finder(name: str) -> RegionFinder:
+def build_region_finder(name: str) -> MatteFinder:
     """Build the finder of salient regions `name`, one of REGION_FINDERS; it runs on the CPU.
 
     Raises:

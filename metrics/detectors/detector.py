@@ -56,3 +56,12 @@ class RegionFinder(Detector, Protocol):
     def region(self, frame: Frame) -> NDArray[np.bool_]:
         """Salient region of the frame, H x W, true = salient."""
         ...
+
+
+@runtime_checkable
+class MatteFinder(RegionFinder, Protocol):
+    """Finds the salient region of a frame, with a soft edge."""
+
+    def probability(self, frame: Frame) -> NDArray[np.float32]:
+        """How likely each pixel shows the region, H x W in [0, 1]; above one half in `region`."""
+        ...

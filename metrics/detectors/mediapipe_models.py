@@ -17,7 +17,7 @@ from media.crops import Box, cut_out, with_aspect
 from media.frames import Frame
 from metrics.detectors.detector import Description, Points
 from metrics.detectors.packages import import_package, weight_file
-from metrics.detectors.resizing import resize_frame, threshold_at_size
+from metrics.detectors.resizing import resize_frame, stretch
 
 _LICENCE = "Apache-2.0"
 _NUM_FACE_POINTS = 468
@@ -122,8 +122,12 @@ class PersonMask:
 
     def region(self, frame: Frame) -> NDArray[np.bool_]:
         """Mask of the people, H x W, true = person."""
+        return self.probability(frame) > 0.5
+
+    def probability(self, frame: Frame) -> NDArray[np.float32]:
+        """How likely each pixel shows a person, H x W in [0, 1]."""
         (probability,) = self._network(resize_frame(frame, self._network.size))
-        return threshold_at_size(probability[0, :, :, 0], frame.shape[:2])
+        return stretch(probability[0, :, :, 0], frame.shape[:2])
 
 
 class _Pose(NamedTuple):

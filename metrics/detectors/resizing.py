@@ -15,8 +15,7 @@ def resize_frame(frame: Frame, size: tuple[int, int]) -> Frame:
     return np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BILINEAR))
 
 
-def threshold_at_size(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.bool_]:
-    """Stretch the h x w map `values` to `size`, (height, width); true where it is above 0.5."""
+def stretch(values: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.float32]:
+    """Stretch the h x w map `values` to `size`, (height, width): bilinear."""
     height, width = size
-    stretched = Image.fromarray(values).resize((width, height), Image.Resampling.BILINEAR)
-    return np.asarray(stretched) > 0.5
+    return np.asarray(Image.fromarray(values).resize((width, height), Image.Resampling.BILINEAR))

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from media.frames import Frame
 from metrics.detectors.detector import Description
 from metrics.detectors.packages import import_package, weight_file
-from metrics.detectors.resizing import resize_frame, threshold_at_size
+from metrics.detectors.resizing import resize_frame, stretch
 
 _SIZE = (320, 320)
 _MEAN = np.array((0.485, 0.456, 0.406), np.float32)  # ImageNet's
@@ -37,10 +37,14 @@ class Saliency:
 
     def region(self, frame: Frame) -> NDArray[np.bool_]:
         """Salient region, H x W, true = salient."""
+        return self.probability(frame) > 0.5
+
+    def probability(self, frame: Frame) -> NDArray[np.float32]:
+        """Saliency of each pixel, H x W in [0, 1], stretched to this range in the frame."""
         image = resize_frame(frame, _SIZE).astype(np.float32)
         image = (image / max(image.max(), 1) - _MEAN) / _STD  # the brightest pixel becomes white
         name = self._session.get_inputs()[0].name
         finest = self._session.run(None, {name: image.transpose(2, 0, 1)[None]})[0][0, 0]
         spread = finest.max() - finest.min()
         normalized = (finest - finest.min()) / max(spread, np.finfo(np.float32).tiny)
-        return threshold_at_size(normalized, frame.shape[:2])
+        return stretch(normalized, frame.shape[:2])

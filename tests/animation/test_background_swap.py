@@ -147,7 +147,7 @@ def test_cut_out(model, frames, backgrounds):
     swapped = BackgroundSwapper(model, "same", "network").swap(frames, backgrounds)
     assert torch.equal(cut.alpha, swapped.alpha)
     assert torch.equal(cut.foreground_mask, swapped.foreground_mask)
-    assert cut[2:] == (None, None, None, None)
+    assert set(cut[2:]) == {None}
     assert cut.alpha.min() < 0.1  # the mask is not constant
     assert cut.alpha.max() > 0.9
 
@@ -172,12 +172,11 @@ def test_threshold_of_the_config_is_where_alpha_is_half(model, saturated, frames
         (["masks", "background"], "other", "alpha", "without the mask branch, so no figure can"),
         (["background"], "same", "network", "without the background branch; use --compose alpha"),
         (["background"], "other", "network", "without the background branch"),
-        (["background"], "same", "alpha", "use --compose alpha --background-type other"),
     ],
 )
 def test_missing_branch(missing, kind, compose, expected):
     model = Model(tiny_config(*(f"{name}=null" for name in missing)))
-    with pytest.raises(UserError, match=f"--background: the checkpoint was trained .*{expected}"):
+    with pytest.raises(UserError, match=f"the checkpoint was trained .*{expected}"):
         BackgroundSwapper(model, kind, compose)
 
 

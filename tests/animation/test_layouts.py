@@ -11,6 +11,7 @@ from checkpoints.checkpoint import load
 from checkpoints.weights import load_model
 from datasets.build import build_source
 from media.video import open_clip
+from metrics.detectors.build import REGION_FINDERS
 from modules.geometry import resize
 from tests.helpers.animations import (
     CPU,
@@ -22,6 +23,7 @@ from tests.helpers.animations import (
     uint8,
     write_files,
 )
+from tests.helpers.detectors import Contrast, contrast
 from tests.helpers.runs import call, contents, step_file
 
 GREEN = "#00ff00"
@@ -194,11 +196,30 @@ def test_demo_of_a_model_that_swaps_nothing(demo, clips):
         assert not np.array_equal(result, driving)
 
 
-def test_demo_of_a_model_that_has_not_learned_to_swap(demo):
-    """The checkpoint `early` animates test clips without a background, unless one is given."""
-    assert np.array_equal(np.stack(demo(model="early")), np.stack(demo(model="no-background")))
-    shown = demo("--background", GREEN, model="early")
+@pytest.mark.parametrize("model", ["early", "no-background"])
+def test_demo_of_a_model_that_has_not_learned_to_paint(demo, model):
+    """The figure is laid over the third image. Above the masks, which begin below the first row, it
+    is that image itself.
+    """
+    shown = demo(model=model)
+    assert len(shown) == 3
+    third = demo()[3]
+    assert np.array_equal(shown[2][:, 0], third[:, 0])
+    shown = demo("--background", GREEN, model=model)
     assert (shown[2][:, 0, 0] == (0, 255, 0)).all()
+
+
+def test_demo_of_a_model_without_masks(demo, monkeypatch):
+    """Detectors do not know puppets: they are used if they are asked for."""
+    for name in ("person", "saliency"):
+        monkeypatch.setitem(REGION_FINDERS, name, Contrast)
+    plain = demo(model="no-masks-background")
+    assert np.array_equal(plain, demo("--layout", "side-by-side", model="no-masks-background"))
+    swapped = demo("--masks", "saliency", model="no-masks-background")
+    assert np.array_equal(swapped[:2], plain[:2])
+    dark = contrast(plain[2]) < 0.24
+    assert dark.any()
+    assert np.array_equal(swapped[2][dark], demo()[3][dark])
 
 
 def test_masks_animate_if_there_is_no_motion_branch(demo, run, tmp_path):

@@ -228,6 +228,18 @@ def test_trained_parts_are_used(run, tmp_path, options):
     assert np.array_equal(early, run(tmp_path / "all", *options))
 
 
+@pytest.mark.parametrize("model", ["no-background", "early"])
+def test_a_checkpoint_that_cannot_paint_lays_the_figure_over(run, tmp_path, files, capsys, model):
+    """Its own masks cut out both figures, and the hole of the background is inpainted."""
+    options = ("--background", files / "other.png")
+    result = run(tmp_path / "out", *options, model=model)
+    assert "the model's own masks), and the hole filled by biharmonic" in capsys.readouterr().out
+    masks = ("--masks", "model", "--background-masks", "model", "--compose", "alpha")
+    assert np.array_equal(run(tmp_path / "named", *options, *masks, model=model), result)
+    # Where no figure is, the background keeps its pixels.
+    assert np.array_equal(result[:, 0], np.stack([picture(files / "other.png")[0]] * 5))
+
+
 # Streaming
 
 

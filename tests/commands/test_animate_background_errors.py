@@ -73,24 +73,8 @@ def files(tmp_path_factory, tiny_run):
         ("--animator masks --motion relative", "--motion belongs to the animator motion; leave"),
         ("--animator masks --adapt-scale", "--adapt-scale belongs to the animator motion; leave"),
         (
-            "--checkpoint no-background.pt --background b.png",
-            "--background: the checkpoint was trained without the background branch; use --compose",
-        ),
-        (
-            "--checkpoint no-background.pt --background b.png --background-type other",
-            "--background: the checkpoint was trained without the background branch",
-        ),
-        (
-            "--checkpoint no-masks-background.pt --background transparent",
-            "--background: the checkpoint was trained without the mask branch, so no figure",
-        ),
-        (
-            "--checkpoint no-masks-background.pt --save-masks",
-            "--save-masks: the checkpoint was trained without the mask branch; leave it out",
-        ),
-        (
-            "--checkpoint no-masks-background.pt --layout side-by-side --show-masks",
-            "--show-masks: the checkpoint was trained without the mask branch; leave it out",
+            "--checkpoint no-background.pt --background b.png --compose network",
+            "--compose network: the checkpoint was trained without the background branch; use",
         ),
         (
             "--checkpoint no-masks-background.pt --animator masks",
@@ -101,17 +85,9 @@ def files(tmp_path_factory, tiny_run):
             "without the branch motion; it has: masks, background",
         ),
         (
-            "--checkpoint early.pt --background b.png",
-            "--background: at step 8 the background branch has not started "
-            "(background.start_epoch: 2); train on, or use --compose alpha --background-type other",
-        ),
-        (
-            "--checkpoint early.pt --background b.png --compose alpha",
-            "--background: at step 8 the background branch has not started",
-        ),
-        (
-            "--checkpoint early.pt --background b.png --background-type other",
-            "--background: at step 8 the background branch has not started",
+            "--checkpoint early.pt --background b.png --compose network",
+            "--compose network: at step 8 the background branch has not started "
+            "(background.start_epoch: 2); train on, or use --compose alpha",
         ),
         (
             "--checkpoint early.pt --animator masks",

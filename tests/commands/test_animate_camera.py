@@ -222,6 +222,7 @@ def test_a_motion_without_a_reference(files, pages):
         (["--reference-frame", "3"], "set the reference on the page"),
         (["--crop", "auto"], "--crop auto looks for the figure in the whole clip"),
         (["--background", "transparent"], "--background transparent: the page shows JPEG"),
+        (["--masks", "a.mp4"], "--masks a.mp4: a camera's frames have no masks yet"),
         (["--show-masks"], "--show-masks adds columns; use it with --layout side-by-side or demo"),
     ],
 )

@@ -103,7 +103,9 @@ def test_sound_of_a_fitting_codec_is_copied(tmp_path, name, suffix, copied):
     assert packets(part) == original[begin : begin + len(packets(part))]
 
 
-@pytest.mark.parametrize(("suffix", "encoded"), [(".mp4", "aac"), (".webm", "opus")])
+@pytest.mark.parametrize(
+    ("suffix", "encoded"), [(".mp4", "aac"), (".mov", "aac"), (".webm", "opus")]
+)
 def test_sound_of_other_codecs_is_encoded_anew(tmp_path, suffix, encoded):
     source = write_sound_clip(tmp_path / "a.mov", EVENTS)
     assert sound_codec(copy(source, tmp_path / f"out{suffix}")) == encoded

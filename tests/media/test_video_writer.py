@@ -228,7 +228,7 @@ def test_an_empty_folder_is_used(tmp_path):
 @pytest.mark.parametrize(
     ("name", "rate", "message"),
     [
-        ("a.xyz", 25, r"cannot write \.xyz; use \.mp4, \.webm, \.gif"),
+        ("a.xyz", 25, r"cannot write \.xyz; use \.mp4, \.webm, \.mov, \.gif"),
         ("a.gif", 60, "at most 50 frames per second, not 60"),
         ("file/a.mp4", 25, "cannot be written"),
         ("file", 25, "a file has this name"),
@@ -347,12 +347,31 @@ def test_folder_of_transparent_frames_is_lossless(tmp_path):
             np.testing.assert_array_equal(np.asarray(image), frame)
 
 
+def test_mov_keeps_alpha_and_colours(tmp_path):
+    """ProRes 4444: colours at the full resolution, so also those of the edge are right."""
+    written = np.stack([rgba_frame(number) for number in range(4)]).astype(int)
+    path = write_transparent(tmp_path / "a.mov", written.astype(np.uint8))
+    with av.open(str(path)) as container:
+        assert container.streams.video[0].codec_context.name == "prores"
+        frames = [*container.decode(video=0)]
+    assert {frame.format.name[:7] for frame in frames} == {"yuva444"}
+    images = [frame.to_ndarray(format="rgba", interpolation=ACCURATE) for frame in frames]
+    decoded = np.stack(images).astype(int)
+    assert decoded.shape == written.shape
+    difference = abs(decoded - written)
+    assert difference[..., 3].max() <= 1
+    assert difference[written[..., 3] > 0][:, :3].mean() < 3
+
+
 @pytest.mark.parametrize("name", ["a.mp4", "a.gif", "a.MP4"])
 def test_kinds_without_transparency_are_refused_at_once(tmp_path, name):
-    message = rf"{name}: \.{name[2:].lower()} has no transparency; use \.webm, or a name without"
+    suffix = name[2:].lower()
+    message = rf"{name}: \.{suffix} has no transparency; use \.webm, \.mov, or a name without"
     with pytest.raises(UserError, match=message):
         VideoWriter(tmp_path / name, Fraction(25), transparent=True)
-    with pytest.raises(UserError, match=r"cannot write \.xyz; use \.webm, or a name without"):
+    with pytest.raises(
+        UserError, match=r"cannot write \.xyz; use \.webm, \.mov, or a name without"
+    ):
         VideoWriter(tmp_path / "a.xyz", Fraction(25), transparent=True)
 
 

@@ -1,9 +1,9 @@
 """Sizes of frames and maps, by hand."""
 
 import numpy as np
-from numpy.testing import assert_array_equal
+from numpy.testing import assert_allclose, assert_array_equal
 
-from metrics.detectors.resizing import resize_frame, threshold_at_size
+from metrics.detectors.resizing import resize_frame, stretch
 
 
 def test_frames_are_averaged_to_shrink():
@@ -13,10 +13,9 @@ def test_frames_are_averaged_to_shrink():
     assert 90 < resize_frame(frame, (1, 1))[0, 0, 0] < 110
 
 
-def test_maps_are_thresholded_where_they_end_up():
-    """Between the centres of two pixels, 0 and 0.9, the value 0.5 is reached at 5/9 of the way."""
+def test_maps_are_interpolated_between_the_centres_of_pixels():
     values = np.array([[0, 0.9]], np.float32)
-    # The centres of the 8 new pixels lie at -3/8, -1/8, 1/8, 3/8, 5/8, 7/8, ... of this way.
-    expected = [[False, False, False, False, True, True, True, True]]
-    assert_array_equal(threshold_at_size(values, (1, 8)), expected)
-    assert_array_equal(threshold_at_size(values / 2, (3, 8)), np.zeros((3, 8), bool))
+    # The centres of the 8 new pixels lie at -3/8, -1/8, 1/8, 3/8, 5/8, 7/8, ... between the two.
+    expected = [[0, 0, 0.9 / 8, 0.9 * 3 / 8, 0.9 * 5 / 8, 0.9 * 7 / 8, 0.9, 0.9]]
+    assert_allclose(stretch(values, (1, 8)), expected, atol=1e-6)
+    assert stretch(values, (3, 8)).shape == (3, 8)
