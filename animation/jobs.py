@@ -7,13 +7,20 @@ from pathlib import Path
 from typing import NamedTuple
 
 from animation.animator import Animator
-from animation.inputs import Picture, is_file_name, is_transparent, open_test_clips
+from animation.inputs import (
+    Picture,
+    is_file_name,
+    is_transparent,
+    open_source,
+    open_test_clips,
+)
 from animation.layouts import AnimatedBatch, LayoutName
 from animation.mask_sources import is_name
 from animation.output import Output, choose_sound, write_animation
 from animation.prepared import Animation, ReferenceChoice
 from animation.settings import Settings
 from common.errors import UserError
+from common.limits import Limits
 from common.safe_paths import resolve
 from media.excerpt import Excerpt
 from media.frames import Frame
@@ -124,6 +131,19 @@ def check_outputs(
             outputs.add(resolved)
 
 
+def check_inputs(job: Job, options: JobOptions, limits: Limits) -> None:
+    """Read the sources and open the driving clip of a job that has to wait for its turn.
+
+    Raises:
+        UserError: one of them cannot be read, or the clip is too long, as `run_job` would say.
+    """
+    for source in (job.source, *job.more_sources):
+        if source is not None:
+            open_source(source, limits)
+    if job.driving is not None:
+        _open_driving(job.driving, options, limits)
+
+
 def run_job(
     animator: Animator,
     job: Job,
@@ -211,15 +231,7 @@ def _prepare(
         if is_excerpt:
             raise UserError("--start, --end are for a --driving clip; give one, or leave them out")
         return _prepare_test_clips(animator, job, options, with_masks)
-    clip, start = open_clip(job.driving, limits=animator.limits), Fraction(0)
-    if is_excerpt:
-        clip = excerpt = Excerpt(clip, options.start or start, options.end)
-        start = excerpt.start
-    if options.max_frames is not None and clip.num_frames > options.max_frames:
-        raise UserError(
-            f"{job.driving}: has {clip.num_frames} frames, more than the {options.max_frames} that "
-            "are allowed here; choose a part of it with --start and --end"
-        )
+    clip, start = _open_driving(job.driving, options, animator.limits)
     if watch is not None:
         clip = _Watched(clip, watch)
     sound = choose_sound(options.audio, job.driving, start, job.output, animator.limits)
@@ -237,6 +249,20 @@ def _prepare(
             f"{float(clip.frame_rate):.4g} a second, so some are repeated and some are left out"
         )
     return _Prepared(animation, options.layout, sound)
+
+
+def _open_driving(path: str, options: JobOptions, limits: Limits) -> tuple[VideoReader, Fraction]:
+    """Open the driving clip, or the part of it that is asked for; also returns when it begins."""
+    clip, start = open_clip(path, limits=limits), Fraction(0)
+    if options.start is not None or options.end is not None:
+        clip = excerpt = Excerpt(clip, options.start or start, options.end)
+        start = excerpt.start
+    if options.max_frames is not None and clip.num_frames > options.max_frames:
+        raise UserError(
+            f"{path}: has {clip.num_frames} frames, more than the {options.max_frames} that "
+            "are allowed here; choose a part of it with --start and --end"
+        )
+    return clip, start
 
 
 def _has_masks(animator: Animator) -> bool:

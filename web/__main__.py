@@ -30,8 +30,9 @@ INSTALL = "pip install -e '.[web]'"
 
 
 def main(arguments: argparse.Namespace) -> None:
-    accounts = read_accounts(arguments.auth_file)
-    for line in warnings(arguments.host, arguments.auth_file, accounts):
+    given = arguments.auth
+    accounts = read_accounts(arguments.auth_file, given)
+    for line in warnings(arguments.host, arguments.auth_file, accounts, given):
         say(line, sys.stderr)
     with tempfile.TemporaryDirectory(prefix="demo-") as folder:
         # Gradio reads these variables when it is imported and when it builds a page.
@@ -62,13 +63,19 @@ def serve(
     """
     from starlette.middleware import Middleware
 
+    from web.examples import draw_examples
     from web.guard import Guard
     from web.page import SCRIPT, STYLE, Limits, Page
 
     host, port = arguments.host, arguments.port
     max_bytes = arguments.max_upload * 2**20
-    limits = Limits(arguments.max_frames, arguments.max_minutes * 60, arguments.max_waiting)
-    page = Page(animator, arguments.debug, limits)
+    limits = Limits(
+        arguments.max_frames, arguments.max_minutes * 60, arguments.max_waiting, max_bytes
+    )
+    drawn = folder / "examples"
+    drawn.mkdir()
+    examples = draw_examples(drawn, animator.size, animator.saved.config.data.puppets)
+    page = Page(animator, arguments.debug, limits, examples)
     names = known_names(host, arguments.allowed_host)
     try:
         _, address, _ = page.blocks.launch(
@@ -81,6 +88,7 @@ def serve(
                     Middleware(Guard, names=names, max_bytes=max_bytes, folder=folder),
                 ]
             },
+            max_threads=page.max_threads,
             num_workers=0,  # Gradio's further servers would not be protected by Guard
             share=False,
             prevent_thread_lock=True,
@@ -120,10 +128,16 @@ def build_parser() -> argparse.ArgumentParser:
         help="127.0.0.1 (default): only this machine; 0.0.0.0: its network",
     )
     parser.add_argument(
+        "--auth",
+        metavar="USER:PASSWORD",
+        help="who may use the page; default: the environment variable "
+        f"{AUTH_VARIABLE}, if it is set, which unlike this option other users of the machine do "
+        "not see",
+    )
+    parser.add_argument(
         "--auth-file",
         metavar="FILE",
-        help="file with a line USER:PASSWORD for each person who may use the page; default: the "
-        f"environment variable {AUTH_VARIABLE}, if it is set",
+        help="file with a line USER:PASSWORD for each person who may use the page",
     )
     parser.add_argument(
         "--allowed-host",

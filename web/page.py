@@ -1,50 +1,41 @@
-"""The page of `python -m web`, made with Gradio: its controls, and what they do."""
+"""The page of `python -m web`, made with Gradio: its layout, and what its buttons do."""
 
 import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import gradio as gr
 
 from animation.animator import Animator
-from animation.branch_animators import AnimatorName
-from animation.jobs import Job, JobResult, run_job
-from branches.motion.branch import MotionMode
+from animation.jobs import JobResult, check_inputs, run_job
 from common.errors import UserError, in_one_line
+from common.limits import Limits as PixelLimits
+from web.capabilities import find_capabilities
 from web.choices import (
-    BackgroundKind,
-    Controls,
+    DECIDING,
     FormValues,
     explain,
-    find_capabilities,
-    find_controls,
+    find_shown,
     read_job,
     read_options,
+    without_hidden,
 )
-from web.guard import take_uploads_only
+from web.controls import MIN_COLUMN, Controls
+from web.examples import Examples
+from web.guard import in_megabytes
+from web.results import Changes, Results
+from web.waiting import POLL_SECONDS, WaitingQueue, describe_length, describe_place
 
 STYLE = Path(__file__).with_suffix(".css")
 SCRIPT = Path(__file__).with_suffix(".js")
 
-INPUT_HEIGHT, BACKGROUND_HEIGHT, RESULT_HEIGHT = 320, 150, 360  # pixels
-MIN_COLUMN = 240  # pixels; if columns would be narrower, they are placed below each other
 SWEEP_SECONDS, KEPT_SECONDS = 600, 3600  # old files are removed so often; age of an old file
+QUEUE_SECONDS = 5  # the shown length of the queue is at most so old
 PROGRESS = gr.Progress()  # by this default Gradio finds the argument to pass the progress to
-
-BACKGROUNDS: dict[BackgroundKind, str] = {
-    "none": "unchanged",
-    "image": "an image",
-    "clip": "a clip",
-    "colour": "a colour",
-    "source": "source, kept still",
-    "transparent": "transparent",
-}
-
-Changes = dict[Any, Any]  # new values and properties, by control
 
 
 class Limits(NamedTuple):
@@ -53,11 +44,13 @@ class Limits(NamedTuple):
     max_frames: frames of a driving clip, or of the chosen part of it.
     max_seconds: time for one animation.
     max_waiting: animations in the queue, besides the running one.
+    max_bytes: size of an uploaded file.
     """
 
     max_frames: int = 3000
     max_seconds: float = 1800.0
     max_waiting: int = 10
+    max_bytes: int = 200 * 2**20
 
 
 DEFAULT_LIMITS = Limits()
@@ -73,27 +66,37 @@ class Page:
     Args:
         debug: print the tracebacks of errors.
         limits: limits for each user.
+        examples: files that are offered to try the page with.
 
     Attributes:
-        blocks: the Gradio application; launch it with STYLE and SCRIPT.
+        blocks: the Gradio application; launch it with STYLE, SCRIPT and `max_threads`.
+        max_threads: threads that it needs.
 
     Raises:
         UserError: the model cannot animate.
     """
 
     def __init__(
-        self, animator: Animator, debug: bool = False, limits: Limits = DEFAULT_LIMITS
+        self,
+        animator: Animator,
+        debug: bool = False,
+        limits: Limits = DEFAULT_LIMITS,
+        examples: Examples | None = None,
     ) -> None:
         saved = animator.saved
         self._debug = debug
         self._limits = limits
         self._animator = animator
-        self._capabilities = find_capabilities(animator.model, saved.untrained, saved.age)
+        self._capabilities = find_capabilities(
+            animator.model, saved.untrained, saved.age, tuple(animator.mask_sources.available())
+        )
+        self._queue = WaitingQueue(limits.max_waiting)
+        self._checking = threading.Lock()  # files that wait are checked one after the other
+        self.max_threads = limits.max_waiting + 40
         # Sessions whose animation must stop, with the time of the request.
         self._stopped: dict[str | None, float] = {}
         self._closing = threading.Event()  # set when all animations must stop
-        self._controls: dict[str, Any] = {}  # by the names of the fields of FormValues
-        height, width = animator.size
+        self._controls = Controls(self._capabilities)
         with gr.Blocks(
             title="Image animation",
             analytics_enabled=False,
@@ -101,188 +104,103 @@ class Page:
         ) as self.blocks:
             gr.Markdown("# Image animation\nAn image that moves as a clip does.")
             with gr.Row():
-                self._add_inputs()
+                self._add_inputs(examples)
             with gr.Accordion("Options", open=False):
                 self._add_options()
             self._animate = gr.Button("Animate", variant="primary", size="lg")
             self._stop = gr.Button("Stop", variant="stop", size="lg", visible=False)
+            self._length = gr.Markdown(self._show_length())
             with gr.Row():
-                self._result = gr.Video(
-                    label="Result",
-                    height=RESULT_HEIGHT,
-                    scale=2,
-                    interactive=False,
-                    visible=False,
-                    autoplay=True,
-                    loop=True,
-                    buttons=[],
-                    elem_classes="picture",
-                )
-                with gr.Column(min_width=MIN_COLUMN):
-                    self._notes = gr.Textbox(visible=False, interactive=False)
-                    self._download = gr.DownloadButton("Download", visible=False)
+                self._results = Results()
+            height, width = animator.size
             model = f"Model: `{saved.path}`, {saved.age}, {width} x {height} pixels."
             gr.Markdown(" ".join((model, *self._capabilities.notes)))
             self._connect()
-        self.blocks.queue(max_size=limits.max_waiting, api_open=False)
+        self.blocks.queue(max_size=self.max_threads, api_open=False)
 
     def close(self) -> None:
         """Stop all animations and the server."""
         self._closing.set()
         self.blocks.close(verbose=False)
 
-    def _add_inputs(self) -> None:
-        """Add the controls for source, driving clip and background."""
-        controls = self._controls
+    def _add_inputs(self, examples: Examples | None) -> None:
+        """Add the boxes for source, driving clip and background, each with its examples."""
+        controls, limits = self._controls, (self._limits, self._animator.limits)
         with gr.Column(min_width=MIN_COLUMN):
-            controls["source"] = add_image("Source image", INPUT_HEIGHT)
+            controls.add_source()
+            gr.Markdown(describe_image_limits(*limits), elem_classes="limits")
+            if examples is not None:
+                self._add_examples("source", "Example images", examples.sources)
         with gr.Column(min_width=MIN_COLUMN):
-            controls["driving"] = add_video("Driving clip", INPUT_HEIGHT)
-        with gr.Column(min_width=MIN_COLUMN, visible=self._capabilities.has_cutting):
-            kinds = [
-                (label, kind)
-                for kind, label in BACKGROUNDS.items()
-                if kind != "source" or self._capabilities.has_painting
-            ]
-            controls["background"] = gr.Dropdown(kinds, value="none", label="Background")
-            controls["background_image"] = add_image("Image", BACKGROUND_HEIGHT, visible=False)
-            controls["background_clip"] = add_video("Clip", BACKGROUND_HEIGHT, visible=False)
-            controls["background_color"] = gr.ColorPicker("#00ff00", label="Colour", visible=False)
-            controls["background_type"] = gr.Radio(
-                ["same", "other"],
-                value="same",
-                label="Background type",
-                info="same as the training data: its own figure is removed; other: used as it is",
-                visible=False,
-            )
+            controls.add_driving()
+            gr.Markdown(describe_clip_limits(*limits), elem_classes="limits")
+            if examples is not None:
+                self._add_examples("driving", "Example clips", examples.clips)
+        with gr.Column(min_width=MIN_COLUMN):
+            controls.add_background()
+            if examples is not None:
+                self._add_examples("background_image", "Example backgrounds", examples.backgrounds)
+
+    def _add_examples(self, name: str, label: str, paths: tuple[Path, ...]) -> None:
+        """Add small pictures; a click on one puts its file in the control `name`."""
+        control = self._controls.fields[name]
+        gallery = gr.Dataset(
+            components=[control],
+            samples=[[str(path)] for path in paths],
+            type="index",
+            label=label,
+            elem_classes="examples",
+        )
+        # The box of a background is shown only where the kind of background is an image.
+        others = {self._controls.fields["background"]: "image"} if "background" in name else {}
+
+        def choose(index: int) -> Changes:
+            return {control: str(paths[index])} | others
+
+        gallery.click(choose, gallery, [control, *others], **quick())
 
     def _add_options(self) -> None:
         """Add the options, in three columns."""
-        with gr.Row():
-            with gr.Column(min_width=MIN_COLUMN):
-                self._add_motion_options()
-            with gr.Column(min_width=MIN_COLUMN):
-                self._add_input_options()
-            with gr.Column(min_width=MIN_COLUMN):
-                self._add_output_options()
-
-    def _add_motion_options(self) -> None:
         controls = self._controls
-        animators, modes = self._capabilities.animators, self._capabilities.modes
-        default = modes[0] if modes else None
-        shown = find_controls(self._capabilities, animators[0], default)
-        controls["animator"] = gr.Radio(
-            [*animators],
-            value=animators[0],
-            label="Animator",
-            info="the motion model, or the figure's mask",
-            visible=len(animators) > 1,
-        )
-        controls["motion"] = gr.Radio(
-            [*modes],
-            value=default,
-            label="Motion",
-            info="relative: the change since the reference frame moves the source",
-            visible=shown.motion,
-        )
-        controls["reference_frame"] = gr.Radio(
-            ["first", "auto"],
-            value="first",
-            label="Reference frame",
-            info="the driving frame with the pose of the source; auto: the nearest to it",
-            visible=shown.reference_frame,
-        )
-        controls["adapt_scale"] = gr.Checkbox(
-            label="Adapt scale",
-            info="scale the motion by the sizes of the two figures",
-            visible=shown.adapt_scale,
-        )
-        controls["smooth"] = gr.Checkbox(label="Smooth", info="less jitter", visible=shown.smooth)
-
-    def _add_input_options(self) -> None:
-        controls = self._controls
-        controls["start"] = gr.Textbox(
-            "", label="Start", info="in the driving clip: 12.5 or 1:02.5", max_lines=1
-        )
-        controls["end"] = gr.Textbox("", label="End", info="empty: the whole clip", max_lines=1)
-        controls["crop"] = gr.Radio(
-            ["none", "auto"],
-            value="none",
-            label="Crop",
-            info="crop source and driving clip; auto: around the figure",
-        )
-
-    def _add_output_options(self) -> None:
-        controls = self._controls
-        controls["layout"] = gr.Radio(
-            ["result", "side-by-side"],
-            value="result",
-            label="Layout",
-            info="side-by-side: source, driving, result",
-        )
-        controls["paste_back"] = gr.Checkbox(
-            label="Paste back", info="put the result back into the uncropped source"
-        )
-        controls["sound"] = gr.Checkbox(value=True, label="Sound", info="that of the driving clip")
-        controls["compose"] = gr.Radio(
-            ["network", "alpha"],
-            value="network",
-            label="Compose",
-            info="paint figure and background anew, or lay the figure over the background",
-            visible=False,
-        )
+        for row in (
+            (controls.add_motion, controls.add_input_options, controls.add_output_options),
+            (controls.add_masks, controls.add_background_masks, controls.add_composition),
+        ):
+            with gr.Row():
+                for add in row:
+                    with gr.Column(min_width=MIN_COLUMN):
+                        add()
 
     def _connect(self) -> None:
         """Connect the controls with what happens when they are clicked or changed."""
-        controls = self._controls
-        for control in controls.values():
-            take_uploads_only(control)
-        quick: dict[str, Any] = {
-            "queue": False,
-            "show_progress": "hidden",
-            "api_visibility": "private",
-        }
+        fields = self._controls.fields
         buttons = [self._animate, self._stop]
-        results = [self._result, self._download, self._notes]
-        # The first step is queued too: if the queue is full, Gradio says so and does nothing else.
-        queued = quick | {"queue": True, "concurrency_limit": None}
-        self._animate.click(self._show_running, None, [*buttons, *results], **queued).success(
+        results = self._results.all
+        self._animate.click(self._show_running, None, [*buttons, *results], **quick()).then(
             self._run,
-            set(controls.values()),
+            set(fields.values()),
             results,
-            show_progress_on=self._result,
-            concurrency_limit=1,
+            show_progress_on=self._results.video,
+            concurrency_limit=None,  # they wait in a queue of our own
             api_visibility="private",
-        ).then(self._show_idle, None, buttons, **quick)
-        self._stop.click(self._show_stopping, None, self._stop, **quick)
+        ).then(self._show_idle, None, [*buttons, self._length], **quick())
+        self._stop.click(self._show_stopping, None, self._stop, **quick())
         self.blocks.unload(self._stop_session)
-        controls["background"].change(
-            self._show_background,
-            controls["background"],
-            [
-                *(controls[f"background_{name}"] for name in ("image", "clip", "color", "type")),
-                controls["compose"],
-            ],
-            **quick,
-        )
-        for changed in ("animator", "motion"):
-            controls[changed].change(
-                self._show_motion,
-                [controls["animator"], controls["motion"]],
-                [controls[name] for name in Controls._fields],
-                **quick,
-            )
+        for event in (self.blocks.load, gr.Timer(QUEUE_SECONDS).tick):
+            event(self._show_length, None, self._length, **quick())
+        deciding = {fields[name] for name in DECIDING}
+        for changed in deciding:
+            changed.change(self._show_controls, deciding, [*fields.values()], **quick())
 
-    def _show_background(self, kind: BackgroundKind) -> list[Any]:
-        """Show the controls that belong to this kind of background, and hide the others."""
-        shown = [kind == other for other in ("image", "clip", "colour")]
-        is_painted = kind in ("image", "clip", "source") and self._capabilities.has_painting
-        return [gr.update(visible=visible) for visible in (*shown, is_painted, is_painted)]
+    def _show_controls(self, values: Changes) -> list[Any]:
+        """Show the controls that have an effect, and hide the others."""
+        shown = find_shown(self._controls.read(values), self._capabilities)
+        return [gr.update(visible=name in shown) for name in self._controls.fields]
 
-    def _show_motion(self, animator: AnimatorName, motion: MotionMode | None) -> list[Any]:
-        """Show the controls that belong to this animator and motion, and hide the others."""
-        shown = find_controls(self._capabilities, animator, motion)
-        return [gr.update(visible=visible) for visible in shown]
+    def _show_length(self) -> str:
+        """Show the length of the queue."""
+        length, most = describe_length(self._queue.length()), self._limits.max_seconds
+        return f"{length} An animation may take up to {in_minutes(most)}."
 
     def _show_running(self, request: gr.Request) -> Changes:
         """Show that an animation runs."""
@@ -291,9 +209,7 @@ class Page:
         return {
             self._animate: gr.update(visible=False),
             self._stop: gr.update(value="Stop", interactive=True, visible=True),
-            self._result: gr.update(value=None, visible=True),
-            self._download: gr.update(visible=False),
-            self._notes: gr.update(visible=False),
+            **self._results.wait(),
         }
 
     def _show_stopping(self, request: gr.Request) -> Any:
@@ -315,71 +231,95 @@ class Page:
     def _show_idle(self, request: gr.Request) -> Changes:
         """Show that no animation runs."""
         self._stopped.pop(request.session_hash, None)
-        return {self._animate: gr.update(visible=True), self._stop: gr.update(visible=False)}
+        return {
+            self._animate: gr.update(visible=True),
+            self._stop: gr.update(visible=False),
+            self._length: self._show_length(),
+        }
 
     def _run(
         self,
-        values: dict[Any, Any],
+        values: Changes,
         request: gr.Request,
         progress: gr.Progress = PROGRESS,
     ) -> Iterator[Changes]:
-        """Animate, and show the result or the error.
+        """Animate when it is this request's turn, and show the result or the error.
 
         It yields instead of returning: Gradio copies the result file before this function continues
         and removes it.
         """
-        form = FormValues(**{name: values[control] for name, control in self._controls.items()})
-        deadline = time.monotonic() + self._limits.max_seconds
+        form = without_hidden(self._controls.read(values), self._capabilities)
 
         def watch() -> None:
             if self._closing.is_set() or request.session_hash in self._stopped:
                 raise Stopped
-            if time.monotonic() > deadline:
-                raise UserError(
-                    f"This takes more than the {self._limits.max_seconds / 60:g} minutes that an "
-                    "animation may take here: choose a part of the clip with Start and End."
-                )
-
-        def show(num_done: int, num_frames: int | None) -> None:
-            watch()
-            progress((num_done, num_frames), unit="frames")
 
         with tempfile.TemporaryDirectory() as folder:
-            job: Job | None = None
             notes: list[str] = []
             try:
-                job = read_job(form, Path(folder))
-                progress(0, desc="reading")
-                show(0, None)
-                options = read_options(form, self._capabilities, self._limits.max_frames)
-                result = run_job(self._animator, job, options, notes.append, show, watch)
+                result = self._wait_and_run(form, Path(folder), notes.append, watch, progress)
             except Stopped:
-                yield self._show_message("Stopped", "There is no result.")
+                yield self._results.tell("Stopped", "There is no result.")
             except MemoryError:  # this concerns the whole server
                 raise
             except Exception as error:
                 if self._debug:
                     traceback.print_exception(error)
-                yield self._show_message("Error", explain(in_one_line(error), job))
+                yield self._results.tell("Error", explain(in_one_line(error), form, Path(folder)))
             else:
-                lines = [describe(result), *(explain(note, job) for note in notes)]
-                yield self._show_message("Notes", "\n".join(lines)) | {
-                    self._result: gr.update(value=result.output.path, visible=True),
-                    self._download: gr.update(value=result.output.path, visible=True),
-                }
+                lines = [describe(result), *(explain(note, form, Path(folder)) for note in notes)]
+                yield self._results.show(result, "\n".join(lines))
 
-    def _show_message(self, label: str, text: str) -> Changes:
-        """Show `text` and no result."""
-        return {
-            self._result: gr.update(value=None, visible=False),
-            self._download: gr.update(value=None, visible=False),
-            self._notes: gr.update(
-                value=text,
-                label=label,
-                visible=True,
-                elem_classes=["error"] if label == "Error" else [],
-            ),
-        }
+    def _wait_and_run(
+        self,
+        form: FormValues,
+        folder: Path,
+        announce: Callable[[str], object],
+        watch: Callable[[], object],
+        progress: gr.Progress,
+    ) -> JobResult:
+        """Wait for this request's turn, and animate; the result goes to `folder`.
+
+        Wrong files are found before the waiting, so that nobody waits for an error.
+        """
+        job = read_job(form, folder)
+        options = read_options(form, folder, self._limits.max_frames)
+        with self._queue.place() as place:
+
+            def tell(num_before: int, num_waiting: int) -> None:
+                watch()
+                progress(0.0, desc=describe_place(num_before, num_waiting))
+
+            if self._queue.length().num_waiting:
+                while not self._checking.acquire(timeout=POLL_SECONDS):
+                    watch()
+                try:
+                    check_inputs(job, options, self._animator.limits)
+                finally:
+                    self._checking.release()
+            place.wait(tell)
+            deadline = time.monotonic() + self._limits.max_seconds
+
+            def watch_time() -> None:
+                watch()
+                if time.monotonic() > deadline:
+                    raise UserError(
+                        f"This takes more than the {in_minutes(self._limits.max_seconds)} that an "
+                        "animation may take here: choose a part of the clip with Start and End."
+                    )
+
+            def show(num_done: int, num_frames: int | None) -> None:
+                watch_time()
+                progress((num_done, num_frames), unit="frames")
+
+            progress(0.0, desc="reading source and clip")
+            watch_time()
+            return run_job(self._animator, job, options, announce, show, watch_time)
+
+
+def quick() -> dict[str, Any]:
+    """Properties of an event that only changes what is shown."""
+    return {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
 
 
 def describe(result: JobResult) -> str:
@@ -389,29 +329,23 @@ def describe(result: JobResult) -> str:
     return f"{name}: {result.num_frames} frames{sound}, in {result.seconds:.1f} s"
 
 
-def add_image(label: str, height: int, *, visible: bool = True) -> Any:
-    """A control to drop an image; its value is the path of the uploaded file."""
-    image: Any = gr.Image(
-        label=label,
-        height=height,
-        type="filepath",
-        sources=["upload"],
-        visible=visible,
-        buttons=[],
-        elem_classes="picture",
+def describe_image_limits(limits: Limits, pixels: PixelLimits) -> str:
+    """What may be given as an image."""
+    return (
+        f"PNG, JPEG, WebP and others; up to {pixels.picture / 1e6:,.3g} million pixels and "
+        f"{in_megabytes(limits.max_bytes)}"
     )
-    # Gradio would open the file first, show its own message for a wrong one, and convert some.
-    image.preprocess = lambda payload: None if payload is None else payload.path
-    return image
 
 
-def add_video(label: str, height: int, *, visible: bool = True) -> Any:
-    """A control to drop a clip; its value is the path of the uploaded file."""
-    return gr.Video(
-        label=label,
-        height=height,
-        sources=["upload"],
-        visible=visible,
-        buttons=[],
-        elem_classes="picture",
+def describe_clip_limits(limits: Limits, pixels: PixelLimits) -> str:
+    """What may be given as a clip."""
+    return (
+        f"mp4, mov, webm, avi and others; up to {limits.max_frames:,} frames of "
+        f"{pixels.frame / 1e6:,.3g} million pixels, and {in_megabytes(limits.max_bytes)}"
     )
+
+
+def in_minutes(seconds: float) -> str:
+    """Format a time, such as 30 minutes."""
+    minutes = seconds / 60
+    return f"{minutes:g} {'minute' if minutes == 1 else 'minutes'}"

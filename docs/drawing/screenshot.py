@@ -3,8 +3,8 @@
     pip install -e '.[web]' playwright
     python -m docs.drawing.screenshot --checkpoint runs/demo/checkpoints/best.pt
 
-The checkpoint must have all branches. As in animate.py without files, the first test clip of its
-data drives the first frame of the second, on the background of the third. Needs Chromium.
+The checkpoint must have all branches. Source, driving clip and background are examples of the page.
+Needs Chromium.
 """
 
 import argparse
@@ -12,19 +12,21 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any
 
-from checkpoints import checkpoint
 from common.cli import positive_int, run_entry_point
 from common.errors import UserError
 from common.files import replacing
-from datasets.build import build_source
-from media.images import write_image
-from media.video_writer import VideoWriter
 from metrics.detectors.packages import import_package
 
+# By the label of the examples and that of the box: the number of the one to click on.
+EXAMPLES = {
+    ("Example images", "Source image"): 1,
+    ("Example clips", "Driving clip"): 0,
+    ("Example backgrounds", "Image"): 1,
+}
+VIDEOS = ".picture video[src]"  # of the driving clip and the result
 MOMENT = 0.4  # seconds; the time of the frame that the videos show
 
 
@@ -35,70 +37,51 @@ def main(arguments: argparse.Namespace) -> None:
         raise UserError("there is no chromium here; give --chromium PATH")
     command = [sys.executable, "-m", "web", "--checkpoint", arguments.checkpoint]
     command += ["--port", str(arguments.port)]
-    with tempfile.TemporaryDirectory() as folder:
-        files = write_files(Path(arguments.checkpoint), Path(folder))
-        server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
-        assert server.stdout is not None
-        try:
-            line = server.stdout.readline()
-            if not line:
-                raise UserError("python -m web has ended; its message stands above")
-            with playwright.sync_playwright() as running:
-                browser = running.chromium.launch(
-                    executable_path=browser_path, args=["--no-sandbox", "--disable-gpu"]
-                )
-                page = browser.new_page(viewport={"width": arguments.width, "height": 600})
-                page.goto(line.split()[0])
-                animate(page, files)
-                with replacing(Path(arguments.output)) as temporary:
-                    page.screenshot(path=temporary, full_page=True)
-                browser.close()
-        finally:
-            server.send_signal(signal.SIGTERM)
-            server.wait()
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert server.stdout is not None
+    try:
+        address = next((line.split()[0] for line in server.stdout if line.startswith("http")), None)
+        if address is None:
+            raise UserError("python -m web has ended; its message stands above")
+        with playwright.sync_playwright() as running:
+            browser = running.chromium.launch(
+                executable_path=browser_path, args=["--no-sandbox", "--disable-gpu"]
+            )
+            page = browser.new_page(viewport={"width": arguments.width, "height": 600})
+            page.goto(address)
+            animate(page)
+            with replacing(Path(arguments.output)) as temporary:
+                page.screenshot(path=temporary, full_page=True)
+            browser.close()
+    finally:
+        server.send_signal(signal.SIGTERM)
+        server.wait()
 
 
-def write_files(path: Path, folder: Path) -> dict[str, Path]:
-    """Write the files to upload; returns them by the labels of their boxes on the page."""
-    clips = build_source(checkpoint.load(path).config.data, "test")
-    files = {
-        "Source image": folder / "source.png",
-        "Driving clip": folder / "driving.mp4",
-        "Image": folder / "third.png",
-    }
-    for label, index in (("Source image", 1), ("Image", 2)):
-        write_image(files[label], clips.read(index, [0])[0])
-    with VideoWriter(files["Driving clip"], clips.frame_rate(0)) as video:
-        for frame in clips.stream(0):
-            video.write(frame)
-    return files
-
-
-def animate(page: Any, files: dict[str, Path]) -> None:
-    """Use the page as a user does: choose options, upload `files`, animate, wait for the result."""
+def animate(page: Any) -> None:
+    """Use the page as a user does: choose options and examples, animate, wait for the result."""
     page.get_by_role("button", name="Options").click()
     page.get_by_label("auto", exact=True).first.check()  # first of these: the reference frame
     page.get_by_role("button", name="Options").click()
-    page.get_by_label("Background", exact=True).click()
-    page.get_by_role("option", name="an image").click()
-    for label, path in files.items():
-        box = page.locator(".picture", has=page.get_by_text(label, exact=True))
-        box.locator("input[type=file]").set_input_files(path)
+    for (label, box_label), number in EXAMPLES.items():
+        gallery = page.locator(".examples", has=page.get_by_text(label, exact=True))
+        gallery.locator("button.gallery-item").nth(number).click()
+        box = page.locator(".picture", has=page.get_by_text(box_label, exact=True))
         box.get_by_role("button", name="Clear").or_(
             box.get_by_role("button", name="Remove Image")
         ).wait_for()
     page.get_by_role("button", name="Animate").click()
     page.get_by_role("button", name="Download").wait_for()
     page.get_by_role("button", name="Animate").wait_for()
-    page.wait_for_function("document.querySelectorAll('video[src]').length == 2")
+    page.wait_for_function("videos => document.querySelectorAll(videos).length == 2", arg=VIDEOS)
     page.evaluate(
-        """seconds => Promise.all([...document.querySelectorAll('video[src]')].map(video => {
+        """([videos, seconds]) => Promise.all([...document.querySelectorAll(videos)].map(video => {
             video.pause();
             const shown = new Promise(done => video.addEventListener('seeked', done));
             video.currentTime = seconds;
             return shown;
         }))""",
-        MOMENT,
+        [VIDEOS, MOMENT],
     )
     page.mouse.move(0, 0)
 

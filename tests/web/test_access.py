@@ -62,12 +62,27 @@ def test_warnings_for_a_page_on_the_network(file, host):
     (line,) = warnings(host, None, [])
     assert line == (
         f"warning: --host {host} without a password: whoever reaches this machine can use the "
-        f"page; give --auth-file, or set {AUTH_VARIABLE}=USER:PASSWORD"
+        f"page; give --auth or --auth-file, or set {AUTH_VARIABLE}=USER:PASSWORD"
     )
     assert warnings(host, str(file), [("anna", "a")]) == []
     file.chmod(0o644)
     (line,) = warnings(host, str(file), [("anna", "a")])
     assert line == f"warning: --auth-file {file}: others can read it; chmod 600 {file}"
+
+
+def test_an_account_on_the_command_line(file, monkeypatch):
+    monkeypatch.setenv(AUTH_VARIABLE, "ben:b")
+    assert read_accounts(None, "anna:a:b") == [("anna", "a:b")]
+    (line,) = warnings("0.0.0.0", None, [("anna", "a:b")], "anna:a:b")
+    assert line == (
+        "warning: --auth: other users of this machine see the password in its list of processes; "
+        f"--auth-file FILE or {AUTH_VARIABLE} hides it"
+    )
+    for wrong in ("anna", "", ":a", "anna:"):
+        with pytest.raises(UserError, match="--auth: is not USER:PASSWORD"):
+            read_accounts(None, wrong)
+    with pytest.raises(UserError, match="--auth gives one account, --auth-file all of them"):
+        read_accounts(str(file), "anna:a")
 
 
 def test_a_file_that_begins_with_a_byte_order_mark(file):

@@ -3,6 +3,7 @@
 import re
 import socket
 import sys
+import zipfile
 from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
@@ -128,11 +129,44 @@ def test_options(page, files, tmp_path):
     assert "phone.mov: 48 x 64 pixels, cropped" in message(page, "Notes")
 
 
+def choose_background(page, kind):
+    page.get_by_label("Background", exact=True).click()
+    page.get_by_role("option", name=kind).click()
+
+
+def test_uploaded_masks(page, files, tmp_path):
+    """Black masks show nothing of the figure."""
+    give(page, "Source image", files / "source.png")
+    give(page, "Driving clip", files / "driving.mp4")
+    choose_background(page, "a colour")  # at first it is green
+    page.get_by_role("button", name="Options").click()
+    group = page.locator("fieldset", has=page.get_by_text("Masks", exact=True))
+    group.get_by_label("files", exact=True).check()
+    masks = []
+    for number in range(10):
+        masks.append(tmp_path / f"{number}.png")
+        Image.new("L", (32, 32)).save(masks[-1])
+    upload = page.locator(".file").filter(visible=True).locator("input[type=file]")
+    for given in (masks[:9], masks):
+        upload.set_input_files(given)
+        page.get_by_text(given[-1].name).wait_for()
+        press_animate(page)
+        if given is not masks:
+            assert message(page, "Error") == (
+                "masks pictures: has 9 masks, and 10 driving frames are animated; give a clip or a "
+                "folder with a mask for each"
+            )
+            page.locator(".file").filter(visible=True).get_by_label("Clear").click()
+    with av.open(str(download(page, tmp_path))) as container:
+        for frame in container.decode(video=0):
+            green = frame.to_ndarray(format="rgb24").astype(int) - (0, 255, 0)
+            assert abs(green).max() < 12
+
+
 def test_background(page, files, tmp_path):
     give(page, "Source image", files / "source.png")
     give(page, "Driving clip", files / "driving.mp4")
-    page.get_by_label("Background", exact=True).click()
-    page.get_by_role("option", name="an image").click()
+    choose_background(page, "an image")
     give(page, "Image", files / "wide.png")
     page.get_by_role("button", name="Options").click()
     page.get_by_label("Paste back", exact=True).check()
@@ -144,8 +178,7 @@ def test_background(page, files, tmp_path):
     press_animate(page)
     assert download(page, tmp_path).suffix == ".mp4"
     assert "wide.png: 50 x 30 pixels" in message(page, "Notes")
-    page.get_by_label("Background", exact=True).click()
-    page.get_by_role("option", name="transparent").click()
+    choose_background(page, "transparent")
     box(page, "Image").wait_for(state="hidden")
     press_animate(page)
     page.get_by_role("button", name="Download").wait_for(state="hidden")
@@ -153,6 +186,54 @@ def test_background(page, files, tmp_path):
     assert path.suffix == ".webm"
     with av.open(str(path)) as container:
         assert container.streams.video[0].metadata["alpha_mode"] == "1"
+
+
+def test_examples(page, tmp_path):
+    """Two clicks on puppets, and one on a background, are enough."""
+    for label in ("Example images", "Example clips", "Example backgrounds"):
+        gallery = page.locator(".examples", has=page.get_by_text(label, exact=True))
+        assert gallery.locator("button.gallery-item").count() == 3
+        gallery.locator("button.gallery-item").nth(1).click()
+    for label in ("Source image", "Driving clip", "Image"):
+        box(page, label).get_by_role("button", name=re.compile("Clear|Remove")).wait_for()
+    press_animate(page)
+    path = download(page, tmp_path)
+    assert path.name == "puppet-2--clip-2.mp4"
+    assert "background-2.png" not in message(page, "Notes")  # it has the shape of the model
+    with av.open(str(path)) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 48
+
+
+@pytest.mark.parametrize(("form", "suffix"), [("gif", ".gif"), ("png", ".zip")])
+def test_formats_and_masks(page, files, tmp_path, form, suffix):
+    give(page, "Source image", files / "source.png")
+    give(page, "Driving clip", files / "driving.mp4")
+    page.get_by_role("button", name="Options").click()
+    page.get_by_label(form, exact=True).check()
+    page.get_by_text("Sound", exact=True).wait_for(state="hidden")
+    page.get_by_label("Save masks", exact=True).check()
+    press_animate(page)
+    path = download(page, tmp_path)
+    masks = download(page, tmp_path, "Download masks")
+    assert (path.name, masks.name) == (f"source--driving{suffix}", f"source--driving-masks{suffix}")
+    for found in (path, masks):
+        if form == "png":
+            with zipfile.ZipFile(found) as archive:
+                names = sorted(archive.namelist())
+            assert sum(name.endswith(".png") for name in names) == 10
+        else:
+            assert Image.open(found).n_frames == 10
+    shown = box(page, "Result").locator("img")
+    if form == "gif":
+        page.wait_for_function("picture => picture.naturalWidth == 32", arg=shown.element_handle())
+    else:
+        assert not box(page, "Result").first.is_visible()
+
+
+def test_a_file_that_the_browser_cannot_show(page, files):
+    give(page, "Source image", files / "text.png")
+    assert "unshown" in (box(page, "Source image").get_attribute("class") or "")
+    assert page.locator(".toast-body").count() == 0
 
 
 def test_stop(page, files, tmp_path):

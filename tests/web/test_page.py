@@ -2,12 +2,14 @@
 
 import asyncio
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from animation.animator import Animator
 from common.errors import UserError
+from configs.schema import PuppetsConfig
 from media.excerpt import Excerpt
 from media.images import write_image
 from tests.helpers.lively import kind_config, write_checkpoint
@@ -25,12 +27,12 @@ def test_remarks_on_the_clip_are_shown_with_the_result(tiny_run, tmp_path):
     clip = write_interlaced(tmp_path / "clip.mp4", frames, *KINDS["h264.mp4"])
     picture = tmp_path / "a.png"
     write_image(picture, frames[0])
-    values = {control: control.value for control in page._controls.values()}
-    values[page._controls["source"]] = str(picture)
-    values[page._controls["driving"]] = str(clip)
+    values = {control: control.value for control in page._controls.fields.values()}
+    values[page._controls.fields["source"]] = str(picture)
+    values[page._controls.fields["driving"]] = str(clip)
     request = SimpleNamespace(session_hash="a")
     (changes,) = page._run(values, request, lambda *_, **__: None)
-    lines = changes[page._notes]["value"].splitlines()
+    lines = changes[page._results.notes]["value"].splitlines()
     assert lines.count("clip.mp4: interlaced; made whole (bwdif)") == 1
     page.close()
 
@@ -51,7 +53,7 @@ def test_addresses_are_not_opened(tiny_run, tmp_path, monkeypatch):
 
     monkeypatch.setattr(processing_utils, "async_ssrf_protected_download", download)
     payload = {"path": "https://example.com/a.png", "meta": {"_type": "gradio.FileData"}}
-    for control in page._controls.values():
+    for control in page._controls.fields.values():
         moved = processing_utils.async_move_files_to_cache(
             payload, control, check_in_upload_folder=True
         )
@@ -73,11 +75,11 @@ def test_any_failure_is_a_message(tiny_run, tmp_path, monkeypatch, capsys, debug
         raise IndexError(f"{clip}: list index out of range")
 
     monkeypatch.setattr(web_page, "run_job", run_job)
-    values = {control: control.value for control in page._controls.values()}
-    values[page._controls["source"]] = values[page._controls["driving"]] = str(clip)
+    values = {control: control.value for control in page._controls.fields.values()}
+    values[page._controls.fields["source"]] = values[page._controls.fields["driving"]] = str(clip)
     request = SimpleNamespace(session_hash="a")
     (changes,) = page._run(values, request, lambda *_, **__: None)
-    notes = changes[page._notes]
+    notes = changes[page._results.notes]
     assert (notes["label"], notes["value"]) == (
         "Error",
         "IndexError: clip.mp4: list index out of range",
@@ -103,14 +105,14 @@ def opened(tiny_run, tmp_path):
     def opened(limits=None, **choices):
         page = web_page.Page(animator, limits=web_page.Limits(**(limits or {})))
         pages.append(page)
-        values = {control: control.value for control in page._controls.values()}
+        values = {control: control.value for control in page._controls.fields.values()}
         given = {"source": str(picture), "driving": str(clip)} | choices
-        values |= {page._controls[name]: value for name, value in given.items()}
+        values |= {page._controls.fields[name]: value for name, value in given.items()}
 
         def press(progress=lambda *_, **__: None):
             request = SimpleNamespace(session_hash="a")
             (changes,) = page._run(values, request, progress)
-            notes = changes[page._notes]
+            notes = changes[page._results.notes]
             return notes["label"], notes["value"]
 
         return page, press
@@ -140,7 +142,7 @@ def test_an_animation_that_takes_too_long_is_ended(opened):
     )
 
 
-@pytest.mark.parametrize("choices", [{}, {"reference_frame": "auto"}, {"crop": "auto"}])
+@pytest.mark.parametrize("choices", [{}, {"reference_frame": "auto"}, {"crop_driving": "auto"}])
 @pytest.mark.parametrize("num_read", [0, 1, 20])
 def test_leaving_the_page_stops_its_animation(opened, monkeypatch, choices, num_read):
     """It stops at the next frame that is read, also while the clip is only searched."""
@@ -177,17 +179,43 @@ def test_the_page_of_a_model_without_keypoints(tmp_path):
     path = write_checkpoint(tmp_path / "x2face.pt", kind_config("x2face", "data.image_size=32"))
     page = web_page.Page(Animator.load(path, device="cpu"))
     hidden = ("motion", "reference_frame", "adapt_scale", "smooth")
-    assert not any(page._controls[name].visible for name in hidden)
-    shown = page._show_motion("masks", "absolute")
-    assert [update["visible"] for update in shown] == [False, False, False, True]
+    assert not any(page._controls.fields[name].visible for name in hidden)
+    fields = page._controls.fields
+    assert fields["more_sources"].visible
+    updates = page._show_controls({fields["animator"]: "masks", fields["motion"]: "absolute"})
+    shown = dict(zip(fields, updates, strict=True))
+    assert [shown[name]["visible"] for name in hidden] == [False, False, False, True]
     clip = write_clip(tmp_path / "clip.mp4", 3, (32, 32))
     picture = tmp_path / "a.png"
     write_image(picture, woven(0))
-    values = {control: control.value for control in page._controls.values()}
-    values[page._controls["source"]] = str(picture)
-    values[page._controls["driving"]] = str(clip)
+    values = {control: control.value for control in page._controls.fields.values()}
+    values[page._controls.fields["source"]] = str(picture)
+    values[page._controls.fields["driving"]] = str(clip)
     (changes,) = page._run(values, SimpleNamespace(session_hash="a"), lambda *_, **__: None)
-    lines = changes[page._notes]["value"].splitlines()
+    lines = changes[page._results.notes]["value"].splitlines()
     assert lines[0].startswith("a--clip.mp4: 3 frames")
     assert "motion absolute: a motion model of kind x2face has no other" in lines
+    page.close()
+
+
+def test_examples_outlive_the_removal_of_old_files(tiny_run, tmp_path, monkeypatch):
+    """Their small pictures stay, and so do the files that a click puts in a box."""
+    pytest.importorskip("gradio")
+    import gradio as gr
+    from gradio.route_utils import delete_files_created_by_app
+
+    from web import examples as web_examples
+    from web import page as web_page
+
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "kept"))
+    monkeypatch.setattr(web_examples, "NUM_FRAMES", 2)
+    (tmp_path / "examples").mkdir()
+    drawn = web_examples.draw_examples(tmp_path / "examples", (32, 32), PuppetsConfig())
+    animator = Animator.load(step_file(tiny_run, 8), device="cpu")
+    page = web_page.Page(animator, examples=drawn)
+    delete_files_created_by_app(page.blocks, -1)
+    galleries = [block for block in page.blocks.blocks.values() if isinstance(block, gr.Dataset)]
+    shown = [Path(sample["path"]) for gallery in galleries for (sample,) in gallery.samples]
+    assert len(shown) == 9
+    assert all(path.is_file() for path in (*shown, *drawn.sources, *drawn.clips))
     page.close()

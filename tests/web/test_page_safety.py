@@ -14,7 +14,16 @@ import pytest
 from PIL import Image
 
 from tests.helpers.media import numbered_frame, write_clip
-from tests.helpers.pages import PATIENCE, box, chromium, download, give, press_animate, served
+from tests.helpers.pages import (
+    PATIENCE,
+    box,
+    chromium,
+    download,
+    give,
+    message,
+    press_animate,
+    served,
+)
 from tests.helpers.runs import call, error_line, step_file
 from web import __main__ as demo
 
@@ -26,11 +35,12 @@ LIMITS = ("--max-upload", 1, "--max-frames", LONG, "--max-waiting", 1)
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory) -> Path:
-    """source.png, driving.mp4 (10 frames), long.mp4 (LONG frames), large.png (2 MB)."""
+    """source.png, driving.mp4 (10 frames), long.mp4 (LONG frames), text.mp4, large.png (2 MB)."""
     folder = tmp_path_factory.mktemp("files")
     Image.fromarray(numbered_frame(21, (32, 32))).save(folder / "source.png")
     write_clip(folder / "driving.mp4", 10, (32, 32))
     write_clip(folder / "long.mp4", LONG, (32, 32), gop=100)
+    (folder / "text.mp4").write_text("not a clip\n")
     (folder / "large.png").write_bytes(bytes(2 * 2**20))
     return folder
 
@@ -119,18 +129,54 @@ def test_a_full_queue(browser, address, files):
     press_animate(pages[0])
     pages[0].get_by_text(BEGUN).wait_for()
     press_animate(pages[1])
-    pages[1].get_by_text("queue: 1/1").wait_for()
+    pages[1].get_by_text("number 1 of 1 in the queue").wait_for()
     press_animate(pages[2])
-    pages[2].get_by_text("This application is currently busy. Please try again.").wait_for()
+    assert message(pages[2], "Error") == (
+        "The queue is full: 1 already waits. Try again in a few minutes."
+    )
+    pages[2].get_by_text("Queue: one animation is being made, 1 waits.").wait_for()
     pages[1].context.close()
     deadline = time.monotonic() + PATIENCE / 1000
-    while pages[2].get_by_role("button", name="Animate").is_visible():
+    while not pages[2].get_by_role("button", name="Stop").is_visible():
         assert time.monotonic() < deadline
         press_animate(pages[2])
         pages[2].wait_for_timeout(500)
+    pages[2].get_by_text("number 1 of 1 in the queue").wait_for()
     pages[0].context.close()
     pages[2].get_by_text(BEGUN).wait_for()
     pages[2].context.close()
+
+
+def test_stop_while_waiting(browser, address, files):
+    """The place in the queue is free at once."""
+    pages = [log_in(browser, address) for _ in range(3)]
+    for page in pages:
+        give_both(page, files, "long.mp4")
+    press_animate(pages[0])
+    pages[0].get_by_text(BEGUN).wait_for()
+    press_animate(pages[1])
+    pages[1].get_by_text("number 1 of 1 in the queue").wait_for()
+    pages[1].get_by_role("button", name="Stop").click()
+    assert message(pages[1], "Stopped") == "There is no result."
+    press_animate(pages[2])
+    pages[2].get_by_text("number 1 of 1 in the queue").wait_for()
+    assert pages[0].get_by_text(BEGUN).is_visible()  # it was still running
+    for page in pages[::-1]:
+        page.context.close()
+
+
+def test_a_wrong_file_is_refused_before_the_waiting(browser, address, files):
+    pages = [log_in(browser, address) for _ in range(2)]
+    give_both(pages[0], files, "long.mp4")
+    give(pages[1], "Source image", files / "source.png")
+    give(pages[1], "Driving clip", files / "text.mp4")
+    press_animate(pages[0])
+    pages[0].get_by_text(BEGUN).wait_for()
+    press_animate(pages[1])
+    assert message(pages[1], "Error") == "text.mp4: not a video: the file holds text"
+    assert pages[0].get_by_text(BEGUN).is_visible()
+    for page in pages[::-1]:
+        page.context.close()
 
 
 def test_a_file_that_is_too_large(browser, address, files):
@@ -219,5 +265,7 @@ def test_a_page_without_a_password_causes_a_warning(tmp_path, capsys, monkeypatc
     first, second = capsys.readouterr().err.splitlines()
     assert first.startswith("warning: --host 0.0.0.0 without a password: whoever reaches this")
     assert "none.pt: cannot be read" in second
+    assert call(demo, "--auth", "anna", "--checkpoint", tmp_path / "none.pt") == 2
+    assert "--auth: is not USER:PASSWORD" in error_line(capsys, "python -m web")
     assert call(demo, "--auth-file", tmp_path / "none") == 2
     assert "none: cannot be read: No such file" in error_line(capsys, "python -m web")
