@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import tempfile
-import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,6 +26,7 @@ from common.page_requests import known_names
 from metrics.detectors.packages import import_package
 from web.access import AUTH_VARIABLE, Account, read_accounts, warnings
 
+POLL_SECONDS = 0.2  # so often the page looks whether it should end
 INSTALL = "pip install -e '.[web]'"
 
 
@@ -105,11 +106,14 @@ def serve(
             f"--host {host} --port {port}: the page cannot be served there, most likely because "
             "the port is taken; choose another"
         ) from error
-    ended = threading.Event()
+    received: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: ended.set())
+        signal.signal(number, lambda number, _: received.append(number))
     print(f"{address} (Ctrl-C ends it)", flush=True)
-    ended.wait()
+    # Not an Event: a wait without a limit may sleep on after a signal that another thread got, and
+    # a handler that sets the Event may wait for its lock for ever.
+    while not received:
+        time.sleep(POLL_SECONDS)
     page.close()
 
 

@@ -1,5 +1,6 @@
 """Salient regions, which attract attention, by a small U2-Net."""
 
+import os
 from importlib.metadata import version
 
 import numpy as np
@@ -25,6 +26,8 @@ class Saliency:
     """
 
     def __init__(self) -> None:
+        # Read when it is imported; otherwise it would report its use to its makers.
+        os.environ["ORT_DISABLE_TELEMETRY"] = "1"
         onnxruntime = import_package("onnxruntime")
         file = weight_file("rembg", "u2netp.onnx")
         self._session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])

@@ -48,7 +48,8 @@ def served(folder: Path, checkpoint: Path, *options: object, **variables: str) -
     # LiteRT says so where a detector of people is installed.
     stderr = [line for line in ended.stderr.splitlines() if not line.startswith("INFO: Created Te")]
     assert (ended.code, ended.stdout, stderr) == (0, "", [])
-    assert list(folder.iterdir()) == []
+    # An empty folder of torch may stay, which importing some packages makes.
+    assert [path for path in folder.rglob("*") if "torchinductor" not in path.name] == []
 
 
 @contextmanager

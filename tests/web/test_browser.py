@@ -149,7 +149,8 @@ def test_uploaded_masks(page, files, tmp_path):
     upload = page.locator(".file").filter(visible=True).locator("input[type=file]")
     for given in (masks[:9], masks):
         upload.set_input_files(given)
-        page.get_by_text(given[-1].name).wait_for()
+        rows = page.locator(".file").filter(visible=True).locator("tr")
+        rows.nth(len(given) - 1).wait_for(state="attached")
         press_animate(page)
         if given is not masks:
             assert message(page, "Error") == (

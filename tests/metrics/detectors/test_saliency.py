@@ -1,5 +1,8 @@
 """U2-Net on a portrait."""
 
+import os
+import subprocess
+import sys
 from importlib.util import find_spec
 
 import numpy as np
@@ -7,6 +10,7 @@ import pytest
 
 from metrics.detectors.resizing import resize_frame
 from metrics.detectors.saliency import Saliency
+from tests.helpers.runs import REPOSITORY
 
 pytest.importorskip("onnxruntime")
 if find_spec("rembg") is None:
@@ -39,3 +43,12 @@ def test_dark_frames_are_brightened(saliency, portrait):
 @pytest.mark.filterwarnings("error")
 def test_a_black_frame(saliency):
     assert saliency.region(np.zeros((64, 64, 3), np.uint8)).mean() < 0.1
+
+
+def test_its_use_is_not_reported(tmp_path):
+    """Where onnxruntime would report to its makers, it leaves a file of its session."""
+    code = "from metrics.detectors.saliency import Saliency; Saliency()"
+    variables = os.environ | {"TMPDIR": str(tmp_path)}
+    variables.pop("ORT_DISABLE_TELEMETRY", None)
+    subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, env=variables, check=True)
+    assert not (tmp_path / ".ses").exists()
