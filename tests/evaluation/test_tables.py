@@ -219,7 +219,7 @@ def test_results_of_other_frames_are_refused(tmp_path, capsys):
 
 
 def test_latex_takes_no_name_for_an_argument(tmp_path):
-    r"""\\\\[9cm] would be a space, and \\\\* a break without a page break."""
+    r"""\\[9cm] would be a space, and \\* a break without a page break."""
     runs = [write_run(tmp_path / name) for name in "abc"]
     names = ["[9cm] row", "*star", "plain [1]*"]
     text = latex(build_table([*map(read_evaluation, runs)], names))
