@@ -104,7 +104,8 @@ def main(arguments: argparse.Namespace) -> int:
     results = read_results(output)
     write_report(output, results, missing)
     bad = [found for found in results if found["status"] in ("failed", "error", "ended")]
-    say(f"{len(bad)} checks have failed, {len(missing)} were not run\n{output / 'report.md'}")
+    say(f"{len(bad)} checks have failed, {len(missing)} were not run")
+    say(str(output / "report.md"))
     return 1 if bad or missing else 0
 
 
