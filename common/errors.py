@@ -10,8 +10,9 @@ if TYPE_CHECKING:
     from pydantic import ValidationError
 
 _LONGEST_KEY: Final = 60  # characters of a key of an untrusted file that a message shows
-# In messages of RuntimeErrors that mean lack of memory: by torch's CPU allocator, and by CUDA.
-_NO_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory")
+# In messages of RuntimeErrors that mean lack of memory: by torch's CPU allocator, by CUDA, and by
+# its libraries (CUBLAS_STATUS_ALLOC_FAILED, CUDNN_STATUS_ALLOC_FAILED).
+_NO_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory", "_STATUS_ALLOC_FAILED")
 
 
 class UserError(ValueError):

@@ -48,6 +48,7 @@ ELSEWHERE = {
     "python3 -m venv .venv": "set-up",
     ".venv/bin/python -m pip install -r requirements.txt": "set-up",
     ".venv/bin/python -m benchmarks.demo": "benchmarks/test_demo.py tries it",
+    "python -m benchmarks.gpu --output runs/gpu": "benchmarks/test_gpu.py tries it",
     "make eval": "set-up",
     "pip install -e '.[web]'": "set-up",
     "python -m pip install -e '.[docs]'": "set-up",
