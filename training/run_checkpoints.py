@@ -11,8 +11,8 @@ from checkpoints import checkpoint
 from checkpoints.checkpoint import Checkpoint
 from checkpoints.folder import best_path, keep_best, list_steps, prune, step_path
 from common import tensor_files
+from common.distributed import processes
 from configs.schema import Config
-from training.distributed import processes
 from training.run_folder import RunRecord, write_record
 
 

@@ -8,9 +8,9 @@ import torch
 from torch.testing import assert_close
 
 from branches.model import Model
+from common.distributed import processes as distributed
 from tests.helpers.factories import WaitsForTheDevice, joint_terms, noise_inputs, tiny_config
 from tests.helpers.kinds import KINDS, use_small_resnets
-from training.distributed import processes as distributed
 from training.optimization import MovingAverage, Optimizer, RecentNorms, base_learning_rates
 from training.step import total
 
