@@ -4,11 +4,14 @@ Without --source and --driving, the first clips of the test split of its data se
 animates another, and a third one is the background if there are masks that cut the figure out.
 
 --driving camera:0 animates one image by a camera, and shows it on a page on this machine.
+
+Many animations on several GPUs: torchrun --nproc-per-node 4 animate.py --pairs pairs.csv ...
 """
 
 import argparse
 import sys
 import traceback
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,32 +29,56 @@ from animation.options import FORMATS, read_options
 from animation.results_table import Results, Row
 from checkpoints.checkpoint import Checkpoint
 from checkpoints.folder import folder_of_run, newest_checkpoint
-from common.cli import end_on_sigterm, run_entry_point, say
+from common.cli import end_on_sigterm, pick_device, run_entry_point, say
+from common.distributed import processes as distributed
+from common.distributed.torchrun_agent import ending_with_agent
+from common.distributed.work_queue import Result, WorkQueue, shared_queue
 from common.errors import UserError, ends_all, in_one_line
 from common.machine import keep_freed_memory
 from common.safe_paths import exists, is_file, is_folder, printable, resolve
 from media.camera import is_camera
 
+AGAIN = "start again with --skip-existing"  # what to do if a process is gone
+
 
 def main(arguments: argparse.Namespace) -> int:
-    path = Path(arguments.checkpoint) if arguments.checkpoint else newest_checkpoint()
-    if is_camera(arguments.driving):
-        live_options = read_live_options(arguments)
-        run_live(load_animator(arguments, path), live_options)
-        return 0
-    if arguments.port is not None:
-        raise UserError("--port is for the page of a camera (--driving camera:0); leave it out")
-    jobs, results = choose_jobs(arguments, path)
-    check_outputs(
-        jobs,
-        arguments.audio,
-        save_masks=arguments.save_masks,
-        masks=arguments.masks,
-        background_masks=arguments.background_masks,
-    )
-    job_options = read_options(arguments)
-    animator = load_animator(arguments, path)
-    if results is not None:
+    with ending_with_agent(), distributed.process_group(arguments.join_timeout, AGAIN):
+        with distributed.shared_errors(), distributed.warned_once():
+            path = Path(arguments.checkpoint) if arguments.checkpoint else newest_checkpoint()
+            is_live = is_camera(arguments.driving)
+            if is_live and distributed.world_size() > 1:
+                raise UserError(
+                    "a camera takes a single process; start animate.py without torchrun"
+                )
+            if arguments.port is not None and not is_live:
+                raise UserError(
+                    "--port is for the page of a camera (--driving camera:0); leave it out"
+                )
+        if is_live:
+            live_options = read_live_options(arguments)
+            run_live(load_animator(arguments, path), live_options)
+            return 0
+        with distributed.shared_errors(), distributed.warned_once():
+            jobs, results = choose_jobs(arguments, path)
+            check_outputs(
+                jobs,
+                arguments.audio,
+                save_masks=arguments.save_masks,
+                masks=arguments.masks,
+                background_masks=arguments.background_masks,
+            )
+            if results is None and distributed.world_size() > 1:
+                raise UserError(
+                    "a single animation takes a single process; start animate.py without torchrun"
+                )
+            job_options = read_options(arguments)
+        animator = load_animator(arguments, path)
+        if results is None:
+            print(describe(run_one(animator, jobs[0], job_options), animator.saved))
+            return 0
+        outputs = "\n".join(str(job.output) for job in jobs)
+        checksum = zlib.crc32(outputs.encode(errors="surrogateescape"))
+        distributed.check_agreement({"animations": len(jobs), "checksum of outputs": checksum})
         return run_jobs(
             animator,
             jobs,
@@ -60,25 +87,40 @@ def main(arguments: argparse.Namespace) -> int:
             skip_existing=arguments.skip_existing,
             debug=arguments.debug,
         )
-    print(describe(run_one(animator, jobs[0], job_options), animator.saved))
-    return 0
 
 
 def load_animator(arguments: argparse.Namespace, path: Path) -> Animator:
-    """Load the checkpoint `path`, and say how its networks are run."""
-    animator = Animator.load(
-        path,
-        arguments.config,
-        arguments.device,
-        arguments.precision,
-        arguments.compile,
-        arguments.max_pixels,
-    )
+    """Load the model, in every process on a device of its own, and say how it computes.
+
+    Rank 0 is first: it chooses the precision by a timed trial, which might end otherwise elsewhere.
+    """
+    precision, animator = arguments.precision, None
+    for is_turn in (distributed.is_main(), not distributed.is_main()):
+        with distributed.shared_errors(), distributed.warned_once():
+            if is_turn:
+                device = pick_device(arguments.device, distributed.local_rank())
+                animator = Animator.load(
+                    path,
+                    arguments.config,
+                    str(device),
+                    precision,
+                    arguments.compile,
+                    arguments.max_pixels,
+                )
+        chosen = None if animator is None else animator.precision.precision
+        precision = distributed.gather(chosen)[0]
+    assert animator is not None
     if animator.device.type == "cpu":
         keep_freed_memory()
-    if animator.saved.report is not None:
-        say(f"{path}: {animator.saved.report}")
-    print(f"networks in {animator.precision} on {animator.device}", flush=True)
+    if distributed.is_main():
+        if animator.saved.report is not None:
+            say(f"{path}: {animator.saved.report}")
+        count, device = distributed.world_size(), animator.device
+        print(
+            f"networks in {animator.precision} on "
+            f"{device if count == 1 else f'{count} x {device.type}'}",
+            flush=True,
+        )
     return animator
 
 
@@ -143,51 +185,86 @@ def run_jobs(
     skip_existing: bool,
     debug: bool,
 ) -> int:
-    """Run the jobs one after the other; a job that fails is noted and the others still run.
+    """Run the jobs; a job that fails is noted and the others still run.
 
-    Returns the exit code.
+    Each process takes the next job when it has finished one. Returns the exit code.
     """
     num_failed = 0
-    for number, job in enumerate(jobs, 1):
-        row = {
-            "output": str(job.output),
-            "status": "skipped",
-            "source": str(job.source),
-            "driving": str(job.driving),
-            "background": job.background or "",
-        }
-        if skip_existing and exists(job.output):
-            results.keep(row)
-            continue
-        say(f"{number} of {len(jobs)}: {job.source} by {job.driving}")
-        try:
-            result = run_one(animator, job, options)
-        except Exception as error:
-            if ends_all(error):
-                raise
-            num_failed += 1
-            reason = in_one_line(error)
-            if not isinstance(error, UserError):
-                reason = f"{job.driving}: {reason}"
-            if debug:
-                traceback.print_exception(error)
-            say(f"animate.py: error: {reason}", sys.stderr)
-            results.add({**row, "status": "failed", "error": reason})
-            continue
-        results.add({**row, "status": "done", **describe_row(result)})
-    say(f"{results.path}: {len(jobs)} animations, {num_failed} failed")
+    is_shown = distributed.is_main() and distributed.world_size() > 1
+    with tqdm(total=len(jobs), unit="animation", disable=None if is_shown else True) as bar:
+
+        def receive(_: int, result: Result) -> None:
+            nonlocal num_failed
+            row: Row = result.values
+            num_failed += row["status"] == "failed"
+            if row["status"] == "skipped":
+                results.keep(row)
+            else:
+                results.add(row)
+            bar.update()
+
+        results.expect([str(job.output) for job in jobs])
+        with shared_queue(len(jobs), receive) as queue:
+            for index in queue:
+                job = jobs[index]
+                row = {
+                    "output": str(job.output),
+                    "status": "skipped",
+                    "source": str(job.source),
+                    "driving": str(job.driving),
+                    "background": job.background or "",
+                }
+                if not (skip_existing and exists(job.output)):
+                    say(f"{index + 1} of {len(jobs)}: {job.source} by {job.driving}")
+                    row |= run_noted(animator, job, options, queue, debug=debug)
+                queue.hand_in(index, Result(row))
+    if distributed.is_main():
+        say(f"{results.path}: {len(jobs)} animations, {num_failed} failed")
     return 1 if num_failed else 0
 
 
-def run_one(animator: Animator, job: Job, options: JobOptions) -> JobResult:
-    """Run a job with a progress bar."""
-    with tqdm(unit="frame", disable=None, leave=False) as bar:
+def run_noted(
+    animator: Animator, job: Job, options: JobOptions, queue: WorkQueue, *, debug: bool
+) -> Row:
+    """Run a job; returns cells of its row, also if it fails.
+
+    Raises:
+        Exception: an error that would occur in every other job, too, or in another process.
+    """
+    try:
+        return {"status": "done", **describe_row(run_one(animator, job, options, queue))}
+    except Exception as error:
+        queue.raise_if_over()
+        if ends_all(error):
+            raise
+        reason = in_one_line(error)
+        if not isinstance(error, UserError):
+            reason = f"{job.driving}: {reason}"
+        if debug:
+            traceback.print_exception(error)
+        say(f"animate.py: error: {reason}", sys.stderr)
+        return {"status": "failed", "error": reason}
+
+
+def run_one(
+    animator: Animator, job: Job, options: JobOptions, queue: WorkQueue | None = None
+) -> JobResult:
+    """Run a job with a progress bar, unless several processes run jobs.
+
+    Args:
+        queue: ends the job if another process has failed.
+    """
+    is_alone = distributed.world_size() == 1
+    with tqdm(unit="frame", disable=None if is_alone else True, leave=False) as bar:
 
         def progress(num_done: int, num_frames: int | None) -> None:
+            if queue is not None:
+                queue.check()
             bar.total = num_frames
             bar.update(num_done - bar.n)
 
-        return run_job(animator, job, options, say, progress)
+        watch = None if queue is None or is_alone else queue.raise_if_over
+        return run_job(animator, job, options, say, progress, watch)
 
 
 def describe(result: JobResult, saved: Checkpoint) -> str:

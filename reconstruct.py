@@ -1,20 +1,22 @@
 """Evaluate a model: reconstruct each test clip from its first frame, and measure the result.
 
 With --compare: print the differences of two such evaluations.
+
+On several GPUs: torchrun --nproc-per-node 4 reconstruct.py --checkpoint ...
 """
 
 import argparse
 import sys
-import traceback
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+import zlib
+from collections.abc import Sequence
+from contextlib import ExitStack
+from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import common.openmp  # noqa: F401
 
 import torch
-from tqdm import tqdm
 
 from animation.acceleration import DTYPES, choose_precision, optimize_for_inference
 from animation.branch_animators import (
@@ -29,6 +31,7 @@ from checkpoints.folder import folder_of_run
 from checkpoints.weights import load_model
 from common.cli import (
     add_device_argument,
+    add_join_timeout_argument,
     add_max_pixels_argument,
     add_precision_argument,
     end_on_sigterm,
@@ -37,94 +40,191 @@ from common.cli import (
     run_entry_point,
     say,
 )
-from common.errors import UserError, ends_all, in_one_line
+from common.distributed import processes as distributed
+from common.distributed.torchrun_agent import ending_with_agent
+from common.errors import UserError
 from common.files import check_folder_name
 from common.limits import chosen_limits
 from common.safe_paths import resolve
-from configs.loading import load_config
+from common.speed_trial import Choice
+from configs.loading import dump_config, load_config
 from configs.schema import DataConfig
-from datasets.build import build_puppets, build_source, preflight
+from datasets.build import build_puppets, build_source, preflight, share_num_frames
 from datasets.source import ClipSource
 from evaluation.build import MODEL_REGION, REGION_FINDERS, Plan, Wanted, build_plan
 from evaluation.compare import compare_runs
 from evaluation.frechet_results import FrechetResults, as_json
-from evaluation.measures import FrameMetrics, Measure
+from evaluation.measuring import measure_clips
 from evaluation.metric_names import FRECHET
 from evaluation.page import write_page
-from evaluation.published_tables import TABLES, console_text, published_table
-from evaluation.reconstruction import (
-    COLUMNS,
-    EightBit,
-    check_finite,
-    reconstruct_clip,
-    side_by_side,
+from evaluation.published_tables import (
+    TABLES,
+    PublishedTable,
+    console_text,
+    published_table,
 )
-from evaluation.report import MeasuredClip, console_table, count_frames, summarize, write_report
-from evaluation.results_folder import PAGE_FILE, SAVED_FOLDERS, clip_path, replacing_results
-from media.video import VideoError
-from media.video_writer import VideoWriter
-from media.visualization import to_uint8
+from evaluation.reconstruction import COLUMNS
+from evaluation.report import console_table, count_frames, summarize, write_report
+from evaluation.results_folder import PAGE_FILE, replacing_results
 from metrics.detectors.build import DETECTORS
 from metrics.extractors import FVD_LENGTH, TORCHVISION
+
+
+class Setup(NamedTuple):
+    """What an evaluation needs, after it was read and checked."""
+
+    saved: checkpoint.Checkpoint
+    device: torch.device
+    precision: Choice
+    animator_name: AnimatorName
+    animator: BranchAnimator
+    data: DataConfig
+    clips: ClipSource
+    plan: Plan
+    output: Path
+    published: PublishedTable | None
 
 
 def main(arguments: argparse.Namespace) -> int:
     if arguments.compare is not None:
         print(compare_runs(*arguments.compare))
         return 0
-    path, device = Path(arguments.checkpoint), pick_device(arguments.device)
-    saved = _load_checkpoint(path, arguments.config)
-    precision = choose_precision(arguments.precision, device, saved.evaluation_networks)
-    print(f"networks in {precision} on {device}")
-    model = _load_for_inference(saved, device, precision.precision)
-    name, animator = _choose_animator(arguments.animator, model, device, path)
-    data = _choose_data(saved.config.data, arguments)
-    published = None
-    if arguments.published is not None:
-        published = published_table(arguments.published, data.size)
-    clips = first_clips(data, arguments.split, arguments.num_clips)
-    print(preflight(clips, max_unreadable=0))
-    plan = build_plan(
-        _wanted(arguments),
-        model=model,
-        origin=f"{path} ({saved.age})",
-        animator=name,
-        clips=clips,
-        fit=data.fit,
-        limits=chosen_limits(arguments.max_pixels),
-        device=device,
-    )
-    for line in (*plan.left_out, *(measure.origin for measure in plan.frechet)):
-        say(line)
-    output = _output_folder(arguments, path)
-    names = [clip.name for clip in clips.clips]
-    with replacing_results(output, names, saves_frames=arguments.save_frames) as results:
-        measured, failed = _measure_clips(animator, clips, plan, results, arguments)
+    with ending_with_agent(), distributed.process_group(arguments.join_timeout, "start again"):
+        setup = set_up(arguments)
+        distributed.check_agreement(facts(setup))
+        share_num_frames(setup.clips)
+        return evaluate(setup, arguments)
+
+
+def set_up(arguments: argparse.Namespace) -> Setup:
+    """Read and check everything that the options name; each process does that for itself."""
+    path = Path(arguments.checkpoint)
+    with distributed.shared_errors(), distributed.warned_once():
+        device = pick_device(arguments.device, distributed.local_rank())
+        saved = _load_checkpoint(path, arguments.config)
+        choice = None
+        if distributed.is_main():  # by a timed trial, which might end otherwise elsewhere
+            choice = choose_precision(arguments.precision, device, saved.evaluation_networks)
+    (chosen, *_) = distributed.gather(choice)
+    assert chosen is not None
+    precision = Choice(*chosen)
+    count = distributed.world_size()
+    _tell(f"networks in {precision} on {device if count == 1 else f'{count} x {device.type}'}")
+    with distributed.shared_errors(), distributed.warned_once():
+        model = _load_for_inference(saved, device, precision.precision)
+        name, animator = _choose_animator(arguments.animator, model, device, path)
+        data = _choose_data(saved.config.data, arguments)
+        published = None
+        if arguments.published is not None:
+            published = published_table(arguments.published, data.size)
+        clips = first_clips(data, arguments.split, arguments.num_clips)
+        if distributed.is_main():
+            print(preflight(clips, max_unreadable=0))
+        plan = build_plan(
+            _wanted(arguments),
+            model=model,
+            origin=f"{path} ({saved.age})",
+            animator=name,
+            clips=clips,
+            fit=data.fit,
+            limits=chosen_limits(arguments.max_pixels),
+            device=device,
+        )
+        for line in (*plan.left_out, *(measure.origin for measure in plan.frechet)):
+            _tell(line)
+        output = _output_folder(arguments, path)
+    return Setup(saved, device, precision, name, animator, data, clips, plan, output, published)
+
+
+def facts(setup: Setup) -> dict[str, object]:
+    """Facts, by name, that must be the same in all processes."""
+    names = "\n".join(clip.name for clip in setup.clips.clips)
+    return {
+        "step of the checkpoint": setup.saved.step,
+        "checksum of its config": zlib.crc32(dump_config(setup.saved.config).encode()),
+        "animator": setup.animator_name,
+        "checksum of the clips' names": zlib.crc32(names.encode(errors="surrogateescape")),
+        "tools of the metrics": str(setup.plan.measured_with),
+        "device": setup.device.type,
+        "torch": version("torch"),
+    }
+
+
+def evaluate(setup: Setup, arguments: argparse.Namespace) -> int:
+    """Measure the clips, and write and print the results; returns the exit code."""
+    saved, plan, output = setup.saved, setup.plan, setup.output
+    names = [clip.name for clip in setup.clips.clips]
+    with ExitStack() as stack:
+        results = _shared_folder(stack, output, names, saves_frames=arguments.save_frames)
+        measured, failed = measure_clips(
+            setup.animator,
+            setup.clips,
+            plan,
+            results,
+            batch_size=arguments.batch_size,
+            save_frames=arguments.save_frames,
+            debug=arguments.debug,
+        )
         summaries, frechet = summarize(measured), plan.frechet_results()
         about = {
-            "checkpoint": str(path),
+            "checkpoint": str(Path(arguments.checkpoint)),
             "step": saved.step,
             "age": saved.age,
-            "data": data.root if data.kind == "clips" else data.kind,
+            "data": setup.data.root if setup.data.kind == "clips" else setup.data.kind,
             "split": arguments.split,
-            "animator": name,
-            "image_size": list(data.size),
-            "precision": precision.precision,
+            "animator": setup.animator_name,
+            "image_size": list(setup.data.size),
+            "precision": setup.precision.precision,
             "num_clips": len(measured),
             "num_frames": count_frames(measured),
             "saved_frames": arguments.save_frames,
             **_about_plan(plan, frechet),
             "failed": failed,
         }
-        write_report(results, about, summaries, measured)
-        write_page(results / PAGE_FILE, about, summaries, measured, COLUMNS, published)
+        with distributed.shared_errors():
+            if distributed.is_main():
+                write_report(results, about, summaries, measured)
+                page = results / PAGE_FILE
+                write_page(page, about, summaries, measured, COLUMNS, setup.published)
+                stack.close()  # moves the results to `output`
+    if not distributed.is_main():
+        return 0
     print(console_table(summaries, frechet))
-    if published is not None:
-        print(console_text(published, summaries))
+    if setup.published is not None:
+        print(console_text(setup.published, summaries))
     say(f"{output}: {PAGE_FILE}, metrics.json, metrics.csv, frames.csv, clips/")
     if failed:
         print(f"{len(failed)} of {len(names)} clips failed and are in none of these numbers")
     return 1 if failed else 0
+
+
+def _tell(line: str) -> None:
+    """Print `line`, in rank 0 only."""
+    if distributed.is_main():
+        say(line)
+
+
+def _shared_folder(
+    stack: ExitStack, output: Path, names: Sequence[str], *, saves_frames: bool
+) -> Path:
+    """The folder to which all processes write results; see `replacing_results`.
+
+    Args:
+        stack: at its end rank 0 moves the results to `output`.
+    """
+    own = None
+    with distributed.shared_errors():
+        if distributed.is_main():
+            replacing = replacing_results(output, names, saves_frames=saves_frames)
+            own = str(stack.enter_context(replacing))
+    results = Path(distributed.gather(own)[0] or "")
+    with distributed.shared_errors():
+        if not results.is_dir():
+            raise UserError(
+                f"--output {output}: rank {distributed.rank()} does not find {results.name} in it; "
+                "choose a folder that all machines share"
+            )
+    return results
 
 
 def _load_checkpoint(path: Path, config_name: str | None) -> checkpoint.Checkpoint:
@@ -132,7 +232,7 @@ def _load_checkpoint(path: Path, config_name: str | None) -> checkpoint.Checkpoi
     config = None if config_name is None else load_config(config_name)
     saved = checkpoint.load(path, config)
     if saved.report is not None:
-        say(f"{path}: {saved.report}")
+        _tell(f"{path}: {saved.report}")
     return saved
 
 
@@ -207,63 +307,6 @@ def _output_folder(arguments: argparse.Namespace, path: Path) -> Path:
     return output
 
 
-def _measure_clips(
-    animator: BranchAnimator,
-    clips: ClipSource,
-    plan: Plan,
-    results: Path,
-    arguments: argparse.Namespace,
-) -> tuple[list[MeasuredClip], dict[str, str]]:
-    """Measure every clip.
-
-    Returns:
-        The measured clips, and the reasons of the failed ones by clip name.
-
-    Raises:
-        UserError: no clip could be measured.
-    """
-    names = [clip.name for clip in clips.clips]
-    measured: list[MeasuredClip] = []
-    failed: dict[str, str] = {}
-    for index in tqdm(range(len(names)), unit="clip", disable=None):
-        with noted_failure(names[index], failed, debug=arguments.debug):
-            measured.append(
-                measure_clip(
-                    EightBit(animator),
-                    clips,
-                    index,
-                    plan.measures,
-                    results,
-                    batch_size=arguments.batch_size,
-                    save_frames=arguments.save_frames,
-                )
-            )
-            for measure in plan.frechet:
-                measure.keep_clip()
-    if not measured:
-        raise UserError(f"none of {len(names)} clips could be measured: {failed[names[0]]}")
-    return measured, failed
-
-
-@contextmanager
-def noted_failure(name: str, failed: dict[str, str], *, debug: bool) -> Iterator[None]:
-    """Context manager: prints an error of the clip `name` alone, and notes it in `failed`.
-
-    An error of the model, the memory or the disk would repeat for every clip, and is raised: any
-    UserError except a VideoError, and every error that `errors.ends_all` names.
-    """
-    try:
-        yield
-    except Exception as error:
-        concerns_all = isinstance(error, UserError) and not isinstance(error, VideoError)
-        if concerns_all or ends_all(error):
-            raise
-        if debug:
-            traceback.print_exception(error)
-        failed[name] = in_one_line(error)
-        say(f"reconstruct.py: error: clip {name}: {failed[name]}", sys.stderr)
-
-
 def first_clips(data: DataConfig, split: str, num_clips: int | None) -> ClipSource:
     """The first `num_clips` clips of a split, or all of them for None.
 
@@ -282,53 +325,6 @@ def first_clips(data: DataConfig, split: str, num_clips: int | None) -> ClipSour
         )
     clips.clips = clips.clips[:num_clips]
     return clips
-
-
-def measure_clip(
-    animator: BranchAnimator,
-    clips: ClipSource,
-    index: int,
-    measures: Sequence[Measure],
-    results: Path,
-    *,
-    batch_size: int,
-    save_frames: bool,
-) -> MeasuredClip:
-    """Reconstruct a clip, measure it, and write the side-by-side video.
-
-    Args:
-        results: the folder to write to.
-        save_frames: also write driving frames and predictions as lossless frames.
-
-    Raises:
-        UserError: a prediction is not finite.
-    """
-    name, frame_rate = clips.clips[index].name, clips.frame_rate(index)
-    source = clips.read(index, [0])[0]
-    collected: list[FrameMetrics] = []
-    with ExitStack() as stack:
-        video = stack.enter_context(VideoWriter(results / clip_path(name), frame_rate))
-        folders = {
-            kind: stack.enter_context(
-                VideoWriter(results / folder / name, frame_rate, as_folder=True)
-            )
-            for kind, folder in SAVED_FOLDERS.items()
-            if save_frames
-        }
-        for batch in reconstruct_clip(
-            animator, clips, index, batch_size=batch_size, measures=measures
-        ):
-            check_finite(batch.prediction, name, sum(len(found["l1"]) for found in collected))
-            for driving, prediction in zip(batch.driving, to_uint8(batch.prediction), strict=True):
-                video.write(side_by_side(source, driving, prediction))
-                for kind, writer in folders.items():
-                    writer.write(driving if kind == "driving" else prediction)
-            collected.append(batch.metrics)
-    metrics = {
-        metric: torch.cat([found[metric] for found in collected]).double().cpu().numpy()
-        for metric in collected[0]
-    }
-    return MeasuredClip(name, len(metrics["l1"]), metrics)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -409,6 +405,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--batch-size", type=positive_int, default=8, help="frames at a time")
     add_device_argument(parser)
+    add_join_timeout_argument(parser)
     add_precision_argument(parser)
     add_max_pixels_argument(parser)
     return parser

@@ -8,9 +8,9 @@ import sys
 
 import common.openmp  # noqa: F401
 
-from common.cli import add_device_argument, positive_int, run_entry_point
-from training.distributed.processes import process_group
-from training.distributed.torchrun_agent import ending_with_agent
+from common.cli import add_device_argument, add_join_timeout_argument, run_entry_point
+from common.distributed.processes import process_group
+from common.distributed.torchrun_agent import ending_with_agent
 from training.setup import set_up
 
 
@@ -44,13 +44,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="start from the weights of a checkpoint, own or published (fine-tuning)",
     )
     parser.add_argument("--print-config", action="store_true", help="print the config and stop")
-    parser.add_argument(
-        "--join-timeout",
-        type=positive_int,
-        default=300,
-        metavar="SECONDS",
-        help="with torchrun: how long to wait at the start for all processes (default 300)",
-    )
+    add_join_timeout_argument(parser)
     add_device_argument(parser)
     return parser
 

@@ -13,6 +13,7 @@ from animation.settings import Crop, ReferenceFrame, Settings
 from branches.motion.branch import MOTION_MODES
 from common.cli import (
     add_device_argument,
+    add_join_timeout_argument,
     add_max_pixels_argument,
     add_precision_argument,
     positive_int,
@@ -147,6 +148,7 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
     )
     many.add_argument("--format", choices=FORMATS, help="format of the results; default: mp4")
     many.add_argument("--skip-existing", action="store_true", help="keep results that exist")
+    add_join_timeout_argument(many)
 
     motion = parser.add_argument_group("motion")
     motion.add_argument(

@@ -1,6 +1,7 @@
 """The table results.csv of many animations."""
 
 import csv
+from collections.abc import Iterable
 from pathlib import Path
 
 from common.csv_cells import TableReader, as_written, open_table, protected
@@ -16,7 +17,8 @@ Row = dict[str, str]
 class Results:
     """results.csv in the folder `output`; the file is written again after every job.
 
-    Rows of earlier runs stay until this run makes their output again.
+    Rows of earlier runs stay until this run makes their output again. New rows follow them in the
+    order of `expect`, in whatever order they come.
 
     Raises:
         UserError: there is a results.csv that no earlier run wrote.
@@ -25,11 +27,19 @@ class Results:
     def __init__(self, output: Path) -> None:
         self.path = output / "results.csv"
         self._rows = {row[_KEY]: row for row in _read_rows(self.path)}
+        self._places: dict[str, int] = {}  # of the rows, by output
+        self.expect(self._rows)
+
+    def expect(self, outputs: Iterable[str]) -> None:
+        """Fix the order of the rows that are added later, by their outputs."""
+        for output in outputs:
+            self._places.setdefault(output, len(self._places))
 
     def add(self, row: Row) -> None:
         """Add the row of a finished or failed job; it replaces an earlier row of its output."""
-        self._rows[row[_KEY]] = row
-        self._write()
+        if self._rows.get(row[_KEY]) != row:
+            self._rows[row[_KEY]] = row
+            self._write()
 
     def keep(self, row: Row) -> None:
         """Keep the earlier row of an output that is skipped; without one, add `row`."""
@@ -38,8 +48,9 @@ class Results:
         self.add(row if earlier.get("error") else earlier)
 
     def _write(self) -> None:
-        columns = [*dict.fromkeys(column for row in self._rows.values() for column in row)]
-        rows = [[row.get(column, "") for column in columns] for row in self._rows.values()]
+        found = sorted(self._rows.values(), key=lambda row: self._places[row[_KEY]])
+        columns = [*dict.fromkeys(column for row in found for column in row)]
+        rows = [[row.get(column, "") for column in columns] for row in found]
         # File names may hold bytes that are not text; they are read back unchanged.
         with (
             replacing(self.path) as temporary,

@@ -44,13 +44,13 @@ from benchmarks.training_steps import (
     without_auto,
 )
 from common.cli import pick_device, run_entry_point
+from common.distributed import processes as distributed
+from common.distributed.rendezvous import read_place
 from common.errors import UserError
 from common.files import replacing
 from configs.loading import load_config
 from datasets.pairs import PairBatch
-from training.distributed import processes as distributed
 from training.distributed.gradients import GradientExchange
-from training.distributed.rendezvous import read_place
 from training.trainer import Trainer
 
 MIXES = 0.0  # value of `host_random`; a step mixes if it is below the probability

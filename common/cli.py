@@ -96,9 +96,7 @@ def _run(
     parser.error = partial(_refuse, parser)  # type: ignore[method-assign]
     # Intermixed: `key=value` may stand before, between and after the options.
     arguments = parser.parse_intermixed_args(argv)
-    handler = logging.StreamHandler()
-    handler.setFormatter(_Printable("%(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    log_warnings()
     try:
         return main(arguments) or 0
     except UserError as error:
@@ -112,6 +110,13 @@ def _run(
     except KeyboardInterrupt:
         print(f"{parser.prog}: interrupted", file=sys.stderr)
         return 128 + signal.SIGINT
+
+
+def log_warnings() -> None:
+    """Print warnings to stderr, a line each; for entry points and worker processes."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_Printable("%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
 
 
 def _refuse(parser: argparse.ArgumentParser, message: str) -> NoReturn:
@@ -178,6 +183,16 @@ def caught_signals() -> Iterator[list[int]]:
 
 def add_device_argument(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", help="auto (default), cpu, cuda, cuda:1, mps")
+
+
+def add_join_timeout_argument(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--join-timeout",
+        type=positive_int,
+        default=300,
+        metavar="SECONDS",
+        help="with torchrun: how long to wait at the start for all processes (default 300)",
+    )
 
 
 def add_precision_argument(parser: argparse.ArgumentParser) -> None:

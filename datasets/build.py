@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from common.distributed import processes as distributed
 from common.errors import UserError
 from common.limits import chosen_limits
 from configs.schema import Config, DataConfig
@@ -111,6 +112,13 @@ def preflight(clips: ClipSource, max_unreadable: float = MAX_UNREADABLE_SHARE) -
         )
     _require_two_frames(report)
     return report.summary()
+
+
+def share_num_frames(clips: ClipSource) -> None:
+    """Give all processes the frame counts of rank 0, since counting opens every clip."""
+    if isinstance(clips, ClipFolder):
+        # Sent as pairs, because the keys of a JSON object cannot be numbers.
+        clips.known_num_frames = dict(distributed.gather([*clips.known_num_frames.items()])[0])
 
 
 def _require_two_frames(report: ClipReport) -> None:

@@ -3,17 +3,16 @@
 import logging
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
-from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 from zlib import crc32
 
-from common.errors import UserError, ends_all, in_one_line
+from common.errors import UserError
 from common.limits import LIMITS, Limits
-from common.machine import num_cores
 from common.safe_paths import is_folder, printable
+from datasets.clip_index import lookup, new_index, read_index, states, write_index
+from datasets.inspection import Inspected, Inspection, inspect_paths
 from datasets.source import Clip
 from media.folder_summary import counted, describe_entries, describe_left_out
 from media.frames import Frame, Frames
@@ -23,6 +22,7 @@ from media.video import MissingFrame, VideoError, VideoReader, is_clip, natural_
 
 LAYOUT = "a clip is a video file, a folder of frames (png, jpg), or a strip of frames in one png"
 NUM_LISTED = 5  # clips that a summary names
+MIN_FOR_INDEX = 100  # clips; fewer are opened in a second
 
 logger = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class ClipFolder:
         self.folder = Path(root) / split
         self.image_size = image_size
         self._fit: Fit = fit
-        self._limits = limits
+        self.limits = limits
         self.paths, self.left_out = _list_clips(Path(root), split)
         self.clips = with_identities(_unique_names(self.paths), id_sampling, self.folder)
         self.known_num_frames: dict[int, int] = {}  # by clip; worker processes inherit it
@@ -62,7 +62,12 @@ class ClipFolder:
 
     def open(self, index: int) -> VideoReader:
         """Return the reader of clip `index`."""
-        return open_clip(self.paths[index], limits=self._limits)
+        return open_clip(self.paths[index], limits=self.limits)
+
+    def inspect(self, indices: Sequence[int] | None = None) -> list[Inspection]:
+        """Open some clips, or all of them, on all cores; see `datasets.inspection`."""
+        chosen = range(len(self.clips)) if indices is None else indices
+        return inspect_paths([self.paths[index] for index in chosen], self.limits)
 
     def content_checksum(self) -> int:
         """CRC-32 of the sizes of all files, in the order of the clips; no file is opened."""
@@ -208,12 +213,15 @@ def inspect_clips(source: ClipFolder) -> ClipReport:
     """Open every clip, count its frames, and decode the first and the last one.
 
     The source remembers the counts. It takes some milliseconds a clip, and more if key frames are
-    rare. A clip with a damaged end is decoded once in full.
+    rare. A clip with a damaged end is decoded once in full. In a folder of many clips those that
+    have not changed since the last time are not opened: see `datasets.clip_index`.
     """
-    with ThreadPoolExecutor(max_workers=num_cores()) as pool:
-        found = [*pool.map(partial(_inspect, source), range(len(source.clips)))]
+    found = _inspect_many(source) if len(source.clips) >= MIN_FOR_INDEX else source.inspect()
     named = [*zip((clip.name for clip in source.clips), found, strict=True)]
-    readable = [(name, clip) for name, clip in named if isinstance(clip, _Inspected)]
+    readable = [(name, clip) for name, clip in named if isinstance(clip, Inspected)]
+    source.known_num_frames |= {
+        index: clip.num_frames for index, clip in enumerate(found) if isinstance(clip, Inspected)
+    }
     return ClipReport(
         folder=source.folder,
         num_clips=len(source.clips),
@@ -227,19 +235,20 @@ def inspect_clips(source: ClipFolder) -> ClipReport:
     )
 
 
-class _Inspected(NamedTuple):
-    num_frames: int
-    size: tuple[int, int]
-    remarks: Sequence[str]
-
-
-def _inspect(source: ClipFolder, index: int) -> _Inspected | VideoError:
-    try:
-        clip = source.open(index)
-        return _Inspected(source.num_frames(index), clip.size, [*clip.remarks])
-    except VideoError as error:
-        return error
-    except Exception as error:  # one strange file must not end a run over all the others
-        if ends_all(error):
-            raise
-        return VideoError(f"{source.paths[index]}: {in_one_line(error)}")
+def _inspect_many(source: ClipFolder) -> list[Inspection]:
+    """Inspect the clips that the index of the folder does not know as they are, and update it."""
+    count = len(source.clips)  # perhaps fewer than there are
+    paths, others = source.paths[:count], source.paths[count:]
+    index, present = read_index(source.folder), states(paths)
+    known = [
+        lookup(index, path, state, source.limits)
+        for path, state in zip(paths, present, strict=True)
+    ]
+    missing = [number for number, clip in enumerate(known) if clip is None]
+    inspected = dict(zip(missing, source.inspect(missing), strict=True))
+    found = [inspected[i] if clip is None else clip for i, clip in enumerate(known)]
+    kept = {path.name: index[path.name] for path in others if path.name in index}
+    updated = kept | new_index(paths, present, found)
+    if updated != index:
+        write_index(source.folder, updated)
+    return found

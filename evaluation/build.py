@@ -65,7 +65,7 @@ class Plan(NamedTuple):
     frechet: list[FrechetMeasure]
 
     def frechet_results(self) -> FrechetResults:
-        """Compute FID and FVD of the clips that were kept so far; takes seconds."""
+        """Compute FID and FVD of the clips that were added so far; takes seconds."""
         return {measure.metric: measure.result() for measure in self.frechet}
 
 

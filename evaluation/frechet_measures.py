@@ -23,7 +23,8 @@ class FrechetMeasure:
     """Gathers features of predicted and real samples: of frames for FID; for FVD of clips, which
     are consecutive frames without overlap.
 
-    It is a `Measure` without metrics of frames. Call `keep_clip` after each clip that counts.
+    It is a `Measure` without metrics of frames. After each clip that counts, `take_clip` gives its
+    features; `add` adds them to the sets, perhaps in another process.
 
     Args:
         given: the network as the option names it.
@@ -53,7 +54,7 @@ class FrechetMeasure:
         return f"{self.metric}: {self._given}, sha256 {self._extractor.sha256}"
 
     def start(self, clip: ClipContext) -> Score:
-        """See `Measure.start`. What an earlier clip gave is dropped unless it was kept."""
+        """See `Measure.start`. What an earlier clip gave is dropped unless it was taken."""
         self._clip, self._source = [], clip.source
         predictions: list[Tensor] = []  # frames that do not fill a sample yet
         targets: list[Tensor] = []
@@ -71,18 +72,33 @@ class FrechetMeasure:
 
         return score
 
-    def keep_clip(self) -> None:
-        """Add the clip that was measured last to the sets."""
-        if self._clip and self._source is not None:
-            repeated = self._features([*_to_bytes(self._source)] * self._length)
-            for found in self._clip:
-                self._model.add(found.model)
-                self._real.add(found.real)
-                self._baseline.add(repeated, times=len(found.real))
-        self._clip = []
+    def take_clip(self) -> "ClipFeatures":
+        """The features of the clip that was measured last."""
+        found, self._clip = self._clip, []
+        if not found or self._source is None:
+            none = np.zeros((0, 0))
+            return ClipFeatures([], none, none, none)
+        return ClipFeatures(
+            [len(features.real) for features in found],
+            np.concatenate([features.model for features in found]),
+            np.concatenate([features.real for features in found]),
+            self._features([*_to_bytes(self._source)] * self._length),
+        )
+
+    def add(self, clip: "ClipFeatures") -> None:
+        """Add the features of a clip to the sets.
+
+        The last digits of the distances depend on the order of the clips.
+        """
+        ends = np.cumsum(clip.sizes)[:-1]
+        parts = zip(np.split(clip.model, ends), np.split(clip.real, ends), strict=True)
+        for model, real in parts if clip.sizes else ():
+            self._model.add(model)
+            self._real.add(real)
+            self._baseline.add(clip.repeated, times=len(real))
 
     def result(self) -> FrechetResult:
-        """The distances over all clips that were kept."""
+        """The distances over all clips that were added."""
         return FrechetResult(
             _distance(self._model, self._real),
             _distance(self._baseline, self._real),
@@ -98,6 +114,20 @@ class FrechetMeasure:
         """Features of some frames (FID) or of one clip, uint8 3 x H x W each: N x D or 1 x D."""
         images = torch.stack([*frames])
         return self._extractor(images if self._length == 1 else images.movedim(0, 1)[None])
+
+
+class ClipFeatures(NamedTuple):
+    """Features of the samples of one clip.
+
+    sizes: number of samples of each batch that was computed at once; their sum is N.
+    model, real: of predicted and of real samples, N x D each; without samples D is 0.
+    repeated: of the source repeated, 1 x D.
+    """
+
+    sizes: list[int]
+    model: NDArray[np.float64]
+    real: NDArray[np.float64]
+    repeated: NDArray[np.float64]
 
 
 class _Features(NamedTuple):

@@ -86,6 +86,11 @@ class VideoFile:
         return self._look.size
 
     @property
+    def is_damaged(self) -> bool:
+        """Whether frames at the end were found to be missing, which a warning has told."""
+        return self._reported
+
+    @property
     def remarks(self) -> Sequence[str]:
         if self._look is not None:
             self._note(*self._look.remarks)

@@ -210,7 +210,7 @@ def test_warning_names_the_cure(data, packed, cures):
 
 def test_warning_counts_workers_and_cores_of_a_process(monkeypatch):
     monkeypatch.setattr("os.sched_getaffinity", lambda _process: {4, 5, 6}, raising=False)
-    monkeypatch.setattr("training.distributed.processes.world_size", lambda: 2)
+    monkeypatch.setattr("common.distributed.processes.world_size", lambda: 2)
     data = DataConfig(num_workers=1, kind="puppets")
     line = data_warning(0.5, data, packed=False, num_wanted=1)
     assert line.endswith("raise data.num_workers (now 1 in each process; 3 cores here)")

@@ -245,6 +245,8 @@ def test_command(command, workplace, monkeypatch):
     name = module.__name__
     if name == "benchmarks.puppets":
         arguments += ["--num-clips", "3"]
+    if name == "benchmarks.preflight":
+        arguments += ["--clips", "9"]
     if name in FEWER:
         arguments += ["--rounds", "1", *FEWER[name]]
         monkeypatch.setattr(benchmarks.data, "SECONDS", 0.001)
@@ -275,11 +277,12 @@ def run_without_device(module: ModuleType, arguments: list[str]) -> int:
 
 def torchrun(options: list[str], run: str) -> None:
     """As the command does it, with its processes; `options` are torchrun's and the script's."""
-    place = options.index("train.py")
+    place, script = next((i, word) for i, word in enumerate(options) if word.endswith(".py"))
     launcher = [sys.executable, "-m", "torch.distributed.run", *options[:place]]
-    arguments = [*options[place + 1 :], *smaller(options, run), "--device", "cpu"]
+    overrides = smaller(options, run) if script == "train.py" else []
+    arguments = [*options[place + 1 :], *overrides, "--device", "cpu"]
     subprocess.run(
-        [*launcher, str(REPOSITORY / "train.py"), *arguments],
+        [*launcher, str(REPOSITORY / script), *arguments],
         check=True,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         timeout=300,

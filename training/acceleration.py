@@ -20,13 +20,13 @@ from torch import nn
 from torch._functorch import config as functorch_config
 
 from branches.model import Model
+from common.distributed import processes as distributed
 from common.speed_trial import HALF_DTYPES
 from configs.schema import TrainConfig
 from losses import Perceptual
 from modules.mask_generator import MaskGenerator
 from modules.tpsmm.inpainting import InpaintingNetwork
 from training.adversary import Adversary
-from training.distributed import processes as distributed
 from training.distributed.sync_batch_norm import SyncBatchNorm
 
 # The methods that a step calls, of networks of which it does not call `forward`.

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from common.distributed import processes as distributed
 from common.machine import Threads, divide_cores, num_cores
 from common.speed_trial import (
     HALF_DTYPES,
@@ -16,7 +17,6 @@ from common.speed_trial import (
     prefers_channels_last,
 )
 from configs.schema import Config
-from training.distributed import processes as distributed
 
 
 class Resolved(NamedTuple):

@@ -7,11 +7,11 @@ from contextlib import contextmanager
 
 import torch
 
+from common.distributed import processes as distributed
 from common.errors import UserError, lacks_memory
 from common.machine import num_cores
 from common.speed_trial import HALF_DTYPES, is_emulated
 from configs.schema import Config, DataConfig, TrainConfig
-from training.distributed import processes as distributed
 
 
 @contextmanager

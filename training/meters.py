@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from branches.branch import is_smallest
-from training.distributed import processes as distributed
+from common.distributed import processes as distributed
 
 WARM_UP_STEPS = 20  # in which workers start and kernels are chosen; waiting is not counted in them
 STEPS_BEFORE_DATA_CHECK = 200  # then it is checked once whether data is the bottleneck:

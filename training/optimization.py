@@ -14,10 +14,10 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from branches.model import Model
+from common.distributed import processes as distributed
 from common.speed_trial import HALF_DTYPES
 from configs.schema import Config, TrainConfig
 from training.adversary import Adversary
-from training.distributed import processes as distributed
 from training.distributed.gradients import GradientExchange
 
 ALGORITHMS: Final = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}  # by `train.optimizer`

@@ -12,8 +12,8 @@ from checkpoints.checkpoint import Checkpoint
 from checkpoints.file_checks import check_metrics
 from checkpoints.folder import best_path, keep_best, list_steps, prune, step_path
 from common import tensor_files
+from common.distributed import processes
 from configs.schema import Config
-from training.distributed import processes
 from training.run_folder import RunRecord, write_record
 
 

@@ -24,20 +24,25 @@ from checkpoints.load_report import flatten, state_dicts
 from checkpoints.perceptual_weights import load_perceptual
 from checkpoints.weights import check_networks
 from common.cli import pick_device, say
+from common.distributed import processes as distributed
 from common.errors import UserError
 from common.safe_paths import exists
 from configs.loading import dump_config, load_config, override_config
 from configs.rules import division
 from configs.schema import Config
-from datasets.build import build_pairs, build_source, leave_out_single_frames, preflight
-from datasets.clips import ClipFolder
+from datasets.build import (
+    build_pairs,
+    build_source,
+    leave_out_single_frames,
+    preflight,
+    share_num_frames,
+)
 from datasets.pairs import FramePairs
 from datasets.source import ClipSource, HasChecksum
 from losses import Perceptual
 from training.adversary import Adversary, all_networks, build_adversary
 from training.auto_settings import resolve
 from training.diagnosis import memory_advice
-from training.distributed import processes as distributed
 from training.run_folder import (
     RunRecord,
     claimed,
@@ -208,13 +213,6 @@ def check_division(config: Config) -> None:
     """
     for keys, reason in division(config, distributed.world_size()):
         raise UserError(f"{keys[0]}: {reason}")
-
-
-def share_num_frames(clips: ClipSource) -> None:
-    """Give all processes the frame counts of rank 0, since counting opens every clip."""
-    if isinstance(clips, ClipFolder):
-        # Sent as pairs, because the keys of a JSON object cannot be numbers.
-        clips.known_num_frames = dict(distributed.gather([*clips.known_num_frames.items()])[0])
 
 
 def facts(inputs: Inputs) -> dict[str, object]:

@@ -6,10 +6,10 @@ Where time is limited, the number of steps of the run follows from the speed of 
 from datetime import datetime
 
 from checkpoints.checkpoint import Checkpoint
+from common.distributed import processes as distributed
 from configs.schema import Config
 from configs.section import Start
 from logger import Logger
-from training.distributed import processes as distributed
 from training.time_limits import Pace, describe_forecast, make_forecast
 
 _NOTABLE_CHANGE = 0.05  # relative change of the expected number of steps from which it is logged

@@ -19,6 +19,7 @@ from checkpoints.checkpoint import Checkpoint
 from checkpoints.weights import load_networks
 from common.batch_random import BatchRandom
 from common.cli import caught_signals
+from common.distributed import processes as distributed
 from common.errors import UserError, in_one_line, lacks_memory
 from common.machine import keep_freed_memory
 from common.seeding import numpy_rng, torch_seed
@@ -34,7 +35,6 @@ from training.acceleration import compile_networks, prepare_networks, uncompiled
 from training.adversary import Adversary, all_networks
 from training.auto_settings import numerics
 from training.diagnosis import advice, data_warning, too_many_bad_steps
-from training.distributed import processes as distributed
 from training.distributed.sync_batch_norm import synchronize_batch_norm
 from training.meters import RunningMeans, StepClock
 from training.optimization import MovingAverage, Optimizer

@@ -27,8 +27,8 @@ from benchmarks.training_steps import in_fresh_process
 from branches.model import Model
 from checkpoints.checkpoint import load
 from common.cli import run_entry_point
+from common.distributed import processes, rendezvous
 from common.errors import UserError
-from training.distributed import processes, rendezvous
 from training.distributed.sync_batch_norm import SyncBatchNorm
 
 # All branches and the discriminator, in seconds: the demo at half its size.

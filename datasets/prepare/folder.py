@@ -2,17 +2,13 @@
 
 import csv
 import json
-import multiprocessing
-import os
 import re
 import secrets
 import shutil
-import signal
 import sys
-import threading
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
@@ -26,6 +22,7 @@ from common.file_lock import locked
 from common.files import make_folder, remove_leftovers, replacing
 from common.json_files import read_json
 from common.safe_paths import exists, is_folder, open_to_write, printable, refuse_links
+from common.worker_processes import worker_processes
 from datasets.pack_writer import PACK, PackWriter, is_pack, read_pack
 from datasets.prepare.candidates import Candidate
 from datasets.prepare.convert import Converted, ConvertOptions, Outcome, Remark, convert
@@ -209,7 +206,7 @@ def _convert_all(
     pending: deque[tuple[Candidate, Path, Future[Outcome]]] = deque()
     last: Candidate | None = None
     try:
-        with _workers(num_workers) as executor:
+        with worker_processes(num_workers) as executor:
             for job in [*jobs, None]:
                 if job is not None:
                     pending.append((*job, executor.submit(convert, job[0], settings, job[1])))
@@ -223,33 +220,6 @@ def _convert_all(
             f"{place}: a process died near this clip, perhaps for lack of memory; start again with "
             "fewer --workers, and it continues"
         ) from None
-
-
-@contextmanager
-def _workers(count: int) -> Iterator[ProcessPoolExecutor]:
-    """Start worker processes, which are ended at once if an exception leaves the `with` block."""
-    others = set(multiprocessing.active_children())
-    context = multiprocessing.get_context("spawn")  # inherits no threads and open files
-    with ProcessPoolExecutor(count, context, initializer=_follow_the_main_process) as pool:
-        try:
-            yield pool
-        except BaseException:
-            for process in set(multiprocessing.active_children()) - others:
-                process.terminate()
-            raise
-
-
-def _follow_the_main_process() -> None:
-    """Ignore Ctrl-C, and end this worker when the main process ends, even if that is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    threading.Thread(target=_end_with_the_main_process, daemon=True).start()
-
-
-def _end_with_the_main_process() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
 
 
 def finished_clips(output: Path) -> set[tuple[str, str]]:

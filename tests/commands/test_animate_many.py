@@ -9,6 +9,7 @@ from PIL import Image
 
 import animate
 from animation.animator import Animator
+from animation.results_table import Results
 from media.video import open_clip
 from tests.helpers.media import leave_behind, numbered_frame, write_clip, write_frame_folder
 from tests.helpers.runs import call, error_line, step_file
@@ -394,3 +395,16 @@ def test_bad_input(place, run, capsys, arguments, expected):
     assert run(*arguments.split()) == 2
     assert expected in error_line(capsys, "animate.py")
     assert not (place / "out").exists()
+
+
+def test_rows_have_the_order_of_the_jobs_whatever_comes_first(place):
+    """Rows of earlier runs come first."""
+    results = Results(place / "out")
+    results.expect(["z"])
+    results.add({"output": "z", "status": "done"})
+    results = Results(place / "out")
+    results.expect(["c", "z", "a", "b"])
+    for output in ("b", "c", "z"):
+        results.add({"output": output, "status": "failed"})
+    assert [row["output"] for row in rows()] == ["z", "c", "b"]
+    assert {row["status"] for row in rows()} == {"failed"}

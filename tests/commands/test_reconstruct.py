@@ -17,6 +17,7 @@ import reconstruct
 from branches.model import Model
 from common.errors import UserError
 from datasets.build import build_source
+from evaluation import measuring
 from evaluation.measures import PixelMeasure
 from evaluation.reconstruction import EightBit
 from media.video import open_clip
@@ -261,7 +262,7 @@ def test_a_prediction_that_is_not_finite_is_an_error(tmp_path, number):
     """It must not pass for frames where a metric is not defined."""
     animator, clips = EightBit(FailsOnFrame(number)), MemoryClips(["a"])
     with pytest.raises(UserError, match=f"^a: frame {number} of the prediction is not finite; the"):
-        reconstruct.measure_clip(
+        measuring.measure_clip(
             animator, clips, 0, [PixelMeasure()], tmp_path, batch_size=2, save_frames=False
         )
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]

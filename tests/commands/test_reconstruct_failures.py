@@ -9,6 +9,7 @@ import pytest
 
 import reconstruct
 from common.errors import UserError
+from evaluation import measuring
 from media.video import VideoError
 from tests.helpers.media import write_clip
 from tests.helpers.runs import call, step_file
@@ -39,14 +40,14 @@ def rows_of(path):
 def test_one_clip_that_fails_is_left_out_and_told(
     tiny_run, data, tmp_path, capsys, monkeypatch, error
 ):
-    original = reconstruct.reconstruct_clip
+    original = measuring.reconstruct_clip
 
     def reconstruct_clip(animator, clips, index, **options):
         yield next(original(animator, clips, index, **options))
         if index == 0:
             raise error
 
-    monkeypatch.setattr(reconstruct, "reconstruct_clip", reconstruct_clip)
+    monkeypatch.setattr(measuring, "reconstruct_clip", reconstruct_clip)
     output = tmp_path / "out"
     arguments = ("--checkpoint", step_file(tiny_run, 8), "--data-root", data, "--output", output)
     assert call(reconstruct, *arguments, "--save-frames") == 1
@@ -75,7 +76,7 @@ def test_what_is_wrong_with_every_clip_ends_the_evaluation(
     def measure_clip(*_, **__):
         raise error
 
-    monkeypatch.setattr(reconstruct, "measure_clip", measure_clip)
+    monkeypatch.setattr(measuring, "measure_clip", measure_clip)
     arguments = ("--checkpoint", step_file(tiny_run, 8), "--data-root", data)
     arguments += ("--output", tmp_path / "out")
     if isinstance(error, UserError):
@@ -90,7 +91,7 @@ def test_no_clip_that_could_be_measured(tiny_run, data, tmp_path, capsys, monkey
     def measure_clip(*_, **__):
         raise ZeroDivisionError("by zero")
 
-    monkeypatch.setattr(reconstruct, "measure_clip", measure_clip)
+    monkeypatch.setattr(measuring, "measure_clip", measure_clip)
     output = tmp_path / "out"
     arguments = ("--checkpoint", step_file(tiny_run, 8), "--data-root", data, "--output", output)
     assert call(reconstruct, *arguments) == 2

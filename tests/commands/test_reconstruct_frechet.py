@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 import reconstruct
+from evaluation import measuring
 from evaluation.compare import compare_runs
 from media.video import open_clip
 from tests.helpers.media import write_clip
@@ -134,7 +135,7 @@ class Flat(nn.Module):
 
 
 def test_a_clip_that_fails_is_left_out(tiny_run, data, tmp_path, monkeypatch):
-    original = reconstruct.reconstruct_clip
+    original = measuring.reconstruct_clip
 
     def reconstruct_clip(animator, clips, index, **options):
         yield from original(animator, clips, index, **options)
@@ -142,7 +143,7 @@ def test_a_clip_that_fails_is_left_out(tiny_run, data, tmp_path, monkeypatch):
             raise ZeroDivisionError
 
     path = write_script(tmp_path / "means.pt", MeanColours())
-    monkeypatch.setattr(reconstruct, "reconstruct_clip", reconstruct_clip)
+    monkeypatch.setattr(measuring, "reconstruct_clip", reconstruct_clip)
     assert evaluate(tiny_run, data, tmp_path / "out", "--fid", path) == 1
     assert summary(tmp_path / "out")["frechet"]["fid"]["num_frames"] == CLIPS["b"]
 

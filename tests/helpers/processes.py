@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 
 from common.cli import run_entry_point
+from common.distributed import processes as distributed
 from tests.helpers.runs import PATIENCE, REPOSITORY, Ended, environment, finish
-from training.distributed import processes as distributed
 
 
 def free_port() -> int:

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from common.distributed import processes as distributed
 from modules.geometry import full_precision
-from training.distributed import processes as distributed
 
 
 def synchronize_batch_norm(network: nn.Module, device: torch.device) -> None:

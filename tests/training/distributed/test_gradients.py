@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import nn
 
+from common.distributed import processes as distributed
 from tests.helpers.processes import finish_together, start_function
-from training.distributed import processes as distributed
 from training.distributed.gradients import GradientExchange
 
 

@@ -17,6 +17,7 @@ import train
 from branches.branch import StepContext
 from branches.model import Model
 from common.batch_random import BatchRandom
+from common.distributed import processes as distributed
 from common.errors import UserError
 from datasets.clips import ClipFolder
 from media.video import VideoError
@@ -38,7 +39,6 @@ from tests.helpers.runs import (
 from training import setup
 from training import step as training_step
 from training.adversary import build_adversary
-from training.distributed import processes as distributed
 from training.distributed.sync_batch_norm import synchronize_batch_norm
 from training.meters import STEPS_BEFORE_DATA_CHECK, RunningMeans, StepClock
 from training.optimization import Optimizer

@@ -9,9 +9,9 @@ from torch import nn
 from torch.testing import assert_close
 
 from branches.model import Model
+from common.distributed import processes as distributed
 from tests.helpers.factories import tiny_config
 from tests.helpers.kinds import KINDS, use_small_resnets
-from training.distributed import processes as distributed
 from training.distributed.sync_batch_norm import SyncBatchNorm, synchronize_batch_norm
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")

@@ -9,10 +9,10 @@ import pytest
 from torch.distributed import TCPStore
 
 import train
+from common.distributed import rendezvous
+from common.distributed.rendezvous import ProcessPlace, meet
 from tests.helpers.processes import free_port, place
 from tests.helpers.runs import call, error_line, tiny
-from training.distributed import rendezvous
-from training.distributed.rendezvous import ProcessPlace, meet
 
 
 @pytest.fixture

@@ -1,5 +1,5 @@
-"""The process group of a training on several processes (`torchrun train.py ...`): start, end,
-errors, and the exchange of tensors and values. Each process trains on its share of every batch.
+"""The process group of several processes (`torchrun train.py ...`): start, end, errors, and the
+exchange of tensors and values. Training divides every batch among them, evaluation the clips.
 
 A process that was started alone is rank 0 of 1: it has no process group, and the functions below do
 nothing. Tensors on the CPU are exchanged over gloo, those on a GPU over NCCL. Values on the host
@@ -8,6 +8,7 @@ a tensor is sent as JSON: nothing from the network is unpickled, because that co
 """
 
 import json
+import logging
 import os
 import re
 import sys
@@ -21,8 +22,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from common.cli import say
-from common.errors import UserError
-from training.distributed.rendezvous import (
+from common.distributed.rendezvous import (
     ProcessPlace,
     first_reason,
     is_one_machine,
@@ -30,6 +30,7 @@ from training.distributed.rendezvous import (
     meet,
     read_place,
 )
+from common.errors import UserError
 
 T = TypeVar("T")
 
@@ -40,11 +41,11 @@ _HOST_TIMEOUT = timedelta(hours=2)
 _STEP_TIMEOUT = timedelta(minutes=10)  # between two exchanges of tensors; also NCCL's watchdog's
 _MAX_MESSAGE = 2**30  # bytes that `gather` accepts from a process
 
-
 # Explains a message that no process of this run can have sent.
-_FOREIGN = "another program, or another version of this one, has joined; choose another port"
+FOREIGN = "another program, or another version of this one, has joined; choose another port"
 
 _host_group: dist.ProcessGroup | None = None  # the gloo group of the hosts
+_remedy = ""  # what to do when another process is gone; see `process_group`
 
 
 class PeerLost(UserError):
@@ -86,20 +87,23 @@ def _is_group() -> bool:
 
 
 @contextmanager
-def process_group(timeout: float) -> Iterator[None]:
+def process_group(timeout: float, remedy: str = "continue with --resume") -> Iterator[None]:
     """Context manager: the processes that were started together form a process group within it.
 
     Args:
         timeout: seconds to wait for all processes at the start.
+        remedy: what the user can do when another process is gone, for the message.
 
     Raises:
         UserError: a process did not start, or cannot be reached. A UserError of the body is
             raised with the rank in front, unless it is 0.
     """
+    global _remedy
     place = read_place()
     if place is None:
         yield
         return
+    _remedy = remedy
     _join(place, timeout)
     try:
         yield
@@ -170,6 +174,19 @@ def shared_errors() -> Iterator[None]:
     raise common_error("; ".join(f"rank {i}: {text}" for i, text in found.items())) from own
 
 
+@contextmanager
+def warned_once() -> Iterator[None]:
+    """Context manager: logs warnings in rank 0 only, for what all processes do alike."""
+    if is_main():
+        yield
+        return
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(logging.NOTSET)
+
+
 def common_error(message: str) -> BaseException:
     """The exception to raise for an error that all processes find at once.
 
@@ -195,9 +212,12 @@ def check_agreement(facts: Mapping[str, object]) -> None:
 
 
 @contextmanager
-def exchanging() -> Iterator[None]:
+def exchanging(name: str = "another process") -> Iterator[None]:
     """Context manager around every exchange: turns its failure, which means that another process is
     gone, into PeerLost.
+
+    Args:
+        name: the process to name in the message.
 
     gloo has no exception class of its own; its errors are known by their path in gloo's sources.
     """
@@ -209,12 +229,19 @@ def exchanging() -> Iterator[None]:
         is_late = re.search("timed? ?out", str(error), re.IGNORECASE)
         found = "does not answer" if is_late else "has ended or cannot be reached"
         raise PeerLost(
-            f"another process {found} ({first_reason(error)}); its own message says why; continue "
-            "with --resume"
+            f"{name} {found} ({first_reason(error)}); its own message says why; {_remedy}"
         ) from error
 
 
 # Exchange
+
+
+def new_host_group(timeout: timedelta) -> dist.ProcessGroup:
+    """Form a gloo group of all processes with another timeout; all of them must call this."""
+    with exchanging():
+        group = dist.new_group(backend="gloo", timeout=timeout)
+    assert isinstance(group, dist.ProcessGroup)
+    return group
 
 
 def gather(value: T) -> list[T]:
@@ -234,7 +261,7 @@ def gather(value: T) -> list[T]:
         dist.all_gather(sizes, torch.tensor([len(own)]), group=_host_group)
     lengths = [int(size) for size in sizes]
     if not all(0 < length <= _MAX_MESSAGE for length in lengths):
-        raise UserError(f"messages of {lengths} bytes, by rank: {_FOREIGN}")
+        raise UserError(f"messages of {lengths} bytes, by rank: {FOREIGN}")
     padded = torch.zeros(max(lengths), dtype=torch.uint8)
     padded[: len(own)] = own
     messages = [torch.zeros_like(padded) for _ in lengths]
@@ -254,7 +281,7 @@ def _unpack(message: Tensor, sender: int) -> Any:
     try:
         return json.loads(message.numpy().tobytes())
     except (ValueError, RecursionError):
-        raise UserError(f"rank {sender} has sent a message that is not JSON: {_FOREIGN}") from None
+        raise UserError(f"rank {sender} has sent a message that is not JSON: {FOREIGN}") from None
 
 
 def largest(*values: float) -> list[float]:

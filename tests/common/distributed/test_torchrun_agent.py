@@ -21,7 +21,7 @@ time.sleep(60)
 """
 CHILD = """
 import signal, time
-from training.distributed import torchrun_agent
+from common.distributed import torchrun_agent
 torchrun_agent._POLL, torchrun_agent._GRACE_PERIOD = 0.1, 0.5
 if {is_deaf}: signal.signal(signal.SIGTERM, signal.SIG_IGN)
 with torchrun_agent.ending_with_agent():
@@ -62,7 +62,7 @@ def test_a_process_that_torchrun_did_not_start_survives_its_parent():
     """A shell, for example, may end after `nohup python train.py &`."""
     code = """
 import os, time
-from training.distributed import torchrun_agent
+from common.distributed import torchrun_agent
 torchrun_agent._POLL = 0.05
 with torchrun_agent.ending_with_agent():
     if os.fork() == 0:  # its parent ends at once
@@ -82,7 +82,7 @@ with torchrun_agent.ending_with_agent():
 
 
 def test_a_process_whose_agent_lives_is_left_alone(monkeypatch):
-    from training.distributed import torchrun_agent
+    from common.distributed import torchrun_agent
 
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "1")
     monkeypatch.setattr(torchrun_agent, "_POLL", 0.01)

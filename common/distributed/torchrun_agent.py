@@ -1,6 +1,6 @@
-"""Ends a training process when the torchrun that started it is gone.
+"""Ends a process when the torchrun that started it is gone.
 
-torchrun's agent ends its processes itself, unless it is killed. Then they would train on, and a
+torchrun's agent ends its processes itself, unless it is killed. Then they would work on, and a
 second start of the run would find the first one still running.
 """
 
