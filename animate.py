@@ -2,6 +2,8 @@
 
 Without --source and --driving, the first clips of the test split of its data set are used: one clip
 animates another, and a third one is the background if there are masks that cut the figure out.
+
+--driving camera:0 animates one image by a camera, and shows it on a page on this machine.
 """
 
 import argparse
@@ -18,6 +20,8 @@ from animation import options
 from animation.animator import Animator
 from animation.job_list import is_many, list_jobs, read_pairs
 from animation.jobs import Job, JobOptions, JobResult, check_outputs, run_job
+from animation.live.options import add_live_options, read_live_options
+from animation.live.session import run_live
 from animation.options import FORMATS, read_options
 from animation.results_table import Results, Row
 from checkpoints.checkpoint import Checkpoint
@@ -25,11 +29,18 @@ from checkpoints.folder import folder_of_run, newest_checkpoint
 from common.cli import end_on_sigterm, run_entry_point, say
 from common.errors import UserError, ends_all, in_one_line
 from common.machine import keep_freed_memory
-from common.safe_paths import printable
+from common.safe_paths import exists, is_file, is_folder, printable, resolve
+from media.camera import is_camera
 
 
 def main(arguments: argparse.Namespace) -> int:
     path = Path(arguments.checkpoint) if arguments.checkpoint else newest_checkpoint()
+    if is_camera(arguments.driving):
+        live_options = read_live_options(arguments)
+        run_live(load_animator(arguments, path), live_options)
+        return 0
+    if arguments.port is not None:
+        raise UserError("--port is for the page of a camera (--driving camera:0); leave it out")
     jobs, results = choose_jobs(arguments, path)
     check_outputs(
         jobs,
@@ -39,6 +50,22 @@ def main(arguments: argparse.Namespace) -> int:
         background_masks=arguments.background_masks,
     )
     job_options = read_options(arguments)
+    animator = load_animator(arguments, path)
+    if results is not None:
+        return run_jobs(
+            animator,
+            jobs,
+            results,
+            job_options,
+            skip_existing=arguments.skip_existing,
+            debug=arguments.debug,
+        )
+    print(describe(run_one(animator, jobs[0], job_options), animator.saved))
+    return 0
+
+
+def load_animator(arguments: argparse.Namespace, path: Path) -> Animator:
+    """Load the checkpoint `path`, and say how its networks are run."""
     animator = Animator.load(
         path,
         arguments.config,
@@ -51,18 +78,8 @@ def main(arguments: argparse.Namespace) -> int:
         keep_freed_memory()
     if animator.saved.report is not None:
         say(f"{path}: {animator.saved.report}")
-    print(f"networks in {animator.precision} on {animator.device}")
-    if results is not None:
-        return run_jobs(
-            animator,
-            jobs,
-            results,
-            job_options,
-            skip_existing=arguments.skip_existing,
-            debug=arguments.debug,
-        )
-    print(describe(run_one(animator, jobs[0], job_options), animator.saved))
-    return 0
+    print(f"networks in {animator.precision} on {animator.device}", flush=True)
+    return animator
 
 
 def choose_jobs(arguments: argparse.Namespace, path: Path) -> tuple[list[Job], Results | None]:
@@ -78,14 +95,14 @@ def choose_jobs(arguments: argparse.Namespace, path: Path) -> tuple[list[Job], R
     if arguments.allow_outside and not has_pairs:
         raise UserError("--allow-outside is for --pairs; leave it out")
     more_sources = tuple(arguments.more_sources or ())
-    if more_sources and (source is None or Path(source).is_dir()):
+    if more_sources and (source is None or is_folder(Path(source))):
         raise UserError(
             "--more-sources: shows the figure of one --source; give its image, or leave the option "
             "out"
         )
     if has_pairs or (source is not None and is_many(source, driving)):
         is_video = output is not None and output.suffix and output.suffix in FORMATS.values()
-        if output is None or is_video or output.is_file():
+        if output is None or is_video or is_file(output):
             raise UserError("--output: many animations go to a folder; give its name")
         if has_pairs:
             jobs = read_pairs(
@@ -97,7 +114,7 @@ def choose_jobs(arguments: argparse.Namespace, path: Path) -> tuple[list[Job], R
             )
         else:
             for option, path in (("source", source), ("driving", driving)):
-                if output.resolve() == Path(path).resolve():
+                if resolve(output) == resolve(Path(path)):
                     raise UserError(
                         f"--output {output}: is the folder of --{option}; results in it would be "
                         "taken for inputs the next time; choose another"
@@ -139,7 +156,7 @@ def run_jobs(
             "driving": str(job.driving),
             "background": job.background or "",
         }
-        if skip_existing and job.output.exists():
+        if skip_existing and exists(job.output):
             results.keep(row)
             continue
         say(f"{number} of {len(jobs)}: {job.source} by {job.driving}")
@@ -198,7 +215,9 @@ def describe_row(result: JobResult) -> Row:
 
 
 def build_parser() -> argparse.ArgumentParser:
-    return options.build_parser(__doc__)
+    parser = options.build_parser(__doc__)
+    add_live_options(parser)
+    return parser
 
 
 if __name__ == "__main__":

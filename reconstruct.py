@@ -38,7 +38,9 @@ from common.cli import (
     say,
 )
 from common.errors import UserError, ends_all, in_one_line
+from common.files import check_folder_name
 from common.limits import chosen_limits
+from common.safe_paths import resolve
 from configs.loading import load_config
 from configs.schema import DataConfig
 from datasets.build import build_puppets, build_source, preflight
@@ -197,12 +199,11 @@ def _output_folder(arguments: argparse.Namespace, path: Path) -> Path:
     """
     folder = arguments.split
     if arguments.data_root is not None:  # kept apart from the results of the run's own clips
-        folder += f"-{Path(arguments.data_root).resolve().name}"
+        folder += f"-{resolve(Path(arguments.data_root)).name}"
     if arguments.animator is not None:
         folder += f"-{arguments.animator}"
     output = Path(arguments.output or folder_of_run(path) / "reconstruction" / folder)
-    if output.exists() and not output.is_dir():
-        raise UserError(f"--output {output}: is a file; give a folder")
+    check_folder_name(output)
     return output
 
 

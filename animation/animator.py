@@ -351,8 +351,10 @@ def find_reference(
     distance = nearest_frame(animator, source, [frame], 1).distance
     if is_far(distance):
         which = "the first driving frame" if index == 0 else f"driving frame {index}"
+        is_live = driving.num_frames is None  # a camera, or another iterator
+        remedy = "begin in the source's pose" if is_live else "try --reference-frame auto"
         notes.append(
             f"warning: {which} is far from the source (distance {distance:.3f}), and relative "
-            "motion takes them for the same pose; try --reference-frame auto"
+            f"motion takes them for the same pose; {remedy}"
         )
     return ReferenceChoice(index, frame, distance), driving

@@ -11,7 +11,7 @@ from animation.inputs import is_file_name
 from animation.jobs import Job
 from common.csv_cells import TableReader, open_table
 from common.errors import UserError
-from common.safe_paths import check_inner_path, refuse_links
+from common.safe_paths import check_inner_path, is_file, is_folder, refuse_links
 from media.folder_summary import log_left_out
 from media.images import IMAGE_SUFFIXES
 from media.system_files import partition, user_entries, without_empty_folders
@@ -20,12 +20,13 @@ from media.video import is_clip, natural_order
 _LONGEST_NAME = 200  # bytes; file systems allow 255, but temporary files have longer names
 _MAX_BYTES = 2**24  # of a list of pairs: some hundred thousand lines
 _MAX_CELLS = 2**20  # of them: a quarter of a million lines take half a minute and 1 GB
+_NUM_SHOWN = 10  # names of columns in a message
 _COLUMNS = ("source", "driving", "background", "output")  # only the first two are required
 
 
 def is_many(source: str, driving: str) -> bool:
     """Whether `source` is a folder of images, or `driving` a folder of clips."""
-    return Path(source).is_dir() or _holds_clips(Path(driving))
+    return is_folder(Path(source)) or _holds_clips(Path(driving))
 
 
 def list_jobs(
@@ -39,7 +40,7 @@ def list_jobs(
         output: folder of the results.
         suffix: suffix of the results, such as `.mp4`; empty for folders of png frames.
     """
-    sources = _list_images(Path(source)) if Path(source).is_dir() else [Path(source)]
+    sources = _list_images(Path(source)) if is_folder(Path(source)) else [Path(source)]
     drivings = _list_clips(Path(driving)) if _holds_clips(Path(driving)) else [Path(driving)]
     jobs = [
         Job(str(image), str(clip), background, output / _result_name(image, clip, suffix))
@@ -81,7 +82,7 @@ def read_pairs(
     unknown = [name for name in columns if name not in _COLUMNS]
     if unknown or not {"source", "driving"} <= set(columns):
         raise UserError(
-            f"--pairs {path}: its columns are {', '.join(columns) or 'missing'}; the first line "
+            f"--pairs {path}: its columns are {_listed(columns) or 'missing'}; the first line "
             "must name source, driving and, if wanted, background, output"
         )
     jobs = []
@@ -105,6 +106,11 @@ def read_pairs(
     return _check_names(jobs)
 
 
+def _listed(columns: Sequence[str]) -> str:
+    text = ", ".join(columns[:_NUM_SHOWN])
+    return f"{text:.200}{' ...' if len(text) > 200 or len(columns) > _NUM_SHOWN else ''}"
+
+
 def _check_inside(output: Path, name: str, place: str) -> None:
     """Raise UserError if the path `name` leads out of the folder `output`."""
     try:
@@ -119,7 +125,7 @@ def _check_inside(output: Path, name: str, place: str) -> None:
 
 def _result_name(source: Path, driving: Path, suffix: str) -> str:
     """Name of the result of `source` and `driving`, such as a--b.mp4."""
-    driving_name = driving.name if driving.is_dir() else driving.stem
+    driving_name = driving.name if is_folder(driving) else driving.stem
     return f"{source.stem}--{driving_name}{suffix}"
 
 
@@ -143,7 +149,7 @@ def _check_names(jobs: Sequence[Job]) -> list[Job]:
 def _list_images(folder: Path) -> list[Path]:
     suffixes = (*IMAGE_SUFFIXES, ".gif")  # of a GIF the first frame is used
     found, others = partition(
-        _visible(folder), lambda entry: entry.suffix.lower() in suffixes and entry.is_file()
+        _visible(folder), lambda entry: entry.suffix.lower() in suffixes and is_file(entry)
     )
     if not found:
         raise UserError(f"--source {folder}: no images (png, jpg) in this folder")
@@ -160,7 +166,7 @@ def _list_clips(folder: Path) -> list[Path]:
 
 def _holds_clips(path: Path) -> bool:
     """Whether `path` is a folder of clips; a folder of images is a single clip."""
-    if not path.is_dir():
+    if not is_folder(path):
         return False
     entries, _ = without_empty_folders(_visible(path))
     frames, others = partition(entries, lambda entry: entry.suffix.lower() in IMAGE_SUFFIXES)

@@ -21,6 +21,7 @@ from animation.prepared import Animation, ReferenceChoice
 from animation.settings import Settings
 from common.errors import UserError
 from common.limits import Limits
+from common.safe_paths import resolve
 from media.excerpt import Excerpt
 from media.frames import Frame
 from media.sound import Sound
@@ -108,7 +109,7 @@ def check_outputs(
         ]
         for option, path in given:
             if path is not None:
-                resolved = Path(path).resolve()
+                resolved = resolve(Path(path))
                 inputs |= dict.fromkeys((resolved, *resolved.parents), f"{option} {path}")
     outputs: set[Path] = set()
     for job in jobs:
@@ -117,7 +118,7 @@ def check_outputs(
         if masks_path is not None:
             written["--save-masks"] = masks_path
         for origin, target in written.items():
-            resolved = target.resolve()
+            resolved = resolve(target)
             if resolved in inputs:
                 raise UserError(
                     f"{origin} {target} would replace {inputs[resolved]}; choose another path"

@@ -119,7 +119,10 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
         help="more images of the figure of --source, for a model that takes several (X2Face)",
     )
     parser.add_argument(
-        "--driving", metavar="CLIP", help="a video, a folder of frames, or a folder of clips"
+        "--driving",
+        metavar="CLIP",
+        help="a video, a folder of frames, or a folder of clips; or a camera: camera:0, "
+        "camera:rtsp://..., or camera:clip.mp4 for a file in real time",
     )
     parser.add_argument(
         "--output", metavar="PATH", help="out.mp4, .webm, .mov, .gif, or a folder (png)"

@@ -11,6 +11,7 @@ from animation.prepared import Animation
 from animation.read_ahead import prefetch
 from common.errors import UserError
 from common.limits import LIMITS, Limits
+from common.safe_paths import is_folder
 from media.frames import Frames
 from media.sound import Sound, open_sound
 from media.video_writer import VideoWriter, takes_sound
@@ -36,7 +37,7 @@ class Output(NamedTuple):
         """
         if not self.save_masks:
             return None
-        if self.path.is_dir():
+        if is_folder(self.path):
             return self.path.parent / f"{self.path.name}-masks"
         return self.path.parent / f"{self.path.stem}-masks{self.path.suffix}"
 
@@ -71,7 +72,7 @@ def write_animation(
     )
     masks = None
     if output.masks_path is not None:
-        as_folder = output.path.is_dir()
+        as_folder = is_folder(output.path)
         masks = _open_masks(output.masks_path, animation, as_folder)
     if overlapped is None:
         overlapped = animation.device.type != "cpu"

@@ -6,6 +6,7 @@ from pathlib import Path
 from common.csv_cells import TableReader, as_written, open_table, protected
 from common.errors import UserError
 from common.files import replacing
+from common.safe_paths import exists
 
 _KEY = "output"
 
@@ -48,7 +49,7 @@ class Results:
 
 
 def _read_rows(path: Path) -> list[Row]:
-    if not path.exists():
+    if not exists(path):
         return []
     try:
         with open_table(path, errors="surrogateescape") as file:

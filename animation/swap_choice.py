@@ -3,6 +3,7 @@ the user on what was chosen.
 """
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import NamedTuple, cast
 
 from animation import inpainting
@@ -136,4 +137,4 @@ class SwapChooser:
 
 def is_source(background: Picture) -> bool:
     """Whether `background` is the keyword `source`."""
-    return isinstance(background, str) and background == SOURCE
+    return isinstance(background, str | Path) and str(background) == SOURCE

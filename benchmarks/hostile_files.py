@@ -180,6 +180,18 @@ def _pack_outside(sandbox: Sandbox) -> list[object]:
     return ["reconstruct.py", "--checkpoint", sandbox.checkpoint, "--data-root", folder.parent]
 
 
+def _pack_with_a_large_frame(sandbox: Sandbox) -> list[object]:
+    command = _pack_outside(sandbox)
+    folder = sandbox.folder / "pack" / "test"
+    header = {"format": 1, "image_size": [32, 32], "shards": {"00000.tar": 2**33}}
+    (folder / "pack.json").write_text(json.dumps(header))
+    clip = {"name": "x", "num_frames": 1, "frame_rate": "25", "shard": "00000.tar"}
+    (folder / "clips.jsonl").write_text(json.dumps(clip | {"end": 2**33, "source": "x"}) + "\n")
+    os.truncate(folder / "00000.tar", 2**33)
+    (folder / "frames.bin").write_bytes(struct.pack("<QII", 0, 2**32 - 1, 0))
+    return command
+
+
 def _pairs_outside(sandbox: Sandbox) -> list[object]:
     path = sandbox.folder / "pairs.csv"
     clip = write_clip(sandbox.folder / "c.mp4", 4)
@@ -210,6 +222,7 @@ FILES: Final[dict[str, Callable[[Sandbox], list[object]]]] = {
     "VGG with code in the cache": _cached_vgg_with_code,
     "YAML of aliases": _yaml_aliases,
     "pack with ../../x": _pack_outside,
+    "pack with a frame of 4 GiB": _pack_with_a_large_frame,
     "pairs.csv with ../../x": _pairs_outside,
 }
 

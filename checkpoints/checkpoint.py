@@ -53,6 +53,8 @@ from configs.schema import Config, Start
 
 CHECKPOINT_FORMAT = 2
 _CONTENT = ("step", "epoch", "batch", "networks", "average", "training", "metrics")
+# What code raises when a part of a file is of another kind or shape than it expects.
+_WRONG_CONTENT = (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError)
 
 
 class Checkpoint(NamedTuple):
@@ -89,7 +91,10 @@ class Checkpoint(NamedTuple):
     def numerics(self) -> dict[str, Any]:
         """The precision and memory layout of the training; in older files those of the config."""
         train = self.config.train
-        by_config = {"precision": train.precision, "channels_last": train.channels_last}
+        by_config = {  # earlier versions had no `auto`
+            "precision": "float32" if train.precision == "auto" else train.precision,
+            "channels_last": train.channels_last is True,
+        }
         return self.training.get("numerics", by_config)
 
     @property
@@ -131,30 +136,29 @@ def save(
     Raises:
         UserError: the file cannot be written, for example on a full disk.
     """
-    _write(
-        path,
-        config,
-        {
-            "step": step,
-            "epoch": epoch,
-            "batch": batch,
-            "planned_steps": planned_steps,
-            "run_id": run_id,
-            "networks": state_dicts(networks),
-            "average": average,
-            "training": training,
-            "metrics": dict(metrics),
-        },
-    )
+    content = {
+        "step": step,
+        "epoch": epoch,
+        "batch": batch,
+        "planned_steps": planned_steps,
+        "run_id": run_id,
+        "networks": state_dicts(networks),
+        "average": average,
+        "training": training,
+        "metrics": dict(metrics),
+    }
+    with replacing(path) as temporary:
+        _write(temporary, config, content)
 
 
 def save_slim(path: Path, slim: Checkpoint) -> None:
-    """Write a checkpoint that `export.slim` returned, as `save` does.
+    """Write a checkpoint that `export.slim` returned to `path`, a temporary file of `replacing`.
 
     A path that ends in `.safetensors` becomes such a file.
 
     Raises:
-        UserError: as `save`, or the package safetensors is not installed.
+        OSError: the file cannot be written.
+        UserError: the package safetensors is not installed.
     """
     content = {key: getattr(slim, key) for key in (*_CONTENT, "planned_steps", "provenance")}
     _write(path, slim.config, content)
@@ -168,7 +172,7 @@ def _write(path: Path, config: Config, content: dict[str, Any]) -> None:
         "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
     }
     safe = to_safetensors(content) if path.suffix == SUFFIX else None
-    with replacing(path) as temporary, temporary.open("wb") as file:
+    with path.open("wb") as file:
         if safe is None:
             _save_to(file, content)
         else:
@@ -236,7 +240,7 @@ def _convert(path: Path, content: Any) -> Published | None:
         if published is not None:
             check_states("networks", published.tensors.networks)
         return published
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError, RuntimeError) as error:
+    except _WRONG_CONTENT as error:
         raise CheckpointError(
             f"{path}: it looks like a published checkpoint, but its tensors are of other kinds and "
             f"shapes ({in_one_line(error)})"
@@ -259,9 +263,11 @@ def _parse(path: Path, content: Any) -> Checkpoint:
         )
     try:
         check_content(content)
+        if content.get("provenance", {}).get("published", PROJECTS[0]) not in PROJECTS:
+            raise ValueError(f"provenance.published is none of {', '.join(PROJECTS)}")
     except ValueError as error:
         raise CheckpointError(f"{path}: not a checkpoint that train.py wrote: {error}") from error
-    notes = [] if content["format"] == CHECKPOINT_FORMAT else older_formats.upgrade(content)
+    notes = [] if content["format"] == CHECKPOINT_FORMAT else _upgrade(path, content)
     return Checkpoint(
         path,
         parse_config(content["config"], origin=str(path)),
@@ -271,6 +277,17 @@ def _parse(path: Path, content: Any) -> Checkpoint:
         notes=notes,
         **{key: content[key] for key in _CONTENT},
     )
+
+
+def _upgrade(path: Path, content: dict[str, Any]) -> list[str]:
+    """Upgrade the content of an older format, whose config has not been checked yet."""
+    try:
+        return older_formats.upgrade(content)
+    except (*_WRONG_CONTENT, StopIteration) as error:
+        raise CheckpointError(
+            f"{path}: states checkpoint format {content['format']}, but is not as such a version "
+            f"wrote it ({in_one_line(error)}); use another checkpoint"
+        ) from error
 
 
 def _trained(path: Path, published: Published, config: Config | None) -> Checkpoint:

@@ -10,7 +10,11 @@ of motion model.
 
 import argparse
 import json
+import math
+import re
 import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final, Literal
 
@@ -23,9 +27,19 @@ from checkpoints.onnx_files import require_packages, write_onnx
 from checkpoints.weights import load_model
 from common.cli import run_entry_point, say
 from common.errors import UserError
-from common.files import file_sha256, replacing
+from common.file_lock import holder, locked
+from common.files import (
+    file_sha256,
+    make_folder,
+    name_as_text,
+    named_failures,
+    remove_leftovers,
+    replacing,
+    short_stem,
+)
 from common.safetensors_files import SUFFIX, require_package
 from configs.loading import load_config
+from configs.safe_yaml import check_tree
 
 Weights = Literal["average", "raw"]
 WEIGHTS: Final[tuple[Weights, ...]] = ("average", "raw")
@@ -43,17 +57,19 @@ def main(arguments: argparse.Namespace) -> None:
         require_package(f"--output {output}")
     if arguments.onnx is not None:
         require_packages()
+    if arguments.licence is not None:
+        try:
+            check_tree(arguments.licence)  # as its reader will
+        except ValueError as error:
+            raise UserError(f"--licence: {error}; give plain text, such as its name") from None
     config = None if arguments.config is None else load_config(arguments.config)
     small = slim(checkpoint.load(path, config), arguments.weights, arguments.licence)
     model = load_model(small, torch.device("cpu"))  # raises if the weights do not fit the config
     if arguments.onnx is not None and model.motion is None:
         raise UserError(f"--onnx: {path} has no motion branch; only that can be written")
 
-    checkpoint.save_slim(output, small)
-    described = describe(small, output)
-    with replacing(description) as temporary:
-        temporary.write_text(json.dumps(described, indent=2) + "\n")
-    _write_card(card, model_card(small, output))
+    with _alone(output):
+        described = _write(small, output, description, card)
     say(f"{output}: {small.age}, {described['weights']} weights, {described['bytes']:,} bytes")
     print(f"sha256 {described['sha256']}")
     if arguments.onnx is not None and model.motion is not None:
@@ -61,14 +77,59 @@ def main(arguments: argparse.Namespace) -> None:
             say(str(file))
 
 
-def _write_card(path: Path, text: str) -> None:
-    """Write the model card, unless there is one: what its author filled in must not be lost."""
-    if path.exists():
-        say(f"{path}: kept as it is; remove it for a new one")
-        return
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-    say(f"{path}: the model card; fill in what it marks")
+@contextmanager
+def _alone(output: Path) -> Iterator[None]:
+    """Context manager: holds a lock, so that no two exports mix their files of one name.
+
+    Raises:
+        UserError: another export writes there, or nothing can be written there.
+    """
+    lock = output.with_name(f".{short_stem(output)}.export.lock")
+    with ExitStack() as stack:
+        with named_failures(output):
+            make_folder(output.parent)
+            try:
+                stack.enter_context(locked(lock))
+            except BlockingIOError:
+                raise UserError(
+                    f"--output {output}: {holder(lock)} exports to this name; wait until it ends"
+                ) from None
+        written = rf"{re.escape(short_stem(output))}({re.escape(output.suffix)}|\.json|\.md)"
+        remove_leftovers(output.parent, written)
+        yield
+
+
+def _write(small: Checkpoint, output: Path, description: Path, card: Path) -> dict[str, object]:
+    """Write the checkpoint, its card and its description, and return the latter.
+
+    All are written whole before the first of an earlier export is replaced. The description is
+    removed before and renamed last, so that none is ever beside a file that it does not describe.
+    A card that is there is kept: what its author filled in must not be lost.
+
+    Raises:
+        UserError: a file cannot be written.
+    """
+    if output.is_dir():
+        raise UserError(f"--output {output}: is a folder; give the path of a file")
+    is_new = not card.exists()
+    with ExitStack() as stack:  # it renames in the reverse order
+        to_description = stack.enter_context(replacing(description))
+        to_card = stack.enter_context(replacing(card)) if is_new else None
+        to_output = stack.enter_context(replacing(output))
+        checkpoint.save_slim(to_output, small)
+        described = describe(small, output, to_output)
+        with named_failures(description):
+            to_description.write_text(json.dumps(described, indent=2, allow_nan=False) + "\n")
+        if to_card is not None:
+            with named_failures(card):
+                to_card.write_text(model_card(small, output), encoding="utf-8")
+        with named_failures(description):
+            description.unlink(missing_ok=True)
+    if is_new:
+        say(f"{card}: the model card; fill in what it marks")
+    else:
+        say(f"{card}: kept as it is; remove it for a new one")
+    return described
 
 
 def slim(
@@ -99,22 +160,26 @@ def slim(
         training={},
         metrics=saved.metrics if chosen == held[0] else {},  # measured with the weights held[0]
         provenance=saved.provenance
-        | {"weights": chosen, "exported_from": saved.path.name}
+        | {"weights": chosen, "exported_from": name_as_text(saved.path.name)}
         | ({} if licence is None else {"licence": licence}),
     )
 
 
-def describe(small: Checkpoint, path: Path) -> dict[str, object]:
-    """Describe the file at `path`, which `small` was written to, for people and scripts."""
-    run = small.config.run.output_dir
+def describe(small: Checkpoint, path: Path, written: Path) -> dict[str, object]:
+    """Describe the file that will be at `path`, for people and scripts.
+
+    Args:
+        written: where `small` was written to.
+    """
+    run, metrics = small.config.run.output_dir, small.metrics.items()
     return {
+        **small.provenance,  # first: it may hold anything, and must replace nothing
         "file": path.name,
         "config": None if run is None else Path(run).name,
         "step": small.step,
-        "metrics": small.metrics,
-        **small.provenance,
-        "sha256": file_sha256(path),
-        "bytes": path.stat().st_size,
+        "metrics": {name: value if math.isfinite(value) else None for name, value in metrics},
+        "sha256": file_sha256(written),
+        "bytes": written.stat().st_size,
     }
 
 

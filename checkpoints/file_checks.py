@@ -5,16 +5,88 @@ number so often that it would fill all memory.
 """
 
 import re
-from typing import Any, Final, TypeGuard
+from typing import Annotated, Any, Final, Literal, NotRequired, TypeGuard
 
 import torch
+from pydantic import Field, InstanceOf, Strict, StrictBool, StrictStr, TypeAdapter, ValidationError
 from torch import Tensor
+from typing_extensions import TypedDict  # pydantic takes that of typing from Python 3.12 on
 
-from configs.safe_yaml import check_tree
+from common.errors import first_problem
+from common.speed_trial import Precision
+from configs.safe_yaml import check_text, check_tree
 
 MAX_COUNT: Final = 2**53  # of steps and epochs
 MAX_PARTS: Final = 10**6  # of the training state; with all branches it has some 3,000
 MAX_DEPTH: Final = 20
+MAX_SECONDS: Final = 10**10  # of a training; 300 years
+
+_Number = Annotated[float, Strict()]  # also integers; not finite in a run that has failed
+_Count = Annotated[int, Strict(), Field(ge=0, lt=MAX_COUNT)]
+
+
+class _Algorithm(TypedDict):
+    """State dict of a torch optimizer; `Optimizer.load_state` compares it with the parameters."""
+
+    state: dict[int, dict[StrictStr, Any]]
+    param_groups: list[dict[StrictStr, Any]]
+
+
+class _Optimizer(TypedDict):
+    adam: NotRequired[_Algorithm]
+    sgd: NotRequired[_Algorithm]
+    scaler: dict[StrictStr, Annotated[_Number, Field(allow_inf_nan=False)]]
+    bad_steps: InstanceOf[Tensor]
+    bad_in_a_row: InstanceOf[Tensor]
+    clipped_steps: NotRequired[InstanceOf[Tensor]]
+    recent_norms: NotRequired[dict[StrictStr, InstanceOf[Tensor]]]
+
+
+class _Means(TypedDict):
+    sums: list[tuple[list[StrictStr], InstanceOf[Tensor]]]
+    minima: dict[StrictStr, InstanceOf[Tensor]]
+
+
+class _Log(TypedDict):
+    logged_at: _Count
+    means: _Means
+
+
+class _Numerics(TypedDict):
+    precision: Precision
+    channels_last: StrictBool
+
+
+class _Training(TypedDict):
+    """The training state, see `Trainer`; checkpoints of earlier versions lack some keys."""
+
+    optimizer: _Optimizer
+    seconds: Annotated[InstanceOf[float], Field(ge=0, le=MAX_SECONDS)]
+    best_l1: NotRequired[InstanceOf[float]]
+    log: NotRequired[_Log]
+    numerics: NotRequired[_Numerics]
+
+
+class _Average(TypedDict):
+    """State of `MovingAverage`; its networks have a check of their own."""
+
+    num_updates: _Count
+
+
+class _Provenance(TypedDict):
+    """Where the weights of a slim checkpoint come from; a later version may know more keys."""
+
+    weights: NotRequired[Literal["average", "raw"]]
+    exported_from: NotRequired[StrictStr]
+    licence: NotRequired[StrictStr | None]
+    published: NotRequired[StrictStr]  # one of `conversion.PROJECTS`
+    epoch: NotRequired[_Count | None]
+
+
+_TRAINING: Final = TypeAdapter(_Training)
+_METRICS: Final = TypeAdapter(dict[StrictStr, _Number])
+_PROVENANCE: Final = TypeAdapter(_Provenance)
+_AVERAGE: Final = TypeAdapter(_Average)
 _DTYPES: Final = (
     *(torch.float32, torch.float16, torch.bfloat16, torch.float64),
     *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
@@ -43,28 +115,48 @@ def check_content(content: dict[str, Any]) -> None:
         _check_count(key, content[key])
     if content.get("planned_steps") is not None:
         _check_count("planned_steps", content["planned_steps"])
-    for key in ("training", "metrics"):
-        if not isinstance(content[key], dict):
-            raise ValueError(f"{key} is not a mapping")
-    _check_training(content["training"])
+    if not isinstance(content["training"], dict):
+        raise ValueError("training is not a mapping")
+    _check_parts(content["training"])
+    if content["training"]:  # a slim checkpoint has none
+        _check_schema("training", content["training"], _TRAINING)
     if content.get("run_id") is not None and not _is_run_id(content["run_id"]):
         raise ValueError("run_id is not the id of a run")
-    _check_plain("metrics", content["metrics"])
+    check_metrics(content["metrics"])
     _check_plain("provenance", content.get("provenance", {}))
+    _check_schema("provenance", content.get("provenance", {}), _PROVENANCE)
     check_states("networks", content["networks"])
     if content["average"] is not None:
         average = content["average"]
         if not isinstance(average, dict):
             raise ValueError("average is not a mapping")
         check_states("average.networks", average.get("networks"))
+        _check_schema("average", average, _AVERAGE)
+
+
+def check_metrics(metrics: Any) -> None:
+    """Make sure that `metrics` maps names to numbers, which may be infinite or NaN.
+
+    Raises:
+        ValueError: it does not; names the place.
+    """
+    _check_plain("metrics", metrics)
+    _check_schema("metrics", metrics, _METRICS)
+
+
+def _check_schema(key: str, value: Any, schema: TypeAdapter[Any]) -> None:
+    try:
+        schema.validate_python(value)
+    except ValidationError as error:
+        raise ValueError(first_problem(error, key)) from None
 
 
 def _is_run_id(value: Any) -> bool:
     return isinstance(value, str) and re.fullmatch(r"[\w-]{1,64}", value) is not None
 
 
-def _check_training(tree: Any) -> None:
-    """Raise ValueError unless `tree` has plain tensors only, and no more parts than MAX_PARTS.
+def _check_parts(tree: Any) -> None:
+    """Raise ValueError unless `tree` has plain tensors and texts, and at most MAX_PARTS parts.
 
     An object that several places refer to is counted at each place.
     """
@@ -76,13 +168,22 @@ def _check_training(tree: Any) -> None:
         if num_left < 0 or depth > MAX_DEPTH:
             raise ValueError(f"training has more than {MAX_PARTS} parts, or {MAX_DEPTH} levels")
         if isinstance(part, dict):
-            waiting += ((value, depth + 1) for value in part.values())
+            waiting += ((value, depth + 1) for pair in part.items() for value in pair)
         elif isinstance(part, list | tuple):
             waiting += ((value, depth + 1) for value in part)
+        elif isinstance(part, str):
+            _check_name("training", part)
         elif isinstance(part, Tensor):
             if not is_plain(part):
                 raise ValueError("training holds a tensor that is not a plain one")
             _check_size("training", part)
+
+
+def _check_name(place: str, text: str) -> None:
+    try:
+        check_text(text)
+    except ValueError as error:
+        raise ValueError(f"{place} has {error}") from None
 
 
 def _check_size(place: str, tensor: Tensor) -> None:
@@ -116,8 +217,10 @@ def check_states(key: str, networks: Any) -> None:
     for name, state in networks.items():
         if not isinstance(name, str) or not isinstance(state, dict):
             raise ValueError(f"{key} holds something that is not a state dict")
+        _check_name(key, name)
         for tensor_name, tensor in state.items():
             place = f"{key}.{name}.{tensor_name:.60}" if isinstance(tensor_name, str) else key
             if place == key or not is_plain(tensor):
                 raise ValueError(f"{place} holds something that is not a plain tensor")
+            _check_name(key, tensor_name)
             _check_size(place, tensor)

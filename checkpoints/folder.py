@@ -9,8 +9,10 @@ from common.errors import UserError
 from common.files import replacing
 
 RUNS = Path("runs")
-WRITTEN = r"(step-\d{8}|best)\.pt"  # names of the checkpoints in a run's folder of checkpoints
-_STEP_FILE = re.compile(r"step-(\d{8})\.pt")
+# Names of the checkpoints in a run's folder of checkpoints. A step has at least eight digits, and
+# at most the 16 of `file_checks.MAX_COUNT`.
+WRITTEN = r"(step-\d{8,16}|best)\.pt"
+_STEP_FILE = re.compile(r"step-(\d{8,16})\.pt")
 
 
 def checkpoint_folder(output_dir: Path) -> Path:
@@ -41,8 +43,13 @@ def list_all(output_dir: Path) -> list[Path]:
     """
     folder = checkpoint_folder(output_dir)
     names = [name for name, is_file in _scan(folder).items() if is_file]
-    steps = sorted((name for name in names if _STEP_FILE.fullmatch(name)), reverse=True)
-    return [folder / name for name in (*steps, *(name for name in names if name not in steps))]
+    return [folder / name for name in sorted(names, key=_step_of, reverse=True)]
+
+
+def _step_of(name: str) -> int:
+    """The step in the name of a checkpoint; -1 for best.pt."""
+    match = _STEP_FILE.fullmatch(name)
+    return -1 if match is None else int(match[1])
 
 
 def check_names(output_dir: Path) -> None:
@@ -84,8 +91,7 @@ def list_steps(output_dir: Path, after: int = -1) -> list[Path]:
     Raises:
         UserError: as `list_all`.
     """
-    matches = [(path, _STEP_FILE.fullmatch(path.name)) for path in list_all(output_dir)]
-    return [path for path, match in matches if match is not None and int(match[1]) > after]
+    return [path for path in list_all(output_dir) if _step_of(path.name) > after]
 
 
 def prune(newest: Path, keep: int) -> None:

@@ -4,13 +4,16 @@ It follows Mitchell et al. 2019, "Model Cards for Model Reporting", as far as a 
 answers; what only its author knows is marked. The head in YAML is what the Hugging Face hub reads.
 """
 
+import html
 import math
+import re
 import shlex
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 from checkpoints.checkpoint import Checkpoint
+from common.files import name_as_text
 from common.safe_paths import printable
 from configs.loading import dump_config
 from configs.schema import BRANCHES
@@ -18,6 +21,8 @@ from configs.schema import BRANCHES
 _TO_FILL_IN: Final = "**To be filled in:**"
 # For these data nobody was filmed.
 _PUPPETS: Final = "Puppets that this program draws: no person is in them."
+_IN_CODE: Final = str.maketrans({"`": "'", "|": "/", "<": "&lt;"})  # there no escape would work
+_MARKS: Final = re.compile(r"([\\`*_{}\[\]|#~])")
 
 
 def model_card(small: Checkpoint, path: Path) -> str:
@@ -42,13 +47,14 @@ def model_card(small: Checkpoint, path: Path) -> str:
 
 
 def _use(path: Path) -> str:
+    name = shlex.quote(printable(name_as_text(path.name)))
     return (
         "```bash\n"
-        f"python animate.py --checkpoint {shlex.quote(printable(path.name))} --source source.png "
-        "--driving driving.mp4 --output result.mp4\n"
+        f"python animate.py --checkpoint {name} --source source.png --driving driving.mp4 "
+        "--output result.mp4\n"
         "```\n\n"
         "The file has the weights and the config; no code in it is run. "
-        f"`{_inline(path.stem)}.json` has its SHA-256."
+        f"{_code(f'{path.stem}.json')} has its SHA-256."
     )
 
 
@@ -80,9 +86,9 @@ def _data(small: Checkpoint) -> str:
         return f"Those of the published file of {project}; see its authors' pages."
     if data.kind == "puppets":
         return _PUPPETS
-    name = _inline(Path(data.root or "").name)
+    name = _code(Path(data.root or "").name)
     return (
-        f"The clips of a folder `{name}`, split `train`.\n\n"
+        f"The clips of a folder {name}, split `train`.\n\n"
         f"{_TO_FILL_IN} what these clips are, who is in them, whether they agreed, and under which "
         "licence the clips may be used."
     )
@@ -93,7 +99,7 @@ def _metrics(small: Checkpoint) -> str:
     if not found:
         return f"None are stored with these weights.\n\n{_TO_FILL_IN} those of `reconstruct.py`."
     log = small.config.log
-    rows = {f"`{_inline(name)}`": f"{value:.4f}" for name, value in found.items()}
+    rows = {_code(name): f"{value:.4f}" for name, value in found.items()}
     return (
         f"Validation during the training: at most {log.num_validation_clips} clips of the split "
         f"`test`, {log.num_validation_frames} frames each, reconstructed from the first one; "
@@ -136,8 +142,13 @@ def _table(head: tuple[str, str], rows: Mapping[str, Any]) -> str:
 
 
 def _inline(text: str) -> str:
-    """Text of others for use within a line: no line ends, no column ends, no HTML."""
-    return printable(text).replace("|", r"\|").replace("<", "&lt;").replace("`", "'")
+    """Text of others for use within a line: no line ends, and nothing that Markdown marks up."""
+    return _MARKS.sub(r"\\\1", html.escape(printable(name_as_text(text)), quote=False))
+
+
+def _code(text: str) -> str:
+    """Text of others as code within a line; what could end the code or a column is replaced."""
+    return f"`{printable(name_as_text(text)).translate(_IN_CODE)}`"
 
 
 def _in_quotes(text: str) -> str:

@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import os
 import re
 import signal
 import sys
@@ -23,6 +24,8 @@ from common.safe_paths import printable
 if TYPE_CHECKING:
     import torch
 
+_SIGPIPE = 13  # Windows has no such signal
+
 
 def run_entry_point(
     main: Callable[[argparse.Namespace], int | None],
@@ -32,8 +35,59 @@ def run_entry_point(
     """Parse `argv`, call `main`, and turn a UserError into one line and exit code 2.
 
     Any other exception is a bug in this program and keeps its traceback. `--debug`, which is added
-    to every parser here, shows the traceback of a UserError too.
+    to every parser here, shows the traceback of a UserError too. What is printed to a closed stream
+    is lost. If a stream fails, as on a full disk, the program ends with one line and exit code 2;
+    if nobody reads it any more, as after `| head`, without a word as if by SIGPIPE.
     """
+    _replace_closed_streams()
+    try:
+        try:
+            code = _run(main, parser, argv)
+        except SystemExit:
+            sys.stdout.flush()
+            raise
+        sys.stdout.flush()  # what fails later would be told by Python itself
+        return code
+    except OSError as error:
+        if not (_has_failed(sys.stdout) or _has_failed(sys.stderr)):
+            raise
+        if isinstance(error, BrokenPipeError):
+            return 128 + _SIGPIPE
+        try:
+            say(f"{parser.prog}: error: what it prints is lost: {error.strerror}", sys.stderr)
+        except OSError:
+            _has_failed(sys.stderr)  # which lets it lead nowhere
+        return 2
+
+
+def _replace_closed_streams() -> None:
+    """Let streams that were closed, as by `>&-`, lead nowhere."""
+    while (descriptor := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass  # else a file that is opened later would get what libraries print
+    os.close(descriptor)
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+
+
+def _has_failed(stream: TextIO) -> bool:
+    """Whether a stream cannot be written to; if so, it leads nowhere from now on."""
+    try:
+        stream.write("\n")  # an OSError does not tell where it comes from
+        stream.flush()
+    except OSError:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, stream.fileno())  # Python itself writes the rest at the end
+        os.close(nowhere)
+        return True
+    return False
+
+
+def _run(
+    main: Callable[[argparse.Namespace], int | None],
+    parser: argparse.ArgumentParser,
+    argv: Sequence[str] | None,
+) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # names of files may not fit its encoding
             stream.reconfigure(errors="backslashreplace")

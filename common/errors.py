@@ -4,9 +4,15 @@ Entry points print a UserError as one line. Other exceptions are bugs and keep t
 """
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
 
-# In messages of RuntimeErrors that mean lack of memory: by torch's CPU allocator, and by CUDA.
-_NO_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory")
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+_LONGEST_KEY: Final = 60  # characters of a key of an untrusted file that a message shows
+# In messages of RuntimeErrors that mean lack of memory: by torch's CPU allocator, by CUDA, and by
+# its libraries (CUBLAS_STATUS_ALLOC_FAILED, CUDNN_STATUS_ALLOC_FAILED).
+_NO_MEMORY = ("DefaultCPUAllocator", "CUDA error: out of memory", "_STATUS_ALLOC_FAILED")
 
 
 class UserError(ValueError):
@@ -31,6 +37,17 @@ def in_one_line(error: Exception) -> str:
         return str(error)
     message = " ".join(str(error).split())
     return f"{type(error).__name__}: {message}" if message else type(error).__name__
+
+
+def first_problem(error: "ValidationError", within: str = "") -> str:
+    """The first problem that pydantic found, in one line with the key: `log.step: Input should be`.
+
+    Args:
+        within: dotted key of the checked value.
+    """
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    keys = [f"{key:.{_LONGEST_KEY}}" for key in (within, *map(str, first["loc"])) if key]
+    return ": ".join(filter(None, (".".join(keys), first["msg"])))
 
 
 def lacks_memory(error: BaseException) -> bool:

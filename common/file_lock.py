@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Final
 
 from common.errors import UserError
-from common.safe_paths import open_plain_file, read_plain_file
+from common.safe_paths import exists, is_file, open_plain_file, read_plain_file
 
-_LINE: Final = re.compile(r"process \d+ on .*")  # all that a lock file holds
+_LINE: Final = re.compile(r"process [0-9]{1,10} on \S{1,255}")  # all that a lock file holds
 _MAX_LINE: Final = 400  # bytes; a host's name has at most 255
 
 _held: set[int] = set()  # descriptors of lock files
@@ -64,7 +64,12 @@ def locked(path: Path) -> Iterator[bool]:
 def _acquire(path: Path) -> tuple[int, bool]:
     """Open and lock the file; return its descriptor, and whether it is locked."""
     while True:
-        descriptor = open_plain_file(str(path), os.O_RDWR | os.O_CREAT)
+        try:
+            descriptor = open_plain_file(str(path), os.O_RDWR | os.O_CREAT)
+        except OSError as error:
+            if exists(path) and not is_file(path):  # a folder or a socket
+                raise UserError(f"{path}: is no lock file of this program; move it away") from error
+            raise
         try:
             is_held = _lock(descriptor)
             if _is_at(path, descriptor):

@@ -10,10 +10,11 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from stat import S_ISDIR
 from typing import IO, Any
 
 from common.errors import UserError
-from common.safe_paths import open_to_write
+from common.safe_paths import open_to_read, open_to_write
 
 GIT_LFS_POINTER = b"version https://git-lfs"  # first bytes of a file that git-lfs has not fetched
 
@@ -37,15 +38,24 @@ def named_failures(path: Path) -> Iterator[None]:
 
 def file_sha256(path: Path) -> str:
     """Return the SHA-256 of a file in hexadecimal digits; OSError if it cannot be read."""
-    with path.open("rb") as file:
+    with open_to_read(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def short_stem(path: Path) -> str:
+    """Return the stem of `path`, cut to a length that leaves room for more in a name."""
+    return os.fsencode(path.stem)[:_MAX_STEM].decode(errors="ignore")
+
+
+def name_as_text(name: str) -> str:
+    """Return the name of a file as text that can be written; other bytes than UTF-8 are escaped."""
+    return name.encode(errors="backslashreplace").decode()
 
 
 def temporary_name(path: Path, suffix: str | None = None) -> Path:
     """Return an unpredictable name in the folder of `path`, with the same suffix or `suffix`."""
-    stem = os.fsencode(path.stem)[:_MAX_STEM].decode(errors="ignore")
     ending = path.suffix if suffix is None else suffix
-    return path.with_name(f".{stem}.{secrets.token_hex(8)}.tmp{ending}")
+    return path.with_name(f".{short_stem(path)}.{secrets.token_hex(8)}.tmp{ending}")
 
 
 def make_folder(path: Path) -> None:
@@ -65,6 +75,17 @@ def make_folder(path: Path) -> None:
                     "folder, or remove the link"
                 ) from None
         raise
+
+
+def check_folder_name(path: Path) -> None:
+    """Make sure that `path` is a folder, or missing, and that the system accepts the name.
+
+    Raises:
+        UserError: it is a file, or its name is, for example, too long.
+    """
+    with named_failures(path), suppress(FileNotFoundError):
+        if not S_ISDIR(path.stat().st_mode):
+            raise UserError(f"{path}: is a file; give a folder")
 
 
 def create(path: Path) -> None:

@@ -53,12 +53,8 @@ def too_many(number: int, limit: int) -> str:
     return f"{number:,} in all; at most {limit:,} are read; {REMEDY}"
 
 
-def check_bytes(path: Path, limit: int) -> None:
-    """Raise UserError where the file of a picture is larger than `limit` pixels could need.
-
-    Raises:
-        OSError: there is no such file.
-    """
-    num_bytes, most = path.stat().st_size, limit * MAX_BYTES_PER_PIXEL
+def check_bytes(path: Path, num_bytes: int, limit: int) -> None:
+    """Raise UserError where the file of a picture is larger than `limit` pixels could need."""
+    most = limit * MAX_BYTES_PER_PIXEL
     if num_bytes > most:
         raise UserError(f"{path}: a picture of {num_bytes:,} bytes, {too_many(num_bytes, most)}")

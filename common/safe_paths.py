@@ -3,12 +3,13 @@
 A pack, a table of results or a list of pairs states the names of its clips and files. The code that
 reads such a file passes every name through `check_name` or `check_inner_path`. Files in a folder
 that others may have filled are opened for writing by `open_to_write`, which follows no link, and
-read only after `require_plain_file`: a pipe would be waited for, and a device may never end.
+for reading by `open_to_read`: a pipe would be waited for, and a device may never end.
 """
 
 import os
 import re
 import stat
+from io import BufferedReader
 from pathlib import Path
 from typing import IO, Any
 
@@ -19,8 +20,7 @@ MAX_TEXT = 4096  # bytes of a name that never becomes a file's: the longest path
 _SHOWN = 60  # characters of a bad name that a message shows
 
 _SEPARATOR = re.compile(r"[/\\]")
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
-# They also turn the direction of the text around, or end a line, in some terminals.
+# Control characters, and those that turn the direction of text around or end a line in a terminal.
 _NOT_SHOWN = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _NOT_UTF8 = re.compile(r"[\ud800-\udfff]")
 
@@ -51,7 +51,7 @@ def _problem(name: str, longest: int) -> str | None:
         return "it begins with a dot"
     for pattern, problem in (
         (_SEPARATOR, "it has a slash"),
-        (_CONTROL, "it has a control character"),
+        (_NOT_SHOWN, "it has a control character"),
         (_NOT_UTF8, "it has bytes that are not UTF-8"),
     ):
         if pattern.search(name):
@@ -83,11 +83,40 @@ def refuse_links(folder: Path, inner: Path) -> None:
     path = folder
     for part in inner.parts:
         path /= part
-        if path.is_symlink():
+        if os.path.islink(path):
             raise UserError(
                 f"{path}: is a link, and nothing is written through links; remove it, or choose "
                 "another folder"
             )
+
+
+def exists(path: Path) -> bool:
+    """Whether there is a file or folder of this name; not if the system refuses the name.
+
+    `Path.exists` and its like raise an OSError for a name of 256 bytes, or a link to one.
+    """
+    return os.path.exists(path)
+
+
+def is_file(path: Path) -> bool:
+    """Whether there is a plain file, or a link to one, as `exists`."""
+    return os.path.isfile(path)
+
+
+def is_folder(path: Path) -> bool:
+    """Whether there is a folder, or a link to one, as `exists`."""
+    return os.path.isdir(path)
+
+
+def resolve(path: Path) -> Path:
+    """Make a path absolute and follow its links, as far as they lead.
+
+    `Path.resolve` fails at a link to itself.
+    """
+    try:
+        return Path(os.path.realpath(path))
+    except ValueError:  # a name with a NUL character
+        return path.absolute()
 
 
 def require_plain_file(path: Path) -> None:
@@ -103,9 +132,33 @@ def require_plain_file(path: Path) -> None:
     except (OSError, ValueError):  # ValueError: a name with a NUL character
         return
     if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
-        raise UserError(
-            f"{path}: is not a plain file; write what comes from a pipe or a device to a file first"
-        )
+        raise UserError(_instead_of_a_plain_file(path))
+
+
+def open_to_read(path: Path) -> BufferedReader:
+    """Open a plain file, or the file to which a link leads, for reading.
+
+    It waits for no pipe, even if one takes the place of the file at this moment.
+
+    Raises:
+        UserError: `path` is a pipe, a device or a socket.
+        OSError: the file cannot be opened.
+    """
+    require_plain_file(path)  # to open some devices has effects
+    return open(path, "rb", opener=_open_without_waiting)
+
+
+def _open_without_waiting(path: str, flags: int) -> int:
+    descriptor = os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # Windows has no such flag
+    mode = os.fstat(descriptor).st_mode
+    if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):  # `open` itself refuses a folder
+        os.close(descriptor)
+        raise UserError(_instead_of_a_plain_file(path))
+    return descriptor
+
+
+def _instead_of_a_plain_file(path: Path | str) -> str:
+    return f"{path}: is not a plain file; write what comes from a pipe or a device to a file first"
 
 
 def read_plain_file(path: Path, max_bytes: int) -> bytes:
@@ -118,12 +171,11 @@ def read_plain_file(path: Path, max_bytes: int) -> bytes:
         UserError: `path` is not a plain file, or is larger.
         OSError: the file cannot be read.
     """
-    require_plain_file(path)
-    is_too_large = path.stat().st_size > max_bytes
-    if not is_too_large:
-        with path.open("rb") as file:  # it may hold more than the system states
+    with open_to_read(path) as file:
+        is_too_large = os.fstat(file.fileno()).st_size > max_bytes
+        if not is_too_large:  # it may hold more than the system states
             content = file.read(max_bytes + 1)
-        is_too_large = len(content) > max_bytes
+            is_too_large = len(content) > max_bytes
     if is_too_large:
         raise UserError(f"{path}: is larger than the {max_bytes:,} bytes that are read of it")
     return content

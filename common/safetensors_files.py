@@ -6,6 +6,7 @@ checked here, since the file may be untrusted or damaged.
 """
 
 import math
+import os
 import struct
 import zlib
 from collections.abc import Mapping
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from common.errors import UserError
 from common.json_files import JsonError, parse_json
-from common.safe_paths import require_plain_file
+from common.safe_paths import open_to_read
 
 SUFFIX: Final = ".safetensors"
 MAX_HEADER: Final = 2**23  # bytes; ours have some 200,000
@@ -74,7 +75,6 @@ def read_safetensors(path: Path) -> SafeFile:
             than it holds.
     """
     package = require_package(str(path))
-    require_plain_file(path)
     try:
         metadata = _check_header(path)
         return SafeFile(package.load_file(path, device="cpu"), metadata)
@@ -82,6 +82,8 @@ def read_safetensors(path: Path) -> SafeFile:
         raise UserError(f"{path}: cannot be read ({error.strerror or error})") from error
     except _BadHeader as error:
         raise UserError(f"{path}: not a whole safetensors file: {error}") from error
+    except UserError:
+        raise
     except Exception as error:  # the package finds more than was checked here
         reason = " ".join(str(error).split())
         raise UserError(f"{path}: not a whole safetensors file: {reason:.200}") from error
@@ -128,8 +130,8 @@ def _check_header(path: Path) -> dict[str, str]:
         _BadHeader: it does not.
         OSError: the file cannot be read.
     """
-    num_bytes = path.stat().st_size
-    with path.open("rb") as file:
+    with open_to_read(path) as file:
+        num_bytes = os.fstat(file.fileno()).st_size
         head = file.read(_LENGTH.size)
         if len(head) < _LENGTH.size:
             raise _BadHeader("it has fewer than 8 bytes")

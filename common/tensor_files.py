@@ -20,7 +20,7 @@ from common import old_format
 from common.errors import UserError
 from common.files import GIT_LFS_POINTER
 from common.pickled_content import Refused, read_pickle
-from common.safe_paths import require_plain_file
+from common.safe_paths import open_to_read, require_plain_file
 from common.safetensors_files import is_safetensors, read_safetensors
 
 # First bytes of torch's files: a zip archive since version 1.6, a series of pickles before. A tar
@@ -148,8 +148,7 @@ def read_tensors(path: Path) -> Any:
         CheckpointError: the file cannot be read, is damaged, or holds something else.
     """
     try:
-        require_plain_file(path)
-        with path.open("rb") as file:
+        with open_to_read(path) as file:
             head = file.read(_TAR_MARK + len(_TAR))
     except UserError as error:
         raise CheckpointError(str(error)) from None

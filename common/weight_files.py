@@ -15,7 +15,7 @@ import torch
 
 from common.errors import UserError
 from common.files import file_sha256
-from common.safe_paths import require_plain_file
+from common.safe_paths import exists, open_to_read
 
 _MAX_BYTES: Final = 2**32  # the largest have 600 MB
 # torchvision and others put the first digits of the SHA-256 into the name: vgg19-dcbb9e9d.pth.
@@ -42,7 +42,7 @@ def downloaded(url: str) -> Path:
     assert digits is not None, f"no SHA-256 in {name}"
     folder = Path(torch.hub.get_dir()) / "checkpoints"
     path = folder / name
-    if not path.exists():
+    if not exists(path):
         try:
             folder.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(url, str(path), digits)
@@ -66,7 +66,6 @@ def check_sha256(path: Path, expected: str, remedy: str) -> None:
 
     The message ends with `remedy`, which says what to do.
     """
-    require_plain_file(path)
     try:
         num_bytes = path.stat().st_size
         if num_bytes > _MAX_BYTES:
@@ -88,10 +87,11 @@ def read_arrays(path: Path) -> Any:
     Raises:
         UserError: the file holds something else, or is damaged.
     """
-    require_plain_file(path)
     try:
-        with path.open("rb") as file, warnings.catch_warnings(action="ignore"):  # NumPy warns
+        with open_to_read(path) as file, warnings.catch_warnings(action="ignore"):  # NumPy warns
             return _ArrayUnpickler(file).load()
+    except UserError:
+        raise
     except Exception as error:  # a file that is not a pickle can raise anything in the reader
         raise UserError(f"{path}: not a file of arrays alone ({error})") from error
 

@@ -19,6 +19,7 @@ from pydantic import Tag, ValidationError
 from pydantic_core import ErrorDetails
 
 from common.errors import UserError
+from common.safe_paths import is_file, open_to_read, require_plain_file, resolve
 from configs.motion.kinds import motion_kind
 from configs.rules import violations
 from configs.safe_yaml import MAX_BYTES, MAX_DEPTH, Dumper, check_tree, parse_yaml
@@ -130,8 +131,12 @@ def _parse_yaml(text: str | bytes, origin: str) -> Any:
 def _find(name: str, folder: Path) -> Path:
     """Find the config file `name`, which is a path relative to `folder` or a name in configs/."""
     for path in (folder / name, CONFIG_FOLDER / name, CONFIG_FOLDER / f"{name}.yaml"):
-        if path.is_file():
+        if is_file(path):
             return path
+        try:
+            require_plain_file(path)
+        except UserError as error:  # a pipe
+            raise ConfigError(str(error)) from None
     names = sorted(path.stem for path in CONFIG_FOLDER.glob("*.yaml"))
     raise ConfigError(
         f"{name}: no such config{_nearest(Path(name).stem, names)}; "
@@ -155,7 +160,7 @@ def _add_with_bases(path: Path, layers: dict[Path, _Layer], waiting: dict[Path, 
 
     `waiting` has the labels of the files whose bases are being added.
     """
-    file, label = path.resolve(), _label(path)
+    file, label = resolve(path), _label(path)
     if file in layers:
         return
     if file in waiting:
@@ -185,10 +190,12 @@ def _base_names(base: Any, label: str) -> list[str]:
 def _read_file(path: Path) -> dict[str, Any]:
     label = _label(path)
     try:
-        with path.open("rb") as file:
+        with open_to_read(path) as file:
             text = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise ConfigError(f"{label}: cannot be read: {error.strerror}") from error
+    except UserError as error:
+        raise ConfigError(str(error)) from None
     tree = _parse_yaml(text, label)
     if tree is None:
         raise ConfigError(f"{label}: the file is empty; a config is a mapping of keys")

@@ -17,6 +17,10 @@ MAX_DEPTH: Final = 20
 MAX_TEXT: Final = 2**12  # characters of one value; the longest path has as many
 MAX_DIGITS: Final = 64  # characters of a number
 
+# NUL ends a path for the system, and a lone surrogate cannot be written as UTF-8.
+_NOT_TEXT: Final = re.compile(r"[\x00\ud800-\udfff]")
+_NO_TEXT: Final = "text with a NUL character or half of a surrogate pair"
+
 
 class Loader(yaml.SafeLoader):
     """Reads safe YAML. 1e-4 is a number, and a key that appears twice in a mapping is an error."""
@@ -33,6 +37,8 @@ class Loader(yaml.SafeLoader):
             _refuse(f"more than {MAX_DEPTH} levels", event)
         if isinstance(event, yaml.ScalarEvent) and len(event.value) > MAX_TEXT:
             _refuse(f"a value of more than {MAX_TEXT} characters", event)
+        if isinstance(event, yaml.ScalarEvent) and _NOT_TEXT.search(event.value):
+            _refuse(_NO_TEXT, event)
         node = super().compose_node(parent, index)
         self._depth -= 1
         if node is None:
@@ -99,6 +105,12 @@ def parse_yaml(text: str | bytes) -> Any:
         raise ValueError(f"not YAML: {reason}") from error
 
 
+def check_text(text: str) -> None:
+    """Raise ValueError if a text can be neither part of a path nor written to a file."""
+    if _NOT_TEXT.search(text):
+        raise ValueError(_NO_TEXT)
+
+
 def check_tree(tree: Any) -> None:
     """Check a tree that was not read from YAML, such as the config in a checkpoint.
 
@@ -121,6 +133,7 @@ def check_tree(tree: Any) -> None:
         elif isinstance(value, str):
             if len(value) > MAX_TEXT:
                 raise ValueError(f"a value of more than {MAX_TEXT} characters")
+            check_text(value)
         elif isinstance(value, int):
             if value.bit_length() > 4 * MAX_DIGITS:
                 raise ValueError(f"a number of more than {MAX_DIGITS} digits")

@@ -291,6 +291,7 @@ class TrainConfig(Section):
     channels_last: Switch = "auto"  # memory layout; auto: the faster one in a timed trial
     tf32: bool = True  # CUDA: convolutions in float32 keep 10 bits of the mantissa, for speed
     compile: Literal["none", "default", "reduce-overhead", "max-autotune"] = "none"  # torch's modes
+    gradient_exchange: Literal["float32", "bf16"] = "float32"  # what several processes send
     ema_decay: Annotated[float, Field(gt=0, lt=1)] | None = None  # null: no moving average
     checkpoint_every: Steps = 1000  # steps
     keep_checkpoints: Steps = 3  # the newest ones; the best is kept in addition

@@ -8,11 +8,12 @@ from fractions import Fraction
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
+from zlib import crc32
 
 from common.errors import UserError, ends_all, in_one_line
 from common.limits import LIMITS, Limits
 from common.machine import num_cores
-from common.safe_paths import printable
+from common.safe_paths import is_folder, printable
 from datasets.source import Clip
 from media.folder_summary import counted, describe_entries, describe_left_out
 from media.frames import Frame, Frames
@@ -62,6 +63,16 @@ class ClipFolder:
     def open(self, index: int) -> VideoReader:
         """Return the reader of clip `index`."""
         return open_clip(self.paths[index], limits=self._limits)
+
+    def content_checksum(self) -> int:
+        """CRC-32 of the sizes of all files, in the order of the clips; no file is opened."""
+        sizes = [
+            sorted((e.name, e.stat().st_size) for e in path.iterdir())
+            if path.is_dir()
+            else path.stat().st_size
+            for path in self.paths
+        ]
+        return crc32(repr(sizes).encode(errors="surrogateescape"))
 
     def num_frames(self, index: int) -> int:
         """Number of frames of clip `index`, without an end that cannot be decoded.
@@ -129,9 +140,9 @@ def with_identities(names: Sequence[str], id_sampling: bool, folder: Path) -> Se
 def _list_clips(root: Path, split: str) -> tuple[list[Path], list[str]]:
     """List the clips in order, and other entries of the folder, in at most one line."""
     folder = root / split
-    if not root.is_dir():
+    if not is_folder(root):
         raise UserError(f"{root}: no such folder; data.root needs train/ and test/, where {LAYOUT}")
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise UserError(
             f"{folder}: no such folder; data.root needs train/ and test/, where {LAYOUT}; "
             f"{root} holds {describe_entries(user_entries(root))}"
@@ -147,7 +158,7 @@ def _list_clips(root: Path, split: str) -> tuple[list[Path], list[str]]:
 
 def _unique_names(paths: Sequence[Path]) -> list[str]:
     """Names without suffix, unless two clips differ only in the suffix."""
-    stems = [path.name if path.is_dir() else path.stem for path in paths]
+    stems = [path.name if is_folder(path) else path.stem for path in paths]
     counts = Counter(stems)
     return [
         stem if counts[stem] == 1 else path.name for stem, path in zip(stems, paths, strict=True)

@@ -32,7 +32,7 @@ from PIL import Image
 from common.errors import UserError
 from common.files import replacing
 from common.json_files import parse_json, parse_rate
-from common.safe_paths import MAX_TEXT, check_name, open_to_write, read_plain_file
+from common.safe_paths import MAX_TEXT, check_name, exists, is_file, open_to_write, read_plain_file
 from media.container import os_reason
 from media.frames import Frame
 
@@ -72,7 +72,7 @@ class Pack(NamedTuple):
 
 def is_pack(folder: Path) -> bool:
     """Whether `folder` holds packed clips, finished or not."""
-    return (folder / PACK).is_file()
+    return is_file(folder / PACK)
 
 
 def read_pack(folder: Path) -> Pack:
@@ -86,7 +86,7 @@ def read_pack(folder: Path) -> Pack:
     try:
         image_size, shards = _parse_header(path, parse_json(_read(path)))
         path = folder / CLIPS
-        content = b"" if shards is None and not path.exists() else _read(path)
+        content = b"" if shards is None and not exists(path) else _read(path)
     except OSError as error:
         raise UserError(f"{path}: {os_reason(error)}; {PACK_AGAIN}") from None
     except UserError:
@@ -100,6 +100,9 @@ def read_pack(folder: Path) -> Pack:
         except ValueError as error:
             raise UserError(f"{path}: damaged; line {number}: {error}; {PACK_AGAIN}") from None
     _check_places(path, clips, shards)
+    for name in (FRAMES, *sorted({clip.shard for clip in clips})):
+        if exists(folder / name) and not is_file(folder / name):  # also if nothing is read of it
+            raise UserError(f"{folder / name}: is not a plain file; {PACK_AGAIN}")
     return Pack(image_size, shards, clips)
 
 
@@ -288,7 +291,7 @@ class PackWriter:
             return
         shard, end = self._clips_end()
         for name in () if is_pack(self.folder) else (CLIPS, FRAMES, shard):
-            if (self.folder / name).exists():
+            if exists(self.folder / name):
                 raise UserError(
                     f"{self.folder}: holds {name}, which no earlier run wrote; move it away"
                 )

@@ -14,7 +14,8 @@ import numpy as np
 from PIL import Image
 
 from common.errors import UserError
-from common.limits import LIMITS, Limits, check_pixels
+from common.limits import LIMITS, MAX_BYTES_PER_PIXEL, Limits, check_pixels
+from common.safe_paths import open_to_read
 from datasets.clips import ClipReport, with_identities
 from datasets.pack_writer import FRAME, FRAMES, PACK_AGAIN, FrameTable, read_pack
 from media.container import os_reason
@@ -24,6 +25,7 @@ from media.video import VideoError, natural_order
 
 # Markers of segments of a JPEG (ITU-T T.81, table B.1): JFIF, tables, size, restarts, scan.
 _START_OF_SCAN: Final = 0xDA
+_HEAD_BYTES: Final = 2**16  # of a frame's JPEG, at most; its tables take less than a thousand
 _SEGMENTS: Final = (0xE0, 0xDB, 0xC4, 0xC0, 0xDD, _START_OF_SCAN)
 
 
@@ -71,6 +73,10 @@ class PackedClips:
         """Leave out open files when pickled; another process opens its own."""
         return self.__dict__ | {"_table": None, "_shards": {}}
 
+    def content_checksum(self) -> int:
+        """CRC-32 of the frames' table, which holds a checksum of every frame."""
+        return crc32((self.folder / FRAMES).read_bytes())
+
     def num_frames(self, index: int) -> int:
         """Number of frames of clip `index`."""
         return self.packed[index].num_frames
@@ -110,14 +116,22 @@ class PackedClips:
         path = self.folder / clip.shard
         if offset + size > self._shard_bytes[clip.shard]:  # before memory is allocated for them
             raise VideoError(f"{path}: too short for frame {frame} of {clip.name}; {PACK_AGAIN}")
+        height, width = self.packed_size
+        if size > _HEAD_BYTES + MAX_BYTES_PER_PIXEL * height * width:
+            raise VideoError(
+                f"{path}: frame {frame} of {clip.name} has {size:,} bytes, too many for a picture "
+                f"of {width} x {height}; {PACK_AGAIN}"
+            )
         try:
             shard = self._shards.get(clip.shard)
             if shard is None:  # if several threads come here, the file of the first is kept
-                shard = self._shards.setdefault(clip.shard, path.open("rb", buffering=0))
+                shard = self._shards.setdefault(clip.shard, open_to_read(path))
             # `pread` takes an offset; forked processes share the file's position.
             data = os.pread(shard.fileno(), size, offset)
         except OSError as error:
             raise VideoError(f"{path}: cannot be read: {os_reason(error)}") from None
+        except UserError as error:
+            raise VideoError(str(error)) from None
         if crc32(data) != checksum:
             raise VideoError(f"{path}: frame {frame} of {clip.name} is damaged; {PACK_AGAIN}")
         return data

@@ -52,6 +52,15 @@ class ClipSource(Protocol):
 
 
 @runtime_checkable
+class HasChecksum(Protocol):
+    """A source of files, of which machines may have different copies."""
+
+    def content_checksum(self) -> int:
+        """A number that tells copies apart, without reading all of them."""
+        ...
+
+
+@runtime_checkable
 class HasForeground(Protocol):
     """A source that knows the true foreground: which pixels show the figure."""
 

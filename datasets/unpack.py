@@ -5,7 +5,6 @@ clip is written to --output, after a check of every frame.
 """
 
 import argparse
-import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,10 +30,7 @@ def main(arguments: argparse.Namespace) -> None:
     if (arguments.clip is None) != (arguments.output is None):
         raise UserError("--clip and --output: give both, or neither to list the clips")
     if arguments.clip is None:
-        try:
-            print("\n".join(_list(folder)), flush=True)
-        except BrokenPipeError:  # `| head` has ended; at exit nothing more can be written either
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        print("\n".join(_list(folder)))
         return
     clips = PackedClips(folder, read_pack(folder).image_size)
     names = [clip.name for clip in clips.packed]

@@ -3,12 +3,13 @@
 import csv
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple, NotRequired
 
 import numpy as np
-from pydantic import TypeAdapter
+from pydantic import Field, Strict, StrictStr, TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # pydantic takes that of typing from Python 3.12 on
 
-from common.errors import UserError
+from common.errors import UserError, first_problem
 from common.json_files import read_json
 from evaluation.frechet_results import FrechetResults, read_frechet
 from evaluation.metric_names import BASELINE, Tool
@@ -17,8 +18,23 @@ from metrics.detectors.detector import Description
 
 _SAME_TRUTH = 1e-4  # largest difference of baseline_l1 between two devices on the same frames
 _NUM_NAMED = 3  # names in an error message
-_NEEDED = ("checkpoint", "step", "animator", "image_size", "measured_with")  # keys of metrics.json
-_TOOLS: Final = TypeAdapter(dict[str, Description])
+_Size = Annotated[int, Strict(), Field(ge=1)]
+
+
+class _About(TypedDict):
+    """What is needed of metrics.json."""
+
+    checkpoint: StrictStr
+    step: Annotated[int, Strict(), Field(ge=0)]
+    age: StrictStr
+    animator: StrictStr
+    precision: NotRequired[StrictStr]  # older evaluations have none
+    image_size: tuple[_Size, _Size]  # height, width
+    measured_with: dict[str, Description]
+    metrics: dict[StrictStr, Any]
+
+
+_ABOUT: Final = TypeAdapter(_About)
 
 
 class Evaluation(NamedTuple):
@@ -48,11 +64,16 @@ def read_evaluation(folder: Path) -> Evaluation:
     try:
         about = read_json(folder / SUMMARY_FILE)
         metrics = frozenset(about["metrics"])
-        clips = {clip.name: clip for clip in read_frames(folder)}
-        tools = _TOOLS.validate_python(about.get("measured_with", {}))
+        _require_keys(folder, about)
+        tools = _ABOUT.validate_python(about)["measured_with"]
         frechet = read_frechet(about)
+        clips = {clip.name: clip for clip in read_frames(folder)}
     except UserError:
         raise
+    except ValidationError as error:
+        raise UserError(
+            f"{folder / SUMMARY_FILE}: {first_problem(error)}; evaluate once more"
+        ) from error
     except csv.Error as error:
         raise UserError(f"{folder / FRAMES_FILE}: {error}") from error
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
@@ -60,9 +81,6 @@ def read_evaluation(folder: Path) -> Evaluation:
             f"{folder}: no metrics.json and frames.csv of an evaluation in it; give a "
             "folder that reconstruct.py wrote"
         ) from error
-    missing = [name for name in _NEEDED if name not in about]
-    if missing:
-        raise UserError(f"{folder}: {SUMMARY_FILE} lacks {', '.join(missing)}; evaluate once more")
     if not clips:
         raise UserError(f"{folder}: {FRAMES_FILE} has no frame in it; evaluate once more")
     for clip in clips.values():
@@ -72,6 +90,12 @@ def read_evaluation(folder: Path) -> Evaluation:
                 f"{folder}: {FRAMES_FILE} lacks {', '.join(lost[:_NUM_NAMED])}; evaluate once more"
             )
     return Evaluation(folder, about, metrics, clips, tools, frechet)
+
+
+def _require_keys(folder: Path, about: Mapping[str, Any]) -> None:
+    missing = [name for name in _About.__annotations__ if name not in (*about, "precision")]
+    if missing:
+        raise UserError(f"{folder}: {SUMMARY_FILE} lacks {', '.join(missing)}; evaluate once more")
 
 
 def different_tools(tool: Tool | None, runs: Mapping[str, Evaluation]) -> dict[str, str]:

@@ -13,6 +13,7 @@ from branches.masks import MaskBranch
 from branches.motion.branch import MotionBranch
 from common.errors import UserError
 from common.limits import LIMITS, Limits
+from common.safe_paths import exists, is_folder
 from datasets.source import ClipSource
 from media.frames import Frame
 from media.images import Fit, fit_frames
@@ -127,7 +128,7 @@ class GivenRegions:
     """
 
     def __init__(self, folder: Path, clips: ClipSource, fit: Fit, limits: Limits = LIMITS) -> None:
-        if not folder.is_dir():
+        if not is_folder(folder):
             raise UserError(
                 f"--salient {folder}: no such folder; give person, saliency, model, or a folder "
                 "with masks for each clip"
@@ -178,6 +179,6 @@ def _open_masks(folder: Path, name: str, limits: Limits) -> VideoReader:
         folder / f"{name}{suffix}" for suffix in ("", *CONTAINER_SUFFIXES)
     ]
     for path in candidates:
-        if path.exists():
+        if exists(path):
             return open_clip(path, limits=limits)
     raise UserError(f"--salient {folder}: no masks for the clip {name}; add {name}/ or {name}.mp4")

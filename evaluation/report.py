@@ -25,6 +25,7 @@ PSNR_NOTE = (
     "The source is among the driving frames: repeating it is perfect there, which lifts its mean "
     "PSNR"
 )
+_LARGEST = 1e100  # of a number of frames.csv; the squares of larger ones are infinite
 _PRECISION = ".7g"  # digits of numbers in the files; float32 has no more
 
 
@@ -136,7 +137,7 @@ def read_frames(folder: Path) -> list[MeasuredClip]:
     """Read the clips of an evaluation from its frames.csv.
 
     Raises:
-        UserError: a clip has a name that is not allowed.
+        UserError: a clip has a name that is not allowed, or a number beyond all metrics.
         OSError, ValueError, KeyError, TypeError, csv.Error: the file is missing or damaged.
     """
     rows: dict[str, list[dict[str, str]]] = {}
@@ -148,7 +149,7 @@ def read_frames(folder: Path) -> list[MeasuredClip]:
             check_name(name)
         except ValueError as error:
             raise UserError(f"{folder / FRAMES_FILE}: clip {error}; evaluate once more") from None
-    return [
+    clips = [
         MeasuredClip(
             name,
             len(frames),
@@ -160,6 +161,14 @@ def read_frames(folder: Path) -> list[MeasuredClip]:
         )
         for name, frames in rows.items()
     ]
+    for clip in clips:
+        for metric, values in clip.metrics.items():
+            if (np.abs(values) > _LARGEST).any():
+                raise UserError(
+                    f"{folder / FRAMES_FILE}: clip {clip.name}: {metric:.60} is infinite or above "
+                    f"{_LARGEST:g}; evaluate once more"
+                )
+    return clips
 
 
 def console_table(summaries: Summaries, frechet: FrechetResults) -> str:

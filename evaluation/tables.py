@@ -247,7 +247,7 @@ def latex(table: Table) -> str:
     arrows = {"↓": r"$\downarrow$", "↑": r"$\uparrow$"}
     titles = [f"{column.title[:-1]}{arrows[column.title[-1]]}" for column in table.columns]
     rows = [
-        [_in_latex(row), *(show(column.cells[index]) for column in table.columns)]
+        [_begin_row(_in_latex(row)), *(show(column.cells[index]) for column in table.columns)]
         for index, row in enumerate(table.rows)
     ]
     return "\n".join(
@@ -280,6 +280,11 @@ def _in_markdown(text: str) -> str:
 
 def _in_latex(text: str) -> str:
     return "".join(_LATEX.get(character, character) for character in printable(text))
+
+
+def _begin_row(text: str) -> str:
+    """Keep LaTeX from taking `[` or `*` for an argument of the command before the row."""
+    return f"{{}}{text}" if text.lstrip().startswith(("[", "*")) else text
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -12,6 +12,7 @@ from PIL import ImageColor
 
 from common.errors import UserError
 from common.limits import LIMITS, Limits
+from common.safe_paths import is_folder
 from media.container import DEFAULT_FRAME_RATE
 from media.frames import Frame, HasRemarks
 from media.images import Fit, fit_frames, read_image
@@ -207,7 +208,7 @@ def still_background(image: Frame, size: tuple[int, int], fit: Fit) -> Backgroun
 
 def shows_clip(path: Path, limits: Limits) -> bool:
     """Whether the path is a clip by its contents; by its suffix if Pillow cannot read it."""
-    if path.is_dir():
+    if is_folder(path):
         return True
     is_video = path.suffix.lower() in CONTAINER_SUFFIXES
     try:

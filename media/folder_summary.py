@@ -5,6 +5,8 @@ from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 
+from common.safe_paths import is_folder
+
 logger = logging.getLogger(__name__)
 
 # Files that describe clips or frames and lie beside them: nobody expects them to be read as clips.
@@ -14,7 +16,7 @@ NOTES = (".json", ".txt", ".csv", ".md", ".npy", ".npz", ".yaml", ".yml", ".xml"
 def describe_entries(entries: Iterable[Path]) -> str:
     """Count entries by kind for a message: `2 folders, 3 .jpg files`."""
     kinds = Counter(
-        "folder" if entry.is_dir() else f"{entry.suffix or 'other'} file" for entry in entries
+        "folder" if is_folder(entry) else f"{entry.suffix or 'other'} file" for entry in entries
     )
     return ", ".join(counted(count, kind) for kind, count in sorted(kinds.items())) or "nothing"
 

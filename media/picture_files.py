@@ -1,10 +1,12 @@
 """Decodes still image files with Pillow; only `watched_process.py` does so, within its limits."""
 
+import os
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 import numpy as np
 from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
@@ -12,7 +14,7 @@ from PIL import ExifTags, Image, TiffImagePlugin, UnidentifiedImageError
 from common.errors import UserError
 from common.files import GIT_LFS_POINTER
 from common.limits import Limits, check_bytes, check_pixels, too_many
-from common.safe_paths import require_plain_file
+from common.safe_paths import open_to_read
 from media.frames import Frame
 from media.images import BAND, over_white
 from media.watched import PictureFacts
@@ -23,7 +25,9 @@ FORMATS: Final = (
     *("AVIF", "HEIF", "JPEG2000", "TGA", "PPM", "QOI"),
 )
 HEIF_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+AVIF_BRANDS = (b"avif", b"avis")
 _TILE_WIDTH, _TILE_LENGTH = 322, 323  # tags of TIFF
+_HEAD: Final = 512  # bytes by which the kind of a file is told
 _MAX_REASON: Final = 200  # characters of Pillow's words, which may repeat text of the file
 # Pillow's warning of large pictures, which are read anyway. Filters hold for all threads: set once.
 warnings.filterwarnings("ignore", category=Image.DecompressionBombWarning)
@@ -64,36 +68,42 @@ def facts(path: Path, limits: Limits) -> PictureFacts:
         raise _image_error(path, error) from None
 
 
-def _open_checked(path: Path, limits: Limits) -> Image.Image:
+@contextmanager
+def _open_checked(path: Path, limits: Limits) -> Iterator[Image.Image]:
     """Open an image with Pillow if its format is in FORMATS; HEIC needs pillow-heif installed.
+
+    The file is opened once, so that nothing can take its place after the checks.
 
     Raises:
         UserError: the picture is larger than `limits` allow.
         Exception: of any kind, for other reasons; see `_image_error`.
     """
-    require_plain_file(path)
-    check_bytes(path, limits.picture)
+    with open_to_read(path) as file:
+        check_bytes(path, os.fstat(file.fileno()).st_size, limits.picture)
+        with _identified(path, file, limits) as image:
+            check_pixels(path, *image.size, limits.picture, "a picture")
+            _check_tiles(path, image, limits)
+            yield image
+
+
+def _identified(path: Path, file: BinaryIO, limits: Limits) -> Image.Image:
+    """Let Pillow read the header of the open file `path`; raises as `_open_checked`."""
     if Image.MAX_IMAGE_PIXELS is not None and limits.picture > Image.MAX_IMAGE_PIXELS:
         Image.MAX_IMAGE_PIXELS = limits.picture  # Pillow's own, which would end it with an error
     try:
-        image = _open(path)
+        return _open(file)
     except UnidentifiedImageError:
-        if not _is_heif(_first_bytes(path)) or not _register_heif():
+        file.seek(0)
+        if not _is_heif(file.read(_HEAD)) or not _register_heif():
             raise
-        image = _open(path)
+        file.seek(0)
+        return _open(file)
     except Image.DecompressionBombError as error:
         found = re.search(r"\((\d+) pixels\)", str(error))
         if found is None:
             raise
         number = too_many(int(found[1]), limits.picture)
         raise UserError(f"{path}: a picture with too many pixels, {number}") from None
-    try:
-        check_pixels(path, *image.size, limits.picture, "a picture")
-        _check_tiles(path, image, limits)
-    except Exception:
-        image.close()
-        raise
-    return image
 
 
 def _check_tiles(path: Path, image: Image.Image, limits: Limits) -> None:
@@ -120,11 +130,11 @@ def _image_error(path: Path, error: Exception) -> UserError:
     return UserError(f"{path}: not an image that can be read: {reason:.{_MAX_REASON}}")
 
 
-def _open(path: Path) -> Image.Image:
+def _open(file: BinaryIO) -> Image.Image:
     # By Pillow itself: imageio would try every format that Pillow knows, whatever FORMATS says, and
     # hides the tiles of TIFF, which are checked before it is decoded.
     Image.init()
-    return Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN])
+    return Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
 
 
 def _register_heif() -> bool:
@@ -138,24 +148,29 @@ def _register_heif() -> bool:
 
 
 def _is_heif(start: bytes) -> bool:
-    """Whether a file begins as HEIF: a box `ftyp` with one of its brands (ISO/IEC 23008-12)."""
+    """Whether a file begins as HEIF, but not as AVIF, which shares some of its brands."""
+    brands = _brands(start)
+    return not brands.isdisjoint(HEIF_BRANDS) and brands.isdisjoint(AVIF_BRANDS)
+
+
+def _brands(start: bytes) -> set[bytes]:
+    """The brands in the box `ftyp` with which a file begins (ISO/IEC 14496-12); empty if none."""
+    if start[4:8] != b"ftyp":
+        return set()
     length = min(int.from_bytes(start[:4]), len(start))
-    brands = {start[8:12], *(start[place : place + 4] for place in range(16, length, 4))}
-    return start[4:8] == b"ftyp" and not brands.isdisjoint(HEIF_BRANDS)
-
-
-def _first_bytes(path: Path) -> bytes:
-    with path.open("rb") as file:
-        return file.read(512)
+    return {start[8:12], *(start[place : place + 4] for place in range(16, length, 4))}
 
 
 def describe_contents(path: Path) -> str:
     """Say what a file that no decoder accepts seems to be, and what to do about it."""
-    start = _first_bytes(path)
+    with open_to_read(path) as file:
+        start = file.read(_HEAD)
     if not start:
         return "the file is empty"
     if start.startswith(GIT_LFS_POINTER):
         return "this is a git-lfs pointer; run `git lfs pull` to get the file itself"
+    if not _brands(start).isdisjoint(AVIF_BRANDS):
+        return "this is AVIF, but it is damaged"
     if _is_heif(start):
         return (
             "this is HEIC; run `pip install pillow-heif` if it is missing, or save the picture as "

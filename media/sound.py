@@ -17,6 +17,7 @@ from av.filter import Graph
 
 from common.errors import UserError
 from common.limits import LIMITS, Limits
+from common.safe_paths import is_folder
 from media.container import best_video, container_reason, open_container
 from media.image_clips import STRIP_SUFFIX
 from media.video_index import scan_packets
@@ -70,7 +71,7 @@ def open_sound(path: Path | str, limits: Limits = LIMITS) -> Sound | None:
             larger than `limits` allow.
     """
     path = Path(path)
-    if path.is_dir() or path.suffix.lower() == STRIP_SUFFIX:
+    if is_folder(path) or path.suffix.lower() == STRIP_SUFFIX:
         return None
     with _open(path, limits) as container:
         stream = container.streams.best("audio")

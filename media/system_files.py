@@ -4,6 +4,8 @@ import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from common.safe_paths import is_folder
+
 # Names in lower case, from archives of macOS, Windows Explorer, Synology, QNAP, and whole volumes.
 _NAMES = {
     "__macosx",
@@ -47,7 +49,7 @@ def without_empty_folders(entries: Iterable[Path]) -> tuple[list[Path], int]:
     """
     kept, num_empty = [], 0
     for entry in entries:
-        if entry.is_dir() and _is_empty(entry):
+        if is_folder(entry) and _is_empty(entry):
             num_empty += 1
         else:
             kept.append(entry)

@@ -12,7 +12,7 @@ from typing import Protocol, runtime_checkable
 
 from common.errors import UserError
 from common.limits import LIMITS, Limits
-from common.safe_paths import require_plain_file
+from common.safe_paths import is_folder, require_plain_file
 from media.container import DEFAULT_FRAME_RATE, MissingFrame, VideoError, os_reason
 from media.frames import Frame, Frames, HasRemarks
 from media.image_clips import STRIP_SUFFIX, FolderReader, StripReader, natural_order
@@ -103,7 +103,7 @@ class VideoReader(HasRemarks, Protocol):
 
 def is_clip(path: Path) -> bool:
     """Whether `path` is a folder or has the suffix of a clip; its contents are not checked."""
-    return path.is_dir() or path.suffix.lower() in (*CONTAINER_SUFFIXES, STRIP_SUFFIX)
+    return is_folder(path) or path.suffix.lower() in (*CONTAINER_SUFFIXES, STRIP_SUFFIX)
 
 
 def open_clip(
@@ -134,7 +134,7 @@ def open_clip(
 def _open_clip(
     path: Path, frame_rate: Fraction, limits: Limits, _changed: int, _num_bytes: int
 ) -> VideoReader:
-    if path.is_dir():
+    if is_folder(path):
         return FolderReader(path, frame_rate, limits)
     if path.suffix.lower() in CONTAINER_SUFFIXES:
         # GIF too: with imageio, later frames may be larger than the size that was checked.

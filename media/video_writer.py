@@ -4,7 +4,7 @@ import re
 import shutil
 import tempfile
 from collections.abc import Callable
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from common.errors import UserError
 from common.files import create, make_folder, temporary_name
+from common.safe_paths import exists, is_folder, resolve
 from media.container import location, os_reason
 from media.frame_conversion import ACCURATE
 from media.frame_folder import RATE_FILE, stated_frame_rate, write_frame_rate
@@ -110,7 +111,7 @@ class VideoWriter:
         suffix = self.path.suffix.lower()
         codecs = TRANSPARENT_CODECS if transparent else CODECS
         self._codec = codecs.get(suffix)
-        if as_folder or not suffix or self.path.is_dir():
+        if as_folder or not suffix or is_folder(self.path):
             self._codec = None
             _check_replaceable(self.path)
         elif self._codec is None:
@@ -135,7 +136,7 @@ class VideoWriter:
         self.is_folder = self._codec is None
         _check_writable(self.path)
         # If the folder is a link, the folder that it leads to is replaced.
-        self._target = self.path.resolve() if self.path.is_dir() else self.path
+        self._target = resolve(self.path) if is_folder(self.path) else self.path
         self._temporary = temporary_name(self._target, suffix)
         self._sink: _Sink | None = None
 
@@ -336,14 +337,14 @@ def _codable(rate: Fraction, path: Path) -> Fraction:
 def takes_sound(path: Path | str) -> bool:
     """Whether a VideoWriter for `path` can write sound."""
     path = Path(path)
-    return path.suffix.lower() in FORMATS and not path.is_dir()
+    return path.suffix.lower() in FORMATS and not is_folder(path)
 
 
 def _check_replaceable(folder: Path) -> None:
     """Raise UserError if `folder` is a file, or holds anything that no VideoWriter wrote."""
-    if not folder.exists():
+    if not exists(folder):
         return
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise UserError(f"{folder}: a file has this name; choose another, or a suffix such as .mp4")
     names = sorted(entry.name for entry in folder.iterdir())
     is_ours = stated_frame_rate(folder) is not None
@@ -360,8 +361,8 @@ def _check_replaceable(folder: Path) -> None:
 def _check_writable(path: Path) -> None:
     try:
         make_folder(path.parent)
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
+        with tempfile.TemporaryFile(dir=path.parent), suppress(FileNotFoundError):
+            path.lstat()  # other errors are about the name, such as its length
     except OSError as error:
         raise UserError(f"{path}: cannot be written: {os_reason(error)}") from None
 
@@ -376,14 +377,14 @@ def _replace(source: Path, target: Path) -> None:
 
     Other files that somebody has put into that folder in the meantime are moved into the new one.
     """
-    if not target.is_dir():
+    if not is_folder(target):
         source.replace(target)
         return
     earlier = temporary_name(target)
     target.rename(earlier)
     source.rename(target)
     for entry in earlier.iterdir():
-        if is_result(entry.name) and not entry.is_dir():
+        if is_result(entry.name) and not is_folder(entry):
             entry.unlink()
         else:
             entry.rename(target / entry.name)
@@ -391,7 +392,7 @@ def _replace(source: Path, target: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    if path.is_dir():
+    if is_folder(path):
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)

@@ -7,11 +7,12 @@ well, this process opens the file itself.
 
 The watched process does the same as this one would, without limits at which allocations fail:
 FFmpeg ignores some failures, and would seem to do well with little. Instead its memory is looked at
-every few milliseconds. Its processor time is limited by the system.
+every few milliseconds. Its processor time is limited by the system, and its wall time in any case.
 """
 
 import atexit
 import json
+import math
 import os
 import re
 import select
@@ -20,6 +21,7 @@ import struct
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -36,7 +38,7 @@ MEMORY: Final = 2**30  # bytes that opening a file may take beside the file and 
 SECONDS: Final = 30.0  # of processor time that reading a small file may take
 OPENING_SECONDS: Final = 5.0  # of them for the header of a clip: its readers open it several times
 BYTES_PER_SECOND: Final = 10**7  # for each so many bytes of a file both may take a second more
-WALL_SECONDS: Final = 300.0  # on Windows, which does not limit processor time
+WALL_FACTOR: Final = 10  # the wall time may be so many times the processor time: a machine is busy
 MAX_KEPT: Final = 2**28  # bytes of memory that a process may keep after a file
 MAX_PASSED: Final = 65536  # clips that are remembered; see `media.video`
 POLL: Final = 0.01  # seconds between two looks at the memory
@@ -119,6 +121,10 @@ class _TooLarge(Exception):
     """The watched process has taken too much memory; holds the number of bytes allowed."""
 
 
+class _TooSlow(Exception):
+    """The watched process has taken too much wall time."""
+
+
 class _Process:
     """A watched process. Only one thread may use it at a time."""
 
@@ -145,6 +151,7 @@ class _Process:
 
             fcntl.fcntl(self._output, fcntl.F_SETPIPE_SZ, _PIPE)
         self._allowed: int | None = None
+        self._deadline = math.inf
         self.has_header = False  # whether the process has read that of the file
         _all.append(self)
         try:
@@ -160,15 +167,17 @@ class _Process:
         self._idle = self._memory()
 
     def ask(
-        self, request: Mapping[str, Any], allowed: int, most_pixels: int
+        self, request: Mapping[str, Any], allowed: int, most_pixels: int, wall_seconds: float
     ) -> tuple[dict[str, Any], Frame | None]:
         """Let the process open a file; return its answer, and the picture if one was asked for.
 
         Args:
             allowed: bytes of memory that it may take, beside those of the picture.
             most_pixels: largest size of the picture.
+            wall_seconds: wall time that it may take.
         """
         self._allowed, self.has_header = allowed, False
+        self._deadline = time.monotonic() + wall_seconds
         content = json.dumps(request).encode()
         try:
             self._input.write(HEAD.pack(len(content)) + content)
@@ -218,7 +227,7 @@ class _Process:
         return reply
 
     def _fill(self, place: memoryview) -> None:
-        """Read as many bytes as fit; raises _Ended and _TooLarge."""
+        """Read as many bytes as fit; raises _Ended, _TooLarge and _TooSlow."""
         while len(place) > 0:
             self._wait_for_bytes()
             num_bytes = self._output.readinto(place)  # type: ignore[attr-defined]
@@ -236,6 +245,8 @@ class _Process:
         while not waiting.poll(1000 * POLL):
             if self._allowed is not None and self._memory() > self._idle + self._allowed:
                 raise _TooLarge(self._allowed)
+            if time.monotonic() > self._deadline:
+                raise _TooSlow
 
     def _memory(self) -> int:
         """Bytes of memory that the process takes for itself; 0 on systems other than Linux."""
@@ -275,9 +286,11 @@ def _ask(
         try:
             with _borrowed() as process:
                 allowed = MEMORY + (num_bytes if kind != "clip" else 0)
-                return process.ask(request, allowed, most_pixels)
+                return process.ask(request, allowed, most_pixels, WALL_FACTOR * seconds)
         except _TooLarge as error:
             reason = f"takes more than {error.args[0] / 2**30:.1f} GiB of memory to open"
+        except _TooSlow:
+            reason = f"takes more than {WALL_FACTOR * seconds:.0f} s to open"
         except _Ended:
             code = process.wait()
             if sys.platform != "win32" and code == -signal.SIGALRM:
@@ -299,12 +312,22 @@ def _num_bytes(path: Path) -> int:
 def _reason(code: int, seconds: float) -> str:
     """Say why the process ended, by its exit code."""
     if sys.platform == "win32":
-        return f"takes more than {WALL_SECONDS:.0f} s to open, or crashes the decoder"
+        return f"takes more than {WALL_FACTOR * SECONDS:.0f} s to open, or crashes the decoder"
     if -code == signal.SIGXCPU:
-        return f"takes more than {seconds:.0f} s of processor time to open"
+        reason = f"takes more than {seconds:.0f} s of processor time to open"
+        return f"{reason}, or than `ulimit -t` allows" if _is_time_limited() else reason
     if -code == signal.SIGKILL:
         return "takes more memory to open than there is"
     return f"crashes the decoder ({f'signal {-code}' if code < 0 else f'exit code {code}'})"
+
+
+def _is_time_limited() -> bool:
+    """Whether the user has limited the processor time of all processes."""
+    with suppress(ImportError):
+        import resource  # Windows has none
+
+        return resource.getrlimit(resource.RLIMIT_CPU)[1] != resource.RLIM_INFINITY
+    return False
 
 
 @contextmanager
@@ -321,7 +344,7 @@ def _borrowed() -> Iterator[_Process]:
             process = None
     timer = None
     if sys.platform == "win32":
-        timer = threading.Timer(WALL_SECONDS, process.kill)
+        timer = threading.Timer(WALL_FACTOR * SECONDS, process.kill)
         timer.start()
     try:
         yield process

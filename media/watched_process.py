@@ -42,7 +42,7 @@ Report = Callable[[int], None]
 
 def main() -> int:
     """Answer requests from stdin until it is closed."""
-    output = os.fdopen(os.dup(1), "wb")
+    output = os.fdopen(_duplicate(1), "wb")
     _silence()
     _be_first_to_end()
     watched.is_watched = True
@@ -92,11 +92,22 @@ def _send(output: BinaryIO, message: dict[str, Any]) -> None:
     output.flush()
 
 
+def _duplicate(descriptor: int) -> int:
+    """Duplicate a descriptor; never as 2, which is free if stderr was closed."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return os.dup(descriptor)
+    return fcntl.fcntl(descriptor, fcntl.F_DUPFD_CLOEXEC, 3)
+
+
 def _silence() -> None:
     """Let nothing that a decoder prints reach the terminal, or the answers."""
-    with open(os.devnull, "r+b") as nothing:
-        os.dup2(nothing.fileno(), 1)
-        os.dup2(nothing.fileno(), 2)
+    nothing = os.open(os.devnull, os.O_RDWR)
+    for descriptor in {1, 2} - {nothing}:
+        os.dup2(nothing, descriptor)
+    if nothing > 2:
+        os.close(nothing)
 
 
 def _be_first_to_end() -> None:
@@ -126,8 +137,8 @@ def _limit_time(seconds: float) -> None:
 
         _, hard = resource.getrlimit(resource.RLIMIT_CPU)
         limit = math.ceil(seconds)
-        if hard != resource.RLIM_INFINITY:
-            limit = min(limit, hard)
+        if hard != resource.RLIM_INFINITY:  # there it would be killed, as for lack of memory
+            limit = min(limit, max(hard - 1, 1))
         resource.setrlimit(resource.RLIMIT_CPU, (limit, hard))
 
 

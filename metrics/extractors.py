@@ -275,7 +275,7 @@ def _check_file(path: Path, origin: str, metric: FrechetMetric) -> str:
         raise UserError(f"{origin}: cannot be read ({error.strerror})") from error
     except UserError as error:
         raise UserError(f"--{metric} {error}") from None
-    except zipfile.BadZipFile as error:
+    except Exception as error:  # a damaged archive can raise anything in the reader
         raise UserError(f"{origin}: damaged or truncated; fetch it again") from error
     if not any(name.endswith("/constants.pkl") for name in names):
         raise UserError(

@@ -48,21 +48,37 @@ ELSEWHERE = {
     "python3 -m venv .venv": "set-up",
     ".venv/bin/python -m pip install -r requirements.txt": "set-up",
     ".venv/bin/python -m benchmarks.demo": "benchmarks/test_demo.py tries it",
+    "python -m benchmarks.gpu --output runs/gpu": "benchmarks/test_gpu.py tries it",
     "make eval": "set-up",
     "pip install -e '.[web]'": "set-up",
     "python -m pip install -e '.[docs]'": "set-up",
     "python -m web --checkpoint runs/demo/checkpoints/best.pt": "test_browser.py tries it",
+    "python animate.py --checkpoint runs/demo/checkpoints/best.pt --source source.png "
+    "--driving camera:0": "it needs a camera; test_animate_camera.py plays a file as one",
     "tensorboard --logdir runs/demo": "a server of another project",
     "torchrun --nproc-per-node 4 train.py --config vox.yaml data.root=data/vox": (
         "the same for two processes is run"
     ),
+    (
+        "torchrun --nproc-per-node 8 --master-port 29500 train.py --config vox.yaml "
+        "data.root=data/vox --resume auto"
+    ): "the same for two processes is run",
+    "sbatch docs/train.sbatch --config vox.yaml data.root=data/vox": "test_sbatch.py runs it",
+    **{
+        f"torchrun --nnodes 2 --node-rank {rank} --master-addr 10.0.0.1 --master-port 29500 "
+        "--nproc-per-node 8 train.py --config vox.yaml data.root=data/vox --resume auto": (
+            "needs two machines"
+        )
+        for rank in range(2)
+    },
 }
 
 # Measurements and figures that take from minutes to hours: whole pages, and commands of the others.
 # Their options are parsed and their configs read.
 PAGES_OF_MEASUREMENTS = ("performance.md", "results.md")
 LONG = re.compile(
-    r"docs[/.]|benchmarks\.(ablation|detectors|keypoints|matting) |runs/(too-fast|no-prior|plates)$"
+    r"docs[/.]|benchmarks\.(ablation|detectors|exchange|keypoints|matting) "
+    r"|runs/(too-fast|no-prior|plates)$"
 )
 
 # Published files that the pages name, each with a small config in place of that of its command.

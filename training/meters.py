@@ -101,9 +101,18 @@ class RunningMeans:
         }
 
     def load_state(self, state: Mapping[str, Any], device: torch.device) -> None:
-        """Continue from `state`; call it in all processes."""
-        self.sums = {tuple(names): row.to(device) for names, row in state["sums"]}
-        self.minima = {name: value.to(device) for name, value in state["minima"].items()}
+        """Continue from `state`; call it in all processes.
+
+        Raises:
+            ValueError: a tensor has another shape than `state` would give it.
+        """
+        for names, row in state["sums"]:
+            if row.shape != (3, len(names)):
+                raise ValueError("the means of the log are of other shapes")
+        if any(value.ndim for value in state["minima"].values()):
+            raise ValueError("the minima of the log are of other shapes")
+        self.sums = {tuple(names): row.to(device, torch.float32) for names, row in state["sums"]}
+        self.minima = {n: value.to(device, torch.float32) for n, value in state["minima"].items()}
         if not distributed.is_main():
             self._forget()
 

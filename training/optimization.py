@@ -18,8 +18,10 @@ from common.speed_trial import HALF_DTYPES
 from configs.schema import Config, TrainConfig
 from training.adversary import Adversary
 from training.distributed import processes as distributed
+from training.distributed.gradients import GradientExchange
 
 ALGORITHMS: Final = {"adam": torch.optim.Adam, "sgd": torch.optim.SGD}  # by `train.optimizer`
+_STATES: Final = {"adam": ("step", "exp_avg", "exp_avg_sq"), "sgd": ("momentum_buffer",)}
 
 
 def autocast(precision: str, device: torch.device) -> torch.autocast:
@@ -138,6 +140,10 @@ class Optimizer:
             player: [p for network in networks.values() for p in network.parameters()]
             for player, networks in players.items()
         }
+        self.exchanges = {}
+        if distributed.world_size() > 1:
+            compress = config.train.gradient_exchange == "bf16"
+            self.exchanges = {p: GradientExchange(self.players[p], compress) for p in players}
         self.networks = {n: net for networks in players.values() for n, net in networks.items()}
         limits = {} if config.motion is None else config.motion.infinity_limits
         self.limited = [(list(self.networks[n].parameters()), limits[n]) for n in limits]
@@ -213,8 +219,11 @@ class Optimizer:
         for statistics, old in zip(self.statistics, before, strict=True):
             statistics.copy_(torch.where(self.last_step_bad, old, statistics))
 
-    def backward(self, losses: dict[str, Tensor], num_parts: int = 1) -> None:
+    def backward(
+        self, losses: dict[str, Tensor], num_parts: int = 1, *, is_last: bool = True
+    ) -> None:
         """Accumulate the gradient of each player's loss, scaled for fp16, in its own parameters.
+        After the last part of a batch the gradients are the means over all processes.
 
         No gradient is computed for the other player's parameters, except in compiled networks,
         whose backward passes always compute all gradients.
@@ -223,18 +232,22 @@ class Optimizer:
             losses: by player. The dict is emptied: a loss holds its graph, and parts of the
                 discriminator's graph are not freed by the model's backward pass.
             num_parts: number of parts of the batch; the losses are those of one part.
+            is_last: whether the part is the last one of its batch.
         """
         while losses:
             # The model's is last; its backward pass frees the graph that both players share.
             player = next((name for name in losses if name != "model"), "model")
-            loss = losses.pop(player) / num_parts
-            torch.autograd.backward(
-                self.scaler.scale(loss), inputs=self.players[player], retain_graph=bool(losses)
-            )
+            loss = self.scaler.scale(losses.pop(player) / num_parts)
+            if is_last and player in self.exchanges:
+                loss = self.exchanges[player].expect(loss)
+            with distributed.exchanging():
+                torch.autograd.backward(
+                    loss, inputs=self.players[player], retain_graph=bool(losses)
+                )
 
     def step(self, loss: Tensor) -> dict[str, Tensor]:
-        """Average the gradients over all processes, clip them, update the parameters unless the
-        step is bad, and clear the gradients.
+        """Clip the gradients, update the parameters unless the step is bad, and clear the
+        gradients.
 
         Args:
             loss: sum of the players' losses; if it is not finite, the step is bad.
@@ -244,8 +257,7 @@ class Optimizer:
         """
         if distributed.world_size() > 1:
             loss = loss.clone()
-            # Before anything is decided from them, so that all processes decide the same.
-            distributed.average([*self._gradients(), loss])
+            distributed.add_up(loss)  # not finite in all processes if it is not in one
         self.scaler.unscale_(self.algorithm)
         self._clip_networks()
         norms = {
@@ -303,11 +315,6 @@ class Optimizer:
                 nn.utils.clip_grads_with_norm_(parameters, 1.0, norm / limit)
         self.clipped_steps += spiked & ~self.last_step_bad
 
-    def _gradients(self) -> list[Tensor]:
-        """The gradients of both players; parts that have not started have none, in no process."""
-        parameters = [p for player in self.players.values() for p in player]
-        return [p.grad for p in parameters if p.grad is not None]
-
     def state(self) -> dict[str, Any]:
         """Everything that a resumed run needs, for a checkpoint."""
         return {
@@ -320,19 +327,40 @@ class Optimizer:
         }
 
     def load_state(self, state: dict[str, Any]) -> None:
-        """Continue from `state`, of the same networks; the config's settings replace saved ones."""
-        self.algorithm.load_state_dict(state[self.config.optimizer])
-        for group in self.algorithm.param_groups:
-            group.update(algorithm_settings(self.config))
+        """Continue from `state`, of the same networks; the config's settings replace saved ones.
+
+        Raises:
+            ValueError: `state` is of other networks, or damaged. A damaged one may also raise
+                KeyError, TypeError, AttributeError or RuntimeError.
+        """
+        saved, own = state[self.config.optimizer], self.algorithm.param_groups
+        if [group["name"] for group in saved["param_groups"]] != [group["name"] for group in own]:
+            raise ValueError("the optimizer's state is of other networks")
+        pairs = zip(own, saved["param_groups"], strict=True)
+        groups = [{**mine, "params": theirs["params"]} for mine, theirs in pairs]
+        self.algorithm.load_state_dict({"state": saved["state"], "param_groups": groups})
+        self._check_moments()
         self._start_momentum()  # if the saved run had none
         if state["scaler"]:  # empty if the run was not in fp16
             self.scaler.load_state_dict(state["scaler"])
         self.bad_steps.copy_(state["bad_steps"])
         self.bad_in_a_row.copy_(state["bad_in_a_row"])
+        if not math.isfinite(self.bad_steps + self.bad_in_a_row):
+            raise ValueError("the numbers of bad steps are not finite")
         if "recent_norms" in state:  # checkpoints of format 1 have none
             self.clipped_steps.copy_(state["clipped_steps"])
             for player, norms in state["recent_norms"].items():
                 self.recent_norms[player].load(norms)
+
+    def _check_moments(self) -> None:
+        """Raise ValueError unless every parameter that has a state has a whole and fitting one;
+        torch itself would find that out in the first step.
+        """
+        names = _STATES[self.config.optimizer]
+        for parameter, state in self.algorithm.state.items():
+            shapes = {name: torch.Size() if name == "step" else parameter.shape for name in names}
+            if state and {name: value.shape for name, value in state.items()} != shapes:
+                raise ValueError("the optimizer's state does not fit the parameters")
 
 
 class MovingAverage:

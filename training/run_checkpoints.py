@@ -9,6 +9,7 @@ from torch import nn
 
 from checkpoints import checkpoint
 from checkpoints.checkpoint import Checkpoint
+from checkpoints.file_checks import check_metrics
 from checkpoints.folder import best_path, keep_best, list_steps, prune, step_path
 from common import tensor_files
 from configs.schema import Config
@@ -45,10 +46,13 @@ class RunCheckpoints:
             self.saved_at = saved.step
         path = best_path(self._output_dir)
         if processes.is_main() and path.exists():
-            facts = tensor_files.read_facts(path)
-            if not facts:
+            metrics: Any = tensor_files.read_facts(path).get("metrics")
+            try:
+                check_metrics(metrics)
+            except ValueError:
                 processes.report(f"{path}: cannot be read; the next validation replaces it")
-            self.best_l1 = facts.get("metrics", {}).get("l1", math.inf)
+            else:
+                self.best_l1 = metrics.get("l1", math.inf)
 
     def save(
         self, step: int, config: Config, networks: Mapping[str, nn.Module], **content: Any

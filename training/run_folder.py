@@ -22,6 +22,7 @@ from common.errors import UserError
 from common.file_lock import holder, locked
 from common.files import add_line, make_folder, remove_leftovers, replacing
 from common.json_files import read_json
+from common.safe_paths import exists, resolve
 from common.tensor_files import read_facts
 from configs.loading import dump_config
 from configs.schema import Config
@@ -31,7 +32,7 @@ RUN_FILE, LOCK_FILE = "run.json", ".lock"
 CONFIG_FILE, COMMANDS_FILE = "config.yaml", "commands.jsonl"
 # Names of files that are written as temporary files first; see `files.remove_leftovers`.
 _TABLES = r"run\.json|config\.yaml|metrics\.jsonl"
-_PICTURE = r"(train|validation)-\w+-\d{8}\.png"
+_PICTURE = r"(train|validation)-\w+-\d{8,16}\.png"
 _LIBRARIES = ("torch", "torchvision", "av", "numpy", "pydantic")
 _ELSEWHERE = "choose another folder with run.output_dir=..."
 
@@ -66,7 +67,7 @@ def claimed(folder: Path) -> Iterator[None]:
     Raises:
         UserError: another process trains there, or the folder cannot be written.
     """
-    new = [path for path in (folder, *folder.parents) if not path.exists()]
+    new = [path for path in (folder, *folder.parents) if not exists(path)]
     lock = folder / LOCK_FILE
     with ExitStack() as stack:
         stack.callback(_remove_empty, new)
@@ -119,7 +120,7 @@ def identify(folder: Path, saved: Checkpoint | None) -> RunRecord:
         return (record or RunRecord(run_id))._replace(has_saved=True)
     origin = None
     if saved is not None:
-        origin = Origin(str(saved.path.resolve()), saved.run_id, saved.step)
+        origin = Origin(str(resolve(saved.path)), saved.run_id, saved.step)
     _require_no_checkpoints(folder, files, origin)
     if record is None:
         _require_no_other_files(folder, origin)
@@ -140,7 +141,7 @@ def identify(folder: Path, saved: Checkpoint | None) -> RunRecord:
 
 def _is_own(saved: Checkpoint, folder: Path, record: RunRecord | None) -> bool:
     """Whether `saved` is a checkpoint of the run of `folder`, by its place or by its run id."""
-    if saved.path.resolve().parent == checkpoint_folder(folder).resolve():
+    if resolve(saved.path).parent == resolve(checkpoint_folder(folder)):
         return True
     return record is not None and saved.run_id == record.run_id
 
@@ -162,10 +163,10 @@ def _require_no_other_files(folder: Path, origin: Origin | None) -> None:
     The files of an earlier version are accepted: such a run had saved no checkpoint, and starts
     again.
     """
-    if origin is None and (folder / COMMANDS_FILE).exists():
+    if origin is None and exists(folder / COMMANDS_FILE):
         return
     for name in (CONFIG_FILE, METRICS_FILE, COMMANDS_FILE):
-        if (folder / name).exists():
+        if exists(folder / name):
             whose = "which no run wrote" if origin is None else f"not of {origin.checkpoint}"
             raise UserError(f"run.output_dir: {folder} holds {name}, {whose}; {_ELSEWHERE}")
 

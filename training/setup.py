@@ -25,13 +25,14 @@ from checkpoints.perceptual_weights import load_perceptual
 from checkpoints.weights import check_networks
 from common.cli import pick_device, say
 from common.errors import UserError
+from common.safe_paths import exists
 from configs.loading import dump_config, load_config, override_config
 from configs.rules import division
 from configs.schema import Config
 from datasets.build import build_pairs, build_source, leave_out_single_frames, preflight
 from datasets.clips import ClipFolder
 from datasets.pairs import FramePairs
-from datasets.source import ClipSource
+from datasets.source import ClipSource, HasChecksum
 from losses import Perceptual
 from training.adversary import Adversary, all_networks, build_adversary
 from training.auto_settings import resolve
@@ -78,7 +79,10 @@ def set_up(arguments: argparse.Namespace) -> Iterator[Trainer | None]:
         if inputs is None:
             yield None
             return
-        distributed.check_agreement(facts(inputs))
+        if distributed.world_size() > 1:
+            with distributed.shared_errors():
+                found = facts(inputs)
+            distributed.check_agreement(found)
         share_num_frames(inputs.pairs.clips)
         with distributed.shared_errors():
             leave_out_single_frames(inputs.pairs, inputs.config)
@@ -215,12 +219,18 @@ def share_num_frames(clips: ClipSource) -> None:
 
 def facts(inputs: Inputs) -> dict[str, object]:
     """Facts, by name, that must be the same in all processes of a run."""
-    names = "\n".join(clip.name for clip in inputs.pairs.clips.clips)
+    clips = inputs.pairs.clips
+    names = "\n".join(clip.name for clip in clips.clips)
+    try:
+        checksum = clips.content_checksum() if isinstance(clips, HasChecksum) else 0
+    except OSError as error:
+        raise UserError(f"data.root: {error.filename}: {error.strerror}") from error
     return {
         "step to continue from": inputs.saved.step if inputs.saved is not None else 0,
         "checksum of the config": zlib.crc32(dump_config(inputs.config).encode()),
-        "number of clips": len(inputs.pairs.clips.clips),
+        "number of clips": len(clips.clips),
         "checksum of their names": zlib.crc32(names.encode(errors="surrogateescape")),
+        "checksum of the data": checksum,
         "device": inputs.device.type,
         "torch": version("torch"),
     }
@@ -274,7 +284,7 @@ def _split_resume(resume: str | None, overrides: list[str]) -> tuple[str | None,
     In `--resume key=value` the parser takes the override for the value of --resume; it means
     `--resume auto key=value`.
     """
-    if resume is not None and re.match(r"[\w.]+=", resume) and not Path(resume).exists():
+    if resume is not None and re.match(r"[\w.]+=", resume) and not exists(Path(resume)):
         return "auto", [*overrides, resume]
     return resume, overrides
 

@@ -50,20 +50,21 @@ def train_step(
 
     Both players step at the same time: the discriminator learns from the same predictions that the
     generator's loss is computed from. Gradients are accumulated over parts of
-    `train.micro_batch` samples. The host never waits for the device, except in torch's
-    SyncBatchNorm with several processes on CUDA.
+    `train.micro_batch` samples. The host never waits for the device, except with several processes
+    on CUDA: in torch's SyncBatchNorm, and at the end of each backward pass.
     """
     begin_step(config.train)
     parts = batch.split(config.train.micro_batch)
     with optimizer.guarded_buffers():
         rows = []  # scalars of each part; only the last part's inputs are kept
-        for part, random in zip(parts, context.random.split(len(parts)), strict=True):
+        draws = context.random.split(len(parts))
+        for number, (part, random) in enumerate(zip(parts, draws, strict=True), start=1):
             frames = prepare_frames(
                 part, config.train.channels_last is True, model.masks is not None
             )
             now = context._replace(random=random)
             result, losses = forward(model, adversary, perceptual, frames, now, config)
-            optimizer.backward(losses, len(parts))
+            optimizer.backward(losses, len(parts), is_last=number == len(parts))
             rows.append(torch.stack([value.float() for value in result.scalars.values()]))
         scalars = join_parts(list(result.scalars), torch.stack(rows))
         loss = scalars["loss/total"]

@@ -22,6 +22,7 @@ from common.cli import (
     say,
 )
 from common.errors import UserError
+from common.page_requests import known_names
 from metrics.detectors.packages import import_package
 from web.access import AUTH_VARIABLE, Account, read_accounts, warnings
 
@@ -64,7 +65,7 @@ def serve(
     from starlette.middleware import Middleware
 
     from web.examples import draw_examples
-    from web.guard import Guard, known_names
+    from web.guard import Guard
     from web.page import SCRIPT, STYLE, Limits, Page
 
     host, port = arguments.host, arguments.port

@@ -1,41 +1,26 @@
-"""Protects the page: decides which requests are answered, and limits their size.
+"""Protects the page: refuses the requests of others, limits their size, and forbids frames.
 
-Any web site in a browser can make the browser send requests to a page on this machine. Such a site
-must not start or read anything here, even if it has made its own name point to this machine (DNS
-rebinding). It must not show the page in a frame either, where a click could be misused.
+Which requests are refused, and why, is said in `common.page_requests`. Another web site must not
+show the page in a frame either, where a click could be misused.
 """
 
-import ipaddress
-import socket
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
-from urllib.parse import urlsplit
+from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from common.errors import UserError
-from common.machine import is_loopback
+from common.page_requests import Refusal, refusal
+from common.safe_paths import is_file
 
 OVERHEAD = 2**20  # bytes that a request may have besides its file
 MAX_KEPT_FILES = 20  # uploads are refused while as many bytes are kept as so many largest files
 MIN_BYTES = 2**16  # that a file counts for: a million empty ones take room and time, too
-_PORTS = {"http": ":80", "https": ":443"}  # ports that browsers leave out
-_OTHER_SITES = (
-    "cross-site",
-    "same-site",
-)  # values of Sec-Fetch-Site; same-site is e.g. another port
 _HEADERS = {"Content-Security-Policy": "frame-ancestors 'none'", "X-Frame-Options": "DENY"}
-
-
-class Refusal(NamedTuple):
-    """The answer to a request that is refused: HTTP status and reason."""
-
-    status: int
-    reason: str
 
 
 class Guard:
@@ -59,7 +44,7 @@ class Guard:
             return
         headers = Headers(scope=scope)
         method = scope.get("method", "")
-        refused = refusal(method, scope["path"], headers, self._names)
+        refused = refusal(method, scope["path"], headers, self._names, option="--allowed-host")
         if refused is None and method == "POST":
             refused = self._refuse_size(scope["path"], headers)
         if refused is not None:
@@ -94,7 +79,7 @@ def take_uploads_only(control: Any) -> None:
     move = control.async_move_resource_to_block_cache
 
     async def move_upload(path: str | Path | None) -> str | None:
-        if path is not None and not Path(path).is_absolute():
+        if path is not None and not (Path(path).is_absolute() and is_file(Path(path))):
             raise UserError("Only uploaded files are read here.")
         return await move(path)
 
@@ -113,64 +98,3 @@ def _num_bytes(folder: Path) -> int:
         with suppress(OSError):  # removed in the meantime
             total += max(path.lstat().st_size, MIN_BYTES)
     return total
-
-
-def refusal(
-    method: str, path: str, headers: Mapping[str, str], names: Collection[str]
-) -> Refusal | None:
-    """Why a request is refused; None if it is from the page itself, or from a program that is not a
-    browser.
-
-    Args:
-        names: names under which the page is reached; see `known_names`.
-    """
-    host = headers.get("host", "").lower()
-    name = _host_name(host)
-    if not _is_address(name) and name not in names:
-        return Refusal(
-            403,
-            f"This page is not known as {name!a}; if it should be, start it with "
-            f"--allowed-host {name!a}.",
-        )
-    origin = headers.get("origin")
-    if origin is not None and not _is_own(origin.lower(), host):
-        return Refusal(403, "Another web site may not use this page.")
-    if headers.get("sec-fetch-site") in _OTHER_SITES:
-        is_link = method in ("GET", "HEAD") and headers.get("sec-fetch-dest") == "document"
-        if path != "/" or not is_link:
-            return Refusal(403, "Another web site may only link to this page.")
-    return None
-
-
-def _is_own(origin: str, host: str) -> bool:
-    """Whether `origin` is the page at `host`."""
-    parts = urlsplit(origin)
-    port = _PORTS.get(parts.scheme)
-    if port is None:  # such as the origin `null` of a file or a sandboxed frame
-        return False
-    return parts.netloc.removesuffix(port) == host.removesuffix(port)
-
-
-def _host_name(host: str) -> str:
-    """The name in a Host header, without the port."""
-    if host.startswith("["):
-        return host.partition("]")[0] + "]"
-    return host.partition(":")[0].removesuffix(".")
-
-
-def _is_address(name: str) -> bool:
-    """Whether `name` is an IP address, which unlike a name nobody can redirect."""
-    try:
-        ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
-    except ValueError:
-        return False
-    return True
-
-
-def known_names(host: str, allowed: Collection[str]) -> frozenset[str]:
-    """The names under which a page at `host` may be reached, including the names `allowed`."""
-    names = {"localhost", host, *allowed}
-    if not is_loopback(host):
-        own = socket.gethostname()
-        names |= {own, f"{own}.local", socket.getfqdn()}
-    return frozenset(name.lower() for name in names)

@@ -28,7 +28,7 @@ from common.cli import (
 from common.errors import UserError
 from common.limits import chosen_limits
 from common.machine import num_cores
-from common.safe_paths import printable
+from common.safe_paths import printable, resolve
 from datasets.prepare.candidates import Candidate, find_clips, in_splits
 from datasets.prepare.convert import ConvertOptions
 from datasets.prepare.folder import claimed, finished_clips, note_settings, prepare
@@ -44,7 +44,7 @@ def main(arguments: argparse.Namespace) -> None:
     end_on_sigterm()
     source, output = Path(arguments.input), Path(arguments.output)
     metadata = None if arguments.metadata is None else Path(arguments.metadata)
-    if output.resolve().is_relative_to(source.resolve()):
+    if resolve(output).is_relative_to(resolve(source)):
         raise UserError(f"--output {output}: lies in --input {source}; choose a folder outside")
     if arguments.max_frames is not None and arguments.max_frames < arguments.min_frames:
         raise UserError(
@@ -67,8 +67,8 @@ def main(arguments: argparse.Namespace) -> None:
     looks = {name: value for name, value in settings._asdict().items() if name != "limits"}
     every_choice = looks | {
         "image_size": "x".join(map(str, settings.image_size)),
-        "input": str(source.resolve()),
-        "metadata": metadata and str(metadata.resolve()),
+        "input": str(resolve(source)),
+        "metadata": metadata and str(resolve(metadata)),
         "test_share": arguments.test_share,
         "seed": arguments.seed,
     }

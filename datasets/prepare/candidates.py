@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from common.errors import UserError
-from common.safe_paths import MAX_TEXT, check_name
+from common.safe_paths import MAX_TEXT, check_name, is_folder, resolve
 from datasets.clips import LAYOUT
 from datasets.prepare.footage import Footage, Listed, WholeClip
 from datasets.prepare.importers.bair_records import SUFFIXES as RECORD_SUFFIXES
@@ -46,7 +46,7 @@ def find_clips(folder: Path, metadata: Path | None) -> list[Listed]:
         UserError: there are no clips, the layout of the folder is unknown, or the name of a clip
             is refused by `check_name`.
     """
-    if not folder.is_dir():
+    if not is_folder(folder):
         raise UserError(f"{folder}: no such folder")
     left_out: list[Path] = []
     links: list[Path] = []
@@ -54,7 +54,7 @@ def find_clips(folder: Path, metadata: Path | None) -> list[Listed]:
         listed = read_list(metadata, folder)
     else:
         listed = _walk_splits(folder, left_out, links)
-    empty, others = partition(left_out, lambda entry: entry.is_dir())
+    empty, others = partition(left_out, is_folder)
     log_left_out(folder, others, len(empty))
     if links:
         logger.warning(
@@ -92,7 +92,7 @@ def in_splits(listed: Iterable[Listed], splits: dict[str, str]) -> list[Candidat
 
 def _walk_splits(folder: Path, left_out: list[Path], links: list[Path]) -> list[Listed]:
     entries = _entries(folder)
-    splits = [entry for entry in entries if entry.name in PARTITIONS and entry.is_dir()]
+    splits = [entry for entry in entries if entry.name in PARTITIONS and is_folder(entry)]
     if not splits:
         found = _Walk(left_out, links).clips_in(folder)
         return [Listed(name, None, footage) for name, footage in found]
@@ -128,11 +128,11 @@ class _Walk:
 
         If its only folder is WRAPPER, the entries of that are used in its place.
         """
-        self._visited.add(folder.resolve())
+        self._visited.add(resolve(folder))
         entries = _entries(folder)
-        folders = [entry for entry in entries if entry.is_dir()]
+        folders = [entry for entry in entries if is_folder(entry)]
         if [entry.name for entry in folders] == [WRAPPER] and not _holds_frames(folders[0]):
-            self._visited.add(folders[0].resolve())
+            self._visited.add(resolve(folders[0]))
             entries = [entry for entry in entries if entry not in folders] + _entries(folders[0])
         return self.clips(entries)
 
@@ -144,10 +144,10 @@ class _Walk:
             yield from self._folder(*self._waiting.popleft())
 
     def _entry(self, path: Path, above: list[str]) -> Iterator[tuple[str, Footage]]:
-        if path.is_dir():
+        if is_folder(path):
             if not path.is_symlink():
                 yield from self._folder(path, above)
-            elif path.parent.resolve().is_relative_to(path.resolve()):
+            elif resolve(path.parent).is_relative_to(resolve(path)):
                 raise UserError(f"{path}: a link to a folder that it lies in; remove it")
             else:
                 self._waiting.append((path, above))
@@ -159,7 +159,7 @@ class _Walk:
             self._left_out.append(path)
 
     def _folder(self, path: Path, above: list[str]) -> Iterator[tuple[str, Footage]]:
-        real = path.resolve()
+        real = resolve(path)
         if real in self._visited:
             self._links.append(path)
             return
@@ -182,7 +182,7 @@ def _holds_frames(folder: Path) -> bool:
     entries = _entries(folder)
     pictures = [entry for entry in entries if entry.suffix.lower() in IMAGE_SUFFIXES]
     clips = (*CONTAINER_SUFFIXES, *RECORD_SUFFIXES)
-    others = [entry for entry in entries if entry.is_dir() or entry.suffix.lower() in clips]
+    others = [entry for entry in entries if is_folder(entry) or entry.suffix.lower() in clips]
     if pictures and others:
         raise UserError(
             f"{folder}: holds pictures, as one clip does, and {others[0].name}, as a folder of "

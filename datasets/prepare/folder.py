@@ -25,7 +25,7 @@ from common.errors import UserError
 from common.file_lock import locked
 from common.files import make_folder, remove_leftovers, replacing
 from common.json_files import read_json
-from common.safe_paths import open_to_write, printable, refuse_links
+from common.safe_paths import exists, is_folder, open_to_write, printable, refuse_links
 from datasets.pack_writer import PACK, PackWriter, is_pack, read_pack
 from datasets.prepare.candidates import Candidate
 from datasets.prepare.convert import Converted, ConvertOptions, Outcome, Remark, convert
@@ -74,7 +74,7 @@ def claimed(output: Path, settings: Mapping[str, object]) -> Iterator[None]:
         try:
             make_folder(output)
             foreign = [entry.name for entry in user_entries(output)]
-            if foreign and not path.exists():
+            if foreign and not exists(path):
                 raise UserError(
                     f"{output}: holds {min(foreign)}, which no earlier run wrote; choose another "
                     "--output, or an empty folder"
@@ -84,7 +84,7 @@ def claimed(output: Path, settings: Mapping[str, object]) -> Iterator[None]:
             raise UserError(f"{output}: another run is preparing clips into it") from None
         except OSError as error:
             raise UserError(f"{output}: cannot be written: {os_reason(error)}") from None
-        if path.exists() and finished_clips(output):
+        if exists(path) and finished_clips(output):
             _check_settings(path, settings)
         remove_leftovers(output, "|".join(map(re.escape, (PREPARED, DRAWN, REPORT))))
         yield
@@ -259,7 +259,7 @@ def finished_clips(output: Path) -> set[tuple[str, str]]:
         folder = output / split
         if is_pack(folder):
             found |= {(split, clip.name) for clip in read_pack(folder).clips}
-        elif folder.is_dir():  # a folder of frames gets its name when it is complete
+        elif is_folder(folder):  # a folder of frames gets its name when it is complete
             found |= {(split, entry.name) for entry in user_entries(folder)}
     return found
 
@@ -270,19 +270,19 @@ def _remove_leftovers(folder: Path) -> None:
     for entry in folder.iterdir():
         if re.fullmatch(_UNFINISHED, entry.name) is None:
             continue
-        if entry.is_dir() and not entry.is_symlink():
+        if is_folder(entry) and not entry.is_symlink():
             shutil.rmtree(entry)
         else:
             entry.unlink()
 
 
 def _num_bytes(path: Path) -> int:
-    files = path.iterdir() if path.is_dir() else [path]
+    files = path.iterdir() if is_folder(path) else [path]
     return sum(file.stat().st_size for file in files)
 
 
 def _read_report(path: Path) -> list[Remark]:
-    if not path.exists():
+    if not exists(path):
         return []
     try:
         with open_table(path, errors="replace") as file:

@@ -4,6 +4,7 @@ The identity of a clip is the part of its name before the #, or the whole name i
 """
 
 import json
+import os
 from collections import defaultdict
 from collections.abc import Mapping, Sequence, Set
 from pathlib import Path
@@ -120,7 +121,7 @@ def read_drawn(output: Path) -> dict[str, str]:
         UserError: the file is damaged.
     """
     path = output / DRAWN
-    if not path.exists():
+    if not os.path.lexists(path):  # a link that leads nowhere is an error
         return {}
     try:
         drawn = read_json(path)

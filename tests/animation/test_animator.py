@@ -114,6 +114,17 @@ def test_options_that_read_twice_refuse_an_iterator(animator, source, driving, s
         animator.animate(source, iter(driving), settings=settings)
 
 
+def test_what_to_do_if_the_first_frame_is_far(animator, source, driving, monkeypatch):
+    """An iterator, such as a camera's, cannot be searched for a nearer one."""
+    monkeypatch.setattr("animation.animator.is_far", lambda _: True)
+    for frames, remedy in (
+        (driving, "try --reference-frame auto"),
+        (iter(driving), "begin in the"),
+    ):
+        (note,) = [n for n in animator.prepare(source, frames).notes if "is far from" in n]
+        assert f"; {remedy}" in note
+
+
 def test_mistakes_are_reported_before_the_first_frame(animator, source, driving):
     with pytest.raises(UserError, match="source: an array of float64, 32 x 32 x 3; give uint8"):
         animator.animate(source / 255, driving)

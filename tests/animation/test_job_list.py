@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
-from animation.job_list import list_jobs
+from animation.job_list import list_jobs, read_pairs
+from common.errors import UserError
 from tests.helpers.media import write_clip
 
 
@@ -29,3 +31,11 @@ def test_supported_suffixes_and_a_remark_on_other_files(tmp_path, caplog):
         f"--source {sources}: left out 2 .psd files",
         f"--driving {clips}: left out 1 .mp3 file",
     ]
+
+
+def test_a_table_of_many_columns_is_told_in_a_short_line(tmp_path):
+    names = ["source", "driving", *(f"c{number}" for number in range(100_000))]
+    (tmp_path / "pairs.csv").write_text(",".join(names) + "\n")
+    with pytest.raises(UserError, match=r"its columns are source, driving, c0, .* \.\.\.;") as r:
+        read_pairs(tmp_path / "pairs.csv", None, tmp_path / "out", ".mp4")
+    assert len(str(r.value)) < 600

@@ -2,10 +2,12 @@
 
 import hashlib
 import json
+import math
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from unittest.mock import ANY
 
 import pytest
 import torch
@@ -19,6 +21,7 @@ from checkpoints import export
 from checkpoints.checkpoint import load
 from checkpoints.compare import differences
 from common.cli import run_entry_point
+from common.json_files import parse_json
 from configs.loading import dump_config
 from configs.schema import Config
 from media.images import write_image
@@ -96,6 +99,28 @@ def test_description_of_the_file(tiny_run, tmp_path, capsys):
     before = path.read_bytes()
     assert run_export(step_file(tiny_run, 8), "--output", path) == 0
     assert path.read_bytes() == before  # equal weights give equal checksums
+
+
+def test_numbers_that_are_not_finite_are_null(tiny_run, tmp_path):
+    content = contents(step_file(tiny_run, 8))
+    content["metrics"] |= {"l1": math.nan, "psnr": math.inf}
+    torch.save(content, tmp_path / "c.pt")
+    assert run_export(tmp_path / "c.pt", "--output", tmp_path / "model.pt") == 0
+    found = parse_json((tmp_path / "model.json").read_text())["metrics"]
+    assert found["l1"] is found["psnr"] is None
+    assert found["baseline_l1"] is not None
+
+
+def test_provenance_replaces_no_other_fact(tiny_run, tmp_path):
+    content = contents(step_file(tiny_run, 8))
+    forged = {"sha256": "0", "bytes": 1, "file": "x", "step": 9, "metrics": {}, "config": "y"}
+    torch.save(content | {"provenance": forged}, tmp_path / "c.pt")
+    path = tmp_path / "model.pt"
+    assert run_export(tmp_path / "c.pt", "--output", path) == 0
+    found = json.loads((tmp_path / "model.json").read_text())
+    assert found["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+    assert (found["file"], found["bytes"]) == ("model.pt", path.stat().st_size)
+    assert (found["step"], found["config"], found["metrics"]["l1"]) == (8, "run", ANY)
 
 
 def test_slim_of_a_slim_one(slim, tmp_path, capsys):

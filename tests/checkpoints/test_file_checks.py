@@ -2,6 +2,7 @@
 
 import shutil
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ import animate
 import reconstruct
 import train
 from branches.model import Model
-from checkpoints.checkpoint import load
+from checkpoints.checkpoint import load, load_to_resume
+from checkpoints.folder import best_path, list_all, list_steps
 from checkpoints.weights import load_model, load_networks
 from common.tensor_files import CheckpointError
 from tests.helpers.hostile import compress_archive
@@ -150,6 +152,46 @@ CONTENTS = {
         lambda c: c.update(metrics={"l1": torch.zeros(3)}),
         "metrics has a value of type Tensor",
     ),
+    "a metric that is text": (
+        lambda c: c.update(metrics={"l1": "abc"}),
+        "metrics.l1: Input should be a valid number",
+    ),
+    "a metric that is null": (
+        lambda c: c.update(metrics={"l1": None}),
+        "metrics.l1: Input should be a valid number",
+    ),
+    "a metric without a name": (
+        lambda c: c.update(metrics={5: 1.0}),
+        "metrics.5.[key]: Input should be a valid string",
+    ),
+    "an unknown project": (
+        lambda c: c.update(provenance={"published": "![t](http://evil/x.png)"}),
+        "provenance.published is none of Monkey-Net, FOMM",
+    ),
+    "weights of an unknown kind": (
+        lambda c: c.update(provenance={"weights": ["raw"]}),
+        "provenance.weights: Input should be 'average' or 'raw'",
+    ),
+    "a licence that is a list": (
+        lambda c: c.update(provenance={"licence": ["a"]}),
+        "provenance.licence: Input should be a valid string",
+    ),
+    "text that cannot be written": (
+        lambda c: c.update(provenance={"licence": "\ud800"}),
+        "provenance has text with a NUL character or half of a surrogate pair",
+    ),
+    "a weight with such a name": (
+        lambda c: c["networks"]["generator"].update({"a\0b": torch.zeros(1)}),
+        "networks has text with a NUL character",
+    ),
+    "such text in the training state": (
+        lambda c: c["training"].update({"a": {"\udfff": 1}}),
+        "training has text with a NUL character",
+    ),
+    "an average of text updates": (
+        lambda c: c["average"].update(num_updates="x"),
+        "average.num_updates: Input should be a valid integer",
+    ),
     "provenance without end": (
         lambda c: c.update(provenance={"a": [["b"] * 99] * 99}),
         "provenance has more than",
@@ -221,12 +263,28 @@ def doubled(content):
     content["training"]["optimizer"]["adam"]["state"] = part
 
 
+def adam(content):
+    return content["training"]["optimizer"]["adam"]
+
+
 TRAINING = {
     "training has more than": doubled,
     "training states more numbers than the file holds": lambda c: c["training"].update(
         a=torch.zeros(1).expand(2**30)
     ),
-    "its training state cannot be used": lambda c: c["training"].update(optimizer=3),
+    "training.optimizer: Input should be a valid dictionary": lambda c: c["training"].update(
+        optimizer=3
+    ),
+    "the optimizer's state is of other networks": lambda c: adam(c)["param_groups"].pop(),
+    "the optimizer's state does not fit the parameters": lambda c: adam(c)["state"][0].update(
+        exp_avg=torch.zeros(1)
+    ),
+    "bad steps are not finite": lambda c: c["training"]["optimizer"].update(
+        bad_in_a_row=torch.tensor(torch.nan)
+    ),
+    "the means of the log are of other shapes": lambda c: c["training"]["log"]["means"].update(
+        sums=[[["a", "b"], torch.zeros(3, 1)]]
+    ),
     "run_id is not the id of a run": lambda c: c.update(run_id="x" * 500),
 }
 
@@ -236,3 +294,84 @@ def test_wrong_training_states(tiny_run, tmp_path, capsys, expected):
     path = changed(tiny_run, tmp_path / "c.pt", TRAINING[expected])
     assert call(train, "--resume", path, f"run.output_dir={tmp_path / 'run'}") == 2
     assert expected in error_line(capsys, "train.py")
+
+
+KEYS: dict[str, tuple[Any, ...]] = {  # values of the training state that are wrong, by key
+    "seconds": (None, "x", [], {}, True, -1, float("nan"), float("inf"), 1e300, torch.zeros(())),
+    "best_l1": ("x", [], None, torch.zeros(3)),
+    "numerics": (5, "x", [], {}, None, torch.zeros(3), {"precision": "x", "channels_last": True}),
+    "log": (5, {}, {"logged_at": "x", "means": {"sums": [], "minima": {}}}),
+}
+
+
+@pytest.mark.parametrize(("key", "value"), [(k, v) for k, found in KEYS.items() for v in found])
+def test_keys_of_the_training_state(tiny_run, tmp_path, key, value):
+    path = changed(tiny_run, tmp_path / "c.pt", lambda c: c["training"].update({key: value}))
+    with pytest.raises(CheckpointError, match=rf"train\.py wrote: training\.{key}\b"):
+        load_to_resume(path)
+
+
+def test_what_a_run_writes_passes(tiny_run, tmp_path):
+    """Also where a loss was not finite, and in checkpoints of versions with fewer keys."""
+
+    def change(content):
+        content["metrics"]["l1"] = float("nan")
+        content["training"]["best_l1"] = float("inf")
+
+    assert load_to_resume(changed(tiny_run, tmp_path / "c.pt", change)).step == 8
+
+    def shorten(content):
+        for key in ("best_l1", "log", "numerics"):
+            content["training"].pop(key)
+        content["config"]["train"] |= {"precision": "auto", "channels_last": "auto"}
+
+    assert load_to_resume(changed(tiny_run, tmp_path / "d.pt", shorten)).numerics == {
+        "precision": "float32",
+        "channels_last": False,
+    }
+
+
+@pytest.mark.parametrize("folder", ["a\0b", "\ud800x"])
+def test_a_run_folder_that_cannot_be(tiny_run, tmp_path, capsys, folder):
+    def change(content):
+        content["config"]["run"]["output_dir"] = folder
+
+    path = changed(tiny_run, tmp_path / "c.pt", change)
+    assert call(train, "--resume", path) == 2
+    expected = f"{path}: not a config of this program: it has text with a NUL character or half"
+    assert expected in error_line(capsys, "train.py")
+
+
+def test_the_largest_step_is_resumed(tiny_run, tmp_path):
+    """Its number has 16 digits; the run is over, and is saved once more."""
+    step = 2**53 - 1
+    path = changed(tiny_run, tmp_path / "c.pt", lambda c: c.update(step=step, metrics={}))
+    run = tmp_path / "run"
+    assert call(train, "--resume", path, f"run.output_dir={run}") == 0
+    assert [p.name for p in list_steps(run)] == [f"step-{step}.pt"]
+
+
+def test_steps_are_listed_by_number(tmp_path):
+    names = ["step-00000009.pt", "step-100000000.pt", "step-99999999.pt", "best.pt"]
+    (tmp_path / "checkpoints").mkdir()
+    for name in (*names, "step-12345678901234567.pt", "step-1.pt"):
+        (tmp_path / "checkpoints" / name).touch()
+    expected = ["step-100000000.pt", "step-99999999.pt", "step-00000009.pt"]
+    assert [path.name for path in list_steps(tmp_path)] == expected
+    assert [path.name for path in list_all(tmp_path)] == [*expected, "best.pt"]
+
+
+def test_a_best_checkpoint_with_other_metrics(tiny_run, tmp_path, capsys):
+    folder = tmp_path / "run"
+    shutil.copytree(tiny_run, folder)
+    content = contents(best_path(folder)) | {"metrics": {"l1": "abc"}}
+    torch.save(content, best_path(folder))
+    assert call(train, "--resume", step_file(folder, 8), f"run.output_dir={folder}") == 0
+    assert "best.pt: cannot be read; the next validation replaces it" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("config", [{"train": []}, {"data": [1]}, {"discriminator": 5}, 7])
+def test_an_older_format_of_other_content(tiny_run, tmp_path, config):
+    path = changed(tiny_run, tmp_path / "c.pt", lambda c: c.update(format=1, config=config))
+    with pytest.raises(CheckpointError, match="states checkpoint format 1, but is not as such a"):
+        load(path)

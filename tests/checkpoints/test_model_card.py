@@ -1,5 +1,6 @@
 """The model card that export writes: what it says, what it leaves to its author, and when."""
 
+import os
 import re
 
 import pytest
@@ -109,6 +110,31 @@ def test_a_published_file(tmp_path):
     assert "Those of the published file of FOMM" in found["Data"]
     assert "the licence of its authors holds" in found["Licence"]
     assert "| trained | FOMM, epoch 99; raw weights |" in found["Model"]
+
+
+def test_texts_of_others_are_no_markdown(small, tmp_path):
+    """No picture is fetched and no link shown when the card is looked at."""
+    nasty = "![t](http://evil/x.png) *a* &lt; <b>"
+    shown = r"!\[t\](http://evil/x.png) \*a\* &amp;lt; &lt;b&gt;"
+    for key in ("licence", "published", "exported_from"):
+        provenance = small.provenance | {key: nasty}
+        _, body = model_card(small._replace(provenance=provenance), tmp_path / "m.pt").split(
+            "# ", 1
+        )
+        assert shown in body
+        assert nasty not in body
+    card = model_card(small, tmp_path / f"{nasty.replace('/', '')}.pt")
+    assert "\n# " + shown.replace("/", "") in card
+    metrics = {"a`|\\|*b*": 1.0}
+    assert r"| `a'/\/*b*` | 1.0000 |" in model_card(
+        small._replace(metrics=metrics), tmp_path / "m.pt"
+    )
+
+
+def test_names_that_are_not_utf8(small, tmp_path):
+    card = model_card(small, tmp_path / os.fsdecode(b"\xff.pt"))
+    assert r"# \\udcff" in card
+    assert card.encode().decode() == card
 
 
 def test_texts_of_others_cannot_change_the_card(small, tmp_path):

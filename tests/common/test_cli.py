@@ -10,6 +10,7 @@ import torch
 
 from common.cli import add_device_argument, pick_device, positive_int, run_entry_point, say
 from common.errors import UserError
+from tests.helpers.runs import REPOSITORY
 
 
 def parser():
@@ -223,3 +224,60 @@ def test_wrong_arguments_are_escaped(capsys):
     with pytest.raises(SystemExit, match="2"):
         run_entry_point(lambda _: None, parser, ["\x1b[31mred\n"])
     assert capsys.readouterr().err.endswith("unrecognized arguments: \\x1b[31mred\\n\n")
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="of Linux")
+@pytest.mark.parametrize(
+    ("streams", "code", "shown"),
+    [
+        ("2>&1", 0, "out"),
+        ("3>&1 >&- 2>&3", 0, ""),
+        ("2>&-", 0, "out"),
+        ("<&- >&- 2>&-", 0, ""),
+        ("3>&1 >/dev/full 2>&3", 2, "a: error: what it prints is lost: No space left on device"),
+        (">/dev/full 2>/dev/full", 2, ""),
+        ("2>&1 | true", 141, ""),
+    ],
+)
+@pytest.mark.parametrize("num_lines", [1, 10_000])
+def test_streams_that_are_closed_or_full(tmp_path, streams, code, shown, num_lines):
+    script = tmp_path / "a.py"
+    script.write_text(
+        "import argparse, sys, time; from common import cli\n"
+        "def main(_):\n"
+        "    time.sleep(0.1)  # so that the other end of the pipe is closed\n"
+        f"    print('out' + {num_lines - 1} * '\\nout')\n"
+        "    if sys.stdin is None: cli.say('said'), cli.say('said', sys.stderr)\n"
+        "sys.exit(cli.run_entry_point(main, argparse.ArgumentParser(prog='a'), []))"
+    )
+    command = f'"$0" "$1" {streams}; exit ${{PIPESTATUS[0]}}'
+    ended = subprocess.run(
+        ["bash", "-c", command, sys.executable, script],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": ""},
+    )
+    assert ended.returncode == code
+    assert ended.stderr == ""
+    assert set(ended.stdout.splitlines()) == {shown} - {""}
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="of Linux")
+def test_an_error_that_cannot_be_shown(tmp_path):
+    code = (
+        "import argparse, sys; from common import cli, errors\n"
+        "def main(_): raise errors.UserError('x')\n"
+        "sys.exit(cli.run_entry_point(main, argparse.ArgumentParser(prog='a'), []))"
+    )
+    for closed in ("2>&-", "2>/dev/full"):
+        command = ["sh", "-c", f'"$0" -c "$1" {closed}', sys.executable, code]
+        ended = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(REPOSITORY)})
+        assert ended.returncode == 2
+
+
+def test_an_error_of_no_stream_keeps_its_traceback():
+    def broken(arguments):
+        raise BrokenPipeError("of a worker")
+
+    with pytest.raises(BrokenPipeError, match="of a worker"):
+        run_entry_point(broken, parser(), [])

@@ -15,6 +15,7 @@ from media.video import VideoError
     [
         (MemoryError(), True),
         (torch.OutOfMemoryError("CUDA out of memory"), True),
+        (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling cublasCreate"), True),
         (OSError(errno.ENOSPC, "No space left on device"), True),
         (av.error.BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), False),
         (av.error.InvalidDataError(1, "Invalid data"), False),

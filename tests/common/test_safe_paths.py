@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from common import safe_paths
 from common.errors import UserError
 from common.safe_paths import (
     check_inner_path,
     check_name,
+    open_to_read,
     open_to_write,
     printable,
     read_plain_file,
@@ -40,6 +42,8 @@ def test_names_that_are_accepted(name):
         ("a\nb", "it has a control character"),
         ("a\x1b[2Jb", "it has a control character"),
         ("a\x9bb", "it has a control character"),
+        ("a\u202egpj.mp4", "it has a control character"),
+        ("a\u2028b", "it has a control character"),
         ("caf\udce9", "it has bytes that are not UTF-8"),
         ("n" * 256, "it has 256 bytes, more than 255"),
         ("é" * 128, "it has 256 bytes, more than 255"),
@@ -122,6 +126,17 @@ def test_what_is_no_plain_file_is_not_read(tmp_path):
                 require_plain_file(tmp_path / name)
             with pytest.raises(UserError, match=f"{name}: is not a plain file"):
                 read_plain_file(tmp_path / name, 100)
+
+
+def test_a_pipe_that_takes_the_place_of_a_checked_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(safe_paths, "require_plain_file", lambda path: None)
+    os.mkfifo(tmp_path / "pipe")
+    writer = os.open(tmp_path / "pipe", os.O_RDWR)  # so that nothing can wait for it
+    os.write(writer, b"12345")
+    for read in (open_to_read, lambda path: read_plain_file(path, 5)):
+        with pytest.raises(UserError, match="pipe: is not a plain file"):
+            read(tmp_path / "pipe")
+    os.close(writer)
 
 
 def test_no_more_is_read_than_was_asked_for(tmp_path):

@@ -1,5 +1,6 @@
 """Tests of finding, inheriting, overriding and storing configs, and of wrong files."""
 
+import os
 import re
 from pathlib import Path
 
@@ -352,3 +353,9 @@ def test_a_stored_config_that_is_not_one(tree, expected):
     with pytest.raises(ConfigError) as caught:
         parse_config(tree, "c.pt")
     assert str(caught.value).startswith(expected)
+
+
+def test_a_pipe_is_no_config(tmp_path):
+    os.mkfifo(tmp_path / "pipe.yaml")
+    with pytest.raises(ConfigError, match=r"pipe\.yaml: is not a plain file"):
+        load_config(str(tmp_path / "pipe.yaml"))

@@ -14,7 +14,7 @@ from branches.branch import StepContext
 from branches.model import Model
 from common.batch_random import BatchRandom
 from configs.loading import ConfigError, dump_config, load_config, parse_config
-from tests.helpers.factories import noise_batch, tiny_overrides, tiny_perceptual
+from tests.helpers.factories import noise_batch, tiny_perceptual
 from tests.helpers.rows import (
     LAYERS,
     OWN,
@@ -27,8 +27,8 @@ from tests.helpers.rows import (
     needed,
     read,
     resolved,
+    small,
 )
-from tests.helpers.tiny_kinds import tiny_motion
 from training.adversary import build_adversary
 from training.optimization import Optimizer, base_learning_rates
 from training.step import train_step
@@ -316,14 +316,6 @@ def test_settings_of_the_unet_discriminator(data_set, row, kind):
 
 # One step of each
 
-# Overrides that make a row small but keep its parts: 32 x 32 pixels, few channels, a random VGG.
-SIZES = {
-    *("image_size", "scale", "width", "max_width", "num_blocks", "channels", "num_res_blocks"),
-    *("num_keypoints", "batch_size"),
-}
-# Monkey-Net's weights are of four blocks, and the tiny discriminators have two.
-TWO_BLOCKS = "discriminator.generator_losses.encoder_features=[10, 1]"
-
 MOTION = {f"loss/motion/{n}" for n in ("perceptual", "equivariance_value", "equivariance_jacobian")}
 MASKS = {f"loss/masks/{name}" for name in ("low_perceptual", "high_perceptual", "refinement")}
 BACKGROUND = {f"loss/background/{name}" for name in ("base_perceptual", "refine_perceptual")}
@@ -356,25 +348,6 @@ LOSSES = {
     "tpsmm-prioritycut": TPSMM | UNET,
     "tpsmm-avd": {"loss/motion/avd"},
 }
-
-
-COMPUTED = ("train.precision=float32", "train.channels_last=true")  # alike on any machine
-
-
-def small(name: str):
-    config = load_config(name)
-    whole = config.model_dump()
-    kind = "fomm" if config.motion is None else config.motion.kind
-    overrides = [
-        override
-        for override in tiny_overrides()
-        if override.split("=")[0].split(".")[-1] in SIZES or override.startswith("perceptual.")
-        if whole[override.split(".")[0]] is not None  # else it would switch it on
-        if kind == "fomm" or not override.startswith("motion.")
-    ]
-    if config.discriminator is not None and kind == "monkey_net":
-        overrides.append(TWO_BLOCKS)
-    return load_config(name, [*overrides, *tiny_motion(kind), *COMPUTED])
 
 
 @pytest.mark.parametrize("name", SHIPPED)

@@ -98,6 +98,16 @@ def test_the_config_in_a_checkpoint_has_the_same_limits():
         check_tree({"seed": 10**5000})
     with pytest.raises(ValueError, match="a value of type bytes"):
         check_tree({"seed": b"1"})
+    for text in ("a\0b", "\ud800"):
+        for tree in ({"run": [text]}, {text: 1}):
+            with pytest.raises(ValueError, match="text with a NUL character or half of a surro"):
+                check_tree(tree)
     with pytest.raises(ConfigError, match=r"^c\.pt: not a config of this program: it has"):
         parse_config({"data": shared}, "c.pt")
     check_tree({"a": [1, 2.5, None, True, "b", {"c": [[1]]}]})
+
+
+@pytest.mark.parametrize("text", ['"a\\0b"', r'"\uD800"'])
+def test_escaped_text_that_cannot_be_written(text):
+    with pytest.raises(ValueError, match="text with a NUL character or half of a surrogate pair"):
+        parse_yaml(f"run: {text}")

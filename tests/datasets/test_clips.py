@@ -309,3 +309,14 @@ def test_an_unexpected_error_of_a_clip_does_not_end_the_inspection(root, monkeyp
     fail_with(MemoryError())
     with pytest.raises(MemoryError):
         inspect_clips(ClipFolder(root, "train", (32, 32)))
+
+
+def test_checksum_tells_copies_apart(root):
+    """It is that of the files' sizes, also of those in a folder of frames."""
+    before = ClipFolder(root, "train", (48, 64)).content_checksum()
+    assert ClipFolder(root, "train", (24, 32)).content_checksum() == before
+    frame = min((root / "train" / "id1#walk.v2").iterdir())
+    frame.write_bytes(frame.read_bytes() + b" ")
+    changed = ClipFolder(root, "train", (48, 64)).content_checksum()
+    (root / "train" / "id2#b.mp4").write_bytes(b"")
+    assert len({before, changed, ClipFolder(root, "train", (48, 64)).content_checksum()}) == 3

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import zlib
 from fractions import Fraction
 
@@ -11,7 +12,7 @@ from PIL import Image
 
 import reconstruct
 from common.errors import UserError
-from datasets.pack_writer import CLIPS, FRAME, FRAMES, PACK, PackWriter
+from datasets.pack_writer import CLIPS, FRAME, FRAMES, PACK, PackWriter, read_pack
 from datasets.packed import PackedClips
 from media.video import VideoError
 from tests.datasets.test_packed import SIZE, add, contents, pack
@@ -190,3 +191,25 @@ def test_an_evaluation_writes_nowhere_else(tiny_run, tmp_path, capsys):
     )
     assert victim.read_text() == "mine"
     assert not (tmp_path / "a").exists()
+
+
+def test_a_frame_larger_than_its_picture_could_need(packed, monkeypatch):
+    shard = packed / "00000.tar"
+    header = json.loads((packed / PACK).read_text())
+    os.truncate(shard, 2**33)
+    (packed / PACK).write_text(json.dumps(header | {"shards": {"00000.tar": 2**33}}))
+    table = np.fromfile(packed / FRAMES, FRAME)
+    table["size"][0] = 2**32 - 1
+    table.tofile(packed / FRAMES)
+    monkeypatch.setattr(os, "pread", lambda *_: pytest.fail("it was read"))
+    with pytest.raises(VideoError, match=r"frame 0 of id2#b has 4,294,967,295 bytes, too many"):
+        PackedClips(packed, SIZE).read(1, [0])
+
+
+@pytest.mark.parametrize("name", [FRAMES, "00000.tar"])
+@pytest.mark.parametrize("make", [os.mkdir, os.mkfifo])
+def test_what_is_no_file_is_told_even_if_nothing_is_read_of_it(packed, name, make):
+    (packed / name).unlink()
+    make(packed / name)
+    with pytest.raises(UserError, match=f"{name}: is not a plain file; copy the folder again"):
+        read_pack(packed)

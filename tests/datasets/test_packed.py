@@ -335,3 +335,14 @@ def test_a_disk_that_fails_at_the_end(tmp_path):
     os.close(writer._lines.fileno())
     with pytest.raises(UserError, match="train: cannot be written: bad file descriptor"):
         writer.__exit__()
+
+
+def test_checksum_is_of_the_frames(tmp_path):
+    """The second pack differs from the first in the quality of one clip."""
+    checksums = []
+    for name, quality in (("a", 95), ("b", 94), ("c", 95)):
+        with PackWriter(tmp_path / name, SIZE, 2**32) as writer:
+            add(writer, "clip", 2, quality=quality)
+            writer.finish()
+        checksums.append(PackedClips(tmp_path / name, SIZE).content_checksum())
+    assert checksums[0] == checksums[2] != checksums[1]

@@ -1,5 +1,6 @@
 """Comparing two evaluations: differences worked out by hand, and runs that do not compare."""
 
+import json
 import re
 
 import numpy as np
@@ -142,7 +143,10 @@ def test_runs_that_do_not_compare(tmp_path, capsys, other, expected):
 @pytest.mark.parametrize(
     ("spoil", "expected"),
     [
-        ({"metrics.json": '{"metrics": {"l1": {}}, "step": 8}'}, "lacks checkpoint, animator, im"),
+        (
+            {"metrics.json": '{"metrics": {"l1": {}}, "step": 8}'},
+            "lacks checkpoint, age, animator, im",
+        ),
         ({"frames.csv": "clip,frame,l1,baseline_l1\n"}, "frames.csv has no frame in it"),
         ({"frames.csv": "clip,frame,l1\na,0,0.1\n"}, "frames.csv lacks baseline_l1"),
     ],
@@ -156,6 +160,39 @@ def test_an_evaluation_with_parts_missing(tmp_path, capsys, spoil, expected):
     line = error_line(capsys, "reconstruct.py")
     assert f"--compare {b}: " in line
     assert expected in line
+
+
+ABOUT = {
+    "image_size": (5, None, [1, 2, 3], ["a", "b"], [0, 4], {"a": 1}, "ab"),
+    "metrics": (["a", 1], "ab"),
+    "checkpoint": (5, None, ["a"]),
+    "step": ("x", None, -1),
+    "age": (None, {}),
+    "animator": (1,),
+    "precision": (None, []),
+}
+
+
+@pytest.mark.parametrize(("key", "value"), [(k, v) for k, found in ABOUT.items() for v in found])
+def test_a_summary_of_other_kinds(tmp_path, key, value):
+    run = write_run(tmp_path, [[0.1, 0.2]])
+    path = run / "metrics.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    with pytest.raises(
+        UserError, match=rf"metrics\.json: {key}\b.*; evaluate once more$"
+    ) as caught:
+        read_evaluation(run)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("cell", ["inf", "-inf", "1e308", "-1e101"])
+def test_numbers_beyond_all_metrics(tmp_path, cell):
+    """Their squares, from which intervals are computed, would be infinite."""
+    run = write_run(tmp_path, [[0.1, 0.125]])
+    path = run / "frames.csv"
+    path.write_text(path.read_text().replace("0.125", cell))
+    with pytest.raises(UserError, match=r"frames\.csv: clip a: l1 is infinite or above 1e\+100"):
+        read_evaluation(run)
 
 
 def test_folders_without_an_evaluation(tmp_path, capsys):

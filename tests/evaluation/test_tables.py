@@ -218,6 +218,15 @@ def test_results_of_other_frames_are_refused(tmp_path, capsys):
     assert re.search(r"the clip a has other frames in .*/a than in .*/c", line)
 
 
+def test_latex_takes_no_name_for_an_argument(tmp_path):
+    r"""\\[9cm] would be a space, and \\* a break without a page break."""
+    runs = [write_run(tmp_path / name) for name in "abc"]
+    names = ["[9cm] row", "*star", "plain [1]*"]
+    text = latex(build_table([*map(read_evaluation, runs)], names))
+    rows = [line for line in text.splitlines() if any(name in line for name in names)]
+    assert [row.split(" & ")[0] for row in rows] == ["{}[9cm] row", "{}*star", "plain [1]*"]
+
+
 def test_mistakes_are_one_line(tmp_path, capsys):
     a, b = write_run(tmp_path / "a"), write_run(tmp_path / "b")
     for arguments, expected in (
@@ -238,7 +247,7 @@ def test_damaged_tools_are_one_line(tmp_path, capsys, tools):
     (b / "metrics.json").write_text(json.dumps(about))
     assert call(a, b) == 2
     line = error_line(capsys, "python -m evaluation.tables")
-    assert f"{b}: no metrics.json and frames.csv of an evaluation" in line
+    assert f"{b / 'metrics.json'}: measured_with" in line
 
 
 def test_results_of_earlier_versions(tmp_path):

@@ -1,4 +1,4 @@
-"""Reading the shipped configs: their keys, with and without bases, and where two of them differ."""
+"""Reading the shipped configs: their keys, with and without bases, where two differ, small ones."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -6,11 +6,21 @@ from typing import Any
 import yaml
 
 from configs.loading import CONFIG_FOLDER, load_config
+from configs.schema import Config
+from tests.helpers.factories import tiny_overrides
+from tests.helpers.tiny_kinds import tiny_motion
 
 SHIPPED = sorted(path.stem for path in CONFIG_FOLDER.glob("*.yaml"))
 OWN = ("demo", "small")  # these are not rows of a paper
 SETS = ("vox", "taichi", "bair")
 LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+SIZES = {
+    *("image_size", "scale", "width", "max_width", "num_blocks", "channels", "num_res_blocks"),
+    *("num_keypoints", "batch_size"),
+}
+# Monkey-Net's weights are of four blocks, and the tiny discriminators have two.
+TWO_BLOCKS = "discriminator.generator_losses.encoder_features=[10, 1]"
+COMPUTED = ("train.precision=float32", "train.channels_last=true")  # alike on any machine
 
 
 def config_name(data_set: str, row: str) -> str:
@@ -58,3 +68,20 @@ def changed(below: dict[str, Any], above: dict[str, Any], prefix: str = "") -> s
         elif old != new:
             found.add(prefix + key)
     return found
+
+
+def small(name: str) -> Config:
+    """A row with all its parts, but small: 32 x 32 pixels, few channels, a random VGG."""
+    config = load_config(name)
+    whole = config.model_dump()
+    kind = "fomm" if config.motion is None else config.motion.kind
+    overrides = [
+        override
+        for override in tiny_overrides()
+        if override.split("=")[0].split(".")[-1] in SIZES or override.startswith("perceptual.")
+        if whole[override.split(".")[0]] is not None  # else it would switch it on
+        if kind == "fomm" or not override.startswith("motion.")
+    ]
+    if config.discriminator is not None and kind == "monkey_net":
+        overrides.append(TWO_BLOCKS)
+    return load_config(name, [*overrides, *tiny_motion(kind), *COMPUTED])

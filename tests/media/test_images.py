@@ -214,3 +214,12 @@ def test_scaling_down_is_anti_aliased():
     checkerboard = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)
     fitted = fit_frames(checkerboard[None, ..., None].repeat(3, -1), (16, 16), "crop")
     assert abs(fitted.astype(int) - 127).max() < 16
+
+
+def test_a_damaged_avif_is_not_called_heic(tmp_path):
+    """Its first brand is one that HEIC has too."""
+    box = b"ftypmif1\0\0\0\0mif1avifmiaf"
+    (tmp_path / "a.avif").write_bytes((len(box) + 4).to_bytes(4) + box + bytes(100))
+    with pytest.raises(UserError, match="AVIF") as raised:
+        read_image(tmp_path / "a.avif")
+    assert "HEIC" not in str(raised.value)

@@ -14,8 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from common import safe_paths
 from common.errors import UserError
-from media import watched
+from common.limits import LIMITS
+from media import picture_files, watched
 from media.images import read_image, write_image
 from media.sound import open_sound
 from media.video import VideoError, open_clip
@@ -261,3 +263,48 @@ def test_blocked_signals_still_end_it(tmp_path):
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, old)
         watched.end_all()
+
+
+def test_a_process_that_waits_for_ever(tmp_path, monkeypatch):
+    """As one that is stopped does; it takes no processor time."""
+    monkeypatch.setattr(watched, "WALL_FACTOR", 1)
+    write_image(tmp_path / "a.png", numbered_frame(3))
+    read_image(tmp_path / "a.png")
+    os.kill(watched._idle[-1]._process.pid, signal.SIGSTOP)
+    with pytest.raises(UserError, match=r"a.png: takes more than 1 s to open; write it anew"):
+        read_image(tmp_path / "a.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "a.png"), numbered_frame(3))
+
+
+def test_a_pipe_that_takes_the_place_of_a_checked_picture(tmp_path, monkeypatch):
+    monkeypatch.setattr(safe_paths, "require_plain_file", lambda path: None)
+    os.mkfifo(tmp_path / "a.png")
+    writer = os.open(tmp_path / "a.png", os.O_RDWR)  # so that nothing can wait for it
+    os.write(writer, bytes(4096))
+    for read in (picture_files.facts, lambda *args: picture_files.decode(*args, print)):
+        with pytest.raises(UserError, match=r"a.png: is not a plain file"):
+            read(tmp_path / "a.png", LIMITS)
+    os.close(writer)
+
+
+@pytest.mark.parametrize("closed", ["2>&-", ">&- 2>&-", "<&- >&- 2>&-", "<&- 2>&-"])
+def test_closed_streams(tmp_path, closed):
+    write_image(tmp_path / "a.png", numbered_frame(3))
+    write_clip(tmp_path / "a.mp4", 6)
+    code = (
+        "from media.images import read_image; from media.video import open_clip\n"
+        "assert open_clip('a.mp4').num_frames == 6; raise SystemExit(read_image('a.png').shape[0])"
+    )
+    command = ["sh", "-c", f'exec "$0" -c "$1" {closed}', sys.executable, code]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    assert subprocess.run(command, cwd=tmp_path, env=environment).returncode == 48
+
+
+def test_a_hard_limit_of_time(tmp_path):
+    """There the system kills, as it does for lack of memory."""
+    write_comment(tmp_path / "a.gif")
+    code = "from media.images import read_image; read_image('a.gif')"
+    command = ["sh", "-c", 'ulimit -t 2; exec "$0" -c "$1"', sys.executable, code]
+    environment = os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, env=environment)
+    assert "s of processor time to open, or than `ulimit -t` allows; write" in done.stderr

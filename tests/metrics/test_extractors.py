@@ -124,6 +124,21 @@ def test_files_that_are_no_torchscript(tmp_path):
         build_extractor(str(tmp_path), "fid", CPU)
 
 
+@pytest.mark.parametrize(("place", "byte"), [(6, 200), (46, 0xFF)], ids=["version", "name"])
+def test_a_list_of_records_of_another_kind(tmp_path, place, byte):
+    """A version of zip that is not known, and a name that is not the UTF-8 that it states."""
+    path = tmp_path / "a.pt"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a/constants.pkl", b"")
+    content = bytearray(path.read_bytes())
+    record = content.rindex(b"PK\1\2")
+    content[record + 9] |= 8  # the name is in UTF-8
+    content[record + place] = byte
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"--fid .*a\.pt: damaged or truncated; fetch it again"):
+        build_extractor(str(path), "fid", CPU)
+
+
 def test_a_torchscript_file_with_damaged_code(tmp_path):
     """Whatever the reader raises is one line."""
     with zipfile.ZipFile(tmp_path / "bad.pt", "w") as archive:

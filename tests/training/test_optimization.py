@@ -10,7 +10,6 @@ from torch.testing import assert_close
 from branches.model import Model
 from tests.helpers.factories import WaitsForTheDevice, joint_terms, noise_inputs, tiny_config
 from tests.helpers.kinds import KINDS, use_small_resnets
-from training.distributed import processes as distributed
 from training.optimization import MovingAverage, Optimizer, RecentNorms, base_learning_rates
 from training.step import total
 
@@ -285,20 +284,6 @@ def test_each_network_is_clipped_to_its_own_infinity_norm(small_resnets):
     assert_close(seen["dense_motion"], torch.full_like(seen["dense_motion"], 10.0))
     assert_close(seen["background_motion"], torch.full_like(seen["background_motion"], -10.0))
     assert set(seen["inpainting"].tolist()) == {1.0}  # it has no limit
-
-
-def test_networks_are_clipped_after_the_gradients_of_all_processes_are_averaged(
-    small_resnets, monkeypatch
-):
-    """Here of this process and of one whose gradients are 0."""
-    monkeypatch.setattr(distributed, "world_size", lambda: 2)
-    monkeypatch.setattr(distributed, "average", lambda tensors: [t.div_(2) for t in tensors])
-    run = Run(*KINDS["tpsmm"], "train.clip_ratio=null")
-    seen = gradients_in_the_step(run)
-    set_gradients(run, {"keypoint_detector": 16.0, "dense_motion": 30.0})
-    run.optimizer.step(torch.tensor(1.0))
-    assert set(seen["keypoint_detector"].tolist()) == {8.0}
-    assert seen["dense_motion"].max().item() == pytest.approx(10)
 
 
 def test_the_player_is_clipped_after_its_networks(small_resnets):

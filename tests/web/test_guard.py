@@ -1,4 +1,6 @@
-"""Which requests are answered: those of the page itself, and of programs other than browsers."""
+"""The guard of the page: limits of uploads and requests, and no frames."""
+
+import asyncio
 
 import pytest
 
@@ -7,73 +9,12 @@ pytest.importorskip("starlette")
 from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 
-from web.guard import MAX_KEPT_FILES, MIN_BYTES, OVERHEAD, Guard, known_names, refusal
+from common.errors import UserError
+from common.page_requests import known_names
+from web.guard import MAX_KEPT_FILES, MIN_BYTES, OVERHEAD, Guard, take_uploads_only
 
 NAMES = known_names("127.0.0.1", ["Demo.Example.org"])
 OWN = {"host": "127.0.0.1:7860", "origin": "http://127.0.0.1:7860", "sec-fetch-site": "same-origin"}
-
-
-@pytest.mark.parametrize(
-    "headers",
-    [
-        OWN,
-        {"host": "127.0.0.1:7860"},  # a program
-        {"host": "localhost:7860", "origin": "http://localhost:7860"},
-        {"host": "LOCALHOST:7860", "origin": "http://localhost:7860"},
-        {"host": "[::1]:7860", "origin": "http://[::1]:7860"},
-        {"host": "192.168.1.5:7860", "origin": "http://192.168.1.5:7860"},
-        {"host": "demo.example.org", "origin": "https://demo.example.org"},
-        {"host": "demo.example.org:443", "origin": "https://demo.example.org"},
-        {"host": "demo.example.org.", "sec-fetch-site": "none"},
-    ],
-)
-@pytest.mark.parametrize("method", ["GET", "POST"])
-def test_requests_of_the_page(method, headers):
-    assert refusal(method, "/gradio_api/queue/join", headers, NAMES) is None
-
-
-@pytest.mark.parametrize(
-    ("headers", "reason"),
-    [
-        ({}, "not known as ''"),
-        ({"host": "evil.test:7860"}, "not known as 'evil.test'; .* --allowed-host 'evil.test'"),
-        ({"host": "evil.test", "origin": "http://evil.test"}, "not known as 'evil.test'"),
-        ({"host": "localhost.evil.test"}, "not known as 'localhost.evil.test'"),
-        ({"host": "127.0.0.1.evil.test"}, "not known as"),
-        ({"host": "evil.test", "x-forwarded-host": "localhost"}, "not known as 'evil.test'"),
-        (OWN | {"origin": "http://evil.test"}, "Another web site may not use"),
-        (OWN | {"origin": "http://127.0.0.1:8000"}, "Another web site may not use"),
-        (OWN | {"origin": "http://localhost:7860"}, "Another web site may not use"),
-        (OWN | {"origin": "https://127.0.0.1:7860.evil.test"}, "Another web site may not use"),
-        (OWN | {"origin": "null"}, "Another web site may not use"),
-        (OWN | {"origin": ""}, "Another web site may not use"),
-        ({"host": "localhost:7860", "sec-fetch-site": "cross-site"}, "may only link"),
-        ({"host": "localhost:7860", "sec-fetch-site": "same-site"}, "may only link"),
-    ],
-)
-@pytest.mark.parametrize("method", ["GET", "POST"])
-def test_requests_of_others(method, headers, reason):
-    refused = refusal(method, "/gradio_api/queue/join", headers, NAMES)
-    assert refused is not None
-    assert refused.status == 403
-    with pytest.raises(ValueError, match=reason):
-        raise ValueError(refused.reason)
-
-
-def test_links_to_the_page():
-    link = {"host": "localhost:7860", "sec-fetch-site": "cross-site", "sec-fetch-dest": "document"}
-    assert refusal("GET", "/", link, NAMES) is None
-    assert refusal("POST", "/", link, NAMES) is not None
-    assert refusal("GET", "/logout", link, NAMES) is not None
-    assert refusal("GET", "/", link | {"sec-fetch-dest": "iframe"}, NAMES) is not None
-
-
-def test_names_of_a_page_on_the_network(monkeypatch):
-    """The machine's own name is known; other names that point here are not."""
-    monkeypatch.setattr("socket.gethostname", lambda: "Anna")
-    assert {"anna", "anna.local", "localhost"} <= known_names("0.0.0.0", [])
-    assert "anna" not in known_names("127.0.0.1", [])
-    assert refusal("GET", "/", {"host": "anna:7860"}, known_names("0.0.0.0", [])) is None
 
 
 def test_no_room_for_more_uploads(tmp_path):
@@ -113,3 +54,18 @@ def test_the_largest_request(tmp_path):
     assert client.post("/queue/join", content=bytes(OVERHEAD)).text == "done"
     answer = client.post("/queue/join", content=bytes(OVERHEAD + 1))
     assert (answer.status_code, answer.text) == (413, "The request is too large.")
+
+
+def test_a_folder_is_no_upload(tmp_path):
+    class Control:
+        async def async_move_resource_to_block_cache(self, path):
+            return path
+
+    control = Control()
+    take_uploads_only(control)
+    (tmp_path / "a.png").write_bytes(b"x")
+    move = control.async_move_resource_to_block_cache
+    assert asyncio.run(move(str(tmp_path / "a.png"))) == str(tmp_path / "a.png")
+    for path in (tmp_path, tmp_path / "missing.png", "http://localhost/a.png"):
+        with pytest.raises(UserError, match="Only uploaded files"):
+            asyncio.run(move(str(path)))

@@ -11,7 +11,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any, TypeVar
@@ -38,7 +38,6 @@ T = TypeVar("T")
 # a machine that does not answer any more.
 _HOST_TIMEOUT = timedelta(hours=2)
 _STEP_TIMEOUT = timedelta(minutes=10)  # between two exchanges of tensors; also NCCL's watchdog's
-_BUCKET = 2**24  # numbers that are exchanged at a time
 _MAX_MESSAGE = 2**30  # bytes that `gather` accepts from a process
 
 
@@ -196,7 +195,7 @@ def check_agreement(facts: Mapping[str, object]) -> None:
 
 
 @contextmanager
-def _peers() -> Iterator[None]:
+def exchanging() -> Iterator[None]:
     """Context manager around every exchange: turns its failure, which means that another process is
     gone, into PeerLost.
 
@@ -231,7 +230,7 @@ def gather(value: T) -> list[T]:
         return [value]
     own = _pack(value)
     sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(world_size())]
-    with _peers():
+    with exchanging():
         dist.all_gather(sizes, torch.tensor([len(own)]), group=_host_group)
     lengths = [int(size) for size in sizes]
     if not all(0 < length <= _MAX_MESSAGE for length in lengths):
@@ -239,7 +238,7 @@ def gather(value: T) -> list[T]:
     padded = torch.zeros(max(lengths), dtype=torch.uint8)
     padded[: len(own)] = own
     messages = [torch.zeros_like(padded) for _ in lengths]
-    with _peers():
+    with exchanging():
         dist.all_gather(messages, padded, group=_host_group)
     return [
         _unpack(message[:length], rank)
@@ -263,7 +262,7 @@ def largest(*values: float) -> list[float]:
     if not _is_group():
         return list(values)
     joined = torch.tensor(values, dtype=torch.float64)
-    with _peers():
+    with exchanging():
         dist.all_reduce(joined, dist.ReduceOp.MAX, group=_host_group)
     return joined.tolist()
 
@@ -271,54 +270,16 @@ def largest(*values: float) -> list[float]:
 def add_up(tensor: Tensor) -> None:
     """Replace `tensor`, which must be contiguous, by its sum over all processes."""
     if _is_group():
-        with _peers():
+        with exchanging():
             dist.all_reduce(tensor)
-
-
-def average(tensors: Sequence[Tensor]) -> None:
-    """Replace each tensor by its mean over all processes."""
-
-    def mean(flat: Tensor) -> None:
-        add_up(flat)
-        flat.div_(world_size())
-
-    if _is_group():
-        _in_buckets(tensors, mean)
-
-
-def copy_from_main(tensors: Sequence[Tensor]) -> None:
-    """Replace each tensor by the one of rank 0."""
-
-    def copy(flat: Tensor) -> None:
-        with _peers():
-            dist.broadcast(flat, src=0)
-
-    if _is_group():
-        _in_buckets(tensors, copy)
 
 
 def copy_networks_from_main(networks: Sequence[nn.Module]) -> None:
     """Copy the floating-point weights and buffers of rank 0 to all processes, since random numbers
     on another machine may be rounded differently.
     """
-    tensors = [t for network in networks for t in (*network.parameters(), *network.buffers())]
-    copy_from_main([tensor for tensor in tensors if tensor.is_floating_point()])
-
-
-@torch.no_grad()
-def _in_buckets(tensors: Sequence[Tensor], exchange: Callable[[Tensor], None]) -> None:
-    """Change `tensors` by `exchange`, many at a time as one long vector, to send few messages."""
-    buckets: list[list[Tensor]] = []
-    num_free = 0  # numbers that still fit into the last bucket
-    for tensor in tensors:
-        if tensor.numel() > num_free:
-            buckets.append([])
-            num_free = _BUCKET
-        buckets[-1].append(tensor)
-        num_free -= tensor.numel()
-    for bucket in buckets:
-        flat = torch.cat([tensor.flatten() for tensor in bucket])
-        exchange(flat)
-        parts = flat.split([tensor.numel() for tensor in bucket])
-        views = [part.view_as(tensor) for part, tensor in zip(parts, bucket, strict=True)]
-        torch._foreach_copy_(bucket, views)
+    for network in networks:
+        for tensor in (*network.parameters(), *network.buffers()):
+            if tensor.is_floating_point():
+                with exchanging():
+                    dist.broadcast(tensor.detach(), src=0)

@@ -4,11 +4,13 @@ Assumed, as in softmotion30_44k/{train,test}/traj_*.tfrecords: each record is a 
 whose features `0/image_aux1/encoded`, `1/image_aux1/encoded` ... hold one frame each as raw RGB
 bytes, 64 x 64 x 3, of the camera that published work uses. Every length is checked by its
 CRC-32C; of the contents that they have the form and the size expected, not their checksum, which
-takes long in Python.
+takes long in Python. A record of BAIR has 3 MB; larger ones than MAX_RECORD are not read.
 """
 
+import os
 import struct
 from collections.abc import Iterator
+from io import BufferedReader
 from math import isqrt
 from pathlib import Path
 from typing import NamedTuple
@@ -16,8 +18,8 @@ from typing import NamedTuple
 import numpy as np
 
 from common.errors import UserError
-from common.limits import LIMITS, Limits
-from common.safe_paths import require_plain_file
+from common.limits import LIMITS, Limits, check_pixels
+from common.safe_paths import open_to_read
 from datasets.prepare.footage import Footage, Opened, Unreadable
 from media.container import DEFAULT_FRAME_RATE, os_reason
 from media.frames import Frame, Frames
@@ -25,6 +27,8 @@ from media.video import VideoError
 
 SUFFIXES = (".tfrecords", ".tfrecord")
 CAMERA = "image_aux1"
+MAX_RECORD = 2**26  # bytes
+MAX_FIELDS = 2**16  # of a message; BAIR has some 200
 
 _LENGTH = struct.Struct("<QI")  # bytes of the record, and their masked CRC-32C
 _FOOTER = 4  # bytes: the CRC-32C of the record
@@ -44,7 +48,7 @@ class RecordClip(NamedTuple):
         return f"{self.path} record {self.number}"
 
     def open(self, limits: Limits = LIMITS) -> Opened:
-        frames = read_record(self.path, self.offset, self.num_bytes)
+        frames = read_record(self.path, self.offset, self.num_bytes, limits)
         return Opened(DEFAULT_FRAME_RATE, iter(frames))
 
 
@@ -68,10 +72,9 @@ def find_records(path: Path) -> Iterator[tuple[int, int]]:
     Raises:
         VideoError: after the last whole record, where the file is cut off or damaged.
     """
-    _require_plain_file(path)
-    end = path.stat().st_size
     position = 0
-    with path.open("rb") as file:
+    with _open(path) as file:
+        end = os.fstat(file.fileno()).st_size
         while position < end:
             file.seek(position)
             head = file.read(_LENGTH.size)
@@ -85,27 +88,30 @@ def find_records(path: Path) -> Iterator[tuple[int, int]]:
             yield begin, num_bytes
 
 
-def _require_plain_file(path: Path) -> None:
+def _open(path: Path) -> BufferedReader:
     try:
-        require_plain_file(path)
+        return open_to_read(path)
     except UserError as error:
         raise VideoError(str(error)) from None
 
 
-def read_record(path: Path, offset: int, num_bytes: int) -> Frames:
+def read_record(path: Path, offset: int, num_bytes: int, limits: Limits = LIMITS) -> Frames:
     """The frames of one record: uint8, N x H x W x 3.
 
     Raises:
-        VideoError: it holds no frames of the layout above.
+        VideoError: it holds no frames of the layout above, or is larger than the limits allow.
     """
-    _require_plain_file(path)
+    place = f"{path} at byte {offset}"
+    if num_bytes > MAX_RECORD:
+        raise VideoError(
+            f"{place}: a record of {num_bytes:,} bytes; at most {MAX_RECORD:,} are read"
+        )
     try:
-        with path.open("rb") as file:
+        with _open(path) as file:
             file.seek(offset)
             record = file.read(num_bytes)
     except OSError as error:
         raise VideoError(f"{path}: {os_reason(error)}") from None
-    place = f"{path} at byte {offset}"
     try:
         features = _parse_example(record)
     except (IndexError, ValueError):
@@ -115,6 +121,10 @@ def read_record(path: Path, offset: int, num_bytes: int) -> Frames:
         side = isqrt(len(pixels) // 3)
         if not side or side * side * 3 != len(pixels):
             raise VideoError(f"{place}: {len(pixels)} bytes are no square RGB frame")
+        try:
+            check_pixels(path, side, side, limits.frame, "a frame")
+        except UserError as error:
+            raise VideoError(str(error)) from None
         frames.append(np.frombuffer(pixels, np.uint8).reshape(side, side, 3))
     if not frames:
         listed = ", ".join(sorted(features)[:3]) or "nothing"
@@ -148,8 +158,11 @@ def _parse_example(data: bytes) -> dict[str, bytes]:
 def _fields(message: bytes, wanted: int) -> list[bytes]:
     """The values of field number `wanted` of a message, those that are strings or messages."""
     found = []
-    position = 0
+    position = num_fields = 0
     while position < len(message):
+        num_fields += 1
+        if num_fields > MAX_FIELDS:
+            raise ValueError("too many fields")
         tag, position = _varint(message, position)
         number, wire_type = tag >> 3, tag & 7
         if wire_type == _VARINT:

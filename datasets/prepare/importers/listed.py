@@ -8,6 +8,7 @@ what lies outside of the picture repeats its edge.
 from pathlib import Path
 
 from common.errors import UserError
+from common.safe_paths import exists, is_folder
 from datasets.prepare.footage import Listed, Unreadable
 from datasets.prepare.importers.fomm_table import read_table
 from datasets.prepare.importers.named_videos import NamedVideos
@@ -20,10 +21,10 @@ def read_list(metadata: Path, folder: Path) -> list[Listed]:
     Raises:
         UserError: a file is missing or has another layout, or not one of its videos is there.
     """
-    if not metadata.exists():
+    if not exists(metadata):
         raise UserError(f"{metadata}: no such file or folder; give a CSV file, or a folder of txt")
     videos = NamedVideos(folder)
-    read = read_tracks if metadata.is_dir() else read_table
+    read = read_tracks if is_folder(metadata) else read_table
     listed = [*read(metadata, videos)]
     if not listed:
         raise UserError(f"{metadata}: lists no clips")

@@ -5,6 +5,7 @@ from fractions import Fraction
 from pathlib import Path
 
 from common.errors import UserError
+from common.safe_paths import is_folder
 from datasets.prepare.footage import BoxedClip, Footage, Region, Unreadable
 from media.video import CONTAINER_SUFFIXES
 
@@ -17,7 +18,7 @@ class NamedVideos:
     """
 
     def __init__(self, folder: Path) -> None:
-        if not folder.is_dir():
+        if not is_folder(folder):
             raise UserError(f"{folder}: no such folder; it should hold the videos of the list")
         self._files: dict[str, list[Path]] = defaultdict(list)
         for path in sorted(folder.rglob("*")):

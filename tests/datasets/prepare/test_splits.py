@@ -111,3 +111,9 @@ def test_damaged_file_of_drawn_splits(tmp_path, text):
     (tmp_path / "splits.json").write_text(text)
     with pytest.raises(UserError, match=r"splits\.json: damaged"):
         read_drawn(tmp_path)
+
+
+def test_a_link_that_leads_nowhere_is_not_drawn_anew(tmp_path):
+    (tmp_path / "splits.json").symlink_to("elsewhere.json")
+    with pytest.raises(UserError, match=r"splits\.json: damaged; remove it"):
+        read_drawn(tmp_path)

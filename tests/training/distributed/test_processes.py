@@ -37,7 +37,6 @@ from tests.helpers.runs import (
 )
 from training import setup
 from training import step as training_step
-from training import trainer as training
 from training.adversary import build_adversary
 from training.distributed import processes as distributed
 from training.distributed.sync_batch_norm import synchronize_batch_norm
@@ -50,6 +49,7 @@ SELDOM = (
     "log.validate_every=100000",
     "log.images_every=100000",
 )
+LATE = frozenset({"masks.refinement", "background"})
 FOREVER = (*SELDOM, "train.epochs=100000", "train.ema_decay=0.5")
 
 
@@ -61,7 +61,8 @@ class BatchRandomInDouble(BatchRandom):
 
 
 def trained_in_double():
-    """State of all networks, and the gradient norms, after three steps with all options on.
+    """State of all networks, and the gradient norms, after three steps with all options on; late
+    parts start with the second.
 
     It computes in float64, where rounding stays far below Adam's epsilon. In float32, parameters
     whose gradient is only rounding (biases before a batch normalization) would move at random.
@@ -91,10 +92,16 @@ def trained_in_double():
     norms = []
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training_step, "prepare_frames", prepare_in_double)
-        for step in range(3):
+        for step, waiting in enumerate((LATE, frozenset(), frozenset())):
             draws = BatchRandomInDouble(torch.Generator().manual_seed(step), part, num_parts)
             result = training_step.train_step(
-                model, adversary, optimizer, perceptual, batch, StepContext(0, draws, 0.0), config
+                model,
+                adversary,
+                optimizer,
+                perceptual,
+                batch,
+                StepContext(0, draws, 0.0, waiting),
+                config,
             )
             norms.append(result.scalars["gradient_norm"])
     networks = model.networks | adversary.networks
@@ -107,17 +114,24 @@ def trained_in_double():
     }
 
 
-def skipped_step():
-    """Whether the weights stay the same, and what is counted, if only rank 1 has a loss of NaN."""
+def skipped_steps():
+    """Whether the weights stay the same, and how many steps are counted as bad so far: if only rank
+    1 has a gradient of NaN; if only its loss is infinite; and if nothing is wrong.
+    """
     config = tiny_config("masks=null", "background=null", "discriminator=null")
     model = Model(config)
     optimizer = Optimizer(model, None, config, CPU)
     before = [parameter.clone() for parameter in model.parameters()]
-    for parameter in model.parameters():
-        parameter.grad = torch.ones_like(parameter)
-    optimizer.step(torch.tensor(math.nan if distributed.rank() == 1 else 1.0))
-    same = all(map(torch.equal, before, model.parameters()))
-    return [same, optimizer.bad_steps.item()]
+    found = []
+    for factor, offset in ((math.nan, 0.0), (1.0, math.inf), (1.0, 0.0)):
+        loss = torch.stack([parameter.sum() for parameter in model.parameters()]).sum()
+        if distributed.rank() == 1:
+            loss = loss * factor + offset
+        optimizer.backward({"model": loss})
+        optimizer.step(loss.detach())
+        same = all(map(torch.equal, before, model.parameters()))
+        found += [same, optimizer.bad_steps.item()]
+    return found
 
 
 def logged_means():
@@ -146,20 +160,20 @@ def logged_state():
 
 
 def exchanged():
-    """Exchange tensors of several shapes, in buckets of at most eight numbers."""
+    """What the processes exchange; their networks differ before."""
     rank = distributed.rank()
-    shapes = [(2, 3), (5,), (), (20,), (1, 2, 2, 2)]
-    tensors = [torch.full(shape, 1.0 + rank) for shape in shapes]
-    tensors[-1] = tensors[-1].to(memory_format=torch.channels_last)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(distributed, "_BUCKET", 8)
-        distributed.average(tensors)
-        averaged = [tensor.clone() for tensor in tensors]
-        tensors[3] += torch.arange(20) + rank
-        distributed.copy_from_main(tensors)
+    network = torch.nn.BatchNorm1d(2, affine=False)
+    network.running_mean += rank
+    network.num_batches_tracked += rank
+    frozen = torch.nn.Linear(2, 1).requires_grad_(False)
+    frozen.weight.fill_(rank)
+    distributed.copy_networks_from_main([network, frozen])
+    total = torch.tensor([1.0, 2.0 + rank])
+    distributed.add_up(total)
     return {
-        "averaged": averaged,
-        "copied": tensors,
+        "copied": [network.running_mean, frozen.weight],
+        "number of batches": network.num_batches_tracked.item(),
+        "total": total,
         "gathered": distributed.gather({"rank": rank}),
         "largest": distributed.largest(rank, -rank),
     }
@@ -330,7 +344,7 @@ def save_findings_and_kill_one(folder):
     """
     functions = (
         trained_in_double,
-        skipped_step,
+        skipped_steps,
         logged_means,
         exchanged,
         data_share,
@@ -347,15 +361,15 @@ def save_findings_and_kill_one(folder):
         run_with_unreadable_clips(folder, "clip0", "clip1", "folder", "tall"),
     ]
     torch.save(findings, folder / f"{distributed.rank()}.pt")
-    original = training.train_step
+    original = Optimizer.backward
 
-    def train_step(*arguments):
+    def backward(self, *arguments, **options):
         if distributed.rank() == 1 and trainer.step == 2:
             os.kill(os.getpid(), signal.SIGKILL)
-        return original(*arguments)
+        original(self, *arguments, **options)
 
     with set_up(folder, "killed") as trainer:
-        training.train_step = train_step
+        Optimizer.backward = backward
         trainer.run()
 
 
@@ -474,7 +488,7 @@ def test_two_processes_train_as_one(two):
 
 
 def test_both_skip_the_step_that_is_bad_for_one(two):
-    assert [found["skipped_step"] for found in two] == [[True, 1.0]] * 2
+    assert [found["skipped_steps"] for found in two] == [[True, 1.0, True, 2.0, False, 2.0]] * 2
 
 
 def test_logged_means_are_of_both(two):
@@ -490,16 +504,10 @@ def test_logged_means_are_of_both(two):
 
 
 def test_exchange(two):
-    for found in (process["exchanged"] for process in two):
-        assert all(tensor.eq(1.5).all() for tensor in found["averaged"])
-        assert [tensor.shape for tensor in found["averaged"]] == [
-            (2, 3),
-            (5,),
-            (),
-            (20,),
-            (1, 2, 2, 2),
-        ]
-        assert torch.equal(found["copied"][3], torch.arange(20) + 1.5)
+    for rank, found in enumerate(process["exchanged"] for process in two):
+        assert [tensor.flatten().tolist() for tensor in found["copied"]] == [[0, 0], [0, 0]]
+        assert found["number of batches"] == rank
+        assert found["total"].tolist() == [2, 5]
         assert found["gathered"] == [{"rank": 0}, {"rank": 1}]
         assert found["largest"] == [1.0, 0.0]
 
@@ -583,7 +591,6 @@ def test_one_process_forms_no_group(monkeypatch):
         assert (distributed.rank(), distributed.world_size()) == (0, 1)
         assert distributed.local_rank() is None
         tensor = torch.ones(2)
-        distributed.average([tensor])
         distributed.add_up(tensor)
         assert tensor.tolist() == [1, 1]
         assert distributed.gather("a") == ["a"]

@@ -1,9 +1,13 @@
 """TFRecord files as BAIR's, written here by hand."""
 
+import os
+import struct
+
 import numpy as np
 import pytest
 
-from datasets.prepare.importers.bair_records import find_records, read_record
+from common.limits import Limits
+from datasets.prepare.importers.bair_records import find_records, read_record, record_clips
 from media.video import VideoError
 from tests.helpers.clip_files import example, masked_crc, robot_record, varint, write_records
 from tests.helpers.media import numbered_frame
@@ -78,6 +82,29 @@ def test_records_of_other_layouts(tmp_path, record, expected):
     (span,) = find_records(path)
     with pytest.raises(VideoError, match=expected):
         read_record(path, *span)
+
+
+def test_a_record_of_which_most_is_a_hole(tmp_path):
+    """Its length costs nothing to state; the other files are read all the same."""
+    path = tmp_path / "a.tfrecords"
+    head = struct.pack("<Q", 2**35)
+    path.write_bytes(head + struct.pack("<I", masked_crc(head)))
+    os.truncate(path, 12 + 2**35 + 4)
+    ((_, footage),) = record_clips(path, "a")
+    with pytest.raises(VideoError, match=r"34,359,738,368 bytes; at most 67,108,864 are read"):
+        footage.open()
+
+
+def test_limits_of_a_record(tmp_path):
+    small = write_records(tmp_path / "a.tfrecords", [robot_record(5)])
+    ((_, footage),) = record_clips(small, "a")
+    assert len(list(footage.open(Limits(256, 256)).frames)) == 3
+    with pytest.raises(VideoError, match="a frame of 16 x 16 pixels, 256 in all; at most 255"):
+        footage.open(Limits(255, 255))
+    empties = write_records(tmp_path / "b.tfrecords", [b"\x0a\0" * 70_000])
+    ((_, footage),) = record_clips(empties, "b")
+    with pytest.raises(VideoError, match=r"not a tf\.train\.Example"):
+        footage.open()
 
 
 def test_a_number_without_end(tmp_path):

@@ -1,0 +1,1 @@
+"""Animation of a picture by a camera, shown on a page on this machine."""
