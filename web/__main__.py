@@ -106,15 +106,22 @@ def serve(
             f"--host {host} --port {port}: the page cannot be served there, most likely because "
             "the port is taken; choose another"
         ) from error
+    wait_for_signal(f"{address} (Ctrl-C ends it)")
+    page.close()
+
+
+def wait_for_signal(line: str) -> None:
+    """Wait for Ctrl-C or SIGTERM; `line` is printed once they are waited for.
+
+    Without a threading.Event: a wait without a limit may sleep on after a signal that another
+    thread got, and a handler that sets the Event may wait for its lock for ever.
+    """
     received: list[int] = []
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda number, _: received.append(number))
-    print(f"{address} (Ctrl-C ends it)", flush=True)
-    # Not an Event: a wait without a limit may sleep on after a signal that another thread got, and
-    # a handler that sets the Event may wait for its lock for ever.
+    print(line, flush=True)
     while not received:
         time.sleep(POLL_SECONDS)
-    page.close()
 
 
 def build_parser() -> argparse.ArgumentParser:
