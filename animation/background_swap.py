@@ -106,7 +106,7 @@ class BackgroundSwapper:
         if self.background_type == "same" and self.background_masks is not None:
             self._find_behind = self.background_masks.start()
         self._num_frames = 0
-        self._num_empty = torch.zeros(())
+        self._num_empty: Tensor | int = 0  # a tensor once there are frames: no waiting for it
 
     @property
     def inpaints(self) -> bool:
@@ -160,7 +160,7 @@ class BackgroundSwapper:
         alpha = self.figure_masks.opacity(mask, (frames.shape[-2], frames.shape[-1]))
         is_empty = alpha.amax(dim=(1, 2, 3)) <= VISIBLE
         self._num_frames += len(frames)
-        self._num_empty = self._num_empty.to(alpha.device) + is_empty.sum()
+        self._num_empty = self._num_empty + is_empty.sum()
         return mask, alpha
 
     def _colours(self, frames: Tensor, alpha: Tensor) -> Tensor | None:

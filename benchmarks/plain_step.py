@@ -177,7 +177,9 @@ def discriminate_twice(self: Adversary, inputs: StepInputs) -> TwoPasses:
     )
 
 
-def backward_everywhere(self: Optimizer, losses: dict[str, Tensor], num_parts: int = 1) -> None:
+def backward_everywhere(
+    self: Optimizer, losses: dict[str, Tensor], num_parts: int = 1, *, is_last: bool = True
+) -> None:
     """`Optimizer.backward`: the model's loss also computes gradients of the discriminator's
     parameters, which are thrown away.
     """

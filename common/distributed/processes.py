@@ -7,13 +7,15 @@ nothing. Tensors on the CPU are exchanged over gloo, those on a GPU over NCCL. V
 a tensor is sent as JSON: nothing from the network is unpickled, because that could run code.
 """
 
+import atexit
 import json
 import logging
 import os
 import re
+import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any, TypeVar
 
@@ -45,6 +47,7 @@ _MAX_MESSAGE = 2**30  # bytes that `gather` accepts from a process
 FOREIGN = "another program, or another version of this one, has joined; choose another port"
 
 _host_group: dist.ProcessGroup | None = None  # the gloo group of the hosts
+_all_end = False  # whether all processes end by one error; see `common_error`
 _remedy = ""  # what to do when another process is gone; see `process_group`
 
 
@@ -108,12 +111,44 @@ def process_group(timeout: float, remedy: str = "continue with --resume") -> Ite
     try:
         yield
     except BaseException as error:
-        if dist.group.WORLD is not None:
+        if _all_end:
+            _leave()
+        elif dist.group.WORLD is not None:
             dist.group.WORLD.abort()  # else an NCCL kernel would wait for this process forever
+            _end_at_once_with(error)
         if place.rank == 0 or not isinstance(error, UserError):
             raise
         raise UserError(f"rank {place.rank}: {error}") from error
-    largest(0.0)  # barrier: the group is destroyed only after all processes have finished
+    _leave()
+
+
+def _end_at_once_with(error: BaseException) -> None:
+    """Let this process end right after Python's last word, with the exit code for `error`.
+
+    Threads of gloo may still wait for a process that is gone, and crash when they are cleaned up.
+    """
+    code: object = 1
+    if isinstance(error, UserError):
+        code = 2
+    elif isinstance(error, KeyboardInterrupt):
+        code = 128 + signal.SIGINT
+    elif isinstance(error, SystemExit):
+        code = error.code
+
+    def end() -> None:
+        with suppress(OSError):
+            sys.stdout.flush()
+        os._exit(code if isinstance(code, int) else 1)
+
+    atexit.register(end)
+
+
+def _leave() -> None:
+    """Destroy the group when all processes have come here.
+
+    A process that ends before may make threads of gloo crash the others.
+    """
+    largest(0.0)  # a barrier
     dist.destroy_process_group()
 
 
@@ -168,9 +203,7 @@ def shared_errors() -> Iterator[None]:
     messages = gather(None if own is None else str(own))
     found = {i: message for i, message in enumerate(messages) if message is not None}
     if len(found) == world_size() and len(set(found.values())) == 1:
-        if is_main() and own is not None:
-            raise own  # with all its lines
-        raise common_error(found[0]) from own
+        raise common_error(own or found[0]) from (None if is_main() else own)
     raise common_error("; ".join(f"rank {i}: {text}" for i, text in found.items())) from own
 
 
@@ -187,12 +220,16 @@ def warned_once() -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
-def common_error(message: str) -> BaseException:
-    """The exception to raise for an error that all processes find at once.
+def common_error(error: UserError | str) -> BaseException:
+    """The exception to raise for an error that all processes find at once, and by which all end.
 
     It is a UserError in rank 0, and a silent exit with code 2 in the others.
     """
-    return UserError(message) if is_main() else SystemExit(2)
+    global _all_end
+    _all_end = True
+    if not is_main():
+        return SystemExit(2)
+    return UserError(error) if isinstance(error, str) else error
 
 
 def check_agreement(facts: Mapping[str, object]) -> None:

@@ -234,7 +234,7 @@ def test_without_arguments_and_without_a_run(tmp_path, monkeypatch, capsys):
         ({"driving": "nothing"}, "nothing: no frames (png, jpg) in this folder"),
         ({"driving": "corrupt.mp4"}, "corrupt.mp4: "),
         ({"driving": "empty.mp4"}, "empty.mp4: "),
-        ({"output": "out.avi"}, "out.avi: cannot write .avi; use .mp4, .webm, .gif"),
+        ({"output": "out.avi"}, "out.avi: cannot write .avi; use .mp4, .webm, .mov, .gif"),
         ({"output": "text.mp4/out.mp4"}, "out.mp4: cannot be written"),
         ({"output": "text"}, "text: a file has this name"),
         ({"output": "mine"}, "holds 00001.png, which no earlier run wrote; choose another folder"),

@@ -144,7 +144,7 @@ def test_a_process_that_dies_ends_the_other_with_one_line(tiny_run, data, tmp_pa
     finish(processes[dying])
     began = time.monotonic()
     ended = finish(processes[1 - dying])
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 40  # the other would go on for 60 s
     assert ended.code == 2
     lines = ended.stderr.splitlines()
     if dying == 0:  # torch warns that the store is gone
