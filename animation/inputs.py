@@ -14,6 +14,7 @@ import numpy as np
 from checkpoints.checkpoint import Checkpoint
 from common.errors import UserError
 from common.limits import LIMITS, Limits
+from common.safe_paths import exists
 from configs.schema import DataConfig
 from datasets.build import build_source
 from datasets.source import ClipSource
@@ -138,7 +139,7 @@ def open_backgrounds(
         opened = open_background(text, data.size, data.fit, clock, end or "loop", limits)
         if is_file_name(text):
             notes = describe_fit(text, opened.original_size, data)
-        elif not text.startswith("#") and Path(text).exists():
+        elif not text.startswith("#") and exists(Path(text)):
             notes = [f"--background {text}: taken for the colour; for the file write ./{text}"]
         frames, is_clip = opened, not opened.is_still
     if end is not None and not is_clip:

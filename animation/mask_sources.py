@@ -10,6 +10,7 @@ from animation.inputs import Driving, FittedFrames, fit_whole
 from branches.model import Model
 from common.errors import UserError
 from common.limits import LIMITS, Limits
+from common.safe_paths import exists
 from configs.schema import DataConfig
 from media.backgrounds import BackgroundFrames, shows_clip
 from media.frames import Frame
@@ -162,7 +163,7 @@ class MaskSources:
     def _open(self, path: Masks, option: str) -> MaskFiles:
         """Open a picture, which is one mask, or a clip."""
         try:
-            if not Path(path).exists():
+            if not exists(Path(path)):
                 raise UserError(f"{path}: no such file or folder; use {', '.join(MASKS)}, or masks")
             if not shows_clip(Path(path), self._limits):
                 return MaskFiles([read_image(path, self._limits)], 1, str(path))

@@ -37,6 +37,7 @@ from common.files import (
     replacing,
     short_stem,
 )
+from common.safe_paths import exists, is_folder, resolve
 from common.safetensors_files import SUFFIX, require_package
 from configs.loading import load_config
 from configs.safe_yaml import check_tree
@@ -51,7 +52,7 @@ def main(arguments: argparse.Namespace) -> None:
     if output in (description, card):
         raise UserError(f"--output {output}: this is the name of a description; give model.pt")
     for written in (output, description, card):
-        if written.resolve() == path.resolve():
+        if resolve(written) == resolve(path):
             raise UserError(f"--output {output} would replace {path}; choose another path")
     if output.suffix == SUFFIX:
         require_package(f"--output {output}")
@@ -109,9 +110,9 @@ def _write(small: Checkpoint, output: Path, description: Path, card: Path) -> di
     Raises:
         UserError: a file cannot be written.
     """
-    if output.is_dir():
+    if is_folder(output):
         raise UserError(f"--output {output}: is a folder; give the path of a file")
-    is_new = not card.exists()
+    is_new = not exists(card)
     with ExitStack() as stack:  # it renames in the reverse order
         to_description = stack.enter_context(replacing(description))
         to_card = stack.enter_context(replacing(card)) if is_new else None

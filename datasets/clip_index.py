@@ -21,7 +21,7 @@ from common.files import replacing
 from common.json_files import MAX_BYTES, parse_rate, read_json
 from common.limits import MAX_FRAMES, Limits
 from common.machine import num_cores
-from common.safe_paths import check_name
+from common.safe_paths import check_name, resolve
 from datasets.inspection import Inspected, Inspection
 
 INDEX_FILE = ".clip-index.json"
@@ -152,5 +152,5 @@ def write_index(folder: Path, index: Index) -> None:
 def _in_cache(folder: Path) -> Path:
     """The place of the index of `folder` in the user's cache."""
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
-    name = hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:32]
+    name = hashlib.sha256(os.fsencode(resolve(folder))).hexdigest()[:32]
     return Path(cache) / "image-animation" / f"clip-index-{name}.json"

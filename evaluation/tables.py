@@ -16,7 +16,7 @@ import numpy as np
 
 from common.cli import run_entry_point
 from common.errors import UserError
-from common.safe_paths import printable
+from common.safe_paths import printable, resolve
 from evaluation.evaluations import (
     Evaluation,
     check_same_frames,
@@ -203,7 +203,7 @@ def _names(runs: Sequence[Evaluation], given: Sequence[str] | None) -> list[str]
     if given is not None and len(given) != len(runs):
         raise UserError(f"--names: {len(given)} names for {len(runs)} results; give one for each")
     if given is None:
-        short = [run.folder.resolve().name for run in runs]
+        short = [resolve(run.folder).name for run in runs]
         given = [
             name if name and short.count(name) == 1 else str(run.folder)
             for name, run in zip(short, runs, strict=True)

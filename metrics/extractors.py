@@ -28,7 +28,7 @@ from torchvision.models.video import (
 
 from common.errors import UserError, in_one_line, lacks_memory
 from common.files import file_sha256
-from common.safe_paths import require_plain_file
+from common.safe_paths import exists, open_to_read
 from common.tensor_files import read_tensors
 from common.weight_files import downloaded
 from metrics.detectors.detector import Description
@@ -253,7 +253,7 @@ def build_extractor(given: str, metric: FrechetMetric, device: torch.device) -> 
     Raises:
         UserError: the file cannot be used, or a download failed.
     """
-    if given in TORCHVISION[metric] and not Path(given).exists():
+    if given in TORCHVISION[metric] and not exists(Path(given)):
         try:
             return TorchvisionExtractor.trained(given, metric, device)
         except UserError as error:
@@ -264,8 +264,7 @@ def build_extractor(given: str, metric: FrechetMetric, device: torch.device) -> 
 def _check_file(path: Path, origin: str, metric: FrechetMetric) -> str:
     """Make sure that `path` is a TorchScript archive, and return its SHA-256."""
     try:
-        require_plain_file(path)
-        with path.open("rb") as file:
+        with open_to_read(path) as file:
             is_archive = file.read(len(_ZIP)) == _ZIP
         names = zipfile.ZipFile(path).namelist() if is_archive else []
         digest = file_sha256(path)

@@ -11,6 +11,7 @@ from animation.mask_sources import is_name
 from animation.options import read_settings
 from animation.settings import Settings, as_typed, is_transparent
 from common.errors import UserError
+from common.safe_paths import is_folder
 from media.camera import PREFIX
 
 DEFAULT_PORT: Final = 7861
@@ -57,7 +58,7 @@ def read_live_options(arguments: argparse.Namespace) -> LiveOptions:
         raise UserError("--batch-size: a camera's frames are animated one by one; leave it out")
     if arguments.source is None:
         raise UserError("--source is missing: the image that the camera animates")
-    if Path(arguments.source).is_dir():
+    if is_folder(Path(arguments.source)):
         raise UserError(f"--source {arguments.source}: a folder; a camera animates one image")
     if is_transparent(arguments.background):
         raise UserError(

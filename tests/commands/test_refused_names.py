@@ -9,7 +9,9 @@ import pytest
 import animate
 import reconstruct
 import train
+from checkpoints import export
 from datasets.prepare import __main__ as prepare
+from evaluation import tables
 from tests.helpers.media import write_clip, write_frame_folder
 from tests.helpers.runs import call, error_line, step_file, tiny
 
@@ -45,6 +47,12 @@ def test_options_of_animate(tiny_run, place, capsys, name):
     one = ("--source", "picture.png", "--driving", "clip.mp4", "--output", f"{LONG}.mp4")
     assert call(animate, "--checkpoint", step_file(tiny_run, 8), *one) == 2
     assert "cannot be written: file name too long" in error_line(capsys, "animate.py")
+    for option in ("--masks", "--background-masks"):
+        given = ("--source", "picture.png", "--driving", "clip.mp4", "--output", "out.mp4")
+        extra = ("--background", "#000", option, name)
+        assert call(animate, "--checkpoint", step_file(tiny_run, 8), *given, *extra) == 2
+    camera = ("--source", name, "--driving", "camera:clip.mp4", "--port", "0")
+    assert call(animate, "--checkpoint", step_file(tiny_run, 8), *camera) == 2
     assert call(animate, "--checkpoint", name) == 2
     assert call(animate, "--checkpoint", step_file(tiny_run, 8), "--pairs", name) == 2
 
@@ -95,6 +103,8 @@ def test_training_and_evaluation(tiny_run, place, capsys, name):
         (reconstruct, *saved, "--data-root", name),
         (reconstruct, *saved, "--output", f"{name}/x"),
         (reconstruct, *saved, "--output", place / "out", "--salient", name),
+        (reconstruct, *saved, "--output", place / "out", "--fid", name),
+        (reconstruct, "--compare", name, name),
     ):
         assert call(module, *arguments) == 2, arguments
         assert ": error: " in capsys.readouterr().err
@@ -109,4 +119,16 @@ def test_preparation(place, capsys, name):
     ):
         argv = [*arguments, "--workers", "1"]
         assert prepare.run_entry_point(prepare.main, prepare.build_parser(), argv) == 2, arguments
+        assert ": error: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_export_and_tables(tiny_run, place, capsys, name):
+    saved = str(step_file(tiny_run, 8))
+    for module, *argv in (
+        (export, name, "--output", "x.pt"),
+        (export, saved, "--output", f"{name}/x.pt"),
+        (tables, name),
+    ):
+        assert module.run_entry_point(module.main, module.build_parser(), argv) == 2, argv
         assert ": error: " in capsys.readouterr().err
