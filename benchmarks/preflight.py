@@ -19,8 +19,10 @@ from typing import Any
 from benchmarks.data import SIZE, write_mp4
 from benchmarks.tables import markdown_table
 from common.cli import positive_int, run_entry_point
+from common.errors import UserError
 from common.files import replacing
 from common.machine import num_cores
+from datasets import clips
 from datasets.clip_index import INDEX_FILE
 from datasets.clips import ClipFolder, inspect_clips
 from datasets.puppets.clips import Puppets
@@ -31,6 +33,11 @@ COPIES = 100  # one clip in so many is a copy
 
 
 def main(arguments: argparse.Namespace) -> None:
+    if arguments.clips < clips.MIN_FOR_INDEX:
+        raise UserError(
+            f"--clips {arguments.clips}: an index is made of {clips.MIN_FOR_INDEX} clips or more; "
+            "give a larger number"
+        )
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         copies = write_folder(folder, arguments.clips)

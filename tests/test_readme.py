@@ -246,7 +246,7 @@ def test_command(command, workplace, monkeypatch):
     if name == "benchmarks.puppets":
         arguments += ["--num-clips", "3"]
     if name == "benchmarks.preflight":
-        arguments += ["--clips", "9"]
+        arguments += ["--clips", "100"]
     if name in FEWER:
         arguments += ["--rounds", "1", *FEWER[name]]
         monkeypatch.setattr(benchmarks.data, "SECONDS", 0.001)

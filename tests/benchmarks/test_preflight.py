@@ -27,3 +27,9 @@ def test_table(tmp_path, capsys):
     assert {row["frames"] for row in report["checks"]} == {"27"}
     assert report["index_bytes"] > 9 * 64
     assert "| second" in capsys.readouterr().out
+
+
+def test_too_few_clips_for_an_index(monkeypatch, capsys):
+    monkeypatch.setattr(clips, "MIN_FOR_INDEX", 10)
+    assert run_entry_point(preflight.main, preflight.build_parser(), ["--clips", "9"]) == 2
+    assert "--clips 9: an index is made of 10 clips or more" in capsys.readouterr().err
