@@ -185,10 +185,10 @@ def _pack_with_a_large_frame(sandbox: Sandbox) -> list[object]:
     folder = sandbox.folder / "pack" / "test"
     header = {"format": 1, "image_size": [32, 32], "shards": {"00000.tar": 2**33}}
     (folder / "pack.json").write_text(json.dumps(header))
-    clip = {"name": "x", "num_frames": 1, "frame_rate": "25", "shard": "00000.tar"}
+    clip = {"name": "x", "num_frames": 2, "frame_rate": "25", "shard": "00000.tar"}
     (folder / "clips.jsonl").write_text(json.dumps(clip | {"end": 2**33, "source": "x"}) + "\n")
     os.truncate(folder / "00000.tar", 2**33)
-    (folder / "frames.bin").write_bytes(struct.pack("<QII", 0, 2**32 - 1, 0))
+    (folder / "frames.bin").write_bytes(struct.pack("<QII", 0, 2**32 - 1, 0) * 2)
     return command
 
 
