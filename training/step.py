@@ -146,13 +146,14 @@ def prepare_frames(batch: PairBatch, channels_last: bool, recolor: bool = True) 
     Source and driving frame share the first jitter. The recolored driving frame gets the second one
     instead; if `recolor` is false, as for a model without masks, it is the driving frame itself.
     """
+    layout = torch.channels_last if channels_last else torch.contiguous_format
     frames = batch.frames.float() / 255
     if batch.placement is not None:
         frames = resize_and_crop(frames, batch.placement)
     shared, own = zip(batch.color_factors.unbind(1), batch.color_order.unbind(1), strict=True)
-    source, driving = jitter_colors(frames, *shared).unbind(1)
-    recolored_driving = jitter_colors(frames[:, 1:], *own).squeeze(1) if recolor else driving
-    layout = torch.channels_last if channels_last else torch.contiguous_format
-    return PreparedFrames(
-        *(x.contiguous(memory_format=layout) for x in (source, driving, recolored_driving))
-    )
+    jittered = jitter_colors(frames, *shared).unbind(1)
+    source, driving = (frame.contiguous(memory_format=layout) for frame in jittered)
+    if not recolor:
+        return PreparedFrames(source, driving, driving)
+    recolored_driving = jitter_colors(frames[:, 1:], *own).squeeze(1)
+    return PreparedFrames(source, driving, recolored_driving.contiguous(memory_format=layout))

@@ -121,8 +121,10 @@ def test_a_closed_tab_ends_its_animation(browser, address, files, tmp_path):
     second.context.close()
 
 
-def test_a_full_queue(browser, address, files):
-    """One animation runs, one waits, a third is refused until the waiting tab is closed."""
+def three_visitors(browser, address, files):
+    """Pages of three visitors: the first one's animation runs, the second's waits, and the third
+    has given the same files.
+    """
     pages = [log_in(browser, address) for _ in range(3)]
     for page in pages:
         give_both(page, files, "long.mp4")
@@ -130,6 +132,12 @@ def test_a_full_queue(browser, address, files):
     pages[0].get_by_text(BEGUN).wait_for()
     press_animate(pages[1])
     pages[1].get_by_text("number 1 of 1 in the queue").wait_for()
+    return pages
+
+
+def test_a_full_queue(browser, address, files):
+    """One animation runs, one waits, a third is refused until the waiting tab is closed."""
+    pages = three_visitors(browser, address, files)
     press_animate(pages[2])
     assert message(pages[2], "Error") == (
         "The queue is full: 1 already waits. Try again in a few minutes."
@@ -149,13 +157,7 @@ def test_a_full_queue(browser, address, files):
 
 def test_stop_while_waiting(browser, address, files):
     """The place in the queue is free at once."""
-    pages = [log_in(browser, address) for _ in range(3)]
-    for page in pages:
-        give_both(page, files, "long.mp4")
-    press_animate(pages[0])
-    pages[0].get_by_text(BEGUN).wait_for()
-    press_animate(pages[1])
-    pages[1].get_by_text("number 1 of 1 in the queue").wait_for()
+    pages = three_visitors(browser, address, files)
     pages[1].get_by_role("button", name="Stop").click()
     assert message(pages[1], "Stopped") == "There is no result."
     press_animate(pages[2])
