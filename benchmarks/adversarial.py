@@ -45,7 +45,7 @@ from benchmarks.training_steps import (
 from common.batch_random import BatchRandom
 from common.cli import pick_device, run_entry_point
 from common.errors import UserError
-from common.files import replacing
+from common.files import check_output_file, replacing
 from configs.loading import load_config
 from configs.schema import Config
 from datasets.pairs import PairBatch
@@ -77,8 +77,7 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.config is None:
         raise UserError("--config is missing: give a file, or a name such as demo.yaml")
     output = Path(arguments.output)
-    if output.is_dir():
-        raise UserError(f"--output {output}: is a folder; give a file")
+    check_output_file(output, "adversarial.json")
     device = pick_device(arguments.device)
     configs = {
         row: load_config(

@@ -64,8 +64,7 @@ from benchmarks.training_steps import in_fresh_process, seconds
 from benchmarks.whole_clips import WholeClips
 from branches.model import Model
 from common.cli import add_device_argument, pick_device, positive_int, run_entry_point
-from common.errors import UserError
-from common.files import replacing
+from common.files import check_output_file, replacing
 from common.machine import keep_freed_memory
 from common.speed_trial import is_emulated
 from datasets.puppets.clips import Puppets
@@ -98,8 +97,7 @@ class Variant(NamedTuple):
 
 def main(arguments: argparse.Namespace) -> None:
     output = Path(arguments.output)
-    if output.is_dir():
-        raise UserError(f"--output {output}: is a folder; give a file")
+    check_output_file(output, "animate.json")
     scene = build_scene(arguments)
     arguments.half_precisions = half_precisions(scene.device)  # for the processes of all rows
     for name in left_out(scene.device):

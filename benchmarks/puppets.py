@@ -67,7 +67,7 @@ from checkpoints.folder import folder_of_run
 from checkpoints.weights import load_model
 from common.cli import add_device_argument, pick_device, positive_int, run_entry_point
 from common.errors import UserError
-from common.files import replacing
+from common.files import check_output_file, replacing
 from datasets.build import build_puppets
 from datasets.puppets.clips import Puppets
 from evaluation.measures import FrameMetrics
@@ -115,8 +115,7 @@ class Networks(NamedTuple):
 def main(arguments: argparse.Namespace) -> None:
     path = Path(arguments.checkpoint)
     output = Path(arguments.output or folder_of_run(path) / "puppets.json")
-    if output.is_dir():
-        raise UserError(f"--output {output}: is a folder; give a file, {output / 'puppets.json'}")
+    check_output_file(output, "puppets.json")
     if arguments.num_clips < MIN_CLIPS:
         raise UserError(
             f"--num-clips {arguments.num_clips}: source, driving clip and new background are "

@@ -54,7 +54,7 @@ from benchmarks.training_steps import (
 )
 from common.cli import pick_device, positive_int, run_entry_point
 from common.errors import UserError
-from common.files import replacing
+from common.files import check_output_file, replacing
 from common.speed_trial import HALF_DTYPES
 from configs.loading import load_config, override_config
 from configs.schema import Config
@@ -102,8 +102,7 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.config is None:
         raise UserError("--config is missing: give a file, or a name such as vox-fomm.yaml")
     output = Path(arguments.output)
-    if output.is_dir():
-        raise UserError(f"--output {output}: is a folder; give a file")
+    check_output_file(output, "train.json")
     device = pick_device(arguments.device)
     config = without_auto(load_config(arguments.config, arguments.overrides), device)
     rows = undone_by_row(config)

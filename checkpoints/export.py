@@ -29,6 +29,7 @@ from common.cli import run_entry_point, say
 from common.errors import UserError
 from common.file_lock import holder, locked
 from common.files import (
+    check_output_file,
     file_sha256,
     make_folder,
     name_as_text,
@@ -37,7 +38,7 @@ from common.files import (
     replacing,
     short_stem,
 )
-from common.safe_paths import exists, is_folder, resolve
+from common.safe_paths import exists, resolve
 from common.safetensors_files import SUFFIX, require_package
 from configs.loading import load_config
 from configs.safe_yaml import check_tree
@@ -54,6 +55,7 @@ def main(arguments: argparse.Namespace) -> None:
     for written in (output, description, card):
         if resolve(written) == resolve(path):
             raise UserError(f"--output {output} would replace {path}; choose another path")
+    check_output_file(output, "model.pt")
     if output.suffix == SUFFIX:
         require_package(f"--output {output}")
     if arguments.onnx is not None:
@@ -110,8 +112,6 @@ def _write(small: Checkpoint, output: Path, description: Path, card: Path) -> di
     Raises:
         UserError: a file cannot be written.
     """
-    if is_folder(output):
-        raise UserError(f"--output {output}: is a folder; give the path of a file")
     is_new = not exists(card)
     with ExitStack() as stack:  # it renames in the reverse order
         to_description = stack.enter_context(replacing(description))

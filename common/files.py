@@ -69,7 +69,7 @@ def make_folder(path: Path) -> None:
         path.mkdir(parents=True, exist_ok=True)
     except FileExistsError:
         for part in (path, *path.parents):
-            if part.is_symlink() and not part.exists():
+            if part.is_symlink() and not os.path.exists(part):
                 raise UserError(
                     f"{part}: is a link to {os.readlink(part)}, which is missing; make that "
                     "folder, or remove the link"
@@ -86,6 +86,20 @@ def check_folder_name(path: Path) -> None:
     with named_failures(path), suppress(FileNotFoundError):
         if not S_ISDIR(path.stat().st_mode):
             raise UserError(f"{path}: is a file; give a folder")
+
+
+def check_output_file(path: Path, name: str) -> None:
+    """Make sure that `--output path` is not a folder, and that the system accepts the name.
+
+    Args:
+        name: name of a file in that folder that the message suggests.
+
+    Raises:
+        UserError: it is a folder, or its name is, for example, too long.
+    """
+    with named_failures(path), suppress(FileNotFoundError):
+        if S_ISDIR(path.stat().st_mode):
+            raise UserError(f"--output {path}: is a folder; give a file, {path / name}")
 
 
 def create(path: Path) -> None:

@@ -52,7 +52,8 @@ class RunCheckpoints:
             except ValueError:
                 processes.report(f"{path}: cannot be read; the next validation replaces it")
             else:
-                self.best_l1 = metrics.get("l1", math.inf)
+                l1 = metrics.get("l1", math.inf)
+                self.best_l1 = math.inf if math.isnan(l1) else l1  # nothing is less than NaN
 
     def save(
         self, step: int, config: Config, networks: Mapping[str, nn.Module], **content: Any

@@ -40,7 +40,7 @@ from benchmarks.gpu.checks import (
 )
 from benchmarks.gpu.report import one_line, write_report
 from common.cli import end_on_sigterm, pick_device, positive_int, run_entry_point, say
-from common.errors import UserError
+from common.files import make_folder, named_failures
 
 _POLL = 0.1  # seconds
 _STARTS = 60.0  # seconds that a process may take between two checks, and until the first
@@ -90,10 +90,8 @@ class Progress:
 def main(arguments: argparse.Namespace) -> int:
     end_on_sigterm()
     output: Path = arguments.output
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"--output {output}: cannot be written ({error.strerror})") from error
+    with named_failures(output):
+        make_folder(output)
     device = pick_device(arguments.device)
     asked_for = {part: getattr(arguments, part) for part in PARTS}
     limits = {part: limit for part, limit in asked_for.items() if limit is not None}
@@ -103,7 +101,11 @@ def main(arguments: argparse.Namespace) -> int:
         missing += run_part(part, setup, arguments.device, arguments.only)
     results = read_results(output)
     write_report(output, results, missing)
-    bad = [found for found in results if found["status"] in ("failed", "error", "ended")]
+    bad = [
+        found
+        for found in results
+        if found["part"] in (limits or PARTS) and found["status"] in ("failed", "error", "ended")
+    ]
     say(f"{len(bad)} checks have failed, {len(missing)} were not run")
     say(str(output / "report.md"))
     return 1 if bad or missing else 0
@@ -143,7 +145,7 @@ def _follow(process: subprocess.Popen[bytes], progress: Progress, deadline: floa
             return None
         limit = _STARTS if progress.started is None else progress.started["limit"]
         if time.monotonic() - last > limit:
-            return f"took longer than {limit:.0f} s"
+            return f"took longer than {limit:g} s"
     progress.read()
     return f"its process has ended with exit code {process.returncode}"
 

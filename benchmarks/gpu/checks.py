@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple
 import torch
 
 from common.cli import pick_device
+from common.files import add_line
 from common.json_files import parse_json
 
 # By part: the seconds it gets by default. All together leave a minute of ten for the rest.
@@ -85,8 +86,7 @@ def done_checks(part: str, output: Path) -> set[str]:
 def add_result(output: Path, part: str, check: str, status: str, **found: Any) -> None:
     """Append a line to the results."""
     line = {"part": part, "check": check, "status": status, "at": time.time(), **found}
-    with (output / RESULTS).open("a") as file:
-        file.write(json.dumps(_for_json(line), allow_nan=False) + "\n")
+    add_line(output / RESULTS, json.dumps(_for_json(line), allow_nan=False))
 
 
 def _for_json(value: Any) -> Any:

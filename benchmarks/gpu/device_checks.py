@@ -83,8 +83,13 @@ def resume(setup: Setup) -> dict[str, Any]:
 
 
 def _train(setup: Setup, folder: Path, *further: str) -> None:
-    argv = [*SMALL_RUN, f"run.output_dir={folder}", f"train.max_steps={NUM_STEPS}", *further]
-    code = run_entry_point(train.main, train.build_parser(), [*argv, *_device(setup)])
+    run_training(setup, folder, *SMALL_RUN, f"train.max_steps={NUM_STEPS}", *further)
+
+
+def run_training(setup: Setup, folder: Path, *arguments: str) -> None:
+    """Run train.py on the device of `setup`, with its results in `folder`."""
+    argv = [*arguments, f"run.output_dir={folder}", *_device(setup)]
+    code = run_entry_point(train.main, train.build_parser(), argv)
     if code != 0:
         raise UserError(f"train.py has ended with code {code}")
 

@@ -9,11 +9,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
 
-import train
 from benchmarks.gpu.checks import Check, Setup
-from benchmarks.gpu.device_checks import SMALL_RUN
-from common.cli import run_entry_point
-from common.errors import UserError
+from benchmarks.gpu.device_checks import SMALL_RUN, run_training
 from common.json_files import parse_json
 from logger import METRICS_FILE, PICTURES_FOLDER
 
@@ -81,10 +78,7 @@ def puppets(seconds: int, setup: Setup) -> dict[str, Any]:
 def _train(setup: Setup, run: Path, *overrides: str) -> None:
     """Train the demo, or in the tiny case a smaller one."""
     config = SMALL_RUN if setup.tiny else ("--config", "demo.yaml", "data.num_workers=8")
-    argv = [*config, f"run.output_dir={run}", *overrides, "--device", setup.device.type]
-    code = run_entry_point(train.main, train.build_parser(), argv)
-    if code != 0:
-        raise UserError(f"train.py has ended with code {code}")
+    run_training(setup, run, *config, *overrides)
 
 
 def _ends(run: Path) -> dict[str, float]:

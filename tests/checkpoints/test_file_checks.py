@@ -361,6 +361,16 @@ def test_steps_are_listed_by_number(tmp_path):
     assert [path.name for path in list_all(tmp_path)] == [*expected, "best.pt"]
 
 
+def test_a_best_checkpoint_whose_l1_is_not_a_number_is_replaced(tiny_run, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(tiny_run, folder)
+    content = contents(best_path(folder)) | {"metrics": {"l1": float("nan")}}
+    torch.save(content, best_path(folder))
+    further = (f"run.output_dir={folder}", "train.max_steps=12")
+    assert call(train, "--resume", step_file(folder, 8), *further) == 0
+    assert contents(best_path(folder))["metrics"]["l1"] > 0
+
+
 def test_a_best_checkpoint_with_other_metrics(tiny_run, tmp_path, capsys):
     folder = tmp_path / "run"
     shutil.copytree(tiny_run, folder)

@@ -11,6 +11,7 @@ import pytest
 from common.errors import UserError
 from common.file_lock import holder, locked
 from common.files import (
+    check_output_file,
     create,
     make_folder,
     named_failures,
@@ -177,3 +178,11 @@ def test_without_locks_in_the_file_system_several_may_enter(tmp_path, monkeypatc
     monkeypatch.setattr("fcntl.flock", refuse)
     with locked(tmp_path / ".lock") as first, locked(tmp_path / ".lock") as second:
         assert (first, second) == (False, False)
+
+
+def test_names_of_output_files(tmp_path):
+    check_output_file(tmp_path / "new.json", "train.json")
+    with pytest.raises(UserError, match=f"--output {tmp_path}: is a folder; give a file, .*train"):
+        check_output_file(tmp_path, "train.json")
+    with pytest.raises(UserError, match="ile name too long"):
+        check_output_file(tmp_path / ("a" * 300), "train.json")
