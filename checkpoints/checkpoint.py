@@ -263,7 +263,8 @@ def _parse(path: Path, content: Any) -> Checkpoint:
         )
     try:
         check_content(content)
-        if content.get("provenance", {}).get("published", PROJECTS[0]) not in PROJECTS:
+        published = content.get("provenance", {}).get("published")
+        if published is not None and published not in PROJECTS:
             raise ValueError(f"provenance.published is none of {', '.join(PROJECTS)}")
     except ValueError as error:
         raise CheckpointError(f"{path}: not a checkpoint that train.py wrote: {error}") from error

@@ -13,7 +13,7 @@ from checkpoints.load_report import flatten
 from common import safetensors_files
 from common.errors import UserError
 from common.json_files import JsonError, parse_json
-from common.safe_paths import require_plain_file
+from common.safe_paths import open_to_read
 from common.tensor_files import CheckpointError, read_tensors
 
 _KEY: Final = "image-animation"  # of the metadata; the only one, so that files are reproducible
@@ -82,8 +82,7 @@ def to_safetensors(content: dict[str, Any]) -> bytes:
 def _is_safetensors(path: Path) -> bool:
     """Whether the file begins as one; False where it cannot be read, which the reader tells."""
     try:
-        require_plain_file(path)
-        with path.open("rb") as file:
+        with open_to_read(path) as file:
             head = file.read(_HEAD)
     except (OSError, UserError, ValueError):
         return False

@@ -49,14 +49,14 @@ def run_entry_point(
         sys.stdout.flush()  # what fails later would be told by Python itself
         return code
     except OSError as error:
-        if not (_has_failed(sys.stdout) or _has_failed(sys.stderr)):
+        if not (_silence_if_failed(sys.stdout) or _silence_if_failed(sys.stderr)):
             raise
         if isinstance(error, BrokenPipeError):
             return 128 + _SIGPIPE
         try:
             say(f"{parser.prog}: error: what it prints is lost: {error.strerror}", sys.stderr)
         except OSError:
-            _has_failed(sys.stderr)  # which lets it lead nowhere
+            _silence_if_failed(sys.stderr)  # which lets it lead nowhere
         return 2
 
 
@@ -70,8 +70,10 @@ def _replace_closed_streams() -> None:
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
 
 
-def _has_failed(stream: TextIO) -> bool:
-    """Whether a stream cannot be written to; if so, it leads nowhere from now on."""
+def _silence_if_failed(stream: TextIO) -> bool:
+    """Whether a stream cannot be written to; if so, it leads nowhere from now on. A line end is
+    written to find out.
+    """
     try:
         stream.write("\n")  # an OSError does not tell where it comes from
         stream.flush()

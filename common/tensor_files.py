@@ -129,6 +129,7 @@ def read_facts(path: Path) -> Mapping[str, Any]:
         require_plain_file(path)
         check_archive(path)
         check_content(path)
+        # Without `check_sums`, which would read all tensors.
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception:  # the old format, a file system without maps, or not a checkpoint
         try:

@@ -73,7 +73,7 @@ class ClipFolder:
         """CRC-32 of the sizes of all files, in the order of the clips; no file is opened."""
         sizes = [
             sorted((e.name, e.stat().st_size) for e in path.iterdir())
-            if path.is_dir()
+            if is_folder(path)
             else path.stat().st_size
             for path in self.paths
         ]

@@ -23,9 +23,9 @@ from media.frames import Frame, Frames
 from media.images import Fit, fit_frames
 from media.video import VideoError, natural_order
 
+_HEAD_BYTES: Final = 2**16  # of a frame's JPEG, at most; its tables take less than a thousand
 # Markers of segments of a JPEG (ITU-T T.81, table B.1): JFIF, tables, size, restarts, scan.
 _START_OF_SCAN: Final = 0xDA
-_HEAD_BYTES: Final = 2**16  # of a frame's JPEG, at most; its tables take less than a thousand
 _SEGMENTS: Final = (0xE0, 0xDB, 0xC4, 0xC0, 0xDD, _START_OF_SCAN)
 
 

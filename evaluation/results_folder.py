@@ -20,7 +20,7 @@ from common.errors import UserError
 from common.file_lock import locked
 from common.files import make_folder
 from common.json_files import read_json
-from common.safe_paths import MAX_NAME, check_name, refuse_links
+from common.safe_paths import MAX_NAME, check_name, exists, refuse_links
 from evaluation.report import CLIPS_FILE, FRAMES_FILE, SUMMARY_FILE
 from media.container import os_reason
 from media.video_writer import is_result
@@ -69,7 +69,7 @@ def replacing_results(output: Path, clips: Sequence[str], *, saves_frames: bool)
         raise UserError(
             f"--output {output}: holds {foreign}, which no earlier run wrote; choose another folder"
         )
-    is_new = not output.exists()
+    is_new = not exists(output)
     try:
         make_folder(output)
         unfinished = output / f".unfinished-{secrets.token_hex(8)}"
@@ -122,7 +122,7 @@ def _exchange(unfinished: Path, results: Path, output: Path, run: _Run) -> None:
 def _find_foreign(output: Path, run: _Run, earlier: Sequence[_Run]) -> Path | None:
     """A file that a result of `run` would replace but that no `earlier` run wrote; None if none."""
     known = _entries(earlier)
-    return next((p for p in _entries([run]) if (output / p).exists() and p not in known), None)
+    return next((p for p in _entries([run]) if exists(output / p) and p not in known), None)
 
 
 def _entries(runs: Sequence[_Run]) -> set[Path]:

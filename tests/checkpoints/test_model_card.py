@@ -113,7 +113,7 @@ def test_a_published_file(tmp_path):
 
 
 def test_texts_of_others_are_no_markdown(small, tmp_path):
-    """No picture is fetched and no link shown when the card is looked at."""
+    """No picture is fetched, and no text hides where it leads, when the card is looked at."""
     nasty = "![t](http://evil/x.png) *a* &lt; <b>"
     shown = r"!\[t\](http://evil/x.png) \*a\* &amp;lt; &lt;b&gt;"
     for key in ("licence", "published", "exported_from"):
