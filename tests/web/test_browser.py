@@ -193,6 +193,7 @@ def test_examples(page, tmp_path):
     """Two clicks on puppets, and one on a background, are enough."""
     for label in ("Example images", "Example clips", "Example backgrounds"):
         gallery = page.locator(".examples", has=page.get_by_text(label, exact=True))
+        gallery.locator("button.gallery-item").nth(2).wait_for()
         assert gallery.locator("button.gallery-item").count() == 3
         gallery.locator("button.gallery-item").nth(1).click()
     for label in ("Source image", "Driving clip", "Image"):
@@ -233,7 +234,7 @@ def test_formats_and_masks(page, files, tmp_path, form, suffix):
 
 def test_a_file_that_the_browser_cannot_show(page, files):
     give(page, "Source image", files / "text.png")
-    assert "unshown" in (box(page, "Source image").get_attribute("class") or "")
+    box(page, "Source image").and_(page.locator(".unshown")).wait_for()
     assert page.locator(".toast-body").count() == 0
 
 
