@@ -1,5 +1,6 @@
 # make demo: train, evaluate and animate on synthetic puppets; make test: lint, types and tests;
 # make faults: kill training at random moments and fill its disk;
+# make results: make the tables of docs/results.md from the measurements in docs/results/;
 # make test-oldest: the tests with the lowest versions of all packages that this project names.
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ EVAL := $(VENV)/installed-eval
 DEV := $(VENV)/installed-dev
 OLDEST := .venv-oldest
 
-.PHONY: demo eval test test-oldest faults format
+.PHONY: demo eval test test-oldest faults results format
 
 demo: $(INSTALLED)
 	$(BIN)/python -m benchmarks.demo
@@ -31,6 +32,9 @@ test-oldest: $(OLDEST)/installed
 
 faults: $(DEV)
 	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.faults
+
+results: $(DEV)
+	$(BIN)/python -m benchmarks.results
 
 format: $(DEV)
 	$(BIN)/ruff check --fix .

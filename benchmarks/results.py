@@ -1,0 +1,170 @@
+"""Make the tables of docs/results.md anew from the measurements in docs/results/.
+
+    python -m benchmarks.results
+
+A table stands between two comments in the page, which Markdown does not show:
+
+    <!-- table: NAME -->
+    <!-- end -->
+
+NAME is one of `TABLES`. The measurements are the reports that other benchmarks write; the page
+gives the command of each. Nothing is trained or measured here.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from benchmarks.ablation_report import REFERENCE
+from benchmarks.ablation_scores import METRICS
+from benchmarks.tables import Cell, markdown_table
+from common.cli import run_entry_point
+from common.errors import UserError
+from common.files import replacing
+
+PAGE: Final = Path("docs/results.md")
+_BLOCK: Final = re.compile(r"(<!-- table: (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+_ROWS: Final = {
+    "fomm": "FOMM",
+    "fomm-adv": "FOMM+",
+    "unet": "U-Net",
+    "cutmix": "CutMix",
+    "prioritycut": "PriorityCut",
+    "x2face": "X2Face",
+    "monkey-net": "Monkey-Net",
+    "monkey-net-prioritycut": "Monkey-Net + PriorityCut",
+    "tpsmm": "TPSMM",
+    "tpsmm-prioritycut": "TPSMM + PriorityCut",
+    "source": "repeat the source",
+}
+_COLUMNS: Final = {
+    "l1": "L1",
+    "psnr": "PSNR",
+    "ssim": "SSIM",
+    "figure_l1": "figure L1",
+    "figure_psnr": "figure PSNR",
+    "ssim_masked": "masked SSIM",
+}
+
+Report = Mapping[str, Any]
+Summary = Mapping[str, float | None]
+
+
+def seeds_table(report: Report) -> str:
+    """The mean of each metric of an ablation, with the standard deviation over seeds and the
+    interval over clips: a line for each row, then one for the baseline.
+    """
+    summaries = {row: entry["summary"] for row, entry in report["rows"].items()}
+    summaries["source"] = report["baseline"]["summary"]
+    return _table(summaries, lambda name, summary: _with_interval(name, summary, ""))
+
+
+def differences_table(report: Report) -> str:
+    """Differences to the reference row of an ablation, like `seeds_table`."""
+    differences = {
+        row: entry[f"difference_to_{REFERENCE}"]
+        for row, entry in report["rows"].items()
+        if row != REFERENCE
+    }
+    return _table(differences, lambda name, summary: _with_interval(name, summary, "+"))
+
+
+def clips_table(report: Report) -> str:
+    """The mean of each metric of an ablation with one seed, and each clip's in parentheses."""
+    (seed,) = {seed for entry in report["rows"].values() for seed in entry["scores"]}
+    scores = {row: entry["scores"][seed] for row, entry in report["rows"].items()}
+    scores["source"] = report["baseline"]["scores"]
+
+    def text(name: str, values: list[float]) -> str:
+        form = _form(name)
+        mean = sum(values) / len(values)
+        return f"{mean:{form}} ({', '.join(f'{value:{form}}' for value in values)})"
+
+    return _table(scores, text)
+
+
+TABLES: Final[dict[str, tuple[str, Callable[[Report], str]]]] = {
+    "ablation-puppets": ("ablation_puppets.json", seeds_table),
+    "ablation-puppets-differences": ("ablation_puppets.json", differences_table),
+    "ablation-heads": ("ablation_heads.json", clips_table),
+}
+
+
+def renew(page: str, folder: Path) -> str:
+    """The text of a page with all its tables made anew from the reports in `folder`.
+
+    Raises:
+        UserError: a table of the page is unknown, or a report is missing or damaged.
+    """
+
+    def block(found: re.Match[str]) -> str:
+        begin, name, _, end = found.groups()
+        if name not in TABLES:
+            raise UserError(
+                f"{PAGE}: no table is called {name!r}; there are {', '.join(sorted(TABLES))}"
+            )
+        file, make = TABLES[name]
+        return f"{begin}\n{make(_read(folder / file))}\n\n{end}"
+
+    return _BLOCK.sub(block, page)
+
+
+def main(arguments: argparse.Namespace) -> None:
+    page = Path(arguments.page)
+    text = page.read_text()
+    renewed = renew(text, page.with_suffix(""))
+    if renewed == text:
+        print(f"{page}: the tables agree with {page.with_suffix('')}/")
+        return
+    with replacing(page) as temporary:
+        temporary.write_text(renewed)
+    print(f"{page}: tables made anew from {page.with_suffix('')}/")
+
+
+def _table(rows: Mapping[str, Mapping[str, Any]], text: Callable[[str, Any], str]) -> str:
+    lines: list[dict[str, Cell]] = [
+        {"": _ROWS[row], **{_COLUMNS[name]: text(name, values[name]) for name in METRICS}}
+        for row, values in rows.items()
+    ]
+    return markdown_table(lines)
+
+
+def _form(name: str) -> str:
+    """The digits of a metric: .01 dB, .001 of SSIM and .0001 of L1."""
+    return ".2f" if "psnr" in name else ".3f" if "ssim" in name else ".4f"
+
+
+def _with_interval(name: str, summary: Summary, sign: str) -> str:
+    form = _form(name)
+    text = f"{summary['mean']:{sign}{form}}"
+    if summary["seed_sd"] is not None:
+        text += f" ±{summary['seed_sd']:{form}}"
+    return f"{text} [{summary['low']:{sign}{form}}, {summary['high']:{sign}{form}}]"
+
+
+def _read(path: Path) -> Report:
+    try:
+        report: Report = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"{path}: cannot be read ({error}); restore it from the repository"
+        ) from None
+    return report
+
+
+def build_parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.results",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--page", default=str(PAGE), metavar="FILE.md", help="default: %(default)s")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(run_entry_point(main, build_parser()))
