@@ -24,17 +24,19 @@ class BackgroundBranch(Branch[BackgroundOutput]):
         super().__init__()
         base, refine = config.bg_base, config.bg_refine
         self.threshold = config.threshold
+        self.soft = config.soft
+        self.inputs = frozenset(config.inputs)
         self.foreign_probability = config.foreign_probability
         self.losses = config.losses
         self.bg_base = LowResolutionGenerator(
-            in_channels=1 + 1 + 3 + 3,
+            in_channels=len(self.inputs) + 3 + 3,
             width=base.width,
             max_width=base.max_width,
             num_up_blocks=num_halvings(mask_scale),
             num_res_blocks=base.num_res_blocks,
         )
         self.bg_refine = HighResolutionGenerator(
-            in_channels=3 + 1 + 1 + 3 + 3,
+            in_channels=3 + len(self.inputs) + 3 + 3,
             width=refine.width,
             max_width=refine.max_width,
             num_blocks=refine.num_blocks,
@@ -43,6 +45,15 @@ class BackgroundBranch(Branch[BackgroundOutput]):
     def binarize(self, foreground_mask: Tensor) -> Tensor:
         """The binary mask b: 1 where `foreground_mask` is above the threshold, else 0."""
         return (foreground_mask > self.threshold).to(foreground_mask.dtype)
+
+    def inside(self, foreground_mask: Tensor) -> Tensor:
+        """What is cut out of each pixel: 0 or 1, or `foreground_mask` itself if `soft`."""
+        return foreground_mask if self.soft else self.binarize(foreground_mask)
+
+    def seen_masks(self, frame_mask: Tensor, background_mask: Tensor) -> list[Tensor]:
+        """The masks that both networks see, in the order of their input channels."""
+        masks = {"source_mask": background_mask, "driving_mask": frame_mask}
+        return [mask for name, mask in masks.items() if name in self.inputs]
 
     def swap(
         self, frame: Tensor, frame_mask: Tensor, background: Tensor, background_mask: Tensor
@@ -57,10 +68,10 @@ class BackgroundBranch(Branch[BackgroundOutput]):
         frame_mask, background_mask = frame_mask.detach(), background_mask.detach()
         small = (frame_mask.shape[-2], frame_mask.shape[-1])
         size = (frame.shape[-2], frame.shape[-1])
-        inside, outside = self.binarize(frame_mask), 1 - self.binarize(background_mask)
+        inside, outside = self.inside(frame_mask), 1 - self.inside(background_mask)
+        seen = self.seen_masks(frame_mask, background_mask)
         base = self.bg_base(
-            background_mask,
-            frame_mask,
+            *seen,
             resize(frame, small) * inside,
             resize(background, small) * outside,
         )
@@ -68,8 +79,7 @@ class BackgroundBranch(Branch[BackgroundOutput]):
         scenery = background * resize(outside, size)
         refined = self.bg_refine(
             base.detach(),  # BGRefine's loss must not train BGBase
-            resize(background_mask, size),
-            resize(frame_mask, size),
+            *(resize(mask, size) for mask in seen),
             figure,
             scenery,
         )

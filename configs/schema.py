@@ -19,6 +19,7 @@ from configs.value_types import (
     Grey,
     ImageSize,
     LayerWeights,
+    MaskInputs,
     Milestones,
     Minutes,
     Momentum,
@@ -190,6 +191,11 @@ class BackgroundConfig(Section):
     # the source frame of another sample of the batch, with nothing masked out. Ours, not in the
     # papers; 0 switches it off.
     foreign_probability: Probability = 0.0
+    # Masks that both networks see beside the two cut-out pictures, in which one may see their
+    # shape: of the frame that gives the background (the source), and of the one that gives the
+    # figure (the driving frame). Published: both.
+    inputs: MaskInputs = ["source_mask", "driving_mask"]
+    soft: bool = False  # cut out by the masks as they are, not by `threshold` (ours)
     bg_base: LowResolutionConfig = LowResolutionConfig()
     bg_refine: HighResolutionConfig = HighResolutionConfig()
     losses: BackgroundLosses = BackgroundLosses()

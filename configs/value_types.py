@@ -56,6 +56,12 @@ def _check_switch(value: Any) -> Any:
     return value
 
 
+def _check_mask_inputs(value: Any) -> Any:
+    if isinstance(value, list) and len(value) == len({str(name) for name in value}):
+        return value
+    raise ValueError("a list of source_mask and driving_mask, of one of them, or []")
+
+
 Probability = Annotated[float, Field(ge=0, le=1)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Momentum = Annotated[float, Field(ge=0, lt=1)]
@@ -100,3 +106,5 @@ ReluLayer = Literal[
     "relu1_1", "relu1_2", "relu2_1", "relu2_2", "relu3_1", "relu3_2", "relu3_3", "relu3_4",
     "relu4_1", "relu4_2", "relu4_3", "relu4_4", "relu5_1", "relu5_2", "relu5_3", "relu5_4",
 ]  # fmt: skip
+MaskInput = Literal["source_mask", "driving_mask"]
+MaskInputs = Annotated[list[MaskInput], Field(max_length=2), BeforeValidator(_check_mask_inputs)]

@@ -79,6 +79,48 @@ def test_swap_keeps_the_figure_of_one_frame_and_the_background_of_the_other():
 
 
 @torch.no_grad()
+@pytest.mark.parametrize(
+    ("inputs", "is_background"),
+    [
+        (["source_mask"], [True]),
+        (["driving_mask"], [False]),
+        (["driving_mask", "source_mask"], [True, False]),
+        ([], []),
+    ],
+)
+def test_both_networks_see_the_chosen_masks_alone(inputs, is_background):
+    """In the order of the published input channels, whatever that of the list."""
+    branch, _ = build(f"background.inputs=[{', '.join(inputs)}]")
+    base_calls, refine_calls = seen_by(branch.bg_base), seen_by(branch.bg_refine)
+    picture = torch.full((1, 3, 32, 32), 0.5)
+    frame_mask, background_mask = left_half(0.9, 0.2), left_half(0.1, 0.7)
+    branch.eval().swap(picture, frame_mask, picture, background_mask)
+    expected = [background_mask if found else frame_mask for found in is_background]
+    *masks, figure, scenery = base_calls[0]
+    assert [mask.tolist() for mask in masks] == [mask.tolist() for mask in expected]
+    assert figure.shape == scenery.shape == (1, 3, 16, 16)
+    _, *masks, figure, scenery = refine_calls[0]
+    assert [mask.tolist() for mask in masks] == [resize(m, (32, 32)).tolist() for m in expected]
+    assert figure.shape == scenery.shape == (1, 3, 32, 32)
+    assert branch.bg_base.first.conv.in_channels == len(inputs) + 6
+
+
+@torch.no_grad()
+def test_soft_cut_outs_are_weighted_by_the_masks():
+    branch, _ = build("background.soft=true")
+    base_calls = seen_by(branch.bg_base)
+    frame, background = torch.full((1, 3, 32, 32), 0.8), torch.full((1, 3, 32, 32), 0.5)
+    frame_mask, background_mask = left_half(0.9, 0.2), left_half(0.1, 0.7)
+    swap = branch.eval().swap(frame, frame_mask, background, background_mask)
+    *_, figure, scenery = base_calls[0]
+    assert_close(figure, (0.8 * left_half(0.9, 0.2)).expand(1, 3, 16, 16))
+    assert_close(scenery, (0.5 * left_half(0.9, 0.3)).expand(1, 3, 16, 16))
+    columns = EDGE.expand(1, 1, 32, 32)
+    assert_close(swap.foreground, (0.8 * (0.2 + 0.7 * columns)).expand(1, 3, 32, 32))
+    assert_close(swap.background, (0.5 * (0.3 + 0.6 * columns)).expand(1, 3, 32, 32))
+
+
+@torch.no_grad()
 def test_each_input_of_bg_refine_depends_on_its_own_frame():
     """`foreground` changes only with the figure's frame, `background` only with the other one."""
     branch, inputs = build()

@@ -130,6 +130,16 @@ def test_unknown_key_like_no_other_lists_the_keys():
         ),
         ("background.threshold=1", "background.threshold: found 1; must be below 1"),
         (
+            "background.inputs=[source_mask, source_mask]",
+            'background.inputs: found ["source_mask", "source_mask"]; must be a list of '
+            "source_mask and driving_mask, of one of them, or []",
+        ),
+        (
+            "background.inputs=driving_mask",
+            'background.inputs: found "driving_mask"; must be a list of source_mask and '
+            "driving_mask, of one of them, or []",
+        ),
+        (
             "discriminator.kind=unit",
             "discriminator.kind: found \"unit\"; must be 'patch', 'unet' or 'monkey_net'",
         ),
