@@ -66,6 +66,7 @@ from training.trainer import Trainer
 MIXES = 0.0  # value of `host_random`; a step mixes if it is below the probability
 _WARM_UP = 3  # steps after the first that are left out on a GPU, or with compiled networks
 _PREFETCHED = 2  # batches that each worker of the loader makes ahead
+_MAX_LOADED = 60.0  # seconds of steps with the real loader
 
 
 class Variant(NamedTuple):
@@ -120,7 +121,7 @@ def main(arguments: argparse.Namespace) -> None:
     ]
     for row in table:
         row["ratio"] = table[0]["ms"] / row["ms"]
-    waiting = in_fresh_process(
+    waiting, num_loaded = in_fresh_process(
         partial(time_waiting, config, arguments.device, arguments.loaded_steps)
     )
     report = {
@@ -142,8 +143,7 @@ def main(arguments: argparse.Namespace) -> None:
     )
     shown = ", ".join(f"{name} {value:.3g}" for name, value in report["peak_tflops"].items())
     print(
-        f"\npeak, TFLOP/s: {shown}\nwaiting for data: {waiting:.1%} of "
-        f"{arguments.loaded_steps} steps\n{output}"
+        f"\npeak, TFLOP/s: {shown}\nwaiting for data: {waiting:.1%} of {num_loaded} steps\n{output}"
     )
 
 
@@ -247,8 +247,10 @@ def row_of_table(
     }
 
 
-def time_waiting(config: Config, device_name: str, num_steps: int) -> float:
-    """Share of the time of `num_steps` steps that is spent waiting for a batch."""
+def time_waiting(config: Config, device_name: str, num_steps: int) -> tuple[float, int]:
+    """Share of the time of at most `num_steps` steps that is spent waiting for a batch, and the
+    number of steps, which ends after `_MAX_LOADED` seconds.
+    """
     variant = build_variant(config, [], pick_device(device_name))
     trainer, data = variant.trainer, config.data
     schedule = BatchSchedule(len(trainer.pairs), config.train.batch_size, config.seed)
@@ -258,15 +260,17 @@ def time_waiting(config: Config, device_name: str, num_steps: int) -> float:
     ) as batches:
         for _ in range(_PREFETCHED * data.num_workers + 1):  # they are made while the workers start
             next(batches)
-        begun = time.perf_counter()
-        for _ in range(num_steps):
-            started = time.perf_counter()
+        begun = started = time.perf_counter()
+        done = 0
+        while done < num_steps and started - begun < _MAX_LOADED:
             batch = next(batches).to(trainer.device)
             waited += time.perf_counter() - started
             variant.step(batch)
+            done += 1
+            started = time.perf_counter()
         if trainer.device.type == "cuda":
             torch.cuda.synchronize(trainer.device)
-    return waited / (time.perf_counter() - begun)
+    return waited / (time.perf_counter() - begun), done
 
 
 def _text(name: str, cell: str | float | None) -> str:
@@ -290,7 +294,8 @@ def build_parser() -> argparse.ArgumentParser:
         "--loaded-steps",
         type=positive_int,
         default=100,
-        help="steps with the real loader, to measure the waiting for data (default: 100)",
+        help="steps with the real loader, to measure the waiting for data; fewer if they take more "
+        "than a minute (default: 100)",
     )
     return parser
 

@@ -1,6 +1,7 @@
 """benchmarks/train.py on tiny networks: its rows, what a plain step computes, the table."""
 
 import json
+import re
 
 import pytest
 import torch
@@ -136,7 +137,16 @@ def test_report_and_table(tmp_path, capsys, monkeypatch):
     assert 0 < report["waiting_for_data"] < 1
     printed = capsys.readouterr().out
     assert f"| {rows[-1]['row']} " in printed
-    assert "waiting for data" in printed
+    assert re.search(r"waiting for data: .*% of 1 steps", printed)
+
+
+def test_slow_steps_with_the_loader_end_by_time(monkeypatch):
+    """Of large models a hundred steps take half an hour."""
+    monkeypatch.setattr(train, "_MAX_LOADED", 1e-9)
+    config = tiny_config(
+        "train.precision=float32", "train.channels_last=false", "masks=null", "background=null"
+    )
+    assert train.time_waiting(config, "cpu", 100)[1] == 1
 
 
 def test_an_emulated_precision_is_left_out(monkeypatch, capsys):
