@@ -204,7 +204,7 @@ def loader(batch_size: int, setup: Setup) -> dict[str, Any]:
         keys = ["data.kind=clips", f"data.root={root}", f"data.num_workers={workers}"]
         keys += [f"train.batch_size={batch_size}", "data.repeats=10000"]
         config = row(MODELS[0], setup.tiny, *WAYS["bf16"].overrides, *keys)
-        waiting = time_waiting(config, setup.device.type, 2 if setup.tiny else 40)
+        waiting, _ = time_waiting(config, setup.device.type, 2 if setup.tiny else 40)
     failed = [f"{waiting:.0%} of the time is spent waiting"] if waiting > 0.05 else []
     return {"workers": workers, "waiting": waiting, "failed": [] if setup.tiny else failed}
 
