@@ -15,7 +15,7 @@ from animation.inputs import (
     open_test_clips,
 )
 from animation.layouts import AnimatedBatch, LayoutName
-from animation.mask_sources import is_name
+from animation.mask_sources import Masks, is_name
 from animation.output import Output, choose_sound, write_animation
 from animation.prepared import Animation, ReferenceChoice
 from animation.settings import Settings
@@ -85,8 +85,8 @@ def check_outputs(
     audio: str,
     *,
     save_masks: bool,
-    masks: str | None = None,
-    background_masks: str | None = None,
+    masks: Masks | None,
+    background_masks: Masks | None,
 ) -> None:
     """Raise UserError if a result would replace an input of any job, a folder that contains one, or
     another result.

@@ -74,7 +74,13 @@ def read_live_options(arguments: argparse.Namespace) -> LiveOptions:
     if output is not None:
         clip = arguments.driving.removeprefix(PREFIX)
         job = Job(arguments.source, clip, arguments.background, output, sources[1:])
-        check_outputs([job], "none", save_masks=False)
+        check_outputs(
+            [job],
+            "none",
+            save_masks=False,
+            masks=arguments.masks,
+            background_masks=arguments.background_masks,
+        )
     return LiveOptions(
         arguments.driving,
         sources,

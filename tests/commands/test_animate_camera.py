@@ -240,9 +240,14 @@ def test_no_source_or_a_folder_of_them(files, capsys):
 
 
 def test_the_recording_may_not_replace_an_input(files, capsys):
-    for name in ("clip.mp4", "source.png"):
-        assert live(files, "--output", files / name) == 2
-        assert "would replace" in error_line(capsys, "animate.py")
+    for option in ("--source", "--more-sources", "--background", "--background-masks"):
+        name = files / "input.png"
+        name.write_bytes((files / "other.png").read_bytes())
+        assert live(files, "--background", files / "other.png", option, name, "--output", name) == 2
+        line = error_line(capsys, "animate.py")
+        assert f"--output {name} would replace {option} {name}" in line
+    assert live(files, "--output", files / "clip.mp4") == 2
+    assert "clip.mp4 would replace --driving" in error_line(capsys, "animate.py")
 
 
 def test_the_port_is_for_a_camera(files, capsys):
