@@ -126,7 +126,7 @@ def find_shown(form: FormValues, capabilities: Capabilities) -> frozenset[str]:
         "reference_frame": is_relative,
         "reference_number": is_relative and form.reference_frame == "number",
         "adapt_scale": is_relative and capabilities.has_scale,
-        "smooth": not is_motion or capabilities.has_keypoints,
+        "smooth": not is_motion or capabilities.has_keypoints or needs_masks,
         "crop_source_box": form.crop_source == "box",
         "crop_driving_box": form.crop_driving == "box",
         "sound": has_sound,
