@@ -9,7 +9,6 @@ import ipaddress
 import socket
 from collections.abc import Collection, Mapping
 from typing import NamedTuple
-from urllib.parse import urlsplit
 
 from common.machine import is_loopback
 
@@ -58,11 +57,12 @@ def refusal(
 
 def _is_own(origin: str, host: str) -> bool:
     """Whether `origin` is the page at `host`."""
-    parts = urlsplit(origin)
-    port = _PORTS.get(parts.scheme)
+    # Not urlsplit, which fails on some of what a program may send, such as `http://[`.
+    scheme, _, place = origin.partition("://")
+    port = _PORTS.get(scheme)
     if port is None:  # such as the origin `null` of a file or a sandboxed frame
         return False
-    return parts.netloc.removesuffix(port) == host.removesuffix(port)
+    return place.removesuffix(port) == host.removesuffix(port)
 
 
 def _host_name(host: str) -> str:
