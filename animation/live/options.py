@@ -10,6 +10,7 @@ from animation.live.session import LiveOptions
 from animation.mask_sources import is_name
 from animation.options import read_settings
 from animation.settings import Settings, as_typed, is_transparent
+from common.cli import port_number
 from common.errors import UserError
 from common.safe_paths import is_folder
 from media.camera import PREFIX
@@ -35,7 +36,7 @@ def add_live_options(parser: argparse.ArgumentParser) -> None:
     live = parser.add_argument_group("a camera: --driving camera:0")
     live.add_argument(
         "--port",
-        type=int,
+        type=port_number,
         metavar="N",
         help=f"port of the page that shows the animation ({DEFAULT_PORT}); 0: any that is free",
     )

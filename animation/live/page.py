@@ -58,7 +58,7 @@ class Page:
         self._wants_reference = False
         try:
             self._server = _Server((HOST, port), lambda *given: _Handler(self, *given))
-        except (OSError, OverflowError) as error:
+        except OSError as error:
             raise UserError(
                 f"--port {port}: the page cannot be served there, most likely because the port is "
                 "taken; choose another, or 0 for any that is free"

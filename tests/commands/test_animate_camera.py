@@ -215,6 +215,15 @@ def test_a_port_that_is_taken(files, capsys):
     assert error_line(capsys, "animate.py").endswith("or 0 for any that is free")
 
 
+@pytest.mark.parametrize("port", ["-1", "65536", "99999999", "1.5", "http"])
+def test_a_port_that_there_cannot_be(files, capsys, port):
+    with pytest.raises(SystemExit) as ended:
+        live(files, "--port", port)
+    assert ended.value.code == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line == f"animate.py: error: argument --port: {port}: must be a port, from 0 to 65535"
+
+
 def test_a_motion_without_a_reference(files, pages):
     assert live(files, "--port", 0, "--motion", "absolute") == 0
     assert not pages[0].has_reference

@@ -108,8 +108,8 @@ def test_other_sites_are_refused(page):
     page.has_reference = True
     for path, method in (("/", "GET"), ("/stream", "GET"), ("/reference", "POST")):
         assert ask(page, path, method, Host="evil.test")[0] == 403
-    evil = {"Origin": "http://evil.test"}
-    assert ask(page, "/reference", "POST", **evil)[0] == 403
+    for origin in ("http://evil.test", "http://["):
+        assert ask(page, "/reference", "POST", Origin=origin)[0] == 403
     assert ask(page, "/stream", Sec_Fetch_Site="cross-site")[0] == 403
     assert not page.take_wish()
 
@@ -139,5 +139,3 @@ def test_the_end_does_not_wait_for_viewers():
 def test_a_port_that_is_taken(page):
     with pytest.raises(UserError, match=f"--port {port(page)}: .* taken; choose another"):
         Page(port(page))
-    with pytest.raises(UserError, match="--port 99999999: "):
-        Page(99999999)
