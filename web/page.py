@@ -294,7 +294,7 @@ class Page:
                 while not self._checking.acquire(timeout=POLL_SECONDS):
                     watch()
                 try:
-                    check_inputs(job, options, self._animator.limits)
+                    check_inputs(self._animator, job, options)
                 finally:
                     self._checking.release()
             place.wait(tell)
