@@ -101,7 +101,7 @@ def _animate(
                 frame = layout.arrange(batch)[0]
                 show.add(frame, feed.shot_time, is_first, feed.shots)
                 is_first = False
-                if show.page.take_wish():
+                if show.page.take_reference_request():
                     break
         show.announce(animation.notes)  # more have come from the frames
 

@@ -111,7 +111,7 @@ def test_other_sites_are_refused(page):
     for origin in ("http://evil.test", "http://["):
         assert ask(page, "/reference", "POST", Origin=origin)[0] == 403
     assert ask(page, "/stream", Sec_Fetch_Site="cross-site")[0] == 403
-    assert not page.take_wish()
+    assert not page.take_reference_request()
 
 
 def test_only_this_machine_is_served(page):
@@ -119,13 +119,13 @@ def test_only_this_machine_is_served(page):
     assert page._server.socket.getsockname()[0] == "127.0.0.1"
 
 
-def test_the_wish_for_a_reference(page):
+def test_the_request_for_a_reference(page):
     assert ask(page, "/reference", "POST")[0] == 404  # there is none
     page.has_reference = True
     assert ask(page, "/reference")[0] == 404
-    assert not page.take_wish()
+    assert not page.take_reference_request()
     assert ask(page, "/reference", "POST")[0] == 200
-    assert [page.take_wish(), page.take_wish()] == [True, False]
+    assert [page.take_reference_request(), page.take_reference_request()] == [True, False]
 
 
 def test_the_end_does_not_wait_for_viewers():
