@@ -137,12 +137,12 @@ class BackgroundSwapper:
             "other --masks may find it"
         ]
 
-    def mask_alone(self, frame: Tensor) -> Tensor | None:
-        """The mask, 1 x 1 x h x w, of a frame outside of the clip; None if masks are given."""
+    def mask_of_source(self, source: Tensor) -> Tensor | None:
+        """The mask, 1 x 1 x h x w, of the source, 1 x 3 x H x W; None if masks are given."""
         if self.figure_masks.are_given:
             return None
         with torch.inference_mode():
-            return self.figure_masks.start()(frame)
+            return self.figure_masks.start()(source)
 
     @torch.inference_mode()
     def cut_out(self, frames: Tensor) -> SwappedFrames:
@@ -201,13 +201,13 @@ class BackgroundSwapper:
         """The pictures by BGBase and BGRefine; None if they are not needed."""
         if self.networks is None:
             return None
-        masks = (self._for_networks(each, frames) for each in (mask, background_mask))
+        masks = (self._at_training_size(each, frames) for each in (mask, background_mask))
         frame_masks, background_masks = masks
         return self.networks.swap(
             frames, frame_masks, backgrounds.expand_as(frames), background_masks
         )
 
-    def _for_networks(self, mask: Tensor, frames: Tensor) -> Tensor:
+    def _at_training_size(self, mask: Tensor, frames: Tensor) -> Tensor:
         """`mask`, B x 1 x h x w, at the size that the networks were trained with."""
         height, width = (round(side * self._mask_scale) for side in frames.shape[-2:])
         if mask.shape[-2:] == (height, width):

@@ -202,7 +202,7 @@ class Animation:
         source_mask = None
         if show_masks and self._swapper is not None:
             source = frames_to_tensor(self.source[None], self._animator.device)
-            source_mask = self._swapper.mask_alone(source)
+            source_mask = self._swapper.mask_of_source(source)
         return Layout(name, show_masks=show_masks, source_mask=source_mask)
 
     @property
