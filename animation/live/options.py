@@ -5,11 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from animation.inputs import is_transparent
 from animation.jobs import Job, check_outputs
 from animation.live.session import LiveOptions
 from animation.mask_sources import is_name
 from animation.options import read_settings
-from animation.settings import Settings, as_typed, is_transparent
+from animation.settings import Settings, as_typed
 from common.cli import port_number
 from common.errors import UserError
 from common.safe_paths import is_folder
