@@ -8,10 +8,16 @@ rebinding).
 import ipaddress
 import socket
 from collections.abc import Collection, Mapping
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from common.machine import is_loopback
 
+# Headers of all answers: another web site must not show the page in a frame, where a click could be
+# misused.
+UNFRAMED: Final = {
+    "Content-Security-Policy": "frame-ancestors 'none'",
+    "X-Frame-Options": "DENY",
+}
 _PORTS = {"http": ":80", "https": ":443"}  # ports that browsers leave out
 # Values of Sec-Fetch-Site; same-site is, for example, another port.
 _OTHER_SITES = ("cross-site", "same-site")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from common.errors import UserError
-from common.page_requests import known_names, refusal
+from common.page_requests import UNFRAMED, known_names, refusal
 
 HOST: Final = "127.0.0.1"
 MAX_VIEWERS: Final = 4  # streams at a time
@@ -23,12 +23,12 @@ MAX_CONNECTIONS: Final = 16  # requests at a time, each of which has a thread
 TIMEOUT: Final = 10.0  # seconds that a connection may take to send its request, or take a picture
 PAGE: Final = Path(__file__).with_name("page.html")
 BOUNDARY: Final = "picture"
-HEADERS: Final = {
+POLICY: Final = "Content-Security-Policy"
+HEADERS: Final = UNFRAMED | {
     "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'self' 'unsafe-inline'; frame-ancestors 'none'",
+    POLICY: f"default-src 'self' 'unsafe-inline'; {UNFRAMED[POLICY]}",
     "Cross-Origin-Resource-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
 }
 
 

@@ -49,6 +49,8 @@ def next_picture(stream):
 def test_the_page_and_its_state(page):
     status, headers, content = ask(page, "/")
     assert (status, headers["X-Frame-Options"]) == (200, "DENY")
+    policy = "default-src 'self' 'unsafe-inline'; frame-ancestors 'none'"
+    assert headers.get_all("Content-Security-Policy") == [policy]
     assert b'<img src="stream"' in content
     page.line, page.has_reference = "25.0 frames/s", True
     assert json.loads(ask(page, "/state")[2]) == {"line": "25.0 frames/s", "has_reference": True}
