@@ -38,11 +38,11 @@ from common.machine import keep_freed_memory
 from common.safe_paths import exists, is_file, is_folder, printable, resolve
 from media.camera import is_camera
 
-AGAIN = "start again with --skip-existing"  # what to do if a process is gone
+RESTART_ADVICE = "start again with --skip-existing"  # what to do if a process is gone
 
 
 def main(arguments: argparse.Namespace) -> int:
-    with ending_with_agent(), distributed.process_group(arguments.join_timeout, AGAIN):
+    with ending_with_agent(), distributed.process_group(arguments.join_timeout, RESTART_ADVICE):
         with distributed.shared_errors(), distributed.warned_once():
             path = Path(arguments.checkpoint) if arguments.checkpoint else newest_checkpoint()
             is_live = is_camera(arguments.driving)

@@ -41,6 +41,18 @@ class SwappedFrames(NamedTuple):
     figure: Tensor | None = None
 
 
+class _StillBackground(NamedTuple):
+    """A single background, 1 x 3 x H x W, with what was found out about it.
+
+    mask: mask of its figure, 1 x 1 x h x w.
+    filled: the background with the hole of its figure inpainted; None if that was not needed yet.
+    """
+
+    background: Tensor
+    mask: Tensor
+    filled: Tensor | None = None
+
+
 class BackgroundSwapper:
     """Cuts the figure out of an animated frame and composes it with a background.
 
@@ -102,9 +114,10 @@ class BackgroundSwapper:
     def restart(self) -> None:
         """Begin a clip: the next frames are its first."""
         self._find = self.figure_masks.start()
-        self._find_behind: FindMasks | None = None
+        self._find_in_background: FindMasks | None = None
         if self.background_type == "same" and self.background_masks is not None:
-            self._find_behind = self.background_masks.start()
+            self._find_in_background = self.background_masks.start()
+        self._still: _StillBackground | None = None  # the last single background
         self._num_frames = 0
         self._num_empty: Tensor | int = 0  # a tensor once there are frames: no waiting for it
 
@@ -124,12 +137,12 @@ class BackgroundSwapper:
             "other --masks may find it"
         ]
 
-    def mask_alone(self, frame: Tensor) -> Tensor | None:
-        """The mask, 1 x 1 x h x w, of a frame outside of the clip; None if masks are given."""
+    def mask_of_source(self, source: Tensor) -> Tensor | None:
+        """The mask, 1 x 1 x h x w, of the source, 1 x 3 x H x W; None if masks are given."""
         if self.figure_masks.are_given:
             return None
         with torch.inference_mode():
-            return self.figure_masks.start()(frame)
+            return self.figure_masks.start()(source)
 
     @torch.inference_mode()
     def cut_out(self, frames: Tensor) -> SwappedFrames:
@@ -141,7 +154,8 @@ class BackgroundSwapper:
     def swap(self, frames: Tensor, backgrounds: Tensor) -> SwappedFrames:
         """Put the figures of `frames` on `backgrounds`; both are B x 3 x H x W in [0, 1].
 
-        A single background, 1 x 3 x H x W, is used for all frames.
+        A single background, 1 x 3 x H x W, is used for all frames. If it is the same tensor as the
+        last one, its figure is not looked for again, unless its masks are given.
         """
         mask, alpha = self._figure(frames)
         backgrounds, background_mask = self._figures_behind(backgrounds, mask)
@@ -170,11 +184,16 @@ class BackgroundSwapper:
         """The backgrounds, 1 or B x 3 x H x W, and the masks of their figures, B x 1 x h x w; zero
         in the size of `mask` if figures are not removed.
         """
-        if self._find_behind is None or self.background_masks is None:
+        if self._find_in_background is None or self.background_masks is None:
             return backgrounds, torch.zeros_like(mask)
         if self.background_masks.are_given:  # one is read for each frame
             backgrounds = backgrounds.expand(len(mask), -1, -1, -1)
-        return backgrounds, self._find_behind(backgrounds).expand(len(mask), -1, -1, -1)
+            return backgrounds, self._find_in_background(backgrounds)
+        if len(backgrounds) > 1:
+            return backgrounds, self._find_in_background(backgrounds)
+        if self._still is None or self._still.background is not backgrounds:
+            self._still = _StillBackground(backgrounds, self._find_in_background(backgrounds))
+        return backgrounds, self._still.mask.expand(len(mask), -1, -1, -1)
 
     def _paint(
         self, frames: Tensor, mask: Tensor, backgrounds: Tensor, background_mask: Tensor
@@ -182,13 +201,13 @@ class BackgroundSwapper:
         """The pictures by BGBase and BGRefine; None if they are not needed."""
         if self.networks is None:
             return None
-        masks = (self._for_networks(each, frames) for each in (mask, background_mask))
+        masks = (self._at_training_size(each, frames) for each in (mask, background_mask))
         frame_masks, background_masks = masks
         return self.networks.swap(
             frames, frame_masks, backgrounds.expand_as(frames), background_masks
         )
 
-    def _for_networks(self, mask: Tensor, frames: Tensor) -> Tensor:
+    def _at_training_size(self, mask: Tensor, frames: Tensor) -> Tensor:
         """`mask`, B x 1 x h x w, at the size that the networks were trained with."""
         height, width = (round(side * self._mask_scale) for side in frames.shape[-2:])
         if mask.shape[-2:] == (height, width):
@@ -200,9 +219,16 @@ class BackgroundSwapper:
     ) -> Tensor:
         """The backgrounds without their own figures, in the shape of `frames`."""
         whole = backgrounds.expand_as(frames)
-        if self._find_behind is None or self.background_masks is None:
+        if self._find_in_background is None or self.background_masks is None:
             return whole
-        alpha = self.background_masks.opacity(background_mask, (frames.shape[-2], frames.shape[-1]))
-        if refined is None:
-            return self._filler.fill(backgrounds, alpha[: len(backgrounds)]).expand_as(frames)
-        return torch.lerp(whole, refined, alpha)
+        still = self._still
+        if still is not None and still.background is backgrounds and still.filled is not None:
+            return still.filled.expand_as(frames)
+        mask = background_mask[: len(backgrounds)]
+        alpha = self.background_masks.opacity(mask, (frames.shape[-2], frames.shape[-1]))
+        if refined is not None:
+            return torch.lerp(whole, refined, alpha)
+        filled = self._filler.fill(backgrounds, alpha)
+        if still is not None and still.background is backgrounds:
+            self._still = still._replace(filled=filled)
+        return filled.expand_as(frames)

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from itertools import chain, islice
-from typing import Literal, NamedTuple, Protocol, TypeVar
+from typing import Literal, NamedTuple, Protocol, TypeVar, get_args
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from modules.keypoint_transfer import (
 )
 
 AnimatorName = Literal["motion", "masks"]
-ANIMATORS: tuple[AnimatorName, ...] = ("motion", "masks")
+ANIMATORS: tuple[AnimatorName, ...] = get_args(AnimatorName)
 
 Move = Callable[[Tensor], Tensor]  # from driving frames to predictions; see `BranchAnimator.start`
 Result = TypeVar("Result")

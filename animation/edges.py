@@ -44,9 +44,9 @@ def _neighbours_mean(frames: Tensor, weights: Tensor) -> Tensor:
     radius = 1
     while 2 * radius <= LARGEST_RADIUS * min(frames.shape[-2:]):
         radius *= 2
-    weighted, mean = frames * weights, frames
+    weighted, mean = torch.cat((frames * weights, weights), dim=1), frames
     while radius >= 1:
-        near, total = _box_mean(weighted, radius), _box_mean(weights, radius)
+        near, total = _box_mean(weighted, radius).split((3, 1), dim=1)
         mean = (near + COARSE_WEIGHT * mean) / (total + COARSE_WEIGHT)
         radius //= 2
     return mean

@@ -129,9 +129,9 @@ def open_backgrounds(
     if isinstance(background, np.ndarray):
         picture = require_picture(background, "background")
         frames = still_background(picture, data.size, data.fit)
-    elif str(background) == TRANSPARENT:
+    elif is_transparent(background):
         frames = None
-    elif str(background) == SOURCE:
+    elif is_source(background):
         frames = repeat(source)
     else:
         text = str(background)
@@ -179,6 +179,11 @@ def open_test_clips(saved: Checkpoint, max_pixels: int | None = None) -> TestCli
 def is_transparent(background: Picture | None) -> bool:
     """Whether `background` is the keyword `transparent`."""
     return isinstance(background, str | Path) and str(background) == TRANSPARENT
+
+
+def is_source(background: Picture | None) -> bool:
+    """Whether `background` is the keyword `source`."""
+    return isinstance(background, str | Path) and str(background) == SOURCE
 
 
 class _Streamed:

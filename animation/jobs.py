@@ -11,11 +11,13 @@ from animation.inputs import (
     Picture,
     is_file_name,
     is_transparent,
+    open_backgrounds,
+    open_driving,
     open_source,
     open_test_clips,
 )
 from animation.layouts import AnimatedBatch, LayoutName
-from animation.mask_sources import is_name
+from animation.mask_sources import Masks, is_name
 from animation.output import Output, choose_sound, write_animation
 from animation.prepared import Animation, ReferenceChoice
 from animation.settings import Settings
@@ -85,8 +87,8 @@ def check_outputs(
     audio: str,
     *,
     save_masks: bool,
-    masks: str | None = None,
-    background_masks: str | None = None,
+    masks: Masks | None,
+    background_masks: Masks | None,
 ) -> None:
     """Raise UserError if a result would replace an input of any job, a folder that contains one, or
     another result.
@@ -131,17 +133,33 @@ def check_outputs(
             outputs.add(resolved)
 
 
-def check_inputs(job: Job, options: JobOptions, limits: Limits) -> None:
-    """Read the sources and open the driving clip of a job that has to wait for its turn.
+def check_inputs(animator: Animator, job: Job, options: JobOptions) -> None:
+    """Read the pictures and open the clips of a job that has to wait for its turn: sources, driving
+    clip, sound, background and masks. No network runs.
 
     Raises:
-        UserError: one of them cannot be read, or the clip is too long, as `run_job` would say.
+        UserError: one of them cannot be read, the driving clip is too long, or masks are not as
+            many as the frames, as `run_job` would say.
     """
-    for source in (job.source, *job.more_sources):
-        if source is not None:
-            open_source(source, limits)
-    if job.driving is not None:
-        _open_driving(job.driving, options, limits)
+    if job.source is None or job.driving is None:  # they are test clips
+        return
+    settings, limits = options.settings, animator.limits
+    source, *_ = [open_source(path, limits)[0] for path in (job.source, *job.more_sources)]
+    clip, start = _open_driving(job.driving, options, limits)
+    choose_sound(options.audio, job.driving, start, job.output, limits)
+    driving, data = open_driving(clip, limits), animator.saved.config.data
+    backgrounds = None
+    if job.background is not None:
+        backgrounds, _ = open_backgrounds(
+            job.background, source, driving, data, settings.background_end, limits
+        )
+    masks, behind = settings.masks, settings.background_masks
+    if masks is not None and not is_name(masks):
+        animator.mask_sources.for_frames(masks, "--masks", driving)
+    if behind is not None and not is_name(behind):
+        animator.mask_sources.for_background(
+            behind, "--background-masks", backgrounds, lambda mask: mask
+        )
 
 
 def run_job(

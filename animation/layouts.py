@@ -1,6 +1,6 @@
 """Layouts: arrange pictures of an animation side by side in the frames of the result."""
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import numpy as np
 from torch import Tensor
@@ -11,7 +11,7 @@ from media.frames import Frame, Frames
 from media.visualization import grey_to_rgb, to_uint8
 
 LayoutName = Literal["result", "side-by-side", "demo"]
-LAYOUTS: tuple[LayoutName, ...] = ("result", "side-by-side", "demo")
+LAYOUTS: tuple[LayoutName, ...] = get_args(LayoutName)
 
 
 class AnimatedBatch(NamedTuple):

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator
 from itertools import repeat
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, TypeGuard, get_args
 
 from animation.figure_masks import DetectedMasks, FigureMasks, GivenMasks, ModelMasks
 from animation.inputs import Driving, FittedFrames, fit_whole
@@ -22,7 +22,7 @@ from metrics.detectors.packages import NotInstalled
 
 MasksName = Literal["model", "person", "saliency"]
 DETECTED: Final[tuple[MasksName, ...]] = ("person", "saliency")  # the better one for people first
-MASKS: Final[tuple[MasksName, ...]] = ("model", *DETECTED)
+MASKS: Final[tuple[MasksName, ...]] = get_args(MasksName)
 Masks = str | Path  # a MasksName, or the masks in a file or a folder; a Path is never a name
 
 
@@ -173,6 +173,6 @@ class MaskSources:
             raise UserError(f"{option} {error}") from None
 
 
-def is_name(masks: Masks | None) -> bool:
+def is_name(masks: Masks | None) -> TypeGuard[MasksName]:
     """Whether a value of --masks is one of MASKS, not a file."""
     return isinstance(masks, str) and masks in MASKS

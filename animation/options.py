@@ -2,13 +2,15 @@
 
 import argparse
 from fractions import Fraction
-from typing import Final
+from typing import Final, Literal, get_args
 
 import torch
 
+from animation.background_swap import BackgroundType, Compose, Edge
 from animation.branch_animators import ANIMATORS
 from animation.jobs import JobOptions
 from animation.layouts import LAYOUTS
+from animation.mask_sources import MASKS
 from animation.settings import Crop, ReferenceFrame, Settings
 from branches.motion.branch import MOTION_MODES
 from common.cli import (
@@ -19,11 +21,15 @@ from common.cli import (
     positive_int,
 )
 from common.errors import UserError
+from media.backgrounds import BackgroundEnd
 from media.crops import parse_box
 from media.excerpt import parse_time
 from metrics.detectors.build import DETECTORS, build_detector
 
-FORMATS: Final = {"mp4": ".mp4", "webm": ".webm", "mov": ".mov", "gif": ".gif", "png": ""}
+FormatName = Literal["mp4", "webm", "mov", "gif", "png"]
+FORMATS: Final[dict[FormatName, str]] = {  # their suffixes; png is a folder
+    name: "" if name == "png" else f".{name}" for name in get_args(FormatName)
+}
 
 
 def read_options(arguments: argparse.Namespace) -> JobOptions:
@@ -212,40 +218,40 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
     )
     background.add_argument(
         "--background-type",
-        choices=("same", "other"),
+        choices=get_args(BackgroundType),
         help="same (default): a picture like the training data, whose own figure is removed; "
         "other: used as it is, the default for a colour, and with --masks saliency, which finds "
         "something in every picture",
     )
     background.add_argument(
         "--background-end",
-        choices=("loop", "hold", "stop"),
+        choices=get_args(BackgroundEnd),
         help="when a clip ends before the driving one: start again (default), hold the last frame, "
         "or stop",
     )
     background.add_argument(
         "--compose",
-        choices=("network", "alpha"),
+        choices=get_args(Compose),
         help="network (default, where the model has them and its own masks are used): BGBase and "
         "BGRefine paint the picture; alpha: the figure is cut out and laid over, the default for a "
         "colour and for other masks",
     )
     background.add_argument(
         "--masks",
-        metavar="model|person|saliency|PATH",
+        metavar="|".join((*MASKS, "PATH")),
         help="what cuts the figure out of the animated frames: the model's own masks, a detector "
         "of people or of what attracts attention, or a clip or folder of masks, one for each "
         "driving frame, white on the figure; default: the first of the three that is there",
     )
     background.add_argument(
         "--background-masks",
-        metavar="model|person|saliency|PATH",
+        metavar="|".join((*MASKS, "PATH")),
         help="the same for the figure in the background, if that is removed: a mask for a picture, "
         "or one for each frame of a clip; default: as --masks",
     )
     background.add_argument(
         "--edge",
-        choices=("plain", "clean"),
+        choices=get_args(Edge),
         help="clean: with --compose alpha, the old background is removed from the colours of the "
         "figure's edge, the default for all but the model's own masks; plain: colours stay",
     )

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from animation.background_swap import BackgroundSwapper
 from animation.branch_animators import BranchAnimator, animate, frames_to_tensor
@@ -30,6 +31,13 @@ class ReferenceChoice(NamedTuple):
     position: int
     frame: Frame
     distance: float
+
+
+class _Uploaded(NamedTuple):
+    """A frame, and the same on the device, 1 x 3 x H x W in [0, 1]."""
+
+    frame: Frame
+    tensor: Tensor
 
 
 class Animation:
@@ -134,6 +142,7 @@ class Animation:
             reference=None if self.reference is None else self.reference.frame,
             more_sources=self._more_sources,
         )
+        still: _Uploaded | None = None
         for driving, animated in moved:
             if self._swapper is None or backgrounds is None:
                 swapped = None if self._swapper is None else self._swapper.cut_out(animated)
@@ -142,20 +151,19 @@ class Animation:
             background_frames = list(islice(backgrounds, len(driving)))
             count = len(background_frames)
             if background_frames:
+                first = background_frames[0]
                 # A still background is the same array for all frames: one upload, one mask.
-                is_still = all(frame is background_frames[0] for frame in background_frames)
-                pictures = frames_to_tensor(
-                    np.stack(background_frames[:1] if is_still else background_frames),
-                    self._animator.device,
-                )
+                if not all(frame is first for frame in background_frames):
+                    shown = np.stack(background_frames)
+                    pictures = frames_to_tensor(shown, self._animator.device)
+                else:
+                    shown = np.broadcast_to(first, (count, *first.shape))
+                    if still is None or still.frame is not first:
+                        tensor = frames_to_tensor(first[None], self._animator.device)
+                        still = _Uploaded(first, tensor)
+                    pictures = still.tensor
                 swapped = self._swapper.swap(animated[:count], pictures)
-                yield AnimatedBatch(
-                    self.source,
-                    driving[:count],
-                    animated[:count],
-                    np.stack(background_frames),
-                    swapped,
-                )
+                yield AnimatedBatch(self.source, driving[:count], animated[:count], shown, swapped)
             if count < len(driving):
                 return
 
@@ -194,7 +202,7 @@ class Animation:
         source_mask = None
         if show_masks and self._swapper is not None:
             source = frames_to_tensor(self.source[None], self._animator.device)
-            source_mask = self._swapper.mask_alone(source)
+            source_mask = self._swapper.mask_of_source(source)
         return Layout(name, show_masks=show_masks, source_mask=source_mask)
 
     @property

@@ -3,14 +3,13 @@ the user on what was chosen.
 """
 
 from collections.abc import Callable, Iterable
-from pathlib import Path
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 from animation import inpainting
 from animation.background_swap import BackgroundSwapper, BackgroundType, Compose, Edge
 from animation.figure_masks import FigureMasks, SmoothedMasks
-from animation.inputs import SOURCE, Driving, Picture, is_transparent
-from animation.mask_sources import Masks, MasksName, MaskSources, is_name
+from animation.inputs import Driving, Picture, is_source, is_transparent
+from animation.mask_sources import Masks, MaskSources, is_name
 from animation.settings import Settings, as_typed, choose_swap
 from animation.smoothing import Smoothing
 from branches.model import Model
@@ -106,7 +105,7 @@ class SwapChooser:
     def _figure_masks(self, masks: Masks, settings: Settings, inputs: SwapInputs) -> FigureMasks:
         found: FigureMasks
         if is_name(masks):
-            found = self._sources.named(cast(MasksName, masks), "--masks")
+            found = self._sources.named(masks, "--masks")
         else:
             found = self._sources.for_frames(masks, "--masks", inputs.driving)
         if settings.smooth:
@@ -117,7 +116,7 @@ class SwapChooser:
     def _background_masks(self, masks: Masks, inputs: SwapInputs) -> FigureMasks:
         option = "--background-masks"
         if is_name(masks):
-            return self._sources.named(cast(MasksName, masks), option)
+            return self._sources.named(masks, option)
         return self._sources.for_background(masks, option, inputs.backgrounds, inputs.fit_source)
 
     def _require_networks(self, settings: Settings) -> None:
@@ -133,8 +132,3 @@ class SwapChooser:
                 f"{as_typed('edge')} {settings.edge}: BGRefine paints the picture, the figure's "
                 "edge too; use --compose alpha, or leave it out"
             )
-
-
-def is_source(background: Picture) -> bool:
-    """Whether `background` is the keyword `source`."""
-    return isinstance(background, str | Path) and str(background) == SOURCE

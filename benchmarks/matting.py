@@ -69,7 +69,7 @@ class Case(NamedTuple):
     edge: Edge
 
 
-class Way(NamedTuple):
+class FillMethod(NamedTuple):
     """A kind of background, and what fills its holes."""
 
     name: str
@@ -87,13 +87,13 @@ def main(arguments: argparse.Namespace) -> None:
     clips = build_puppets(data, "test", arguments.num_clips)
     sources = MaskSources(model, data)
     names: list[MasksName | None] = [*sources.available(), None]
-    ways = [Way("other", "other", False), Way("same, inpainting", "same", False)]
+    methods = [FillMethod("other", "other", False), FillMethod("same, inpainting", "same", False)]
     if model.background is not None and "background" not in saved.untrained:
-        ways.append(Way("same, BGRefine", "same", True))
+        methods.append(FillMethod("same, BGRefine", "same", True))
     collected: dict[Case, list[FrameMetrics]] = {}
     for index in tqdm(range(len(clips.clips)), unit="clip", disable=None):
         for case, scores in score_clip(
-            model, sources, names, ways, clips, index, arguments.num_frames
+            model, sources, names, methods, clips, index, arguments.num_frames
         ):
             collected.setdefault(case, []).append(scores)
     rows: list[dict[str, Cell]] = [
@@ -107,7 +107,7 @@ def score_clip(
     model: Model,
     sources: MaskSources,
     names: list[MasksName | None],
-    ways: list[Way],
+    methods: list[FillMethod],
     clips: Puppets,
     index: int,
     num_frames: int,
@@ -125,26 +125,26 @@ def score_clip(
         masks, masks_behind = masks_of(
             sources, name, to_masks(scene.figure.foreground_mask), behind
         )
-        found_behind = FoundMasks(masks_behind, scene.third_images["same"])
+        found_behind = CachedMasks(masks_behind, scene.third_images["same"])
         for kind, frames in pictures.items():
-            found = FoundMasks(masks, frames)
-            for way, edge in product(ways, EDGES):
+            found = CachedMasks(masks, frames)
+            for method, edge in product(methods, EDGES):
                 swapper = BackgroundSwapper(
                     model,
-                    way.background_type,
+                    method.background_type,
                     "alpha",
                     figure_masks=found,
                     background_masks=found_behind,
                     edge=edge,
-                    use_networks=way.use_networks,
+                    use_networks=method.use_networks,
                 )
-                swapped = swapper.swap(frames, scene.third_images[way.background_type])
+                swapped = swapper.swap(frames, scene.third_images[method.background_type])
                 assert swapped.result is not None
                 scores = score(swapped.result, swapped.alpha, scene)
-                yield Case(kind, name or TRUE, way.name, edge), scores
+                yield Case(kind, name or TRUE, method.name, edge), scores
 
 
-class FoundMasks:
+class CachedMasks:
     """The masks that `masks` has for `frames`, B x 3 x H x W, which are searched only once."""
 
     def __init__(self, masks: FigureMasks, frames: Tensor) -> None:

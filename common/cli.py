@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from common.errors import UserError
 from common.limits import LIMITS, OPTION
-from common.machine import divide_cores
+from common.machine import LAST_PORT, divide_cores
 from common.safe_paths import printable
 
 if TYPE_CHECKING:
@@ -256,6 +256,13 @@ def pick_device(name: str, local_rank: int | None = None) -> "torch.device":
         num_threads = divide_cores(0, is_cpu=True).num_threads
         torch.set_num_threads(min(num_threads, torch.get_num_threads()))
     return device
+
+
+def port_number(text: str, lowest: int = 0) -> int:
+    """Parse the number of a TCP port, for argparse; 0 stands for any that is free."""
+    if not re.fullmatch(r"[0-9]{1,5}", text) or not lowest <= int(text) <= LAST_PORT:
+        raise argparse.ArgumentTypeError(f"{text}: must be a port, from {lowest} to {LAST_PORT}")
+    return int(text)
 
 
 def positive_int(text: str) -> int:

@@ -6,7 +6,9 @@ import math
 import os
 import platform
 from pathlib import Path
-from typing import NamedTuple
+from typing import Final, NamedTuple
+
+LAST_PORT: Final = 2**16 - 1  # the highest number of a TCP port
 
 _CPU_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of a container: microseconds of CPU, and the period
 _CORES_PER_WORKER = 4  # cores for each worker where the training step runs on the CPU too

@@ -8,11 +8,16 @@ rebinding).
 import ipaddress
 import socket
 from collections.abc import Collection, Mapping
-from typing import NamedTuple
-from urllib.parse import urlsplit
+from typing import Final, NamedTuple
 
 from common.machine import is_loopback
 
+# Headers of all answers: another web site must not show the page in a frame, where a click could be
+# misused.
+UNFRAMED: Final = {
+    "Content-Security-Policy": "frame-ancestors 'none'",
+    "X-Frame-Options": "DENY",
+}
 _PORTS = {"http": ":80", "https": ":443"}  # ports that browsers leave out
 # Values of Sec-Fetch-Site; same-site is, for example, another port.
 _OTHER_SITES = ("cross-site", "same-site")
@@ -58,11 +63,12 @@ def refusal(
 
 def _is_own(origin: str, host: str) -> bool:
     """Whether `origin` is the page at `host`."""
-    parts = urlsplit(origin)
-    port = _PORTS.get(parts.scheme)
+    # Not urlsplit, which fails on some of what a program may send, such as `http://[`.
+    scheme, _, place = origin.partition("://")
+    port = _PORTS.get(scheme)
     if port is None:  # such as the origin `null` of a file or a sandboxed frame
         return False
-    return parts.netloc.removesuffix(port) == host.removesuffix(port)
+    return place.removesuffix(port) == host.removesuffix(port)
 
 
 def _host_name(host: str) -> str:

@@ -87,8 +87,8 @@ def open_camera(name: str, limits: Limits = LIMITS) -> Camera:
     what = name.removeprefix(PREFIX)
     if "://" in what:
         return _Stream(name, _open_address(name, what), limits, 0)
-    number = what.isdecimal() and what.isascii()
-    if not number and not what.startswith("/dev/"):
+    is_number = what.isdecimal() and what.isascii()
+    if not is_number and not what.startswith("/dev/"):
         if not what:
             raise UserError(f"{name}: names no camera; write camera:0, or camera:clip.mp4")
         return _PlayedClip(name, open_clip(what, limits=limits))

@@ -7,7 +7,6 @@ from bisect import bisect_left
 from collections.abc import Iterator, MutableMapping
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import av
@@ -54,12 +53,7 @@ class Decoder:
         self._rewind()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()
 
     def frames_near(self, first: int) -> Iterator[Numbered]:

@@ -8,7 +8,6 @@ from contextlib import ExitStack, closing, suppress
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from types import TracebackType
 from typing import NamedTuple, Protocol, Self
 
 import av
@@ -154,12 +153,7 @@ class VideoWriter:
         except (OSError, av.FFmpegError) as error:
             raise self._failure(error) from error
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             if self._sink is not None:
                 self._sink.close(complete=kind is None)

@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import common.openmp  # noqa: F401
@@ -17,6 +18,7 @@ from common.cli import (
     add_device_argument,
     add_max_pixels_argument,
     add_precision_argument,
+    port_number,
     positive_int,
     run_entry_point,
     say,
@@ -101,7 +103,7 @@ def serve(
             css_paths=STYLE,
             js=SCRIPT.read_text(),
         )
-    except (OSError, OverflowError) as error:
+    except OSError as error:
         raise UserError(
             f"--host {host} --port {port}: the page cannot be served there, most likely because "
             "the port is taken; choose another"
@@ -132,7 +134,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--config", metavar="FILE", help="config of a published checkpoint, which contains none"
     )
-    parser.add_argument("--port", type=positive_int, default=7860, help="default: 7860")
+    parser.add_argument(
+        "--port", type=partial(port_number, lowest=1), default=7860, help="default: 7860"
+    )
     parser.add_argument(
         "--host",
         default="127.0.0.1",

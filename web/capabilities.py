@@ -17,7 +17,7 @@ class Capabilities(NamedTuple):
     masks: what can cut its figures out, the default first.
     has_painting: it can paint another background with the networks BGBase and BGRefine.
     modes: ways in which its motion branch moves a source, the default first; empty without one.
-    has_keypoints: its motion branch has keypoints, which can be smoothed.
+    has_keypoints: its motion branch has keypoints, which can be smoothed, as masks always can.
     has_scale: the scale of relative motion can be chosen.
     takes_several_sources: its motion branch takes several pictures of one figure.
     notes: one line for each thing that it cannot do, with the reason.
@@ -92,5 +92,6 @@ def describe_no_keypoints(motion: MotionBranch) -> str:
     """The line on a motion model without keypoints."""
     return (
         f"A motion model of kind {motion.kind} has no keypoints: the source takes the driving pose "
-        "itself (absolute motion), without a reference frame, a scale or smoothing."
+        "itself (absolute motion), without a reference frame or a scale, and only masks can be "
+        "smoothed."
     )

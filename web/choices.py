@@ -11,8 +11,8 @@ from animation.branch_animators import AnimatorName
 from animation.inputs import SOURCE, TRANSPARENT
 from animation.jobs import Job, JobOptions
 from animation.layouts import LayoutName
-from animation.mask_sources import Masks
-from animation.options import FORMATS, parse_crop, parse_time_option
+from animation.mask_sources import Masks, MasksName
+from animation.options import FORMATS, FormatName, parse_crop, parse_time_option
 from animation.settings import ReferenceFrame, Settings
 from branches.motion.branch import MotionMode
 from common.errors import UserError
@@ -23,8 +23,8 @@ from web.capabilities import Capabilities
 BackgroundKind = Literal["none", "image", "clip", "colour", "source", "transparent"]
 CropKind = Literal["none", "auto", "box"]
 SoundKind = Literal["driving clip", "none", "file"]
-FormatName = Literal["mp4", "webm", "mov", "gif", "png"]
-MasksKind = Literal["automatic", "model", "person", "saliency", "files"]
+ReferenceKind = Literal["first", "auto", "number"]
+MasksKind = MasksName | Literal["automatic", "files"]
 
 OPTION = re.compile(r"(?<!\S)--([a-z]+(?:-[a-z]+)*)")  # an option in a message: --paste-back
 FOR_THE_HOST = re.compile(r"run `[^`]+` if it is missing, or ")
@@ -67,7 +67,7 @@ class FormValues(NamedTuple):
     edge: Edge | Literal["automatic"] = "automatic"
     animator: AnimatorName = "motion"
     motion: MotionMode | None = None
-    reference_frame: Literal["first", "auto", "number"] = "first"
+    reference_frame: ReferenceKind = "first"
     reference_number: float | None = 0
     adapt_scale: bool = False
     smooth: bool = False
@@ -126,7 +126,7 @@ def find_shown(form: FormValues, capabilities: Capabilities) -> frozenset[str]:
         "reference_frame": is_relative,
         "reference_number": is_relative and form.reference_frame == "number",
         "adapt_scale": is_relative and capabilities.has_scale,
-        "smooth": not is_motion or capabilities.has_keypoints,
+        "smooth": not is_motion or capabilities.has_keypoints or needs_masks,
         "crop_source_box": form.crop_source == "box",
         "crop_driving_box": form.crop_driving == "box",
         "sound": has_sound,

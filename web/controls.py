@@ -1,12 +1,23 @@
 """The controls of the page: boxes for files, and options."""
 
-from collections.abc import Callable
-from typing import Any, Final, Literal
+from collections.abc import Callable, Iterable
+from typing import Any, Final, Literal, get_args
 
 import gradio as gr
 
+from animation.background_swap import BackgroundType, Compose, Edge
+from animation.layouts import LAYOUTS
+from animation.options import FORMATS
+from media.backgrounds import BackgroundEnd
 from web.capabilities import Capabilities
-from web.choices import BackgroundKind, FormValues, find_shown
+from web.choices import (
+    BackgroundKind,
+    CropKind,
+    FormValues,
+    ReferenceKind,
+    SoundKind,
+    find_shown,
+)
 from web.guard import take_uploads_only
 
 INPUT_HEIGHT, BACKGROUND_HEIGHT, FILE_HEIGHT = 320, 150, 120  # pixels
@@ -56,6 +67,10 @@ class Controls:
         take_uploads_only(control)
         self.fields[name] = control
 
+    def _add_choice(self, name: str, choices: Iterable[str], *, label: str, info: str = "") -> None:
+        """Add buttons for the control `name`, one of which is chosen."""
+        self._add(name, gr.Radio, choices=[*choices], label=label, info=info or None)
+
     def add_source(self) -> None:
         self._add("source", add_image, label="Source image", height=INPUT_HEIGHT)
         self._add(
@@ -74,10 +89,9 @@ class Controls:
         self._add("background_image", add_image, label="Image", height=BACKGROUND_HEIGHT)
         self._add("background_clip", add_video, label="Clip", height=BACKGROUND_HEIGHT)
         self._add("background_color", gr.ColorPicker, label="Colour")
-        self._add(
+        self._add_choice(
             "background_end",
-            gr.Radio,
-            choices=["loop", "hold", "stop"],
+            get_args(BackgroundEnd),
             label="Background end",
             info="if it ends before the driving clip: start again, hold its last frame, or stop",
         )
@@ -88,10 +102,9 @@ class Controls:
 
     def add_background_masks(self) -> None:
         """Controls of the figure that the background itself shows."""
-        self._add(
+        self._add_choice(
             "background_type",
-            gr.Radio,
-            choices=["automatic", "same", "other"],
+            ("automatic", *get_args(BackgroundType)),
             label="Background type",
             info="same as the training data: its own figure is removed; other: used as it is",
         )
@@ -101,7 +114,7 @@ class Controls:
 
     def _add_masks(self, name: str, label: str, info: str) -> None:
         choices = ["automatic", *self._capabilities.masks, "files"]
-        self._add(name, gr.Radio, choices=choices, label=label, info=info)
+        self._add_choice(name, choices, label=label, info=info)
         self._add(
             f"{name}_files",
             add_files,
@@ -111,42 +124,37 @@ class Controls:
 
     def add_composition(self) -> None:
         """Controls of how the figure is put on the background."""
-        self._add(
+        self._add_choice(
             "compose",
-            gr.Radio,
-            choices=["automatic", "network", "alpha"],
+            ("automatic", *get_args(Compose)),
             label="Compose",
             info="network: paint figure and background anew; alpha: lay the figure over it",
         )
-        self._add(
+        self._add_choice(
             "edge",
-            gr.Radio,
-            choices=["automatic", "clean", "plain"],
+            ("automatic", *get_args(Edge)),
             label="Edge",
             info="clean: without the colours of the old background",
         )
 
     def add_motion(self) -> None:
-        self._add(
+        self._add_choice(
             "animator",
-            gr.Radio,
-            choices=[*self._capabilities.animators],
+            self._capabilities.animators,
             label="Animator",
             info="the motion model, or the figure's mask",
         )
-        self._add(
+        self._add_choice(
             "motion",
-            gr.Radio,
-            choices=[*self._capabilities.modes],
+            self._capabilities.modes,
             label="Motion",
             info="relative: the change since the reference frame moves the source; absolute: the "
             "source takes the driving pose"
             + ("; avd: and keeps its own shape" if "avd" in self._capabilities.modes else ""),
         )
-        self._add(
+        self._add_choice(
             "reference_frame",
-            gr.Radio,
-            choices=["first", "auto", "number"],
+            get_args(ReferenceKind),
             label="Reference frame",
             info="the driving frame with the pose of the source; auto: the nearest to it",
         )
@@ -168,10 +176,9 @@ class Controls:
         self._add("start", gr.Textbox, label="Start", info="in the driving clip: 12.5 or 1:02.5")
         self._add("end", gr.Textbox, label="End", info="empty: the whole clip")
         for name, what in (("source", "source"), ("driving", "driving clip")):
-            self._add(
+            self._add_choice(
                 f"crop_{name}",
-                gr.Radio,
-                choices=["none", "auto", "box"],
+                get_args(CropKind),
                 label=f"Crop of the {what}",
                 info="auto: around the figure",
             )
@@ -189,14 +196,13 @@ class Controls:
         )
 
     def add_output_options(self) -> None:
-        painting = ["demo"] if self._capabilities.has_painting else []
-        self._add(
+        has_demo = self._capabilities.has_painting
+        self._add_choice(
             "layout",
-            gr.Radio,
-            choices=["result", "side-by-side", *painting],
+            [name for name in LAYOUTS if has_demo or name != "demo"],
             label="Layout",
             info="side-by-side: source, driving, result"
-            + ("; demo: and the steps on the way to another background" if painting else ""),
+            + ("; demo: and the steps on the way to another background" if has_demo else ""),
         )
         self._add(
             "show_masks", gr.Checkbox, label="Show masks", info="more columns, with the masks"
@@ -204,17 +210,15 @@ class Controls:
         self._add(
             "save_masks", gr.Checkbox, label="Save masks", info="a second file, with the masks"
         )
-        self._add(
+        self._add_choice(
             "format",
-            gr.Radio,
-            choices=["mp4", "webm", "mov", "gif", "png"],
+            FORMATS,
             label="Format",
             info="mov: ProRes; png: frames in a zip file; a transparent mp4 becomes a webm",
         )
-        self._add(
+        self._add_choice(
             "sound",
-            gr.Radio,
-            choices=["driving clip", "none", "file"],
+            get_args(SoundKind),
             label="Sound",
         )
         self._add(

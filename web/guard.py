@@ -1,7 +1,6 @@
 """Protects the page: refuses the requests of others, limits their size, and forbids frames.
 
-Which requests are refused, and why, is said in `common.page_requests`. Another web site must not
-show the page in a frame either, where a click could be misused.
+Which requests are refused, and why, and why frames are, is said in `common.page_requests`.
 """
 
 from collections.abc import Collection, Mapping
@@ -14,13 +13,12 @@ from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from common.errors import UserError
-from common.page_requests import Refusal, refusal
+from common.page_requests import UNFRAMED, Refusal, refusal
 from common.safe_paths import is_file
 
 OVERHEAD = 2**20  # bytes that a request may have besides its file
 MAX_KEPT_FILES = 20  # uploads are refused while as many bytes are kept as so many largest files
 MIN_BYTES = 2**16  # that a file counts for: a million empty ones take room and time, too
-_HEADERS = {"Content-Security-Policy": "frame-ancestors 'none'", "X-Frame-Options": "DENY"}
 
 
 class Guard:
@@ -54,7 +52,7 @@ class Guard:
         async def send_unframed(message: Message) -> None:
             if message["type"] == "http.response.start":
                 headers = MutableHeaders(scope=message)
-                for name, value in _HEADERS.items():
+                for name, value in UNFRAMED.items():
                     headers.append(name, value)
             await send(message)
 

@@ -13,7 +13,7 @@
   };
 
   // Many files that can be animated are none that a browser shows. Gradio calls that an error.
-  const excuse = (event) => {
+  const hideError = (event) => {
     const box = boxOf(event.target);
     if (!box) return;
     event.stopImmediatePropagation();
@@ -22,5 +22,5 @@
 
   document.addEventListener("load", show, true);
   document.addEventListener("loadeddata", show, true);
-  document.addEventListener("error", excuse, true);
+  document.addEventListener("error", hideError, true);
 }

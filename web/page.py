@@ -4,8 +4,9 @@ import tempfile
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import gradio as gr
@@ -139,10 +140,24 @@ class Page:
         with gr.Column(min_width=MIN_COLUMN):
             controls.add_background()
             if examples is not None:
-                self._add_examples("background_image", "Example backgrounds", examples.backgrounds)
+                # The box of a background is shown only where the kind of background is an image.
+                self._add_examples(
+                    "background_image",
+                    "Example backgrounds",
+                    examples.backgrounds,
+                    also={"background": "image"},
+                )
 
-    def _add_examples(self, name: str, label: str, paths: tuple[Path, ...]) -> None:
-        """Add small pictures; a click on one puts its file in the control `name`."""
+    def _add_examples(
+        self,
+        name: str,
+        label: str,
+        paths: tuple[Path, ...],
+        also: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
+        """Add small pictures; a click on one puts its file in the control `name`, and other values
+        in the controls of `also`.
+        """
         control = self._controls.fields[name]
         gallery = gr.Dataset(
             components=[control],
@@ -151,8 +166,7 @@ class Page:
             label=label,
             elem_classes="examples",
         )
-        # The box of a background is shown only where the kind of background is an image.
-        others = {self._controls.fields["background"]: "image"} if "background" in name else {}
+        others = {self._controls.fields[other]: value for other, value in also.items()}
 
         def choose(index: int) -> Changes:
             return {control: str(paths[index])} | others
@@ -294,7 +308,7 @@ class Page:
                 while not self._checking.acquire(timeout=POLL_SECONDS):
                     watch()
                 try:
-                    check_inputs(job, options, self._animator.limits)
+                    check_inputs(self._animator, job, options)
                 finally:
                     self._checking.release()
             place.wait(tell)

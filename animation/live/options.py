@@ -5,11 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+from animation.inputs import is_transparent
 from animation.jobs import Job, check_outputs
 from animation.live.session import LiveOptions
 from animation.mask_sources import is_name
 from animation.options import read_settings
-from animation.settings import Settings, as_typed, is_transparent
+from animation.settings import Settings, as_typed
+from common.cli import port_number
 from common.errors import UserError
 from common.safe_paths import is_folder
 from media.camera import PREFIX
@@ -35,7 +37,7 @@ def add_live_options(parser: argparse.ArgumentParser) -> None:
     live = parser.add_argument_group("a camera: --driving camera:0")
     live.add_argument(
         "--port",
-        type=int,
+        type=port_number,
         metavar="N",
         help=f"port of the page that shows the animation ({DEFAULT_PORT}); 0: any that is free",
     )
@@ -74,7 +76,13 @@ def read_live_options(arguments: argparse.Namespace) -> LiveOptions:
     if output is not None:
         clip = arguments.driving.removeprefix(PREFIX)
         job = Job(arguments.source, clip, arguments.background, output, sources[1:])
-        check_outputs([job], "none", save_masks=False)
+        check_outputs(
+            [job],
+            "none",
+            save_masks=False,
+            masks=arguments.masks,
+            background_masks=arguments.background_masks,
+        )
     return LiveOptions(
         arguments.driving,
         sources,

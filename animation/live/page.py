@@ -12,11 +12,10 @@ from collections.abc import Callable
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from types import TracebackType
 from typing import Any, Final, Self
 
 from common.errors import UserError
-from common.page_requests import known_names, refusal
+from common.page_requests import UNFRAMED, known_names, refusal
 
 HOST: Final = "127.0.0.1"
 MAX_VIEWERS: Final = 4  # streams at a time
@@ -24,12 +23,12 @@ MAX_CONNECTIONS: Final = 16  # requests at a time, each of which has a thread
 TIMEOUT: Final = 10.0  # seconds that a connection may take to send its request, or take a picture
 PAGE: Final = Path(__file__).with_name("page.html")
 BOUNDARY: Final = "picture"
-HEADERS: Final = {
+POLICY: Final = "Content-Security-Policy"
+HEADERS: Final = UNFRAMED | {
     "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'self' 'unsafe-inline'; frame-ancestors 'none'",
+    POLICY: f"default-src 'self' 'unsafe-inline'; {UNFRAMED[POLICY]}",
     "Cross-Origin-Resource-Policy": "same-origin",
     "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
 }
 
 
@@ -55,10 +54,10 @@ class Page:
         self._number = 0  # of the picture, from 1
         self._num_viewers = 0
         self._has_ended = False
-        self._wants_reference = False
+        self._is_reference_requested = False
         try:
             self._server = _Server((HOST, port), lambda *given: _Handler(self, *given))
-        except (OSError, OverflowError) as error:
+        except OSError as error:
             raise UserError(
                 f"--port {port}: the page cannot be served there, most likely because the port is "
                 "taken; choose another, or 0 for any that is free"
@@ -69,12 +68,7 @@ class Page:
         threading.Thread(target=self._server.serve_forever, args=(0.1,), daemon=True).start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         with self._changed:
             self._has_ended = True
             self._changed.notify_all()
@@ -88,14 +82,14 @@ class Page:
             self._number += 1
             self._changed.notify_all()
 
-    def take_wish(self) -> bool:
+    def take_reference_request(self) -> bool:
         """Whether a viewer asked for a new reference frame since the last call."""
-        wish, self._wants_reference = self._wants_reference, False
-        return wish
+        is_requested, self._is_reference_requested = self._is_reference_requested, False
+        return is_requested
 
-    def wish_reference(self) -> None:
+    def request_reference(self) -> None:
         """Note that a viewer asks for a new reference frame."""
-        self._wants_reference = True
+        self._is_reference_requested = True
 
     def stream(self, write: Callable[[bytes], object]) -> bool:
         """Give one viewer every picture that is the newest when the last one was taken, to the end.
@@ -186,7 +180,7 @@ class _Handler(BaseHTTPRequestHandler):
         if self._is_refused():
             return
         if self.path == "/reference" and self._page.has_reference:
-            self._page.wish_reference()
+            self._page.request_reference()
             self._say(HTTPStatus.OK, "The next picture is the reference.")
         else:
             self._say(HTTPStatus.NOT_FOUND, "There is no such page.")

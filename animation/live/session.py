@@ -92,7 +92,8 @@ def _animate(
             with_masks=options.show_masks,
         )
         layout = animation.layout(options.layout, show_masks=options.show_masks)
-        show.announce(animation.notes, has_reference=animation.reference is not None)
+        show.announce(animation.notes)
+        show.page.has_reference = animation.reference is not None
         # The first frame has waited for all this, which says nothing on those that follow.
         is_first = True
         with closing(animation.batches()) as batches:
@@ -100,8 +101,9 @@ def _animate(
                 frame = layout.arrange(batch)[0]
                 show.add(frame, feed.shot_time, is_first, feed.shots)
                 is_first = False
-                if show.page.take_wish():
+                if show.page.take_reference_request():
                     break
+        show.announce(animation.notes)  # more have come from the frames
 
 
 class _Feed:
@@ -203,13 +205,12 @@ class _Display:
         if output is not None:
             self._writer = VideoWriter(output, frame_rate, times=self._times)
 
-    def announce(self, notes: list[str], *, has_reference: bool) -> None:
+    def announce(self, notes: list[str]) -> None:
         """Print those of the notes that are new."""
         for note in notes:
             if note not in self._announced:
                 self._announced.add(note)
                 say(note)
-        self.page.has_reference = has_reference
 
     def add(self, frame: Frame, shot_time: float, is_first: bool, shots: NewestShot) -> None:
         """Show a frame. `is_first`: its latency says nothing, and is not counted."""

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch.distributed as dist
 
 from common.errors import UserError
-from common.machine import is_loopback
+from common.machine import LAST_PORT, is_loopback
 
 _NAMES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _POLL = 0.05  # seconds between two looks at the store
@@ -41,7 +41,7 @@ def read_place() -> ProcessPlace | None:
     """Read the place of this process from the environment; None if it was started alone.
 
     Raises:
-        UserError: a variable is missing, or is not a number.
+        UserError: a variable is missing, is not a number, or is no port.
     """
     if "WORLD_SIZE" not in os.environ or _number("WORLD_SIZE") == 1:
         return None
@@ -52,6 +52,10 @@ def read_place() -> ProcessPlace | None:
             "several processes with torchrun, or unset WORLD_SIZE for one"
         )
     rank, size, _, port = map(_number, ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_PORT"))
+    if not 1 <= port <= LAST_PORT:  # the system would take the number modulo 2^16
+        raise UserError(
+            f"MASTER_PORT: found {port} in the environment; must be from 1 to {LAST_PORT}"
+        )
     return ProcessPlace(rank, size, os.environ["MASTER_ADDR"], port)
 
 

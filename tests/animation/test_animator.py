@@ -9,6 +9,7 @@ from PIL import Image
 
 import animate
 from animation import Animator, Settings
+from animation.background_swap import BackgroundSwapper
 from common.errors import UserError
 from media.video import open_clip
 from tests.helpers.animations import pngs
@@ -69,6 +70,25 @@ def test_a_picture_in_memory_as_background(animator, media, source, driving):
     expected = list(animator.animate(source, driving, str(media / "third.png")))
     assert np.array_equal(list(animator.animate(source, driving, third)), expected)
     assert not np.array_equal(list(animator.animate(source, driving)), expected)
+
+
+@pytest.mark.parametrize("background", ["third.png", "source"])
+def test_a_still_background_is_uploaded_once(animator, media, driving, monkeypatch, background):
+    """All batches get the same tensor, so that what is found out about it is kept."""
+    got = []
+    swap = BackgroundSwapper.swap
+
+    def noted(swapper, frames, backgrounds):
+        got.append(backgrounds)
+        return swap(swapper, frames, backgrounds)
+
+    monkeypatch.setattr(BackgroundSwapper, "swap", noted)
+    name = background if background == "source" else media / background
+    frames = list(animator.animate(media / "source.png", driving, name, Settings(batch_size=2)))
+    assert len(frames) == 5
+    assert len(got) == 3
+    assert all(pictures is got[0] for pictures in got)
+    assert got[0].shape == (1, 3, SIDE, SIDE)
 
 
 def test_settings(animator, source, driving):

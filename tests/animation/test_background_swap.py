@@ -12,6 +12,7 @@ import torch
 from torch.testing import assert_close
 
 from animation.background_swap import BackgroundSwapper
+from animation.figure_masks import ModelMasks
 from branches.model import Model
 from common.errors import UserError
 from tests.helpers.factories import noise_frames, noise_inputs, tiny_config
@@ -140,6 +141,61 @@ def test_one_background_for_all_frames(model, frames, backgrounds, kind, compose
         assert (a is None) == (b is None)
         if a is not None:
             assert_close(a, b, atol=1e-5, rtol=0)
+
+
+class CountedMasks:
+    """The masks of `model`; counts the backgrounds that are searched."""
+
+    name = "counted"
+
+    def __init__(self, model, are_given=False):
+        self.are_given = are_given
+        self.opacity = ModelMasks.of(model).opacity
+        self.num_searched = 0
+        self._find = model.masks.mask_generator
+
+    def start(self):
+        def find(pictures):
+            self.num_searched += len(pictures)
+            return self._find(pictures)
+
+        return find
+
+
+@pytest.mark.parametrize("use_networks", [False, True])
+def test_a_still_background_is_searched_once(model, frames, backgrounds, use_networks):
+    """As long as it is the same tensor, and in each clip anew."""
+    masks = CountedMasks(model)
+    swapper = BackgroundSwapper(
+        model, "same", "alpha", background_masks=masks, use_networks=use_networks
+    )
+    num_filled = []
+    fill = swapper._filler.fill
+    swapper._filler.fill = lambda *given: num_filled.append(1) or fill(*given)
+    still = backgrounds[:1]
+    results = [swapper.swap(frames, still).result for _ in range(2)]
+    assert torch.equal(*results)
+    assert (masks.num_searched, len(num_filled)) == (1, 0 if use_networks else 1)
+    swapper.restart()
+    swapper.swap(frames, still)
+    assert masks.num_searched == 2
+    other = swapper.swap(frames, backgrounds[1:2]).result
+    assert masks.num_searched == 3
+    assert not torch.equal(other, results[0])
+    swapper.swap(frames, backgrounds)
+    swapper.swap(frames, backgrounds)
+    assert masks.num_searched == 9
+    assert torch.equal(swapper.swap(frames, still).result, results[0])
+
+
+def test_given_masks_of_a_still_background_are_read_for_each_frame(model, frames, backgrounds):
+    masks = CountedMasks(model, are_given=True)
+    swapper = BackgroundSwapper(model, "same", "alpha", background_masks=masks)
+    still = backgrounds[:1]
+    for _ in range(2):
+        swapper.swap(frames, still)
+        swapper.swap(frames[:1], still)
+    assert masks.num_searched == 2 * (len(frames) + 1)
 
 
 def test_cut_out(model, frames, backgrounds):

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import animate
+from animation import background_swap
 from animation.live import session
 from animation.live.page import Page
 from media.video import open_clip
@@ -101,9 +102,8 @@ def test_the_frames_are_those_of_animate(files, tmp_path):
 def test_a_new_reference(files, pages, capsys, monkeypatch):
     """The picture after the button is pressed shows the source as it is at the start."""
     write_clip(files / "long.mp4", 300, (32, 32), Fraction(25))
-    references = []
+    begun = []
     shown = []
-    announce = session._Display.announce
 
     def press(page):
         connection = http.client.HTTPConnection(page.address[7:-1], timeout=10)
@@ -111,25 +111,38 @@ def test_a_new_reference(files, pages, capsys, monkeypatch):
         assert connection.getresponse().status == 200
         connection.close()
 
-    def noted(display, notes, *, has_reference):
-        announce(display, notes, has_reference=has_reference)
-        references.append(has_reference)
-        if len(references) == 2:
-            os.kill(os.getpid(), signal.SIGINT)
+    def begin(feed):
+        driving = original_begin(feed)
+        if driving is not None:
+            begun.append(driving)
+            if len(begun) == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+        return driving
 
     def add(display, frame, *others):
-        shown.append(len(references))
+        assert pages[0].has_reference
+        shown.append(len(begun))
         if len(shown) == 3:
             press(pages[0])
         original(display, frame, *others)
 
-    original = session._Display.add
-    monkeypatch.setattr(session._Display, "announce", noted)
+    original, original_begin = session._Display.add, session._Feed.begin
+    monkeypatch.setattr(session._Feed, "begin", begin)
     monkeypatch.setattr(session._Display, "add", add)
     assert live(files, "--port", 0, driving="long.mp4") == 0
-    assert references == [True, True]
+    assert len(begun) == 2
     assert shown[:4] == [1, 1, 1, 2]
     assert summary(capsys.readouterr().out)[0] == len(shown)
+
+
+def test_notes_that_arise_while_it_runs(files, capsys, monkeypatch):
+    """They come once, before the summary."""
+    monkeypatch.setattr(background_swap, "VISIBLE", 1.0)  # no opacity is above it
+    assert live(files, "--port", 0, "--background", "#00ff00") == 0
+    lines = capsys.readouterr().out.splitlines()
+    (place,) = (i for i, line in enumerate(lines) if "no figure in" in line)
+    assert re.search(r"no figure in (\d+) of \1 frames; other --masks may find it", lines[place])
+    assert any(" pictures" in line for line in lines[place + 1 :])
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -202,6 +215,15 @@ def test_a_port_that_is_taken(files, capsys):
     assert error_line(capsys, "animate.py").endswith("or 0 for any that is free")
 
 
+@pytest.mark.parametrize("port", ["-1", "65536", "99999999", "1.5", "http"])
+def test_a_port_that_there_cannot_be(files, capsys, port):
+    with pytest.raises(SystemExit) as ended:
+        live(files, "--port", port)
+    assert ended.value.code == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line == f"animate.py: error: argument --port: {port}: must be a port, from 0 to 65535"
+
+
 def test_a_motion_without_a_reference(files, pages):
     assert live(files, "--port", 0, "--motion", "absolute") == 0
     assert not pages[0].has_reference
@@ -240,9 +262,14 @@ def test_no_source_or_a_folder_of_them(files, capsys):
 
 
 def test_the_recording_may_not_replace_an_input(files, capsys):
-    for name in ("clip.mp4", "source.png"):
-        assert live(files, "--output", files / name) == 2
-        assert "would replace" in error_line(capsys, "animate.py")
+    for option in ("--source", "--more-sources", "--background", "--background-masks"):
+        name = files / "input.png"
+        name.write_bytes((files / "other.png").read_bytes())
+        assert live(files, "--background", files / "other.png", option, name, "--output", name) == 2
+        line = error_line(capsys, "animate.py")
+        assert f"--output {name} would replace {option} {name}" in line
+    assert live(files, "--output", files / "clip.mp4") == 2
+    assert "clip.mp4 would replace --driving" in error_line(capsys, "animate.py")
 
 
 def test_the_port_is_for_a_camera(files, capsys):

@@ -289,6 +289,15 @@ def test_port_that_is_taken(refused, tiny_run):
     assert line.endswith("choose another")
 
 
+@pytest.mark.parametrize("port", ["0", "65536"])
+def test_a_port_that_there_cannot_be(capsys, port):
+    with pytest.raises(SystemExit) as ended:
+        call(demo, "--port", port)
+    assert ended.value.code == 2
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.endswith(f"error: argument --port: {port}: must be a port, from 1 to 65535")
+
+
 def test_checkpoint_that_is_not_there(refused, tmp_path):
     pytest.importorskip("gradio")
     assert "none.pt: cannot be read" in refused("--checkpoint", tmp_path / "none.pt")

@@ -142,6 +142,22 @@ def test_only_controls_of_motion_that_have_an_effect_are_shown(
     assert tuple(name in found for name in names) == shown
 
 
+@pytest.mark.parametrize(
+    ("chosen", "is_shown"),
+    [
+        ({}, False),
+        ({"show_masks": True}, False),  # the result stands alone
+        ({"show_masks": True, "layout": "side-by-side"}, True),
+        ({"save_masks": True}, True),
+        *(({"background": kind}, True) for kind in ("image", "clip", "colour", "transparent")),
+    ],
+)
+def test_masks_are_smoothed_without_keypoints(chosen, is_shown):
+    form = FRESH._replace(motion="absolute", smooth=True, **chosen)
+    assert ("smooth" in find_shown(form, X2FACE)) == is_shown
+    assert options_of(form, X2FACE).settings.smooth == is_shown
+
+
 ONCE_CHOSEN = (  # controls that are hidden until something is chosen
     *("background_image", "background_clip", "background_color", "background_type"),
     *("background_end", "compose", "reference_number", "crop_source_box", "crop_driving_box"),
@@ -379,7 +395,7 @@ def test_capabilities_of_each_kind_of_motion_model(kind):
     about_motion = [note for note in found.notes if "keypoints" in note]
     expected = [
         "A motion model of kind x2face has no keypoints: the source takes the driving pose itself "
-        "(absolute motion), without a reference frame, a scale or smoothing."
+        "(absolute motion), without a reference frame or a scale, and only masks can be smoothed."
     ]
     assert about_motion == (expected if kind == "x2face" else [])
 

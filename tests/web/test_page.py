@@ -16,6 +16,7 @@ from tests.helpers.lively import kind_config, write_checkpoint
 from tests.helpers.media import write_clip
 from tests.helpers.runs import step_file
 from tests.media.test_deinterlace import KINDS, woven, write_interlaced
+from web.waiting import QueueLength
 
 
 def test_remarks_on_the_clip_are_shown_with_the_result(tiny_run, tmp_path):
@@ -131,6 +132,62 @@ def test_a_clip_that_is_too_long_is_refused(opened):
     )
     _, press = opened({"max_frames": 39}, start="0.1")  # 37 frames are left
     assert press()[0] == "Notes"
+
+
+@pytest.mark.parametrize(
+    ("choices", "message"),
+    [
+        ({}, "its turn has come"),
+        ({"source": "wrong.txt"}, "wrong.txt: "),
+        ({"background": "image", "background_image": "wrong.txt"}, "background wrong.txt: "),
+        ({"background": "clip", "background_clip": "wrong.txt"}, "background wrong.txt: "),
+        ({"background": "colour", "background_color": "#12"}, "background #12: not a colour"),
+        ({"background": "colour", "masks": "files", "masks_files": ["wrong.txt"]}, "masks wrong"),
+        (
+            {"background": "colour", "masks": "files", "masks_files": ["a.png"]},
+            "masks a.png: has 1 masks, and 40 driving frames",
+        ),
+        ({"save_masks": True, "masks": "files", "masks_files": ["wrong.txt"]}, "masks wrong.txt: "),
+        (
+            {
+                "background": "source",
+                "background_masks": "files",
+                "background_masks_files": ["wrong.txt"],
+            },
+            "background masks wrong.txt: ",
+        ),
+        (
+            {
+                "background": "image",
+                "background_image": "a.png",
+                "background_masks": "files",
+                "background_masks_files": ["clip.mp4"],
+            },
+            "background masks clip.mp4: has 40 masks, and the background 1 picture",
+        ),
+        ({"sound": "file", "sound_file": "wrong.txt"}, "audio wrong.txt: "),
+        ({"sound": "file", "sound_file": "clip.mp4"}, "audio clip.mp4: the file has no sound"),
+    ],
+)
+def test_wrong_files_are_found_before_the_waiting(opened, tmp_path, monkeypatch, choices, message):
+    from web import page as web_page
+
+    def run_job(*_):
+        raise UserError("its turn has come")
+
+    (tmp_path / "wrong.txt").write_text("no picture, no clip, no sound")
+
+    def found(value):
+        if isinstance(value, list):
+            return [*map(found, value)]
+        return str(tmp_path / value) if "." in str(value) else value
+
+    page, press = opened(**{name: found(value) for name, value in choices.items()})
+    monkeypatch.setattr(web_page, "run_job", run_job)
+    monkeypatch.setattr(page._queue, "length", lambda: QueueLength(1, 1))
+    label, text = press()
+    assert label == "Error"
+    assert text.startswith(message)
 
 
 def test_an_animation_that_takes_too_long_is_ended(opened):

@@ -140,6 +140,16 @@ def test_several_processes_without_their_places(tmp_path, capsys, monkeypatch):
     assert line.endswith("start several processes with torchrun, or unset WORLD_SIZE for one")
 
 
+@pytest.mark.parametrize("port", ["0", "65536"])
+def test_a_port_that_there_cannot_be(tmp_path, capsys, monkeypatch, port):
+    for name, value in (place(1, 2, free_port()) | {"MASTER_PORT": port}).items():
+        monkeypatch.setenv(name, value)
+    assert call(train, *tiny(tmp_path / "run")) == 2
+    assert error_line(capsys, "train.py") == (
+        f"train.py: error: MASTER_PORT: found {port} in the environment; must be from 1 to 65535"
+    )
+
+
 @pytest.mark.parametrize("name", ["WORLD_SIZE", "RANK", "LOCAL_RANK", "MASTER_PORT"])
 def test_place_that_is_no_number(tmp_path, capsys, one_of_two, monkeypatch, name):
     one_of_two(0)
