@@ -110,16 +110,16 @@ def process_group(timeout: float, remedy: str = "continue with --resume") -> Ite
     _join(place, timeout)
     try:
         yield
+        _leave()
     except BaseException as error:
-        if _all_end:
-            _leave()
-        elif dist.group.WORLD is not None:
-            dist.group.WORLD.abort()  # else an NCCL kernel would wait for this process forever
+        if not (_all_end and _has_left()):
+            with suppress(RuntimeError):  # `error` is what is raised
+                if dist.group.WORLD is not None:
+                    dist.group.WORLD.abort()  # else an NCCL kernel would wait for this one forever
             _end_at_once_with(error)
         if place.rank == 0 or not isinstance(error, UserError):
             raise
         raise UserError(f"rank {place.rank}: {error}") from error
-    _leave()
 
 
 def _end_at_once_with(error: BaseException) -> None:
@@ -147,9 +147,25 @@ def _leave() -> None:
     """Destroy the group when all processes have come here.
 
     A process that ends before may make threads of gloo crash the others.
+
+    Raises:
+        PeerLost: a process does not come.
     """
     largest(0.0)  # a barrier
     dist.destroy_process_group()
+
+
+def _has_left() -> bool:
+    """Whether `_leave` went well, for a process that an error ends already.
+
+    That error is the one to tell, whatever comes now: another process may have been killed, or the
+    user may end the waiting.
+    """
+    try:
+        _leave()
+    except BaseException:
+        return False
+    return True
 
 
 def _join(place: ProcessPlace, timeout: float) -> None:

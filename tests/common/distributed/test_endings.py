@@ -1,0 +1,67 @@
+"""Processes that end while another one is gone: the first reason is told, in one line."""
+
+import os
+import signal
+
+import pytest
+
+from common.distributed import processes as distributed
+from common.distributed.rendezvous import ProcessPlace
+from common.errors import UserError
+from tests.helpers.processes import finish_together, start_function
+
+NOISE = ("[W", "frame #", "Exception raised")  # torch warns that the store of rank 0 is gone
+
+
+def fail_while_another_dies(_folder):
+    """Both find the same error, but rank 1 is killed before it has left the group."""
+    distributed.largest(0)
+    if distributed.rank() == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    raise distributed.common_error("the disk is full")
+
+
+def die_at_the_end(_folder):
+    """All is done, but rank 0 is killed before it has left the group."""
+    distributed.largest(0)
+    if distributed.rank() == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+def lines(ended):
+    return [line for line in ended.stderr.splitlines() if not line.startswith(NOISE)]
+
+
+def test_the_error_that_ends_all_is_told_by_the_last_one(tmp_path):
+    first, second = finish_together(start_function(fail_while_another_dies, tmp_path))
+    assert second.code == -signal.SIGKILL
+    assert first.code == 2
+    assert lines(first) == ["processes: error: the disk is full"]
+
+
+def test_a_loss_at_the_end_is_told_by_its_rank(tmp_path):
+    first, second = finish_together(start_function(die_at_the_end, tmp_path))
+    assert first.code == -signal.SIGKILL
+    assert second.code == 2
+    (line,) = lines(second)
+    assert line.startswith(
+        "processes: error: rank 1: another process has ended or cannot be reached ("
+    )
+
+
+@pytest.mark.parametrize("second", [RuntimeError("gloo"), KeyboardInterrupt(), SystemExit(143)])
+def test_no_second_error_replaces_the_first(monkeypatch, second):
+    """The process then ends at once, with the code of the first."""
+    ended_with = []
+
+    def leave():
+        raise second
+
+    monkeypatch.setattr(distributed, "read_place", lambda: ProcessPlace(0, 2, "127.0.0.1", 1))
+    monkeypatch.setattr(distributed, "_join", lambda *_: None)
+    monkeypatch.setattr(distributed, "_all_end", False)
+    monkeypatch.setattr(distributed, "_leave", leave)
+    monkeypatch.setattr(distributed, "_end_at_once_with", ended_with.append)
+    with pytest.raises(UserError, match="the disk is full") as found, distributed.process_group(1):
+        raise distributed.common_error("the disk is full")
+    assert ended_with == [found.value]
