@@ -49,7 +49,7 @@ from common.safe_paths import resolve
 from common.speed_trial import Choice
 from configs.loading import dump_config, load_config
 from configs.schema import DataConfig
-from datasets.build import build_puppets, build_source, preflight, share_num_frames
+from datasets.build import build_puppets, build_source, clip_facts, preflight, share_num_frames
 from datasets.source import ClipSource
 from evaluation.build import MODEL_REGION, REGION_FINDERS, Plan, Wanted, build_plan
 from evaluation.compare import compare_runs
@@ -57,12 +57,7 @@ from evaluation.frechet_results import FrechetResults, as_json
 from evaluation.measuring import measure_clips
 from evaluation.metric_names import FRECHET
 from evaluation.page import write_page
-from evaluation.published_tables import (
-    TABLES,
-    PublishedTable,
-    console_text,
-    published_table,
-)
+from evaluation.published_tables import TABLES, PublishedTable, console_text, published_table
 from evaluation.reconstruction import COLUMNS
 from evaluation.report import console_table, count_frames, summarize, write_report
 from evaluation.results_folder import PAGE_FILE, replacing_results
@@ -91,7 +86,10 @@ def main(arguments: argparse.Namespace) -> int:
         return 0
     with ending_with_agent(), distributed.process_group(arguments.join_timeout, "start again"):
         setup = set_up(arguments)
-        distributed.check_agreement(facts(setup))
+        if distributed.world_size() > 1:
+            with distributed.shared_errors():
+                found = facts(setup)
+            distributed.check_agreement(found)
         share_num_frames(setup.clips)
         return evaluate(setup, arguments)
 
@@ -138,12 +136,11 @@ def set_up(arguments: argparse.Namespace) -> Setup:
 
 def facts(setup: Setup) -> dict[str, object]:
     """Facts, by name, that must be the same in all processes."""
-    names = "\n".join(clip.name for clip in setup.clips.clips)
     return {
         "step of the checkpoint": setup.saved.step,
         "checksum of its config": zlib.crc32(dump_config(setup.saved.config).encode()),
         "animator": setup.animator_name,
-        "checksum of the clips' names": zlib.crc32(names.encode(errors="surrogateescape")),
+        **clip_facts(setup.clips),
         "tools of the metrics": str(setup.plan.measured_with),
         "device": setup.device.type,
         "torch": version("torch"),

@@ -33,12 +33,13 @@ from configs.schema import Config
 from datasets.build import (
     build_pairs,
     build_source,
+    clip_facts,
     leave_out_single_frames,
     preflight,
     share_num_frames,
 )
 from datasets.pairs import FramePairs
-from datasets.source import ClipSource, HasChecksum
+from datasets.source import ClipSource
 from losses import Perceptual
 from training.adversary import Adversary, all_networks, build_adversary
 from training.auto_settings import resolve
@@ -217,18 +218,10 @@ def check_division(config: Config) -> None:
 
 def facts(inputs: Inputs) -> dict[str, object]:
     """Facts, by name, that must be the same in all processes of a run."""
-    clips = inputs.pairs.clips
-    names = "\n".join(clip.name for clip in clips.clips)
-    try:
-        checksum = clips.content_checksum() if isinstance(clips, HasChecksum) else 0
-    except OSError as error:
-        raise UserError(f"data.root: {error.filename}: {error.strerror}") from error
     return {
         "step to continue from": inputs.saved.step if inputs.saved is not None else 0,
         "checksum of the config": zlib.crc32(dump_config(inputs.config).encode()),
-        "number of clips": len(clips.clips),
-        "checksum of their names": zlib.crc32(names.encode(errors="surrogateescape")),
-        "checksum of the data": checksum,
+        **clip_facts(inputs.pairs.clips),
         "device": inputs.device.type,
         "torch": version("torch"),
     }

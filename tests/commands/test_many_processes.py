@@ -133,6 +133,23 @@ def test_an_error_of_one_process_ends_both_with_one_line(tiny_run, data, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
+def test_clips_that_differ_between_machines_are_refused(tiny_run, data, tmp_path):
+    """Rank 1 has clips of the same names and other content."""
+    for name in LENGTHS:
+        write_clip(tmp_path / "copy" / "test" / f"{name}.mp4", 2, (SIDE, SIDE))
+    changed = f"arguments[0].model_copy(update={{'root': {str(tmp_path / 'copy')!r}}})"
+    statement = f"if rank == 1: arguments = ({changed}, *arguments[1:])"
+    start = failing("reconstruct", "reconstruct", "first_clips", statement)
+    given = arguments(tiny_run, data, tmp_path / "out", *FLOAT32)
+    first, second = finish_together(start_together([*start, *given], 2))
+    assert (first.code, second.code) == (2, 2)
+    (line,) = first.stderr.splitlines()
+    assert line.startswith("reconstruct.py: error: checksum of the data: ")
+    assert line.endswith("; give all processes the same arguments, and all machines the same files")
+    assert second.stderr == ""
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize("dying", [0, 1])
 def test_a_process_that_dies_ends_the_other_with_one_line(tiny_run, data, tmp_path, dying):
     both_measure = tmp_path / "both-measure"
