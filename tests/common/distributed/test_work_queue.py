@@ -36,7 +36,10 @@ def share_items_and_send_nonsense(folder):
 
     with shared_queue(NUM_ITEMS, receive) as queue:
         for item in queue:
-            time.sleep(0.05)
+            (folder / f"begun{distributed.rank()}").touch()
+            while not (folder / f"begun{1 - distributed.rank()}").exists():
+                queue.check()  # until the other process has an item, too
+                time.sleep(0.01)
             own.append(item)
             queue.hand_in(item, result_of(item))
     with shared_queue(0, receive) as queue:
