@@ -107,7 +107,8 @@ def set_up(arguments: argparse.Namespace) -> Setup:
     assert chosen is not None
     precision = Choice(*chosen)
     count = distributed.world_size()
-    _tell(f"networks in {precision} on {device if count == 1 else f'{count} x {device.type}'}")
+    devices = f"{count} x {device.type}" if count > 1 else device
+    distributed.say_once(f"networks in {precision} on {devices}")
     with distributed.shared_errors(), distributed.warned_once():
         model = _load_for_inference(saved, device, precision.precision)
         name, animator = _choose_animator(arguments.animator, model, device, path)
@@ -129,7 +130,7 @@ def set_up(arguments: argparse.Namespace) -> Setup:
             device=device,
         )
         for line in (*plan.left_out, *(measure.origin for measure in plan.frechet)):
-            _tell(line)
+            distributed.say_once(line)
         output = _output_folder(arguments, path)
     return Setup(saved, device, precision, name, animator, data, clips, plan, output, published)
 
@@ -195,12 +196,6 @@ def evaluate(setup: Setup, arguments: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _tell(line: str) -> None:
-    """Print `line`, in rank 0 only."""
-    if distributed.is_main():
-        say(line)
-
-
 def _shared_folder(
     stack: ExitStack, output: Path, names: Sequence[str], *, saves_frames: bool
 ) -> Path:
@@ -229,7 +224,7 @@ def _load_checkpoint(path: Path, config_name: str | None) -> checkpoint.Checkpoi
     config = None if config_name is None else load_config(config_name)
     saved = checkpoint.load(path, config)
     if saved.report is not None:
-        _tell(f"{path}: {saved.report}")
+        distributed.say_once(f"{path}: {saved.report}")
     return saved
 
 

@@ -6,6 +6,7 @@ import signal
 import time
 
 import pytest
+import torch
 
 from common.distributed import processes as distributed
 from common.distributed.rendezvous import ProcessPlace
@@ -64,16 +65,33 @@ def test_a_loss_at_the_end_is_told_by_its_rank(tmp_path):
 @pytest.mark.parametrize("second", [RuntimeError("gloo"), KeyboardInterrupt(), SystemExit(143)])
 def test_no_second_error_replaces_the_first(monkeypatch, second):
     """The process then ends at once, with the code of the first."""
-    ended_with = []
 
     def leave():
         raise second
 
     monkeypatch.setattr(distributed, "read_place", lambda: ProcessPlace(0, 2, "127.0.0.1", 1))
     monkeypatch.setattr(distributed, "_join", lambda *_: None)
-    monkeypatch.setattr(distributed, "_all_end", False)
     monkeypatch.setattr(distributed, "_leave", leave)
-    monkeypatch.setattr(distributed, "_end_at_once_with", ended_with.append)
-    with pytest.raises(UserError, match="the disk is full") as found, distributed.process_group(1):
+    monkeypatch.setattr(distributed, "_exit_code", None)
+    with pytest.raises(UserError, match="the disk is full"), distributed.process_group(1):
         raise distributed.common_error("the disk is full")
-    assert ended_with == [found.value]
+    assert distributed._exit_code == 2
+
+
+def test_an_error_of_an_earlier_group_is_forgotten(monkeypatch):
+    """Its processes leave together, which those of the next group do not after an error of one."""
+    left = []
+    monkeypatch.setattr(distributed, "read_place", lambda: ProcessPlace(0, 2, "127.0.0.1", 1))
+    monkeypatch.setattr(distributed, "_join", lambda *_: None)
+    monkeypatch.setattr(distributed, "_leave", lambda: left.append(True))
+    monkeypatch.setattr(distributed, "_exit_code", None)
+    with pytest.raises(UserError), distributed.process_group(1):
+        raise distributed.common_error("the disk is full")
+    assert (left, distributed._exit_code) == ([True], None)
+    with pytest.raises(UserError), distributed.process_group(1):
+        raise UserError("no such file")
+    assert (left, distributed._exit_code) == ([True], 2)
+
+
+def test_one_process_copies_nothing():
+    distributed.copy_networks_from_main([torch.nn.Linear(2, 1)])
