@@ -227,9 +227,14 @@ def shared_errors() -> Iterator[None]:
         raise
     except UserError as error:
         own = error
-    if not any(largest(own is not None)):  # every step does this; `gather` would be much slower
-        return
-    messages = gather(None if own is None else str(own))
+    try:
+        if not any(largest(own is not None)):  # every step does this; `gather` would be much slower
+            return
+        messages = gather(None if own is None else str(own))
+    except PeerLost:
+        if own is None:
+            raise
+        raise own from own.__cause__
     found = {i: message for i, message in enumerate(messages) if message is not None}
     if len(found) == world_size() and len(set(found.values())) == 1:
         raise common_error(own or found[0]) from (None if is_main() else own)

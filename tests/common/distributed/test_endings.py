@@ -78,6 +78,22 @@ def test_no_second_error_replaces_the_first(monkeypatch, second):
     assert distributed._exit_code == 2
 
 
+@pytest.mark.parametrize(("own", "told"), [(None, "rank 1 is gone"), ("no file", "no file")])
+def test_a_loss_does_not_replace_the_error_of_this_process(monkeypatch, own, told):
+    def lose(*_):
+        raise distributed.PeerLost("rank 1 is gone")
+
+    def find():
+        with distributed.shared_errors():
+            if own is not None:
+                raise UserError(own)
+
+    monkeypatch.setattr(distributed, "_is_group", lambda: True)
+    monkeypatch.setattr(distributed, "largest", lose)
+    with pytest.raises(UserError, match=told):
+        find()
+
+
 def test_an_error_of_an_earlier_group_is_forgotten(monkeypatch):
     """Its processes leave together, which those of the next group do not after an error of one."""
     left = []
