@@ -112,15 +112,11 @@ def load_animator(arguments: argparse.Namespace, path: Path) -> Animator:
     assert animator is not None
     if animator.device.type == "cpu":
         keep_freed_memory()
-    if distributed.is_main():
-        if animator.saved.report is not None:
-            say(f"{path}: {animator.saved.report}")
-        count, device = distributed.world_size(), animator.device
-        print(
-            f"networks in {animator.precision} on "
-            f"{device if count == 1 else f'{count} x {device.type}'}",
-            flush=True,
-        )
+    if animator.saved.report is not None:
+        distributed.say_once(f"{path}: {animator.saved.report}")
+    count, device = distributed.world_size(), animator.device
+    devices = f"{count} x {device.type}" if count > 1 else device
+    distributed.say_once(f"networks in {animator.precision} on {devices}")
     return animator
 
 

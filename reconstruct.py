@@ -49,7 +49,7 @@ from common.safe_paths import resolve
 from common.speed_trial import Choice
 from configs.loading import dump_config, load_config
 from configs.schema import DataConfig
-from datasets.build import build_puppets, build_source, preflight, share_num_frames
+from datasets.build import build_puppets, build_source, clip_facts, preflight, share_num_frames
 from datasets.source import ClipSource
 from evaluation.build import MODEL_REGION, REGION_FINDERS, Plan, Wanted, build_plan
 from evaluation.compare import compare_runs
@@ -57,12 +57,7 @@ from evaluation.frechet_results import FrechetResults, as_json
 from evaluation.measuring import measure_clips
 from evaluation.metric_names import FRECHET
 from evaluation.page import write_page
-from evaluation.published_tables import (
-    TABLES,
-    PublishedTable,
-    console_text,
-    published_table,
-)
+from evaluation.published_tables import TABLES, PublishedTable, console_text, published_table
 from evaluation.reconstruction import COLUMNS
 from evaluation.report import console_table, count_frames, summarize, write_report
 from evaluation.results_folder import PAGE_FILE, replacing_results
@@ -91,7 +86,10 @@ def main(arguments: argparse.Namespace) -> int:
         return 0
     with ending_with_agent(), distributed.process_group(arguments.join_timeout, "start again"):
         setup = set_up(arguments)
-        distributed.check_agreement(facts(setup))
+        if distributed.world_size() > 1:
+            with distributed.shared_errors():
+                found = facts(setup)
+            distributed.check_agreement(found)
         share_num_frames(setup.clips)
         return evaluate(setup, arguments)
 
@@ -109,7 +107,8 @@ def set_up(arguments: argparse.Namespace) -> Setup:
     assert chosen is not None
     precision = Choice(*chosen)
     count = distributed.world_size()
-    _tell(f"networks in {precision} on {device if count == 1 else f'{count} x {device.type}'}")
+    devices = f"{count} x {device.type}" if count > 1 else device
+    distributed.say_once(f"networks in {precision} on {devices}")
     with distributed.shared_errors(), distributed.warned_once():
         model = _load_for_inference(saved, device, precision.precision)
         name, animator = _choose_animator(arguments.animator, model, device, path)
@@ -131,19 +130,18 @@ def set_up(arguments: argparse.Namespace) -> Setup:
             device=device,
         )
         for line in (*plan.left_out, *(measure.origin for measure in plan.frechet)):
-            _tell(line)
+            distributed.say_once(line)
         output = _output_folder(arguments, path)
     return Setup(saved, device, precision, name, animator, data, clips, plan, output, published)
 
 
 def facts(setup: Setup) -> dict[str, object]:
     """Facts, by name, that must be the same in all processes."""
-    names = "\n".join(clip.name for clip in setup.clips.clips)
     return {
         "step of the checkpoint": setup.saved.step,
         "checksum of its config": zlib.crc32(dump_config(setup.saved.config).encode()),
         "animator": setup.animator_name,
-        "checksum of the clips' names": zlib.crc32(names.encode(errors="surrogateescape")),
+        **clip_facts(setup.clips),
         "tools of the metrics": str(setup.plan.measured_with),
         "device": setup.device.type,
         "torch": version("torch"),
@@ -198,12 +196,6 @@ def evaluate(setup: Setup, arguments: argparse.Namespace) -> int:
     return 1 if failed else 0
 
 
-def _tell(line: str) -> None:
-    """Print `line`, in rank 0 only."""
-    if distributed.is_main():
-        say(line)
-
-
 def _shared_folder(
     stack: ExitStack, output: Path, names: Sequence[str], *, saves_frames: bool
 ) -> Path:
@@ -232,7 +224,7 @@ def _load_checkpoint(path: Path, config_name: str | None) -> checkpoint.Checkpoi
     config = None if config_name is None else load_config(config_name)
     saved = checkpoint.load(path, config)
     if saved.report is not None:
-        _tell(f"{path}: {saved.report}")
+        distributed.say_once(f"{path}: {saved.report}")
     return saved
 
 

@@ -8,7 +8,8 @@ be (Linux, by root, with the programs ip and tc). With --mbit 0 they use the loo
 Started by torchrun, the command measures the network between the processes that torchrun starts.
 
 All rows have the same weights and the same batch; they take turns, so that other load on the
-machine affects all of them. The first round is left out.
+machine affects all of them. In each turn the row prepares its exchange and takes a step that is
+left out, then one that is measured.
 
     no exchange              each process keeps its own gradients
     after the backward pass  gradients are averaged when all of them are known
@@ -21,6 +22,7 @@ machine affects all of them. The first round is left out.
 """
 
 import argparse
+import gc
 import json
 import os
 import socket
@@ -163,13 +165,11 @@ def measure(arguments: argparse.Namespace) -> None:
     config = without_auto(load_config(arguments.config, arguments.overrides), device)
     trainer = build_trainer(config, device)
     batch = first_batch(config).split(trainer.num_own_samples)[distributed.rank()].to(device)
-    steps = {row: step_of(row, trainer, batch) for row in ROWS}
     times: dict[str, list[float]] = {row: [] for row in ROWS}
-    for _ in range(arguments.rounds + 1):
-        for row, step in steps.items():
-            distributed.largest(0.0)  # both start at the same time
-            times[row] += distributed.largest(seconds(step, device))
-    fastest = {row: min(found[1:]) for row, found in times.items()}
+    for _ in range(arguments.rounds):
+        for row in ROWS:
+            times[row].append(time_of(row, trainer, batch))
+    fastest = {row: min(found) for row, found in times.items()}
     gbit = network_speed(device)
     if not distributed.is_main():
         return
@@ -194,29 +194,34 @@ def measure(arguments: argparse.Namespace) -> None:
     print(markdown_table(rows))
 
 
-def step_of(row: str, trainer: Trainer, batch: PairBatch) -> Callable[[], None]:
-    """A function that takes one step, with the exchange that `row` names."""
+def time_of(row: str, trainer: Trainer, batch: PairBatch) -> float:
+    """Seconds that a step takes in the slower process, with the exchange that `row` names."""
     optimizer = trainer.optimizer
-    exchanges: dict[str, GradientExchange] = {}
+    # A GradientExchange has a buffer for all gradients, and hooks on all parameters; so those of
+    # the row before, and at first the trainer's, are freed.
+    optimizer.exchanges = {}
+    gc.collect()
     if row.startswith("during"):
-        players = optimizer.players.items()
         compress = row.endswith("bf16")
-        exchanges = {player: GradientExchange(own, compress) for player, own in players}
+        players = optimizer.players.items()
+        optimizer.exchanges = {player: GradientExchange(own, compress) for player, own in players}
+    step = take_step_and_average if row.startswith("after") else take_step
+    take = partial(step, trainer, batch, MIXES)
+    take()
+    distributed.largest(0.0)  # both start at the same time
+    (slower,) = distributed.largest(seconds(take, trainer.device))
+    return slower
 
-    def step() -> None:
-        optimizer.exchanges = exchanges
-        take_step(trainer, batch, MIXES)
 
-    def step_and_average() -> None:
-        optimizer.exchanges = {}
-        plain = optimizer.step
-        optimizer.step = partial(average_and_step, trainer, plain)  # type: ignore[method-assign]
-        try:
-            take_step(trainer, batch, MIXES)
-        finally:
-            optimizer.step = plain  # type: ignore[method-assign]
-
-    return step_and_average if row.startswith("after") else step
+def take_step_and_average(trainer: Trainer, batch: PairBatch, host_random: float) -> None:
+    """As `take_step`, and average all gradients before the optimizer's step."""
+    plain = trainer.optimizer.step
+    averaging = partial(average_and_step, trainer, plain)
+    trainer.optimizer.step = averaging  # type: ignore[method-assign]
+    try:
+        take_step(trainer, batch, host_random)
+    finally:
+        trainer.optimizer.step = plain  # type: ignore[method-assign]
 
 
 def average_and_step(

@@ -1,5 +1,6 @@
 """Builds clips and training pairs from the `data` section, and checks the data before training."""
 
+import zlib
 from pathlib import Path
 
 from common.distributed import processes as distributed
@@ -11,7 +12,7 @@ from datasets.pack_writer import is_pack
 from datasets.packed import PackedClips
 from datasets.pairs import MAX_UNREADABLE_SHARE, FramePairs
 from datasets.puppets.clips import Puppets
-from datasets.source import ClipSource
+from datasets.source import ClipSource, HasChecksum
 
 _NUM_NAMED = 5  # unreadable clips that a message names
 
@@ -119,6 +120,24 @@ def share_num_frames(clips: ClipSource) -> None:
     if isinstance(clips, ClipFolder):
         # Sent as pairs, because the keys of a JSON object cannot be numbers.
         clips.known_num_frames = dict(distributed.gather([*clips.known_num_frames.items()])[0])
+
+
+def clip_facts(clips: ClipSource) -> dict[str, object]:
+    """Facts about the clips, by name, that must be the same in all processes.
+
+    Raises:
+        UserError: a file is gone, or cannot be read.
+    """
+    names = "\n".join(clip.name for clip in clips.clips)
+    try:
+        checksum = clips.content_checksum() if isinstance(clips, HasChecksum) else 0
+    except OSError as error:
+        raise UserError(f"{error.filename}: {error.strerror}") from error
+    return {
+        "number of clips": len(clips.clips),
+        "checksum of their names": zlib.crc32(names.encode(errors="surrogateescape")),
+        "checksum of the data": checksum,
+    }
 
 
 def _require_two_frames(report: ClipReport) -> None:

@@ -34,7 +34,7 @@ def submit(tmp_path):
     programs = tmp_path / "programs"
     programs.mkdir()
 
-    def run(*arguments, srun=SRUN):
+    def run(*arguments, srun=SRUN, **variables):
         files = {
             "srun": srun,
             "scontrol": SCONTROL,
@@ -49,7 +49,7 @@ def submit(tmp_path):
         ended = subprocess.run(
             ["bash", str(SCRIPT), *arguments],
             cwd=REPOSITORY,
-            env=environment() | job | {"PATH": path, "CALLS": str(calls)},
+            env=environment() | job | {"PATH": path, "CALLS": str(calls)} | variables,
             capture_output=True,
             text=True,
             check=False,
@@ -79,3 +79,16 @@ def test_only_a_run_that_has_saved_after_sigterm_is_queued_again(submit, code):
     ended, calls, job = submit(srun=f"#!/bin/bash\nexit {code}\n")
     assert ended.returncode == code
     assert calls == (["requeue", job] if code == 143 else [])
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"), [({"SLURM_CPUS_PER_TASK": "8"}, "8"), ({}, "1")]
+)
+def test_tasks_get_the_cores_of_the_job(submit, monkeypatch, variables, expected):
+    """Since SLURM 22.05 `srun` takes their number from SRUN_CPUS_PER_TASK alone."""
+    monkeypatch.delenv("SLURM_CPUS_PER_TASK", raising=False)
+    monkeypatch.delenv("SRUN_CPUS_PER_TASK", raising=False)
+    srun = '#!/bin/bash\necho "${SRUN_CPUS_PER_TASK:-none}" >> "$CALLS"\n'
+    ended, calls, _ = submit(srun=srun, **variables)
+    assert ended.returncode == 0, ended.stderr
+    assert calls == [expected]

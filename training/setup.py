@@ -33,12 +33,13 @@ from configs.schema import Config
 from datasets.build import (
     build_pairs,
     build_source,
+    clip_facts,
     leave_out_single_frames,
     preflight,
     share_num_frames,
 )
 from datasets.pairs import FramePairs
-from datasets.source import ClipSource, HasChecksum
+from datasets.source import ClipSource
 from losses import Perceptual
 from training.adversary import Adversary, all_networks, build_adversary
 from training.auto_settings import resolve
@@ -123,7 +124,7 @@ def read_inputs(arguments: argparse.Namespace, held: ExitStack) -> Inputs | None
     record = identify(output_dir, saved)
     if resume == "auto":
         if saved is None:
-            _print(f"{output_dir}: no checkpoint to resume, starting at step 0")
+            distributed.say_once(f"{output_dir}: no checkpoint to resume, starting at step 0")
     elif saved is not None and (later := list_steps(output_dir, after=saved.step)):
         raise UserError(
             f"run.output_dir: {output_dir} already has later checkpoints ({later[0].name}); "
@@ -147,7 +148,9 @@ def read_inputs(arguments: argparse.Namespace, held: ExitStack) -> Inputs | None
     if saved is None:
         _initialize(config, model, adversary, arguments.init_from)
     elif arguments.init_from is not None:
-        _print(f"--init-from {arguments.init_from}: left out, since the run continues from its own")
+        distributed.say_once(
+            f"--init-from {arguments.init_from}: left out, since the run continues from its own"
+        )
     return Inputs(
         config, saved, model, adversary, perceptual, pairs, test_clips, device, output_dir, record
     )
@@ -165,7 +168,7 @@ def _initialize(
     loaded: list[str] = []
     if init_from is not None:
         report = checkpoint.init_from(all_networks(model, adversary), Path(init_from), config)
-        _print(f"{init_from}: {report}")
+        distributed.say_once(f"{init_from}: {report}")
         loaded = report.loaded
     check_frozen(model, loaded)
 
@@ -217,18 +220,10 @@ def check_division(config: Config) -> None:
 
 def facts(inputs: Inputs) -> dict[str, object]:
     """Facts, by name, that must be the same in all processes of a run."""
-    clips = inputs.pairs.clips
-    names = "\n".join(clip.name for clip in clips.clips)
-    try:
-        checksum = clips.content_checksum() if isinstance(clips, HasChecksum) else 0
-    except OSError as error:
-        raise UserError(f"data.root: {error.filename}: {error.strerror}") from error
     return {
         "step to continue from": inputs.saved.step if inputs.saved is not None else 0,
         "checksum of the config": zlib.crc32(dump_config(inputs.config).encode()),
-        "number of clips": len(clips.clips),
-        "checksum of their names": zlib.crc32(names.encode(errors="surrogateescape")),
-        "checksum of the data": checksum,
+        **clip_facts(inputs.pairs.clips),
         "device": inputs.device.type,
         "torch": version("torch"),
     }
@@ -243,7 +238,7 @@ def build_trainer(inputs: Inputs) -> Trainer:
     resolved = resolve(inputs.config, inputs.device, None if saved is None else saved.numerics)
     config = resolved.config
     for line in (*resolved.warnings, resolved.line):
-        _print(line)
+        distributed.say_once(line)
     with memory_advice(config, config.train.batch_size // distributed.world_size()):
         trainer = Trainer(
             config,
@@ -259,12 +254,12 @@ def build_trainer(inputs: Inputs) -> Trainer:
         )
     if saved is not None:
         trainer.restore(saved)
-        _print(f"continuing {saved.path} at step {trainer.step}")
+        distributed.say_once(f"continuing {saved.path} at step {trainer.step}")
         for note in saved.notes:
-            _print(f"{saved.path}: {note}")
+            distributed.say_once(f"{saved.path}: {note}")
     num_processes = distributed.world_size()
     shares = f" ({trainer.num_own_samples} on each of {num_processes} processes)"
-    _print(
+    distributed.say_once(
         f"{output_dir}: at most {trainer.last_step} steps of {config.train.batch_size} samples"
         f"{shares if num_processes > 1 else ''} on {inputs.device}; "
         f"curves: tensorboard --logdir {output_dir}"
@@ -294,9 +289,3 @@ def _newest_checkpoint(output_dir: Path) -> checkpoint.Checkpoint | None:
         for message in skipped:
             say(message, sys.stderr)
     return saved
-
-
-def _print(line: str) -> None:
-    """Print `line`, in rank 0 only."""
-    if distributed.is_main():
-        say(line)

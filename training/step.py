@@ -51,7 +51,8 @@ def train_step(
     Both players step at the same time: the discriminator learns from the same predictions that the
     generator's loss is computed from. Gradients are accumulated over parts of
     `train.micro_batch` samples. The host never waits for the device, except with several processes
-    on CUDA: in torch's SyncBatchNorm, and at the end of each backward pass.
+    on CUDA: in torch's SyncBatchNorm, and at the end of a backward pass that leaves a parameter
+    unused, as before the start of a late part.
     """
     begin_step(config.train)
     parts = batch.split(config.train.micro_batch)

@@ -47,8 +47,9 @@ _MAX_MESSAGE = 2**30  # bytes that `gather` accepts from a process
 FOREIGN = "another program, or another version of this one, has joined; choose another port"
 
 _host_group: dist.ProcessGroup | None = None  # the gloo group of the hosts
-_all_end = False  # whether all processes end by one error; see `common_error`
 _remedy = ""  # what to do when another process is gone; see `process_group`
+_has_common_error = False  # whether all processes end by the same error; see `common_error`
+_exit_code: int | None = None  # with which this process ends at once; see `_end_at_once`
 
 
 class PeerLost(UserError):
@@ -82,6 +83,12 @@ def report(line: str) -> None:
     say(f"rank {rank()}: {line}" if rank() > 0 else line, sys.stderr)
 
 
+def say_once(line: str) -> None:
+    """Print `line` to stdout as `say` does, in rank 0 only."""
+    if is_main():
+        say(line)
+
+
 def _is_group() -> bool:
     return dist.is_available() and dist.is_initialized()
 
@@ -101,60 +108,78 @@ def process_group(timeout: float, remedy: str = "continue with --resume") -> Ite
         UserError: a process did not start, or cannot be reached. A UserError of the body is
             raised with the rank in front, unless it is 0.
     """
-    global _remedy
+    global _remedy, _has_common_error, _exit_code
     place = read_place()
     if place is None:
         yield
         return
-    _remedy = remedy
+    _remedy, _has_common_error, _exit_code = remedy, False, None
     _join(place, timeout)
     try:
         yield
+        _leave()
     except BaseException as error:
-        if _all_end:
-            _leave()
-        elif dist.group.WORLD is not None:
-            dist.group.WORLD.abort()  # else an NCCL kernel would wait for this process forever
-            _end_at_once_with(error)
+        if not (_has_common_error and _has_left()):
+            _exit_code = _code_of(error)
+            with suppress(RuntimeError):  # `error` is what is raised
+                if dist.group.WORLD is not None:
+                    dist.group.WORLD.abort()  # else an NCCL kernel would wait for this one forever
         if place.rank == 0 or not isinstance(error, UserError):
             raise
         raise UserError(f"rank {place.rank}: {error}") from error
-    _leave()
 
 
-def _end_at_once_with(error: BaseException) -> None:
-    """Let this process end right after Python's last word, with the exit code for `error`.
+def _code_of(error: BaseException) -> int:
+    """The exit code of a process that `error` ends."""
+    if isinstance(error, UserError):
+        return 2
+    if isinstance(error, KeyboardInterrupt):
+        return 128 + signal.SIGINT
+    if isinstance(error, SystemExit) and isinstance(error.code, int):
+        return error.code
+    return 1
+
+
+def _end_at_once() -> None:
+    """At Python's end: if this process has not left the group, end it here.
 
     Threads of gloo may still wait for a process that is gone, and crash when they are cleaned up.
     """
-    code: object = 1
-    if isinstance(error, UserError):
-        code = 2
-    elif isinstance(error, KeyboardInterrupt):
-        code = 128 + signal.SIGINT
-    elif isinstance(error, SystemExit):
-        code = error.code
-
-    def end() -> None:
+    if _exit_code is not None:
         with suppress(OSError):
             sys.stdout.flush()
-        os._exit(code if isinstance(code, int) else 1)
-
-    atexit.register(end)
+        os._exit(_exit_code)
 
 
 def _leave() -> None:
     """Destroy the group when all processes have come here.
 
     A process that ends before may make threads of gloo crash the others.
+
+    Raises:
+        PeerLost: a process does not come.
     """
     largest(0.0)  # a barrier
     dist.destroy_process_group()
 
 
+def _has_left() -> bool:
+    """Whether `_leave` went well, for a process that an error ends already.
+
+    That error is the one to tell, whatever comes now: another process may have been killed, or the
+    user may end the waiting.
+    """
+    try:
+        _leave()
+    except BaseException:
+        return False
+    return True
+
+
 def _join(place: ProcessPlace, timeout: float) -> None:
     """Meet the other processes and form the two groups, for tensors and for values of the host."""
     global _host_group
+    atexit.register(_end_at_once)
     store = meet(place, timeout)
     if is_one_machine(place) and (interface := loopback_interface()) is not None:
         # Otherwise gloo and NCCL would listen on the network, too.
@@ -169,15 +194,19 @@ def _join(place: ProcessPlace, timeout: float) -> None:
             world_size=place.size,
             timeout=_STEP_TIMEOUT,
         )
-        own_group = dist.new_group(backend="gloo", timeout=_HOST_TIMEOUT)
+        _host_group = _new_gloo_group(_HOST_TIMEOUT)
     except RuntimeError as error:
         raise UserError(
             f"rank {place.rank}: all {place.size} processes have started, but they cannot connect "
             f"({first_reason(error)}); name the network to use in GLOO_SOCKET_IFNAME and "
             "NCCL_SOCKET_IFNAME"
         ) from error
-    assert isinstance(own_group, dist.ProcessGroup)
-    _host_group = own_group
+
+
+def _new_gloo_group(timeout: timedelta) -> dist.ProcessGroup:
+    group = dist.new_group(backend="gloo", timeout=timeout)
+    assert isinstance(group, dist.ProcessGroup)  # None in processes that a group leaves out
+    return group
 
 
 # Errors
@@ -198,9 +227,14 @@ def shared_errors() -> Iterator[None]:
         raise
     except UserError as error:
         own = error
-    if not any(largest(own is not None)):  # every step does this; `gather` would be much slower
-        return
-    messages = gather(None if own is None else str(own))
+    try:
+        if not any(largest(own is not None)):  # every step does this; `gather` would be much slower
+            return
+        messages = gather(None if own is None else str(own))
+    except PeerLost:
+        if own is None:
+            raise
+        raise own from own.__cause__
     found = {i: message for i, message in enumerate(messages) if message is not None}
     if len(found) == world_size() and len(set(found.values())) == 1:
         raise common_error(own or found[0]) from (None if is_main() else own)
@@ -225,8 +259,8 @@ def common_error(error: UserError | str) -> BaseException:
 
     It is a UserError in rank 0, and a silent exit with code 2 in the others.
     """
-    global _all_end
-    _all_end = True
+    global _has_common_error
+    _has_common_error = True
     if not is_main():
         return SystemExit(2)
     return UserError(error) if isinstance(error, str) else error
@@ -276,9 +310,7 @@ def exchanging(name: str = "another process") -> Iterator[None]:
 def new_host_group(timeout: timedelta) -> dist.ProcessGroup:
     """Form a gloo group of all processes with another timeout; all of them must call this."""
     with exchanging():
-        group = dist.new_group(backend="gloo", timeout=timeout)
-    assert isinstance(group, dist.ProcessGroup)
-    return group
+        return _new_gloo_group(timeout)
 
 
 def gather(value: T) -> list[T]:
@@ -342,6 +374,8 @@ def copy_networks_from_main(networks: Sequence[nn.Module]) -> None:
     """Copy the floating-point weights and buffers of rank 0 to all processes, since random numbers
     on another machine may be rounded differently.
     """
+    if not _is_group():
+        return
     for network in networks:
         for tensor in (*network.parameters(), *network.buffers()):
             if tensor.is_floating_point():

@@ -222,14 +222,16 @@ class WorkQueue:
             self._tell_all({})
 
     def _noting_loss(self, listen: Callable[["_Connection"], None], other: "_Connection") -> None:
-        """Run `listen`, and note the error that ends it."""
+        """Run `listen`, and note the error that ends it, as a UserError: it is not of an item."""
         try:
             listen(other)
-        except UserError as error:
-            self._error = self._error or error
-        except RuntimeError as error:
-            if not self._closing.is_set():  # the group was not ended by this process
-                self._error = self._error or UserError(in_one_line(error))
+        except Exception as error:  # of any kind, else the block would wait for `other` forever
+            if self._closing.is_set():
+                return  # this process has ended the group
+            noted = error if isinstance(error, UserError) else UserError(in_one_line(error))
+            if noted is not error:
+                noted.__cause__ = error
+            self._error = self._error or noted
 
     def _serve(self, other: "_Connection") -> None:
         """In rank 0: give `other` items, and note its results, until it leaves."""
@@ -320,7 +322,7 @@ class _Connection:
             ends = np.cumsum([int(np.prod(shape)) for shape in shapes])
             parts = np.split(numbers, ends)
             arrays = [part.reshape(shape) for part, shape in zip(parts, shapes, strict=False)]
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        except (ValueError, ArithmeticError, TypeError, KeyError, AttributeError, RecursionError):
             raise self.foreign() from None
         return message, arrays
 

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from tests.helpers.media import numbered_frame, write_clip, write_frame_folder
-from tests.helpers.processes import finish_together, start_together
+from tests.helpers.processes import finish_together, signal_together, start_together
 from tests.helpers.runs import command, finish, step_file, wait_until
 from tests.helpers.script_files import FirstAndLast, MeanColours, write_script
 
@@ -106,8 +106,12 @@ def test_one_failure_is_told_once(evaluated):
 
 
 def test_both_processes_measure(tiny_run, data, tmp_path):
-    """Each writes which clips it measured."""
-    statement = f"open({str(tmp_path)!r} + f'/rank{{rank}}', 'a').write(f'{{arguments[2]}} ')"
+    """Each writes which clips it measured, and waits in the first one until the other has one."""
+    statement = (
+        f"open({str(tmp_path)!r} + f'/rank{{rank}}', 'a').write(f'{{arguments[2]}} ')\n"
+        f"    while not os.path.exists({str(tmp_path)!r} + f'/rank{{1 - rank}}'):\n"
+        "        arguments[5].check(); time.sleep(0.01)"
+    )
     start = failing("reconstruct", "evaluation.measuring", "measure_clip", statement)
     given = arguments(tiny_run, data, tmp_path / "out", *FLOAT32)
     ended = finish_together(start_together([*start, *given], 2))
@@ -129,6 +133,23 @@ def test_an_error_of_one_process_ends_both_with_one_line(tiny_run, data, tmp_pat
     first, second = finish_together(start_together([*start, *given], 2))
     assert (first.code, second.code) == (2, 2)
     assert first.stderr.splitlines() == ["reconstruct.py: error: rank 1: is damaged"]
+    assert second.stderr == ""
+    assert not (tmp_path / "out").exists()
+
+
+def test_clips_that_differ_between_machines_are_refused(tiny_run, data, tmp_path):
+    """Rank 1 has clips of the same names and other content."""
+    for name in LENGTHS:
+        write_clip(tmp_path / "copy" / "test" / f"{name}.mp4", 2, (SIDE, SIDE))
+    changed = f"arguments[0].model_copy(update={{'root': {str(tmp_path / 'copy')!r}}})"
+    statement = f"if rank == 1: arguments = ({changed}, *arguments[1:])"
+    start = failing("reconstruct", "reconstruct", "first_clips", statement)
+    given = arguments(tiny_run, data, tmp_path / "out", *FLOAT32)
+    first, second = finish_together(start_together([*start, *given], 2))
+    assert (first.code, second.code) == (2, 2)
+    (line,) = first.stderr.splitlines()
+    assert line.startswith("reconstruct.py: error: checksum of the data: ")
+    assert line.endswith("; give all processes the same arguments, and all machines the same files")
     assert second.stderr == ""
     assert not (tmp_path / "out").exists()
 
@@ -221,20 +242,21 @@ def test_two_processes_animate_the_same(tiny_run, inputs, tmp_path):
 
 
 def test_what_was_finished_before_an_interruption_stays(tiny_run, inputs, tmp_path):
-    """Ctrl-C comes when the animations of one source are finished."""
+    """Ctrl-C comes when the animations of one source are finished, and each process has another."""
     statement = "\n    ".join(
         (
             "if 'a.png' not in arguments[1].source:",
+            f"    open({str(tmp_path)!r} + f'/rank{{rank}}', 'w').close()",
             "    for _ in range(600): arguments[5](); time.sleep(0.1)",
         )
     )
     start = failing("animate", "animate", "run_job", statement)
     output = tmp_path / "out"
     processes = start_together([*start, *animations(tiny_run, inputs, output)], 2)
-    table = output / "results.csv"
+    table, begun = output / "results.csv", [tmp_path / f"rank{rank}" for rank in range(2)]
     wait_until(lambda: table.exists() and table.read_text().count("done") == 2, processes[0])
-    for process in processes:
-        process.send_signal(signal.SIGINT)
+    wait_until(lambda: all(path.exists() for path in begun), processes[0])
+    signal_together(processes, signal.SIGINT)
     first, second = finish_together(processes)
     assert (first.code, second.code) == (130, 130)
     assert (first.stderr + second.stderr).splitlines() == ["animate.py: interrupted"]

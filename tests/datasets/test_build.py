@@ -8,7 +8,13 @@ import train
 from common.cli import run_entry_point
 from common.errors import UserError
 from configs.schema import Config
-from datasets.build import build_pairs, build_source, leave_out_single_frames, preflight
+from datasets.build import (
+    build_pairs,
+    build_source,
+    clip_facts,
+    leave_out_single_frames,
+    preflight,
+)
 from datasets.prepare import __main__ as prepare
 from tests.helpers.factories import tiny_config
 from tests.helpers.media import truncate, write_clip, write_frame_folder
@@ -172,3 +178,31 @@ def test_training_leaves_single_frames_out(tmp_path, capsys):
     said = capsys.readouterr()
     assert "3 clips of a single frame, left out of training: a, b, c" in said.out
     assert "4 clips x 1 repeats, batch size 6: nothing would train" in said.err
+
+
+def test_facts_tell_copies_of_the_data_apart(tmp_path):
+    """Those of the first clips do not depend on the others."""
+    for copy in "ab":
+        for name in ("first", "second"):
+            write_frame_folder(tmp_path / copy / "train" / name, 2)
+    facts = []
+    for copy in "ab":
+        clips = build_source(clips_config(tmp_path / copy).data, "train")
+        facts.append(clip_facts(clips))
+    assert facts[0] == facts[1]
+    assert facts[0]["number of clips"] == 2
+    (tmp_path / "b" / "train" / "second" / "2.png").write_bytes(b"one more")
+    changed = clip_facts(clips)
+    assert {name for name in changed if changed[name] != facts[0][name]} == {"checksum of the data"}
+    clips.clips = clips.clips[:1]
+    before = clip_facts(clips)
+    (tmp_path / "b" / "train" / "second" / "3.png").write_bytes(b"one more")
+    assert clip_facts(clips) == before
+
+
+def test_a_clip_that_vanishes_before_the_start(tmp_path):
+    write_clip(tmp_path / "train" / "a.mp4", 2, (32, 32))
+    clips = build_source(clips_config(tmp_path).data, "train")
+    (tmp_path / "train" / "a.mp4").unlink()
+    with pytest.raises(UserError, match=r"train/a\.mp4: No such file or directory"):
+        clip_facts(clips)

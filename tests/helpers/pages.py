@@ -2,7 +2,6 @@
 
 import re
 import shutil
-import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.helpers.processes import free_port
 from tests.helpers.runs import command, environment, finish
 
 PATIENCE = 30_000  # milliseconds
@@ -64,12 +64,6 @@ def chromium(*options: str) -> Iterator[Any]:
         browser = running.chromium.launch(executable_path=path, args=arguments)
         yield browser
         browser.close()
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def box(page: Any, label: str) -> Any:

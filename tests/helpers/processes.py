@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import signal
 import socket
 import subprocess
 import sys
@@ -47,6 +48,13 @@ def start_together(command: Sequence[str], size: int = 2) -> list[subprocess.Pop
         )
         for rank in range(size)
     ]
+
+
+def signal_together(processes: Sequence[subprocess.Popen[str]], number: int) -> None:
+    """Send a signal to all processes at once, as Ctrl-C does: it waits until all have got it."""
+    for each in (signal.SIGSTOP, number, signal.SIGCONT):
+        for process in processes:
+            process.send_signal(each)
 
 
 def finish_together(processes: Sequence[subprocess.Popen[str]]) -> list[Ended]:

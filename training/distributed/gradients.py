@@ -19,7 +19,9 @@ class GradientExchange:
     sends a bucket as soon as its gradients are there. It needs nothing of the forward pass but the
     loss, in whose graph it looks for the parameters that this step does not use; so it wraps a
     module that returns the loss as it is, and networks may be called by any method and compiled. A
-    parameter that no process uses keeps no gradient.
+    parameter that no process uses keeps no gradient. In a step that leaves a parameter of this
+    process unused, the host waits for the device at the end of the backward pass, to learn whether
+    another process has used it.
 
     Each player has an exchange of its own, since a parameter may be in the graph of the other
     player's loss only. The backward pass of a player ends when its exchange does.
@@ -31,8 +33,10 @@ class GradientExchange:
     """
 
     def __init__(self, parameters: Sequence[nn.Parameter], compress: bool) -> None:
+        module = _Loss(parameters)
+        self._spare = module.spare
         self._wrapper = DistributedDataParallel(
-            _Loss(parameters),
+            module,
             init_sync=False,  # `copy_networks_from_main` has done that
             find_unused_parameters=True,
             gradient_as_bucket_view=True,  # no second copy of all gradients
@@ -44,6 +48,10 @@ class GradientExchange:
         """Return `loss`; its backward pass averages what the gradients are after it, with what was
         accumulated before. Without this call a backward pass only accumulates.
         """
+        # Any gradient marks the spare parameter as used in this step. Were it not, the host would
+        # wait in every step.
+        self._spare.grad = None
+        self._spare.sum().backward()
         result: Tensor = self._wrapper(loss)
         return result
 
@@ -54,8 +62,9 @@ class _Loss(nn.Module):
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
         super().__init__()
         self.of_player = nn.ParameterList(parameters)
-        # Where every parameter is used, torch warns on every start that it looks for unused ones.
-        self.never_used = nn.Parameter(parameters[0].new_zeros(1))
+        # It is in no loss: if every parameter were, torch would warn on every start that it looks
+        # for unused ones.
+        self.spare = nn.Parameter(parameters[0].new_zeros(1))
 
     def forward(self, loss: Tensor) -> Tensor:
         return loss

@@ -7,9 +7,10 @@ from math import nan
 
 import numpy as np
 import pytest
+import torch
 
 from common.distributed import processes as distributed
-from common.distributed.work_queue import Result, shared_queue
+from common.distributed.work_queue import Result, WorkQueue, _Connection, shared_queue
 from common.errors import UserError
 from tests.helpers.processes import finish_together, start_function
 
@@ -35,7 +36,10 @@ def share_items_and_send_nonsense(folder):
 
     with shared_queue(NUM_ITEMS, receive) as queue:
         for item in queue:
-            time.sleep(0.05)
+            (folder / f"begun{distributed.rank()}").touch()
+            while not (folder / f"begun{1 - distributed.rank()}").exists():
+                queue.check()  # until the other process has an item, too
+                time.sleep(0.01)
             own.append(item)
             queue.hand_in(item, result_of(item))
     with shared_queue(0, receive) as queue:
@@ -102,3 +106,40 @@ def test_an_error_of_the_receiver_is_no_error_of_the_item():
 
     with pytest.raises(UserError, match="the disk is full"):
         work()
+
+
+@pytest.mark.parametrize("error", [ZeroDivisionError("by zero"), MemoryError(), OSError("gone")])
+def test_any_error_of_a_listening_thread_ends_the_queue(error):
+    """Otherwise its process would wait forever. It concerns all items, so it is a UserError."""
+
+    def listen(_other):
+        raise error
+
+    queue = WorkQueue(1, print)
+    queue._noting_loss(listen, None)
+    with pytest.raises(UserError, match=type(error).__name__) as found:
+        queue.check()
+    assert found.value.__cause__ is error
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        "[]",
+        "{}",
+        '{"shapes": 1}',
+        '{"shapes": [["a"]]}',
+        '{"shapes": [[Infinity]]}',
+        '{"shapes": [[NaN]]}',
+        '{"shapes": [[1e30]]}',
+        '{"shapes": [[4611686018427387904, 8]]}',
+        '{"shapes": [[-1], [2]]}',
+        '{"shapes": [[3]]}',
+    ],
+)
+def test_foreign_messages(monkeypatch, content):
+    parts = [torch.tensor([len(content), 0]), torch.tensor([*content.encode()], dtype=torch.uint8)]
+    connection = _Connection(None, 1)
+    monkeypatch.setattr(connection, "_receive", lambda _: parts.pop(0))
+    with pytest.raises(UserError, match="rank 1 has sent a strange message"):
+        connection.receive()

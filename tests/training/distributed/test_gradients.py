@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from common.distributed import processes as distributed
 from tests.helpers.processes import finish_together, start_function
@@ -58,12 +59,43 @@ def strides():
     return [same, weight.grad.is_contiguous(memory_format=torch.channels_last)]
 
 
+class CopiesOfCounts(TorchDispatchMode):
+    """Counts the copies of whole numbers, such as those of which parameters were used."""
+
+    def __init__(self):
+        super().__init__()
+        self.num_copies = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function is torch.ops.aten.copy_.default and args[0].dtype == torch.int32:
+            self.num_copies += 1
+        return function(*args, **(kwargs or {}))
+
+
+def copies_of_counts():
+    """The numbers of these copies in backward passes, of which every second one uses all
+    parameters. One copy goes to the device; to read another one back, the host must wait.
+    """
+    parameters = [nn.Parameter(torch.ones(2)) for _ in range(2)]
+    exchange = GradientExchange(parameters, compress=False)
+    found = []
+    for num_used in (1, 2, 1, 2):
+        loss = exchange.expect(torch.stack(parameters[:num_used]).sum())
+        with CopiesOfCounts() as counter:
+            torch.autograd.backward(loss, inputs=parameters)
+        found.append(counter.num_copies)
+        for parameter in parameters:
+            parameter.grad = None
+    return found
+
+
 def save_findings(folder):
     findings = {
         "float32": two_players(compress=False),
         "bf16": two_players(compress=True),
         "stored": [as_stored(False), as_stored(True)],
         "strides": strides(),
+        "copies": copies_of_counts(),
     }
     torch.save(findings, folder / f"{distributed.rank()}.pt")
 
@@ -92,3 +124,9 @@ def test_bf16_rounds_what_is_sent(two):
 
 def test_gradients_keep_the_layout_of_their_parameters(two):
     assert [found["strides"] for found in two] == [[True, True]] * 2
+
+
+def test_the_host_waits_only_if_a_parameter_is_unused(two):
+    for some, every, some_again, every_again in (found["copies"] for found in two):
+        assert every < some
+        assert (some_again, every_again) == (some, every)
