@@ -251,9 +251,10 @@ def _parse(path: Path, content: Any) -> Checkpoint:
     """Check the content of one of our own checkpoints."""
     keys = content.keys() if isinstance(content, dict) else set()
     readable = (*older_formats.FORMATS, CHECKPOINT_FORMAT)
-    if keys >= {"format", "config"} and content["format"] not in readable:
+    version = content["format"] if keys >= {"format", "config"} else CHECKPOINT_FORMAT
+    if type(version) is not int or version not in readable:  # tensors are compared as tensors
         raise CheckpointError(
-            f"{path}: checkpoint format {content['format']!r}; this code reads "
+            f"{path}: checkpoint format {version!r:.40}; this code reads "
             f"{' and '.join(map(str, readable))}: use the code version that wrote it"
         )
     if not keys >= {"format", "config", *_CONTENT}:

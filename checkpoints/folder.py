@@ -56,13 +56,13 @@ def check_names(output_dir: Path) -> None:
     """Make sure that nothing other than a file has the name of a checkpoint.
 
     Raises:
-        UserError: as `list_all`, or a folder has such a name; names it.
+        UserError: as `list_all`, or a folder or a pipe has such a name; names it.
     """
     folder = checkpoint_folder(output_dir)
     for name, is_file in _scan(folder).items():
         if not is_file:
             raise UserError(
-                f"{folder / name}: this folder has the name of a checkpoint; move it away"
+                f"{folder / name}: has the name of a checkpoint, but is no file; move it away"
             )
 
 

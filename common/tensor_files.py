@@ -32,6 +32,7 @@ _TAR, _TAR_MARK = b"ustar", 257
 _END: Final = struct.Struct("<4s4H2LH")
 _LARGE_END: Final = struct.Struct("<4sQ2H2L4Q")
 _LOCATOR: Final = struct.Struct("<4sLQL")
+_MAX_UNUSED: Final = 2**20  # bytes of records that no tensor uses, such as torch's version
 
 
 class CheckpointError(UserError):
@@ -106,6 +107,10 @@ def check_content(path: Path) -> None:
             num_bytes = archive.getinfo(f"{folder}/data/{name}").file_size
             if not 0 <= itemsize * num_elements <= num_bytes:
                 raise EOFError(f"storage {name} is cut off")
+        used = {f"{folder}/data/{name}" for name in storages} | {f"{folder}/data.pkl"}
+        unused = (r.file_size for r in archive.infolist() if r.filename not in used)
+        if sum(unused) > _MAX_UNUSED:  # it would take long to compare their checksums
+            raise Refused("more than a megabyte of it belongs to no tensor")
 
 
 def check_sums(path: Path) -> None:
@@ -169,8 +174,9 @@ def read_tensors(path: Path) -> Any:
     try:
         if head.startswith(_ZIP):
             check_archive(path)
-            check_sums(path)
         check_content(path)
+        if head.startswith(_ZIP):
+            check_sums(path)  # last, since it takes a second for each half a gigabyte
         with warnings.catch_warnings(action="ignore"):  # about pickles that are refused anyway
             return torch.load(path, map_location="cpu", weights_only=True)
     except Refused as error:

@@ -339,6 +339,9 @@ def test_init_from_where_nothing_fits(tmp_path):
     ("changes", "expected"),
     [
         ({"format": 3}, "checkpoint format 3; this code reads 1 and 2"),
+        ({"format": torch.ones(3)}, r"checkpoint format tensor\(\[1\., 1\., 1\.\]\); this code"),
+        ({"format": "x" * 10**6}, "checkpoint format 'x{39}; this code"),
+        ({"format": True}, "checkpoint format True; this code"),
         ({"step": None}, "not a checkpoint of this project"),  # None: the key is missing
         ({"networks": None}, "not a checkpoint of this project"),
         ({"config": {"format": 1, "sed": 3}}, "sed: unknown key"),

@@ -105,3 +105,19 @@ def test_the_content_of_checkpoints_is_read(tmp_path, is_old):
     assert found["b"] == content["b"]
     assert torch.equal(found["c"][0]["d"], torch.ones(2))
     assert found["e"].keys() == content["e"].keys()
+
+
+def test_records_that_no_tensor_uses(tmp_path, monkeypatch):
+    """To compare the checksum of such a record may take minutes, so it is refused before."""
+    path = tmp_path / "a.pt"
+    torch.save({"a": torch.ones(3)}, path)
+    for num_bytes, is_refused in ((2**19, False), (2**21, True)):
+        records = archive_records(path)
+        name = f"{records[0][0].partition('/')[0]}/data/77"
+        write_archive(tmp_path / "b.pt", [*records, (name, bytes(num_bytes))])
+        if not is_refused:
+            assert torch.equal(read_tensors(tmp_path / "b.pt")["a"], torch.ones(3))
+            continue
+        monkeypatch.setattr("common.tensor_files.check_sums", None)
+        with pytest.raises(CheckpointError, match=r"b\.pt: more than a megabyte of it belongs"):
+            read_tensors(tmp_path / "b.pt")

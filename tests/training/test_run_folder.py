@@ -286,7 +286,7 @@ def test_a_folder_with_the_name_of_a_checkpoint(own_run, capsys, name):
     path.unlink(missing_ok=True)
     path.mkdir()
     assert call(train, *tiny(own_run, *ALONE, "train.epochs=5"), "--resume") == 2
-    assert f"{path}: this folder has the name of a checkpoint; move it away" in (
+    assert f"{path}: has the name of a checkpoint, but is no file; move it away" in (
         error_line(capsys, "train.py")
     )
 
