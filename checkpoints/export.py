@@ -29,6 +29,7 @@ from common.cli import run_entry_point, say
 from common.errors import UserError
 from common.file_lock import holder, locked
 from common.files import (
+    check_folder_name,
     check_output_file,
     file_sha256,
     make_folder,
@@ -38,6 +39,7 @@ from common.files import (
     replacing,
     short_stem,
 )
+from common.json_files import read_json
 from common.safe_paths import exists, resolve
 from common.safetensors_files import SUFFIX, require_package
 from configs.loading import load_config
@@ -49,17 +51,19 @@ WEIGHTS: Final[tuple[Weights, ...]] = ("average", "raw")
 
 def main(arguments: argparse.Namespace) -> None:
     path, output = Path(arguments.checkpoint), Path(arguments.output)
+    check_output_file(output, "model.pt")
     description, card = output.with_suffix(".json"), output.with_suffix(".md")
-    if output in (description, card):
-        raise UserError(f"--output {output}: this is the name of a description; give model.pt")
+    if output in (description, card) or output.suffix == ".onnx":
+        raise UserError(f"--output {output}: this is the name of another kind; give model.pt")
     for written in (output, description, card):
         if resolve(written) == resolve(path):
             raise UserError(f"--output {output} would replace {path}; choose another path")
-    check_output_file(output, "model.pt")
+    _require_own(output, description)
     if output.suffix == SUFFIX:
         require_package(f"--output {output}")
     if arguments.onnx is not None:
         require_packages()
+        check_folder_name(Path(arguments.onnx))
     if arguments.licence is not None:
         try:
             check_tree(arguments.licence)  # as its reader will
@@ -78,6 +82,31 @@ def main(arguments: argparse.Namespace) -> None:
     if arguments.onnx is not None and model.motion is not None:
         for file in write_onnx(model.motion, small.config.data.size, Path(arguments.onnx)):
             say(str(file))
+
+
+def _require_own(output: Path, description: Path) -> None:
+    """Raise UserError if an export would replace a file that none wrote, such as a run.json."""
+    for path, is_own in ((output, _is_export), (description, _is_description)):
+        if exists(path) and not is_own(path):
+            raise UserError(
+                f"--output {output} would replace {path}, which no earlier export wrote; choose "
+                "another name, or move that file away"
+            )
+
+
+def _is_export(path: Path) -> bool:
+    try:
+        return "weights" in checkpoint.load(path).provenance
+    except UserError:
+        return False
+
+
+def _is_description(path: Path) -> bool:
+    try:
+        found = read_json(path)
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and found.keys() >= {"file", "sha256", "bytes"}
 
 
 @contextmanager

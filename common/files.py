@@ -89,17 +89,19 @@ def check_folder_name(path: Path) -> None:
 
 
 def check_output_file(path: Path, name: str) -> None:
-    """Make sure that `--output path` is not a folder, and that the system accepts the name.
+    """Make sure that `--output path` names a file, and that the system accepts the name.
 
     Args:
         name: name of a file in that folder that the message suggests.
 
     Raises:
-        UserError: it is a folder, or its name is, for example, too long.
+        UserError: it names a folder, or its name is, for example, too long.
     """
+    is_folder = path.name in ("", "..")  # also if it does not exist
     with named_failures(path), suppress(FileNotFoundError):
-        if S_ISDIR(path.stat().st_mode):
-            raise UserError(f"--output {path}: is a folder; give a file, {path / name}")
+        is_folder = is_folder or S_ISDIR(path.stat().st_mode)
+    if is_folder:
+        raise UserError(f"--output {path}: is a folder; give a file, {path / name}")
 
 
 def create(path: Path) -> None:

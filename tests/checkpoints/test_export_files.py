@@ -106,3 +106,52 @@ def test_an_input_whose_name_is_not_utf8(tiny_run, tmp_path):
     path = shutil.copy(step_file(tiny_run, 8), tmp_path / os.fsdecode(b"\xff.pt"))
     assert run_export(path, "--output", tmp_path / "model.pt") == 0
     assert load(tmp_path / "model.pt").provenance["exported_from"] == r"\udcff.pt"
+
+
+@pytest.mark.parametrize("output", [".", "", "/", "..", "missing/..", "folder"])
+def test_an_output_that_names_no_file(tiny_run, tmp_path, monkeypatch, capsys, output):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "folder").mkdir()
+    assert run_export(step_file(tiny_run, 8), "--output", output) == 2
+    line = error_line(capsys, "python -m checkpoints.export")
+    assert f"--output {Path(output)}: is a folder; give a file, {Path(output, 'model.pt')}" in line
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+
+
+@pytest.mark.parametrize(
+    ("output", "replaced"),
+    [
+        ("run.pt", "run.json"),  # without it nobody knows which run the checkpoints are of
+        ("config.yaml", "config.yaml"),
+        ("config.pt", "config.json"),
+        ("checkpoints/best.pt", "checkpoints/best.pt"),
+        ("checkpoints/step-00000004.safetensors", None),
+        ("link.pt", "link.pt"),
+    ],
+)
+def test_files_that_no_export_wrote_stay(tiny_run, tmp_path, capsys, output, replaced):
+    run = tmp_path / "run"
+    shutil.copytree(tiny_run, run)
+    (run / "config.json").write_text('{"file": "model.pt"}\n')
+    (run / "link.pt").symlink_to(run / "config.json")
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    code = run_export(step_file(tiny_run, 8), "--output", run / output)
+    assert {path: path.read_bytes() for path in before} == before
+    if replaced is None:
+        assert code == 0
+        return
+    assert code == 2
+    line = error_line(capsys, "python -m checkpoints.export")
+    assert f"would replace {run / replaced}, which no earlier export wrote; choose another" in line
+    assert {path for path in run.rglob("*") if path.is_file()} == before.keys()
+
+
+def test_networks_for_a_file(tiny_run, tmp_path, capsys):
+    """The name is refused before the checkpoint is written."""
+    (tmp_path / "notes.txt").write_text("mine\n")
+    options = ("--output", tmp_path / "m.pt", "--onnx", tmp_path / "notes.txt")
+    assert run_export(step_file(tiny_run, 8), *options) == 2
+    assert "notes.txt: is a file; give a folder" in error_line(
+        capsys, "python -m checkpoints.export"
+    )
+    assert files(tmp_path) == {"notes.txt": b"mine\n"}
