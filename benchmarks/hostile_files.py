@@ -20,6 +20,7 @@ from typing import Final, NamedTuple
 import torch
 
 from common.tensor_files import read_tensors
+from tests.helpers.clip_files import field, write_records
 from tests.helpers.factories import tiny_overrides
 from tests.helpers.hostile import (
     write_large_gif,
@@ -192,6 +193,24 @@ def _pack_with_a_large_frame(sandbox: Sandbox) -> list[object]:
     return command
 
 
+def _many_records(sandbox: Sandbox) -> list[object]:
+    path = write_records(sandbox.folder / "input" / "a.tfrecord", [b""])
+    path.write_bytes(path.read_bytes() * 6_000_000)
+    return _prepare(path)
+
+
+def _nested_record(sandbox: Sandbox) -> list[object]:
+    feature = field(1, field(1, b"") * 60_000)
+    entry = field(1, b"0/image_aux1/encoded") + field(2, feature) * 500
+    records = [field(1, field(1, entry))] * 2
+    return _prepare(write_records(sandbox.folder / "input" / "a.tfrecord", records))
+
+
+def _prepare(path: Path) -> list[object]:
+    folders = ("--input", path.parent, "--output", path.parent.with_name("prepared"))
+    return ["-m", "datasets.prepare", *folders, "--test-share", 0]
+
+
 def _pairs_outside(sandbox: Sandbox) -> list[object]:
     path = sandbox.folder / "pairs.csv"
     clip = write_clip(sandbox.folder / "c.mp4", 4)
@@ -223,6 +242,8 @@ FILES: Final[dict[str, Callable[[Sandbox], list[object]]]] = {
     "YAML of aliases": _yaml_aliases,
     "pack with ../../x": _pack_outside,
     "pack with a frame of 4 GiB": _pack_with_a_large_frame,
+    "TFRecord of 6,000,000 empty records": _many_records,
+    "TFRecord of 60,000,000 nested fields": _nested_record,
     "pairs.csv with ../../x": _pairs_outside,
 }
 
@@ -239,12 +260,21 @@ def open_all(folder: Path, checkpoint: Path) -> list[Outcome]:
 
 def _open(name: str, command: list[object], sandbox: Sandbox) -> Outcome:
     """Run `command` with limited memory and time, and check how it ends."""
-    environment = os.environ | {"TORCH_HOME": str(sandbox.folder / "torch"), "OMP_NUM_THREADS": "1"}
-    script, *arguments = map(str, command)
+    environment = os.environ | {
+        "TORCH_HOME": str(sandbox.folder / "torch"),
+        "OMP_NUM_THREADS": "1",
+        "PYTHONPATH": str(ROOT),
+    }
+    first, *arguments = map(str, command)
+    if first == "-m":
+        program = f"python -m {arguments[0]}"
+    else:
+        first, program = str(ROOT / first), first
+        arguments += ["--device", "cpu"]
     before = set(sandbox.folder.parent.iterdir())
     began = time.monotonic()
     process = subprocess.Popen(
-        [sys.executable, ROOT / script, *arguments, "--device", "cpu"],
+        [sys.executable, first, *arguments],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -261,7 +291,7 @@ def _open(name: str, command: list[object], sandbox: Sandbox) -> Outcome:
     problems = []
     if process.returncode != 2:
         problems.append(f"exit code {process.returncode}")
-    if "Traceback" in output or f"{script}: error: " not in output:
+    if "Traceback" in output or f"{program}: error: " not in output:
         problems.append("no clear line")
     if sandbox.trace.exists():
         problems.append("its code was run")

@@ -32,6 +32,7 @@ from PIL import Image
 from common.errors import UserError
 from common.files import replacing
 from common.json_files import parse_json, parse_rate
+from common.limits import MAX_FRAMES
 from common.safe_paths import MAX_TEXT, check_name, exists, is_file, open_to_write, read_plain_file
 from media.container import os_reason
 from media.frames import Frame
@@ -48,7 +49,9 @@ FrameTable = NDArray[np.void]  # with elements of type FRAME
 _SHARD = re.compile(r"\d{5,9}\.tar")
 _MAX_SIDE = 65500  # pixels; the limit of JPEG
 _LARGEST = 2**63  # bytes of a file
-_MAX_BYTES = 2**29  # of clips.jsonl: some three million clips
+_MAX_HEADER = 2**20  # bytes of pack.json
+_MAX_LIST = 2**28  # bytes of clips.jsonl: one to three million clips, which take 1.5 GB of memory
+_MAX_LINE = 2**16  # bytes of a line of it: two texts of MAX_TEXT bytes, escaped
 
 
 class PackedClip(NamedTuple):
@@ -84,9 +87,9 @@ def read_pack(folder: Path) -> Pack:
     """
     path = folder / PACK
     try:
-        image_size, shards = _parse_header(path, parse_json(_read(path)))
+        image_size, shards = _parse_header(path, parse_json(_read(path, _MAX_HEADER)))
         path = folder / CLIPS
-        content = b"" if shards is None and not exists(path) else _read(path)
+        content = b"" if shards is None and not exists(path) else _read(path, _MAX_LIST)
     except OSError as error:
         raise UserError(f"{path}: {os_reason(error)}; {PACK_AGAIN}") from None
     except UserError:
@@ -94,9 +97,11 @@ def read_pack(folder: Path) -> Pack:
     except (ValueError, TypeError, KeyError, ArithmeticError):
         raise UserError(f"{path}: damaged; {PACK_AGAIN}") from None
     clips = []
-    for number, line in enumerate(content.split(b"\n")[:-1], 1):
+    for number, line in enumerate(BytesIO(content), 1):  # one after the other, to save memory
+        if not line.endswith(b"\n"):
+            break
         try:
-            clips.append(_parse_clip(parse_json(line)))
+            clips.append(_parse_clip(_parse_line(line)))
         except ValueError as error:
             raise UserError(f"{path}: damaged; line {number}: {error}; {PACK_AGAIN}") from None
     _check_places(path, clips, shards)
@@ -106,9 +111,9 @@ def read_pack(folder: Path) -> Pack:
     return Pack(image_size, shards, clips)
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, max_bytes: int) -> bytes:
     try:
-        return read_plain_file(path, _MAX_BYTES)
+        return read_plain_file(path, max_bytes)
     except UserError as error:
         raise UserError(f"{error}; {PACK_AGAIN}") from None
 
@@ -130,6 +135,12 @@ def _parse_header(path: Path, header: Any) -> tuple[tuple[int, int], dict[str, i
     return (height, width), None if shards is None else sizes
 
 
+def _parse_line(line: bytes) -> Any:
+    if len(line) > _MAX_LINE:  # before it becomes lists, which take thirty times as much memory
+        raise ValueError(f"it has more than {_MAX_LINE:,} bytes")
+    return parse_json(line)
+
+
 def _parse_clip(found: Any) -> PackedClip:
     """Check a parsed line of clips.jsonl.
 
@@ -142,7 +153,8 @@ def _parse_clip(found: Any) -> PackedClip:
     check_name(clip.name, MAX_TEXT)
     if not (isinstance(clip.shard, str) and _SHARD.fullmatch(clip.shard)):
         raise ValueError("its shard has no name such as 00000.tar")
-    if not (_is_count(clip.num_frames) and _is_count(clip.end) and isinstance(clip.source, str)):
+    is_counted = _is_count(clip.num_frames, MAX_FRAMES) and _is_count(clip.end)
+    if not (is_counted and isinstance(clip.source, str)):
         raise ValueError(f"num_frames, end or source of {clip.name} cannot be right")
     try:
         return clip._replace(frame_rate=parse_rate(clip.frame_rate))

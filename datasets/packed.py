@@ -23,6 +23,7 @@ from media.frames import Frame, Frames
 from media.images import Fit, fit_frames
 from media.video import VideoError, natural_order
 
+_CHUNK: Final = 2**20  # bytes
 _HEAD_BYTES: Final = 2**16  # of a frame's JPEG, at most; its tables take less than a thousand
 # Markers of segments of a JPEG (ITU-T T.81, table B.1): JFIF, tables, size, restarts, scan.
 _START_OF_SCAN: Final = 0xDA
@@ -75,7 +76,11 @@ class PackedClips:
 
     def content_checksum(self) -> int:
         """CRC-32 of the frames' table, which holds a checksum of every frame."""
-        return crc32((self.folder / FRAMES).read_bytes())
+        found = 0
+        with open_to_read(self.folder / FRAMES) as file:
+            while content := file.read(_CHUNK):  # it may be larger than the memory
+                found = crc32(content, found)
+        return found
 
     def num_frames(self, index: int) -> int:
         """Number of frames of clip `index`."""

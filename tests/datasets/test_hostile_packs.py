@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import tracemalloc
 import zlib
 from fractions import Fraction
 
@@ -54,6 +55,8 @@ def change_line(folder, **fields):
             "line 1: not readable as JSON: 10000000000000000000 is too large a number",
         ),
         ({"num_frames": True}, "line 1: num_frames, end or source of id2#b cannot be right"),
+        ({"num_frames": 2**22 + 1}, "line 1: num_frames, end or source of id2#b cannot be right"),
+        ({"source": "s" * 70_000}, "line 1: it has more than 65,536 bytes"),
         ({"num_frames": -5}, "line 1: num_frames, end or source of id2#b cannot be right"),
         ({"source": 1}, "line 1: num_frames, end or source of id2#b cannot be right"),
         (
@@ -111,6 +114,27 @@ def test_a_file_of_brackets_is_refused(packed):
         (packed / name).write_text("[" * 200_000 + "\n")
         with pytest.raises(UserError, match=rf"{name}: damaged"):
             PackedClips(packed, SIZE)
+
+
+@pytest.mark.parametrize(
+    ("name", "begin", "part", "expected"),
+    [
+        (PACK, b"[1", b",[]", r"pack\.json: is larger than the 1,048,576 bytes"),
+        (CLIPS, b"[1", b",[]", "line 1: it has more than 65,536 bytes"),
+        (CLIPS, b"\n", b"\n", "line 1: not readable as JSON"),
+    ],
+    ids=["header", "one line", "many lines"],
+)
+def test_lists_take_little_more_memory_than_their_bytes(packed, name, begin, part, expected):
+    """A list of two bytes takes 64, and a line of one byte takes 8, where all are kept at once."""
+    content = begin + part * 1_200_000 + b"]\n"
+    (packed / name).write_bytes(content)
+    tracemalloc.start()
+    with pytest.raises(UserError, match=expected):
+        read_pack(packed)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 9_000_000
 
 
 @pytest.mark.parametrize("name", [PACK, CLIPS])

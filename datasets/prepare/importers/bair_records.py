@@ -4,7 +4,8 @@ Assumed, as in softmotion30_44k/{train,test}/traj_*.tfrecords: each record is a 
 whose features `0/image_aux1/encoded`, `1/image_aux1/encoded` ... hold one frame each as raw RGB
 bytes, 64 x 64 x 3, of the camera that published work uses. Every length is checked by its
 CRC-32C; of the contents that they have the form and the size expected, not their checksum, which
-takes long in Python. A record of BAIR has 3 MB; larger ones than MAX_RECORD are not read.
+takes long in Python. A record of BAIR has 3 MB, and a file has 256 of them; larger ones than
+MAX_RECORD are not read, nor more than MAX_RECORDS of a file.
 """
 
 import os
@@ -28,7 +29,9 @@ from media.video import VideoError
 SUFFIXES = (".tfrecords", ".tfrecord")
 CAMERA = "image_aux1"
 MAX_RECORD = 2**26  # bytes
-MAX_FIELDS = 2**16  # of a message; BAIR has some 200
+MAX_RECORDS = 2**16  # of a file
+MAX_FIELDS = 2**16  # of all messages of a record; BAIR has a thousand
+_MAX_NAME = 60  # characters of the name of a feature that a message shows
 
 _LENGTH = struct.Struct("<QI")  # bytes of the record, and their masked CRC-32C
 _FOOTER = 4  # bytes: the CRC-32C of the record
@@ -70,9 +73,10 @@ def find_records(path: Path) -> Iterator[tuple[int, int]]:
     """(offset, bytes) of each record of a file, without reading them.
 
     Raises:
-        VideoError: after the last whole record, where the file is cut off or damaged.
+        VideoError: after the last whole record, where the file is cut off or damaged; after
+            MAX_RECORDS records.
     """
-    position = 0
+    position = num_records = 0
     with _open(path) as file:
         end = os.fstat(file.fileno()).st_size
         while position < end:
@@ -85,6 +89,9 @@ def find_records(path: Path) -> Iterator[tuple[int, int]]:
             position = begin + num_bytes + _FOOTER
             if position > end:
                 raise VideoError(f"{path}: ends within a record; download the file again")
+            num_records += 1
+            if num_records > MAX_RECORDS:
+                raise VideoError(f"{path}: more than {MAX_RECORDS:,} records; the others are left")
             yield begin, num_bytes
 
 
@@ -113,7 +120,7 @@ def read_record(path: Path, offset: int, num_bytes: int, limits: Limits = LIMITS
     except OSError as error:
         raise VideoError(f"{path}: {os_reason(error)}") from None
     try:
-        features = _parse_example(record)
+        features = _Parser().example(record)
     except (IndexError, ValueError):
         raise VideoError(f"{place}: not a tf.train.Example") from None
     frames: list[Frame] = []
@@ -127,59 +134,65 @@ def read_record(path: Path, offset: int, num_bytes: int, limits: Limits = LIMITS
             raise VideoError(str(error)) from None
         frames.append(np.frombuffer(pixels, np.uint8).reshape(side, side, 3))
     if not frames:
-        listed = ", ".join(sorted(features)[:3]) or "nothing"
+        names = (f"{name:.{_MAX_NAME}}" for name in sorted(features)[:3])
+        listed = ", ".join(names) or "nothing"
         raise VideoError(f"{place}: no feature 0/{CAMERA}/encoded; it holds {listed}")
     if len({frame.shape for frame in frames}) > 1:
         raise VideoError(f"{place}: its frames differ in size")
     return np.stack(frames)
 
 
-def _parse_example(data: bytes) -> dict[str, bytes]:
-    """The features of an Example that hold bytes: the first value of each, by name.
+class _Parser:
+    """Reads the messages of a record, up to MAX_FIELDS fields in all."""
 
-    Example { features: 1 }, Features { map entries: 1 }, entry { key: 1, Feature: 2 },
-    Feature { BytesList: 1 }, BytesList { values: 1 }.
-    """
-    found = {}
-    for features in _fields(data, 1):
-        for entry in _fields(features, 1):
-            (name,) = _fields(entry, 1)
-            values = [
-                value
-                for feature in _fields(entry, 2)
-                for strings in _fields(feature, 1)
-                for value in _fields(strings, 1)
-            ]
-            if values:
-                found[name.decode()] = values[0]
-    return found
+    def __init__(self) -> None:
+        self._num_fields = 0
 
+    def example(self, data: bytes) -> dict[str, bytes]:
+        """The features of an Example that hold bytes: the first value of each, by name.
 
-def _fields(message: bytes, wanted: int) -> list[bytes]:
-    """The values of field number `wanted` of a message, those that are strings or messages."""
-    found = []
-    position = num_fields = 0
-    while position < len(message):
-        num_fields += 1
-        if num_fields > MAX_FIELDS:
-            raise ValueError("too many fields")
-        tag, position = _varint(message, position)
-        number, wire_type = tag >> 3, tag & 7
-        if wire_type == _VARINT:
-            _, position = _varint(message, position)
-            continue
-        if wire_type == _BYTES:
-            size, position = _varint(message, position)
-        elif wire_type in (_FIXED64, _FIXED32):
-            size = 8 if wire_type == _FIXED64 else 4
-        else:
-            raise ValueError(f"wire type {wire_type}")
-        if position + size > len(message):
-            raise ValueError("a field ends behind its message")
-        if number == wanted and wire_type == _BYTES:
-            found.append(message[position : position + size])
-        position += size
-    return found
+        Example { features: 1 }, Features { map entries: 1 }, entry { key: 1, Feature: 2 },
+        Feature { BytesList: 1 }, BytesList { values: 1 }.
+        """
+        found = {}
+        for features in self._fields(data, 1):
+            for entry in self._fields(features, 1):
+                (name,) = self._fields(entry, 1)
+                values = [
+                    value
+                    for feature in self._fields(entry, 2)
+                    for strings in self._fields(feature, 1)
+                    for value in self._fields(strings, 1)
+                ]
+                if values:
+                    found[name.decode()] = values[0]
+        return found
+
+    def _fields(self, message: bytes, wanted: int) -> list[bytes]:
+        """The values of field number `wanted` of a message, those that are strings or messages."""
+        found = []
+        position = 0
+        while position < len(message):
+            self._num_fields += 1
+            if self._num_fields > MAX_FIELDS:
+                raise ValueError("too many fields")
+            tag, position = _varint(message, position)
+            number, wire_type = tag >> 3, tag & 7
+            if wire_type == _VARINT:
+                _, position = _varint(message, position)
+                continue
+            if wire_type == _BYTES:
+                size, position = _varint(message, position)
+            elif wire_type in (_FIXED64, _FIXED32):
+                size = 8 if wire_type == _FIXED64 else 4
+            else:
+                raise ValueError(f"wire type {wire_type}")
+            if position + size > len(message):
+                raise ValueError("a field ends behind its message")
+            if number == wanted and wire_type == _BYTES:
+                found.append(message[position : position + size])
+            position += size
+        return found
 
 
 def _varint(message: bytes, position: int) -> tuple[int, int]:

@@ -9,7 +9,14 @@ import pytest
 from common.limits import Limits
 from datasets.prepare.importers.bair_records import find_records, read_record, record_clips
 from media.video import VideoError
-from tests.helpers.clip_files import example, masked_crc, robot_record, varint, write_records
+from tests.helpers.clip_files import (
+    example,
+    field,
+    masked_crc,
+    robot_record,
+    varint,
+    write_records,
+)
 from tests.helpers.media import numbered_frame
 
 
@@ -105,6 +112,33 @@ def test_limits_of_a_record(tmp_path):
     ((_, footage),) = record_clips(empties, "b")
     with pytest.raises(VideoError, match=r"not a tf\.train\.Example"):
         footage.open()
+
+
+def test_a_record_of_many_messages(tmp_path):
+    """Each has few fields, but all together would take a minute."""
+    values = field(1, field(1, b"") * 10_000)
+    entry = field(1, b"image") + field(2, values) * 10
+    path = write_records(tmp_path / "a.tfrecords", [field(1, field(1, entry))])
+    ((_, footage),) = record_clips(path, "a")
+    with pytest.raises(VideoError, match=r"not a tf\.train\.Example"):
+        footage.open()
+
+
+def test_a_file_of_many_records(tmp_path):
+    """An empty one has 16 bytes, but a clip in the list takes a kilobyte."""
+    path = write_records(tmp_path / "a.tfrecords", [b""])
+    path.write_bytes(path.read_bytes() * 70_000)
+    *clips, (name, last) = record_clips(path, "a")
+    assert (len(clips), name) == (65_536, "a_65536")
+    with pytest.raises(VideoError, match=r"a\.tfrecords: more than 65,536 records"):
+        last.open()
+
+
+def test_a_feature_with_a_long_name(tmp_path):
+    path = write_records(tmp_path / "a.tfrecords", [example({"n" * 10**6: b"x"})])
+    (span,) = find_records(path)
+    with pytest.raises(VideoError, match=r"it holds n{60}$"):
+        read_record(path, *span)
 
 
 def test_a_number_without_end(tmp_path):
