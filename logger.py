@@ -20,6 +20,8 @@ from media.images import write_image
 
 METRICS_FILE, PICTURES_FOLDER = "metrics.jsonl", "pictures"
 _MAX_LOG = 2**30  # bytes of metrics.jsonl
+_MAX_LINES = 2**22  # of it; they take half a minute
+_MAX_LINE = 2**16  # bytes of a line; those of a run have some 3,000
 _MAX_UNREADABLE = 1000  # lines of it; each time that a run is killed, one may be torn
 
 
@@ -131,18 +133,19 @@ def _drop_later_lines(path: Path, step: int, logged_until: Mapping[str, int]) ->
         return
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    kept, num_unreadable = [], 0
-    for line in BytesIO(content):
-        try:
-            entry = parse_json(line)
-            if entry["step"] <= min(step, logged_until.get(entry["kind"], step)):
-                kept.append(line.rstrip(b"\n") + b"\n")
-        except (ValueError, KeyError, TypeError):  # a killed run tears its last line
-            num_unreadable += 1
-            if num_unreadable > _MAX_UNREADABLE:
-                raise UserError(
-                    f"{path}: more than {_MAX_UNREADABLE} of its lines are not as a run writes "
-                    "them; move it away"
-                ) from None
-    with replacing(path) as temporary:
-        temporary.write_bytes(b"".join(kept))
+    num_unreadable = 0
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        for number, line in enumerate(BytesIO(content)):  # they may be many, so none is kept
+            try:
+                if number >= _MAX_LINES or len(line) > _MAX_LINE:
+                    raise ValueError
+                entry = parse_json(line)
+                if entry["step"] <= min(step, logged_until.get(entry["kind"], step)):
+                    file.write(line.rstrip(b"\n") + b"\n")
+            except (ValueError, KeyError, TypeError):  # a killed run tears its last line
+                num_unreadable += 1
+                if num_unreadable > _MAX_UNREADABLE:
+                    raise UserError(
+                        f"{path}: more than {_MAX_UNREADABLE} of its lines are not as a run writes "
+                        "them; move it away"
+                    ) from None

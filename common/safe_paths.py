@@ -172,9 +172,12 @@ def read_plain_file(path: Path, max_bytes: int) -> bytes:
         OSError: the file cannot be read.
     """
     with open_to_read(path) as file:
-        is_too_large = os.fstat(file.fileno()).st_size > max_bytes
-        if not is_too_large:  # it may hold more than the system states
-            content = file.read(max_bytes + 1)
+        stated = os.fstat(file.fileno()).st_size
+        is_too_large = stated > max_bytes
+        if not is_too_large:
+            content = file.read(stated + 1)  # `read` makes room for as much as it may read
+            if len(content) > stated:  # it holds more than the system states
+                content += file.read(max_bytes + 1 - len(content))
             is_too_large = len(content) > max_bytes
     if is_too_large:
         raise UserError(f"{path}: is larger than the {max_bytes:,} bytes that are read of it")

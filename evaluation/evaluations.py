@@ -11,6 +11,7 @@ from typing_extensions import TypedDict  # pydantic takes that of typing from Py
 
 from common.errors import UserError, first_problem
 from common.json_files import read_json
+from common.safe_paths import MAX_TEXT
 from evaluation.frechet_results import FrechetResults, read_frechet
 from evaluation.metric_names import BASELINE, Tool
 from evaluation.report import FRAMES_FILE, SUMMARY_FILE, MeasuredClip, read_frames
@@ -19,16 +20,17 @@ from metrics.detectors.detector import Description
 _SAME_TRUTH = 1e-4  # largest difference of baseline_l1 between two devices on the same frames
 _NUM_NAMED = 3  # names in an error message
 _Size = Annotated[int, Strict(), Field(ge=1)]
+_Text = Annotated[StrictStr, Field(max_length=MAX_TEXT)]  # it is printed
 
 
 class _About(TypedDict):
     """What is needed of metrics.json."""
 
-    checkpoint: StrictStr
+    checkpoint: _Text
     step: Annotated[int, Strict(), Field(ge=0)]
-    age: StrictStr
-    animator: StrictStr
-    precision: NotRequired[StrictStr]  # older evaluations have none
+    age: _Text
+    animator: _Text
+    precision: NotRequired[_Text]  # older evaluations have none
     image_size: tuple[_Size, _Size]  # height, width
     measured_with: dict[str, Description]
     metrics: dict[StrictStr, Any]

@@ -2,6 +2,7 @@
 
 import json
 import math
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -108,6 +109,19 @@ def test_lines_that_no_run_wrote(tmp_path, open_logger):
     path.write_bytes(line + 1001 * b"\n")
     with pytest.raises(UserError, match=f"{path}: more than 1000 of its lines are not as a run"):
         open_logger(5)
+
+
+def test_the_log_of_another_takes_little_memory(tmp_path, open_logger):
+    """A line of 20 bytes takes 60 where all are kept, and a list of two bytes takes 64."""
+    kept = b'{"step":0,"kind":"train"}\n'
+    large = b'{"step":0,"kind":"train","x":[' + b"[]," * 300_000 + b"1]}\n"
+    (tmp_path / METRICS_FILE).write_bytes(large + kept * 50_000)
+    tracemalloc.start()
+    open_logger(4)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert (tmp_path / METRICS_FILE).read_bytes() == kept * 50_000
+    assert peak < 6_000_000
 
 
 def test_non_finite_scalar_is_null(tmp_path, open_logger):

@@ -250,6 +250,16 @@ def test_damaged_tools_are_one_line(tmp_path, capsys, tools):
     assert f"{b / 'metrics.json'}: measured_with" in line
 
 
+@pytest.mark.parametrize("key", ["checkpoint", "age", "animator", "precision"])
+def test_long_texts_are_not_printed(tmp_path, capsys, key):
+    a, b = write_run(tmp_path / "a"), write_run(tmp_path / "b")
+    about = json.loads((b / "metrics.json").read_text()) | {key: "x" * 100_000}
+    (b / "metrics.json").write_text(json.dumps(about))
+    assert call(a, b) == 2
+    line = error_line(capsys, "python -m evaluation.tables")
+    assert f"{b / 'metrics.json'}: {key}: String should have at most 4096 characters" in line
+
+
 def test_results_of_earlier_versions(tmp_path):
     """Without `frechet` and with the keys that they had."""
     a = write_run(tmp_path / "a")
