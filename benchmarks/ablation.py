@@ -52,6 +52,8 @@ from checkpoints.weights import load_model
 from common.cli import add_device_argument, pick_device, positive_int, run_entry_point, say
 from common.errors import UserError
 from common.files import replacing
+from common.json_files import read_json
+from common.safe_paths import printable
 from configs.loading import load_config
 from configs.schema import Config
 from datasets.build import build_source
@@ -126,7 +128,7 @@ def main(arguments: argparse.Namespace) -> int | None:
         print(f"\n{means_table(report)}")
         if arguments.markdown:
             print(f"\n{detailed_tables(report)}")
-        print(f"\nforeground: {report['foreground']}\n{output / REPORT_FILE}")
+        print(f"\nforeground: {report['foreground']}\n{printable(str(output / REPORT_FILE))}")
     if failed:
         raise UserError(f"{len(failed)} of {len(runs)} runs failed: {', '.join(failed)}; see above")
     return None
@@ -196,9 +198,16 @@ def measure_run(
     """
     path = run.folder / REPORT_FILE
     if path.exists():
-        report = json.loads(path.read_text())
-        if report["num_frames"] == num_frames:
-            return report
+        try:
+            found = read_json(path)
+            scores, baseline = dict(found["scores"]), dict(found["baseline"])
+            is_current = found["num_frames"] == num_frames
+        except (ValueError, KeyError, TypeError):
+            raise UserError(
+                f"{path}: not as this program wrote it; remove it, and the run is measured anew"
+            ) from None
+        if is_current:
+            return found | {"scores": scores, "baseline": baseline}
     model = load_model(checkpoint.load(run.last_checkpoint), device)
     animator = reconstruction_animators(model, device)["motion"]
     scores, baseline = score_clips(animator, clips, num_frames)

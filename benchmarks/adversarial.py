@@ -46,6 +46,7 @@ from common.batch_random import BatchRandom
 from common.cli import pick_device, run_entry_point
 from common.errors import UserError
 from common.files import check_output_file, replacing
+from common.safe_paths import printable
 from configs.loading import load_config
 from configs.schema import Config
 from datasets.pairs import PairBatch
@@ -113,7 +114,7 @@ def main(arguments: argparse.Namespace) -> None:
     cells = [{name: _text(name, value) for name, value in row.items()} for row in rows]
     print(markdown_table(cells))
     masks = ", ".join(f"{name} {value:.3f} ms" for name, value in report["cut_mask_ms"].items())
-    print(f"\ncut mask of a batch: {masks}\n{output}")
+    print(f"\ncut mask of a batch: {masks}\n{printable(str(output))}")
 
 
 def build_variant(config: Config, device: torch.device) -> Variant:

@@ -66,6 +66,7 @@ from branches.model import Model
 from common.cli import add_device_argument, pick_device, positive_int, run_entry_point
 from common.files import check_output_file, replacing
 from common.machine import keep_freed_memory
+from common.safe_paths import printable
 from common.speed_trial import is_emulated
 from datasets.puppets.clips import Puppets
 from media.frames import Frame, Frames
@@ -138,7 +139,7 @@ def main(arguments: argparse.Namespace) -> None:
         print(markdown_table([{k: _text(k, v) for k, v in row.items()} for row in table]) + "\n")
     if memory is not None:
         print(", ".join(f"after {n} frames {mib:.0f} MiB" for n, mib in memory.items()) + "\n")
-    print(output)
+    print(printable(str(output)))
 
 
 class Scene(NamedTuple):

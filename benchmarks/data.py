@@ -41,6 +41,7 @@ from benchmarks.tables import markdown_table
 from common.cli import positive_int, run_entry_point
 from common.errors import UserError
 from common.files import replacing
+from common.safe_paths import printable
 from configs.schema import AugmentationConfig
 from datasets.clips import ClipFolder
 from datasets.loading import loaded_batches
@@ -104,7 +105,8 @@ def main(arguments: argparse.Namespace) -> None:
     with replacing(Path(arguments.output)) as temporary:
         text = json.dumps(report | {"reading": reading, "loss": loss}, indent=1)
         temporary.write_text(text + "\n")
-    print(f"{len(original)} frames of {report['clip']}, {SIZE[0]} x {SIZE[1]} pixels\n")
+    name = printable(arguments.clip or "puppet")
+    print(f"{len(original)} frames of {name}, {SIZE[0]} x {SIZE[1]} pixels\n")
     print(f"{_table(reading)}\n\n{_table(loss)}")
 
 

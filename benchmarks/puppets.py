@@ -68,6 +68,7 @@ from checkpoints.weights import load_model
 from common.cli import add_device_argument, pick_device, positive_int, run_entry_point
 from common.errors import UserError
 from common.files import check_output_file, replacing
+from common.safe_paths import printable
 from datasets.build import build_puppets
 from datasets.puppets.clips import Puppets
 from evaluation.measures import FrameMetrics
@@ -167,7 +168,7 @@ def main(arguments: argparse.Namespace) -> None:
     print(summary_table(report))
     if arguments.markdown:
         print(f"\n{detailed_tables(report)}")
-    print(f"\n{output}")
+    print(f"\n{printable(str(output))}")
 
 
 def build_networks(model: Model, device: torch.device, untrained: Collection[str]) -> Networks:

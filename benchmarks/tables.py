@@ -3,6 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from common.safe_paths import printable
+
 Cell = str | float | None
 
 
@@ -13,7 +15,8 @@ def markdown_table(rows: Sequence[Mapping[str, Cell]]) -> str:
     key.
     """
     titles = list(rows[0])
-    lines = [titles, *([_text(title, row.get(title)) for title in titles] for row in rows)]
+    cells = [titles, *([_text(title, row.get(title)) for title in titles] for row in rows)]
+    lines = [[*map(printable, line)] for line in cells]  # a name may have a line end in it
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     is_number = [any(isinstance(row.get(title), float) for row in rows) for title in titles]
     rule = [

@@ -55,6 +55,7 @@ from benchmarks.training_steps import (
 from common.cli import pick_device, positive_int, run_entry_point
 from common.errors import UserError
 from common.files import check_output_file, replacing
+from common.safe_paths import printable
 from common.speed_trial import HALF_DTYPES
 from configs.loading import load_config, override_config
 from configs.schema import Config
@@ -143,7 +144,8 @@ def main(arguments: argparse.Namespace) -> None:
     )
     shown = ", ".join(f"{name} {value:.3g}" for name, value in report["peak_tflops"].items())
     print(
-        f"\npeak, TFLOP/s: {shown}\nwaiting for data: {waiting:.1%} of {num_loaded} steps\n{output}"
+        f"\npeak, TFLOP/s: {shown}\nwaiting for data: {waiting:.1%} of {num_loaded} steps\n"
+        f"{printable(str(output))}"
     )
 
 

@@ -1,6 +1,5 @@
 """Figures of the scalars in the logs of training runs."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from common.errors import UserError
+from common.json_files import MAX_BYTES, parse_json
+from common.safe_paths import printable, read_plain_file
 
 Metrics = list[dict[str, Any]]  # the lines of a metrics.jsonl
 
@@ -145,7 +146,11 @@ def read_metrics(path: Path) -> Metrics:
         UserError: the file is not a metrics.jsonl, or has no training scalars yet.
     """
     try:
-        metrics = [json.loads(line) for line in path.read_text().splitlines()]
+        metrics = [parse_json(line) for line in read_plain_file(path, MAX_BYTES).splitlines()]
+        if not all(isinstance(row, dict) and row.keys() >= {"step", "kind"} for row in metrics):
+            raise ValueError("a line has no step and kind")
+    except UserError:
+        raise
     except (OSError, ValueError) as error:
         raise UserError(
             f"{path}: has no metrics of a run ({error}); give its metrics.jsonl"
@@ -163,4 +168,4 @@ def print_values(metrics: Metrics) -> None:
     print("|---" * (1 + len(chosen)) + "|")
     for name in (name for name in rows[-1] if name not in ("step", "kind")):
         values = [f"{row[name]:.3g}" if name in row else "" for row in chosen]  # some start late
-        print(f"| {name} |", " | ".join(values), "|")
+        print(f"| {printable(name)} |", " | ".join(values), "|")

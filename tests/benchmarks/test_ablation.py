@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
@@ -240,6 +241,16 @@ def test_a_seed_that_is_added_later(finished, capsys):
     signed = "{mean:+.4f} ±{seed_sd:.4f} [{low:+.4f}, {high:+.4f}]"
     assert ("prioritycut", signed.format(**difference)) in firsts
     assert ("source", f"{both['baseline']['summary']['l1']['mean']:.4f}") in firsts
+
+
+@pytest.mark.parametrize("content", ["{", "[1]", "{}", '{"num_frames": 3}'])
+def test_a_report_that_no_run_wrote(finished, tmp_path, capsys, content):
+    shutil.copytree(finished[0], tmp_path / "copy")
+    path = tmp_path / "copy" / "fomm-0" / "ablation.json"
+    path.write_text(content)
+    command = (*ARGUMENTS, *PAIR, "--output", tmp_path / "copy", "--seeds", 0)
+    assert call(ablation, *command) == 2
+    assert f"{path}: not as this program wrote it; remove it" in capsys.readouterr().err
 
 
 def test_interrupted_run_goes_on(finished, tmp_path, capsys):

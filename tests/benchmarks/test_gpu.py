@@ -169,7 +169,7 @@ def test_an_error_is_a_result_and_a_torn_line_is_none(setup, monkeypatch):
     monkeypatch.setattr(gpu_checks, "checks_of", lambda *_: checks)
     gpu_checks.run_part("speed", setup, "")
     with (setup.output / gpu_checks.RESULTS).open("a") as file:
-        file.write('{"part": "sp')
+        file.write('[1]\n{"part": "speed"}\n{"part": "sp')
     bad, good = [found for found in read_results(setup.output) if found["status"] != "started"]
     assert (bad["status"], bad["error"]) == ("error", "ValueError: odd\nnumber")
     assert "in fail" in bad["traceback"]

@@ -224,6 +224,15 @@ def test_markdown_table():
     ]
 
 
+def test_a_name_stays_in_its_line_of_a_table():
+    rows: list[dict[str, str | float | None]] = [{"clip\n": "a\x1b[2J\u2028b"}]
+    assert markdown_table(rows).splitlines() == [
+        r"| clip\n          |",
+        r"| --------------- |",
+        r"| a\x1b[2J\u2028b |",
+    ]
+
+
 @pytest.mark.parametrize(
     ("overrides", "arguments", "expected"),
     [
