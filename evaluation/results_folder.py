@@ -29,7 +29,8 @@ PAGE_FILE = "index.html"
 CLIPS_FOLDER = Path("clips")
 SAVED_FOLDERS = {name: Path("frames") / name for name in ("driving", "prediction")}
 _UNFINISHED = re.compile(r"(\.unfinished-[\w-]+?)(\.lock)?")
-_EXCHANGE = "exchange.json"  # in an unfinished folder: the runs whose results are exchanged
+# In an unfinished folder: the results, and the runs whose results are exchanged.
+_RESULTS, _EXCHANGE = "results", "exchange.json"
 
 
 class _Run(NamedTuple):
@@ -77,7 +78,7 @@ def replacing_results(output: Path, clips: Sequence[str], *, saves_frames: bool)
             with ExitStack() as stack:
                 unfinished.mkdir()
                 stack.callback(shutil.rmtree, unfinished, ignore_errors=True)
-                results = unfinished / "results"
+                results = unfinished / _RESULTS
                 results.mkdir()
                 yield results
                 stack.pop_all()  # from here on it may hold the only copy of a result
@@ -184,9 +185,16 @@ def _abandoned(output: Path) -> list[Path]:
             locked(_lock_of(output / name)) as is_held,
         ):  # an error: its run is at work
             path = output / name
-            if is_held and path.is_dir() and not path.is_symlink():
+            if is_held and _is_unfinished(path):
                 found.append(path)
     return found
+
+
+def _is_unfinished(path: Path) -> bool:
+    """Whether this is a folder that holds nothing but what a run puts there."""
+    if not path.is_dir() or path.is_symlink():
+        return False
+    return {entry.name for entry in path.iterdir()} <= {_RESULTS, _EXCHANGE}
 
 
 def _remove(output: Path, entries: Collection[Path], kept: Collection[Path]) -> None:

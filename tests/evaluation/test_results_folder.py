@@ -102,6 +102,14 @@ def test_unfinished_folders_of_killed_runs_are_removed(tmp_path):
     assert not list(tmp_path.glob(".unfinished*"))
 
 
+@pytest.mark.parametrize("name", ["chapter.txt", "results.txt"])
+def test_a_folder_of_somebody_else_with_such_a_name_stays(tmp_path, name):
+    own = tmp_path / ".unfinished-thesis" / name
+    write(own, "mine")
+    run(tmp_path, ["a"])
+    assert own.read_text() == "mine"
+
+
 def test_unfinished_folders_of_running_evaluations_stay(tmp_path):
     """The lock tells, so this also holds for processes in another container."""
     busy = unfinished_of("abc", tmp_path)
