@@ -40,7 +40,7 @@ from tqdm import tqdm
 from benchmarks.tables import markdown_table
 from common.cli import positive_int, run_entry_point
 from common.errors import UserError
-from common.files import replacing
+from common.files import check_output_file, replacing
 from common.safe_paths import printable
 from configs.schema import AugmentationConfig
 from datasets.clips import ClipFolder
@@ -79,6 +79,8 @@ class StoredClip(NamedTuple):
 
 
 def main(arguments: argparse.Namespace) -> None:
+    output = Path(arguments.output)
+    check_output_file(output, "data.json")
     torch.set_num_threads(1)
     original = read_original(arguments.clip, arguments.num_frames)
     with tempfile.TemporaryDirectory() as folder:
@@ -102,7 +104,7 @@ def main(arguments: argparse.Namespace) -> None:
     ]
     loss = compression_losses(original, decoded, kilobytes[stored[0].name])
     report = {"clip": arguments.clip or "puppet", "num_frames": len(original)}
-    with replacing(Path(arguments.output)) as temporary:
+    with replacing(output) as temporary:
         text = json.dumps(report | {"reading": reading, "loss": loss}, indent=1)
         temporary.write_text(text + "\n")
     name = printable(arguments.clip or "puppet")

@@ -49,7 +49,7 @@ from common.cli import pick_device, run_entry_point
 from common.distributed import processes as distributed
 from common.distributed.rendezvous import read_place
 from common.errors import UserError
-from common.files import replacing
+from common.files import check_output_file, replacing
 from configs.loading import load_config
 from datasets.pairs import PairBatch
 from training.distributed.gradients import GradientExchange
@@ -64,6 +64,7 @@ _TEST_NUMBERS = 2**22  # that are sent to measure the network
 def main(arguments: argparse.Namespace) -> None:
     if arguments.config is None:
         raise UserError("--config is missing: give a file, or a name such as vox-fomm.yaml")
+    check_output_file(Path(arguments.output), "exchange.json")
     if read_place() is None:
         start_two(arguments.mbit)
         return

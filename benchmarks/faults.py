@@ -49,7 +49,7 @@ from benchmarks.tables import markdown_table
 from checkpoints.folder import best_path, step_path
 from common.cli import run_entry_point
 from common.errors import UserError
-from common.files import replacing
+from common.files import check_output_file, replacing
 from common.tensor_files import read_tensors
 from tests.helpers.factories import tiny_overrides
 
@@ -103,6 +103,8 @@ class ProcessEnd(NamedTuple):
 
 
 def main(arguments: argparse.Namespace) -> int:
+    if arguments.output is not None:
+        check_output_file(Path(arguments.output), "faults.json")
     rng = random.Random(arguments.seed)
     # Killed processes leave semaphores, of which Python warns when it removes them.
     os.environ["PYTHONWARNINGS"] = "ignore:resource_tracker"

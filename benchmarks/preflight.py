@@ -20,7 +20,7 @@ from benchmarks.data import SIZE, write_mp4
 from benchmarks.tables import markdown_table
 from common.cli import positive_int, run_entry_point
 from common.errors import UserError
-from common.files import replacing
+from common.files import check_output_file, replacing
 from common.machine import num_cores
 from datasets import clips
 from datasets.clip_index import INDEX_FILE
@@ -33,6 +33,8 @@ COPIES = 100  # one clip in so many is a copy
 
 
 def main(arguments: argparse.Namespace) -> None:
+    output = Path(arguments.output)
+    check_output_file(output, "preflight.json")
     if arguments.clips < clips.MIN_FOR_INDEX:
         raise UserError(
             f"--clips {arguments.clips}: an index is made of {clips.MIN_FOR_INDEX} clips or more; "
@@ -47,7 +49,7 @@ def main(arguments: argparse.Namespace) -> None:
         rows.append(measured(f"{len(copies)} clips changed", folder))
         num_bytes = (folder / "train" / INDEX_FILE).stat().st_size
     report = {"clips": arguments.clips, "cores": num_cores(), "index_bytes": num_bytes}
-    with replacing(Path(arguments.output)) as temporary:
+    with replacing(output) as temporary:
         temporary.write_text(json.dumps(report | {"checks": rows}, indent=1) + "\n")
     print(f"{arguments.clips} clips, {num_cores()} cores, index of {num_bytes / 1e6:.1f} MB\n")
     print(markdown_table([{k: f"{v:.1f}" if k == "s" else v for k, v in r.items()} for r in rows]))

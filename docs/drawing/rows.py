@@ -23,6 +23,7 @@ from benchmarks.ablation_rows import ROWS
 from branches.model import Model
 from common.cli import positive_int, run_entry_point
 from common.errors import UserError
+from common.files import check_output_file
 from datasets.build import build_source
 from datasets.source import ClipSource
 from docs.drawing.canvas import DEVICE, cells, show, write
@@ -36,6 +37,7 @@ TITLE_SIZE = 8  # points
 
 
 def main(arguments: argparse.Namespace) -> None:
+    check_output_file(Path(arguments.output), "rows.png")
     plt.switch_backend("agg")  # files only; needs no display
     runs = load_rows(Path(arguments.runs), arguments.seed)
     config = next(iter(runs.values())).config

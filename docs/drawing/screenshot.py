@@ -17,7 +17,7 @@ from typing import Any
 
 from common.cli import positive_int, run_entry_point
 from common.errors import UserError
-from common.files import replacing
+from common.files import check_output_file, replacing
 from metrics.detectors.packages import import_package
 
 # By the label of the examples and that of the box: the number of the one to click on.
@@ -31,6 +31,7 @@ MOMENT = 0.4  # seconds; the time of the frame that the videos show
 
 
 def main(arguments: argparse.Namespace) -> None:
+    check_output_file(Path(arguments.output), "page.png")
     playwright = import_package("playwright.sync_api", "pip install playwright")
     browser_path = arguments.chromium or shutil.which("chromium")
     if browser_path is None:
