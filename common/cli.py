@@ -7,12 +7,12 @@ import re
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from io import TextIOWrapper
 from types import FrameType, TracebackType
-from typing import TYPE_CHECKING, NoReturn, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from tqdm import tqdm
 
@@ -137,6 +137,31 @@ def say(line: str, file: TextIO | None = None) -> None:
     file = sys.stdout if file is None else file
     tqdm.write(printable(line), file)
     file.flush()
+
+
+class EscapedStream:
+    """A stream that escapes control characters as `say` does, but keeps the ends of lines.
+
+    It stands for `stream` where libraries print what strangers send, as those of the page do.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        self._stream.write("\n".join(map(printable, text.split("\n"))))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def isatty(self) -> bool:
+        """False, so that no library colours what it prints: it would be escaped, too."""
+        return False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
 
 
 def _show_traceback(

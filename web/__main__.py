@@ -7,6 +7,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from functools import partial
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import common.openmp  # noqa: F401
 from animation.animator import Animator
 from checkpoints.folder import newest_checkpoint
 from common.cli import (
+    EscapedStream,
     add_device_argument,
     add_max_pixels_argument,
     add_precision_argument,
@@ -37,7 +39,12 @@ def main(arguments: argparse.Namespace) -> None:
     accounts = read_accounts(arguments.auth_file, given)
     for line in warnings(arguments.host, arguments.auth_file, accounts, given):
         say(line, sys.stderr)
-    with tempfile.TemporaryDirectory(prefix="demo-") as folder:
+    with (
+        # Gradio and uvicorn print the tracebacks of wrong requests, with names that visitors chose.
+        redirect_stdout(EscapedStream(sys.stdout)),
+        redirect_stderr(EscapedStream(sys.stderr)),
+        tempfile.TemporaryDirectory(prefix="demo-") as folder,
+    ):
         # Gradio reads these variables when it is imported and when it builds a page.
         os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
         os.environ["GRADIO_TEMP_DIR"] = folder  # uploads and results

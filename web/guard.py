@@ -3,10 +3,12 @@
 Which requests are refused, and why, and why frames are, is said in `common.page_requests`.
 """
 
+import re
+import time
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
@@ -19,10 +21,26 @@ from common.safe_paths import is_file
 OVERHEAD = 2**20  # bytes that a request may have besides its file
 MAX_KEPT_FILES = 20  # uploads are refused while as many bytes are kept as so many largest files
 MIN_BYTES = 2**16  # that a file counts for: a million empty ones take room and time, too
+KEPT_SECONDS = 3600  # age of an old file, which is removed
+_UPLOAD = "/gradio_api/upload"
+# Gradio writes an upload to such a file in the folder of uploads, and moves it away at its end.
+_UNFINISHED = re.compile(r"tmp[^.]+")
+_NO_LENGTH = "The length of the request is missing."
+_CLOCK_ERROR = 1.0  # seconds that the time of a new file may lie before that of the clock
+
+
+class _Upload(NamedTuple):
+    """An upload that has begun; since: time of the clock, length: stated bytes."""
+
+    since: float
+    length: int
 
 
 class Guard:
     """Wraps an application: refuses requests (see `refusal`), limits their size, forbids frames.
+
+    It counts uploads that have begun, since many at once would pass each limit that only looks at
+    what is there, and removes what is left of those that were broken off.
 
     Args:
         names: names under which the page is reached; see `known_names`.
@@ -35,16 +53,17 @@ class Guard:
         self._names = names
         self._max_bytes = max_bytes
         self._folder = folder
+        self._uploads: dict[object, _Upload] = {}  # those that have begun
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        method = scope.get("method", "")
-        refused = refusal(method, scope["path"], headers, self._names, option="--allowed-host")
-        if refused is None and method == "POST":
-            refused = self._refuse_size(scope["path"], headers)
+        method, path = scope.get("method", ""), scope["path"]
+        refused = refusal(method, path, headers, self._names, option="--allowed-host")
+        if refused is None:
+            refused = self._refuse_size(method, path, headers)
         if refused is not None:
             await PlainTextResponse(refused.reason, refused.status)(scope, receive, send)
             return
@@ -56,20 +75,57 @@ class Guard:
                     headers.append(name, value)
             await send(message)
 
-        await self._app(scope, receive, send_unframed)
+        if method != "POST" or path != _UPLOAD:
+            await self._app(scope, receive, send_unframed)
+            return
+        key = object()
+        self._uploads[key] = _Upload(time.time(), int(headers["content-length"]))
+        try:
+            await self._app(scope, receive, send_unframed)
+        finally:
+            del self._uploads[key]
+            self._remove_unfinished()
 
-    def _refuse_size(self, path: str, headers: Mapping[str, str]) -> Refusal | None:
+    def _refuse_size(self, method: str, path: str, headers: Mapping[str, str]) -> Refusal | None:
         """Refuse a request that is too large, by its stated length; the server reads no more."""
-        length = headers.get("content-length", "")
-        if not length.isdecimal():
-            return Refusal(411, "The length of the request is missing.")
-        if not path.endswith("/upload") and int(length) > OVERHEAD:
+        if "transfer-encoding" in headers:  # the server would read on, whatever length is stated
+            return Refusal(411, _NO_LENGTH)
+        if method != "POST":
+            return None
+        stated = headers.get("content-length", "")
+        if not stated.isdecimal():
+            return Refusal(411, _NO_LENGTH)
+        length = int(stated)
+        if path != _UPLOAD and length > OVERHEAD:
             return Refusal(413, "The request is too large.")
-        if int(length) > self._max_bytes + OVERHEAD:
+        if length > self._max_bytes + OVERHEAD:
             return Refusal(413, f"The file is too large: at most {in_megabytes(self._max_bytes)}.")
-        if path.endswith("/upload") and _num_bytes(self._folder) > MAX_KEPT_FILES * self._max_bytes:
+        if path == _UPLOAD and not self._has_room(length):
             return Refusal(507, "There is no room for more files now; try again in an hour.")
         return None
+
+    def _has_room(self, length: int) -> bool:
+        """Whether there is room for an upload of `length` bytes."""
+        self._remove_unfinished()
+        begun = sum(upload.length for upload in self._uploads.values())
+        room = MAX_KEPT_FILES * self._max_bytes - _num_bytes(self._folder)
+        return room >= 0 and (not begun or begun + length <= room)
+
+    def _remove_unfinished(self) -> None:
+        """Remove the files of uploads that were broken off: Gradio does not know them any more.
+
+        A file that is older than all uploads that have begun belongs to none of them.
+        """
+        now = time.time()
+        oldest = min((upload.since for upload in self._uploads.values()), default=None)
+        for path in self._folder.glob("tmp*"):
+            with suppress(OSError):  # moved away in the meantime
+                if not is_file(path) or not _UNFINISHED.fullmatch(path.name):
+                    continue
+                changed = path.lstat().st_mtime
+                is_of_none = oldest is None or changed < oldest - _CLOCK_ERROR
+                if is_of_none or changed < now - KEPT_SECONDS:
+                    path.unlink()
 
 
 def take_uploads_only(control: Any) -> None:

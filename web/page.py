@@ -27,14 +27,14 @@ from web.choices import (
 )
 from web.controls import MIN_COLUMN, Controls
 from web.examples import Examples
-from web.guard import in_megabytes
+from web.guard import KEPT_SECONDS, in_megabytes
 from web.results import Changes, Results
 from web.waiting import POLL_SECONDS, WaitingQueue, describe_length, describe_place
 
 STYLE = Path(__file__).with_suffix(".css")
 SCRIPT = Path(__file__).with_suffix(".js")
 
-SWEEP_SECONDS, KEPT_SECONDS = 600, 3600  # old files are removed so often; age of an old file
+SWEEP_SECONDS = 600  # old files are removed so often
 QUEUE_SECONDS = 5  # the shown length of the queue is at most so old
 PROGRESS = gr.Progress()  # by this default Gradio finds the argument to pass the progress to
 

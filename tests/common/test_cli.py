@@ -1,14 +1,23 @@
 """Tests of exit codes, errors in one line, and the choice of the device."""
 
 import argparse
+import logging
 import os
 import subprocess
 import sys
+from contextlib import redirect_stderr
 
 import pytest
 import torch
 
-from common.cli import add_device_argument, pick_device, positive_int, run_entry_point, say
+from common.cli import (
+    EscapedStream,
+    add_device_argument,
+    pick_device,
+    positive_int,
+    run_entry_point,
+    say,
+)
 from common.errors import UserError
 from tests.helpers.runs import REPOSITORY
 
@@ -281,3 +290,13 @@ def test_an_error_of_no_stream_keeps_its_traceback():
 
     with pytest.raises(BrokenPipeError, match="of a worker"):
         run_entry_point(broken, parser(), [])
+
+
+def test_a_stream_that_escapes_what_libraries_print(capsys):
+    with redirect_stderr(EscapedStream(sys.stderr)):
+        print("a\x1b[31m\rb\nc", file=sys.stderr)
+        sys.stderr.writelines(["d\x07\n", "e\n"])
+        logging.StreamHandler().emit(logging.makeLogRecord({"msg": "\x9b2J"}))
+        assert not sys.stderr.isatty()
+        sys.stderr.flush()
+    assert capsys.readouterr().err == "a\\x1b[31m\\rb\nc\nd\\x07\ne\n\\x9b2J\n"

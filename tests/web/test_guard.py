@@ -1,6 +1,8 @@
 """The guard of the page: limits of uploads and requests, and no frames."""
 
 import asyncio
+import os
+import time
 
 import pytest
 
@@ -13,6 +15,7 @@ from common.errors import UserError
 from common.page_requests import known_names
 from web.guard import MAX_KEPT_FILES, MIN_BYTES, OVERHEAD, Guard, take_uploads_only
 
+UPLOAD = "/gradio_api/upload"
 NAMES = known_names("127.0.0.1", ["Demo.Example.org"])
 OWN = {"host": "127.0.0.1:7860", "origin": "http://127.0.0.1:7860", "sec-fetch-site": "same-origin"}
 
@@ -23,9 +26,9 @@ def test_no_room_for_more_uploads(tmp_path):
     client = TestClient(app, base_url="http://localhost")
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "file").write_bytes(bytes(MAX_KEPT_FILES * 10**6 - 100_000))
-    assert client.post("/gradio_api/upload", content=b"a").text == "done"
+    assert client.post(UPLOAD, content=b"a").text == "done"
     (tmp_path / "other").write_bytes(bytes(100_000))
-    answer = client.post("/gradio_api/upload", content=b"a")
+    answer = client.post(UPLOAD, content=b"a")
     assert answer.status_code == 507
     assert answer.text == "There is no room for more files now; try again in an hour."
     assert client.post("/gradio_api/queue/join", content=b"a").text == "done"
@@ -39,21 +42,103 @@ def test_empty_files_take_room_too(tmp_path):
     client = TestClient(Guard(PlainTextResponse("taken"), NAMES, max_bytes, tmp_path))
     for number in range(2 * MAX_KEPT_FILES):
         (tmp_path / str(number)).touch()
-    assert client.post("/upload", content=b"a", headers=OWN).text == "taken"
+    assert client.post(UPLOAD, content=b"a", headers=OWN).text == "taken"
     (tmp_path / "another").touch()
-    assert client.post("/upload", content=b"a", headers=OWN).status_code == 507
+    assert client.post(UPLOAD, content=b"a", headers=OWN).status_code == 507
 
 
 def test_the_largest_request(tmp_path):
     app = Guard(PlainTextResponse("done"), known_names("localhost", []), 1000, tmp_path)
     client = TestClient(app, base_url="http://localhost")
-    assert client.post("/upload", content=bytes(1000 + OVERHEAD)).text == "done"
-    answer = client.post("/upload", content=bytes(1001 + OVERHEAD))
+    assert client.post(UPLOAD, content=bytes(1000 + OVERHEAD)).text == "done"
+    answer = client.post(UPLOAD, content=bytes(1001 + OVERHEAD))
     assert (answer.status_code, answer.text[:26]) == (413, "The file is too large: at ")
     # Other requests are read into memory, where their parts take many times as much.
     assert client.post("/queue/join", content=bytes(OVERHEAD)).text == "done"
     answer = client.post("/queue/join", content=bytes(OVERHEAD + 1))
     assert (answer.status_code, answer.text) == (413, "The request is too large.")
+    answer = client.post("/gradio_api/run/upload", content=bytes(OVERHEAD + 1))  # is no upload
+    assert (answer.status_code, answer.text) == (413, "The request is too large.")
+
+
+@pytest.mark.parametrize("path", [UPLOAD, "/gradio_api/queue/join", "/login"])
+@pytest.mark.parametrize("method", ["POST", "PUT", "GET"])
+def test_chunks_are_refused_whatever_length_is_stated(tmp_path, path, method):
+    """The server reads chunks to their end, and ignores the length."""
+    client = TestClient(Guard(PlainTextResponse("done"), NAMES, 1000, tmp_path))
+    headers = OWN | {"transfer-encoding": "chunked", "content-length": "5"}
+    assert client.request(method, path, headers=headers).status_code == 411
+
+
+def test_uploads_at_once_do_not_pass_the_limit_together(tmp_path):
+    """All begin before the first has written anything."""
+    max_bytes, codes = MIN_BYTES, []
+
+    async def app(scope, receive, send):
+        await asyncio.sleep(0.1)
+        await PlainTextResponse("done")(scope, receive, send)
+
+    guard = Guard(app, NAMES, max_bytes, tmp_path)
+
+    async def upload():
+        async def receive():
+            raise AssertionError
+
+        async def send(message):
+            if message["type"] == "http.response.start":
+                codes.append(message["status"])
+
+        headers = [(b"host", b"localhost"), (b"content-length", str(max_bytes).encode())]
+        scope = {"type": "http", "method": "POST", "path": UPLOAD, "headers": headers}
+        await guard(scope, receive, send)
+
+    async def begin():
+        await asyncio.gather(*(upload() for _ in range(2 * MAX_KEPT_FILES)))
+
+    asyncio.run(begin())
+    assert sorted(codes) == [200] * MAX_KEPT_FILES + [507] * MAX_KEPT_FILES
+    asyncio.run(begin())  # they have ended, and left nothing
+    assert codes.count(200) == 2 * MAX_KEPT_FILES
+
+
+def test_what_is_left_of_uploads_that_were_broken_off_goes(tmp_path):
+    """Gradio leaves the files of an upload whose sender went away; others' files stay."""
+    (tmp_path / "examples").mkdir()
+    kept = [tmp_path / "examples" / "tmpabc", tmp_path / "other.png", tmp_path / "tmpabc.png"]
+    for path in kept:
+        path.write_bytes(b"x")
+
+    async def app(scope, receive, send):
+        (tmp_path / "tmpk3_x9abc").write_bytes(bytes(MAX_KEPT_FILES * MIN_BYTES))
+        raise ConnectionError
+
+    client = TestClient(Guard(app, NAMES, MIN_BYTES, tmp_path))
+    for _ in range(2):
+        with pytest.raises(ConnectionError):
+            client.post(UPLOAD, content=b"a", headers=OWN)
+        assert not (tmp_path / "tmpk3_x9abc").exists()
+    assert all(path.exists() for path in kept)
+
+
+def test_the_file_of_an_upload_that_runs_stays(tmp_path):
+    """An old one of another upload goes, though one runs."""
+    current, old = tmp_path / "tmpcurrent", tmp_path / "tmpold"
+    old.write_bytes(b"x")
+    os.utime(old, (time.time() - 10,) * 2)
+
+    async def inner(scope, receive, send):
+        await PlainTextResponse("done")(scope, receive, send)
+
+    async def outer(scope, receive, send):
+        current.write_bytes(b"x")
+        guard._app = inner
+        await guard(scope, receive, send)  # another upload, which begins and ends meanwhile
+        assert current.exists()
+        assert not old.exists()
+
+    guard = Guard(outer, NAMES, MIN_BYTES, tmp_path)
+    assert TestClient(guard).post(UPLOAD, content=b"a", headers=OWN).text == "done"
+    assert not current.exists()
 
 
 def test_a_folder_is_no_upload(tmp_path):

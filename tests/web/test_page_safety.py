@@ -2,12 +2,15 @@
 
 import http.client
 import http.server
+import os
 import re
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from urllib.parse import urlsplit
 
 import pytest
@@ -195,8 +198,10 @@ def test_requests_that_are_too_large(address, path):
     is_file = path.endswith("/upload")
     reason = "The file is too large: at most 1 MB." if is_file else "The request is too large."
     assert (status, text) == (413, reason)
-    status, _, text = ask(address, "POST", path, {"Transfer-Encoding": "chunked"}, "0\r\n\r\n")
-    assert (status, text) == (411, "The length of the request is missing.")
+    for length in ({}, {"Content-Length": "5"}):  # which the server would not look at
+        chunks = {"Transfer-Encoding": "chunked"} | length
+        status, _, text = ask(address, "POST", path, chunks, "0\r\n\r\n")
+        assert (status, text) == (411, "The length of the request is missing.")
 
 
 EVIL = """<!doctype html>
@@ -271,3 +276,18 @@ def test_a_page_without_a_password_causes_a_warning(tmp_path, capsys, monkeypatc
     assert "--auth: is not USER:PASSWORD" in error_line(capsys, "python -m web")
     assert call(demo, "--auth-file", tmp_path / "none") == 2
     assert "none: cannot be read: No such file" in error_line(capsys, "python -m web")
+
+
+def test_what_visitors_send_does_not_control_the_terminal(capsys, monkeypatch, tmp_path):
+    """Gradio and uvicorn print it in their tracebacks."""
+    pytest.importorskip("gradio")
+
+    def serve(*_):
+        print("KeyError: \x1b[31m", file=sys.stderr)
+
+    animator = SimpleNamespace(precision="float32", device="cpu")
+    monkeypatch.setattr(demo.Animator, "load", lambda *_, **__: animator)
+    monkeypatch.setattr(demo, "serve", serve)
+    monkeypatch.setattr(os, "environ", {**os.environ})
+    assert call(demo, "--checkpoint", tmp_path / "none.pt") == 0
+    assert capsys.readouterr().err == "KeyError: \\x1b[31m\n"
