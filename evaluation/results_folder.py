@@ -28,7 +28,8 @@ from media.video_writer import is_result
 PAGE_FILE = "index.html"
 CLIPS_FOLDER = Path("clips")
 SAVED_FOLDERS = {name: Path("frames") / name for name in ("driving", "prediction")}
-_UNFINISHED = re.compile(r"(\.unfinished-[\w-]+?)(\.lock)?")
+# Those of earlier versions have the process id. Other names are of somebody else.
+_UNFINISHED = re.compile(r"(\.unfinished-(?:[0-9a-f]{16}|\d{1,9}-\w+))(\.lock)?")
 # In an unfinished folder: the results, and the runs whose results are exchanged.
 _RESULTS, _EXCHANGE = "results", "exchange.json"
 

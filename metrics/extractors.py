@@ -28,7 +28,7 @@ from torchvision.models.video import (
 
 from common.errors import UserError, in_one_line, lacks_memory
 from common.files import file_sha256
-from common.safe_paths import exists, open_to_read
+from common.safe_paths import open_to_read
 from common.tensor_files import read_tensors
 from common.weight_files import downloaded
 from metrics.detectors.detector import Description
@@ -250,10 +250,13 @@ class TorchvisionExtractor:
 def build_extractor(given: str, metric: FrechetMetric, device: torch.device) -> Extractor:
     """Build the extractor that the option --fid or --fvd names: a file, or a torchvision name.
 
+    A file of such a name must be given as ./r3d_18: its program would run, and it may have come
+    into this folder with the data of somebody else.
+
     Raises:
         UserError: the file cannot be used, or a download failed.
     """
-    if given in TORCHVISION[metric] and not exists(Path(given)):
+    if given in TORCHVISION[metric]:
         try:
             return TorchvisionExtractor.trained(given, metric, device)
         except UserError as error:

@@ -5,7 +5,9 @@ run.json    the id of the run, and the checkpoint of another run that it began f
 """
 
 import json
+import os
 import platform
+import re
 import secrets
 import shlex
 import sys
@@ -21,8 +23,8 @@ from checkpoints.folder import WRITTEN, best_path, check_names, checkpoint_folde
 from common.errors import UserError
 from common.file_lock import holder, locked
 from common.files import add_line, make_folder, remove_leftovers, replacing
-from common.json_files import read_json
-from common.safe_paths import exists, resolve
+from common.json_files import parse_json, read_json
+from common.safe_paths import exists, open_to_read, resolve
 from common.tensor_files import read_facts
 from configs.loading import dump_config
 from configs.schema import Config
@@ -33,6 +35,7 @@ CONFIG_FILE, COMMANDS_FILE = "config.yaml", "commands.jsonl"
 # Names of files that are written as temporary files first; see `files.remove_leftovers`.
 _TABLES = r"run\.json|config\.yaml|metrics\.jsonl"
 _PICTURE = r"(train|validation)-\w+-\d{8,16}\.png"
+_MAX_COMMAND = 2**22  # bytes of a line of commands.jsonl; a command has at most 2 MiB
 _LIBRARIES = ("torch", "torchvision", "av", "numpy", "pydantic")
 _ELSEWHERE = "choose another folder with run.output_dir=..."
 
@@ -163,12 +166,31 @@ def _require_no_other_files(folder: Path, origin: Origin | None) -> None:
     The files of an earlier version are accepted: such a run had saved no checkpoint, and starts
     again.
     """
-    if origin is None and exists(folder / COMMANDS_FILE):
+    if origin is None and _is_log_of_commands(folder / COMMANDS_FILE):
         return
-    for name in (CONFIG_FILE, METRICS_FILE, COMMANDS_FILE):
-        if exists(folder / name):
-            whose = "which no run wrote" if origin is None else f"not of {origin.checkpoint}"
-            raise UserError(f"run.output_dir: {folder} holds {name}, {whose}; {_ELSEWHERE}")
+    names = [n for n in (CONFIG_FILE, METRICS_FILE, COMMANDS_FILE) if exists(folder / n)]
+    for name in (*names, *_pictures(folder)):
+        whose = "which no run wrote" if origin is None else f"not of {origin.checkpoint}"
+        raise UserError(f"run.output_dir: {folder} holds {name}, {whose}; {_ELSEWHERE}")
+
+
+def _is_log_of_commands(path: Path) -> bool:
+    """Whether the first line of a file is as `record_command` writes it."""
+    try:
+        with open_to_read(path) as file:
+            entry = parse_json(file.readline(_MAX_COMMAND))
+    except (OSError, ValueError):
+        return False
+    return isinstance(entry, dict) and entry.keys() >= {"time", "command"}
+
+
+def _pictures(folder: Path) -> list[str]:
+    """Names of files in `folder` that a run would give to its pictures."""
+    try:
+        found = os.listdir(folder / PICTURES_FOLDER)
+    except OSError:  # it is missing; if it cannot be read, nothing is written to it
+        return []
+    return [f"{PICTURES_FOLDER}/{name}" for name in sorted(found) if re.fullmatch(_PICTURE, name)]
 
 
 def _new_id() -> str:

@@ -96,24 +96,27 @@ def test_unfinished_folders_of_killed_runs_are_removed(tmp_path):
     """Also one of an earlier version, named by a process id, even if that is now ours again."""
     left = [unfinished_of(name, tmp_path) for name in ("0123456789abcdef", f"{os.getpid()}-abc")]
     (tmp_path / ".unfinished-0123456789abcdef.lock").touch()
-    (tmp_path / ".unfinished-before-its-folder.lock").touch()
+    (tmp_path / ".unfinished-fedcba9876543210.lock").touch()
     run(tmp_path, ["a"])
     assert not [path for path in left if path.exists()]
     assert not list(tmp_path.glob(".unfinished*"))
 
 
-@pytest.mark.parametrize("name", ["chapter.txt", "results.txt"])
+@pytest.mark.parametrize("name", ["chapter.txt", "results.txt", "results/chapter.txt"])
 def test_a_folder_of_somebody_else_with_such_a_name_stays(tmp_path, name):
     own = tmp_path / ".unfinished-thesis" / name
     write(own, "mine")
+    lock = tmp_path / ".unfinished-work.lock"
+    lock.touch()
     run(tmp_path, ["a"])
     assert own.read_text() == "mine"
+    assert lock.exists()
 
 
 def test_unfinished_folders_of_running_evaluations_stay(tmp_path):
     """The lock tells, so this also holds for processes in another container."""
-    busy = unfinished_of("abc", tmp_path)
-    with locked(tmp_path / ".unfinished-abc.lock"):
+    busy = unfinished_of("0123456789abcdef", tmp_path)
+    with locked(tmp_path / ".unfinished-0123456789abcdef.lock"):
         run(tmp_path, ["a"])
         assert busy.read_text() == "old"
     run(tmp_path, ["a"])

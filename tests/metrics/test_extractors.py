@@ -254,6 +254,16 @@ def test_videos_are_normalized_as_torchvision_does(tmp_path, monkeypatch):
     torch.testing.assert_close(seen[0], transform(clip.transpose(1, 2)))
 
 
+def test_a_file_does_not_take_the_place_of_a_network(tmp_path, monkeypatch):
+    """Its program would run, though the user named no file."""
+    torch.save(TORCHVISION["fvd"]["r3d_18"].build().state_dict(), tmp_path / "weights.pth")
+    monkeypatch.setattr(extractors, "downloaded", lambda _: tmp_path / "weights.pth")
+    monkeypatch.chdir(tmp_path)
+    write_script(tmp_path / "r3d_18", MeanColours())
+    assert isinstance(build_extractor("r3d_18", "fvd", CPU), TorchvisionExtractor)
+    assert isinstance(build_extractor("./r3d_18", "fvd", CPU), ScriptExtractor)
+
+
 def test_a_failed_download_is_one_line(tmp_path, monkeypatch):
     def fail(*_):
         raise URLError("no network")
@@ -262,9 +272,3 @@ def test_a_failed_download_is_one_line(tmp_path, monkeypatch):
     monkeypatch.setattr(torch.hub, "download_url_to_file", fail)
     with pytest.raises(UserError, match=r"--fid inception_v3: .*could not be downloaded"):
         build_extractor("inception_v3", "fid", CPU)
-
-
-def test_a_file_with_the_name_of_a_network_is_the_file(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    write_script(tmp_path / "r3d_18", MeanColours())
-    assert isinstance(build_extractor("r3d_18", "fvd", CPU), ScriptExtractor)

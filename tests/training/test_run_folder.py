@@ -207,15 +207,20 @@ def test_a_run_of_an_earlier_version_that_had_saved_nothing_begins_again(tmp_pat
 # Files that no run wrote, and missing checkpoints
 
 
-@pytest.mark.parametrize("name", ["config.yaml", "metrics.jsonl"])
+@pytest.mark.parametrize(
+    "name",
+    ["config.yaml", "metrics.jsonl", "commands.jsonl", "pictures/train-motion-00000001.png"],
+)
 @pytest.mark.parametrize("resume", [(), ("--resume",)])
 def test_a_file_that_no_run_wrote_is_not_replaced(tmp_path, capsys, name, resume):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("mine")
     assert call(train, *tiny(tmp_path, *ALONE), *resume) == 2
     assert f"run.output_dir: {tmp_path} holds {name}, which no run wrote" in (
         error_line(capsys, "train.py")
     )
-    assert {path: path.read_text() for path in tmp_path.iterdir()} == {tmp_path / name: "mine"}
+    files = {path: path.read_text() for path in tmp_path.rglob("*") if path.is_file()}
+    assert files == {tmp_path / name: "mine"}
 
 
 def test_a_best_checkpoint_alone_is_not_replaced(own_run, capsys):
