@@ -158,7 +158,10 @@ def choose_jobs(arguments: argparse.Namespace, path: Path) -> tuple[list[Job], R
                         "taken for inputs the next time; choose another"
                     )
             jobs = list_jobs(source, driving, background, output, suffix)
-        return [job._replace(more_sources=more_sources) for job in jobs], Results(output)
+        results = Results(output)
+        if not arguments.skip_existing:
+            results.require_own(job.output for job in jobs)
+        return [job._replace(more_sources=more_sources) for job in jobs], results
     for option in ("format", "skip_existing"):
         if getattr(arguments, option):
             raise UserError(

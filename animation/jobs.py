@@ -23,7 +23,7 @@ from animation.prepared import Animation, ReferenceChoice
 from animation.settings import Settings
 from common.errors import UserError
 from common.limits import Limits
-from common.safe_paths import resolve
+from common.safe_paths import exists, is_file, resolve
 from media.excerpt import Excerpt
 from media.frames import Frame
 from media.sound import Sound
@@ -90,8 +90,8 @@ def check_outputs(
     masks: Masks | None,
     background_masks: Masks | None,
 ) -> None:
-    """Raise UserError if a result would replace an input of any job, a folder that contains one, or
-    another result.
+    """Raise UserError if a result would replace an input of any job, a folder that contains one,
+    another result, or masks that do not belong to an earlier result.
     """
     inputs: dict[Path, str] = {}  # by resolved path: option and path as given
     given_masks = [
@@ -119,6 +119,11 @@ def check_outputs(
         masks_path = Output(job.output, save_masks=save_masks).masks_path
         if masks_path is not None:
             written["--save-masks"] = masks_path
+            if is_file(masks_path) and not exists(job.output):  # nobody gave this name
+                raise UserError(
+                    f"--save-masks {masks_path} is there, but no {job.output} that it belongs to; "
+                    "move it away, or choose another --output"
+                )
         for origin, target in written.items():
             resolved = resolve(target)
             if resolved in inputs:

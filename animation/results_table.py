@@ -7,7 +7,7 @@ from pathlib import Path
 from common.csv_cells import TableReader, as_written, open_table, protected
 from common.errors import UserError
 from common.files import replacing
-from common.safe_paths import exists
+from common.safe_paths import exists, is_file
 
 _KEY = "output"
 
@@ -29,6 +29,29 @@ class Results:
         self._rows = {row[_KEY]: row for row in _read_rows(self.path)}
         self._places: dict[str, int] = {}  # of the rows, by output
         self.expect(self._rows)
+
+    def require_own(self, outputs: Iterable[Path]) -> None:
+        """Make sure that no output would replace a file that no earlier run wrote.
+
+        The rows tell; their paths may start from another working folder than these.
+
+        Raises:
+            UserError: it would; names the file.
+        """
+        written: dict[str, list[Path]] = {}  # by name
+        for output, row in self._rows.items():
+            if row.get("status") != "skipped":
+                written.setdefault(Path(output).name, []).append(Path(output))
+        folder = self.path.parent
+        for path in outputs:
+            inner = path.relative_to(folder) if path.is_relative_to(folder) else path
+            ending = inner.parts
+            earlier = (found.parts[-len(ending) :] for found in written.get(path.name, ()))
+            if is_file(path) and ending not in earlier:
+                raise UserError(
+                    f"{path}: is there, and {self.path} does not say that an earlier run wrote it; "
+                    "move it away, or keep it with --skip-existing"
+                )
 
     def expect(self, outputs: Iterable[str]) -> None:
         """Fix the order of the rows that are added later, by their outputs."""

@@ -24,7 +24,7 @@ from tests.helpers.animations import (
     write_files,
 )
 from tests.helpers.detectors import Contrast, contrast
-from tests.helpers.runs import call, contents, step_file
+from tests.helpers.runs import call, contents, error_line, step_file
 
 GREEN = "#00ff00"
 
@@ -126,6 +126,18 @@ def test_save_masks_beside_a_video(files, tmp_path, capsys):
     assert (frame[10:-10, 10:-10] > 250).all()
     assert (frame[:3] < 5).all()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out-masks.mp4", "out.mp4"]
+
+
+def test_masks_without_their_result_are_not_replaced(files, tmp_path, capsys):
+    inputs = ("--source", files / "source.png", "--driving", files / "driving")
+    options = ("--save-masks", "--output", tmp_path / "out.mp4")
+    (tmp_path / "out-masks.mp4").write_text("mine")
+    assert call(animate, "--checkpoint", files / "square.pt", *inputs, *options) == 2
+    assert "out-masks.mp4 is there, but no" in error_line(capsys, "animate.py")
+    assert (tmp_path / "out-masks.mp4").read_text() == "mine"
+    (tmp_path / "out-masks.mp4").unlink()
+    for _ in range(2):
+        assert call(animate, "--checkpoint", files / "square.pt", *inputs, *options) == 0
 
 
 def test_save_masks_beside_a_folder_with_a_dot_in_its_name(run, tmp_path):

@@ -210,6 +210,28 @@ def test_skipped_without_an_earlier_table(place, run):
     assert [row["status"] for row in rows()] == ["skipped", "skipped"]
 
 
+@pytest.mark.parametrize("has_table", [False, True])
+def test_a_file_that_no_run_wrote_is_not_replaced(place, run, capsys, has_table):
+    inputs = ("--source", "sources", "--driving", "clips/one.mp4")
+    if has_table:
+        assert run(*inputs, "--output", "out") == 0
+        (place / "sources" / "a.png").rename(place / "sources" / "c.png")
+    own = place / "out" / ("c--one.mp4" if has_table else "b--one.mp4")
+    own.parent.mkdir(exist_ok=True)
+    own.write_text("mine")
+    capsys.readouterr()
+    assert run(*inputs, "--output", "out") == 2
+    assert f"out/{own.name}: is there, and out/results.csv does not say" in (
+        error_line(capsys, "animate.py")
+    )
+    assert run(*inputs, "--output", "out", "--skip-existing") == 0
+    assert run(*inputs, "--output", "out") == 2  # its row says that it was skipped
+    assert own.read_text() == "mine"
+    own.unlink()
+    for output in (place / "out", "./out"):  # written otherwise, and again
+        assert run(*inputs, "--output", output) == 0
+
+
 def test_rows_of_an_earlier_run_survive_an_interruption(place, run, monkeypatch):
     """Ctrl-C comes during the first job that is still to be done."""
     inputs = ("--source", "sources", "--driving", "clips/one.mp4", "--output", "out")
