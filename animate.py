@@ -67,6 +67,8 @@ def main(arguments: argparse.Namespace) -> int:
                 masks=arguments.masks,
                 background_masks=arguments.background_masks,
             )
+            if results is not None and not arguments.skip_existing:
+                results.require_own(job.output for job in jobs)
             if results is None and distributed.world_size() > 1:
                 raise UserError(
                     "a single animation takes a single process; start animate.py without torchrun"
@@ -158,10 +160,7 @@ def choose_jobs(arguments: argparse.Namespace, path: Path) -> tuple[list[Job], R
                         "taken for inputs the next time; choose another"
                     )
             jobs = list_jobs(source, driving, background, output, suffix)
-        results = Results(output)
-        if not arguments.skip_existing:
-            results.require_own(job.output for job in jobs)
-        return [job._replace(more_sources=more_sources) for job in jobs], results
+        return [job._replace(more_sources=more_sources) for job in jobs], Results(output)
     for option in ("format", "skip_existing"):
         if getattr(arguments, option):
             raise UserError(
