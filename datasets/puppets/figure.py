@@ -27,23 +27,11 @@ class Figure(NamedTuple):
 
 def draw_figure(identity: Identity, pose: Pose, size: tuple[int, int]) -> Figure:
     """Draw the puppet alone, in a frame of `size` (height, width)."""
-    height, width = size
-    side = min(size)
     canvas = Canvas(size)
-    middle = Place(
-        x=width / 2 + pose.x * side,
-        y=height / 2 + pose.y * side,
-        cos=math.cos(pose.rotation),
-        sin=math.sin(pose.rotation),
-        scale=pose.scale * side,
-    )
-    build = identity.build
-    hips = middle.at(0, 0.5 - build.leg)
-    torso = hips.at(0, 0, pose.lean)
-    trunk = 1 - build.leg - build.head_height  # from the hips to the neck
-    head = torso.at(0, -trunk, pose.head_tilt)
+    build, trunk = identity.build, _trunk(identity)
+    hips, torso, head = _places(identity, pose, size)
 
-    _arm(canvas, torso, trunk, identity, 1, pose.right_shoulder, pose.right_elbow)
+    _arm(canvas, torso, identity, 1, pose.right_shoulder, pose.right_elbow)
     if identity.headgear == "long_hair":
         _long_hair(canvas, head, identity)
     _leg(canvas, hips, identity, -1, pose.left_hip, pose.left_knee)
@@ -53,8 +41,66 @@ def draw_figure(identity: Identity, pose: Pose, size: tuple[int, int]) -> Figure
     _ears(canvas, skull, identity)
     _head(canvas, skull, identity, pose.head_turn)
     _headgear(canvas, skull, identity)
-    _arm(canvas, torso, trunk, identity, -1, pose.left_shoulder, pose.left_elbow)
+    _arm(canvas, torso, identity, -1, pose.left_shoulder, pose.left_elbow)
     return Figure(np.ascontiguousarray(canvas.colour.transpose(1, 2, 0)), canvas.coverage)
+
+
+def find_joints(
+    identity: Identity, pose: Pose, size: tuple[int, int]
+) -> dict[str, tuple[float, float]]:
+    """Find the joints of the puppet in a frame of `size` (height, width).
+
+    Returns:
+        Position (x, y) in pixels, by name; left is the left of the picture. A joint may be hidden,
+        or outside of the frame.
+    """
+    build, trunk = identity.build, _trunk(identity)
+    hips, torso, head = _places(identity, pose, size)
+    found = {
+        "hips": hips.pixel(0, 0),
+        "neck": torso.pixel(0, -trunk),
+        "head": head.pixel(0, -build.head_height / 2),
+    }
+    for name, side, shoulder, elbow in (
+        ("left", -1, pose.left_shoulder, pose.left_elbow),
+        ("right", 1, pose.right_shoulder, pose.right_elbow),
+    ):
+        limb = _arm_limb(identity, side, shoulder, elbow)
+        found[f"{name} elbow"], found[f"{name} hand"] = (
+            torso.pixel(*limb.joint),
+            torso.pixel(*limb.tip),
+        )
+    for name, side, hip, knee in (
+        ("left", -1, pose.left_hip, pose.left_knee),
+        ("right", 1, pose.right_hip, pose.right_knee),
+    ):
+        limb = _leg_limb(identity, side, hip, knee)
+        found[f"{name} knee"], found[f"{name} foot"] = (
+            hips.pixel(*limb.joint),
+            hips.pixel(*limb.tip),
+        )
+    return found
+
+
+def _trunk(identity: Identity) -> float:
+    """Length from the hips to the neck, in figure heights."""
+    return 1 - identity.build.leg - identity.build.head_height
+
+
+def _places(identity: Identity, pose: Pose, size: tuple[int, int]) -> tuple[Place, Place, Place]:
+    """The places of hips, torso and head, from which the parts are drawn."""
+    height, width = size
+    side = min(size)
+    middle = Place(
+        x=width / 2 + pose.x * side,
+        y=height / 2 + pose.y * side,
+        cos=math.cos(pose.rotation),
+        sin=math.sin(pose.rotation),
+        scale=pose.scale * side,
+    )
+    hips = middle.at(0, 0.5 - identity.build.leg)
+    torso = hips.at(0, 0, pose.lean)
+    return hips, torso, torso.at(0, -_trunk(identity), pose.head_tilt)
 
 
 def _plain(colour: Colour) -> Fabric:
@@ -64,7 +110,6 @@ def _plain(colour: Colour) -> Fabric:
 def _arm(
     canvas: Canvas,
     torso: Place,
-    trunk: float,
     identity: Identity,
     side: int,
     shoulder: float,
@@ -72,13 +117,7 @@ def _arm(
 ) -> None:
     """Draw the arm on the left of the picture for `side` -1, the right one for 1."""
     build, clothes = identity.build, identity.clothes
-    limb = _limb(
-        root=(side * (build.torso_top - 0.01), 0.055 - trunk),
-        side=side,
-        angles=(shoulder, shoulder + elbow),
-        length=build.arm,
-        radii=(build.arm_radius * 1.08, build.arm_radius, build.arm_radius * 0.88),
-    )
+    limb = _arm_limb(identity, side, shoulder, elbow)
     hand = torso.at(*limb.tip)
     canvas.paint(torso, limb, clothes.top, clothes.sleeve * build.arm, _plain(identity.face.skin))
     canvas.paint(hand, Ellipse(build.hand, build.hand), _plain(clothes.hands))
@@ -88,18 +127,36 @@ def _leg(
     canvas: Canvas, hips: Place, identity: Identity, side: int, hip: float, knee: float
 ) -> None:
     build, clothes = identity.build, identity.clothes
+    limb = _leg_limb(identity, side, hip, knee)
+    canvas.paint(hips, limb, clothes.bottom, clothes.leg * build.leg, _plain(identity.face.skin))
+    # The foot turns with the shin, but less, as if it tried to stay flat on the ground.
+    foot = hips.at(*limb.tip, -side * 0.6 * (hip + knee)).at(side * 0.3 * build.foot, 0.01)
+    canvas.paint(foot, Ellipse(build.foot, 0.66 * build.foot, 2.5), _plain(clothes.shoes))
+
+
+def _arm_limb(identity: Identity, side: int, shoulder: float, elbow: float) -> Limb:
+    """The bones of an arm, at the place of the torso."""
+    build = identity.build
+    return _limb(
+        root=(side * (build.torso_top - 0.01), 0.055 - _trunk(identity)),
+        side=side,
+        angles=(shoulder, shoulder + elbow),
+        length=build.arm,
+        radii=(build.arm_radius * 1.08, build.arm_radius, build.arm_radius * 0.88),
+    )
+
+
+def _leg_limb(identity: Identity, side: int, hip: float, knee: float) -> Limb:
+    """The bones of a leg, at the place of the hips."""
+    build = identity.build
     ankle_height = 0.6 * build.foot
-    limb = _limb(
+    return _limb(
         root=(side * 0.5 * build.torso_bottom, -0.02),
         side=side,
         angles=(hip, hip + knee),
         length=build.leg - ankle_height + 0.02,
         radii=(build.leg_radius * 1.1, build.leg_radius, build.leg_radius * 0.9),
     )
-    canvas.paint(hips, limb, clothes.bottom, clothes.leg * build.leg, _plain(identity.face.skin))
-    # The foot turns with the shin, but less, as if it tried to stay flat on the ground.
-    foot = hips.at(*limb.tip, -side * 0.6 * (hip + knee)).at(side * 0.3 * build.foot, 0.01)
-    canvas.paint(foot, Ellipse(build.foot, 0.66 * build.foot, 2.5), _plain(clothes.shoes))
 
 
 def _limb(

@@ -9,6 +9,7 @@ from datasets.puppets.background import paint_background, sample_background
 from datasets.puppets.canvas import Canvas, Place
 from datasets.puppets.clips import Puppets, render
 from datasets.puppets.colour import oklch
+from datasets.puppets.figure import draw_figure, find_joints
 from datasets.puppets.identity import Fabric, sample_identity
 from datasets.puppets.pose import Pose
 from datasets.puppets.shapes import Cap, Ellipse, Limb, Shape, Smile, Trapezoid
@@ -262,3 +263,39 @@ class TestShapes:
         assert oklch(1.0, 0.0, 0.0) == pytest.approx((1, 1, 1), abs=1e-3)
         assert oklch(0.5999, 0.0, 0.3) == pytest.approx((0.5028,) * 3, abs=2e-3)
         assert oklch(0.62796, 0.25768, 29.234 / 360) == pytest.approx((1, 0, 0), abs=2e-3)
+
+
+def test_joints_lie_on_the_figure_and_move_with_the_pose():
+    """A joint lies inside of its part, so the figure covers its pixel, if that is in the frame."""
+    clips = Puppets("test", 30, 8, (64, 64), 0, 1.0)
+    inside = total = 0
+    for index in range(30):
+        identity, pose = clips.identity(index), clips.pose(index, 3)
+        joints = find_joints(identity, pose, (64, 64))
+        shifted = find_joints(identity, pose._replace(x=pose.x + 0.125), (64, 64))
+        for name, (x, y) in joints.items():
+            assert shifted[name] == pytest.approx((x + 8, y))
+        coverage = draw_figure(identity, pose, (64, 64)).foreground_mask
+        pixels = [(int(y), int(x)) for x, y in joints.values() if 0 <= x < 64 and 0 <= y < 64]
+        inside += sum(coverage[pixel] > 0.5 for pixel in pixels)
+        total += len(pixels)
+    assert total > 300
+    assert inside == total
+
+
+def test_hands_are_where_the_hands_are_painted():
+    """The right hand of the figure in front: painting it in another colour changes its pixel."""
+    clips = Puppets("test", 20, 8, (64, 64), 0, 1.0)
+    for index in range(20):
+        identity, pose = clips.identity(index), clips.pose(index, 0)
+        x, y = find_joints(identity, pose, (64, 64))["left hand"]
+        if not (0 <= x < 64 and 0 <= y < 64):
+            continue
+        clothes = identity.clothes._replace(hands=(1.0, 0.0, 0.0))
+        before = draw_figure(identity, pose, (64, 64)).colour
+        after = draw_figure(identity._replace(clothes=clothes), pose, (64, 64)).colour
+        change = np.abs(after - before).sum(axis=-1)
+        changed = np.argwhere(change > 0.2)
+        if len(changed):
+            nearest = np.linalg.norm(changed[:, ::-1] + 0.5 - (x, y), axis=-1).min()
+            assert nearest < 1.5
