@@ -119,11 +119,6 @@ def check_outputs(
         masks_path = Output(job.output, save_masks=save_masks).masks_path
         if masks_path is not None:
             written["--save-masks"] = masks_path
-            if is_file(masks_path) and not exists(job.output):  # nobody gave this name
-                raise UserError(
-                    f"--save-masks {masks_path} is there, but no {job.output} that it belongs to; "
-                    "move it away, or choose another --output"
-                )
         for origin, target in written.items():
             resolved = resolve(target)
             if resolved in inputs:
@@ -136,6 +131,19 @@ def check_outputs(
                     "in a column output"
                 )
             outputs.add(resolved)
+        if masks_path is not None:
+            _check_masks_owner(masks_path, job.output)
+
+
+def _check_masks_owner(masks_path: Path, output: Path) -> None:
+    """Raise UserError if masks, whose name nobody gave, would replace a file that does not belong
+    to an earlier result. A file in place of a folder is refused by its writer.
+    """
+    if masks_path.suffix and is_file(masks_path) and not exists(output):
+        raise UserError(
+            f"--save-masks {masks_path} is there, but no {output} that it belongs to; move it "
+            "away, or choose another --output"
+        )
 
 
 def check_inputs(animator: Animator, job: Job, options: JobOptions) -> None:

@@ -92,6 +92,12 @@ def message(page: Any, label: str) -> str:
     return text
 
 
+def wait_for_message(page: Any, label: str, text: str) -> None:
+    """Wait until the box of this name, which may show an earlier message, has this text."""
+    shown = page.get_by_label(label, exact=True)
+    pytest.importorskip("playwright.sync_api").expect(shown).to_have_value(text, timeout=PATIENCE)
+
+
 def download(page: Any, folder: Path, button: str = "Download") -> Path:
     """Wait for the result and download it."""
     with page.expect_download() as waiting:

@@ -23,6 +23,7 @@ from tests.helpers.pages import (
     message,
     press_animate,
     served,
+    wait_for_message,
 )
 from tests.helpers.runs import call, error_line, step_file
 from web import __main__ as demo
@@ -100,8 +101,7 @@ def test_wrong_file_and_then_the_right_one(page, files, tmp_path):
     give(page, "Source image", files / "text.png")
     give(page, "Driving clip", files / "driving.mp4")
     press_animate(page)
-    page.get_by_label("Error", exact=True).wait_for(state="hidden")
-    assert message(page, "Error") == "text.png: not an image: the file holds text"
+    wait_for_message(page, "Error", "text.png: not an image: the file holds text")
     assert not page.get_by_role("button", name="Download").is_visible()
     give(page, "Source image", files / "source.png")
     press_animate(page)
