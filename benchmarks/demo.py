@@ -18,6 +18,7 @@ import torch
 from checkpoints import checkpoint
 from checkpoints.folder import list_steps
 from common.files import replacing
+from common.json_files import JsonError, read_json
 from evaluation.reconstruction import spread
 from media.images import write_image
 from media.video import open_clip
@@ -62,15 +63,22 @@ def main() -> None:
 
 
 def is_old(result: Path, newest: Path) -> bool:
-    """Whether `result` must be made: it is missing, was made from another checkpoint than `newest`,
-    or by an earlier version of this program.
+    """Whether `result` must be made: it is missing or damaged, or was made from another checkpoint
+    than `newest` or by an earlier version of this program.
     """
-    if result.exists() and result.stat().st_mtime >= newest.stat().st_mtime:
-        found = json.loads(result.read_text()) if result.suffix == ".json" else None
-        if found is None or (found["checkpoint"] == str(newest) and "left_out" in found):
-            print(f"{result}: was made from the newest checkpoint already")
-            return False
-    return True
+    if not result.exists() or result.stat().st_mtime < newest.stat().st_mtime:
+        return True
+    if result.suffix == ".json":
+        try:
+            found = read_json(result)
+        except JsonError:
+            return True
+        if not isinstance(found, dict) or "left_out" not in found:
+            return True
+        if found.get("checkpoint") != str(newest):
+            return True
+    print(f"{result}: was made from the newest checkpoint already")
+    return False
 
 
 def run(script: str, *arguments: str) -> None:

@@ -91,3 +91,14 @@ def test_parts_that_have_not_started_are_left_out(demo, capsys):
     assert "swap_gain_db" not in figures
     printed = capsys.readouterr().out
     assert "not measured, since not started: masks.refinement.start_epoch: 2, background" in printed
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"checkpoint": "other.pt", "left_out": []}'])
+def test_a_damaged_or_foreign_result_is_made_again(tmp_path, content, capsys):
+    newest, result = tmp_path / "newest.pt", tmp_path / "puppets.json"
+    newest.touch()
+    result.write_text(content)
+    assert run_demo.is_old(result, newest)
+    result.write_text(json.dumps({"checkpoint": str(newest), "left_out": []}))
+    assert not run_demo.is_old(result, newest)
+    assert "was made from the newest checkpoint already" in capsys.readouterr().out
