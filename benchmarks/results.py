@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from benchmarks import background_inputs
 from benchmarks.ablation_report import REFERENCE
 from benchmarks.ablation_scores import METRICS
 from benchmarks.tables import Cell, markdown_table
@@ -91,6 +92,7 @@ TABLES: Final[dict[str, tuple[str, Callable[[Report], str]]]] = {
     "ablation-puppets": ("ablation_puppets.json", seeds_table),
     "ablation-puppets-differences": ("ablation_puppets.json", differences_table),
     "ablation-heads": ("ablation_heads.json", clips_table),
+    "background-inputs": ("background_inputs.json", background_inputs.tables),
 }
 
 
