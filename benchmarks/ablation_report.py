@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.ablation_scores import METRICS
-from benchmarks.tables import markdown_table
-from metrics.intervals import Summary, summarize
+from benchmarks.tables import markdown_table, summary_text
+from metrics.intervals import summarize
 
 REFERENCE: Final = "fomm"  # the row that all others are compared with
 
@@ -90,14 +90,7 @@ def _summaries(report: Mapping[str, Any]) -> dict[str, Any]:
 
 def _cell(name: str, summary: Mapping[str, float | None], *, signed: bool = False) -> str:
     """The text of a summary: mean, ± standard deviation over seeds, [interval]."""
-    mean, seed_sd, low, high = Summary(**summary)
-    if mean is None:
-        return ""
-    form = ("+" if signed else "") + (".2f" if "psnr" in name else ".4f")
-    text = f"{mean:{form}}"
-    if seed_sd is not None:
-        text += f" ±{seed_sd:{form.lstrip('+')}}"
-    return text if low is None else f"{text} [{low:{form}}, {high:{form}}]"
+    return summary_text(summary, ".2f" if "psnr" in name else ".4f", "+" if signed else "")
 
 
 def _scores(found: MeasuredRuns, row: str, seeds: Sequence[int], name: str) -> NDArray[np.float64]:

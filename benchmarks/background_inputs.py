@@ -42,7 +42,7 @@ from animation.background_swap import BackgroundSwapper, BackgroundType
 from animation.branch_animators import reconstruction_animators
 from benchmarks.puppet_scenes import MIN_CLIPS, Scene, build_scene, driving_frames
 from benchmarks.puppet_scores import swap_scores
-from benchmarks.tables import Cell, markdown_table
+from benchmarks.tables import Cell, markdown_table, summary_text
 from branches.branch import StepContext, StepInputs
 from branches.model import Model
 from branches.outputs import MaskOutput
@@ -63,7 +63,7 @@ from datasets.loading import loaded_batches
 from datasets.pairs import BatchSchedule
 from datasets.puppets.clips import Puppets
 from losses import Perceptual
-from metrics.intervals import Summary, summarize
+from metrics.intervals import summarize
 from training.acceleration import begin_step, prepare_networks
 from training.auto_settings import resolve
 from training.optimization import MovingAverage, Optimizer, autocast
@@ -303,19 +303,8 @@ def _values(report: Mapping[str, Any], variant: str, name: str) -> NDArray[np.fl
 def _cell(values: NDArray[np.float64], reference: NDArray[np.float64], variant: str) -> str:
     """Mean of the reference; of another variant the difference with deviation and interval."""
     if variant == REFERENCE:
-        return _text(summarize(values), "")
-    return _text(summarize(values - reference), "+")
-
-
-def _text(summary: Summary, sign: str) -> str:
-    if summary.mean is None:
-        return ""
-    text = f"{summary.mean:{sign}.2f}"
-    if summary.seed_sd is not None:
-        text += f" ±{summary.seed_sd:.2f}"
-    if summary.low is not None:
-        text += f" [{summary.low:{sign}.2f}, {summary.high:{sign}.2f}]"
-    return text
+        return summary_text(summarize(values)._asdict(), ".2f")
+    return summary_text(summarize(values - reference)._asdict(), ".2f", "+")
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -12,7 +12,6 @@ gives the command of each. Nothing is trained or measured here.
 """
 
 import argparse
-import json
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -22,10 +21,11 @@ from typing import Any, Final
 from benchmarks import background_inputs
 from benchmarks.ablation_report import REFERENCE
 from benchmarks.ablation_scores import METRICS
-from benchmarks.tables import Cell, markdown_table
+from benchmarks.tables import Cell, markdown_table, summary_text
 from common.cli import run_entry_point
 from common.errors import UserError
 from common.files import replacing
+from common.json_files import read_json
 
 PAGE: Final = Path("docs/results.md")
 _BLOCK: Final = re.compile(r"(<!-- table: (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
@@ -52,7 +52,6 @@ _COLUMNS: Final = {
 }
 
 Report = Mapping[str, Any]
-Summary = Mapping[str, float | None]
 
 
 def seeds_table(report: Report) -> str:
@@ -61,7 +60,7 @@ def seeds_table(report: Report) -> str:
     """
     summaries = {row: entry["summary"] for row, entry in report["rows"].items()}
     summaries["source"] = report["baseline"]["summary"]
-    return _table(summaries, lambda name, summary: _with_interval(name, summary, ""))
+    return _table(summaries, lambda name, summary: summary_text(summary, _form(name)))
 
 
 def differences_table(report: Report) -> str:
@@ -71,7 +70,7 @@ def differences_table(report: Report) -> str:
         for row, entry in report["rows"].items()
         if row != REFERENCE
     }
-    return _table(differences, lambda name, summary: _with_interval(name, summary, "+"))
+    return _table(differences, lambda name, summary: summary_text(summary, _form(name), "+"))
 
 
 def clips_table(report: Report) -> str:
@@ -140,17 +139,9 @@ def _form(name: str) -> str:
     return ".2f" if "psnr" in name else ".3f" if "ssim" in name else ".4f"
 
 
-def _with_interval(name: str, summary: Summary, sign: str) -> str:
-    form = _form(name)
-    text = f"{summary['mean']:{sign}{form}}"
-    if summary["seed_sd"] is not None:
-        text += f" ±{summary['seed_sd']:{form}}"
-    return f"{text} [{summary['low']:{sign}{form}}, {summary['high']:{sign}{form}}]"
-
-
 def _read(path: Path) -> Report:
     try:
-        report: Report = json.loads(path.read_text())
+        report: Report = read_json(path)
     except (OSError, ValueError) as error:
         raise UserError(
             f"{path}: cannot be read ({error}); restore it from the repository"

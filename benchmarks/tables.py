@@ -35,6 +35,23 @@ def markdown_table(rows: Sequence[Mapping[str, Cell]]) -> str:
     )
 
 
+def summary_text(summary: Mapping[str, float | None], form: str, sign: str = "") -> str:
+    """A `metrics.intervals.Summary` as text: mean, ± standard deviation over seeds, [interval].
+
+    Args:
+        form: format of the numbers, such as `.2f`.
+        sign: `+` to write the sign of positive numbers, too.
+    """
+    if summary["mean"] is None:
+        return ""
+    text = f"{summary['mean']:{sign}{form}}"
+    if summary["seed_sd"] is not None:
+        text += f" ±{summary['seed_sd']:{form}}"
+    if summary["low"] is not None:
+        text += f" [{summary['low']:{sign}{form}}, {summary['high']:{sign}{form}}]"
+    return text
+
+
 def summary_table(report: Mapping[str, Any]) -> str:
     """The headline figures of a report, and a table with a row for each animator and baseline."""
     names = list(dict.fromkeys(record["result"] for record in report["animation"]))
