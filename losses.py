@@ -11,7 +11,7 @@ from torch.autograd.function import once_differentiable
 from configs.schema import Config, PerceptualConfig
 from configs.value_types import ReluLayer
 from modules.blocks import AntiAliasDownsample
-from modules.geometry import full_precision, inverse_2x2, resize
+from modules.geometry import coordinate_grid, full_precision, inverse_2x2, resize
 from modules.keypoint_detector import Keypoints
 from modules.thin_plate import ThinPlateTransform
 from modules.vgg import VGGFeatures
@@ -195,6 +195,27 @@ def background_loss(forward: Tensor, backward: Tensor) -> Tensor:
 def picture_change(source: Tensor, driving: Tensor, size: tuple[int, int]) -> Tensor:
     """|source - driving| per pixel, the largest of the colour channels: B x 1 x *size in [0, 1]."""
     return resize((source - driving).abs().amax(dim=1, keepdim=True), size)
+
+
+def keypoint_prior_loss(keypoints: Keypoints, changed: Tensor, softness: float) -> Tensor:
+    """Distance from each changed pixel z to the keypoints p of a frame, squared, the mean over the
+    changed pixels of each of B pairs and over the pairs. It assumes a static camera: what changed
+    is where the figure is in one of the frames, and keypoints should cover it.
+
+    The distance is the soft minimum -s log sum_k exp(-|z - p_k|^2 / s), so that all keypoints get a
+    gradient. A pair in which less than 1% of the pixels changed counts for less.
+
+    Args:
+        changed: B x 1 x h x w, bool; the pixels that differ between the two frames.
+        softness: s, in the squared unit of [-1, 1] coordinates.
+    """
+    weights = changed.flatten(1).to(keypoints.value.dtype)
+    grid = coordinate_grid(changed.shape[-2], changed.shape[-1], keypoints.value).view(1, -1, 1, 2)
+    with torch.autocast(weights.device.type, enabled=False):
+        distances = (grid - keypoints.value[:, None]).square().sum(dim=-1)
+        nearest = -softness * (-distances / softness).logsumexp(dim=-1)
+        count = weights.sum(dim=1).clamp(min=0.01 * weights.shape[1])
+        return ((nearest * weights).sum(dim=1) / count).mean()
 
 
 def mask_prior_loss(

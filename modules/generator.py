@@ -19,12 +19,21 @@ class Generator(nn.Module):
         width: channels at full resolution, doubled by every down block up to `max_width`.
         num_down_blocks: the bottleneck works at H / 2^num_down_blocks.
         num_res_blocks: residual blocks of the bottleneck.
+        skip: where the source is visible, the prediction is the warped source itself; what the
+            decoder makes fills the rest. Needs an occlusion map. Not in FOMM; the generator of
+            Siarohin et al., Motion Representations for Articulated Animation (CVPR 2021), has it.
     """
 
     def __init__(
-        self, width: int, max_width: int, num_down_blocks: int, num_res_blocks: int
+        self,
+        width: int,
+        max_width: int,
+        num_down_blocks: int,
+        num_res_blocks: int,
+        skip: bool = False,
     ) -> None:
         super().__init__()
+        self.skip = skip
         channels = [min(max_width, width * 2**i) for i in range(num_down_blocks + 1)]
         self.first = SameBlock(3, channels[0])
         self.down_blocks = nn.ModuleList(DownBlock(a, b) for a, b in pairwise(channels))
@@ -43,7 +52,7 @@ class Generator(nn.Module):
         return features
 
     def decode(self, features: Tensor, motion: DenseMotion) -> Tensor:
-        """The prediction, B x 3 x H x W in [0, 1], from the source's features and the motion."""
+        """The picture from the source's features and the motion, B x 3 x H x W in [0, 1]."""
         size = (features.shape[-2], features.shape[-1])
         features = warp(features, resize_grid(motion.deformation, size))
         if motion.occlusion_map is not None:
@@ -53,6 +62,18 @@ class Generator(nn.Module):
             features = block(features)
         return torch.sigmoid(full_precision(self.final(features)))
 
+    def combine(self, source: Tensor, decoded: Tensor, motion: DenseMotion) -> Tensor:
+        """The prediction, B x 3 x H x W in [0, 1]: the decoded picture; with `skip` only where the
+        source, B x 3 x H x W in [0, 1], is hidden.
+        """
+        if not self.skip:
+            return decoded
+        assert motion.occlusion_map is not None
+        image_size = (source.shape[-2], source.shape[-1])
+        visible = resize(motion.occlusion_map, image_size)
+        warped = warp(source, resize_grid(motion.deformation, image_size))
+        return visible * full_precision(warped) + (1 - visible) * decoded
+
     def forward(self, source: Tensor, motion: DenseMotion) -> Tensor:
         """Move `source`, B x 3 x H x W in [0, 1], by `motion`: B x 3 x H x W in [0, 1]."""
-        return self.decode(self.encode(source), motion)
+        return self.combine(source, self.decode(self.encode(source), motion), motion)

@@ -12,7 +12,9 @@ from torch import Tensor
 
 from branches.branch import Branch, StepInputs
 from branches.outputs import MotionMaps, MotionOutput
+from configs.motion.section import KeypointPriorConfig
 from configs.section import HourglassConfig
+from losses import LossTerm, keypoint_prior_loss, picture_change, weigh
 from media.visualization import colorize_weights, draw_keypoints, grey_to_rgb
 from modules.geometry import resize_grid, warp
 from modules.keypoint_detector import Keypoints
@@ -20,6 +22,8 @@ from modules.keypoint_transfer import relative_keypoints
 
 MotionMode = Literal["relative", "absolute", "avd"]
 MOTION_MODES: tuple[MotionMode, ...] = get_args(MotionMode)
+
+_PRIOR_SIZE = 32  # pixels of the longer side, enough to say which keypoint is near
 
 
 class EncodedSource(NamedTuple):
@@ -141,6 +145,23 @@ def hourglass_sizes(config: HourglassConfig) -> dict[str, int]:
         "max_width": config.max_width,
         "num_blocks": config.num_blocks,
     }
+
+
+def keypoint_prior_terms(
+    prior: KeypointPriorConfig, inputs: StepInputs, output: MotionOutput
+) -> dict[str, LossTerm]:
+    """The loss of the keypoint prior for the keypoints of both frames, if it is switched on."""
+    if not prior.weight:
+        return {}
+    height, width = inputs.source.shape[-2:]
+    shrink = max(1.0, max(height, width) / _PRIOR_SIZE)
+    size = (max(1, round(height / shrink)), max(1, round(width / shrink)))
+    changed = picture_change(inputs.source, inputs.driving, size) > prior.change_threshold
+    assert output.source_keypoints is not None
+    assert output.driving_keypoints is not None
+    value = keypoint_prior_loss(output.source_keypoints, changed, prior.softness)
+    value = value + keypoint_prior_loss(output.driving_keypoints, changed, prior.softness)
+    return {"prior": weigh(value, prior.weight)}
 
 
 def expand_maps(maps: Sequence[Tensor], batch: int) -> list[Tensor]:

@@ -7,7 +7,12 @@ import torch
 from torch import Tensor
 
 from branches.branch import StepInputs, reconstruction_terms
-from branches.motion.branch import EncodedSource, hourglass_sizes
+from branches.motion.branch import (
+    EncodedSource,
+    expand_maps,
+    hourglass_sizes,
+    keypoint_prior_terms,
+)
 from branches.motion.dense_motion_branch import DenseMotionBranch
 from branches.outputs import MotionMaps, MotionOutput
 from configs.motion.fomm import FommConfig
@@ -15,6 +20,7 @@ from losses import (
     LossTerm,
     equivariance_jacobian_loss,
     equivariance_value_loss,
+    pixel_loss,
     weigh,
 )
 from modules.dense_motion import DenseMotion, DenseMotionNetwork
@@ -39,7 +45,7 @@ class FommBranch(DenseMotionBranch):
             config.generator,
         )
         self.losses = config.losses
-        self.transform = config.transform
+        self.transform, self.prior = config.transform, config.prior
         self.keypoint_detector = KeypointDetector(
             **hourglass_sizes(detector),
             scale=detector.scale,
@@ -59,6 +65,7 @@ class FommBranch(DenseMotionBranch):
             max_width=generator.max_width,
             num_down_blocks=generator.num_down_blocks,
             num_res_blocks=generator.num_res_blocks,
+            skip=generator.skip,
         )
 
     def encode(self, source: Tensor) -> EncodedSource:
@@ -67,15 +74,18 @@ class FommBranch(DenseMotionBranch):
     def predict(
         self, source: EncodedSource, pose: Keypoints, driving: Tensor | None = None
     ) -> Tensor:
-        features = source.features.expand(len(pose.value), -1, -1, -1)
-        return self.generator.decode(features, self._dense_motion(source, pose))
+        image, features = expand_maps((source.image, source.features), len(pose.value))
+        motion = self._dense_motion(source, pose)
+        return self.generator.combine(image, self.generator.decode(features, motion), motion)
 
     def forward(self, inputs: StepInputs) -> MotionOutput:
         source_keypoints = self.detect(inputs.source)
         driving_keypoints = self.detect(inputs.driving)
         motion: DenseMotion = self.dense_motion(inputs.source, source_keypoints, driving_keypoints)
-        prediction = self.generator(inputs.source, motion)
-        return MotionOutput(source_keypoints, driving_keypoints, MotionMaps(*motion), prediction)
+        decoded = self.generator.decode(self.generator.encode(inputs.source), motion)
+        prediction = self.generator.combine(inputs.source, decoded, motion)
+        maps = MotionMaps(*motion)
+        return MotionOutput(source_keypoints, driving_keypoints, maps, prediction, decoded)
 
     def loss_terms(self, inputs: StepInputs, output: MotionOutput) -> dict[str, LossTerm]:
         weights = self.losses
@@ -86,6 +96,9 @@ class FommBranch(DenseMotionBranch):
             inputs.perceptual,
             weights,
         )
+        terms |= keypoint_prior_terms(self.prior, inputs, output)
+        if weights.decoded:
+            terms["decoded"] = weigh(pixel_loss(output.details, inputs.driving), weights.decoded)
         if weights.equivariance_value or weights.equivariance_jacobian:
             transform = random_thin_plate(
                 len(inputs.driving),

@@ -6,7 +6,12 @@ Monkey-Net (Siarohin et al., CVPR 2019).
 from torch import Tensor
 
 from branches.branch import StepInputs, reconstruction_terms
-from branches.motion.branch import EncodedSource, expand_maps, hourglass_sizes
+from branches.motion.branch import (
+    EncodedSource,
+    expand_maps,
+    hourglass_sizes,
+    keypoint_prior_terms,
+)
 from branches.motion.dense_motion_branch import DenseMotionBranch
 from branches.outputs import MotionMaps, MotionOutput
 from configs.motion.monkey_net import MonkeyNetConfig
@@ -36,7 +41,7 @@ class MonkeyNetBranch(DenseMotionBranch):
             config.dense_motion,
             config.generator,
         )
-        self.losses = config.losses
+        self.losses, self.prior = config.losses, config.prior
         self.keypoint_detector = MonkeyNetKeypointDetector(
             **hourglass_sizes(detector),
             scale=detector.scale,
@@ -98,6 +103,7 @@ class MonkeyNetBranch(DenseMotionBranch):
             inputs.perceptual,
             self.losses,
         )
+        terms |= keypoint_prior_terms(self.prior, inputs, output)
         if self.losses.deformed:
             warped = self.generator.warp(inputs.source, output.details)
             terms["deformed"] = weigh(pixel_loss(warped, inputs.driving), self.losses.deformed)

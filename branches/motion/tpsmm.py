@@ -14,6 +14,7 @@ from branches.motion.branch import (
     MotionMode,
     expand_maps,
     hourglass_sizes,
+    keypoint_prior_terms,
 )
 from branches.outputs import MotionMaps, MotionOutput
 from configs.motion.tpsmm import TpsmmConfig
@@ -58,7 +59,7 @@ class TpsmmBranch(MotionBranch):
         super().__init__()
         motion, inpainting = config.dense_motion, config.inpainting
         self.losses = config.losses
-        self.transform = config.transform
+        self.transform, self.prior = config.transform, config.prior
         self.dropout = motion.dropout
         self.num_plates = config.keypoint_detector.num_plates
         self.keypoint_detector = GroupedKeypointDetector(self.num_plates)
@@ -170,6 +171,7 @@ class TpsmmBranch(MotionBranch):
             inputs.perceptual,
             weights,
         )
+        terms |= keypoint_prior_terms(self.prior, inputs, output)
         if weights.equivariance_value:
             transform = random_thin_plate(
                 len(inputs.driving),

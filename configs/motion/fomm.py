@@ -6,6 +6,7 @@ from typing import Literal
 from configs.motion.section import (
     PERCEPTUAL,
     Halvings,
+    KeypointPriorConfig,
     MotionSection,
     NumDownBlocks,
     TransformConfig,
@@ -41,6 +42,7 @@ class GeneratorConfig(Section):
     max_width: Width = 512
     num_down_blocks: NumDownBlocks = 2
     num_res_blocks: NumResBlocks = 6
+    skip: bool = False  # show the warped source where it is visible; of a later paper
     learning_rate: Weight | None = None  # default: train.learning_rate
 
 
@@ -49,6 +51,7 @@ class MotionLosses(Section):
 
     perceptual: dict[ReluLayer, Weight] = PERCEPTUAL
     pixel: Weight = 0.0  # mean absolute difference of the pixels; ours, not in the papers
+    decoded: Weight = 0.0  # the same of the decoder's picture before `generator.skip`; ours
     equivariance_value: Weight = 10.0
     equivariance_jacobian: Weight = 10.0
 
@@ -59,6 +62,7 @@ class FommConfig(MotionSection):
     dense_motion: DenseMotionConfig = DenseMotionConfig()
     generator: GeneratorConfig = GeneratorConfig()
     transform: TransformConfig = TransformConfig()
+    prior: KeypointPriorConfig = KeypointPriorConfig()
     losses: MotionLosses = MotionLosses()
 
     @property
@@ -99,4 +103,10 @@ class FommConfig(MotionSection):
             yield (
                 ("motion.losses.equivariance_jacobian", "motion.keypoint_detector.jacobian"),
                 f"found {weight:g} with motion.keypoint_detector.jacobian none; set it to 0",
+            )
+        if self.generator.skip and not self.dense_motion.occlusion:
+            yield (
+                ("motion.generator.skip", "motion.dense_motion.occlusion"),
+                "found true with motion.dense_motion.occlusion false, which says where the source "
+                "is visible; switch the occlusion map on, or the skip off",
             )

@@ -4,6 +4,7 @@ from typing import Literal
 
 from configs.motion.section import (
     Halvings,
+    KeypointPriorConfig,
     MotionSection,
     hourglass_halvings,
 )
@@ -57,6 +58,7 @@ class MonkeyNetConfig(MotionSection):
     keypoint_detector: MonkeyNetDetectorConfig = MonkeyNetDetectorConfig()
     dense_motion: MonkeyNetDenseMotionConfig = MonkeyNetDenseMotionConfig()
     generator: MonkeyNetGeneratorConfig = MonkeyNetGeneratorConfig()
+    prior: KeypointPriorConfig = KeypointPriorConfig()
     losses: MonkeyNetLosses = MonkeyNetLosses()
 
     @property

@@ -9,6 +9,8 @@ from pydantic import Field
 from configs.section import HourglassConfig, Section, Start
 from configs.value_types import (
     GridSize,
+    Positive,
+    Probability,
     ReluLayer,
     Weight,
 )
@@ -104,6 +106,16 @@ PERCEPTUAL: dict[ReluLayer, float] = {
     "relu4_1": 10.0,
     "relu5_1": 10.0,
 }
+
+
+class KeypointPriorConfig(Section):
+    """A loss that asks the keypoints to cover what changed between two frames; ours, not in the
+    papers. It is meant for clips of a static camera.
+    """
+
+    weight: Weight = 0.0  # 0 switches it off
+    change_threshold: Probability = 0.1  # a colour that differs by up to this has not changed
+    softness: Positive = 0.02  # of the distance to the nearest keypoint, in [-1, 1]^2
 
 
 class TransformConfig(Section):

@@ -8,6 +8,7 @@ from pydantic import Field
 from configs.motion.section import (
     PERCEPTUAL,
     Halvings,
+    KeypointPriorConfig,
     MotionSection,
     TransformConfig,
     hourglass_halvings,
@@ -92,6 +93,7 @@ class TpsmmConfig(MotionSection):
     background_motion: TpsmmBackgroundConfig | None = TpsmmBackgroundConfig()
     avd: TpsmmAvdConfig | None = None
     transform: TransformConfig = TransformConfig()
+    prior: KeypointPriorConfig = KeypointPriorConfig()
     clip_infinity_norm: Positive | None = 10.0  # largest element of the gradient of keypoint
     # detector, dense motion and background motion, each clipped by itself; null: no clipping
     losses: TpsmmLosses = TpsmmLosses()

@@ -7,13 +7,18 @@ from branches.model import Model
 from tests.helpers.factories import joint_terms, noise_inputs, tiny_config
 from training.step import total
 
-PIXEL = ("motion.losses.pixel=1", "masks.losses.pixel=1", "background.losses.pixel=1")
+PIXEL = (
+    *("motion.losses.pixel=1", "masks.losses.pixel=1", "background.losses.pixel=1"),
+    *("motion.generator.skip=true", "motion.losses.decoded=1", "motion.prior.weight=1"),
+)
 MOTION = {"keypoint_detector", "dense_motion", "generator"}
 
 # The networks that each loss term trains; all others get no gradient from it.
 REACHED = {
     "motion/perceptual": MOTION,
     "motion/pixel": MOTION,
+    "motion/decoded": MOTION,
+    "motion/prior": {"keypoint_detector"},
     "motion/equivariance_value": {"keypoint_detector"},
     "motion/equivariance_jacobian": {"keypoint_detector"},
     # Only the terms of L and the prior train the mask generator.

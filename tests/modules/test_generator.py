@@ -9,9 +9,9 @@ from modules.generator import Generator
 from modules.geometry import coordinate_grid
 
 
-def generator(num_down_blocks=2):
+def generator(num_down_blocks=2, skip=False):
     torch.manual_seed(0)
-    return Generator(width=4, max_width=8, num_down_blocks=num_down_blocks, num_res_blocks=2).eval()
+    return Generator(4, 8, num_down_blocks, num_res_blocks=2, skip=skip).eval()
 
 
 def still(height, width, occlusion=None):
@@ -59,10 +59,28 @@ def test_occluded_everywhere_forgets_the_source():
 
 
 @torch.no_grad()
-def test_encode_once_then_decode_equals_forward():
-    network, image = generator(), torch.rand(1, 3, 16, 16)
+@pytest.mark.parametrize("skip", [False, True])
+def test_encode_once_then_decode_equals_forward(skip):
+    network, image = generator(skip=skip), torch.rand(1, 3, 16, 16)
     motion = still(8, 8, occlusion=0.5)
-    assert torch.equal(network.decode(network.encode(image), motion), network(image, motion))
+    decoded = network.decode(network.encode(image), motion)
+    assert torch.equal(network.combine(image, decoded, motion), network(image, motion))
+
+
+@torch.no_grad()
+def test_skip_shows_the_warped_source_where_it_is_visible():
+    network, image = generator(num_down_blocks=1, skip=True), torch.rand(1, 3, 16, 16)
+    motion = still(16, 16, occlusion=1.0)
+    one_pixel = motion.deformation + torch.tensor([2 / 15, 0.0])
+    moved = network(image, motion._replace(deformation=one_pixel))
+    assert_close(moved[..., :-1], image[..., 1:], atol=1e-5, rtol=1e-5)
+    hidden = still(16, 16, occlusion=0.0)
+    decoded = network.decode(network.encode(image), hidden)
+    assert torch.equal(network(image, hidden), decoded)
+    quarter = still(16, 16, occlusion=0.25)
+    decoded = network.decode(network.encode(image), quarter)
+    expected = 0.25 * image + 0.75 * decoded
+    assert_close(network(image, quarter), expected, atol=1e-5, rtol=1e-5)
 
 
 def test_channels_last_and_autocast():
