@@ -6,6 +6,7 @@ that others may have filled are opened for writing by `open_to_write`, which fol
 for reading by `open_to_read`: a pipe would be waited for, and a device may never end.
 """
 
+import errno
 import os
 import re
 import stat
@@ -17,6 +18,8 @@ from common.errors import UserError
 
 MAX_NAME = 255  # bytes of a file's name in nearly all file systems
 MAX_TEXT = 4096  # bytes of a name that never becomes a file's: the longest path of Linux
+MAX_SPARSE = 2**30  # bytes; smaller files may have any number of holes
+HOLES = 15  # largest number of bytes in holes for each other byte
 _SHOWN = 60  # characters of a bad name that a message shows
 
 _SEPARATOR = re.compile(r"[/\\]")
@@ -182,6 +185,39 @@ def read_plain_file(path: Path, max_bytes: int) -> bytes:
     if is_too_large:
         raise UserError(f"{path}: is larger than the {max_bytes:,} bytes that are read of it")
     return content
+
+
+def refuse_holes(path: Path, file: BufferedReader) -> None:
+    """Make sure that a large file is not made of holes, which the system reads as zeros.
+
+    Such a file takes no room on the disk, but hours or all memory to read. Small ones are not
+    looked at, nor is a share of holes: some systems keep long rows of zeros as such. Where the
+    system does not tell holes, nothing is refused.
+
+    Args:
+        file: the opened file at `path`; its place is not changed.
+
+    Raises:
+        UserError: more than HOLES times as many bytes of the file are holes as are not.
+    """
+    descriptor = file.fileno()
+    end = os.fstat(descriptor).st_size
+    if end <= MAX_SPARSE or not hasattr(os, "SEEK_HOLE"):
+        return
+    place, begin, num_bytes = os.lseek(descriptor, 0, os.SEEK_CUR), 0, 0
+    try:
+        while num_bytes * (HOLES + 1) < end:
+            data = os.lseek(descriptor, begin, os.SEEK_DATA)
+            begin = os.lseek(descriptor, data, os.SEEK_HOLE)
+            num_bytes += begin - data
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # there is no more data
+            raise UserError(
+                f"{path}: states {end:,} bytes, but only {num_bytes:,} of them are stored; copy "
+                "or download it again"
+            ) from None
+    finally:
+        os.lseek(descriptor, place, os.SEEK_SET)
 
 
 def open_to_write(path: Path, mode: str, **options: Any) -> IO[Any]:

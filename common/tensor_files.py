@@ -19,8 +19,8 @@ import torch
 from common import old_format
 from common.errors import UserError
 from common.files import GIT_LFS_POINTER
-from common.pickled_content import Refused, read_pickle
-from common.safe_paths import open_to_read, require_plain_file
+from common.pickled_content import MAX_BYTES, Refused, read_pickle
+from common.safe_paths import open_to_read, refuse_holes, require_plain_file
 from common.safetensors_files import is_safetensors, read_safetensors
 
 # First bytes of torch's files: a zip archive since version 1.6, a series of pickles before. A tar
@@ -32,6 +32,7 @@ _TAR, _TAR_MARK = b"ustar", 257
 _END: Final = struct.Struct("<4s4H2LH")
 _LARGE_END: Final = struct.Struct("<4sQ2H2L4Q")
 _LOCATOR: Final = struct.Struct("<4sLQL")
+_MAX_COMMENT: Final = 2**16  # bytes that may follow them
 _MAX_UNUSED: Final = 2**20  # bytes of records that no tensor uses, such as torch's version
 
 
@@ -46,9 +47,10 @@ def check_archive(path: Path) -> None:
         Refused: the archive takes more memory, or two readers may find different records in it.
         Exception: of any kind, if the file is not an archive.
     """
+    place = _place_of_directory(path)  # before the package makes objects of what is listed there
     with zipfile.ZipFile(path) as archive:
         records = archive.infolist()
-        if _place_of_directory(path) != (archive.start_dir, len(records)):
+        if place != (archive.start_dir, len(records)):
             raise Refused("its list of records is not where torch writes it")
         # torch goes by the names without regard to case, and takes the first of two.
         if len({record.filename.lower() for record in records}) < len(records) or any(
@@ -66,12 +68,19 @@ def _place_of_directory(path: Path) -> tuple[int, int] | None:
 
     None if the list does not end where that last part begins. Two readers of zip archives may find
     two different lists in such a file, and then one would check what the other does not load.
+
+    Raises:
+        Refused: something follows that last part, or the list is too long.
+        Exception: of any kind, if the file is cut off.
     """
     with path.open("rb") as file:
         end = file.seek(-_END.size, os.SEEK_END)
-        mark, *_, count, num_bytes, begin, _comment = _END.unpack(file.read(_END.size))
-        if mark != b"PK\5\6":
-            return None
+        mark, *_, count, num_bytes, begin, comment = _END.unpack(file.read(_END.size))
+        if mark != b"PK\5\6" or comment:  # `zipfile` would search for it further on
+            file.seek(max(end - _MAX_COMMENT, 0))
+            if b"PK\5\6" in file.read():
+                raise Refused("its list of records is not where torch writes it")
+            raise EOFError
         file.seek(max(end - _LOCATOR.size - _LARGE_END.size, 0))
         large = file.read(_LARGE_END.size)
         locator = file.read(_LOCATOR.size)
@@ -80,6 +89,8 @@ def _place_of_directory(path: Path) -> tuple[int, int] | None:
             mark, *_, count, num_bytes, begin = _LARGE_END.unpack(large)
             if mark != b"PK\6\6" or _LOCATOR.unpack(locator)[2] != end:
                 return None
+    if num_bytes > MAX_BYTES:
+        raise Refused(f"its list of records has more than {MAX_BYTES:,} bytes")
     return (begin, count) if begin + num_bytes == end else None
 
 
@@ -107,9 +118,15 @@ def check_content(path: Path) -> None:
             num_bytes = archive.getinfo(f"{folder}/data/{name}").file_size
             if not 0 <= itemsize * num_elements <= num_bytes:
                 raise EOFError(f"storage {name} is cut off")
-        used = {f"{folder}/data/{name}" for name in storages} | {f"{folder}/data.pkl"}
-        unused = (r.file_size for r in archive.infolist() if r.filename not in used)
-        if sum(unused) > _MAX_UNUSED:  # it would take long to compare their checksums
+        used = {
+            f"{folder}/data/{name}": itemsize * num_elements
+            for name, (itemsize, num_elements) in storages.items()
+        }
+        sizes = {r.filename: r.file_size for r in archive.infolist()}
+        del sizes[f"{folder}/data.pkl"]
+        # It would take long to compare checksums of such records, and torch loads the whole record
+        # of a tensor.
+        if sum(size - used.get(name, 0) for name, size in sizes.items()) > _MAX_UNUSED:
             raise Refused("more than a megabyte of it belongs to no tensor")
 
 
@@ -155,6 +172,7 @@ def read_tensors(path: Path) -> Any:
     """
     try:
         with open_to_read(path) as file:
+            refuse_holes(path, file)
             head = file.read(_TAR_MARK + len(_TAR))
     except UserError as error:
         raise CheckpointError(str(error)) from None

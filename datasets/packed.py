@@ -15,7 +15,7 @@ from PIL import Image
 
 from common.errors import UserError
 from common.limits import LIMITS, MAX_BYTES_PER_PIXEL, Limits, check_pixels
-from common.safe_paths import open_to_read
+from common.safe_paths import open_to_read, refuse_holes
 from datasets.clips import ClipReport, with_identities
 from datasets.pack_writer import FRAME, FRAMES, PACK_AGAIN, FrameTable, read_pack
 from media.container import os_reason
@@ -78,6 +78,7 @@ class PackedClips:
         """CRC-32 of the frames' table, which holds a checksum of every frame."""
         found = 0
         with open_to_read(self.folder / FRAMES) as file:
+            refuse_holes(self.folder / FRAMES, file)
             while content := file.read(_CHUNK):  # it may be larger than the memory
                 found = crc32(content, found)
         return found

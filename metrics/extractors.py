@@ -261,6 +261,11 @@ def build_extractor(given: str, metric: FrechetMetric, device: torch.device) -> 
             return TorchvisionExtractor.trained(given, metric, device)
         except UserError as error:
             raise UserError(f"--{metric} {given}: {error}") from error
+    if any(given in names for names in TORCHVISION.values()):
+        raise UserError(
+            f"--{metric} {given}: torchvision's network of this name is for another measure; "
+            f"{SOURCES[metric]}; a file of this name must be given as ./{given}"
+        )
     return ScriptExtractor(Path(given), metric, device)
 
 

@@ -23,6 +23,9 @@ MAX_KEPT_FILES = 20  # uploads are refused while as many bytes are kept as so ma
 MIN_BYTES = 2**16  # that a file counts for: a million empty ones take room and time, too
 KEPT_SECONDS = 3600  # age of an old file, which is removed
 _UPLOAD = "/gradio_api/upload"
+# What the page sends. Gradio has further routes, such as one that gives a file to FFmpeg, and it
+# also takes a path with a line end behind it.
+_SENT = re.compile(rf"/login|{_UPLOAD}|/gradio_api/(queue/join|cancel|reset|run/[^/\s]+)")
 # Gradio writes an upload to such a file in the folder of uploads, and moves it away at its end.
 _UNFINISHED = re.compile(r"tmp[^.]+")
 _NO_LENGTH = "The length of the request is missing."
@@ -37,7 +40,8 @@ class _Upload(NamedTuple):
 
 
 class Guard:
-    """Wraps an application: refuses requests (see `refusal`), limits their size, forbids frames.
+    """Wraps an application: refuses requests (see `refusal`) and those that the page never sends,
+    limits their size, forbids frames.
 
     It counts uploads that have begun, since many at once would pass each limit that only looks at
     what is there, and removes what is left of those that were broken off.
@@ -63,7 +67,7 @@ class Guard:
         method, path = scope.get("method", ""), scope["path"]
         refused = refusal(method, path, headers, self._names, option="--allowed-host")
         if refused is None:
-            refused = self._refuse_size(method, path, headers)
+            refused = self._refuse_content(method, path, headers)
         if refused is not None:
             await PlainTextResponse(refused.reason, refused.status)(scope, receive, send)
             return
@@ -86,12 +90,16 @@ class Guard:
             del self._uploads[key]
             self._remove_unfinished()
 
-    def _refuse_size(self, method: str, path: str, headers: Mapping[str, str]) -> Refusal | None:
-        """Refuse a request that is too large, by its stated length; the server reads no more."""
+    def _refuse_content(self, method: str, path: str, headers: Mapping[str, str]) -> Refusal | None:
+        """Refuse a request whose content goes elsewhere than to the page, or is too large by its
+        stated length; the server reads no more.
+        """
         if "transfer-encoding" in headers:  # the server would read on, whatever length is stated
             return Refusal(411, _NO_LENGTH)
         if method != "POST":
             return None
+        if not _SENT.fullmatch(path):
+            return Refusal(404, "The page has no such address.")
         stated = headers.get("content-length", "")
         if not stated.isdecimal():
             return Refusal(411, _NO_LENGTH)

@@ -2,6 +2,7 @@
 
 import os
 import socket
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from common.safe_paths import (
     open_to_write,
     printable,
     read_plain_file,
+    refuse_holes,
     refuse_links,
     require_plain_file,
 )
@@ -165,3 +167,24 @@ def test_control_characters_are_escaped_for_the_terminal():
     assert printable("a/b.mp4 frames 1 to 2 日本") == "a/b.mp4 frames 1 to 2 日本"
     assert printable("a\x1b[2J\nb\x9b") == "a\\x1b[2J\\nb\\x9b"
     assert printable("a\u202egpj\u2028") == "a\\u202egpj\\u2028"
+
+
+def test_holes(tmp_path, monkeypatch):
+    """A large file may have some holes, a small one any number of them."""
+    monkeypatch.setattr("common.safe_paths.MAX_SPARSE", 2**20)
+    path = tmp_path / "file"
+    for num_bytes, num_stored, is_refused in (
+        (2**20, 0, False),
+        (2**24, 2**20, False),
+        (2**24, 2**19, True),
+        (2**24, 0, True),
+    ):
+        with path.open("wb") as file:
+            file.seek(num_bytes // 4)
+            file.write(bytes(num_stored))
+            file.truncate(num_bytes)
+        with path.open("rb") as file:
+            file.read(1)
+            with pytest.raises(UserError, match="are stored") if is_refused else nullcontext():
+                refuse_holes(path, file)
+            assert file.tell() == 1

@@ -121,3 +121,50 @@ def test_records_that_no_tensor_uses(tmp_path, monkeypatch):
         monkeypatch.setattr("common.tensor_files.check_sums", None)
         with pytest.raises(CheckpointError, match=r"b\.pt: more than a megabyte of it belongs"):
             read_tensors(tmp_path / "b.pt")
+
+
+def test_a_record_that_is_larger_than_its_tensor(tmp_path, monkeypatch):
+    """torch would load the whole record."""
+    path = tmp_path / "a.pt"
+    torch.save({"a": torch.ones(3)}, path)
+    records = [
+        (name, content + bytes(2**21 if name.endswith("/data/0") else 0))
+        for name, content in archive_records(path)
+    ]
+    monkeypatch.setattr(torch, "load", None)
+    refused(write_archive(tmp_path / "b.pt", records), "more than a megabyte of it belongs")
+
+
+def test_a_long_list_of_records(tmp_path, monkeypatch):
+    """The package takes sixteen times as much memory for it."""
+    path = tmp_path / "a.pt"
+    torch.save({"a": torch.ones(3)}, path)
+    name = archive_records(path)[0][0].partition("/")[0]
+    empty = [(f"{name}/{number}", b"") for number in range(200)]
+    write_archive(path, [*archive_records(path), *empty])
+    assert torch.equal(read_tensors(path)["a"], torch.ones(3))
+    monkeypatch.setattr("common.tensor_files.MAX_BYTES", 10_000)
+    monkeypatch.setattr(zipfile, "ZipFile", None)
+    refused(path, "its list of records has more than 10,000 bytes")
+
+
+def test_bytes_behind_an_archive(tmp_path):
+    path = tmp_path / "a.pt"
+    torch.save({"a": torch.ones(3)}, path)
+    content = path.read_bytes()
+    path.write_bytes(content + b"more")
+    refused(path, "its list of records is not where torch writes it")
+    path.write_bytes(content[:-2] + b"\4\0more")
+    refused(path, "its list of records is not where torch writes it")
+
+
+@pytest.mark.parametrize(
+    "mark", [b"PK", b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19.", b"\x08" + bytes(7)]
+)
+def test_a_file_of_holes(tmp_path, mark):
+    """It would take all memory, or hours, and no room on the disk."""
+    path = tmp_path / "a.pt"
+    with path.open("wb") as file:
+        file.write(mark)
+        file.truncate(2**34)
+    refused(path, "states 17,179,869,184 bytes, but only ")

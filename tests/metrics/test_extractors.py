@@ -262,6 +262,8 @@ def test_a_file_does_not_take_the_place_of_a_network(tmp_path, monkeypatch):
     write_script(tmp_path / "r3d_18", MeanColours())
     assert isinstance(build_extractor("r3d_18", "fvd", CPU), TorchvisionExtractor)
     assert isinstance(build_extractor("./r3d_18", "fvd", CPU), ScriptExtractor)
+    with pytest.raises(UserError, match=r"--fid r3d_18: .* must be given as \./r3d_18"):
+        build_extractor("r3d_18", "fid", CPU)
 
 
 def test_a_failed_download_is_one_line(tmp_path, monkeypatch):

@@ -54,11 +54,25 @@ def test_the_largest_request(tmp_path):
     answer = client.post(UPLOAD, content=bytes(1001 + OVERHEAD))
     assert (answer.status_code, answer.text[:26]) == (413, "The file is too large: at ")
     # Other requests are read into memory, where their parts take many times as much.
-    assert client.post("/queue/join", content=bytes(OVERHEAD)).text == "done"
-    answer = client.post("/queue/join", content=bytes(OVERHEAD + 1))
-    assert (answer.status_code, answer.text) == (413, "The request is too large.")
-    answer = client.post("/gradio_api/run/upload", content=bytes(OVERHEAD + 1))  # is no upload
-    assert (answer.status_code, answer.text) == (413, "The request is too large.")
+    for path in ("/gradio_api/queue/join", "/gradio_api/run/upload"):
+        assert client.post(path, content=bytes(OVERHEAD)).text == "done"
+        answer = client.post(path, content=bytes(OVERHEAD + 1))
+        assert (answer.status_code, answer.text) == (413, "The request is too large.")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        f"{UPLOAD}%0A",
+        "/gradio_api/process_recording",
+        "/gradio_api/run/a%0A",
+        "/gradio_api/vibe-edit",
+    ],
+)
+def test_only_what_the_page_sends_is_taken(tmp_path, path):
+    """Gradio would take these: an upload past the limits, a clip for FFmpeg, code."""
+    client = TestClient(Guard(PlainTextResponse("done"), NAMES, 1000, tmp_path))
+    assert client.post(path, content=b"a", headers=OWN).status_code == 404
 
 
 @pytest.mark.parametrize("path", [UPLOAD, "/gradio_api/queue/join", "/login"])

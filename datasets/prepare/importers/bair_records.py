@@ -20,7 +20,7 @@ import numpy as np
 
 from common.errors import UserError
 from common.limits import LIMITS, Limits, check_pixels
-from common.safe_paths import open_to_read
+from common.safe_paths import open_to_read, refuse_holes
 from datasets.prepare.footage import Footage, Opened, Unreadable
 from media.container import DEFAULT_FRAME_RATE, os_reason
 from media.frames import Frame, Frames
@@ -97,9 +97,15 @@ def find_records(path: Path) -> Iterator[tuple[int, int]]:
 
 def _open(path: Path) -> BufferedReader:
     try:
-        return open_to_read(path)
+        file = open_to_read(path)
+        try:
+            refuse_holes(path, file)  # each record would be read, of which one may be all hole
+        except UserError:
+            file.close()
+            raise
     except UserError as error:
         raise VideoError(str(error)) from None
+    return file
 
 
 def read_record(path: Path, offset: int, num_bytes: int, limits: Limits = LIMITS) -> Frames:

@@ -91,14 +91,21 @@ def test_records_of_other_layouts(tmp_path, record, expected):
         read_record(path, *span)
 
 
-def test_a_record_of_which_most_is_a_hole(tmp_path):
+@pytest.mark.parametrize(
+    ("num_bytes", "message"),
+    [
+        (2**29, "536,870,912 bytes; at most 67,108,864 are read"),
+        (2**35, "states 34,359,738,384 bytes, but only "),
+    ],
+)
+def test_a_record_of_which_most_is_a_hole(tmp_path, num_bytes, message):
     """Its length costs nothing to state; the other files are read all the same."""
     path = tmp_path / "a.tfrecords"
-    head = struct.pack("<Q", 2**35)
+    head = struct.pack("<Q", num_bytes)
     path.write_bytes(head + struct.pack("<I", masked_crc(head)))
-    os.truncate(path, 12 + 2**35 + 4)
+    os.truncate(path, 12 + num_bytes + 4)
     ((_, footage),) = record_clips(path, "a")
-    with pytest.raises(VideoError, match=r"34,359,738,368 bytes; at most 67,108,864 are read"):
+    with pytest.raises(VideoError, match=message):
         footage.open()
 
 
