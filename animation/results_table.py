@@ -10,6 +10,7 @@ from common.files import replacing
 from common.safe_paths import exists, is_file
 
 _KEY = "output"
+_EARLIER, _KEPT = "earlier_result", "kept"  # a column and its value in the row of a failed job
 
 Row = dict[str, str]
 
@@ -40,7 +41,7 @@ class Results:
         """
         written: dict[str, list[Path]] = {}  # by name
         for output, row in self._rows.items():
-            if row.get("status") != "skipped":
+            if _was_written(row):
                 written.setdefault(Path(output).name, []).append(Path(output))
         folder = self.path.parent
         for path in outputs:
@@ -59,7 +60,12 @@ class Results:
             self._places.setdefault(output, len(self._places))
 
     def add(self, row: Row) -> None:
-        """Add the row of a finished or failed job; it replaces an earlier row of its output."""
+        """Add the row of a finished or failed job; it replaces an earlier row of its output. A
+        failed job leaves an earlier result as it was, and its row says so.
+        """
+        earlier = self._rows.get(row[_KEY], {})
+        if row["status"] != "done" and _was_written(earlier):
+            row = {**row, _EARLIER: _KEPT}
         if self._rows.get(row[_KEY]) != row:
             self._rows[row[_KEY]] = row
             self._write()
@@ -80,6 +86,11 @@ class Results:
             temporary.open("w", newline="", encoding="utf-8", errors="surrogateescape") as file,
         ):
             csv.writer(file).writerows([*map(protected, row)] for row in (columns, *rows))
+
+
+def _was_written(row: Row) -> bool:
+    """Whether the file that the row is of was written by the run of the row or by an earlier one."""
+    return row.get("status") == "done" or row.get(_EARLIER) == _KEPT
 
 
 def _read_rows(path: Path) -> list[Row]:

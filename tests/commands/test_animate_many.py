@@ -232,6 +232,31 @@ def test_a_file_that_no_run_wrote_is_not_replaced(place, run, capsys, has_table)
         assert run(*inputs, "--output", output) == 0
 
 
+def test_a_failed_job_owns_the_file_only_if_one_succeeded_before(place, run, capsys):
+    inputs = ("--source", "sources", "--driving", "clips/one.mp4", "--output", "out")
+    broken, picture = place / "sources" / "a.png", (place / "sources" / "a.png").read_bytes()
+    broken.write_bytes(b"no picture")
+    assert run(*inputs) == 1
+    own = place / "out" / "a--one.mp4"
+    own.write_text("mine")
+    broken.write_bytes(picture)
+    capsys.readouterr()
+    assert run(*inputs) == 2
+    assert f"out/{own.name}: is there, and" in error_line(capsys, "animate.py")
+    assert own.read_text() == "mine"
+    own.unlink()
+    assert run(*inputs) == 0
+    result = own.read_bytes()
+    broken.write_bytes(b"no picture")
+    assert run(*inputs) == 1
+    assert [row["earlier_result"] for row in rows()] == ["kept", ""]
+    assert own.read_bytes() == result
+    assert run(*inputs, "--skip-existing") == 0
+    broken.write_bytes(picture)
+    assert run(*inputs) == 0  # it is ours, whatever happened in between
+    assert [row["status"] for row in rows()] == ["done", "done"]
+
+
 def test_rows_of_an_earlier_run_survive_an_interruption(place, run, monkeypatch):
     """Ctrl-C comes during the first job that is still to be done."""
     inputs = ("--source", "sources", "--driving", "clips/one.mp4", "--output", "out")
