@@ -20,6 +20,9 @@ from modules.vgg import VGGFeatures
 PyramidFeatures = list[dict[str, Tensor]]
 
 
+_TINY = 1e-6  # keeps logarithms finite
+
+
 class LossTerm(NamedTuple):
     """One term of a loss: its value, and the value times its weight from the config."""
 
@@ -167,6 +170,28 @@ def equivariance_jacobian_loss(
     with torch.autocast(change.device.type, enabled=False):  # it would round the products to bf16
         product = inverse_2x2(driving.jacobian) @ change @ transformed.jacobian
     return (torch.eye(2, device=product.device, dtype=product.dtype) - product).abs().mean()
+
+
+def visibility_loss(visible: Tensor, warped: Tensor, decoded: Tensor, target: Tensor) -> Tensor:
+    """Cross entropy between `visible` and the pixels in which the warped source is nearer to the
+    target than the decoded picture, each pixel weighted by the difference of the two distances.
+
+    A blend of both pictures by `visible` has a gradient that the sigmoid shrinks to nothing once
+    `visible` is near 0 or 1, as it soon is, while the decoder has learned nothing yet. This one
+    stays.
+
+    Args:
+        visible: B x 1 x h x w in [0, 1]. The pictures are B x 3 x H x W, and get no gradient.
+    """
+    with torch.no_grad():
+        distances = [
+            full_precision(a - target).abs().mean(dim=1, keepdim=True) for a in (warped, decoded)
+        ]
+        gain = distances[1] - distances[0]
+    visible = resize(full_precision(visible), (target.shape[-2], target.shape[-1]))
+    with torch.autocast(visible.device.type, enabled=False):
+        right = torch.where(gain > 0, visible, 1 - visible)
+        return -(gain.abs() * (right + _TINY).log()).mean()
 
 
 def warp_loss(warped: Sequence[Tensor], driving: Sequence[Tensor]) -> Tensor:

@@ -89,7 +89,7 @@ class Results:
 
 
 def _was_written(row: Row) -> bool:
-    """Whether the file that the row is of was written by the run of the row or by an earlier one."""
+    """Whether the run of the row or an earlier one wrote the file that the row names."""
     return row.get("status") == "done" or row.get(_EARLIER) == _KEPT
 
 

@@ -53,6 +53,10 @@ class DenseMotionNetwork(nn.Module):
         num_keypoints: K.
         heatmap_variance: variance of the Gaussian heatmaps that show the keypoints to the network.
         occlusion: predict an occlusion map.
+        heatmap_start: a. If above 0, the motion weights start as the softmax of a h_k - 3 a / 8 of
+            the keypoints' heatmaps h_k and of 0 for the background, plus a little noise: around
+            each keypoint its own motion, else none. Without it training often begins with two or
+            three keypoints that move everything, and the others get no gradient any more. Ours.
     """
 
     def __init__(
@@ -64,6 +68,7 @@ class DenseMotionNetwork(nn.Module):
         num_keypoints: int,
         heatmap_variance: float,
         occlusion: bool,
+        heatmap_start: float = 0.0,
     ) -> None:
         super().__init__()
         self.heatmap_style = HeatmapStyle(heatmap_variance)
@@ -73,6 +78,21 @@ class DenseMotionNetwork(nn.Module):
         features = self.hourglass.out_channels
         self.mask = nn.Conv2d(features, num_keypoints + 1, kernel_size=7, padding=3)
         self.occlusion = nn.Conv2d(features, 1, kernel_size=7, padding=3) if occlusion else None
+        if heatmap_start:
+            self._start_at_heatmaps(heatmap_start)
+
+    @torch.no_grad()
+    def _start_at_heatmaps(self, sharpness: float) -> None:
+        weight, bias = self.mask.weight, self.mask.bias
+        assert bias is not None
+        weight *= 0.1
+        bias.zero_()
+        bias[1:] = -0.375 * sharpness  # where heatmaps are below it, the background wins
+        # The input is the last part of the features: of each candidate, the heatmap comes first.
+        num_candidates, middle = len(weight), weight.shape[-1] // 2
+        first = weight.shape[1] - 4 * num_candidates
+        for k in range(1, num_candidates):
+            weight[k, first + 4 * k, middle, middle] = sharpness
 
     def forward(self, source: Tensor, source_kp: Keypoints, driving_kp: Keypoints) -> DenseMotion:
         """Dense motion from the keypoints of `source`, B x 3 x H x W in [0, 1], to `driving_kp`."""

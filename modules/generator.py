@@ -1,6 +1,7 @@
 """Generator: warps the source's features by the dense motion and inpaints what is occluded."""
 
 from itertools import pairwise
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -10,10 +11,23 @@ from modules.dense_motion import DenseMotion
 from modules.geometry import full_precision, resize, resize_grid, warp
 
 
+class GeneratedFrame(NamedTuple):
+    """What the generator makes of B sources, each B x 3 x H x W in [0, 1].
+
+    prediction: the result.
+    decoded: what the decoder paints.
+    warped: the source itself, warped; None without the skip connection.
+    """
+
+    prediction: Tensor
+    decoded: Tensor
+    warped: Tensor | None
+
+
 class Generator(nn.Module):
     """Encoder, warp, occlusion, residual bottleneck, decoder (FOMM, section 3.2).
 
-    `encode` uses the source alone: animation calls it once, and `decode` for every frame.
+    `encode` uses the source alone: animation calls it once, and `generate` for every frame.
 
     Args:
         width: channels at full resolution, doubled by every down block up to `max_width`.
@@ -62,18 +76,17 @@ class Generator(nn.Module):
             features = block(features)
         return torch.sigmoid(full_precision(self.final(features)))
 
-    def combine(self, source: Tensor, decoded: Tensor, motion: DenseMotion) -> Tensor:
-        """The prediction, B x 3 x H x W in [0, 1]: the decoded picture; with `skip` only where the
-        source, B x 3 x H x W in [0, 1], is hidden.
-        """
+    def generate(self, source: Tensor, features: Tensor, motion: DenseMotion) -> GeneratedFrame:
+        """Move `source`, B x 3 x H x W in [0, 1], whose `features` are from `encode`."""
+        decoded = self.decode(features, motion)
         if not self.skip:
-            return decoded
+            return GeneratedFrame(decoded, decoded, None)
         assert motion.occlusion_map is not None
-        image_size = (source.shape[-2], source.shape[-1])
-        visible = resize(motion.occlusion_map, image_size)
-        warped = warp(source, resize_grid(motion.deformation, image_size))
-        return visible * full_precision(warped) + (1 - visible) * decoded
+        size = (source.shape[-2], source.shape[-1])
+        warped = full_precision(warp(source, resize_grid(motion.deformation, size)))
+        visible = resize(motion.occlusion_map, size)
+        return GeneratedFrame(visible * warped + (1 - visible) * decoded, decoded, warped)
 
     def forward(self, source: Tensor, motion: DenseMotion) -> Tensor:
         """Move `source`, B x 3 x H x W in [0, 1], by `motion`: B x 3 x H x W in [0, 1]."""
-        return self.combine(source, self.decode(self.encode(source), motion), motion)
+        return self.generate(source, self.encode(source), motion).prediction

@@ -24,6 +24,7 @@ from losses import (
     perceptual_loss,
     picture_change,
     pixel_loss,
+    visibility_loss,
     warp_loss,
     weigh,
 )
@@ -141,6 +142,27 @@ def test_jacobian_loss_stays_float32_under_autocast():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         inside = equivariance_jacobian_loss(points, points, transform)
     assert torch.equal(plain, inside)
+
+
+def test_visibility_loss_by_hand():
+    """Two pixels: the warped source is .4 nearer in one, the decoded picture .2 in the other."""
+    target = torch.zeros(1, 3, 1, 2)
+    warped = torch.tensor([0.1, 0.5]).view(1, 1, 1, 2).expand(1, 3, 1, 2)
+    decoded = torch.tensor([0.5, 0.3]).view(1, 1, 1, 2).expand(1, 3, 1, 2)
+    visible = torch.tensor([[[[0.8, 0.75]]]])
+    loss = visibility_loss(visible, warped, decoded, target)
+    expected = -(0.4 * math.log(0.8) + 0.2 * math.log(0.25)) / 2
+    assert loss.item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_visibility_loss_reaches_a_saturated_map_and_no_picture():
+    logit = torch.tensor(12.0, requires_grad=True)
+    pictures = [torch.full((1, 3, 2, 2), v, requires_grad=True) for v in (0.9, 0.1)]
+    visible = logit.sigmoid().expand(1, 1, 1, 1)  # the pictures are larger than the map
+    visibility_loss(visible, *pictures, torch.zeros(1, 3, 2, 2)).backward()
+    # d/dx of -0.8 log(1 - sigmoid(x)) is 0.8 sigmoid(x); the blend itself has 5e-6 of it.
+    assert logit.grad.item() == pytest.approx(0.8, rel=0.2)
+    assert all(picture.grad is None for picture in pictures)
 
 
 # The mask prior

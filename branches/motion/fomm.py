@@ -21,10 +21,11 @@ from losses import (
     equivariance_jacobian_loss,
     equivariance_value_loss,
     pixel_loss,
+    visibility_loss,
     weigh,
 )
 from modules.dense_motion import DenseMotion, DenseMotionNetwork
-from modules.generator import Generator
+from modules.generator import GeneratedFrame, Generator
 from modules.geometry import determinant_2x2
 from modules.keypoint_detector import KeypointDetector, Keypoints
 from modules.thin_plate import random_thin_plate
@@ -59,6 +60,7 @@ class FommBranch(DenseMotionBranch):
             num_keypoints=detector.num_keypoints,
             heatmap_variance=motion.heatmap_variance,
             occlusion=motion.occlusion,
+            heatmap_start=motion.heatmap_start,
         )
         self.generator = Generator(
             width=generator.width,
@@ -76,16 +78,16 @@ class FommBranch(DenseMotionBranch):
     ) -> Tensor:
         image, features = expand_maps((source.image, source.features), len(pose.value))
         motion = self._dense_motion(source, pose)
-        return self.generator.combine(image, self.generator.decode(features, motion), motion)
+        return self.generator.generate(image, features, motion).prediction
 
     def forward(self, inputs: StepInputs) -> MotionOutput:
         source_keypoints = self.detect(inputs.source)
         driving_keypoints = self.detect(inputs.driving)
         motion: DenseMotion = self.dense_motion(inputs.source, source_keypoints, driving_keypoints)
-        decoded = self.generator.decode(self.generator.encode(inputs.source), motion)
-        prediction = self.generator.combine(inputs.source, decoded, motion)
-        maps = MotionMaps(*motion)
-        return MotionOutput(source_keypoints, driving_keypoints, maps, prediction, decoded)
+        features = self.generator.encode(inputs.source)
+        generated = self.generator.generate(inputs.source, features, motion)
+        maps, prediction = MotionMaps(*motion), generated.prediction
+        return MotionOutput(source_keypoints, driving_keypoints, maps, prediction, generated)
 
     def loss_terms(self, inputs: StepInputs, output: MotionOutput) -> dict[str, LossTerm]:
         weights = self.losses
@@ -97,8 +99,7 @@ class FommBranch(DenseMotionBranch):
             weights,
         )
         terms |= keypoint_prior_terms(self.prior, inputs, output)
-        if weights.decoded:
-            terms["decoded"] = weigh(pixel_loss(output.details, inputs.driving), weights.decoded)
+        terms |= self._skip_terms(inputs, output)
         if weights.equivariance_value or weights.equivariance_jacobian:
             transform = random_thin_plate(
                 len(inputs.driving),
@@ -116,6 +117,22 @@ class FommBranch(DenseMotionBranch):
             if weights.equivariance_jacobian:
                 value = equivariance_jacobian_loss(*pair)
                 terms["equivariance_jacobian"] = weigh(value, weights.equivariance_jacobian)
+        return terms
+
+    def _skip_terms(self, inputs: StepInputs, output: MotionOutput) -> dict[str, LossTerm]:
+        """The losses that teach the decoder of a generator with a skip connection, and its use."""
+        weights, terms = self.losses, {}
+        generated: GeneratedFrame = output.details
+        if weights.decoded:
+            value = pixel_loss(generated.decoded, inputs.driving)
+            terms["decoded"] = weigh(value, weights.decoded)
+        if weights.visibility:
+            assert generated.warped is not None
+            assert output.motion.occlusion_map is not None
+            value = visibility_loss(
+                output.motion.occlusion_map, generated.warped, generated.decoded, inputs.driving
+            )
+            terms["visibility"] = weigh(value, weights.visibility)
         return terms
 
     def statistics(self, output: MotionOutput) -> dict[str, Tensor]:

@@ -35,6 +35,7 @@ class DenseMotionConfig(HourglassConfig):
     width: Width = 64
     heatmap_variance: Positive = 0.01  # of the Gaussian heatmaps, in [-1, 1]^2
     occlusion: bool = True  # predict an occlusion map
+    heatmap_start: Weight = 0.0  # motion weights start around the keypoints, this sharply; ours
 
 
 class GeneratorConfig(Section):
@@ -51,7 +52,8 @@ class MotionLosses(Section):
 
     perceptual: dict[ReluLayer, Weight] = PERCEPTUAL
     pixel: Weight = 0.0  # mean absolute difference of the pixels; ours, not in the papers
-    decoded: Weight = 0.0  # the same of the decoder's picture before `generator.skip`; ours
+    decoded: Weight = 0.0  # with generator.skip: the same of what the decoder paints; ours
+    visibility: Weight = 0.0  # with generator.skip: teaches the occlusion map directly; ours
     equivariance_value: Weight = 10.0
     equivariance_jacobian: Weight = 10.0
 
@@ -110,3 +112,10 @@ class FommConfig(MotionSection):
                 "found true with motion.dense_motion.occlusion false, which says where the source "
                 "is visible; switch the occlusion map on, or the skip off",
             )
+        for name in ("decoded", "visibility"):
+            weight = getattr(self.losses, name)
+            if weight > 0 and not self.generator.skip:
+                yield (
+                    (f"motion.losses.{name}", "motion.generator.skip"),
+                    f"found {weight:g} with motion.generator.skip false; set it to 0",
+                )

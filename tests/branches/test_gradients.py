@@ -9,7 +9,8 @@ from training.step import total
 
 PIXEL = (
     *("motion.losses.pixel=1", "masks.losses.pixel=1", "background.losses.pixel=1"),
-    *("motion.generator.skip=true", "motion.losses.decoded=1", "motion.prior.weight=1"),
+    *("motion.generator.skip=true", "motion.prior.weight=1"),
+    *("motion.losses.decoded=1", "motion.losses.visibility=1"),
 )
 MOTION = {"keypoint_detector", "dense_motion", "generator"}
 
@@ -18,6 +19,7 @@ REACHED = {
     "motion/perceptual": MOTION,
     "motion/pixel": MOTION,
     "motion/decoded": MOTION,
+    "motion/visibility": {"keypoint_detector", "dense_motion"},
     "motion/prior": {"keypoint_detector"},
     "motion/equivariance_value": {"keypoint_detector"},
     "motion/equivariance_jacobian": {"keypoint_detector"},

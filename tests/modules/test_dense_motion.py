@@ -21,7 +21,7 @@ def keypoints(*values, jacobian=EYE):
     return Keypoints(value, jacobian.expand(1, len(values), 2, 2))
 
 
-def network(occlusion=True, num_keypoints=2, scale=0.5):
+def network(occlusion=True, num_keypoints=2, scale=0.5, heatmap_start=0.0):
     torch.manual_seed(0)
     return DenseMotionNetwork(
         width=4,
@@ -31,6 +31,7 @@ def network(occlusion=True, num_keypoints=2, scale=0.5):
         num_keypoints=num_keypoints,
         heatmap_variance=0.01,
         occlusion=occlusion,
+        heatmap_start=heatmap_start,
     )
 
 
@@ -126,3 +127,17 @@ def test_motion_stays_float32_under_autocast():
     # Equal keypoints: whatever the weights, nothing moves.
     identity = coordinate_grid(8, 8, motion.deformation)
     assert_close(motion.deformation[0], identity, atol=1e-6, rtol=0)
+
+
+@torch.no_grad()
+def test_weights_that_start_at_the_heatmaps():
+    """Around a keypoint its own motion, between them and far away none."""
+    far = keypoints((0.9, 0.9), (0.9, -0.9))  # of the source: heatmaps are differences
+    driving = keypoints((-0.5, -0.5), (0.25, 0.25))
+    weights = network(heatmap_start=8.0).eval()(torch.rand(1, 3, 64, 64), far, driving)[2][0]
+    assert weights.shape == (3, 32, 32)
+    grid = coordinate_grid(32, 32, torch.empty(0)).view(32, 32, 2)
+    distances = (grid - driving.value[0, :, None, None]).norm(dim=-1)
+    for k in (0, 1):
+        assert weights[k + 1][distances[k] < 0.07].min() > 0.9
+    assert weights[0][(distances > 0.25).all(dim=0)].min() > 0.75

@@ -60,11 +60,12 @@ def test_occluded_everywhere_forgets_the_source():
 
 @torch.no_grad()
 @pytest.mark.parametrize("skip", [False, True])
-def test_encode_once_then_decode_equals_forward(skip):
+def test_encode_once_then_generate_equals_forward(skip):
     network, image = generator(skip=skip), torch.rand(1, 3, 16, 16)
     motion = still(8, 8, occlusion=0.5)
-    decoded = network.decode(network.encode(image), motion)
-    assert torch.equal(network.combine(image, decoded, motion), network(image, motion))
+    generated = network.generate(image, network.encode(image), motion)
+    assert torch.equal(generated.prediction, network(image, motion))
+    assert (generated.warped is not None) == skip
 
 
 @torch.no_grad()
