@@ -20,6 +20,7 @@ from modules.vgg import VGGFeatures
 PyramidFeatures = list[dict[str, Tensor]]
 
 
+_FILL_ROUNDS = 8  # of `enclosed`
 _TINY = 1e-6  # keeps logarithms finite
 
 
@@ -243,6 +244,37 @@ def keypoint_prior_loss(keypoints: Keypoints, changed: Tensor, softness: float) 
         return ((nearest * weights).sum(dim=1) / count).mean()
 
 
+def enclosed(changed: Tensor) -> Tensor:
+    """The pixels that did not change and from which every path to the border of the picture, in
+    steps to the left, right, up and down, crosses pixels that did: B x 1 x h x w, bool, as given.
+
+    Inside of a plainly coloured figure that moves nothing changes but its outline.
+    """
+    free = ~changed
+    reached = torch.zeros_like(free)
+    for side in (0, -1):
+        reached[..., side, :] = free[..., side, :]
+        reached[..., :, side] = free[..., :, side]
+    # Fills row by row and column by column, which takes few rounds unless the paths wind a lot.
+    for _ in range(_FILL_ROUNDS):
+        for dim in (-1, -2):
+            for flip in (False, True):
+                reached = _filled(reached, free, dim, flip)
+    return free & ~reached
+
+
+def _filled(reached: Tensor, free: Tensor, dim: int, flip: bool) -> Tensor:
+    """`reached` with all free pixels that follow a reached one along `dim` without a gap."""
+    if flip:
+        return _filled(reached.flip(dim), free.flip(dim), dim, False).flip(dim)
+    # A free pixel is filled if the last reached one before it comes after the last changed one.
+    steps = torch.arange(1, free.shape[dim] + 1, device=free.device)
+    steps = steps if dim == -1 else steps[:, None]
+    last_reached = (reached * steps).cummax(dim).values
+    last_wall = (~free * steps).cummax(dim).values
+    return reached | (free & (last_reached > last_wall))
+
+
 def mask_prior_loss(
     source_logits: Tensor, driving_logits: Tensor, changed: Tensor, changed_share: float
 ) -> Tensor:
@@ -253,19 +285,22 @@ def mask_prior_loss(
     unchanged pixels; the two means are weighted with `changed_share` and 1 - `changed_share`. It is
     computed from logits, so that a mask that is all black or all white still gets a gradient.
 
+    Unchanged pixels that changed ones enclose are left out, see `enclosed`.
+
     Args:
-        source_logits, driving_logits: logits of the two masks, in any common shape.
+        source_logits, driving_logits: logits of the two masks, B x 1 x h x w.
         changed: bool, in the same shape.
     """
+    unchanged = ~changed & ~enclosed(changed)
     with torch.autocast(source_logits.device.type, enabled=False):
         none = -F.softplus(source_logits) - F.softplus(driving_logits)  # log(1 - union)
         # log(union) = log(m(S) + (1 - m(S)) m(D)), which stays finite where both masks vanish.
         only_driving = F.logsigmoid(-source_logits) + F.logsigmoid(driving_logits)
         union = torch.logaddexp(F.logsigmoid(source_logits), only_driving)
         num_changed = changed.sum().clamp(min=1)
-        num_unchanged = (~changed).sum().clamp(min=1)
+        num_unchanged = unchanged.sum().clamp(min=1)
         missed = -torch.where(changed, union, 0.0).sum() / num_changed
-        false_alarms = -torch.where(changed, 0.0, none).sum() / num_unchanged
+        false_alarms = -torch.where(unchanged, none, 0.0).sum() / num_unchanged
         return changed_share * missed + (1 - changed_share) * false_alarms
 
 

@@ -39,6 +39,7 @@ class MaskBranch(Branch[MaskOutput]):
             num_blocks=generator.num_blocks,
             scale=generator.scale,
             temperature=generator.temperature,
+            skips=generator.skips,
         )
         self.refinement = MaskRefinement(
             width=refinement.width,

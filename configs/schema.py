@@ -101,6 +101,7 @@ class DataConfig(Section):
 class MaskGeneratorConfig(HourglassConfig):
     width: Width = 32
     temperature: Positive = 0.1  # of the sigmoid
+    skips: bool = False  # skip connections in the hourglass; ours
 
 
 class MaskRefinementConfig(Section):

@@ -15,20 +15,27 @@ class MaskGenerator(nn.Module):
     """The network m: computes the foreground mask of a frame, at the frame's size times `scale`.
 
     Args:
-        width, max_width, num_blocks: sizes of the hourglass. It has no skip connections: the mask
-            should say where the figure is, not copy edges.
+        width, max_width, num_blocks: sizes of the hourglass.
         scale: factor by which the frame is downsampled first.
         temperature: temperature of the sigmoid; small values make the mask binary.
+        skips: skip connections in the hourglass. The published one has none: the mask should say
+            where the figure is, not copy edges. With them outlines become sharp.
     """
 
     def __init__(
-        self, width: int, max_width: int, num_blocks: int, scale: float, temperature: float
+        self,
+        width: int,
+        max_width: int,
+        num_blocks: int,
+        scale: float,
+        temperature: float,
+        skips: bool = False,
     ) -> None:
         super().__init__()
         self.temperature = temperature
         self.scale = scale
         self.down = AntiAliasDownsample(scale)
-        self.predictor = Hourglass(width, 3, max_width, num_blocks, skips=False)
+        self.predictor = Hourglass(width, 3, max_width, num_blocks, skips=skips)
         # No padding: zeros at the border would give away positions.
         self.ref = nn.Conv2d(self.predictor.out_channels, 1, kernel_size=KERNEL)
 

@@ -194,10 +194,11 @@ def test_mask_prior_of_grey_masks(num_changed, share, expected):
 
 def test_mask_prior_by_hand():
     # Masks of 1/4 and 1/2 at changed pixels: union 5/8; 3/4 and 1/2 at the others: union 7/8.
-    source, driving = torch.tensor([-math.log(3), math.log(3)]), torch.zeros(2)
-    loss = mask_prior_loss(source, driving, torch.tensor([True, False]), 0.25)
+    source = torch.tensor([-math.log(3), math.log(3)]).view(1, 1, 1, 2)
+    driving, changed = torch.zeros(1, 1, 1, 2), changed_pixels(1, 2)
+    loss = mask_prior_loss(source, driving, changed, 0.25)
     assert loss.item() == pytest.approx(0.25 * math.log(8 / 5) + 0.75 * math.log(8), rel=1e-5)
-    exchanged = mask_prior_loss(driving, source, torch.tensor([True, False]), 0.25)
+    exchanged = mask_prior_loss(driving, source, changed, 0.25)
     assert_close(exchanged, loss)
 
 
