@@ -11,7 +11,7 @@ from branches.outputs import MotionMaps, MotionOutput
 from configs.motion.section import KeypointPriorConfig
 from losses import keypoint_prior_loss
 from modules.keypoint_detector import Keypoints
-from tests.helpers.factories import noise_inputs, tiny_config
+from tests.helpers.factories import at_epoch, noise_inputs, tiny_config
 from tests.helpers.kinds import KINDS, use_small_resnets
 
 
@@ -116,3 +116,25 @@ def test_trains_the_detector_of_every_kind_alone(kind, monkeypatch):
         if any(p.grad is not None and p.grad.any() for p in network.parameters())
     }
     assert reached == {"keypoint_detector"}
+
+
+@pytest.mark.parametrize("kind", ["fomm", "monkey_net", "tpsmm"])
+def test_keypoints_learn_alone_at_first(kind, monkeypatch):
+    """Until its epoch no other network gets a gradient, and a discriminator has none to give."""
+    use_small_resnets(monkeypatch)
+    prior = ("motion.prior.weight=3", "motion.prior.alone_until_epoch=2")
+    config = tiny_config(*KINDS[kind], *prior)
+    model = Model(config).train()
+    terms, gradient = {}, {}
+    for epoch in (1.9, 2.0):
+        inputs = at_epoch(noise_inputs(config, 2), epoch)
+        output = model.motion(inputs)
+        terms[epoch] = model.motion.loss_terms(inputs, output).keys()
+        gradient[epoch] = output.prediction.requires_grad
+    assert gradient == {1.9: False, 2.0: True}
+    assert (
+        {"prior"}
+        <= terms[1.9]
+        <= {*("prior", "equivariance_value", "equivariance_jacobian", "background")}
+    )
+    assert terms[1.9] < terms[2.0]

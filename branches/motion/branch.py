@@ -5,9 +5,11 @@ are in the files beside this one; `build.py` chooses one by `motion.kind`.
 """
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar, Literal, NamedTuple, get_args
 
+import torch
 from torch import Tensor
 
 from branches.branch import Branch, StepInputs
@@ -145,6 +147,22 @@ def hourglass_sizes(config: HourglassConfig) -> dict[str, int]:
         "max_width": config.max_width,
         "num_blocks": config.num_blocks,
     }
+
+
+def keypoints_alone(prior: KeypointPriorConfig, inputs: StepInputs) -> bool:
+    """Whether the keypoints learn alone in this step. Networks that reconstruct from keypoints that
+    are not yet where they belong learn to move everything by a few of them.
+    """
+    return prior.weight > 0 and inputs.context.epoch < prior.alone_until_epoch
+
+
+@contextmanager
+def reconstruction_gradient(prior: KeypointPriorConfig, inputs: StepInputs) -> Iterator[None]:
+    """Within it, what follows from the keypoints has no gradient while they learn alone. So no
+    loss trains the other networks, and the discriminator does not either.
+    """
+    with torch.set_grad_enabled(torch.is_grad_enabled() and not keypoints_alone(prior, inputs)):
+        yield
 
 
 def keypoint_prior_terms(

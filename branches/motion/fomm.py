@@ -12,6 +12,8 @@ from branches.motion.branch import (
     expand_maps,
     hourglass_sizes,
     keypoint_prior_terms,
+    keypoints_alone,
+    reconstruction_gradient,
 )
 from branches.motion.dense_motion_branch import DenseMotionBranch
 from branches.outputs import MotionMaps, MotionOutput
@@ -83,23 +85,20 @@ class FommBranch(DenseMotionBranch):
     def forward(self, inputs: StepInputs) -> MotionOutput:
         source_keypoints = self.detect(inputs.source)
         driving_keypoints = self.detect(inputs.driving)
-        motion: DenseMotion = self.dense_motion(inputs.source, source_keypoints, driving_keypoints)
-        features = self.generator.encode(inputs.source)
-        generated = self.generator.generate(inputs.source, features, motion)
+        with reconstruction_gradient(self.prior, inputs):
+            motion: DenseMotion = self.dense_motion(
+                inputs.source, source_keypoints, driving_keypoints
+            )
+            features = self.generator.encode(inputs.source)
+            generated = self.generator.generate(inputs.source, features, motion)
         maps, prediction = MotionMaps(*motion), generated.prediction
         return MotionOutput(source_keypoints, driving_keypoints, maps, prediction, generated)
 
     def loss_terms(self, inputs: StepInputs, output: MotionOutput) -> dict[str, LossTerm]:
         weights = self.losses
-        terms = reconstruction_terms(
-            {"": output.prediction},
-            inputs.driving,
-            inputs.target_features,
-            inputs.perceptual,
-            weights,
-        )
-        terms |= keypoint_prior_terms(self.prior, inputs, output)
-        terms |= self._skip_terms(inputs, output)
+        terms = keypoint_prior_terms(self.prior, inputs, output)
+        if not keypoints_alone(self.prior, inputs):
+            terms |= self._reconstruction_terms(inputs, output)
         if weights.equivariance_value or weights.equivariance_jacobian:
             transform = random_thin_plate(
                 len(inputs.driving),
@@ -119,10 +118,18 @@ class FommBranch(DenseMotionBranch):
                 terms["equivariance_jacobian"] = weigh(value, weights.equivariance_jacobian)
         return terms
 
-    def _skip_terms(self, inputs: StepInputs, output: MotionOutput) -> dict[str, LossTerm]:
-        """The losses that teach the decoder of a generator with a skip connection, and its use."""
-        weights, terms = self.losses, {}
+    def _reconstruction_terms(
+        self, inputs: StepInputs, output: MotionOutput
+    ) -> dict[str, LossTerm]:
+        weights = self.losses
         generated: GeneratedFrame = output.details
+        terms = reconstruction_terms(
+            {"": output.prediction},
+            inputs.driving,
+            inputs.target_features,
+            inputs.perceptual,
+            weights,
+        )
         if weights.decoded:
             value = pixel_loss(generated.decoded, inputs.driving)
             terms["decoded"] = weigh(value, weights.decoded)

@@ -11,6 +11,8 @@ from branches.motion.branch import (
     expand_maps,
     hourglass_sizes,
     keypoint_prior_terms,
+    keypoints_alone,
+    reconstruction_gradient,
 )
 from branches.motion.dense_motion_branch import DenseMotionBranch
 from branches.outputs import MotionMaps, MotionOutput
@@ -91,20 +93,23 @@ class MonkeyNetBranch(DenseMotionBranch):
 
     def forward(self, inputs: StepInputs) -> MotionOutput:
         keypoints = self.detect(inputs.source), self.detect(inputs.driving)
-        motion: DenseMotion = self.dense_motion(inputs.source, *keypoints)
-        prediction = self.generator(inputs.source, motion, *keypoints)
+        with reconstruction_gradient(self.prior, inputs):
+            motion: DenseMotion = self.dense_motion(inputs.source, *keypoints)
+            prediction = self.generator(inputs.source, motion, *keypoints)
         return MotionOutput(*keypoints, MotionMaps(*motion), prediction, motion)
 
     def loss_terms(self, inputs: StepInputs, output: MotionOutput) -> dict[str, LossTerm]:
-        terms = reconstruction_terms(
-            {"": output.prediction},
-            inputs.driving,
-            inputs.target_features,
-            inputs.perceptual,
-            self.losses,
-        )
-        terms |= keypoint_prior_terms(self.prior, inputs, output)
-        if self.losses.deformed:
-            warped = self.generator.warp(inputs.source, output.details)
-            terms["deformed"] = weigh(pixel_loss(warped, inputs.driving), self.losses.deformed)
+        terms = keypoint_prior_terms(self.prior, inputs, output)
+        if not keypoints_alone(self.prior, inputs):
+            terms |= reconstruction_terms(
+                {"": output.prediction},
+                inputs.driving,
+                inputs.target_features,
+                inputs.perceptual,
+                self.losses,
+            )
+            if self.losses.deformed:
+                warped = self.generator.warp(inputs.source, output.details)
+                value = pixel_loss(warped, inputs.driving)
+                terms["deformed"] = weigh(value, self.losses.deformed)
         return terms

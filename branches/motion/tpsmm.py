@@ -15,6 +15,8 @@ from branches.motion.branch import (
     expand_maps,
     hourglass_sizes,
     keypoint_prior_terms,
+    keypoints_alone,
+    reconstruction_gradient,
 )
 from branches.outputs import MotionMaps, MotionOutput
 from configs.motion.tpsmm import TpsmmConfig
@@ -138,11 +140,12 @@ class TpsmmBranch(MotionBranch):
         waiting = "motion.background_motion" in inputs.context.waiting
         if self.background_motion is not None and not waiting:
             background = self.background_motion(source, driving)
-        motion: ThinPlateMotion = self.dense_motion(
-            source, *keypoints, background, self._kept_plates(inputs)
-        )
-        features = self.inpainting.encode(source)
-        prediction = self.inpainting.decode(features, motion)
+        with reconstruction_gradient(self.prior, inputs):
+            motion: ThinPlateMotion = self.dense_motion(
+                source, *keypoints, background, self._kept_plates(inputs)
+            )
+            features = self.inpainting.encode(source)
+            prediction = self.inpainting.decode(features, motion)
         details = TpsmmDetails(motion, features, background)
         return MotionOutput(*keypoints, _maps(motion), prediction, details)
 
@@ -164,14 +167,16 @@ class TpsmmBranch(MotionBranch):
     def loss_terms(self, inputs: StepInputs, output: MotionOutput) -> dict[str, LossTerm]:
         weights = self.losses
         details: TpsmmDetails = output.details
-        terms = reconstruction_terms(
-            {"": output.prediction},
-            inputs.driving,
-            inputs.target_features,
-            inputs.perceptual,
-            weights,
-        )
-        terms |= keypoint_prior_terms(self.prior, inputs, output)
+        terms = keypoint_prior_terms(self.prior, inputs, output)
+        is_reconstructing = not keypoints_alone(self.prior, inputs)
+        if is_reconstructing:
+            terms |= reconstruction_terms(
+                {"": output.prediction},
+                inputs.driving,
+                inputs.target_features,
+                inputs.perceptual,
+                weights,
+            )
         if weights.equivariance_value:
             transform = random_thin_plate(
                 len(inputs.driving),
@@ -185,7 +190,7 @@ class TpsmmBranch(MotionBranch):
             assert output.driving_keypoints is not None
             value = equivariance_value_loss(output.driving_keypoints, transformed, transform)
             terms["equivariance_value"] = weigh(value, weights.equivariance_value)
-        if weights.warp:
+        if weights.warp and is_reconstructing:
             warped = self.inpainting.warped_features(details.features, details.motion)
             driving = self.inpainting.driving_features(inputs.driving, details.motion)
             terms["warp"] = weigh(warp_loss(warped, driving), weights.warp)

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from configs.section import HourglassConfig, Section, Start
 from configs.value_types import (
+    Epoch,
     GridSize,
     Positive,
     Probability,
@@ -116,6 +117,7 @@ class KeypointPriorConfig(Section):
     weight: Weight = 0.0  # 0 switches it off
     change_threshold: Probability = 0.1  # a colour that differs by up to this has not changed
     softness: Positive = 0.02  # of the distance to the nearest keypoint, in [-1, 1]^2
+    alone_until_epoch: Epoch = 0  # before that, keypoints learn without the reconstruction
 
 
 class TransformConfig(Section):
