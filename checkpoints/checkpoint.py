@@ -363,7 +363,8 @@ def init_from(networks: Mapping[str, nn.Module], path: Path, config: Config) -> 
     own, given = flatten(state_dicts(networks)), flatten(states)
     for name in report.loaded:
         own[name].copy_(given[name])  # a state dict shares memory with its network
-    return report._replace(loaded=[name for name in report.loaded if name not in added])
+    loaded = [name for name in report.loaded if name not in added]
+    return report._replace(loaded=loaded, added=added)
 
 
 def _check_all_trained(saved: Checkpoint, config: Config) -> None:
