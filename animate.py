@@ -28,7 +28,7 @@ from animation.live.session import run_live
 from animation.options import FORMATS, read_options
 from animation.results_table import Results, Row
 from checkpoints.checkpoint import Checkpoint
-from checkpoints.folder import folder_of_run, newest_checkpoint
+from checkpoints.folder import default_checkpoint, folder_of_run
 from common.cli import end_on_sigterm, pick_device, run_entry_point, say
 from common.distributed import processes as distributed
 from common.distributed.torchrun_agent import ending_with_agent
@@ -44,7 +44,7 @@ RESTART_ADVICE = "start again with --skip-existing"  # what to do if a process i
 def main(arguments: argparse.Namespace) -> int:
     with ending_with_agent(), distributed.process_group(arguments.join_timeout, RESTART_ADVICE):
         with distributed.shared_errors(), distributed.warned_once():
-            path = Path(arguments.checkpoint) if arguments.checkpoint else newest_checkpoint()
+            path = Path(arguments.checkpoint) if arguments.checkpoint else default_checkpoint()
             is_live = is_camera(arguments.driving)
             if is_live and distributed.world_size() > 1:
                 raise UserError(

@@ -40,8 +40,10 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--init-from",
+        action="append",
         metavar="PATH",
-        help="start from the weights of a checkpoint, own or published (fine-tuning)",
+        help="start from the weights of a checkpoint, own or published (fine-tuning); may be "
+        "repeated: tensors of a later one replace those of an earlier one",
     )
     parser.add_argument("--print-config", action="store_true", help="print the config and stop")
     add_join_timeout_argument(parser)

@@ -113,7 +113,9 @@ def build_parser(description: str | None) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "--checkpoint", metavar="PATH", help="the model; default: the newest under runs/"
+        "--checkpoint",
+        metavar="PATH",
+        help="the model; default: the newest under runs/ or, without any, the one in assets/",
     )
     parser.add_argument(
         "--config", metavar="FILE", help="config of a published checkpoint, which contains none"

@@ -18,7 +18,7 @@ slim one may also be a safetensors file, without any pickle:
     training    state that only a resumed run needs: optimizer, scaler, counters, and statistics
                 that are not in the log yet; empty in a slim one
     metrics     validation metrics, if this step was validated
-    provenance  in a slim one: where the weights come from
+    provenance  in a slim one: where the weights come from, and `dtype` if they are in float16
     versions    of Python and torch
 """
 
@@ -35,6 +35,7 @@ from checkpoints import older_formats
 from checkpoints.content import read_content, to_safetensors
 from checkpoints.file_checks import check_content, check_states
 from checkpoints.folder import checkpoint_folder, list_steps
+from checkpoints.half_weights import to_float32
 from checkpoints.load_report import LoadReport, compare, flatten, state_dicts
 from checkpoints.published.conversion import (
     PROJECTS,
@@ -86,6 +87,11 @@ class Checkpoint(NamedTuple):
             return f"step {self.step}"
         epoch = self.provenance.get("epoch")
         return f"{self.provenance['published']}" + ("" if epoch is None else f", epoch {epoch}")
+
+    @property
+    def stored(self) -> str:
+        """Say in what kind of numbers the file stores its weights, unless they are float32."""
+        return f"weights in {self.provenance['dtype']}" if "dtype" in self.provenance else "weights"
 
     @property
     def numerics(self) -> dict[str, Any]:
@@ -270,6 +276,7 @@ def _parse(path: Path, content: Any) -> Checkpoint:
     except ValueError as error:
         raise CheckpointError(f"{path}: not a checkpoint that train.py wrote: {error}") from error
     notes = [] if content["format"] == CHECKPOINT_FORMAT else _upgrade(path, content)
+    content["networks"] = to_float32(content["networks"], path)
     return Checkpoint(
         path,
         parse_config(content["config"], origin=str(path)),
@@ -311,7 +318,7 @@ def _trained(path: Path, published: Published, config: Config | None) -> Checkpo
         step=0,
         epoch=config.train.epochs,
         batch=0,
-        networks=published.tensors.networks,
+        networks=to_float32(published.tensors.networks, path),
         average=None,
         training={},
         metrics={},
@@ -363,7 +370,8 @@ def init_from(networks: Mapping[str, nn.Module], path: Path, config: Config) -> 
     own, given = flatten(state_dicts(networks)), flatten(states)
     for name in report.loaded:
         own[name].copy_(given[name])  # a state dict shares memory with its network
-    return report._replace(loaded=[name for name in report.loaded if name not in added])
+    loaded = [name for name in report.loaded if name not in added]
+    return report._replace(loaded=loaded, added=added)
 
 
 def _check_all_trained(saved: Checkpoint, config: Config) -> None:

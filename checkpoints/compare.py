@@ -1,7 +1,8 @@
 """Compare two checkpoints to the last bit: python -m checkpoints.compare A.pt B.pt
 
 Prints the tensors and numbers that differ in the networks, the moving average and the training
-state. The exit code is 1 if there are any.
+state. The exit code is 1 if there are any. Weights stored in float16 are compared as the float32
+numbers that they are computed with; a line names such a file.
 """
 
 import argparse
@@ -19,6 +20,9 @@ COMPARED = ("step", "networks", "average", "training")
 
 def main(arguments: argparse.Namespace) -> int:
     a, b = (load(Path(path)) for path in (arguments.a, arguments.b))
+    for saved in (a, b):
+        if "dtype" in saved.provenance:
+            say(f"{saved.path}: {saved.stored}")
     found = []
     for key in COMPARED:
         one, other = (_without_seconds(getattr(saved, key)) for saved in (a, b))

@@ -2,6 +2,7 @@
 
 The result has the networks needed for animation, the config and the metrics. It loads like any
 checkpoint, but cannot be resumed. With --output model.safetensors it has no pickle in it at all.
+With --half its weights are rounded to float16, and the file has half the size.
 Beside it, model.json describes it for scripts, and model.md is its model card. With --onnx DIR the
 networks of the motion branch are also written for other programs, for images of the size used in
 training and any batch size; docs/checkpoints.md has their names, inputs and outputs for each kind
@@ -22,6 +23,7 @@ import torch
 
 from checkpoints import checkpoint
 from checkpoints.checkpoint import Checkpoint
+from checkpoints.half_weights import HALF, to_half
 from checkpoints.model_card import model_card
 from checkpoints.onnx_files import require_packages, write_onnx
 from checkpoints.weights import load_model
@@ -71,13 +73,16 @@ def main(arguments: argparse.Namespace) -> None:
             raise UserError(f"--licence: {error}; give plain text, such as its name") from None
     config = None if arguments.config is None else load_config(arguments.config)
     small = slim(checkpoint.load(path, config), arguments.weights, arguments.licence)
+    if arguments.half or "dtype" in small.provenance:  # what is rounded loses nothing once more
+        small = halved(small)
     model = load_model(small, torch.device("cpu"))  # raises if the weights do not fit the config
     if arguments.onnx is not None and model.motion is None:
         raise UserError(f"--onnx: {path} has no motion branch; only that can be written")
 
     with _alone(output):
         described = _write(small, output, description, card)
-    say(f"{output}: {small.age}, {described['weights']} weights, {described['bytes']:,} bytes")
+    weights = f"{described['weights']} {small.stored}"
+    say(f"{output}: {small.age}, {weights}, {described['bytes']:,} bytes")
     print(f"sha256 {described['sha256']}")
     if arguments.onnx is not None and model.motion is not None:
         for file in write_onnx(model.motion, small.config.data.size, Path(arguments.onnx)):
@@ -195,6 +200,16 @@ def slim(
     )
 
 
+def halved(small: Checkpoint) -> Checkpoint:
+    """Return `small` with its weights rounded to float16.
+
+    Raises:
+        CheckpointError: a number is not finite, or too large for float16; names its tensor.
+    """
+    networks = to_half(small.networks, small.path)
+    return small._replace(networks=networks, provenance=small.provenance | {"dtype": HALF})
+
+
 def describe(small: Checkpoint, path: Path, written: Path) -> dict[str, object]:
     """Describe the file that will be at `path`, for people and scripts.
 
@@ -228,6 +243,11 @@ def build_parser() -> argparse.ArgumentParser:
         "--weights",
         choices=WEIGHTS,
         help="average: the moving average (default, if there is one); raw: the trained weights",
+    )
+    parser.add_argument(
+        "--half",
+        action="store_true",
+        help="round the weights to float16: half the size, computed with as before",
     )
     parser.add_argument(
         "--licence", metavar="TEXT", help="licence of the weights, such as CC-BY-NC-4.0"

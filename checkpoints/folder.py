@@ -1,14 +1,21 @@
-"""Lists the checkpoints in a run folder, and keeps the newest ones and the best one."""
+"""Lists the checkpoints in a run folder, and keeps the newest ones and the best one. Chooses the
+checkpoint of a program that was given none.
+"""
 
 import os
 import re
 import shutil
 from pathlib import Path
 
+from common.distributed.processes import say_once
 from common.errors import UserError
 from common.files import replacing
+from common.safe_paths import resolve
 
 RUNS = Path("runs")
+RESULTS = Path("results")
+# The model that comes with the project lies beside the code, wherever a program is started.
+OWN_MODEL = Path(__file__).parents[1] / "assets" / "puppets.safetensors"
 # Names of the checkpoints in a run's folder of checkpoints. A step has at least eight digits, and
 # at most the 16 of `file_checks.MAX_COUNT`.
 WRITTEN = r"(step-\d{8,16}|best)\.pt"
@@ -31,7 +38,13 @@ def best_path(output_dir: Path) -> Path:
 
 
 def folder_of_run(path: Path) -> Path:
-    """The run folder that the checkpoint `path` lies in, or else the folder that it lies in."""
+    """The run folder that the checkpoint `path` lies in, or else the folder that it lies in.
+
+    Results of a model that comes with the project go to results/NAME in the working folder, since
+    the code may lie where nobody should write.
+    """
+    if resolve(path.parent) == resolve(OWN_MODEL.parent):
+        return RESULTS / path.stem
     return path.parent.parent if path.parent.name == "checkpoints" else path.parent
 
 
@@ -120,17 +133,38 @@ def keep_best(output_dir: Path, path: Path) -> None:
             os.fsync(file.fileno())
 
 
-def newest_checkpoint() -> Path:
-    """Find the checkpoint written last in any run under runs/.
+def default_checkpoint() -> Path:
+    """Choose the checkpoint of a program that was given none.
+
+    It is the newest one under runs/ or, if there is none, the model that comes with the project; a
+    line on stdout says so.
 
     Raises:
-        UserError: there is none.
+        UserError: there is neither, or a folder of checkpoints cannot be listed.
+    """
+    newest = newest_checkpoint()
+    if newest is not None:
+        return newest
+    advice = "`python train.py --config demo.yaml`"
+    if not OWN_MODEL.is_file():
+        raise UserError(
+            f"no checkpoint under {RUNS}/: train a model with {advice}, or give --checkpoint"
+        )
+    here = Path.cwd()
+    path = OWN_MODEL.relative_to(here) if OWN_MODEL.is_relative_to(here) else OWN_MODEL
+    say_once(
+        f"no checkpoint under {RUNS}/: using {path}, the model that comes with the project; train "
+        f"your own with {advice}"
+    )
+    return path
+
+
+def newest_checkpoint() -> Path | None:
+    """Find the checkpoint written last in any run under runs/; None if there is none.
+
+    Raises:
+        UserError: a folder of checkpoints cannot be listed.
     """
     steps = [path for run in RUNS.glob("*/") for path in list_steps(run)]
     found = sorted(steps, key=lambda path: (path.stat().st_mtime, path))
-    if not found:
-        raise UserError(
-            f"no checkpoint under {RUNS}/: train a model with `python train.py --config "
-            "demo.yaml`, or give --checkpoint"
-        )
-    return found[-1]
+    return found[-1] if found else None

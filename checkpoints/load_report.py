@@ -1,6 +1,6 @@
-"""Compares the tensors of a file with those of networks: which fit, and which do not."""
+"""Compares the tensors of files with those of networks: which fit, and which do not."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from torch import Tensor, nn
@@ -9,12 +9,17 @@ from checkpoints.file_checks import is_plain
 
 
 class LoadReport(NamedTuple):
-    """Full names of the tensors that fit, are missing in the file, unused, or of another shape."""
+    """Full names of the tensors that fit, are missing in the file, unused, or of another shape.
+
+    added: what files of old versions lack and what changes no picture; it counts as neither loaded
+        nor missing.
+    """
 
     loaded: list[str]
     missing: list[str]
     unused: list[str]
     reshaped: list[str]
+    added: Sequence[str] = ()
 
     @property
     def problems(self) -> list[str]:
@@ -25,12 +30,22 @@ class LoadReport(NamedTuple):
         ]
 
     def __str__(self) -> str:
-        lines = [f"{len(self.loaded)} tensors loaded"]
-        for label in ("missing", "unused", "reshaped"):
-            names = getattr(self, label)
-            if names:
-                lines.append(f"{len(names)} {label}: {shorten(names)}")
-        return "; ".join(lines)
+        return "; ".join([f"{len(self.loaded)} tensors loaded", *self._rest("missing")])
+
+    def after(self, earlier: Collection[str]) -> str:
+        """Describe one of several files; what none of them has is told once, by `describe_all`.
+
+        Args:
+            earlier: names of the tensors that files before this one have set.
+        """
+        num_replaced = len(set(self.loaded) & set(earlier))
+        replaced = f", {num_replaced} in place of an earlier file's" if num_replaced else ""
+        return "; ".join([f"{len(self.loaded)} tensors loaded{replaced}", *self._rest()])
+
+    def _rest(self, *further: str) -> list[str]:
+        """How many tensors did not fit, and the names of the first of them, by the reason."""
+        found = {label: getattr(self, label) for label in (*further, "unused", "reshaped")}
+        return [f"{len(v)} {label}: {shorten(v)}" for label, v in found.items() if v]
 
 
 def compare(networks: Mapping[str, nn.Module], states: dict[str, dict[str, Tensor]]) -> LoadReport:
@@ -52,6 +67,16 @@ def compare(networks: Mapping[str, nn.Module], states: dict[str, dict[str, Tenso
             if name in given and name not in same
         ],
     )
+
+
+def describe_all(networks: Mapping[str, nn.Module], reports: Sequence[LoadReport]) -> str:
+    """Say how many tensors of `networks` were set by several files, and name those by none."""
+    names = flatten(state_dicts(networks))
+    loaded = {name for report in reports for name in report.loaded}
+    added = {name for report in reports for name in report.added}
+    rest = [name for name in names if name not in loaded | added]
+    kept = f"; {len(rest)} keep their initial values: {shorten(rest)}" if rest else ""
+    return f"{len(loaded)} tensors loaded from {len(reports)} files{kept}"
 
 
 def why_unfit(

@@ -73,7 +73,7 @@ def _model(small: Checkpoint) -> str:
         "branches": ", ".join(branches),
         "pictures": f"{width} x {height} pixels",
         "size": f"{count:,} numbers in {len(tensors)} tensors",
-        "trained": f"{small.age}; {small.provenance['weights']} weights",
+        "trained": f"{small.age}; {small.provenance['weights']} {small.stored}",
         "exported from": str(small.provenance["exported_from"]),
     }
     return _table(("", ""), rows)
@@ -98,13 +98,14 @@ def _metrics(small: Checkpoint) -> str:
     found = {name: value for name, value in small.metrics.items() if math.isfinite(value)}
     if not found:
         return f"None are stored with these weights.\n\n{_TO_FILL_IN} those of `reconstruct.py`."
-    log = small.config.log
+    log, is_half = small.config.log, "dtype" in small.provenance
     rows = {_code(name): f"{value:.4f}" for name, value in found.items()}
+    rounded = " All are those of the weights before they were rounded." if is_half else ""
     return (
         f"Validation during the training: at most {log.num_validation_clips} clips of the split "
         f"`test`, {log.num_validation_frames} frames each, reconstructed from the first one; "
         "`baseline_` is the source repeated. The best checkpoint of a run was chosen by such "
-        f"numbers.\n\n{_table(('metric', 'mean'), rows)}\n\n"
+        f"numbers.{rounded}\n\n{_table(('metric', 'mean'), rows)}\n\n"
         f"{_TO_FILL_IN} the full evaluation by `reconstruct.py`."
     )
 

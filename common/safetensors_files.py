@@ -55,7 +55,7 @@ def require_package(purpose: str) -> Any:
         return import_module("safetensors.torch")
     except ImportError as error:
         raise UserError(
-            f"{purpose}: needs safetensors; install with: pip install -e '.[safetensors]'"
+            f"{purpose}: needs safetensors; install with: pip install -r requirements.txt"
         ) from error
 
 

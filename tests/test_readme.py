@@ -27,7 +27,7 @@ from configs.loading import load_config
 from configs.schema import BRANCHES, Config
 from media.images import write_image
 from modules.vgg import VGGFeatures, relu_layers
-from tests.helpers.factories import tiny_overrides
+from tests.helpers.factories import tiny_config, tiny_overrides
 from tests.helpers.lively import kind_config, write_checkpoint
 from tests.helpers.media import write_clip, write_tone
 from tests.helpers.published_files import FOMM, MONKEY_NET, TPSMM, X2FACE, Project, write_published
@@ -174,6 +174,11 @@ def workplace(tmp_path_factory, tiny_run) -> Path:
         path.parent.mkdir(parents=True)
         overrides = (*small, "motion.background_motion.start_epoch=0", *sections)
         write_checkpoint(path, kind_config("tpsmm", *overrides))
+    for name, other in (("motion", "masks"), ("masks", "motion")):
+        path = folder / "runs" / name / "checkpoints/best.pt"
+        path.parent.mkdir(parents=True)
+        nulls = (f"{other}=null", "background=null", "discriminator=null")
+        write_checkpoint(path, tiny_config(*nulls))
     (folder / "pairs.csv").write_text("source,driving\nsource.png,driving.mp4\n")
     write_tone(folder / "speech.wav")
     write_clip(folder / "beach.mp4", 2, (32, 40))

@@ -8,7 +8,7 @@ import argparse
 import re
 import sys
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -20,7 +20,7 @@ from torch import nn
 from branches.model import Model
 from checkpoints import checkpoint
 from checkpoints.folder import list_steps
-from checkpoints.load_report import flatten, state_dicts
+from checkpoints.load_report import describe_all, flatten, state_dicts
 from checkpoints.perceptual_weights import load_perceptual
 from checkpoints.weights import check_networks
 from common.cli import pick_device, say
@@ -146,11 +146,10 @@ def read_inputs(arguments: argparse.Namespace, held: ExitStack) -> Inputs | None
     perceptual = load_perceptual(config)
     model, adversary = Model(config), build_adversary(config)
     if saved is None:
-        _initialize(config, model, adversary, arguments.init_from)
+        _initialize(config, model, adversary, arguments.init_from or ())
     elif arguments.init_from is not None:
-        distributed.say_once(
-            f"--init-from {arguments.init_from}: left out, since the run continues from its own"
-        )
+        paths = ", ".join(arguments.init_from)
+        distributed.say_once(f"--init-from {paths}: left out, since the run continues from its own")
     return Inputs(
         config, saved, model, adversary, perceptual, pairs, test_clips, device, output_dir, record
     )
@@ -162,14 +161,23 @@ def _networks(config: Config) -> dict[str, nn.Module]:
 
 
 def _initialize(
-    config: Config, model: Model, adversary: Adversary | None, init_from: str | None
+    config: Config, model: Model, adversary: Adversary | None, paths: Sequence[str]
 ) -> None:
-    """Give the networks of a new run the weights of --init-from, if the option is there."""
-    loaded: list[str] = []
-    if init_from is not None:
-        report = checkpoint.init_from(all_networks(model, adversary), Path(init_from), config)
-        distributed.say_once(f"{init_from}: {report}")
-        loaded = report.loaded
+    """Give the networks of a new run the weights of the files of --init-from, one after the other.
+
+    A later file replaces the tensors of an earlier one.
+    """
+    networks = all_networks(model, adversary)
+    loaded: set[str] = set()
+    reports = []
+    for path in paths:
+        report = checkpoint.init_from(networks, Path(path), config)
+        text = report.after(loaded) if len(paths) > 1 else str(report)
+        distributed.say_once(f"{path}: {text}")
+        loaded |= {*report.loaded}
+        reports.append(report)
+    if len(paths) > 1:
+        distributed.say_once(f"--init-from: {describe_all(networks, reports)}")
     check_frozen(model, loaded)
 
 
@@ -187,7 +195,7 @@ def check_optimizer(config: Config, saved: checkpoint.Checkpoint) -> None:
         )
 
 
-def check_frozen(model: Model, loaded: Sequence[str]) -> None:
+def check_frozen(model: Model, loaded: Collection[str]) -> None:
     """Check that no network of `model` would stay random because it is frozen.
 
     Args:

@@ -14,7 +14,7 @@ from pathlib import Path
 import common.openmp  # noqa: F401
 
 from animation.animator import Animator
-from checkpoints.folder import newest_checkpoint
+from checkpoints.folder import default_checkpoint
 from common.cli import (
     EscapedStream,
     add_device_argument,
@@ -50,7 +50,7 @@ def main(arguments: argparse.Namespace) -> None:
         os.environ["GRADIO_TEMP_DIR"] = folder  # uploads and results
         os.environ["NO_PROXY"] = os.environ["no_proxy"] = "*"  # it calls only itself
         import_package("gradio", INSTALL)
-        path = Path(arguments.checkpoint) if arguments.checkpoint else newest_checkpoint()
+        path = Path(arguments.checkpoint) if arguments.checkpoint else default_checkpoint()
         animator = Animator.load(
             path,
             arguments.config,
@@ -136,7 +136,9 @@ def wait_for_signal(line: str) -> None:
 def build_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m web", description=__doc__)
     parser.add_argument(
-        "--checkpoint", metavar="PATH", help="the model; default: the newest under runs/"
+        "--checkpoint",
+        metavar="PATH",
+        help="the model; default: the newest under runs/ or, without any, the one in assets/",
     )
     parser.add_argument(
         "--config", metavar="FILE", help="config of a published checkpoint, which contains none"

@@ -215,5 +215,5 @@ def test_without_the_package_nothing_is_written(tiny_run, tmp_path, monkeypatch,
     output = tmp_path / "model.safetensors"
     assert run_export(step_file(tiny_run, 8), "--output", output) == 2
     line = error_line(capsys, "python -m checkpoints.export")
-    assert f"--output {output}: needs safetensors; install with: pip install -e" in line
+    assert f"--output {output}: needs safetensors; install with: pip install -r" in line
     assert list(tmp_path.iterdir()) == []

@@ -18,6 +18,7 @@ from PIL import Image
 import animate
 from animation.branch_animators import animate as animate_frames
 from animation.branch_animators import build_animator
+from checkpoints import folder
 from checkpoints.checkpoint import load
 from checkpoints.weights import load_model
 from media.video import open_clip
@@ -210,6 +211,7 @@ def test_without_arguments(tiny_run, tmp_path, monkeypatch, capsys):
 
 def test_without_arguments_and_without_a_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(folder, "OWN_MODEL", tmp_path / "none.safetensors")
     assert call(animate) == 2
     line = error_line(capsys, "animate.py")
     assert (

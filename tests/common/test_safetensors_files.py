@@ -81,8 +81,8 @@ def test_without_the_package(tmp_path, monkeypatch):
     with pytest.raises(CheckpointError) as caught:
         read_tensors(tmp_path / "a.safetensors")
     assert str(caught.value) == (
-        f"{tmp_path / 'a.safetensors'}: needs safetensors; install with: pip install -e "
-        "'.[safetensors]'"
+        f"{tmp_path / 'a.safetensors'}: needs safetensors; install with: pip install -r "
+        "requirements.txt"
     )
 
 
