@@ -6,7 +6,8 @@ steps and data.
 The rows are in benchmarks/ablation_rows.py. Those of FOMM change only the config's discriminator:
 its kind, and its cut, that is, how real and generated images are mixed for it. The patch
 discriminator of the row fomm-adv has widths for small images, and is otherwise that of
-vox-fomm-adv.yaml. The others (--rows) have another motion model, small too. Runs of one seed get
+vox-fomm-adv.yaml. The others (--rows) have another motion model, small too, or FOMM with the
+keypoint prior, the heatmap start and the skip connection of demo.yaml. Runs of one seed get
 the same batches and, with the same networks, start with the same weights. Each run has the folder
 OUTPUT/<row>-<seed>. If the command is repeated, it continues an interrupted run, skips finished
 ones, and adds further rows and seeds. A run that fails is reported; the others go on.

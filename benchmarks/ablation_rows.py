@@ -8,6 +8,9 @@ models have sizes for images of 64 x 64 and 32 x 32 pixels, chosen beside demo.y
     tpsmm         dense motion and inpainting of FOMM's widths: 2.2, 45% of it in ResNet-18, which
                   has one size alone. So the background does not move, as published for MGif
 
+The rows fomm-skip to fomm-all add what demo.yaml has and FOMM has not: keypoint prior, heatmap start
+and skip connection; they are for demo-fomm.yaml.
+
 The times are of float32 on one CPU core, the model alone: medians of 31 training steps of each, in
 turn, without discriminator, masks and background, in channels-last memory. In planar memory they
 are 1.0, 0.7 and 1.6 times that of fomm, which itself then takes 1.4 times as long. Where a network
@@ -57,8 +60,25 @@ _PRIORITYCUT = (
     "discriminator.cut.foreground=dense_motion",
 )
 _PATCH_CHANNELS = "discriminator.channels=[16, 32, 64]"  # the U-Net's list is too long
+_PRIOR = (
+    "motion.prior.weight=20",
+    "motion.prior.alone_until_epoch=4",
+    "motion.losses.equivariance_value=30",
+    "motion.keypoint_detector.learning_rate=5e-4",
+)
+_HEATMAP_START = ("motion.dense_motion.heatmap_start=8",)
+_SKIP = (
+    "motion.generator.skip=true",
+    "motion.losses.decoded=25",
+    "motion.losses.visibility=25",
+)
 ROWS: Final[dict[str, tuple[str, ...]]] = {
     "fomm": ("discriminator=null",),
+    "fomm-skip": ("discriminator=null", *_SKIP),
+    "fomm-prior": ("discriminator=null", *_PRIOR),
+    "fomm-prior-start": ("discriminator=null", *_PRIOR, *_HEATMAP_START),
+    "fomm-prior-skip": ("discriminator=null", *_PRIOR, *_SKIP),
+    "fomm-all": ("discriminator=null", *_PRIOR, *_HEATMAP_START, *_SKIP),
     "fomm-adv": (
         "discriminator.kind=patch",
         _PATCH_CHANNELS,
