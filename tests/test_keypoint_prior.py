@@ -93,12 +93,12 @@ def test_both_frames_and_the_small_grid_of_changes():
     motion = MotionMaps(torch.zeros(1, 4, 4, 2), None, None)
     output = MotionOutput(keypoints((0.0, -1.0)), keypoints((1.0, 1.0)), motion, driving)
     prior = KeypointPriorConfig(weight=10.0, change_threshold=0.2)
-    term = keypoint_prior_terms(prior, inputs, output)["prior"]
+    term = keypoint_prior_terms(prior, inputs, output)["keypoint_prior"]
     share = 1 / (0.01 * 32 * 32)  # one of 1024 cells, a tenth of 1%
     assert term.value.item() == pytest.approx(share * (1 + 4))
     assert term.weighted.item() == pytest.approx(10 * share * (1 + 4))
     above = prior.model_copy(update={"change_threshold": 0.31})
-    assert keypoint_prior_terms(above, inputs, output)["prior"].value.item() == 0
+    assert keypoint_prior_terms(above, inputs, output)["keypoint_prior"].value.item() == 0
     assert keypoint_prior_terms(KeypointPriorConfig(), inputs, output) == {}
 
 
@@ -109,7 +109,7 @@ def test_trains_the_detector_of_every_kind_alone(kind, monkeypatch):
     model = Model(config).train()
     inputs = noise_inputs(config, 2)
     branch = model.motion
-    branch.loss_terms(inputs, branch(inputs))["prior"].weighted.backward()
+    branch.loss_terms(inputs, branch(inputs))["keypoint_prior"].weighted.backward()
     reached = {
         name
         for name, network in branch.named_children()
@@ -133,8 +133,8 @@ def test_keypoints_learn_alone_at_first(kind, monkeypatch):
         gradient[epoch] = output.prediction.requires_grad
     assert gradient == {1.9: False, 2.0: True}
     assert (
-        {"prior"}
+        {"keypoint_prior"}
         <= terms[1.9]
-        <= {*("prior", "equivariance_value", "equivariance_jacobian", "background")}
+        <= {*("keypoint_prior", "equivariance_value", "equivariance_jacobian", "background")}
     )
     assert terms[1.9] < terms[2.0]

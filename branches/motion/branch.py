@@ -179,7 +179,7 @@ def keypoint_prior_terms(
     assert output.driving_keypoints is not None
     value = keypoint_prior_loss(output.source_keypoints, changed, prior.softness)
     value = value + keypoint_prior_loss(output.driving_keypoints, changed, prior.softness)
-    return {"prior": weigh(value, prior.weight)}
+    return {"keypoint_prior": weigh(value, prior.weight)}
 
 
 def expand_maps(maps: Sequence[Tensor], batch: int) -> list[Tensor]:

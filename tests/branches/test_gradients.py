@@ -20,7 +20,7 @@ REACHED = {
     "motion/pixel": MOTION,
     "motion/decoded": MOTION,
     "motion/visibility": {"keypoint_detector", "dense_motion"},
-    "motion/prior": {"keypoint_detector"},
+    "motion/keypoint_prior": {"keypoint_detector"},
     "motion/equivariance_value": {"keypoint_detector"},
     "motion/equivariance_jacobian": {"keypoint_detector"},
     # Only the terms of L and the prior train the mask generator.
