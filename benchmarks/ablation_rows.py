@@ -8,8 +8,8 @@ models have sizes for images of 64 x 64 and 32 x 32 pixels, chosen beside demo.y
     tpsmm         dense motion and inpainting of FOMM's widths: 2.2, 45% of it in ResNet-18, which
                   has one size alone. So the background does not move, as published for MGif
 
-The rows fomm-skip to fomm-all add what demo.yaml has and FOMM has not: keypoint prior, heatmap start
-and skip connection; they are for demo-fomm.yaml.
+The rows fomm-skip to fomm-all add what demo.yaml has and FOMM has not: keypoint prior, heatmap
+start and skip connection; they are for demo-fomm.yaml.
 
 The times are of float32 on one CPU core, the model alone: medians of 31 training steps of each, in
 turn, without discriminator, masks and background, in channels-last memory. In planar memory they

@@ -7,8 +7,22 @@ A table stands between two comments in the page, which Markdown does not show:
     <!-- table: NAME -->
     <!-- end -->
 
-NAME is one of `TABLES`. The measurements are the reports that other benchmarks write; the page
-gives the command of each. Nothing is trained or measured here.
+NAME is one of `TABLES`. The measurements are the reports that other benchmarks write: below each
+command stand its files in docs/results/, and the tables that are made of them. The page has the
+commands with all their options. Nothing is trained or measured here.
+
+    python -m benchmarks.ablation ... --output FOLDER
+        (each is a copy of FOLDER/ablation.json)
+        ablation_puppets.json       ablation-puppets, ablation-puppets-differences
+        ablation_heads.json         ablation-heads
+        ablation_motion_start.json  motion-start, motion-start-differences
+    python -m benchmarks.background_inputs ... --output docs/results/background_inputs.json
+        background_inputs.json      background-inputs
+    python -m benchmarks.puppets ... --output docs/results/puppets.json
+        puppets.json                puppets-masks, puppets-thresholds, puppets-animation,
+                                    puppets-swap
+    python -m benchmarks.joints ... --output docs/results/joints.json
+        joints.json                 joints
 """
 
 import argparse
@@ -18,10 +32,18 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from benchmarks import background_inputs
+from benchmarks import background_inputs, joints
 from benchmarks.ablation_report import REFERENCE
 from benchmarks.ablation_scores import METRICS
-from benchmarks.tables import Cell, markdown_table, summary_text
+from benchmarks.tables import (
+    Cell,
+    animation_table,
+    markdown_table,
+    masks_table,
+    summary_text,
+    swap_table,
+    thresholds_table,
+)
 from common.cli import run_entry_point
 from common.errors import UserError
 from common.files import replacing
@@ -31,10 +53,16 @@ PAGE: Final = Path("docs/results.md")
 _BLOCK: Final = re.compile(r"(<!-- table: (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 _ROWS: Final = {
     "fomm": "FOMM",
+    "fomm-skip": "+ skip connection",
+    "fomm-prior": "+ keypoint prior",
+    "fomm-prior-start": "+ prior, heatmap start",
+    "fomm-prior-skip": "+ prior, skip connection",
+    "fomm-all": "+ all three",
     "fomm-adv": "FOMM+",
     "unet": "U-Net",
     "cutmix": "CutMix",
     "prioritycut": "PriorityCut",
+    "prioritycut-masks": "PriorityCut, foreground of the masks",
     "x2face": "X2Face",
     "monkey-net": "Monkey-Net",
     "monkey-net-prioritycut": "Monkey-Net + PriorityCut",
@@ -87,11 +115,19 @@ def clips_table(report: Report) -> str:
     return _table(scores, text)
 
 
-TABLES: Final[dict[str, tuple[str, Callable[[Report], str]]]] = {
+# The file in docs/results/ and the function that makes the table from its content.
+TABLES: Final[dict[str, tuple[str, Callable[[Any], str]]]] = {
     "ablation-puppets": ("ablation_puppets.json", seeds_table),
     "ablation-puppets-differences": ("ablation_puppets.json", differences_table),
     "ablation-heads": ("ablation_heads.json", clips_table),
+    "motion-start": ("ablation_motion_start.json", seeds_table),
+    "motion-start-differences": ("ablation_motion_start.json", differences_table),
     "background-inputs": ("background_inputs.json", background_inputs.tables),
+    "puppets-masks": ("puppets.json", masks_table),
+    "puppets-thresholds": ("puppets.json", thresholds_table),
+    "puppets-animation": ("puppets.json", animation_table),
+    "puppets-swap": ("puppets.json", swap_table),
+    "joints": ("joints.json", joints.side_by_side),
 }
 
 
@@ -99,7 +135,8 @@ def renew(page: str, folder: Path) -> str:
     """The text of a page with all its tables made anew from the reports in `folder`.
 
     Raises:
-        UserError: a table of the page is unknown, or a report is missing or damaged.
+        UserError: a table of the page is unknown, or a report is missing, damaged or without what
+            the table shows.
     """
 
     def block(found: re.Match[str]) -> str:
@@ -109,9 +146,26 @@ def renew(page: str, folder: Path) -> str:
                 f"{PAGE}: no table is called {name!r}; there are {', '.join(sorted(TABLES))}"
             )
         file, make = TABLES[name]
-        return f"{begin}\n{make(_read(folder / file))}\n\n{end}"
+        report = _read(folder / file)
+        try:
+            return f"{begin}\n{make(report)}\n\n{end}"
+        except (LookupError, TypeError, ValueError) as error:
+            raise UserError(
+                f"{folder / file}: the table {name} cannot be made of it "
+                f"({type(error).__name__}: {error}); write it anew by the command that "
+                "`python -m benchmarks.results --help` names"
+            ) from error
 
     return _BLOCK.sub(block, page)
+
+
+def row_name(row: str) -> str:
+    """What the page calls a row of an ablation, or the baseline `source`.
+
+    Raises:
+        KeyError: it has no name here.
+    """
+    return _ROWS[row]
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -128,7 +182,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 def _table(rows: Mapping[str, Mapping[str, Any]], text: Callable[[str, Any], str]) -> str:
     lines: list[dict[str, Cell]] = [
-        {"": _ROWS[row], **{_COLUMNS[name]: text(name, values[name]) for name in METRICS}}
+        {"": row_name(row), **{_COLUMNS[name]: text(name, values[name]) for name in METRICS}}
         for row, values in rows.items()
     ]
     return markdown_table(lines)
@@ -139,14 +193,13 @@ def _form(name: str) -> str:
     return ".2f" if "psnr" in name else ".3f" if "ssim" in name else ".4f"
 
 
-def _read(path: Path) -> Report:
+def _read(path: Path) -> Any:
     try:
-        report: Report = read_json(path)
+        return read_json(path)
     except (OSError, ValueError) as error:
         raise UserError(
             f"{path}: cannot be read ({error}); restore it from the repository"
         ) from None
-    return report
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -1,11 +1,37 @@
 """Markdown tables, which also read well as plain text; and the tables of benchmarks/puppets.py."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from itertools import product
+from typing import Any, Final
 
 from common.safe_paths import printable
 
 Cell = str | float | None
+
+# What docs/results.md calls the fields of a report of benchmarks/puppets.py, in its order.
+_RESULTS: Final = {
+    "motion": "motion",
+    "masks": "masks",
+    "source": "repeat the source",
+    "driving": "copy the driving frame",
+    "background": "the background alone",
+}
+_ANIMATION_COLUMNS: Final = {
+    "own: L1": ("own", "l1"),
+    "own: PSNR": ("own", "psnr"),
+    "own: figure L1": ("own", "figure_l1"),
+    "another: L1": ("another", "l1"),
+    "another: PSNR": ("another", "psnr"),
+    "another: figure PSNR": ("another", "figure_psnr"),
+}
+_COMPOSED_BY: Final = {"refined": "BGRefine", "base": "BGBase", "alpha": "alpha"}
+_SWAP_COLUMNS: Final = {
+    "PSNR": "psnr",
+    "background PSNR": "background_psnr",
+    "figure PSNR": "figure_psnr",
+    "gain": "swap_gain_db",
+    "figure gain": "figure_gain_db",
+}
 
 
 def markdown_table(rows: Sequence[Mapping[str, Cell]]) -> str:
@@ -73,6 +99,83 @@ def detailed_tables(report: Mapping[str, Any]) -> str:
     if sweeps:
         tables.insert(0, [{"threshold": name, **report[name]} for name in sweeps])
     return "\n\n".join(markdown_table(rows) for rows in tables if rows)
+
+
+def masks_table(report: Mapping[str, Any]) -> str:
+    """The table of docs/results.md of the masks' overlap with the figure, and of a white mask's.
+
+    Raises:
+        KeyError: the model of the report has no masks.
+    """
+    return markdown_table(
+        [
+            {
+                "": f"masks, at `background.threshold` {report['threshold']}",
+                "IoU": f"**{report['mask_iou']:.2f}**",
+            },
+            {"": "all white mask", "IoU": f"{report['mask_iou_all_white']:.2f}"},
+        ]
+    )
+
+
+def thresholds_table(report: Mapping[str, Any]) -> str:
+    """The table of docs/results.md of masks and swap by threshold, on training clips.
+
+    Raises:
+        KeyError: the model of the report has no masks, or no trained background branch.
+    """
+    lines = (("IoU", "mask_iou_train", ".3f"), ("swap, PSNR", "swap_psnr_train", ".2f"))
+    return markdown_table(
+        [
+            {"threshold": title, **{key: f"{value:{form}}" for key, value in report[name].items()}}
+            for title, name, form in lines
+        ]
+    )
+
+
+def animation_table(report: Mapping[str, Any]) -> str:
+    """The table of docs/results.md of the animators and baselines that were measured."""
+    records = report["animation"]
+    measured = {record["result"] for record in records}
+    return markdown_table(
+        [
+            {
+                "": title,
+                **{
+                    column: _text(score, _find(records, driver=driver, result=name).get(score))
+                    for column, (driver, score) in _ANIMATION_COLUMNS.items()
+                },
+            }
+            for name, title in _RESULTS.items()
+            if name in measured
+        ]
+    )
+
+
+def swap_table(report: Mapping[str, Any]) -> str:
+    """The table of docs/results.md of all swaps that were measured, the gains of the headline in
+    bold. The baselines, in which nothing is swapped or no figure is there, are left out.
+    """
+    rows: list[dict[str, Cell]] = []
+    orders = (("own", "another"), ("motion", "masks"), ("same", "other"), _COMPOSED_BY)
+    names = ("driver", "animator", "background_type", "result")
+    for driver, animator, background_type, result in product(*orders):
+        case = dict(zip(names, (driver, animator, background_type, result), strict=True))
+        record = _find(report["background_swap"], **case)
+        if not record:
+            continue
+        in_headline = (animator, background_type, result) == (report["animator"], "same", "refined")
+        row: dict[str, Cell] = {
+            "driver": driver,
+            "animator": animator,
+            "third image": background_type,
+            "composed by": _COMPOSED_BY[result],
+        }
+        for column, score in _SWAP_COLUMNS.items():
+            text = _text(score, record[score])
+            row[column] = f"**{text}**" if in_headline and column.endswith("gain") else text
+        rows.append(row)
+    return markdown_table(rows)
 
 
 def _summary_row(report: Mapping[str, Any], name: str) -> dict[str, Cell]:

@@ -4,17 +4,27 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import adversarial, animate, data, exchange, faults, preflight, puppets, train
+from benchmarks import (
+    adversarial,
+    animate,
+    data,
+    exchange,
+    faults,
+    joints,
+    preflight,
+    puppets,
+    train,
+)
 from common.cli import run_entry_point
 from tests.helpers.runs import error_line, step_file
 
-WITH_CHECKPOINT = (animate, puppets)
+WITH_CHECKPOINT = (animate, joints, puppets)
 WITH_CONFIG = (adversarial, exchange, train)
 
 
 @pytest.mark.parametrize("output", [".", "/", "missing/..", "folder"])
 @pytest.mark.parametrize(
-    "program", [adversarial, animate, data, exchange, faults, preflight, puppets, train]
+    "program", [adversarial, animate, data, exchange, faults, joints, preflight, puppets, train]
 )
 def test_an_output_that_names_no_file(tiny_run, tmp_path, monkeypatch, capsys, program, output):
     monkeypatch.chdir(tmp_path)

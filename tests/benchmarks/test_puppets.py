@@ -142,6 +142,22 @@ def test_the_same_numbers_again(tiny_run, report, tmp_path):
     assert measure(step_file(tiny_run, 8), tmp_path / "again.json") == report
 
 
+def test_the_checkpoint_is_named_as_it_was_given(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    given = "runs/mine/checkpoints/mine.pt"
+    untrained(tmp_path / given, "masks=null", "background=null")
+    assert measure(given, tmp_path / "out.json")["checkpoint"] == given
+    absolute = str(tmp_path / given)
+    assert measure(absolute, tmp_path / "out.json")["checkpoint"] == absolute
+
+
+def test_a_report_is_small(report):
+    """It has means alone, so its size depends on the number of cases and not on that of clips."""
+    records = report["animation"] + report["background_swap"]
+    assert not any(isinstance(value, list | dict) for each in records for value in each.values())
+    assert len(json.dumps(report, indent=2)) < 20_000
+
+
 def test_model_without_masks(tmp_path):
     path = untrained(tmp_path / "motion.pt", "masks=null", "background=null")
     report = measure(path, tmp_path / "out.json")

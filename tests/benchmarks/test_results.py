@@ -1,12 +1,22 @@
 """The tables of docs/results.md, made from the reports of benchmarks."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
+from benchmarks.ablation_rows import ROWS
 from benchmarks.ablation_scores import METRICS
-from benchmarks.results import TABLES, build_parser, differences_table, main, renew, seeds_table
+from benchmarks.results import (
+    TABLES,
+    build_parser,
+    differences_table,
+    main,
+    renew,
+    row_name,
+    seeds_table,
+)
 from common.errors import UserError
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -15,8 +25,16 @@ DOCS = Path(__file__).parents[2] / "docs"
 def test_the_page_agrees_with_the_measurements():
     page = (DOCS / "results.md").read_text()
     assert renew(page, DOCS / "results") == page, "run `make results`"
-    for name in TABLES:
-        assert f"<!-- table: {name} -->" in page
+    for name, (file, _) in TABLES.items():
+        if (DOCS / "results" / file).exists():
+            assert f"<!-- table: {name} -->" in page
+
+
+def test_the_help_names_the_file_of_each_table():
+    text = build_parser().format_help()
+    for name, (file, _) in TABLES.items():
+        assert f"{file} " in text
+        assert re.search(rf"[ ,]{name}[,\n]", text), name
 
 
 def report(mean):
@@ -50,6 +68,60 @@ def test_cells_by_hand():
     differences = differences_table(report(0.5))
     assert cells(differences, "U-Net")[0] == "+0.2000 ±0.0100 [+0.1000, +0.3000]"
     assert "FOMM" not in differences
+
+
+def test_every_row_of_an_ablation_has_a_name():
+    names = [row_name(row) for row in ROWS]
+    assert len(set(names)) == len(names)
+    assert row_name("fomm-prior-skip") == "+ prior, skip connection"
+
+
+def test_tables_of_the_start_of_motion(tmp_path):
+    measured = report(0.5)
+    measured["rows"]["fomm-all"] = measured["rows"].pop("unet")
+    (tmp_path / "ablation_motion_start.json").write_text(json.dumps(measured))
+    blocks = "<!-- table: {} -->\n<!-- end -->\n"
+    means = renew(blocks.format("motion-start"), tmp_path)
+    assert cells(means, "+ all three")[0] == "0.7000 ±0.0100 [0.6000, 0.8000]"
+    differences = renew(blocks.format("motion-start-differences"), tmp_path)
+    assert cells(differences, "+ all three")[0] == "+0.2000 ±0.0100 [+0.1000, +0.3000]"
+
+
+def test_the_table_of_joints(tmp_path):
+    """The file holds a list, one report for each column."""
+    reports = [
+        {
+            "name": name,
+            "joints": {"head": {"movement": 5.0, "error": 5 * ratio, "ratio": ratio}},
+            "mean_ratios": {"trunk": ratio, "arms": 0.75, "legs": 1.0},
+        }
+        for name, ratio in (("FOMM", 0.5), ("FOMM with all", 0.25))
+    ]
+    (tmp_path / "joints.json").write_text(json.dumps(reports))
+    page = renew("<!-- table: joints -->\n<!-- end -->\n", tmp_path)
+    assert cells(page, "joint") == ["movement", "FOMM", "FOMM with all"]
+    assert cells(page, "head") == ["5.00", "0.50", "0.25"]
+    assert cells(page, "mean of trunk") == ["", "0.50", "0.25"]
+    assert cells(page, "mean of legs") == ["", "1.00", "1.00"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "found"),
+    [
+        ("puppets-masks", {"animation": []}, "KeyError: 'threshold'"),
+        ("puppets-animation", [], "TypeError: list indices"),
+        ("joints", [], "IndexError: list index"),
+        ("motion-start", {"rows": {"new": {"summary": {}}}}, "KeyError: 'baseline'"),
+    ],
+)
+def test_a_report_without_what_the_table_shows(tmp_path, name, content, found):
+    file, _ = TABLES[name]
+    (tmp_path / file).write_text(json.dumps(content))
+    with pytest.raises(UserError) as error:
+        renew(f"<!-- table: {name} -->\n<!-- end -->", tmp_path)
+    message = str(error.value)
+    assert message.startswith(f"{tmp_path / file}: the table {name} cannot be made of it ({found}")
+    assert "write it anew by the command that" in message
 
 
 def test_a_stale_table_is_made_anew_and_the_text_stays(tmp_path, capsys):
