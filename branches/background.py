@@ -40,6 +40,7 @@ class BackgroundBranch(Branch[BackgroundOutput]):
             width=refine.width,
             max_width=refine.max_width,
             num_blocks=refine.num_blocks,
+            num_shown=2 if refine.skip else 0,  # `swap` gives figure and scenery last
         )
 
     def binarize(self, foreground_mask: Tensor) -> Tensor:

@@ -177,6 +177,10 @@ class MasksConfig(Section):
     losses: MaskLosses = MaskLosses()
 
 
+class BGRefineConfig(HighResolutionConfig):
+    skip: bool = False  # may show the cut-out pictures themselves where they are not empty; ours
+
+
 class BackgroundLosses(Section):
     """Weights of the losses; 0 switches one off. Setting `perceptual` replaces all its layers."""
 
@@ -198,7 +202,7 @@ class BackgroundConfig(Section):
     inputs: MaskInputs = ["source_mask", "driving_mask"]
     soft: bool = False  # cut out by the masks as they are, not by `threshold` (ours)
     bg_base: LowResolutionConfig = LowResolutionConfig()
-    bg_refine: HighResolutionConfig = HighResolutionConfig()
+    bg_refine: BGRefineConfig = BGRefineConfig()
     losses: BackgroundLosses = BackgroundLosses()
 
 

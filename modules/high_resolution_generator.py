@@ -13,14 +13,30 @@ class HighResolutionGenerator(nn.Module):
     Args:
         in_channels: number of channels of all input maps together.
         width, max_width, num_blocks: sizes of the hourglass, which has skip connections.
+        num_shown: so many of the last maps are pictures of 3 channels that the result may show as
+            they are: it is a mean of them and of a painted picture, with weights for each pixel.
+            0, as published: all is painted.
     """
 
-    def __init__(self, in_channels: int, width: int, max_width: int, num_blocks: int) -> None:
+    def __init__(
+        self, in_channels: int, width: int, max_width: int, num_blocks: int, num_shown: int = 0
+    ) -> None:
         super().__init__()
+        self.num_shown = num_shown
         self.hourglass = Hourglass(width, in_channels, max_width, num_blocks)
-        self.final_hourglass = nn.Conv2d(self.hourglass.out_channels, 3, kernel_size=7, padding=3)
+        channels = 3 if num_shown == 0 else 3 + 1 + num_shown
+        self.final_hourglass = nn.Conv2d(
+            self.hourglass.out_channels, channels, kernel_size=7, padding=3
+        )
 
     def forward(self, *maps: Tensor) -> Tensor:
         """Compute a picture, B x 3 x H x W in [0, 1], from `maps`, B x c x H x W each, in order."""
         features = self.hourglass(torch.cat(maps, dim=1))
-        return torch.sigmoid(full_precision(self.final_hourglass(features)))
+        logits = full_precision(self.final_hourglass(features))
+        painted = torch.sigmoid(logits[:, :3])
+        if self.num_shown == 0:
+            return painted
+        with torch.autocast(logits.device.type, enabled=False):
+            pictures = torch.stack((painted, *map(full_precision, maps[-self.num_shown :])), dim=1)
+            weights = logits[:, 3:].softmax(dim=1).unsqueeze(2)
+            return (weights * pictures).sum(dim=1)

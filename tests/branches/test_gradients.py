@@ -11,6 +11,7 @@ PIXEL = (
     *("motion.losses.pixel=1", "masks.losses.pixel=1", "background.losses.pixel=1"),
     *("motion.generator.skip=true", "motion.prior.weight=1"),
     *("motion.losses.decoded=1", "motion.losses.visibility=1"),
+    *("masks.mask_generator.skips=true", "background.bg_refine.skip=true"),
 )
 MOTION = {"keypoint_detector", "dense_motion", "generator"}
 

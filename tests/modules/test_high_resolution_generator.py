@@ -7,9 +7,9 @@ from torch.testing import assert_close
 from modules.high_resolution_generator import HighResolutionGenerator
 
 
-def generator(in_channels=8):
+def generator(in_channels=8, num_shown=0):
     torch.manual_seed(0)
-    return HighResolutionGenerator(in_channels=in_channels, width=4, max_width=8, num_blocks=2)
+    return HighResolutionGenerator(in_channels, 4, 8, num_blocks=2, num_shown=num_shown)
 
 
 @torch.no_grad()
@@ -32,19 +32,35 @@ def test_detail_of_the_input_bypasses_the_bottleneck():
     assert not torch.allclose(first, second, atol=1e-3)
 
 
-def test_every_parameter_receives_a_gradient():
-    network = generator()
-    network(torch.rand(2, 8, 16, 16)).square().mean().backward()
+@torch.no_grad()
+def test_shows_the_last_maps_by_weights_of_a_softmax():
+    """The channels are a painted picture, then the weights of it and of the last maps in order."""
+    network = generator(num_shown=2).eval()
+    maps = [torch.rand(1, channels, 16, 16) for channels in (2, 3, 3)]
+    network.final_hourglass.weight.zero_()
+    weights = torch.tensor([0.5, 0.2, 0.3])
+    network.final_hourglass.bias.copy_(torch.cat((torch.zeros(3), weights.log())))
+    expected = 0.5 * 0.5 + 0.2 * maps[1] + 0.3 * maps[2]  # painted: the sigmoid of 0
+    assert_close(network(*maps), expected)
+
+
+@pytest.mark.parametrize("num_shown", [0, 2])
+def test_every_parameter_receives_a_gradient(num_shown):
+    network = generator(num_shown=num_shown)
+    maps = torch.rand(2, 8, 16, 16).split((2, 3, 3), dim=1)
+    network(*maps).square().mean().backward()
     gradients = {name: p.grad for name, p in network.named_parameters()}
     assert all(gradient is not None for gradient in gradients.values())
     assert all(gradients[name].any() for name in gradients if name.endswith("weight"))
 
 
 @torch.no_grad()
-def test_float32_under_autocast():
-    network, maps = generator().eval(), torch.rand(2, 8, 16, 16)
-    plain = network(maps)
+@pytest.mark.parametrize("num_shown", [0, 2])
+def test_float32_under_autocast(num_shown):
+    network = generator(num_shown=num_shown).eval()
+    maps = torch.rand(2, 8, 16, 16).split((2, 3, 3), dim=1)
+    plain = network(*maps)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        picture = network(maps)
+        picture = network(*maps)
     assert picture.dtype == torch.float32
     assert_close(picture, plain, atol=0.02, rtol=0)
