@@ -11,7 +11,7 @@ from tests.helpers.factories import tiny_overrides
 from tests.helpers.tiny_kinds import tiny_motion
 
 SHIPPED = sorted(path.stem for path in CONFIG_FOLDER.glob("*.yaml"))
-OWN = ("demo", "small")  # these are not rows of a paper
+OWN = ("demo", "demo-fomm", "puppets", "small")  # these are not rows of a paper
 SETS = ("vox", "taichi", "bair")
 LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
 SIZES = {
