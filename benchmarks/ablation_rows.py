@@ -74,11 +74,6 @@ _SKIP = (
 )
 ROWS: Final[dict[str, tuple[str, ...]]] = {
     "fomm": ("discriminator=null",),
-    "fomm-skip": ("discriminator=null", *_SKIP),
-    "fomm-prior": ("discriminator=null", *_PRIOR),
-    "fomm-prior-start": ("discriminator=null", *_PRIOR, *_HEATMAP_START),
-    "fomm-prior-skip": ("discriminator=null", *_PRIOR, *_SKIP),
-    "fomm-all": ("discriminator=null", *_PRIOR, *_HEATMAP_START, *_SKIP),
     "fomm-adv": (
         "discriminator.kind=patch",
         _PATCH_CHANNELS,
@@ -118,6 +113,11 @@ ROWS: Final[dict[str, tuple[str, ...]]] = {
     ),
     "tpsmm": (*_TPSMM, "discriminator=null"),
     "tpsmm-prioritycut": (*_TPSMM, *_PRIORITYCUT),
+    "fomm-skip": ("discriminator=null", *_SKIP),
+    "fomm-prior": ("discriminator=null", *_PRIOR),
+    "fomm-prior-start": ("discriminator=null", *_PRIOR, *_HEATMAP_START),
+    "fomm-prior-skip": ("discriminator=null", *_PRIOR, *_SKIP),
+    "fomm-all": ("discriminator=null", *_PRIOR, *_HEATMAP_START, *_SKIP),
 }
 # The rows of the PriorityCut paper, which the config's motion model allows without another section.
 OF_THE_PAPER: Final = ("fomm", "fomm-adv", "unet", "cutmix", "prioritycut")

@@ -7,7 +7,6 @@ import re
 import shutil
 from pathlib import Path
 
-from common.distributed.processes import say_once
 from common.errors import UserError
 from common.files import replacing
 from common.safe_paths import resolve
@@ -150,6 +149,9 @@ def default_checkpoint() -> Path:
         raise UserError(
             f"no checkpoint under {RUNS}/: train a model with {advice}, or give --checkpoint"
         )
+    # Imported here: programs that only list runs start without torch.
+    from common.distributed.processes import say_once
+
     here = Path.cwd()
     path = OWN_MODEL.relative_to(here) if OWN_MODEL.is_relative_to(here) else OWN_MODEL
     say_once(

@@ -13,6 +13,7 @@ from branches.motion.monkey_net import MonkeyNetBranch
 from branches.motion.tpsmm import TpsmmBranch
 from branches.motion.x2face import X2FaceBranch
 from modules.dense_motion import DenseMotion
+from modules.generator import GeneratedFrame
 from modules.geometry import warp
 from modules.keypoint_detector import Keypoints
 from modules.tpsmm.dense_motion import ThinPlateMotion
@@ -91,7 +92,10 @@ class _Generator(_Wrapper):
     def forward(
         self, source: Tensor, deformation: Tensor, occlusion_map: Tensor | None = None
     ) -> Tensor:
-        return self.network(source, _without_weights(deformation, occlusion_map))
+        generated: GeneratedFrame = self.network(
+            source, _without_weights(deformation, occlusion_map)
+        )
+        return generated.prediction
 
 
 class _MonkeyNetGenerator(_Wrapper):

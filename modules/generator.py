@@ -87,6 +87,6 @@ class Generator(nn.Module):
         visible = resize(motion.occlusion_map, size)
         return GeneratedFrame(visible * warped + (1 - visible) * decoded, decoded, warped)
 
-    def forward(self, source: Tensor, motion: DenseMotion) -> Tensor:
-        """Move `source`, B x 3 x H x W in [0, 1], by `motion`: B x 3 x H x W in [0, 1]."""
-        return self.generate(source, self.encode(source), motion).prediction
+    def forward(self, source: Tensor, motion: DenseMotion) -> GeneratedFrame:
+        """Move `source`, B x 3 x H x W in [0, 1], by `motion`."""
+        return self.generate(source, self.encode(source), motion)

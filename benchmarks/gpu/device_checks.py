@@ -38,6 +38,7 @@ SMALL_RUN: Final = (
     *("motion.generator.num_res_blocks=1", "log.num_validation_clips=1", "log.images_every=100"),
     *("masks.refinement.start_share=0", "background.start_share=0", "train.batch_size=4"),
     *("motion.keypoint_detector.num_blocks=3", "motion.dense_motion.num_blocks=3"),
+    "motion.prior.alone_until_epoch=0",
     *("masks.high_resolution.num_blocks=3", "background.bg_refine.num_blocks=3"),
     *("train.checkpoint_every=2", "log.scalars_every=2", "log.validate_every=100"),
     *("train.max_minutes=null", "train.min_steps=null", "train.min_steps_minutes=null"),

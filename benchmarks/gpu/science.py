@@ -47,6 +47,7 @@ def precisions(setup: Setup) -> dict[str, Any]:
             steps = 2 if setup.tiny else NUM_STEPS
             keys = ["train.batch_size=16", f"train.max_steps={steps}", "log.scalars_every=2"]
             keys += [f"train.precision={precision}", "log.validate_every=1000", *UNLIMITED]
+            keys += ["motion.prior.alone_until_epoch=0"]  # all losses from the first step on
             _train(setup, run, *keys)
             ends[precision] = _ends(run)
     found = {name: ends["bf16"][name] / ends["float32"][name] for name in ends["float32"]}

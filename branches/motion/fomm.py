@@ -89,8 +89,7 @@ class FommBranch(DenseMotionBranch):
             motion: DenseMotion = self.dense_motion(
                 inputs.source, source_keypoints, driving_keypoints
             )
-            features = self.generator.encode(inputs.source)
-            generated = self.generator.generate(inputs.source, features, motion)
+            generated: GeneratedFrame = self.generator(inputs.source, motion)
         maps, prediction = MotionMaps(*motion), generated.prediction
         return MotionOutput(source_keypoints, driving_keypoints, maps, prediction, generated)
 

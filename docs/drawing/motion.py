@@ -56,7 +56,7 @@ def compute_example(motion: FommBranch, clips: ClipSource) -> Example:
     source_keypoints = motion.keypoint_detector(source)
     driving_keypoints = motion.keypoint_detector(driving)
     dense = motion.dense_motion(source, source_keypoints, driving_keypoints)
-    prediction = motion.generator(source, dense)
+    prediction = motion.generator(source, dense).prediction
     return Example(source, driving, source_keypoints, driving_keypoints, dense, prediction)
 
 

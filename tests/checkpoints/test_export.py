@@ -287,7 +287,7 @@ def compare_with_onnx(branch, sessions, source, driving) -> None:
     source_keypoints = branch.keypoint_detector(source)
     driving_keypoints = branch.keypoint_detector(driving)
     motion = branch.dense_motion(source, source_keypoints, driving_keypoints)
-    prediction = branch.generator(source, motion)
+    prediction = branch.generator(source, motion).prediction
     assert prediction.std(dim=(2, 3)).min() > 0.03  # the picture is not flat
 
     found_source = run_onnx(detector, {"frame": source})

@@ -27,7 +27,7 @@ def test_sizes(height, width, blocks):
     network = generator(blocks)
     image = torch.rand(1, 3, height, width)
     assert network.encode(image).shape == (1, 8, height // 2**blocks, width // 2**blocks)
-    prediction = network(image, still(height // 2, width // 2))
+    prediction = network(image, still(height // 2, width // 2)).prediction
     assert prediction.shape == (1, 3, height, width)
     assert 0 < prediction.min() <= prediction.max() < 1
 
@@ -51,10 +51,10 @@ def test_bottleneck_sees_warped_features_times_occlusion():
 def test_occluded_everywhere_forgets_the_source():
     network = generator()
     blind = still(4, 4, occlusion=0.0)
-    first, second = (network(torch.rand(1, 3, 16, 16), blind) for _ in range(2))
+    first, second = (network(torch.rand(1, 3, 16, 16), blind).prediction for _ in range(2))
     assert torch.equal(first, second)
     seeing = still(4, 4, occlusion=1.0)
-    first, second = (network(torch.rand(1, 3, 16, 16), seeing) for _ in range(2))
+    first, second = (network(torch.rand(1, 3, 16, 16), seeing).prediction for _ in range(2))
     assert not torch.equal(first, second)
 
 
@@ -64,7 +64,7 @@ def test_encode_once_then_generate_equals_forward(skip):
     network, image = generator(skip=skip), torch.rand(1, 3, 16, 16)
     motion = still(8, 8, occlusion=0.5)
     generated = network.generate(image, network.encode(image), motion)
-    assert torch.equal(generated.prediction, network(image, motion))
+    assert torch.equal(generated.prediction, network(image, motion).prediction)
     assert (generated.warped is not None) == skip
 
 
@@ -73,15 +73,15 @@ def test_skip_shows_the_warped_source_where_it_is_visible():
     network, image = generator(num_down_blocks=1, skip=True), torch.rand(1, 3, 16, 16)
     motion = still(16, 16, occlusion=1.0)
     one_pixel = motion.deformation + torch.tensor([2 / 15, 0.0])
-    moved = network(image, motion._replace(deformation=one_pixel))
+    moved = network(image, motion._replace(deformation=one_pixel)).prediction
     assert_close(moved[..., :-1], image[..., 1:], atol=1e-5, rtol=1e-5)
     hidden = still(16, 16, occlusion=0.0)
     decoded = network.decode(network.encode(image), hidden)
-    assert torch.equal(network(image, hidden), decoded)
+    assert torch.equal(network(image, hidden).prediction, decoded)
     quarter = still(16, 16, occlusion=0.25)
     decoded = network.decode(network.encode(image), quarter)
     expected = 0.25 * image + 0.75 * decoded
-    assert_close(network(image, quarter), expected, atol=1e-5, rtol=1e-5)
+    assert_close(network(image, quarter).prediction, expected, atol=1e-5, rtol=1e-5)
 
 
 def test_channels_last_and_autocast():
@@ -92,7 +92,7 @@ def test_channels_last_and_autocast():
     motion = still(8, 8, occlusion=0.5)
     motion = DenseMotion(*(tensor.expand(2, *tensor.shape[1:]) for tensor in motion))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        prediction = network(image, motion)
+        prediction = network(image, motion).prediction
     assert prediction.dtype == torch.float32
     assert seen[0].dtype == torch.bfloat16  # the maps do not lift the features
     assert seen[0].is_contiguous(memory_format=torch.channels_last)
