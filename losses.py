@@ -255,24 +255,25 @@ def enclosed(changed: Tensor) -> Tensor:
     for side in (0, -1):
         reached[..., side, :] = free[..., side, :]
         reached[..., :, side] = free[..., :, side]
+    directions = [(dim, flip) for dim in (-1, -2) for flip in (False, True)]
+    walls = [_last(changed, *direction) for direction in directions]
     # Fills row by row and column by column, which takes few rounds unless the paths wind a lot.
     for _ in range(_FILL_ROUNDS):
-        for dim in (-1, -2):
-            for flip in (False, True):
-                reached = _filled(reached, free, dim, flip)
+        for direction, wall in zip(directions, walls, strict=True):
+            # The last reached pixel before a free one comes after the last changed one.
+            reached = reached | (free & (_last(reached, *direction) > wall))
     return free & ~reached
 
 
-def _filled(reached: Tensor, free: Tensor, dim: int, flip: bool) -> Tensor:
-    """`reached` with all free pixels that follow a reached one along `dim` without a gap."""
+def _last(marked: Tensor, dim: int, flip: bool) -> Tensor:
+    """For each pixel the number of the last marked one up to it along `dim`, counted from 1 at the
+    first side, or at the last if `flip`; 0 if there is none. B x 1 x h x w.
+    """
+    numbers = torch.arange(1, marked.shape[dim] + 1, device=marked.device)
+    numbers = numbers if dim == -1 else numbers[:, None]
     if flip:
-        return _filled(reached.flip(dim), free.flip(dim), dim, False).flip(dim)
-    # A free pixel is filled if the last reached one before it comes after the last changed one.
-    steps = torch.arange(1, free.shape[dim] + 1, device=free.device)
-    steps = steps if dim == -1 else steps[:, None]
-    last_reached = (reached * steps).cummax(dim).values
-    last_wall = (~free * steps).cummax(dim).values
-    return reached | (free & (last_reached > last_wall))
+        return (marked.flip(dim) * numbers).cummax(dim).values.flip(dim)
+    return (marked * numbers).cummax(dim).values
 
 
 def mask_prior_loss(

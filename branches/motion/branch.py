@@ -18,7 +18,7 @@ from configs.motion.section import KeypointPriorConfig
 from configs.section import HourglassConfig
 from losses import LossTerm, keypoint_prior_loss, picture_change, weigh
 from media.visualization import colorize_weights, draw_keypoints, grey_to_rgb
-from modules.geometry import resize_grid, warp
+from modules.geometry import resize_grid, scaled_size, warp
 from modules.keypoint_detector import Keypoints
 from modules.keypoint_transfer import relative_keypoints
 
@@ -171,9 +171,9 @@ def keypoint_prior_terms(
     """The loss of the keypoint prior for the keypoints of both frames, if it is switched on."""
     if not prior.weight:
         return {}
-    height, width = inputs.source.shape[-2:]
-    shrink = max(1.0, max(height, width) / _PRIOR_SIZE)
-    size = (max(1, round(height / shrink)), max(1, round(width / shrink)))
+    scale = min(1.0, _PRIOR_SIZE / max(inputs.source.shape[-2:]))
+    height, width = scaled_size(inputs.source, scale)
+    size = (max(1, height), max(1, width))  # of a picture far longer than wide, too
     changed = picture_change(inputs.source, inputs.driving, size) > prior.change_threshold
     assert output.source_keypoints is not None
     assert output.driving_keypoints is not None
