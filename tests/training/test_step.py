@@ -63,22 +63,24 @@ def prepare_frames_in_double(*arguments):
 
 
 MOTION_ALONE = ("masks=null", "background=null", "discriminator=null")
+# At the usual threshold nearly all of the noise in these frames changes or is enclosed by changes,
+# and the prior of the masks has nothing left to learn.
+OTHERS_ALONE = ("discriminator=null", "masks.prior.change_threshold=0.6")
 
 # Unweighted loss terms of three steps on a fixed batch, in float64: those of the motion branch when
-# it is trained alone, and those of the other branches in a joint run. In the noise of these frames
-# nearly all pixels change or are enclosed by changes, so the prior of the masks is small.
+# it is trained alone, and those of the other branches in a joint run.
 GOLDEN_MOTION = {
     "unweighted/motion/perceptual": [2.903405, 2.780897, 2.683364],
     "unweighted/motion/equivariance_value": [0.1370649, 0.1446692, 0.2020655],
     "unweighted/motion/equivariance_jacobian": [0.08830193, 0.05449004, 0.09100251],
 }
 GOLDEN_OTHERS = {
-    "unweighted/masks/low_perceptual": [2.804029, 2.63612, 2.489759],
-    "unweighted/masks/high_perceptual": [2.798741, 3.100321, 2.653445],
-    "unweighted/masks/refinement": [0.5037798, 0.3695629, 0.2834719],
-    "unweighted/masks/prior": [0.03178184, 0.02606096, 0.02288218],
-    "unweighted/background/base_perceptual": [2.833457, 2.744563, 2.61848],
-    "unweighted/background/refine_perceptual": [2.867788, 2.829703, 2.65349],
+    "unweighted/masks/low_perceptual": [2.804029, 2.692556, 2.559737],
+    "unweighted/masks/high_perceptual": [2.798741, 2.991113, 2.646981],
+    "unweighted/masks/refinement": [0.5037798, 0.3969946, 0.3066126],
+    "unweighted/masks/prior": [2.906195, 1.363095, 1.003272],
+    "unweighted/background/base_perceptual": [2.833457, 2.72747, 2.628606],
+    "unweighted/background/refine_perceptual": [2.867788, 2.718776, 2.589976],
 }
 
 
@@ -104,7 +106,7 @@ GOLDEN_ADVERSARIAL = {
     ("golden", "overrides"),
     [
         (GOLDEN_MOTION, MOTION_ALONE),
-        (GOLDEN_OTHERS, ("discriminator=null",)),
+        (GOLDEN_OTHERS, OTHERS_ALONE),
         (GOLDEN_ADVERSARIAL, ()),
     ],
     ids=["motion", "others", "adversarial"],
@@ -219,7 +221,7 @@ def test_steps_in_half_precision_stay_near_float32(precision):
 
 
 def test_steps_reduce_the_losses():
-    run = Run("train.learning_rate=2e-3", "discriminator=null")
+    run = Run("train.learning_rate=2e-3", *OTHERS_ALONE)
     names = ["unweighted/motion/perceptual", *GOLDEN_OTHERS]
     for name, values in losses(run, names, num_steps=30).items():
         assert values[-1] < 0.8 * values[0], name
