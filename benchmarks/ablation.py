@@ -3,6 +3,9 @@ steps and data.
 
     python -m benchmarks.ablation --config demo.yaml --steps 2000 [key.sub=value ...]
 
+With --init-from, every run continues from the weights of one base: so the discriminators are
+compared at a generator that is already good.
+
 The rows are in benchmarks/ablation_rows.py. Those of FOMM change only the config's discriminator:
 its kind, and its cut, that is, how real and generated images are mixed for it. The patch
 discriminator of the row fomm-adv has widths for small images, and is otherwise that of
@@ -17,6 +20,8 @@ from its first frame, which is one of the measured frames. PSNRs are in dB, at m
 
     l1, psnr, ssim          over the whole frame
     figure_l1, figure_psnr  over the pixels of the foreground
+    hidden_l1, hidden_psnr  over the pixels that the source does not show: background behind its
+                            figure, and parts of the figure behind others (puppets alone)
     ssim_masked             SSIM over the whole frame, of both images multiplied by the foreground;
                             the papers measure salient regions in this way
 
@@ -46,7 +51,7 @@ from animation.branch_animators import (
 )
 from benchmarks.ablation_report import compare, detailed_tables, means_table, summarize_baseline
 from benchmarks.ablation_rows import OF_THE_PAPER, ROWS, row_overrides
-from benchmarks.ablation_scores import describe_foreground, score_clips
+from benchmarks.ablation_scores import describe_foreground, metrics_of, score_clips
 from checkpoints import checkpoint
 from checkpoints.folder import step_path
 from checkpoints.weights import load_model
@@ -105,7 +110,7 @@ def main(arguments: argparse.Namespace) -> int | None:
     for position, run in enumerate(runs, start=1):
         say(f"{run.folder} ({position} of {len(runs)})")
         try:
-            code = train_run(arguments.config, run, arguments.device)
+            code = train_run(arguments.config, run, arguments.init_from, arguments.device)
             if code:  # a signal has ended the run
                 return code
             found[run.row, run.seed] = measure_run(run, clips, arguments.num_frames, device)
@@ -116,6 +121,7 @@ def main(arguments: argparse.Namespace) -> int | None:
         report = {
             "config": arguments.config,
             "overrides": arguments.overrides,
+            "init_from": arguments.init_from,
             "steps": arguments.steps,
             "num_frames": arguments.num_frames,
             "foreground": describe_foreground(clips),
@@ -177,8 +183,11 @@ def check_folder(run: Run) -> None:
         )
 
 
-def train_run(config: str, run: Run, device: str) -> int | None:
+def train_run(config: str, run: Run, init_from: Sequence[str], device: str) -> int | None:
     """Train `run` to its last step, as train.py does; does nothing if it is finished.
+
+    Args:
+        init_from: files whose weights a new run starts from.
 
     Returns:
         The exit code of train.py: None, or 128 plus the number of the signal that ended it.
@@ -186,6 +195,7 @@ def train_run(config: str, run: Run, device: str) -> int | None:
     if run.last_checkpoint.exists():
         return None
     arguments = ["--config", config, *run.overrides, "--resume", "auto", "--device", device]
+    arguments += [part for path in init_from for part in ("--init-from", path)]
     return train.main(train.build_parser().parse_args(arguments))
 
 
@@ -202,7 +212,7 @@ def measure_run(
         try:
             found = read_json(path)
             scores, baseline = dict(found["scores"]), dict(found["baseline"])
-            is_current = found["num_frames"] == num_frames
+            is_current = found["num_frames"] == num_frames and [*baseline] == [*metrics_of(clips)]
         except (ValueError, KeyError, TypeError):
             raise UserError(
                 f"{path}: not as this program wrote it; remove it, and the run is measured anew"
@@ -257,6 +267,14 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--seeds", nargs="+", type=int, default=[0, 1, 2], help="default: 0 1 2", metavar="SEED"
+    )
+    parser.add_argument(
+        "--init-from",
+        action="append",
+        default=[],
+        metavar="PATH",
+        help="every run starts from the weights in this checkpoint or export, instead of random "
+        "ones; can be given several times",
     )
     parser.add_argument("--output", default="runs/ablation", help="default: runs/ablation")
     parser.add_argument(

@@ -11,6 +11,11 @@ models have sizes for images of 64 x 64 and 32 x 32 pixels, chosen beside demo.y
 The rows fomm-skip to fomm-all add what demo.yaml has and FOMM has not: keypoint prior, heatmap
 start and skip connection; they are for demo-fomm.yaml.
 
+The row fomm-adv-equal is fomm-adv with features weighted so that the sum over all layers is that of
+the U-Net, which has twice as many or more. The rows prioritycut-least, -random and -frame are
+controls: the same number of pixels is cut, but the least occluded of the foreground, any of the
+foreground, or the most occluded of the whole frame.
+
 The times are of float32 on one CPU core, the model alone: medians of 31 training steps of each, in
 turn, without discriminator, masks and background, in channels-last memory. In planar memory they
 are 1.0, 0.7 and 1.6 times that of fomm, which itself then takes 1.4 times as long. Where a network
@@ -59,7 +64,15 @@ _PRIORITYCUT = (
     "discriminator.cut.kind=priority",
     "discriminator.cut.foreground=dense_motion",
 )
-_PATCH_CHANNELS = "discriminator.channels=[16, 32, 64]"  # the U-Net's list is too long
+_PATCH_CHANNELS = (16, 32, 64)  # the U-Net's list is too long for a patch discriminator
+_PATCH_CHANNELS_OVERRIDE = f"discriminator.channels={list(_PATCH_CHANNELS)}"
+_FOMM_ADV = (
+    "discriminator.kind=patch",
+    _PATCH_CHANNELS_OVERRIDE,
+    "discriminator.spectral_norm=false",
+    "discriminator.keypoints=true",
+    "discriminator.cut.kind=none",
+)
 _PRIOR = (
     "motion.prior.weight=20",
     "motion.prior.alone_until_epoch=4",
@@ -74,13 +87,7 @@ _SKIP = (
 )
 ROWS: Final[dict[str, tuple[str, ...]]] = {
     "fomm": ("discriminator=null",),
-    "fomm-adv": (
-        "discriminator.kind=patch",
-        _PATCH_CHANNELS,
-        "discriminator.spectral_norm=false",
-        "discriminator.keypoints=true",
-        "discriminator.cut.kind=none",
-    ),
+    "fomm-adv": _FOMM_ADV,
     "unet": ("discriminator.kind=unet", "discriminator.cut.kind=none"),
     "cutmix": ("discriminator.kind=unet", "discriminator.cut.kind=rectangle"),
     "prioritycut": _PRIORITYCUT,
@@ -89,11 +96,15 @@ ROWS: Final[dict[str, tuple[str, ...]]] = {
         "discriminator.cut.kind=priority",
         "discriminator.cut.foreground=mask_generator",
     ),
+    "fomm-adv-equal": _FOMM_ADV,
+    "prioritycut-least": (*_PRIORITYCUT, "discriminator.cut.order=least_occluded"),
+    "prioritycut-random": (*_PRIORITYCUT, "discriminator.cut.order=random"),
+    "prioritycut-frame": (*_PRIORITYCUT, "discriminator.cut.foreground=frame"),
     "x2face": (*_X2FACE, "discriminator=null"),
     "monkey-net": (
         *_MONKEY_NET,
         "discriminator.kind=monkey_net",
-        _PATCH_CHANNELS,
+        _PATCH_CHANNELS_OVERRIDE,
         "discriminator.spectral_norm=false",
         "discriminator.detach=false",
         "discriminator.keypoints=true",
@@ -148,6 +159,10 @@ def row_overrides(config: str, overrides: Sequence[str], row: str) -> list[str]:
         )
     if "discriminator.kind=patch" in changes:
         changes += _summed_weights(given.discriminator)
+    if row == "fomm-adv-equal":
+        total = _feature_weight(given.discriminator or DiscriminatorConfig())
+        weight = total / len(_PATCH_CHANNELS)
+        changes.append(f"discriminator.generator_losses.encoder_features={weight}")
     if changes[0].startswith("motion.kind="):
         changes += _learning_rates(given.motion, load_config(config, [*overrides, *changes]).motion)
     if "motion.kind=tpsmm" in changes:
@@ -172,6 +187,16 @@ def _summed_weights(given: DiscriminatorConfig | None) -> list[str]:
         for section in ("losses", "generator_losses")
     }
     return [f"discriminator.{section}.encoder={weight}" for section, weight in sums.items()]
+
+
+def _feature_weight(given: DiscriminatorConfig) -> float:
+    """The weights of the generator's feature matching, summed over the layers of all heads."""
+    weights = given.generator_losses
+    heads = [weights.encoder_features]
+    if given.kind == "unet":
+        heads.append(weights.decoder_features)
+    number = len(given.channels)
+    return sum(sum(head) if isinstance(head, list) else number * head for head in heads)
 
 
 def _learning_rates(given: FommConfig, other: object) -> list[str]:

@@ -16,6 +16,7 @@ commands with all their options. Nothing is trained or measured here.
         ablation_puppets.json       ablation-puppets, ablation-puppets-differences
         ablation_heads.json         ablation-heads
         ablation_motion_start.json  motion-start, motion-start-differences
+        ablation_late.json          late, late-differences
     python -m benchmarks.background_inputs ... --output docs/results/background_inputs.json
         background_inputs.json      background-inputs
     python -m benchmarks.puppets ... --output docs/results/puppets.json
@@ -63,6 +64,10 @@ _ROWS: Final = {
     "cutmix": "CutMix",
     "prioritycut": "PriorityCut",
     "prioritycut-masks": "PriorityCut, foreground of the masks",
+    "fomm-adv-equal": "FOMM+, features as much as in the U-Net",
+    "prioritycut-least": "PriorityCut, least occluded first",
+    "prioritycut-random": "PriorityCut, any of the figure",
+    "prioritycut-frame": "PriorityCut, of the whole frame",
     "x2face": "X2Face",
     "monkey-net": "Monkey-Net",
     "monkey-net-prioritycut": "Monkey-Net + PriorityCut",
@@ -77,6 +82,8 @@ _COLUMNS: Final = {
     "figure_l1": "figure L1",
     "figure_psnr": "figure PSNR",
     "ssim_masked": "masked SSIM",
+    "hidden_l1": "hidden L1",
+    "hidden_psnr": "hidden PSNR",
 }
 
 Report = Mapping[str, Any]
@@ -181,8 +188,10 @@ def main(arguments: argparse.Namespace) -> None:
 
 
 def _table(rows: Mapping[str, Mapping[str, Any]], text: Callable[[str, Any], str]) -> str:
+    """A line for each row, with the metrics that all rows have."""
+    names = [name for name in METRICS if all(name in values for values in rows.values())]
     lines: list[dict[str, Cell]] = [
-        {"": row_name(row), **{_COLUMNS[name]: text(name, values[name]) for name in METRICS}}
+        {"": row_name(row), **{_COLUMNS[name]: text(name, values[name]) for name in names}}
         for row, values in rows.items()
     ]
     return markdown_table(lines)

@@ -67,3 +67,12 @@ class HasForeground(Protocol):
     def foreground_masks(self, index: int, frames: Sequence[int]) -> NDArray[np.float32]:
         """Foreground masks of frames of clip `index`: N x H x W in [0, 1], 1 = figure."""
         ...
+
+
+@runtime_checkable
+class HasHiddenPixels(Protocol):
+    """A source that knows which pixels of a frame another frame of the clip does not show."""
+
+    def hidden_pixels(self, index: int, source: int, frames: Sequence[int]) -> NDArray[np.bool_]:
+        """What frames of clip `index` show and frame `source` does not: N x H x W."""
+        ...

@@ -263,7 +263,10 @@ class Adversary(nn.Module):
         if settings.kind == "rectangle":
             cut_mask = rectangle_cut(*maps, random=inputs.context.random)
         else:
-            cut_mask = priority_cut(*maps, threshold=settings.background_threshold)
+            visibility = self._visibility(inputs, occlusion_map)
+            cut_mask = priority_cut(
+                background_weight, visibility, fraction, threshold=settings.background_threshold
+            )
         background = certain_background(background_weight, settings.background_threshold)
         generated_share = ((1 - cut_mask) * (1 - background)).sum()
         large = resize_cut(cut_mask, (inputs.driving.shape[-2], inputs.driving.shape[-1]))
@@ -282,6 +285,15 @@ class Adversary(nn.Module):
         assert motion.occlusion_map is not None, "configs/rules.py requires it"
         return motion.occlusion_map
 
+    def _visibility(self, inputs: StepInputs, occlusion_map: Tensor) -> Tensor:
+        """What PriorityCut cuts where it is low, B x 1 x h x w in [0, 1]: by `cut.order`."""
+        if self.config.cut.order == "least_occluded":
+            return 1 - occlusion_map
+        if self.config.cut.order == "random":
+            drawn = inputs.context.random.uniform(len(occlusion_map), *occlusion_map.shape[1:])
+            return drawn.to(occlusion_map.dtype)
+        return occlusion_map
+
     def _background_weight(self, inputs: StepInputs, like: Tensor) -> Tensor:
         """What is background, B x 1 x h x w in [0, 1] as large as `like`: by `cut.foreground`."""
         motion, size = _motion(inputs).motion, (like.shape[-2], like.shape[-1])
@@ -290,6 +302,8 @@ class Adversary(nn.Module):
             return motion.background_weight
         if self.config.cut.foreground == "field":
             return stillness_of_field(motion.deformation)
+        if self.config.cut.foreground == "frame":
+            return torch.zeros_like(like)
         masks = inputs.outputs.masks
         assert masks is not None, "configs/rules.py requires it"
         return 1 - resize(masks.driving_mask.to(like.dtype), size)

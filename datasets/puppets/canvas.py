@@ -52,6 +52,7 @@ class Canvas:
     """A picture with premultiplied colour and coverage; new shapes cover earlier ones."""
 
     def __init__(self, size: tuple[int, int]) -> None:
+        self.size = size
         self.colour: NDArray[np.float32] = np.zeros((3, *size), np.float32)
         self.coverage: Field = np.zeros(size, np.float32)
 
@@ -68,10 +69,10 @@ class Canvas:
         hem: where the texture's `along` coordinate is larger, the fabric `below` is painted.
         """
         reach = _SHADOW_REACH * place.scale
-        window = self._window(place, shape.box, reach)
+        window = self.window(place, shape.box, reach)
         if window is None:
             return
-        surface, pixels = _evaluate(place, shape, window)
+        surface, pixels = evaluate(place, shape, window)
         cover = saturate(0.5 - pixels)
         colour = _texture(fabric, surface, place.scale)
         if below is not None:
@@ -94,17 +95,17 @@ class Canvas:
 
     def draw(self, place: Place, shape: Shape, colour: Colour, opacity: float = 1.0) -> None:
         """Draw a flat mark on the figure, without light, outline and coverage of its own."""
-        window = self._window(place, shape.box, 0.0)
+        window = self.window(place, shape.box, 0.0)
         if window is None:
             return
-        _, pixels = _evaluate(place, shape, window)
+        _, pixels = evaluate(place, shape, window)
         rows, columns = window
         cover = opacity * saturate(0.5 - pixels)
         coverage = self.coverage[rows, columns]
         target = self.colour[:, rows, columns]
         target += cover * (column(colour) * coverage - target)
 
-    def _window(self, place: Place, box: Box, margin: float) -> tuple[slice, slice] | None:
+    def window(self, place: Place, box: Box, margin: float) -> tuple[slice, slice] | None:
         """Rows and columns of the pixels that a box may touch; None if it is outside."""
         corners = [place.pixel(x, y) for x in (box.left, box.right) for y in (box.top, box.bottom)]
         height, width = self.coverage.shape
@@ -120,7 +121,7 @@ def _span(values: list[float], margin: float, size: int) -> slice | None:
     return slice(start, stop) if start < stop else None
 
 
-def _evaluate(place: Place, shape: Shape, window: tuple[slice, slice]) -> tuple[Surface, Field]:
+def evaluate(place: Place, shape: Shape, window: tuple[slice, slice]) -> tuple[Surface, Field]:
     """Evaluate a shape at the pixels of a window: its surface, and its distance in pixels."""
     rows, columns = window
     x = np.arange(columns.start, columns.stop, dtype=np.float32) + (0.5 - place.x)

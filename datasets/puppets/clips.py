@@ -17,6 +17,7 @@ from datasets.puppets.background import Background, Picture, paint_background, s
 from datasets.puppets.figure import draw_figure
 from datasets.puppets.identity import Identity, sample_identity
 from datasets.puppets.pose import Motion, Pose, sample_motion
+from datasets.puppets.visibility import hidden_pixels
 from datasets.source import Clip
 from media.frames import Frame, Frames
 
@@ -105,6 +106,12 @@ class Puppets:
     def foreground_masks(self, index: int, frames: Sequence[int]) -> NDArray[np.float32]:
         """The true foreground masks of frames of clip `index`: N x H x W in [0, 1]."""
         return np.stack([self.render(index, frame).foreground_mask for frame in frames])
+
+    def hidden_pixels(self, index: int, source: int, frames: Sequence[int]) -> NDArray[np.bool_]:
+        """What frames of clip `index` show and frame `source` does not: N x H x W, bool."""
+        poses = [self.pose(index, frame) for frame in (source, *frames)]
+        identity, size = self.identity(index), self.image_size
+        return np.stack([hidden_pixels(identity, poses[0], pose, size) for pose in poses[1:]])
 
     def render(self, index: int, frame: int) -> Rendering:
         """Draw one frame of clip `index` and its foreground mask."""

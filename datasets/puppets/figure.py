@@ -28,8 +28,14 @@ class Figure(NamedTuple):
 def draw_figure(identity: Identity, pose: Pose, size: tuple[int, int]) -> Figure:
     """Draw the puppet alone, in a frame of `size` (height, width)."""
     canvas = Canvas(size)
+    paint_figure(canvas, identity, pose)
+    return Figure(np.ascontiguousarray(canvas.colour.transpose(1, 2, 0)), canvas.coverage)
+
+
+def paint_figure(canvas: Canvas, identity: Identity, pose: Pose) -> None:
+    """Paint the parts of the puppet on a canvas: of an identity always as many, in one order."""
     build, trunk = identity.build, _trunk(identity)
-    hips, torso, head = _places(identity, pose, size)
+    hips, torso, head = _places(identity, pose, canvas.size)
 
     _arm(canvas, torso, identity, 1, pose.right_shoulder, pose.right_elbow)
     if identity.headgear == "long_hair":
@@ -42,7 +48,6 @@ def draw_figure(identity: Identity, pose: Pose, size: tuple[int, int]) -> Figure
     _head(canvas, skull, identity, pose.head_turn)
     _headgear(canvas, skull, identity)
     _arm(canvas, torso, identity, -1, pose.left_shoulder, pose.left_elbow)
-    return Figure(np.ascontiguousarray(canvas.colour.transpose(1, 2, 0)), canvas.coverage)
 
 
 def find_joints(

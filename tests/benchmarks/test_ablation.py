@@ -11,7 +11,14 @@ from torch.testing import assert_close
 
 from benchmarks import ablation
 from benchmarks.ablation_rows import OF_THE_PAPER, ROWS
-from benchmarks.ablation_scores import foreground_region, score_frames
+from benchmarks.ablation_scores import (
+    METRICS,
+    OF_FRAMES,
+    foreground_region,
+    metrics_of,
+    score_frames,
+)
+from checkpoints import checkpoint
 from common.cli import run_entry_point
 from datasets.puppets.clips import Puppets
 from metrics.image import ssim
@@ -22,8 +29,18 @@ from tests.helpers.runs import call, error_line, step_file, steps
 SMALL = (*tiny_overrides(), "masks=null", "background=null", "train.checkpoint_every=2")
 ARGUMENTS = ("--config", "demo.yaml", *SMALL, "--steps", 4, "--num-frames", 3)
 PAIR = ("--rows", "fomm", "prioritycut")
+NETWORKS = ("keypoint_detector", "dense_motion", "generator")
 OF_FOMM = (*OF_THE_PAPER, "prioritycut-masks")
-OTHERS = [row for row in ROWS if row not in OF_FOMM and not row.startswith("fomm")]
+OTHERS = [row for row in ROWS if row.startswith(("x2face", "monkey", "tpsmm"))]
+
+
+CONTROLS = {  # the row that each is a control of, and what it changes
+    "prioritycut-least": ("prioritycut", {"cut": {"order": "least_occluded"}}),
+    "prioritycut-random": ("prioritycut", {"cut": {"order": "random"}}),
+    "prioritycut-frame": ("prioritycut", {"cut": {"foreground": "frame"}}),
+    # 4 layers of weight .5 in the encoder and 4 in the decoder, and 3 in the patch discriminator
+    "fomm-adv-equal": ("fomm-adv", {"generator_losses": {"encoder_features": 4 / 3}}),
+}
 
 
 def run(output, *arguments):
@@ -100,6 +117,22 @@ class TestScores:
         assert (region[1, 0].numpy() == masks[0] | masks[1]).all()
         assert masks[1].sum() < region[1].sum()
 
+    def test_hidden_pixels(self):
+        target = noise_frames(2, (32, 32))
+        region = torch.ones(2, 1, 32, 32, dtype=torch.bool)
+        hidden = torch.zeros_like(region)
+        hidden[0, :, :4] = True
+        prediction = torch.where(hidden, target + 0.1, target)
+        scores = score_frames(prediction, target, region, hidden)
+        assert scores["hidden_l1"][0] == pytest.approx(0.1)
+        assert scores["hidden_psnr"][0] == pytest.approx(20)
+        assert scores["l1"][0] == pytest.approx(0.1 * 4 / 32)
+        for name in ("hidden_l1", "hidden_psnr"):
+            assert scores[name].isnan().tolist() == [False, True]
+        assert "hidden_l1" not in score_frames(prediction, target, region)
+        assert metrics_of(Puppets("test", 1, 2, (32, 32), 0)) == METRICS
+        assert metrics_of(MemoryClips("a")) == OF_FRAMES
+
 
 def plan(rows, folder, *overrides):
     """The config of a run of 70 steps for each row."""
@@ -140,6 +173,26 @@ def test_rows_of_fomm_differ_in_the_discriminator_alone(tmp_path):
     assert (planned["unet"].seed, train.max_steps, train.max_minutes) == (5, 70, None)
     assert train.epochs == 70  # at least as many as steps
     assert planned["unet"].run.output_dir == str(tmp_path / "unet-5")
+
+
+def test_controls_differ_from_their_row_in_one_thing(tmp_path):
+    planned = plan(("prioritycut", "fomm-adv", *CONTROLS), tmp_path)
+    found = {row: config.discriminator.model_dump() for row, config in planned.items()}
+    for row, (of, changes) in CONTROLS.items():
+        expected = found[of]
+        for section, values in changes.items():
+            expected = expected | {section: expected[section] | values}
+        assert found[row] == expected
+
+
+def test_features_count_as_much_in_the_patch_discriminator(tmp_path):
+    """A weight of 3 for each of 4 layers, and weights of the decoder's layers: 22 in all."""
+    overrides = (
+        "discriminator.generator_losses.encoder_features=3",
+        "discriminator.generator_losses.decoder_features=[1, 2, 3, 4]",
+    )
+    weights = plan(("fomm-adv-equal",), tmp_path, *overrides)["fomm-adv-equal"].discriminator
+    assert 3 * weights.generator_losses.encoder_features == pytest.approx(22)
 
 
 def test_rows_of_other_motion_models(tmp_path):
@@ -242,6 +295,35 @@ def test_a_seed_that_is_added_later(finished, capsys):
     signed = "{mean:+.4f} ±{seed_sd:.4f} [{low:+.4f}, {high:+.4f}]"
     assert ("prioritycut", signed.format(**difference)) in firsts
     assert ("source", f"{both['baseline']['summary']['l1']['mean']:.4f}") in firsts
+
+
+def test_runs_that_start_from_a_base(finished, tmp_path, capsys):
+    """All rows start from its weights; after no more than a tiny step they still have them."""
+    base = step_file(finished[0] / "fomm-0", 4)
+    tiny_steps = ("train.learning_rate=1e-12", "train.ema_decay=null")
+    given = (*tiny_steps, *(f"motion.{name}.learning_rate=null" for name in NETWORKS))
+    report = run(tmp_path, *given, "--seeds", 1, "--init-from", base)
+    assert report["init_from"] == [str(base)]
+    assert capsys.readouterr().out.count(f"{base}: ") == 2
+    start = checkpoint.load(base).evaluation_networks
+    for row in PAIR[1:]:
+        end = checkpoint.load(step_file(tmp_path / f"{row}-1", 4)).evaluation_networks
+        for network in NETWORKS:
+            for name, tensor in start[network].items():
+                if name.endswith("weight"):
+                    assert_close(end[network][name], tensor, atol=1e-6, rtol=0)
+    assert finished[1]["init_from"] == []
+
+
+def test_a_report_without_a_metric_is_measured_anew(finished, tmp_path):
+    """Such a report is of an earlier version."""
+    shutil.copytree(finished[0], tmp_path / "copy")
+    path = tmp_path / "copy" / "fomm-0" / "ablation.json"
+    earlier = json.loads(path.read_text())
+    for scores in (earlier["scores"], earlier["baseline"]):
+        del scores["hidden_l1"]
+    path.write_text(json.dumps(earlier))
+    assert run(tmp_path / "copy", "--seeds", 0)["rows"] == finished[1]["rows"]
 
 
 @pytest.mark.parametrize("content", ["{", "[1]", "{}", '{"num_frames": 3}'])

@@ -311,6 +311,7 @@ def test_settings_of_the_unet_discriminator(data_set, row, kind):
     cut = discriminator.cut
     assert (cut.kind, cut.beta, cut.probability) == (kind, [1, 1], 0.5)
     assert (cut.foreground, cut.background_threshold, cut.as_sample) == ("dense_motion", 0.5, False)
+    assert cut.order == "most_occluded"
     assert discriminator.loss == "least_squares"
 
 

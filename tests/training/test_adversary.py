@@ -402,6 +402,38 @@ def test_foreground_of_the_mask_generator():
     assert torch.equal(cut.background, 1 - upper)
 
 
+@pytest.mark.parametrize(
+    ("override", "rows", "columns"),
+    [
+        ("order=least_occluded", slice(0, 16), slice(0, 16)),
+        ("foreground=frame", slice(24, 32), slice(0, 32)),  # a quarter of all rows
+    ],
+)
+def test_controls_cut_as_many_other_pixels(override, rows, columns):
+    """Half of the foreground, or a quarter of the frame: as many pixels, at another place."""
+    players = Players(*ALONE, f"discriminator.cut.{override}")
+    with_maps(players, *halves())
+    fraction = 0.5 if "order" in override else 0.25
+    cut = players.adversary.cut(players.inputs, torch.full((3,), fraction))
+    expected = torch.ones(3, 1, 32, 32)
+    expected[..., rows, columns] = 0
+    assert torch.equal(cut.cut_mask, expected)
+
+
+def test_random_order_cuts_any_pixels_of_the_foreground():
+    players = Players(*ALONE, "discriminator.cut.order=random")
+    with_maps(players, *halves())
+    fraction = torch.tensor([0.25, 0.5, 0.5])
+    first, second = (1 - players.adversary.cut(players.inputs, fraction).cut_mask for _ in range(2))
+    assert first[..., 16:].sum() == 0
+    assert first.sum(dim=(1, 2, 3)).tolist() == [128, 256, 256]
+    assert not torch.equal(first[1], first[2])
+    assert not torch.equal(first, second)
+    assert (
+        0.3 < first[1:, :, :16].sum() / first[1:].sum() < 0.7
+    )  # visible ones as often as occluded
+
+
 def test_vanilla_cutmix_takes_a_rectangle_anywhere():
     players = Players(*ALONE, "discriminator.cut.kind=rectangle", batch=8)
     with_maps(players, *halves(8))
