@@ -13,7 +13,7 @@ from tqdm import tqdm
 from common.cli import say
 from common.errors import UserError
 from common.event_file import EventFile
-from common.files import add_line, named_failures, replacing
+from common.files import add_line, make_folder, named_failures, replacing
 from common.json_files import parse_json
 from common.safe_paths import read_plain_file
 from media.images import write_image
@@ -49,7 +49,7 @@ class Logger:
         self.output_dir = output_dir
         self.metrics_path = output_dir / METRICS_FILE
         try:
-            (output_dir / PICTURES_FOLDER).mkdir(parents=True, exist_ok=True)
+            make_folder(output_dir / PICTURES_FOLDER)
         except OSError as error:
             raise UserError(
                 f"run.output_dir: {output_dir} cannot be written ({error.strerror})"

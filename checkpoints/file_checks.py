@@ -5,6 +5,7 @@ number so often that it would fill all memory.
 """
 
 import re
+from collections.abc import Iterable
 from typing import Annotated, Any, Final, Literal, NotRequired, TypeGuard
 
 import torch
@@ -19,6 +20,8 @@ from configs.safe_yaml import check_text, check_tree
 MAX_COUNT: Final = 2**53  # of steps and epochs
 MAX_PARTS: Final = 10**6  # of the training state; with all branches it has some 3,000
 MAX_DEPTH: Final = 20
+MAX_SHARED: Final = 4  # how often a number that the file stores may belong to a tensor, on average
+SMALL: Final = 2**20  # bytes that tensors may state together, however few the file stores for them
 MAX_SECONDS: Final = 10**10  # of a training; 300 years
 
 _Number = Annotated[float, Strict()]  # also integers; not finite in a run that has failed
@@ -107,7 +110,8 @@ def is_plain(value: Any) -> TypeGuard[Tensor]:
 def check_content(content: dict[str, Any]) -> None:
     """Make sure that each key of one of our checkpoints has content of the right kind.
 
-    No tensor may have more elements than the file stores numbers for it.
+    No tensor may have more elements than the file stores numbers for it, nor may many tensors share
+    theirs.
 
     Raises:
         ValueError: a key is wrong; names it.
@@ -163,6 +167,7 @@ def _check_parts(tree: Any) -> None:
     """
     num_left = MAX_PARTS
     waiting = [(tree, 0)]
+    tensors: list[Tensor] = []
     while waiting:
         part, depth = waiting.pop()
         num_left -= 1
@@ -178,6 +183,8 @@ def _check_parts(tree: Any) -> None:
             if not is_plain(part):
                 raise ValueError("training holds a tensor that is not a plain one")
             _check_size("training", part)
+            tensors.append(part)
+    _check_shared("training", tensors)
 
 
 def _check_name(place: str, text: str) -> None:
@@ -190,6 +197,22 @@ def _check_name(place: str, text: str) -> None:
 def _check_size(place: str, tensor: Tensor) -> None:
     if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
         raise ValueError(f"{place} states more numbers than the file holds")
+
+
+def _check_shared(place: str, tensors: Iterable[Tensor]) -> None:
+    """Raise ValueError if tensors share their numbers so often that to convert or to compare them
+    would take far more memory or time than the size of the file lets expect.
+    """
+    num_stated, held = 0, {}
+    for tensor in tensors:
+        num_stated += tensor.numel() * tensor.element_size()
+        storage = tensor.untyped_storage()
+        held[storage.data_ptr()] = storage.nbytes()
+    if num_stated > SMALL + MAX_SHARED * sum(held.values()):
+        raise ValueError(
+            f"{place} has tensors that share their numbers: they state {num_stated:,} bytes, and "
+            f"the file holds {sum(held.values()):,} for them"
+        )
 
 
 def _check_count(key: str, number: Any) -> None:
@@ -225,3 +248,4 @@ def check_states(key: str, networks: Any) -> None:
                 raise ValueError(f"{place} holds something that is not a plain tensor")
             _check_name(key, tensor_name)
             _check_size(place, tensor)
+    _check_shared(key, (tensor for state in networks.values() for tensor in state.values()))

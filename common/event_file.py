@@ -4,6 +4,7 @@ Each call writes its record at once, so a full disk raises an error in that call
 writer would raise it later, in a background thread.
 """
 
+import os
 import re
 import socket
 import time
@@ -17,7 +18,8 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 
 from common.files import named_failures
 
-_NAME = re.compile(r"events\.out\.tfevents\.(\d{10})\..*")
+_NAME = re.compile(r"events\.out\.tfevents\.([0-9]{10})\..*")
+_LATEST = 2**32  # seconds since 1970, in 2106; later times are not those of a run
 _RGB = 3  # channels of a picture
 _VERSION = "brain.Event:2"
 
@@ -37,10 +39,15 @@ class EventFile:
     def __init__(self, folder: Path, first_step: int) -> None:
         with named_failures(folder):
             matches = [(path, _NAME.fullmatch(path.name)) for path in folder.iterdir()]
-            earlier = [(path, int(match[1])) for path, match in matches if match is not None]
+            found = [(path, int(match[1])) for path, match in matches if match is not None]
+            # A link may lead nowhere.
+            earlier = [(path.lstat().st_mtime, begun) for path, begun in found if begun < _LATEST]
             number = max([int(time.time()), *(begun + 1 for _, begun in earlier)])
-            self._latest = max([float(number), *(path.stat().st_mtime for path, _ in earlier)])
-        self._path = folder / f"events.out.tfevents.{number:010d}.{socket.gethostname()}"
+            changed = (at for at, _ in earlier if at < _LATEST)
+            self._latest = max([float(number), *changed])
+        while os.path.lexists(path := _path(folder, number)):
+            number += 1
+        self._path = path
         with named_failures(self._path):
             self._file = self._path.open("xb")
         self._records = RecordWriter(self._file)
@@ -68,3 +75,7 @@ class EventFile:
         with named_failures(self._path):
             self._records.write(event.SerializeToString())
             self._records.flush()
+
+
+def _path(folder: Path, number: int) -> Path:
+    return folder / f"events.out.tfevents.{number:010d}.{socket.gethostname()}"

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from common.errors import UserError
 from common.json_files import JsonError, parse_json
-from common.safe_paths import open_to_read
+from common.safe_paths import open_to_read, refuse_holes
 
 SUFFIX: Final = ".safetensors"
 MAX_HEADER: Final = 2**23  # bytes; ours have some 200,000
@@ -128,9 +128,11 @@ def _check_header(path: Path) -> dict[str, str]:
 
     Raises:
         _BadHeader: it does not.
+        UserError: it is not a plain file, or nearly all of it are holes.
         OSError: the file cannot be read.
     """
     with open_to_read(path) as file:
+        refuse_holes(path, file)
         num_bytes = os.fstat(file.fileno()).st_size
         head = file.read(_LENGTH.size)
         if len(head) < _LENGTH.size:

@@ -1,6 +1,6 @@
 """Takes the sound of a file into a video that is being written, in step with its frames."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -41,6 +41,9 @@ MAX_CHANNELS = 64
 BIT_RATE = 64000  # bits a second for each channel
 MIN_COPIED_RATE = 16000  # at lower rates packets last longer than two frames, and mp4 has no MP3
 MAX_ERROR = 0.03  # seconds; a gap that would shift the sound by more is filled with silence
+# Seconds of silence in place of gaps, and one more for each frame of the video. A file of some
+# kilobytes may have gaps of years, in its pictures too, and to encode an hour takes half a minute.
+MAX_SILENCE = 3600
 WARM_UP = Fraction(1, 10)  # seconds; an Opus decoder takes 0.08 until its output is right
 
 
@@ -112,11 +115,29 @@ class SoundTrack:
             assert isinstance(target, av.AudioStream)
             target.layout = "mono" if codec.channels == 1 else "stereo"
             target.bit_rate = BIT_RATE * target.channels
-            self._packets = _encoded(_decoded(packets, codec, sound.start), target)
+            decoded = _decoded(packets, codec, sound.start, self._add_silence)
+            self._packets = _encoded(decoded, target)
+        self._path = sound.path
+        self._num_frames = self._num_silent = 0  # frames of the video; seconds of silence
         self._next = next(self._packets, None)
 
+    def _add_silence(self) -> None:
+        """Count a second of silence in place of a gap; raise UserError if there are too many."""
+        self._num_silent += 1
+        if self._num_silent > MAX_SILENCE + self._num_frames:
+            raise UserError(
+                f"{self._path}: its sound has gaps of more than {MAX_SILENCE // 60} minutes, and "
+                "hardly any pictures meanwhile; leave it out with --audio none, or choose a part "
+                "with --start and --end"
+            )
+
     def packets_before(self, end: Fraction) -> Iterator[av.Packet]:
-        """Yield the next packets, up to those that begin at `end` (seconds) or later."""
+        """Yield the next packets of another frame, up to those that begin at its `end` (seconds).
+
+        Raises:
+            UserError: too much silence would stand in place of gaps.
+        """
+        self._num_frames += 1
         while self._next is not None and _begin(self._next) < end:
             yield self._next
             self._next = next(self._packets, None)
@@ -192,11 +213,15 @@ def _encoded(frames: Iterator[AudioFrame], target: av.AudioStream) -> Iterator[a
 
 
 def _decoded(
-    packets: Iterator[av.Packet], codec: AudioCodecContext, start: Fraction
+    packets: Iterator[av.Packet],
+    codec: AudioCodecContext,
+    start: Fraction,
+    add_silence: Callable[[], object],
 ) -> Iterator[AudioFrame]:
     """Decode packets; the times of the frames are in samples from `start`.
 
-    A frame without a time follows the one before it. Whole seconds of a gap become silence.
+    A frame without a time follows the one before it. Whole seconds of a gap become silence;
+    `add_silence` is called before each.
     """
     following = -start  # seconds
     for packet in packets:
@@ -215,6 +240,7 @@ def _decoded(
             for second in count(max(ceil(following), 0)):
                 if second + 1 >= begin:
                     break
+                add_silence()
                 yield _silence(frame, second)
             frame.time_base = Fraction(1, frame.sample_rate)
             frame.pts = round(begin * frame.sample_rate)

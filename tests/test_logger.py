@@ -238,6 +238,12 @@ def test_folder_that_cannot_be_written(tmp_path):
         Logger(tmp_path / "file" / "run", 0, 10)
 
 
+def test_a_folder_of_pictures_that_is_a_link_to_nothing(tmp_path):
+    (tmp_path / "pictures").symlink_to(tmp_path / "none")
+    with pytest.raises(UserError, match=r"pictures: is a link to .*none, which is missing"):
+        Logger(tmp_path, 0, 1)
+
+
 def test_a_name_may_come_later():
     means = RunningMeans()
     means.add({"a": torch.tensor(1.0)})

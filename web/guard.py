@@ -26,9 +26,18 @@ _UPLOAD = "/gradio_api/upload"
 # What the page sends. Gradio has further routes, such as one that gives a file to FFmpeg, and it
 # also takes a path with a line end behind it.
 _SENT = re.compile(rf"/login|{_UPLOAD}|/gradio_api/(queue/join|cancel|reset|run/[^/\s]+)")
+# What the page reads of Gradio's interface, which also fetches addresses of other hosts (behind
+# `file=`), stores the state of a session for each visit, and has streams without an end.
+_INTERFACE = "/gradio_api"
+_READ = re.compile(
+    r"/gradio_api/(info/?|openapi\.json|startup-events|app_id|token/?|user/?|login_check/?|theme\.css"
+    r"|queue/(data|status)|heartbeat/[^/\s]+|upload_progress|file=(/|[A-Za-z]:).*)",
+    re.DOTALL,
+)
 # Gradio writes an upload to such a file in the folder of uploads, and moves it away at its end.
 _UNFINISHED = re.compile(r"tmp[^.]+")
 _NO_LENGTH = "The length of the request is missing."
+_NO_ADDRESS = Refusal(404, "The page has no such address.")
 _CLOCK_ERROR = 1.0  # seconds that the time of a new file may lie before that of the clock
 
 
@@ -67,6 +76,8 @@ class Guard:
         method, path = scope.get("method", ""), scope["path"]
         refused = refusal(method, path, headers, self._names, option="--allowed-host")
         if refused is None:
+            refused = self._refuse_forwarded(headers)
+        if refused is None:
             refused = self._refuse_content(method, path, headers)
         if refused is not None:
             await PlainTextResponse(refused.reason, refused.status)(scope, receive, send)
@@ -90,6 +101,17 @@ class Guard:
             del self._uploads[key]
             self._remove_unfinished()
 
+    def _refuse_forwarded(self, headers: Headers) -> Refusal | None:
+        """Refuse a name of the page that only a proxy's header states: Gradio writes it into what
+        it answers, where links would lead to that host.
+        """
+        stated = ",".join(headers.getlist("x-forwarded-host"))
+        for name in filter(None, map(str.strip, stated.split(","))):
+            refused = refusal("GET", "/", {"host": name}, self._names, option="--allowed-host")
+            if refused is not None:
+                return refused
+        return None
+
     def _refuse_content(self, method: str, path: str, headers: Mapping[str, str]) -> Refusal | None:
         """Refuse a request whose content goes elsewhere than to the page, or is too large by its
         stated length; the server reads no more.
@@ -97,9 +119,10 @@ class Guard:
         if "transfer-encoding" in headers:  # the server would read on, whatever length is stated
             return Refusal(411, _NO_LENGTH)
         if method != "POST":
-            return None
+            is_used = not path.startswith(_INTERFACE) or _READ.fullmatch(path) or path == _UPLOAD
+            return None if is_used else _NO_ADDRESS
         if not _SENT.fullmatch(path):
-            return Refusal(404, "The page has no such address.")
+            return _NO_ADDRESS
         stated = headers.get("content-length", "")
         if not stated.isdecimal():
             return Refusal(411, _NO_LENGTH)

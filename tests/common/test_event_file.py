@@ -2,6 +2,7 @@
 
 import io
 import logging
+import os
 import time
 
 import numpy as np
@@ -54,6 +55,26 @@ def test_files_of_earlier_versions_come_first(tmp_path):
     first.rename(tmp_path / f"events.out.tfevents.{number}.zhost.123.0")
     write(tmp_path, 4, range(5, 7), offset=0.5)
     assert curve(tmp_path)[0] == [(1, 1), (2, 2), (3, 3), (4, 4), (5, 5.5), (6, 6.5)]
+
+
+@pytest.mark.parametrize("number", ["9999999999", str(2**32 - 1), str(2**32)])
+def test_a_name_of_the_far_future_does_not_end_the_run(tmp_path, number):
+    """The second start found a name with one digit more, made it, and the third could not."""
+    (tmp_path / f"events.out.tfevents.{number}.host").write_bytes(b"")
+    os.utime(tmp_path / f"events.out.tfevents.{number}.host", (2**40, 2**40))
+    for start in range(3):
+        write(tmp_path, start, [start + 1])
+    assert len([*tmp_path.iterdir()]) == 4
+    points, wall_times = curve(tmp_path)
+    assert points == [(1, 1), (2, 2), (3, 3)]
+    assert max(wall_times) < 2**33
+
+
+def test_a_link_that_leads_nowhere_does_not_end_the_run(tmp_path):
+    (tmp_path / "events.out.tfevents.1700000000.host").symlink_to(tmp_path / "none")
+    write(tmp_path, 0, range(1, 3))
+    names = {path.name for path in tmp_path.iterdir()}
+    assert len(names) == 2
 
 
 def test_a_killed_run_leaves_half_an_event(tmp_path):

@@ -1,12 +1,15 @@
 """safetensors files: what is written is read, and a header that lies is refused before reading."""
 
 import json
+import os
 import struct
 import sys
 
 import pytest
 import torch
 
+from checkpoints.content import read_content
+from common import safe_paths
 from common.errors import UserError
 from common.safetensors_files import (
     MAX_HEADER,
@@ -160,3 +163,19 @@ def test_a_missing_file(tmp_path):
         read_safetensors(tmp_path / "none.safetensors")
     with pytest.raises(UserError, match="cannot be read"):
         read_safetensors(tmp_path)
+
+
+@pytest.mark.skipif(not hasattr(os, "SEEK_HOLE"), reason="the system does not tell holes")
+def test_a_large_file_of_holes(tmp_path, monkeypatch):
+    """It takes no room on the disk, but to compare its checksum would read all its zeros."""
+    monkeypatch.setattr(safe_paths, "MAX_SPARSE", 2**20)
+    path, num_bytes = tmp_path / "a.safetensors", 2**26
+    entry = {"dtype": "U8", "shape": [num_bytes], "data_offsets": [0, num_bytes]}
+    header = json.dumps({"a": entry}).encode()
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(header)) + header)
+        file.truncate(file.tell() + num_bytes)
+    with pytest.raises(UserError, match="of them are stored"):
+        read_safetensors(path)
+    with pytest.raises(CheckpointError, match="of them are stored"):
+        read_content(path)

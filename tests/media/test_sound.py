@@ -1,4 +1,5 @@
 from fractions import Fraction
+from functools import partial
 
 import av
 import numpy as np
@@ -294,13 +295,44 @@ def test_a_long_pause_is_made_second_by_second(tmp_path):
         stream = container.streams.audio[0]
         packets = sound._packets(container, stream, Fraction(0))
         end, num_loud = 0, 0
-        for frame in sound._decoded(packets, stream.codec_context, Fraction(0)):
+        silent = []
+        add_silence = partial(silent.append, 1)
+        for frame in sound._decoded(packets, stream.codec_context, Fraction(0), add_silence):
             assert frame.samples <= 48000
             assert 0 <= frame.pts - end < 2 * 48000
             end = frame.pts + frame.samples
             num_loud += bool(frame.to_ndarray().any())
     assert end == 200 * 48000 + 4800
     assert num_loud == 2
+    assert len(silent) == pytest.approx(200, abs=5)
+
+
+def write_black(path, num_frames, **options):
+    with VideoWriter(path, Fraction(1), **options) as writer:
+        for _ in range(num_frames):
+            writer.write(np.zeros((32, 32, 3), np.uint8))
+
+
+def test_a_pause_of_hours_is_one_line(tmp_path, monkeypatch):
+    """A file of some kilobytes, with two pictures at its ends, took hours to be encoded."""
+    monkeypatch.setattr(sound, "MAX_SILENCE", 60)
+    path, target = tmp_path / "a.mkv", tmp_path / "out.mp4"
+    with av.open(str(path), "w") as container:
+        track = container.add_stream("pcm_s16le", 8000)
+        track.layout = "mono"
+        for second in (0, 20_000):
+            frame = av.AudioFrame.from_ndarray(np.ones((1, 800), np.int16), "s16", "mono")
+            frame.sample_rate, frame.time_base = 8000, Fraction(1, 8000)
+            frame.pts = second * 8000
+            container.mux(track.encode(frame))
+        container.mux(track.encode())
+    times = [Fraction(0), Fraction(1), Fraction(20_000)]
+    with pytest.raises(UserError, match="--audio none"):
+        write_black(target, 2, sound=open_sound(path), times=times)
+    assert not target.exists()
+    # A gap while the pictures go on is none too many: each frame allows for a second.
+    write_black(target, 200, sound=open_sound(path))
+    assert len(decode_sound(target)[0]) / 48000 == pytest.approx(200, abs=2)
 
 
 @pytest.mark.parametrize("suffix", [".mp4", ".webm"])

@@ -448,6 +448,26 @@ def test_a_folder_has_evenly_spaced_frames(tmp_path):
     assert reader.frame_rate == Fraction(7, 4)
 
 
+def test_a_frame_that_lasts_for_days_does_not_fill_the_disk(tmp_path):
+    """A clip of some kilobytes may say so; a folder would repeat it a million times."""
+    times = [Fraction(number, 25) for number in range(50)] + [Fraction(20_000)]
+    folder = tmp_path / "folder"
+    with pytest.raises(UserError, match="would get 500,000 frames for its 50"):
+        VideoWriter(folder, Fraction(25), times=times)
+    assert not folder.exists()
+    VideoWriter(folder, Fraction(25), times=[Fraction(0), Fraction(300)])  # a pause of minutes
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.webm", "a.mov", "a.gif"])
+def test_a_frame_that_lasts_longer_than_a_file_can_say(tmp_path, name):
+    """FFmpeg would say `Invalid argument`, after all frames were computed."""
+    for begin, end in ((1, 30_000), (30_000, 30_001)):
+        with pytest.raises(UserError, match=r"lasts (29,999|30,000) seconds"):
+            write_uneven(tmp_path / name, [Fraction(0), Fraction(begin), Fraction(end)])
+    write_uneven(tmp_path / name, [Fraction(0), Fraction(1), Fraction(20_000)])
+    assert open_clip(tmp_path / name).num_frames == 2
+
+
 @pytest.mark.parametrize("name", ["a.mp4", "a.webm"])
 def test_sound_ends_with_uneven_frames(tmp_path, name):
     sound = open_sound(write_sound_clip(tmp_path / "a.mov", [], 1, sound=(0, 9)))

@@ -75,6 +75,57 @@ def test_only_what_the_page_sends_is_taken(tmp_path, path):
     assert client.post(path, content=b"a", headers=OWN).status_code == 404
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "file=http://example.org/a.png",
+        "file=https:%2F%2Fexample.org/a.png",
+        "file=train.py",
+        "proxy=http://example.org/",
+        "deep_link?session_hash=a",
+        "dev/reload",
+        "stream/a/1/2/playlist.m3u8",
+        "heartbeat/a/b",
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_only_what_the_page_reads_is_answered(tmp_path, method, path):
+    """Gradio would fetch these from other hosts, store states of sessions, or never end."""
+    client = TestClient(Guard(PlainTextResponse("done"), NAMES, 1000, tmp_path))
+    assert client.request(method, f"/gradio_api/{path}", headers=OWN).status_code == 404
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "",
+        "config",
+        "assets/index.js",
+        "gradio_api/info",
+        "gradio_api/startup-events",
+        "gradio_api/heartbeat/a1b2",
+        "gradio_api/queue/data?session_hash=a",
+        "gradio_api/upload_progress?upload_id=a",
+        "gradio_api/file=/tmp/demo/a b%0A.png",
+        "gradio_api/file=C:%5Cdemo%5Ca.png",
+    ],
+)
+def test_what_the_page_reads_is_answered(tmp_path, path):
+    client = TestClient(Guard(PlainTextResponse("done"), NAMES, 1000, tmp_path))
+    assert client.get(f"/{path}", headers=OWN).text == "done"
+
+
+def test_a_proxy_may_not_call_the_page_by_an_unknown_name(tmp_path):
+    """Gradio writes that name into the page, before each of its files, and into redirections."""
+    client = TestClient(Guard(PlainTextResponse("done"), NAMES, 1000, tmp_path))
+    for name in ("demo.example.org", "demo.example.org:443, 127.0.0.1", "localhost", ""):
+        assert client.get("/", headers=OWN | {"x-forwarded-host": name}).text == "done"
+    for name in ("evil.test", "demo.example.org, evil.test", "["):
+        answer = client.get("/", headers=OWN | {"x-forwarded-host": name})
+        assert answer.status_code == 403
+        assert "--allowed-host" in answer.text
+
+
 @pytest.mark.parametrize("path", [UPLOAD, "/gradio_api/queue/join", "/login"])
 @pytest.mark.parametrize("method", ["POST", "PUT", "GET"])
 def test_chunks_are_refused_whatever_length_is_stated(tmp_path, path, method):
