@@ -17,6 +17,10 @@ commands with all their options. Nothing is trained or measured here.
         ablation_heads.json         ablation-heads
         ablation_motion_start.json  motion-start, motion-start-differences
         ablation_late.json          late, late-differences
+    python -m benchmarks.demo
+        (a copy of runs/demo/summary.json)
+        demo.json                   demo
+        ablation_late.json          late, late-differences
     python -m benchmarks.background_inputs ... --output docs/results/background_inputs.json
         background_inputs.json      background-inputs
     python -m benchmarks.puppets ... --output docs/results/puppets.json
@@ -39,6 +43,7 @@ from benchmarks.ablation_scores import METRICS
 from benchmarks.tables import (
     Cell,
     animation_table,
+    demo_table,
     markdown_table,
     masks_table,
     summary_text,
@@ -129,6 +134,9 @@ TABLES: Final[dict[str, tuple[str, Callable[[Any], str]]]] = {
     "ablation-heads": ("ablation_heads.json", clips_table),
     "motion-start": ("ablation_motion_start.json", seeds_table),
     "motion-start-differences": ("ablation_motion_start.json", differences_table),
+    "demo": ("demo.json", demo_table),
+    "late": ("ablation_late.json", seeds_table),
+    "late-differences": ("ablation_late.json", differences_table),
     "background-inputs": ("background_inputs.json", background_inputs.tables),
     "puppets-masks": ("puppets.json", masks_table),
     "puppets-thresholds": ("puppets.json", thresholds_table),

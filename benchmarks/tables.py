@@ -101,6 +101,41 @@ def detailed_tables(report: Mapping[str, Any]) -> str:
     return "\n\n".join(markdown_table(rows) for rows in tables if rows)
 
 
+def demo_table(summary: Mapping[str, Any]) -> str:
+    """The table of docs/results.md of the demo's summary, beside repeating the source, an all white
+    mask and the old background.
+
+    Raises:
+        KeyError: a part of the model had not started, and was not measured.
+    """
+    lines: list[tuple[str, str, str, str, str]] = [
+        (title, name, f"baseline_{name}", form, f"{name}_ratio")
+        for title, name, form in (
+            ("L1", "l1", ".4f"),
+            ("figure L1", "figure_l1", ".4f"),
+            ("PSNR", "psnr", ".2f"),
+            ("SSIM", "ssim", ".3f"),
+        )
+    ]
+    rows: list[dict[str, Cell]] = [
+        {
+            "": title,
+            "demo": f"{summary[name]:{form}}",
+            "repeat the source": f"{summary[baseline]:{form}}",
+            "ratio": f"{summary[ratio]:.2f}" if ratio in summary else "",
+        }
+        for title, name, baseline, form, ratio in lines
+    ]
+    iou, white = summary["mask_iou"], summary["mask_iou_all_white"]
+    rows.append({"": f"IoU of the masks (all white: {white:.2f})", "demo": f"{iou:.2f}"})
+    for title, prefix in (("swap", "swap"), ("swap, driven by another", "another_swap")):
+        for kind, name in (("", "gain_db"), (" of the figure", "figure_gain_db")):
+            text = f"{summary[f'{prefix}_{name}']:.1f} dB"
+            rows.append({"": f"{title}: gain{kind}", "demo": text})
+    rows.append({"": "steps", "demo": str(summary["steps"])})
+    return markdown_table(rows)
+
+
 def masks_table(report: Mapping[str, Any]) -> str:
     """The table of docs/results.md of the masks' overlap with the figure, and of a white mask's.
 

@@ -53,8 +53,9 @@ def report(mean):
 
 
 def cells(table, row):
-    (line,) = [line for line in table.splitlines() if line.startswith(f"| {row} ")]
-    return [cell.strip() for cell in line.split("|")[2:-1]]
+    lines = [line.split("|") for line in table.splitlines()]
+    (line,) = [line for line in lines if len(line) > 1 and line[1].strip() == row]
+    return [cell.strip() for cell in line[2:-1]]
 
 
 def test_cells_by_hand():
@@ -103,6 +104,36 @@ def test_the_table_of_joints(tmp_path):
     assert cells(page, "head") == ["5.00", "0.50", "0.25"]
     assert cells(page, "mean of trunk") == ["", "0.50", "0.25"]
     assert cells(page, "mean of legs") == ["", "1.00", "1.00"]
+
+
+def test_the_demo_beside_its_baselines(tmp_path):
+    summary = {"l1": 0.03, "baseline_l1": 0.06, "l1_ratio": 0.5}
+    summary |= {"figure_l1": 0.09, "baseline_figure_l1": 0.18, "figure_l1_ratio": 0.5}
+    summary |= {"psnr": 22.5, "baseline_psnr": 20.0, "ssim": 0.7, "baseline_ssim": 0.4}
+    summary |= {"mask_iou": 0.8, "mask_iou_all_white": 0.25, "steps": 600}
+    names = ("swap_gain_db", "swap_figure_gain_db", "another_swap_gain_db")
+    summary |= dict.fromkeys((*names, "another_swap_figure_gain_db"), 9.96)
+    (tmp_path / "demo.json").write_text(json.dumps(summary))
+    page = renew("<!-- table: demo -->\n<!-- end -->\n", tmp_path)
+    assert cells(page, "L1") == ["0.0300", "0.0600", "0.50"]
+    assert cells(page, "PSNR") == ["22.50", "20.00", ""]
+    assert cells(page, "SSIM") == ["0.700", "0.400", ""]
+    assert cells(page, "IoU of the masks (all white: 0.25)") == ["0.80", "", ""]
+    assert cells(page, "swap: gain of the figure") == ["10.0 dB", "", ""]
+    assert cells(page, "swap, driven by another: gain") == ["10.0 dB", "", ""]
+    assert cells(page, "steps") == ["600", "", ""]
+    (tmp_path / "demo.json").write_text(json.dumps(summary | {"figure_l1": None}))
+    with pytest.raises(UserError, match="the table demo cannot be made of it"):
+        renew("<!-- table: demo -->\n<!-- end -->\n", tmp_path)
+
+
+def test_metrics_of_earlier_reports_are_enough():
+    """Hidden pixels are a column where all rows have them."""
+    whole = report(0.25)
+    assert "hidden PSNR" in seeds_table(whole)
+    del whole["rows"]["unet"]["summary"]["hidden_psnr"]
+    assert "hidden PSNR" not in seeds_table(whole)
+    assert "hidden L1" in seeds_table(whole)
 
 
 @pytest.mark.parametrize(
