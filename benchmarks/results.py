@@ -16,11 +16,10 @@ commands with all their options. Nothing is trained or measured here.
         ablation_puppets.json       ablation-puppets, ablation-puppets-differences
         ablation_heads.json         ablation-heads
         ablation_motion_start.json  motion-start, motion-start-differences
-        ablation_late.json          late, late-differences
     python -m benchmarks.demo
         (a copy of runs/demo/summary.json)
         demo.json                   demo
-        ablation_late.json          late, late-differences
+        ablation_late.json          late, late-differences, late-prioritycut
     python -m benchmarks.background_inputs ... --output docs/results/background_inputs.json
         background_inputs.json      background-inputs
     python -m benchmarks.puppets ... --output docs/results/puppets.json
@@ -36,6 +35,9 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from benchmarks import background_inputs, joints
 from benchmarks.ablation_report import REFERENCE
@@ -54,8 +56,10 @@ from common.cli import run_entry_point
 from common.errors import UserError
 from common.files import replacing
 from common.json_files import read_json
+from metrics.intervals import summarize
 
 PAGE: Final = Path("docs/results.md")
+PRIORITYCUT: Final = "prioritycut"  # the row that `prioritycut_table` compares with all others
 _BLOCK: Final = re.compile(r"(<!-- table: (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 _ROWS: Final = {
     "fomm": "FOMM",
@@ -113,6 +117,22 @@ def differences_table(report: Report) -> str:
     return _table(differences, lambda name, summary: summary_text(summary, _form(name), "+"))
 
 
+def prioritycut_table(report: Report) -> str:
+    """PriorityCut minus each other row of an ablation, paired by clip and by the seeds of both."""
+    own = report["rows"][PRIORITYCUT]["scores"]
+    differences = {}
+    for row, entry in report["rows"].items():
+        seeds = [seed for seed in own if seed in entry["scores"]]
+        if row != PRIORITYCUT and seeds:
+            differences[row] = {
+                name: summarize(_by_seed(own, seeds, name) - _by_seed(entry["scores"], seeds, name))
+                for name in own[seeds[0]]
+            }
+    return _table(
+        differences, lambda name, summary: summary_text(summary._asdict(), _form(name), "+")
+    )
+
+
 def clips_table(report: Report) -> str:
     """The mean of each metric of an ablation with one seed, and each clip's in parentheses."""
     (seed,) = {seed for entry in report["rows"].values() for seed in entry["scores"]}
@@ -137,6 +157,7 @@ TABLES: Final[dict[str, tuple[str, Callable[[Any], str]]]] = {
     "demo": ("demo.json", demo_table),
     "late": ("ablation_late.json", seeds_table),
     "late-differences": ("ablation_late.json", differences_table),
+    "late-prioritycut": ("ablation_late.json", prioritycut_table),
     "background-inputs": ("background_inputs.json", background_inputs.tables),
     "puppets-masks": ("puppets.json", masks_table),
     "puppets-thresholds": ("puppets.json", thresholds_table),
@@ -203,6 +224,11 @@ def _table(rows: Mapping[str, Mapping[str, Any]], text: Callable[[str, Any], str
         for row, values in rows.items()
     ]
     return markdown_table(lines)
+
+
+def _by_seed(scores: Report, seeds: list[str], name: str) -> NDArray[np.float64]:
+    """A metric of a row, seeds x clips; NaN for a clip without a value."""
+    return np.array([scores[seed][name] for seed in seeds], dtype=float)
 
 
 def _form(name: str) -> str:

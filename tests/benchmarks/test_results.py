@@ -13,6 +13,7 @@ from benchmarks.results import (
     build_parser,
     differences_table,
     main,
+    prioritycut_table,
     renew,
     row_name,
     seeds_table,
@@ -125,6 +126,21 @@ def test_the_demo_beside_its_baselines(tmp_path):
     (tmp_path / "demo.json").write_text(json.dumps(summary | {"figure_l1": None}))
     with pytest.raises(UserError, match="the table demo cannot be made of it"):
         renew("<!-- table: demo -->\n<!-- end -->\n", tmp_path)
+
+
+def test_prioritycut_beside_each_other_row():
+    """Paired by clip, over the seeds that both rows have."""
+    scores = {"0": {"l1": [0.1, 0.3]}, "1": {"l1": [0.3, 0.5]}}
+    worse = {"1": {"l1": [0.4, 0.7]}, "2": {"l1": [9.0, 9.0]}}
+    other = {"0": {"l1": [0.1, 0.1]}, "1": {"l1": [0.1, 0.1]}}
+    rows = {"fomm": worse, "prioritycut": scores, "unet": other}
+    table = prioritycut_table({"rows": {row: {"scores": found} for row, found in rows.items()}})
+    assert "| PriorityCut " not in table
+    half = 12.7062 * 0.05  # two clips: t for 1 degree of freedom, sd / sqrt(2)
+    assert cells(table, "FOMM") == [f"-0.1500 [{-0.15 - half:+.4f}, {-0.15 + half:+.4f}]"]
+    half = 12.7062 * 0.1
+    interval = f"[{0.2 - half:+.4f}, {0.2 + half:+.4f}]"
+    assert cells(table, "U-Net") == [f"+0.2000 ±0.1414 {interval}"]
 
 
 def test_metrics_of_earlier_reports_are_enough():
