@@ -269,7 +269,13 @@ def _prepare(
     # Created here so that unwritable outputs are refused before the clip is searched for crops and
     # the reference frame.
     transparent = is_transparent(job.background)
-    writer = VideoWriter(job.output, clip.frame_rate, transparent=transparent, sound=sound)
+    writer = VideoWriter(
+        job.output,
+        clip.frame_rate,
+        transparent=transparent,
+        sound=sound,
+        times=clip.uneven_times,
+    )
     sources: list[Picture] = [job.source, *job.more_sources]
     animation = animator.prepare(
         sources, clip, job.background, options.settings, with_masks=with_masks

@@ -81,6 +81,15 @@ def parse_rate(value: Any) -> Fraction:
     return rate
 
 
+def nearest_rate(rate: Fraction) -> Fraction:
+    """Return the frame rate nearest to `rate` that `parse_rate` reads.
+
+    The times in a file of some kilobytes may lie years apart.
+    """
+    rate = min(max(rate, MIN_RATE), MAX_RATE)
+    return rate if len(str(rate)) <= RATE_DIGITS else rate.limit_denominator(10**9)
+
+
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):

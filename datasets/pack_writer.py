@@ -46,7 +46,7 @@ PACK_AGAIN = "copy the folder again, or remove it and prepare the clips again"
 FRAME = np.dtype([("offset", "<u8"), ("size", "<u4"), ("crc", "<u4")])
 FrameTable = NDArray[np.void]  # with elements of type FRAME
 
-_SHARD = re.compile(r"\d{5,9}\.tar")
+_SHARD = re.compile(r"[0-9]{5,9}\.tar")
 _MAX_SIDE = 65500  # pixels; the limit of JPEG
 _LARGEST = 2**63  # bytes of a file
 _MAX_HEADER = 2**20  # bytes of pack.json
@@ -168,16 +168,20 @@ def _is_count(number: object, largest: int = _LARGEST) -> bool:
 
 
 def _check_places(path: Path, clips: list[PackedClip], shards: Mapping[str, int] | None) -> None:
-    """Check that no clip is listed twice, and that each follows the one before it in its shard.
+    """Check that no clip is listed twice, and that each follows the one before it in its shard or
+    begins the next shard: whoever continues the pack would write to names that are not read.
 
     shards: the shards of a finished pack; a clip must end within its shard.
     """
     names = {clip.name for clip in clips}
     ends: dict[str, int] = {}
+    number = 0
     for clip in clips:
+        before, number = number, int(clip.shard.removesuffix(".tar"))
         begin = ends.get(clip.shard, 0)
         size = _LARGEST if shards is None else shards.get(clip.shard, 0)
-        if not begin < clip.end <= size or clip.name not in names:
+        is_next = number in (before, before + 1)
+        if not begin < clip.end <= size or clip.name not in names or not is_next:
             raise UserError(
                 f"{path}: damaged; {clip.name} is listed twice, or ends at byte {clip.end} of "
                 f"{clip.shard}, which cannot be right; {PACK_AGAIN}"

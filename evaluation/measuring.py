@@ -4,6 +4,7 @@ import sys
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,6 +16,7 @@ from common.cli import say
 from common.distributed.processes import is_main
 from common.distributed.work_queue import Result, WorkQueue, shared_queue
 from common.errors import UserError, ends_all, in_one_line
+from common.json_files import nearest_rate
 from datasets.source import ClipSource
 from evaluation.build import Plan
 from evaluation.frechet_measures import ClipFeatures, FrechetMeasure
@@ -22,6 +24,7 @@ from evaluation.measures import FrameMetrics, Measure
 from evaluation.reconstruction import EightBit, check_finite, reconstruct_clip, side_by_side
 from evaluation.report import MeasuredClip
 from evaluation.results_folder import SAVED_FOLDERS, clip_path
+from media.timing import MAX_SECONDS
 from media.video import VideoError
 from media.video_writer import VideoWriter
 from media.visualization import to_uint8
@@ -155,7 +158,8 @@ def measure_clip(
     Raises:
         UserError: a prediction is not finite.
     """
-    name, frame_rate = clips.clips[index].name, clips.frame_rate(index)
+    name, frame_rate = clips.clips[index].name, nearest_rate(clips.frame_rate(index))
+    frame_rate = max(frame_rate, Fraction(1, MAX_SECONDS))  # of videos; the clip's may be wrong
     source = clips.read(index, [0])[0]
     collected: list[FrameMetrics] = []
     with ExitStack() as stack:

@@ -4,7 +4,7 @@ import json
 from fractions import Fraction
 from pathlib import Path
 
-from common.json_files import RATE_DIGITS, parse_rate, read_json
+from common.json_files import nearest_rate, parse_rate, read_json
 
 RATE_FILE = "frame_rate.json"
 _KEY = "frames_per_second"
@@ -13,11 +13,10 @@ _KEY = "frames_per_second"
 def write_frame_rate(folder: Path, frame_rate: Fraction) -> None:
     """Write the frame rate of the frames in `folder`.
 
-    It is exact unless it has more digits than `stated_frame_rate` reads.
+    It is exact unless `stated_frame_rate` does not read so many digits, or such a rate.
     """
-    if len(str(frame_rate)) > RATE_DIGITS:
-        frame_rate = frame_rate.limit_denominator(10**9)
-    (folder / RATE_FILE).write_text(json.dumps({_KEY: str(frame_rate)}) + "\n")
+    text = str(nearest_rate(frame_rate))
+    (folder / RATE_FILE).write_text(json.dumps({_KEY: text}) + "\n")
 
 
 def stated_frame_rate(folder: Path) -> Fraction | None:

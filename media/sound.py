@@ -35,7 +35,8 @@ FORMATS = {
     ".webm": _Format(("opus", "vorbis"), "libopus", hides_lead=False),
 }
 SAMPLE_RATE = 48000  # samples a second of encoded sound; both encoders accept it
-# Rates that are read. A packet of one sample a second would be resampled to a billion samples.
+# Rates that are read, of the header and of each packet. One of 65,535 samples, one a second, would
+# be resampled to three billion.
 SAMPLE_RATES = range(1000, 768_001)
 MAX_CHANNELS = 64
 BIT_RATE = 64000  # bits a second for each channel
@@ -221,7 +222,8 @@ def _decoded(
     """Decode packets; the times of the frames are in samples from `start`.
 
     A frame without a time follows the one before it. Whole seconds of a gap become silence;
-    `add_silence` is called before each.
+    `add_silence` is called before each. A frame whose rate is not read is left out like a damaged
+    one: some codecs state the rate in each packet. Frames last at most a second.
     """
     following = -start  # seconds
     for packet in packets:
@@ -232,6 +234,8 @@ def _decoded(
         with suppress(av.FFmpegError):  # a damaged packet is left out
             frames = codec.decode(packet)
         for frame in frames:
+            if frame.sample_rate not in SAMPLE_RATES:
+                continue
             # Decoders with a delay of a packet, such as WMA's, give no time for the last frame.
             begin = following
             if frame.pts is not None and frame.time_base is not None:
@@ -245,7 +249,24 @@ def _decoded(
             frame.time_base = Fraction(1, frame.sample_rate)
             frame.pts = round(begin * frame.sample_rate)
             following = begin + Fraction(frame.samples, frame.sample_rate)
-            yield frame
+            yield from _seconds(frame)
+
+
+def _seconds(frame: AudioFrame) -> Iterator[AudioFrame]:
+    """Cut a frame into seconds: a packet may last for hours, and would be resampled as a whole."""
+    if frame.samples <= frame.sample_rate:
+        yield frame
+        return
+    sample_rate, form, layout = _kind(frame)
+    graph = Graph()
+    source = graph.add_abuffer(
+        sample_rate=sample_rate, format=form, layout=layout, time_base=frame.time_base
+    )
+    cut = graph.add("asetnsamples", f"n={sample_rate}:p=0")
+    graph.link_nodes(source, cut, graph.add("abuffersink")).configure()
+    graph.push(frame)
+    graph.push(None)
+    yield from _drain(graph)
 
 
 def _silence(like: AudioFrame, second: int) -> AudioFrame:

@@ -7,8 +7,6 @@ from collections.abc import Callable
 from contextlib import ExitStack, closing, suppress
 from fractions import Fraction
 from functools import partial
-from itertools import pairwise
-from math import ceil
 from pathlib import Path
 from typing import NamedTuple, Protocol, Self
 
@@ -19,6 +17,7 @@ from numpy.typing import NDArray
 
 from common.errors import UserError
 from common.files import create, make_folder, temporary_name
+from common.json_files import MIN_RATE, nearest_rate
 from common.safe_paths import exists, is_folder, resolve
 from media.container import location, os_reason
 from media.frame_conversion import ACCURATE
@@ -28,13 +27,10 @@ from media.gif_palette import GIF_TIME_BASE, PaletteConverter
 from media.images import encode_image
 from media.sound import FORMATS, Sound, SoundTrack
 from media.system_files import is_system_file
-from media.timing import Clock, Times
+from media.timing import MAX_SECONDS, UNEVEN_TIME_BASE, Clock, Times, check_times
 
 MAX_GIF_RATE = 50  # frames per second; browsers play faster GIFs more slowly
 MIN_GIF_STEP = 2  # in units of GIF_TIME_BASE; see MAX_GIF_RATE
-MAX_REPETITIONS = 10_000  # of frames in a folder, where one that lasts is written again and again
-UNEVEN_TIME_BASE = Fraction(1, 90000)  # seconds; exact for 24, 25, 30, 50 and 60 frames per second
-MAX_SECONDS = 6 * 3600  # of a frame; mp4 has 31 bits for it, in units of UNEVEN_TIME_BASE
 MIN_UNEVEN_STEP = 90  # in units of UNEVEN_TIME_BASE: 1 ms, the unit of webm
 FRAME_NAME = re.compile(r"\d{5,}\.png")
 MAX_TERM = 2**31 - 1  # numerator and denominator of a fraction in FFmpeg
@@ -124,6 +120,9 @@ class VideoWriter:
                 f"{path}: {problem}; use {', '.join(codecs)}, or a name without suffix for a "
                 "folder of png frames"
             )
+        if times is not None:  # which count; their average may be one that nothing can have
+            slowest = MIN_RATE if self._codec is None else Fraction(1, MAX_SECONDS)
+            frame_rate = max(nearest_rate(frame_rate), slowest)
         if self._codec is not None:
             frame_rate = _codable(frame_rate, self.path)
         if suffix == ".gif" and frame_rate > MAX_GIF_RATE:
@@ -137,7 +136,7 @@ class VideoWriter:
         self.frame_rate = frame_rate
         self._clock = Clock(frame_rate, times)
         self.is_folder = self._codec is None
-        _check_times(self.path, self._clock, is_folder=self.is_folder)
+        check_times(self.path, self._clock, is_folder=self.is_folder)
         _check_writable(self.path)
         # If the folder is a link, the folder that it leads to is replaced.
         self._target = resolve(self.path) if is_folder(self.path) else self.path
@@ -331,29 +330,6 @@ def _codable(rate: Fraction, path: Path) -> Fraction:
     if not 0 < rate <= MAX_TERM or rate.numerator > MAX_TERM:
         raise UserError(f"{path}: a video file cannot have the frame rate of these frames")
     return rate
-
-
-def _check_times(path: Path, clock: Clock, *, is_folder: bool) -> None:
-    """Raise UserError if one of the frames lasts longer than can be written.
-
-    A file of some kilobytes may say that a frame lasts for years. In a folder, whose frames are
-    evenly spaced, it would be repeated until the disk is full.
-    """
-    if not clock.times:  # evenly spaced, or the times of a camera, which come one by one
-        return
-    num_frames = len(clock.times) - 1
-    num_written = ceil(clock.times[-1] * clock.frame_rate)
-    longest = max(end - begin for begin, end in pairwise(clock.times))
-    if is_folder and num_written > num_frames + MAX_REPETITIONS:
-        problem = f"a folder would get {num_written:,} frames for its {num_frames:,}"
-    elif not is_folder and longest > MAX_SECONDS:
-        problem = f"a video file has no room for more than {MAX_SECONDS // 3600} hours"
-    else:
-        return
-    raise UserError(
-        f"{path}: a frame of the clip lasts {float(longest):,.0f} seconds, and {problem}; choose "
-        "a part with --start and --end"
-    )
 
 
 def takes_sound(path: Path | str) -> bool:

@@ -39,12 +39,14 @@ def read_accounts(file: str | None, given: str | None = None) -> list[Account]:
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
             raise UserError(f"{place}: cannot be read: {reason}") from None
-    accounts = []
+    accounts: list[Account] = []
     for number, line in enumerate(lines, 1):
         user, colon, password = line.partition(":")
         if line.strip() and not (user.strip() and colon and password):
             where = "" if given is not None else f"line {number} "
             raise UserError(f"{place}: {where}is not USER:PASSWORD")
+        if user.strip() in dict(accounts):  # Gradio would take the last password
+            raise UserError(f"{place}: line {number} names the user of an earlier line")
         if line.strip():
             accounts.append((user.strip(), password))  # as Gradio compares them
     if file is not None and not accounts:

@@ -73,7 +73,7 @@ class Guard:
             await self._app(scope, receive, send)
             return
         headers = Headers(scope=scope)
-        method, path = scope.get("method", ""), scope["path"]
+        method, path = scope.get("method", ""), _route(scope)
         refused = refusal(method, path, headers, self._names, option="--allowed-host")
         if refused is None:
             refused = self._refuse_forwarded(headers)
@@ -157,6 +157,13 @@ class Guard:
                 is_of_none = oldest is None or changed < oldest - _CLOCK_ERROR
                 if is_of_none or changed < now - KEPT_SECONDS:
                     path.unlink()
+
+
+def _route(scope: Scope) -> str:
+    """The path by which the application finds what answers: without GRADIO_ROOT_PATH, where set."""
+    path, root = str(scope["path"]), str(scope.get("root_path", ""))
+    is_inside = bool(root) and path.startswith(root) and path[len(root) :][:1] in ("", "/")
+    return path[len(root) :] if is_inside else path
 
 
 def take_uploads_only(control: Any) -> None:

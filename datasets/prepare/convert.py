@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from common.errors import UserError, ends_all, in_one_line
+from common.json_files import nearest_rate
 from common.limits import LIMITS, Limits
 from common.safe_paths import MAX_NAME
 from datasets.pack_writer import FrameTable, write_fragment
@@ -121,9 +122,9 @@ def _convert(candidate: Candidate, settings: ConvertOptions, target: Path) -> Ou
         if len(start) < settings.min_frames:
             detail = "; ".join([f"{len(start)} frames", *problems[:1]])
             return rejected("too few frames", detail)
-        converted = _write(
-            name, chain(start, pictures), frame_rate / settings.frame_step, settings, target
-        )
+        # Else a clip with times that cannot be right would make the whole pack unreadable.
+        rate = nearest_rate(frame_rate / settings.frame_step)
+        converted = _write(name, chain(start, pictures), rate, settings, target)
     shortened = partial(Remark, split, name, "shortened", source=footage.source)
     if problems:
         return Outcome(converted, shortened(reason="damaged", detail=problems[0]))

@@ -17,6 +17,7 @@ from datasets.pack_writer import CLIPS, FRAME, FRAMES, PACK, PackWriter, read_pa
 from datasets.packed import PackedClips
 from media.video import VideoError
 from tests.datasets.test_packed import SIZE, add, contents, pack
+from tests.helpers.hostile_media import write_with_times
 from tests.helpers.media import frame_numbers
 from tests.helpers.runs import call, error_line, step_file
 
@@ -200,6 +201,26 @@ def test_a_link_in_place_of_a_file_is_not_written_through(tmp_path, name):
     ):
         add(writer, "b", 3)
     assert outside.read_bytes() == before
+
+
+@pytest.mark.parametrize("shard", ["999999999.tar", "00002.tar"])
+def test_a_shard_after_which_none_can_follow(tmp_path, shard):
+    """Clips added to such a pack went to 1000000000.tar, which made all of it unreadable."""
+    folder = tmp_path / "train"
+    with PackWriter(folder, SIZE) as writer:
+        add(writer, "a", 2)
+    change_line(folder, shard=shard)
+    (folder / "00000.tar").rename(folder / shard)
+    with pytest.raises(UserError, match=rf"of {shard}, which cannot be right"):
+        PackWriter(folder, SIZE, shard_bytes=1)
+
+
+def test_a_clip_of_years_does_not_end_an_evaluation(tiny_run, tmp_path):
+    write_with_times(tmp_path / "data" / "test" / "a.mkv", range(0, 10**10, 5 * 10**9))
+    write_with_times(tmp_path / "data" / "test" / "b.mkv", [0, 40, 10**13])
+    data = ("--data-root", tmp_path / "data", "--output", tmp_path / "out")
+    assert call(reconstruct, "--checkpoint", step_file(tiny_run, 8), *data) == 0
+    assert len([*(tmp_path / "out").rglob("*.mp4")]) == 2
 
 
 def test_an_evaluation_writes_nowhere_else(tiny_run, tmp_path, capsys):

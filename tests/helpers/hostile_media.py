@@ -3,15 +3,32 @@
 import io
 import struct
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 from PIL import Image
 
 from tests.helpers.media import write_clip
 
 MANY = 20_000_000
+
+
+def write_with_times(path: Path, milliseconds: Iterable[int]) -> Path:
+    """Write a clip, .mkv, whose frames are shown at these times."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mjpeg", 25)
+        stream.width, stream.height, stream.pix_fmt = 64, 48, "yuvj420p"
+        stream.codec_context.time_base = Fraction(1, 1000)
+        for time in milliseconds:
+            frame = av.VideoFrame(64, 48, "yuvj420p")
+            frame.pts, frame.time_base = time, Fraction(1, 1000)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    return path
 
 
 def box(kind: bytes, content: bytes) -> bytes:

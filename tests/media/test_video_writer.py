@@ -412,9 +412,10 @@ def test_a_minute_of_ntsc_does_not_drift(tmp_path, name, rounding):
 TIMES = [Fraction(number, 300) for number in (0, 10, 30, 300, 330, 450, 465, 1200)]
 
 
-def write_uneven(path, times=TIMES, sound=None):
+def write_uneven(path, times=TIMES, sound=None, rate=None):
     num_frames = len(times) - 1
-    with VideoWriter(path, num_frames / times[-1], times=times, sound=sound) as writer:
+    rate = rate or num_frames / times[-1]
+    with VideoWriter(path, rate, times=times, sound=sound) as writer:
         for number in range(num_frames):
             writer.write(numbered_frame(number, (32, 32)))
     return path
@@ -456,6 +457,22 @@ def test_a_frame_that_lasts_for_days_does_not_fill_the_disk(tmp_path):
         VideoWriter(folder, Fraction(25), times=times)
     assert not folder.exists()
     VideoWriter(folder, Fraction(25), times=[Fraction(0), Fraction(300)])  # a pause of minutes
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.webm", "a.mov", "a.gif", "folder"])
+def test_times_whose_average_no_video_can_have(tmp_path, name):
+    """So it is if a part is taken from a clip with a gap of years: the average is the clip's."""
+    path, times = tmp_path / name, [Fraction(0), Fraction(1, 25), Fraction(2, 25)]
+    write_uneven(path, times, rate=Fraction(29, 10**10))
+    assert open_clip(path).num_frames == (1 if name == "folder" else 2)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.webm", "a.mov", "a.gif", "folder"])
+def test_frames_that_are_evenly_spaced_by_days(tmp_path, name):
+    """FFmpeg would say `Invalid argument`; a folder would have another rate."""
+    with pytest.raises(UserError, match="1,000,000 seconds apart; at most"):
+        VideoWriter(tmp_path / name, Fraction(1, 10**6))
+    write(tmp_path / name, 3, rate=Fraction(1, 2**16))
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.webm", "a.mov", "a.gif"])

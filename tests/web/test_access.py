@@ -31,6 +31,7 @@ def test_accounts(file, monkeypatch):
         (b"anna:a\nben\n", "line 2 is not USER:PASSWORD"),
         (b":secret\n", "line 1 is not USER:PASSWORD"),
         (b"anna:\n", "line 1 is not USER:PASSWORD"),
+        (b"anna:secret\nben:b\n anna:c\n", "line 3 names the user of an earlier line"),
         (b"anna:\xe9\n", "cannot be read: it is not UTF-8"),
     ],
 )

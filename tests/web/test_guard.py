@@ -95,6 +95,19 @@ def test_only_what_the_page_reads_is_answered(tmp_path, method, path):
     assert client.request(method, f"/gradio_api/{path}", headers=OWN).status_code == 404
 
 
+def test_the_folder_of_a_page_behind_a_proxy_counts_as_its_root(tmp_path):
+    """Gradio takes it from GRADIO_ROOT_PATH, and then finds its routes behind it, too."""
+    client = TestClient(Guard(PlainTextResponse("done"), NAMES, 1000, tmp_path), root_path="/demo")
+    for path in ("file=http://example.org/a.png", "dev/reload"):
+        for root in ("", "/demo"):
+            assert client.get(f"{root}/gradio_api/{path}", headers=OWN).status_code == 404
+    assert client.get("/demo/gradio_api/info", headers=OWN).text == "done"
+    assert client.post("/demo/gradio_api/queue/join", content=b"a", headers=OWN).text == "done"
+    assert (
+        client.post(f"/demo{UPLOAD}", content=b"a" * 2 * OVERHEAD, headers=OWN).status_code == 413
+    )
+
+
 @pytest.mark.parametrize(
     "path",
     [

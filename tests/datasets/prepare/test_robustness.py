@@ -7,20 +7,24 @@ import shutil
 import subprocess
 import sys
 import time
+from fractions import Fraction
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from common.errors import UserError
+from common.json_files import MIN_RATE
 from datasets.packed import PackedClips
 from datasets.prepare import folder as prepare_folder
 from datasets.prepare.candidates import Candidate
 from datasets.prepare.convert import ConvertOptions, Remark, convert
 from datasets.prepare.footage import WholeClip
+from media.frame_folder import stated_frame_rate
 from tests.helpers import dying
 from tests.helpers.clip_files import run
 from tests.helpers.hostile import write_large_gif
+from tests.helpers.hostile_media import write_with_times
 from tests.helpers.media import damage, frame_numbers, write_clip, write_strip
 from tests.helpers.runs import REPOSITORY, environment, error_line, wait_until
 from tests.media.test_deinterlace import KINDS, woven, write_interlaced
@@ -168,6 +172,22 @@ def test_one_strange_clip_is_a_row_and_the_rest_is_prepared(tmp_path, capsys, de
     assert summary.num_clips == 1
     assert report(out)["a"]["detail"] == "ZeroDivisionError: division by zero"
     assert ("raise ZeroDivisionError" in capsys.readouterr().err) == debug
+
+
+@pytest.mark.parametrize("form", ["packed", "frames"])
+def test_a_clip_of_years_does_not_spoil_the_others(tmp_path, form):
+    """A pack with its frame rate could be written, but neither read nor continued."""
+    write_clip(tmp_path / "clips" / "train" / "b.mp4", 4)
+    write_with_times(tmp_path / "clips" / "train" / "a.mkv", range(0, 10**10, 10**9))
+    write_with_times(tmp_path / "clips" / "train" / "c.mkv", [*range(0, 1000, 40), 10**13])
+    for _ in range(2):
+        assert run(tmp_path / "clips", tmp_path / "out", "--format", form, "--frame-step", 2) == 0
+    folder = tmp_path / "out" / "train"
+    if form == "packed":
+        rates = {clip.name: clip.frame_rate for clip in PackedClips(folder, (48, 64)).packed}
+    else:
+        rates = {path.name: stated_frame_rate(path) for path in folder.iterdir()}
+    assert rates == {"a": MIN_RATE, "b": Fraction(25, 2), "c": MIN_RATE}
 
 
 def test_long_names(tmp_path):
