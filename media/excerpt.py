@@ -12,6 +12,7 @@ from media.clip_checks import check_range
 from media.frames import Frame, Frames
 from media.timing import Clock, Times
 from media.video import VideoError, VideoReader
+from media.video_index import average_frame_rate
 
 TIME = re.compile(r"(?:(?:(\d{1,9}):)?(\d{1,9}):)?(\d{1,9}(?:\.\d{0,18})?|\.\d{1,18})", re.ASCII)
 
@@ -31,6 +32,20 @@ def parse_time(text: str) -> Fraction:
     return hours * 3600 + minutes * 60 + seconds
 
 
+def rate_of_part(clip: VideoReader, first: int, stop: int) -> Fraction:
+    """Return the frames per second of the frames from number `first` to `stop` - 1 of `clip`.
+
+    It is the clip's own rate if its frames are evenly spaced. Otherwise it is the average of the
+    part alone: a gap of hours elsewhere in the clip would leave a folder a frame an hour.
+    """
+    times = clip.uneven_times
+    if times is None or stop - first == clip.num_frames:
+        return clip.frame_rate
+    if stop - first == 1:
+        return 1 / (times[stop] - times[first])
+    return average_frame_rate(times[first:stop], Fraction(1), clip.frame_rate)
+
+
 class Excerpt:
     """A VideoReader of the frames of `clip` that begin in [start, end).
 
@@ -38,9 +53,10 @@ class Excerpt:
     of the clip.
 
     Attributes:
+        frame_rate: see `rate_of_part`.
         start: when the first frame of the excerpt begins, to cut its sound.
-        uneven_times: times since `start`; the last frame ends at `end`, or where the clip's next
-            frame begins.
+        uneven_times: times since `start`; the last frame ends at `end`, where the clip's next
+            frame begins, or with the clip.
 
     Raises:
         VideoError: no frame begins between `start` and `end`.
@@ -52,7 +68,6 @@ class Excerpt:
         if start < 0:
             raise ValueError(f"expected a start of at least 0, found {start}")
         self.path = clip.path
-        self.frame_rate = clip.frame_rate
         self._clip = clip
         clock = Clock(clip.frame_rate, clip.uneven_times)
         times = clock.times
@@ -70,20 +85,32 @@ class Excerpt:
             if self._first >= stop:
                 raise VideoError(
                     f"{self.path}: no frame from {_in_seconds(start)} to {_in_seconds(end)}; "
-                    + self._describe_gap(times)
+                    + self._describe_gap(clock)
                 )
         self.num_frames = stop - self._first
+        self.frame_rate = rate_of_part(clip, self._first, stop)
         self.start = clock.begin(self._first)
         self.uneven_times: Times | None = None
         if times is not None:
-            last = times[stop] if end is None else min(times[stop], end)
-            begins = times[self._first : stop]
-            self.uneven_times = [time - self.start for time in (*begins, last)]
+            last = self._end_of_last(times, stop)
+            shown = [*times[self._first : stop], last if end is None else min(last, end)]
+            self.uneven_times = [time - self.start for time in shown]
 
-    def _describe_gap(self, times: Times | None) -> str:
-        if times is None:
-            return f"they are {_in_seconds(1 / self.frame_rate)} apart"
-        before, after = times[self._first - 1], times[self._first]
+    def _end_of_last(self, times: Times, stop: int) -> Fraction:
+        """When frame `stop` - 1 ends, one of the clip's `times`.
+
+        A clip's last frame, if the file does not state its length, lasts for the average of the
+        clip; after a gap of hours for that of the excerpt, which is shorter.
+        """
+        begin, end = times[stop - 1 : stop + 1]
+        if stop == self._clip.num_frames and end - begin == 1 / self._clip.frame_rate:
+            end = min(end, begin + 1 / self.frame_rate)
+        return end
+
+    def _describe_gap(self, clock: Clock) -> str:
+        if clock.times is None:
+            return f"they are {_in_seconds(1 / clock.frame_rate)} apart"
+        before, after = clock.times[self._first - 1], clock.times[self._first]
         return f"one begins at {_in_seconds(before)}, the next at {_in_seconds(after)}"
 
     @property

@@ -348,7 +348,9 @@ def header_frame_rate(stream: av.VideoStream) -> Fraction:
     return stream.average_rate or stream.guessed_rate or DEFAULT_FRAME_RATE
 
 
-def average_frame_rate(times: Timestamps, time_base: Fraction, stated: Fraction) -> Fraction:
+def average_frame_rate(
+    times: Timestamps | Sequence[Fraction], time_base: Fraction, stated: Fraction
+) -> Fraction:
     """Return the rate `stated` if it agrees with `times`, else their average, per second.
 
     They agree if the last frame is off by at most MAX_UNEVENNESS. Matroska files may not keep the

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol
 
 from common.limits import LIMITS, Limits
 from media.crops import Box
-from media.excerpt import Excerpt
+from media.excerpt import Excerpt, rate_of_part
 from media.frames import Frame, HasRemarks
 from media.video import VideoError, VideoReader, open_clip
 
@@ -113,7 +113,8 @@ class BoxedClip(NamedTuple):
                     f"{self.path}: has {clip.num_frames} frames, cannot start at {self.start}"
                 )
             frames = islice(clip.frames_from(self.start), num_frames)
-            return Opened(clip.frame_rate, frames, self.region, num_frames, clip)
+            part_rate = rate_of_part(clip, self.start, min(self.end, clip.num_frames))
+            return Opened(part_rate, frames, self.region, num_frames, clip)
         start, end = self.start / rate, self.end / rate
         part = Excerpt(clip, start, end)
         if clip.uneven_times is None:

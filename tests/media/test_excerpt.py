@@ -6,6 +6,8 @@ import pytest
 from common.errors import UserError
 from media.excerpt import Excerpt, parse_time
 from media.video import VideoError, open_clip
+from media.video_writer import VideoWriter
+from tests.helpers.hostile_media import write_with_times
 from tests.helpers.media import (
     frame_numbers,
     write_clip,
@@ -120,6 +122,49 @@ def test_frames_of_a_varying_rate_are_taken_by_their_times(tmp_path):
     message = "no frame from 0.1 s to 0.15 s; one begins at 0.09 s, the next at 0.15 s"
     with pytest.raises(UserError, match=message):
         Excerpt(clip, Fraction("0.1"), Fraction("0.15"))
+
+
+GAP = 10**9  # seconds
+
+
+@pytest.fixture(scope="module")
+def clip_with_gap(tmp_path_factory):
+    """Ten frames at 25 frames per second, and ten at 50 after a gap of 31 years."""
+    later = range(1000 * GAP, 1000 * GAP + 200, 20)
+    path = tmp_path_factory.mktemp("gap") / "a.mkv"
+    return open_clip(write_with_times(path, [*range(0, 400, 40), *later]))
+
+
+@pytest.mark.parametrize(
+    ("start", "end", "rate", "num_frames"),
+    [
+        ("0", "0.4", 25, 10),
+        ("0.04", "0.1", 25, 2),
+        ("0.04", "0.05", 25, 1),
+        (GAP, None, 50, 10),
+        (GAP + Fraction("0.18"), GAP + Fraction("0.19"), None, 1),
+    ],
+)
+@pytest.mark.parametrize("name", ["out", "a.mp4", "a.webm", "a.gif"])
+def test_a_part_has_its_own_rate(clip_with_gap, tmp_path, name, start, end, rate, num_frames):
+    """A gap elsewhere made the average one frame in years, of which a folder got a single one."""
+    end = None if end is None else Fraction(end)
+    excerpt = Excerpt(clip_with_gap, Fraction(start), end)
+    assert rate is None or excerpt.frame_rate == rate
+    assert excerpt.num_frames == num_frames
+    path = tmp_path / name
+    with VideoWriter(path, excerpt.frame_rate, times=excerpt.uneven_times) as writer:
+        for frame in excerpt:
+            writer.write(frame)
+    written = open_clip(path)
+    assert written.num_frames == num_frames
+    if num_frames > 2 and rate is not None:
+        assert written.frame_rate == rate
+
+
+def test_all_of_a_clip_has_its_rate(clip_with_gap):
+    assert Excerpt(clip_with_gap).frame_rate == clip_with_gap.frame_rate
+    assert Excerpt(Excerpt(clip_with_gap, end=Fraction(1))).frame_rate == 25
 
 
 @pytest.mark.parametrize(

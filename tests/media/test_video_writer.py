@@ -461,7 +461,7 @@ def test_a_frame_that_lasts_for_days_does_not_fill_the_disk(tmp_path):
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.webm", "a.mov", "a.gif", "folder"])
 def test_times_whose_average_no_video_can_have(tmp_path, name):
-    """So it is if a part is taken from a clip with a gap of years: the average is the clip's."""
+    """A gap of years makes such an average; the times count."""
     path, times = tmp_path / name, [Fraction(0), Fraction(1, 25), Fraction(2, 25)]
     write_uneven(path, times, rate=Fraction(29, 10**10))
     assert open_clip(path).num_frames == (1 if name == "folder" else 2)

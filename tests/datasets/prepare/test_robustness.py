@@ -19,7 +19,8 @@ from datasets.packed import PackedClips
 from datasets.prepare import folder as prepare_folder
 from datasets.prepare.candidates import Candidate
 from datasets.prepare.convert import ConvertOptions, Remark, convert
-from datasets.prepare.footage import WholeClip
+from datasets.prepare.footage import BoxedClip, Region, WholeClip
+from media.crops import Box
 from media.frame_folder import stated_frame_rate
 from tests.helpers import dying
 from tests.helpers.clip_files import run
@@ -188,6 +189,13 @@ def test_a_clip_of_years_does_not_spoil_the_others(tmp_path, form):
     else:
         rates = {path.name: stated_frame_rate(path) for path in folder.iterdir()}
     assert rates == {"a": MIN_RATE, "b": Fraction(25, 2), "c": MIN_RATE}
+
+
+@pytest.mark.parametrize("rate", [None, Fraction(25)])
+def test_a_part_before_a_gap_of_years_has_its_own_rate(tmp_path, rate):
+    path = write_with_times(tmp_path / "a.mkv", [*range(0, 400, 40), 10**13])
+    region = Region(Box(0, 0, 64, 48), None)
+    assert BoxedClip(path, 2, 8, rate, region).open().frame_rate == 25
 
 
 def test_long_names(tmp_path):
