@@ -5,7 +5,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import chain, count
-from math import ceil
+from math import ceil, floor
 from pathlib import Path
 from typing import NamedTuple, Self
 
@@ -20,6 +20,7 @@ from common.limits import LIMITS, Limits
 from common.safe_paths import is_folder
 from media.container import best_video, container_reason, open_container
 from media.image_clips import STRIP_SUFFIX
+from media.timing import MAX_SECONDS
 from media.video_index import scan_packets
 
 
@@ -27,12 +28,13 @@ class _Format(NamedTuple):
     copied: tuple[str, ...]  # codecs whose packets are copied
     encoder: str  # encoder for sound of all other codecs
     hides_lead: bool  # whether players skip sound that begins before time 0
+    max_step: int | None  # seconds from a copied packet to the next; None: any number
 
 
 FORMATS = {
-    ".mp4": _Format(("aac", "mp3"), "aac", hides_lead=True),
-    ".mov": _Format(("aac", "mp3"), "aac", hides_lead=True),
-    ".webm": _Format(("opus", "vorbis"), "libopus", hides_lead=False),
+    ".mp4": _Format(("aac", "mp3"), "aac", hides_lead=True, max_step=MAX_SECONDS),
+    ".mov": _Format(("aac", "mp3"), "aac", hides_lead=True, max_step=MAX_SECONDS),
+    ".webm": _Format(("opus", "vorbis"), "libopus", hides_lead=False, max_step=None),
 }
 SAMPLE_RATE = 48000  # samples a second of encoded sound; both encoders accept it
 # Rates that are read, of the header and of each packet. One of 65,535 samples, one a second, would
@@ -96,9 +98,10 @@ class SoundTrack:
     """Adds sound to a video that is being written; memory does not grow with its length.
 
     Packets of AAC and MP3 are copied into mp4, those of Opus and Vorbis into webm; other sound is
-    encoded anew. A copied track in mp4 begins with the packet before the cut, and an edit list
-    hides the excess to the sample; in webm it begins with the packet after the cut, some 20 ms
-    late. Sound and pictures stay in step in any case, in webm to 1 ms, the unit of its times.
+    encoded anew, and so is sound with gaps of hours in mp4. A copied track in mp4 begins with the
+    packet before the cut, and an edit list hides the excess to the sample; in webm it begins with
+    the packet after the cut, some 20 ms late. Sound and pictures stay in step in any case, in webm
+    to 1 ms, the unit of its times.
     """
 
     def __init__(self, output: OutputContainer, suffix: str, sound: Sound) -> None:
@@ -108,9 +111,11 @@ class SoundTrack:
         assert isinstance(stream, av.AudioStream), "open_sound has looked"
         packets = _packets(self._input, stream, sound.start)
         codec = stream.codec_context
-        if codec.codec.canonical_name in kind.copied and codec.sample_rate >= MIN_COPIED_RATE:
-            lead = Fraction(2 * codec.frame_size if kind.hides_lead else codec.delay, codec.rate)
-            self._packets = _copied(packets, output.add_stream_from_template(stream), lead)
+        lead = Fraction(2 * codec.frame_size if kind.hides_lead else codec.delay, codec.rate)
+        fits = codec.codec.canonical_name in kind.copied and codec.sample_rate >= MIN_COPIED_RATE
+        if fits and (kind.max_step is None or _has_steps(sound, lead, kind.max_step)):
+            packets = _from_lead(packets, lead)
+            self._packets = _copied(packets, output.add_stream_from_template(stream))
         else:
             target = output.add_stream(kind.encoder, SAMPLE_RATE)
             assert isinstance(target, av.AudioStream)
@@ -190,20 +195,44 @@ def _packets(
         return  # the file is cut off
 
 
-def _copied(
-    packets: Iterator[av.Packet], target: av.AudioStream, lead: Fraction
-) -> Iterator[av.Packet]:
+def _from_lead(packets: Iterator[av.Packet], lead: Fraction) -> Iterator[av.Packet]:
     """Yield the packets that begin at -`lead` seconds or later, in ascending order."""
-    previous = None
+    earliest = previous = None
     for packet in packets:
         if packet.pts is None or packet.is_corrupt:
             continue
-        # Times are rounded to whole units of the file, so being early by half a unit is allowed.
-        is_early = packet.pts + Fraction(1, 2) < -lead / packet.time_base
-        if not is_early and (previous is None or packet.pts > previous):
+        if earliest is None:  # in whole numbers, since there are many packets
+            # Times are rounded to units of the file, so being early by half a unit is allowed.
+            earliest = ceil(-lead / packet.time_base - Fraction(1, 2))
+        if packet.pts >= earliest and (previous is None or packet.pts > previous):
             previous = packet.pts
-            packet.stream = target
             yield packet
+
+
+def _has_steps(sound: Sound, lead: Fraction, largest: int) -> bool:
+    """Whether no packet from -`lead` on lasts, or is from the next, more than `largest` seconds.
+
+    An mp4 has 31 bits for it, in samples. FFmpeg lets all sound after a longer gap follow at once.
+    """
+    with _open(sound.path, sound.limits) as container:
+        stream = container.streams.best("audio")
+        assert isinstance(stream, av.AudioStream), "open_sound has looked"
+        assert stream.time_base is not None
+        limit = floor(largest / stream.time_base)
+        previous = None
+        for packet in _from_lead(_packets(container, stream, sound.start), lead):
+            assert packet.pts is not None
+            step = 0 if previous is None else packet.pts - previous
+            if max(step, packet.duration or 0) > limit:
+                return False
+            previous = packet.pts
+    return True
+
+
+def _copied(packets: Iterator[av.Packet], target: av.AudioStream) -> Iterator[av.Packet]:
+    for packet in packets:
+        packet.stream = target
+        yield packet
 
 
 def _encoded(frames: Iterator[AudioFrame], target: av.AudioStream) -> Iterator[av.Packet]:

@@ -1,4 +1,4 @@
-"""Sound of strangers whose packets state more than they hold."""
+"""Sound of strangers whose packets state more than they hold, or times that cannot be right."""
 
 from fractions import Fraction
 
@@ -6,10 +6,11 @@ import av
 import numpy as np
 import pytest
 
+from common.errors import UserError
 from media import sound
 from media.sound import open_sound
 from media.video_writer import VideoWriter
-from tests.helpers.media import decode_sound
+from tests.helpers.media import decode_sound, write_sound_clip
 
 BLOCK = 65_535  # samples of a packet
 LEVEL = 1000
@@ -67,3 +68,77 @@ def test_a_packet_of_a_minute_is_resampled_in_parts(tmp_path):
     samples = np.asarray(decode_sound(target)[0])
     assert len(samples) / 48_000 == pytest.approx(70, abs=0.1)
     assert samples[48_000:-48_000].min() > 0
+
+
+def write_with_gap(path, codec, hours, rate=48_000):
+    """Write a second of sound, .mkv, whose second half begins `hours` later."""
+    whole = write_sound_clip(
+        path.with_name(f"whole-{path.name}"), [], 1, codec=codec, sample_rate=rate, sound=(0, 1)
+    )
+    with av.open(str(whole)) as container, av.open(str(path), "w") as target:
+        stream = target.add_stream_from_template(container.streams.audio[0])
+        for packet in container.demux(audio=0):
+            if packet.pts is not None:
+                packet.pts += round((packet.pts * packet.time_base > 0.5) * hours * 3600 * 1000)
+                packet.dts, packet.stream = packet.pts, stream
+                target.mux(packet)
+    return path
+
+
+def write_hours(path, source, hours):
+    """Write a frame for each hour, with the sound of `source`."""
+    times = [Fraction(3600 * number) for number in range(hours + 1)]
+    with VideoWriter(path, Fraction(1, 3600), sound=open_sound(source), times=times) as writer:
+        for _ in range(hours):
+            writer.write(np.zeros((32, 32, 3), np.uint8))
+
+
+def sound_times(path):
+    with av.open(str(path)) as container:
+        return [p.pts * p.time_base for p in container.demux(audio=0) if p.pts is not None]
+
+
+@pytest.mark.parametrize(
+    ("codec", "rate"), [("aac", 48_000), ("aac", 96_000), ("libmp3lame", None)]
+)
+@pytest.mark.parametrize("suffix", [".mp4", ".mov"])
+def test_a_gap_that_mp4_cannot_say(tmp_path, monkeypatch, suffix, codec, rate):
+    """FFmpeg let the sound after it follow at once, hours too early."""
+    monkeypatch.setattr(sound, "MAX_SILENCE", 60)
+    source = write_with_gap(tmp_path / "a.mkv", codec, 13, rate or 48_000)
+    target = tmp_path / f"out{suffix}"
+    with pytest.raises(UserError, match=r"gaps of more than 1 minutes.*--audio none"):
+        write_hours(target, source, 14)
+    assert not target.exists()
+    # Where the video ends before, or its pictures go on, nothing is wrong.
+    with VideoWriter(target, Fraction(1), sound=open_sound(source)) as writer:
+        for _ in range(90):
+            writer.write(np.zeros((32, 32, 3), np.uint8))
+    assert len(decode_sound(target)[0]) / 48_000 == pytest.approx(90, abs=2)
+
+
+@pytest.mark.parametrize(
+    ("name", "codec", "hours"), [("a.mp4", "aac", 5), ("a.webm", "libopus", 13)]
+)
+def test_a_gap_that_can_be_said_is_copied(tmp_path, name, codec, hours):
+    source = write_with_gap(tmp_path / "a.mkv", codec, hours)
+    write_hours(tmp_path / name, source, hours + 1)
+    times = sound_times(tmp_path / name)
+    assert times == pytest.approx(sound_times(source)[-len(times) :], abs=0.002)
+    assert times[-1] > hours * 3600
+
+
+def test_a_packet_that_is_said_to_last_for_hours(tmp_path):
+    """The copied sound went on for 12 hours after the last frame."""
+    source = write_sound_clip(tmp_path / "whole.mp4", [], 1, sound=(0, 1))
+    with av.open(str(source)) as container, av.open(str(tmp_path / "a.mov"), "w") as target:
+        stream = target.add_stream_from_template(container.streams.audio[0])
+        for packet in container.demux(audio=0):
+            if packet.pts is not None:
+                packet.stream = stream
+                if packet.pts > 40_000:
+                    packet.duration = 2**31 - 1
+                target.mux(packet)
+    write_hours(tmp_path / "out.mp4", tmp_path / "a.mov", 2)
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert container.duration / 1e6 == pytest.approx(2 * 3600)
