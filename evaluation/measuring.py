@@ -24,7 +24,7 @@ from evaluation.measures import FrameMetrics, Measure
 from evaluation.reconstruction import EightBit, check_finite, reconstruct_clip, side_by_side
 from evaluation.report import MeasuredClip
 from evaluation.results_folder import SAVED_FOLDERS, clip_path
-from media.timing import MAX_SECONDS
+from media.timing import MAX_SECONDS, remarks_on_rate
 from media.video import VideoError
 from media.video_writer import VideoWriter
 from media.visualization import to_uint8
@@ -158,8 +158,10 @@ def measure_clip(
     Raises:
         UserError: a prediction is not finite.
     """
-    name, frame_rate = clips.clips[index].name, nearest_rate(clips.frame_rate(index))
-    frame_rate = max(frame_rate, Fraction(1, MAX_SECONDS))  # of videos; the clip's may be wrong
+    name, stated = clips.clips[index].name, clips.frame_rate(index)
+    frame_rate = max(nearest_rate(stated), Fraction(1, MAX_SECONDS))  # which a video can have
+    for remark in remarks_on_rate(stated, frame_rate):
+        say(f"clip {name}: {remark}")
     source = clips.read(index, [0])[0]
     collected: list[FrameMetrics] = []
     with ExitStack() as stack:

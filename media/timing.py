@@ -57,6 +57,15 @@ def are_even(times: Sequence[int], rate: Fraction) -> bool:
     return all(abs((time - times[0]) * steps - n * units) <= limit for n, time in enumerate(times))
 
 
+def remarks_on_rate(rate: Fraction, written: Fraction) -> list[str]:
+    """Return a line for the user if frames at `rate` a second are written as `written` a second,
+    the nearest that is possible. Rates with too many digits, which differ by a rounding, need none.
+    """
+    if abs(written - rate) <= rate / 1000:
+        return []
+    return [f"impossible frame rate; {float(rate):.3g} frames a second, now {float(written):.3g}"]
+
+
 def check_times(path: Path, clock: Clock, *, is_folder: bool) -> None:
     """Raise UserError if one of the frames lasts longer than can be written to `path`.
 

@@ -22,6 +22,7 @@ from media.container import os_reason
 from media.crops import cut_out, with_aspect
 from media.frames import Frame
 from media.images import Fit, fit_frames
+from media.timing import remarks_on_rate
 from media.video_file import VideoFile
 from media.video_writer import VideoWriter
 
@@ -123,22 +124,27 @@ def _convert(candidate: Candidate, settings: ConvertOptions, target: Path) -> Ou
             detail = "; ".join([f"{len(start)} frames", *problems[:1]])
             return rejected("too few frames", detail)
         # Else a clip with times that cannot be right would make the whole pack unreadable.
-        rate = nearest_rate(frame_rate / settings.frame_step)
+        asked = frame_rate / settings.frame_step
+        rate = nearest_rate(asked)
         converted = _write(name, chain(start, pictures), rate, settings, target)
     shortened = partial(Remark, split, name, "shortened", source=footage.source)
+    rate_remarks = remarks_on_rate(asked, rate)
     if problems:
-        return Outcome(converted, shortened(reason="damaged", detail=problems[0]))
+        detail = "; ".join([problems[0], *rate_remarks])
+        return Outcome(converted, shortened(reason="damaged", detail=detail))
     # Needed if the damage was reported before, for another part of the same video.
     num_wanted = None if num_asked is None else ceil(num_asked / settings.frame_step)
     if num_wanted is not None and settings.max_frames is not None:
         num_wanted = min(num_wanted, settings.max_frames)
     if num_wanted is not None and converted.num_frames < num_wanted:
         detail = f"{converted.num_frames} of {num_wanted} frames; the video has no more"
+        detail = "; ".join([detail, *rate_remarks])
         return Outcome(converted, shortened(reason="ends early", detail=detail))
-    if clip is not None and clip.remarks:
+    remarks = [*(() if clip is None else clip.remarks), *rate_remarks]
+    if remarks:
         # In `interlaced; made whole (bwdif)` the reason stands before the semicolon.
-        reasons = [remark.split(";")[0] for remark in clip.remarks]
-        row = Remark(split, name, "changed", reasons[0], "; ".join(clip.remarks), footage.source)
+        reason = remarks[0].split(";")[0]
+        row = Remark(split, name, "changed", reason, "; ".join(remarks), footage.source)
         return Outcome(converted, row)
     return Outcome(converted, None)
 

@@ -215,12 +215,17 @@ def test_a_shard_after_which_none_can_follow(tmp_path, shard):
         PackWriter(folder, SIZE, shard_bytes=1)
 
 
-def test_a_clip_of_years_does_not_end_an_evaluation(tiny_run, tmp_path):
+def test_a_clip_of_years_does_not_end_an_evaluation(tiny_run, tmp_path, capsys):
     write_with_times(tmp_path / "data" / "test" / "a.mkv", range(0, 10**10, 5 * 10**9))
     write_with_times(tmp_path / "data" / "test" / "b.mkv", [0, 40, 10**13])
     data = ("--data-root", tmp_path / "data", "--output", tmp_path / "out")
     assert call(reconstruct, "--checkpoint", step_file(tiny_run, 8), *data) == 0
     assert len([*(tmp_path / "out").rglob("*.mp4")]) == 2
+    lines = [line for line in capsys.readouterr().out.splitlines() if "frame rate" in line]
+    assert lines == [
+        "clip a: impossible frame rate; 2e-07 frames a second, now 4.63e-05",
+        "clip b: impossible frame rate; 2e-10 frames a second, now 4.63e-05",
+    ]
 
 
 def test_an_evaluation_writes_nowhere_else(tiny_run, tmp_path, capsys):

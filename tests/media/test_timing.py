@@ -3,7 +3,7 @@ from fractions import Fraction
 import av
 import pytest
 
-from media.timing import Clock
+from media.timing import Clock, remarks_on_rate
 from media.video import open_clip
 from media.video_index import scan_packets
 from tests.helpers.media import (
@@ -26,6 +26,12 @@ def test_a_clock_by_hand():
     assert Clock(Fraction(25)).begin(10) == Fraction(2, 5)
     clock = Clock(Fraction(4), seconds([0, 100, 700, 1000]))
     assert [clock.begin(n) for n in range(6)] == seconds([0, 100, 700, 1000, 1250, 1500])
+
+
+def test_a_rate_that_is_rounded_needs_no_remark():
+    rate = Fraction(30) + Fraction(1, 10**70)
+    assert remarks_on_rate(rate, Fraction(30)) == remarks_on_rate(NTSC, NTSC) == []
+    assert len(remarks_on_rate(Fraction(10**6), Fraction(10**5))) == 1
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.webm", "a.mov", "a.avi"])

@@ -176,7 +176,7 @@ def test_one_strange_clip_is_a_row_and_the_rest_is_prepared(tmp_path, capsys, de
 
 
 @pytest.mark.parametrize("form", ["packed", "frames"])
-def test_a_clip_of_years_does_not_spoil_the_others(tmp_path, form):
+def test_a_clip_of_years_does_not_spoil_the_others(tmp_path, capsys, form):
     """A pack with its frame rate could be written, but neither read nor continued."""
     write_clip(tmp_path / "clips" / "train" / "b.mp4", 4)
     write_with_times(tmp_path / "clips" / "train" / "a.mkv", range(0, 10**10, 10**9))
@@ -189,6 +189,25 @@ def test_a_clip_of_years_does_not_spoil_the_others(tmp_path, form):
     else:
         rates = {path.name: stated_frame_rate(path) for path in folder.iterdir()}
     assert rates == {"a": MIN_RATE, "b": Fraction(25, 2), "c": MIN_RATE}
+    assert "2 changed: impossible frame rate\n" in capsys.readouterr().out
+    rows = report(tmp_path / "out")
+    assert [*rows] == ["a", "c"]
+    assert rows["a"]["detail"] == "impossible frame rate; 5e-07 frames a second, now 1e-05"
+
+
+@pytest.mark.parametrize("reason", ["damaged", "ends early"])
+def test_a_clip_of_years_that_is_shortened(tmp_path, reason):
+    """Its row of the report says both."""
+    path = write_with_times(tmp_path / "a.mkv", range(0, 10**10, 10**9))
+    footage = BoxedClip(path, 0, 20, None, Region(Box(0, 0, 64, 48), None))
+    if reason == "damaged":
+        damage(path, 6, 9)
+        footage = WholeClip(path)
+    outcome = convert(Candidate("train", "a", footage), SETTINGS, tmp_path / "out")
+    assert (outcome.remark.outcome, outcome.remark.reason) == ("shortened", reason)
+    assert outcome.remark.detail.endswith(
+        "; impossible frame rate; 1e-06 frames a second, now 1e-05"
+    )
 
 
 @pytest.mark.parametrize("rate", [None, Fraction(25)])
