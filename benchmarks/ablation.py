@@ -41,6 +41,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import NoneType
 from typing import Any, Final, NamedTuple
 
 import torch
@@ -51,20 +52,21 @@ from animation.branch_animators import (
 )
 from benchmarks.ablation_report import compare, detailed_tables, means_table, summarize_baseline
 from benchmarks.ablation_rows import OF_THE_PAPER, ROWS, row_overrides
-from benchmarks.ablation_scores import describe_foreground, metrics_of, score_clips
+from benchmarks.ablation_scores import ClipScores, describe_foreground, metrics_of, score_clips
 from checkpoints import checkpoint
 from checkpoints.folder import step_path
 from checkpoints.weights import load_model
 from common.cli import add_device_argument, pick_device, positive_int, run_entry_point, say
 from common.errors import UserError
-from common.files import replacing
+from common.files import file_sha256, replacing
 from common.json_files import read_json
-from common.safe_paths import printable
+from common.safe_paths import exists, printable
 from configs.loading import load_config
 from configs.schema import Config
 from datasets.build import build_source
 from datasets.source import ClipSource
 
+BASE_FILE: Final = "init_from.json"  # in the output folder: SHA-256 of each file of --init-from
 REPORT_FILE: Final = "ablation.json"  # in the folder of each run, and for all in the output folder
 
 
@@ -105,6 +107,7 @@ def main(arguments: argparse.Namespace) -> int | None:
     for run in runs:
         check_folder(run)
     clips = build_source(runs[0].config.data, "test")
+    check_base(output, arguments.init_from)
     found: dict[tuple[str, int], dict[str, Any]] = {}
     failed = []
     for position, run in enumerate(runs, start=1):
@@ -155,7 +158,7 @@ def plan_run(
         *overrides,
         *row_overrides(config, overrides, row),
         f"seed={seed}",
-        f"run.output_dir={json.dumps(str(folder))}",  # quoted, so that YAML reads it as text
+        f"run.output_dir={json.dumps(str(folder), ensure_ascii=False)}",  # text in YAML
         f"train.max_steps={num_steps}",
         "train.max_minutes=null",
     ]
@@ -181,6 +184,40 @@ def check_folder(run: Run) -> None:
             f"{path}: another config than asked for: {'; '.join(different[:3])}; choose another "
             "folder with --output"
         )
+
+
+def check_base(output: Path, init_from: Sequence[str]) -> None:
+    """Check that earlier runs in `output` started from the same weights, and note which these are.
+
+    Raises:
+        UserError: they did not, or a file cannot be read.
+    """
+    path, report = output / BASE_FILE, output / REPORT_FILE
+    try:
+        asked = {name: file_sha256(Path(name)) for name in init_from}
+    except OSError as error:
+        raise UserError(
+            f"--init-from {error.filename}: cannot be read ({error.strerror})"
+        ) from None
+    has_runs = any(output.glob("*/run.json"))
+    try:
+        is_same = True
+        if exists(path):
+            is_same = [*dict(read_json(path)).values()] == [*asked.values()]
+        elif has_runs and exists(report):  # of a version that noted nothing else
+            path = report
+            is_same = read_json(report).get("init_from", []) == [*init_from]
+    except (OSError, ValueError, TypeError, AttributeError):
+        raise UserError(
+            f"{path}: not as this program wrote it; choose another folder with --output"
+        ) from None
+    if has_runs and not is_same:
+        raise UserError(
+            f"{path}: the runs here started from other weights than --init-from asks for; choose "
+            "another folder with --output"
+        )
+    with replacing(output / BASE_FILE) as temporary:
+        temporary.write_text(json.dumps(asked, indent=2) + "\n")
 
 
 def train_run(config: str, run: Run, init_from: Sequence[str], device: str) -> int | None:
@@ -213,6 +250,8 @@ def measure_run(
             found = read_json(path)
             scores, baseline = dict(found["scores"]), dict(found["baseline"])
             is_current = found["num_frames"] == num_frames and [*baseline] == [*metrics_of(clips)]
+            if is_current:
+                _check_scores(scores, baseline, len(clips.clips))
         except (ValueError, KeyError, TypeError):
             raise UserError(
                 f"{path}: not as this program wrote it; remove it, and the run is measured anew"
@@ -231,6 +270,16 @@ def measure_run(
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(report, indent=2) + "\n")
     return report
+
+
+def _check_scores(scores: ClipScores, baseline: ClipScores, num_clips: int) -> None:
+    """Raise ValueError if the scores are not a number, or None, for each metric and clip."""
+    for of_clips in (*scores.values(), *baseline.values()):
+        is_complete = isinstance(of_clips, list) and len(of_clips) == num_clips
+        if not is_complete or not all(type(score) in (int, float, NoneType) for score in of_clips):
+            raise ValueError
+    if scores.keys() != baseline.keys():
+        raise ValueError
 
 
 def _differences(before: Any, now: Any, key: str = "") -> list[str]:

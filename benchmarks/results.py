@@ -56,10 +56,12 @@ from common.cli import run_entry_point
 from common.errors import UserError
 from common.files import replacing
 from common.json_files import read_json
+from common.safe_paths import read_plain_file
 from metrics.intervals import summarize
 
 PAGE: Final = Path("docs/results.md")
 PRIORITYCUT: Final = "prioritycut"  # the row that `prioritycut_table` compares with all others
+_MAX_BYTES: Final = 2**24  # of the page
 _BLOCK: Final = re.compile(r"(<!-- table: (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
 _ROWS: Final = {
     "fomm": "FOMM",
@@ -185,7 +187,7 @@ def renew(page: str, folder: Path) -> str:
         report = _read(folder / file)
         try:
             return f"{begin}\n{make(report)}\n\n{end}"
-        except (LookupError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
             raise UserError(
                 f"{folder / file}: the table {name} cannot be made of it "
                 f"({type(error).__name__}: {error}); write it anew by the command that "
@@ -206,7 +208,10 @@ def row_name(row: str) -> str:
 
 def main(arguments: argparse.Namespace) -> None:
     page = Path(arguments.page)
-    text = page.read_text()
+    try:
+        text = read_plain_file(page, _MAX_BYTES).decode()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"--page {page}: cannot be read ({error})") from None
     renewed = renew(text, page.with_suffix(""))
     if renewed == text:
         print(f"{page}: the tables agree with {page.with_suffix('')}/")

@@ -25,7 +25,7 @@ from checkpoints import checkpoint
 from checkpoints.checkpoint import Checkpoint
 from checkpoints.half_weights import HALF, to_half
 from checkpoints.model_card import model_card
-from checkpoints.onnx_files import require_packages, write_onnx
+from checkpoints.onnx_files import files_to_write, require_packages, write_onnx
 from checkpoints.weights import load_model
 from common.cli import run_entry_point, say
 from common.errors import UserError
@@ -78,15 +78,18 @@ def main(arguments: argparse.Namespace) -> None:
     model = load_model(small, torch.device("cpu"))  # raises if the weights do not fit the config
     if arguments.onnx is not None and model.motion is None:
         raise UserError(f"--onnx: {path} has no motion branch; only that can be written")
+    networks = {}
+    if arguments.onnx is not None and model.motion is not None:
+        networks = files_to_write(model.motion, small.config.data.size, Path(arguments.onnx))
 
     with _alone(output):
         described = _write(small, output, description, card)
     weights = f"{described['weights']} {small.stored}"
     say(f"{output}: {small.age}, {weights}, {described['bytes']:,} bytes")
     print(f"sha256 {described['sha256']}")
-    if arguments.onnx is not None and model.motion is not None:
-        for file in write_onnx(model.motion, small.config.data.size, Path(arguments.onnx)):
-            say(str(file))
+    write_onnx(networks)
+    for file in networks:
+        say(str(file))
 
 
 def _require_own(output: Path, description: Path) -> None:

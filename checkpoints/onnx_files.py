@@ -3,6 +3,8 @@
 import importlib.util
 import inspect
 import warnings
+from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
 
@@ -12,6 +14,7 @@ from branches.motion.branch import MotionBranch
 from checkpoints.onnx_networks import Exported, exported_networks
 from common.errors import UserError
 from common.files import replacing
+from common.safe_paths import exists, open_to_read
 
 OPSET: Final = 20  # the first one whose GridSample has the mode `linear`, which torch writes
 _PACKAGES = ("onnx", "onnxscript")
@@ -26,21 +29,54 @@ def require_packages() -> None:
         )
 
 
-def write_onnx(branch: MotionBranch, size: tuple[int, int], folder: Path) -> list[Path]:
-    """Write the networks of `branch`, in evaluation mode on the CPU, for images of `size`.
+def files_to_write(
+    branch: MotionBranch, size: tuple[int, int], folder: Path
+) -> dict[Path, Exported]:
+    """The networks of `branch`, in evaluation mode on the CPU, for images of `size`, by their files
+    in `folder`, in the order in which another program must run them.
 
     size: (height, width).
 
-    Returns:
-        The files, in the order in which another program must run them.
+    Raises:
+        UserError: one of the files is there, and no export of such a model wrote it.
     """
-    return [
-        _write(exported, folder / f"{exported.name}.onnx")
-        for exported in exported_networks(branch, size)
-    ]
+    files = {folder / f"{found.name}.onnx": found for found in exported_networks(branch, size)}
+    for path, exported in files.items():
+        if exists(path) and not _is_own(path, exported):
+            raise UserError(
+                f"--onnx {folder} would replace {path}, which no export of such a model wrote; "
+                "choose another folder, or move that file away"
+            )
+    return files
 
 
-def _write(exported: Exported, path: Path) -> Path:
+def write_onnx(files: Mapping[Path, Exported]) -> None:
+    """Write all of `files_to_write`, or none.
+
+    Raises:
+        UserError: one cannot be written; then those of an earlier export stay.
+    """
+    with ExitStack() as stack:  # it renames at its end, so that two exports are not mixed
+        for path, exported in files.items():
+            _write(exported, stack.enter_context(replacing(path)))
+
+
+def _is_own(path: Path, exported: Exported) -> bool:
+    """Whether a file is a network by torch with the inputs and outputs of `exported`."""
+    import onnx  # an optional package
+
+    try:
+        with open_to_read(path) as file:
+            model = onnx.load_model_from_string(file.read())
+    except Exception:  # whatever the reader raises of a file that is something else
+        return False
+    inputs = [value.name for value in model.graph.input]
+    outputs = [value.name for value in model.graph.output]
+    is_alike = inputs == [*exported.inputs] and outputs == exported.outputs
+    return is_alike and bool(model.producer_name == "pytorch")
+
+
+def _write(exported: Exported, path: Path) -> None:
     # An optional package, and slow to import.
     from onnxscript.optimizer import fold_constants, remove_unused_nodes
 
@@ -63,9 +99,7 @@ def _write(exported: Exported, path: Path) -> Path:
     # 0, and r log(r + 1e-9) of a thin plate would become 0 log 0.
     fold_constants(program.model)
     remove_unused_nodes(program.model)
-    with replacing(path) as temporary:
-        program.save(temporary, external_data=False)
-    return path
+    program.save(path, external_data=False)
 
 
 def _dynamic_batch(exported: Exported) -> tuple[object, ...]:

@@ -23,6 +23,9 @@ from media.watched import Refused, picture_facts
 BackgroundEnd = Literal["loop", "hold", "stop"]
 
 ANIMATED_FORMATS = ("GIF", "PNG", "WEBP")  # in others several pictures are no animation
+# Frames a second of a clip that is shown again and again: for each driving frame, all of those
+# since the last one are decoded, and a file of some kilobytes may have 90,000 a second.
+MAX_LOOPED_RATE = 1000
 COLOR = re.compile(r"#([0-9a-fA-F]{3}|[0-9a-fA-F]{6})")
 ADVICE = (
     f"give an image, a video ({KINDS}), a folder of frames, or a colour such as #00ff00 or green"
@@ -168,6 +171,11 @@ def open_background(
         if not shows_clip(Path(text), limits):
             return still_background(read_image(text, limits), size, fit)
         clip = open_clip(text, limits=limits)
+        if end == "loop" and clip.frame_rate > MAX_LOOPED_RATE:
+            raise UserError(
+                f"{text}: {float(clip.frame_rate):,.0f} frames a second, and at most "
+                f"{MAX_LOOPED_RATE:,} are shown again and again; give --background-end hold or stop"
+            )
         clock = Clock(clip.frame_rate, clip.uneven_times)
     except UserError as error:
         raise UserError(f"--background {error}; {ADVICE}") from None

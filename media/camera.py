@@ -25,13 +25,14 @@ from media.container import (
     os_reason,
     prepare_decoder,
 )
-from media.frame_conversion import frame_to_rgb, pixel_aspect
+from media.frame_conversion import frame_to_rgb, pixel_aspect, square_size
 from media.frames import Frame
 from media.video import VideoReader, open_clip
 
 PREFIX: Final = "camera:"
 OPENING_SECONDS: Final = 10.0  # for a stream to answer, and then for each of its pictures
 WARM_UP_SECONDS: Final = 1.0  # in which a camera adjusts its exposure; its pictures are left out
+_LONGEST_SLEEP: Final = 60.0  # seconds at a time, of a played clip
 
 # FFmpeg's protocols of addresses; none of them opens a file, and no format opens a further address.
 _PROTOCOLS: Final = ("rtsp", "rtp", "udp", "tcp", "http", "https", "tls")
@@ -152,7 +153,8 @@ class _Stream:
         if stream is None or stream.codec_context is None:
             container.close()
             raise UserError(f"{name}: sends no video that can be decoded")
-        check_pixels(Path(name), stream.width, stream.height, limits.frame, "pictures")
+        size = square_size(stream.width, stream.height, pixel_aspect(stream))
+        check_pixels(Path(name), *size, limits.frame, "pictures")
         prepare_decoder(stream.codec_context, limits)
         self.frame_rate = stream.average_rate or DEFAULT_FRAME_RATE
         self._container = container
@@ -194,5 +196,7 @@ class _PlayedClip:
         times = self._clip.times
         began = time.perf_counter()
         for shown, frame in zip(times, self._clip, strict=False):  # a damaged clip ends earlier
-            time.sleep(max(0.0, began + float(shown) - time.perf_counter()))
+            # A file may say that a frame comes in 3,000 years, which `sleep` refuses.
+            while (wait := began + float(shown) - time.perf_counter()) > 0:
+                time.sleep(min(wait, _LONGEST_SLEEP))
             yield Shot(time.perf_counter(), partial(np.asarray, frame))

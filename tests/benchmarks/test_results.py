@@ -203,3 +203,26 @@ def test_a_report_that_cannot_be_read(tmp_path, content):
 def test_an_unknown_table(tmp_path):
     with pytest.raises(UserError, match="no table is called 'ablation'; there are ablation-heads"):
         renew("<!-- table: ablation -->\n<!-- end -->", tmp_path)
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        {"rows": []},
+        {"rows": {"fomm": {"scores": []}}},
+        {"rows": {"fomm": {"scores": {"0": {"l1": []}}}}, "baseline": {"scores": {"l1": []}}},
+    ],
+)
+def test_a_report_of_another_kind_is_one_line(tmp_path, report):
+    (tmp_path / "ablation_heads.json").write_text(json.dumps(report))
+    page = "<!-- table: ablation-heads -->\n<!-- end -->\n"
+    with pytest.raises(UserError, match="the table ablation-heads cannot be made of it"):
+        renew(page, tmp_path)
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe"])
+def test_a_page_that_cannot_be_read_is_one_line(tmp_path, content):
+    if content is not None:
+        (tmp_path / "page.md").write_bytes(content)
+    with pytest.raises(UserError, match=r"--page .*page.md: cannot be read"):
+        main(build_parser().parse_args(["--page", str(tmp_path / "page.md")]))

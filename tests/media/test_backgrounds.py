@@ -8,6 +8,7 @@ from PIL import Image
 
 from common.errors import UserError
 from media.backgrounds import BackgroundFrames, open_background, parse_color, solid_frame
+from media.frame_folder import write_frame_rate
 from media.timing import Clock
 from media.video import open_clip
 from tests.helpers.media import (
@@ -325,3 +326,17 @@ def test_a_background_behind_driving_frames_with_times_of_their_own():
 def test_a_clip_with_pauses_as_background(tmp_path):
     path = write_clip(tmp_path / "a.mp4", times=[0, 1, 10, 11], codec_options={"bf": "0"})
     assert numbers(open_at(path, end="hold"), 12) == [0, *[1] * 9, 2, 3]
+
+
+def test_clips_of_very_many_frames_a_second_are_not_looped(tmp_path):
+    """2,000 such frames, a file of 34 KB, would take a minute for each driving frame."""
+    for rate in (90_000, 960):
+        write_frame_folder(tmp_path / f"{rate}", 5)
+        write_frame_rate(tmp_path / f"{rate}", Fraction(rate))
+    fast = tmp_path / "90000"
+    message = r"--background .*: 90,000 frames a second, and at most 1,000 are"
+    with pytest.raises(UserError, match=message):
+        open_at(fast)
+    assert len(list(open_at(fast, end="stop"))) == 1
+    assert numbers(open_at(fast, end="hold"), 3) == [0, 4, 4]
+    assert len(numbers(open_at(tmp_path / "960"), 3)) == 3

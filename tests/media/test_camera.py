@@ -14,6 +14,7 @@ from common.limits import Limits
 from media import camera as cameras
 from media.camera import is_camera, open_camera
 from media.images import encode_image
+from tests.helpers.hostile_media import write_with_times
 from tests.helpers.media import frame_number, numbered_frame, write_clip, write_frame_folder
 
 
@@ -31,6 +32,27 @@ def test_a_file_is_played_in_real_time(tmp_path):
     shots = list(camera)
     assert [frame_number(shot.convert()) for shot in shots] == list(range(8))
     assert all(shot.time - began >= n / 50 for n, shot in enumerate(shots))
+
+
+def test_a_frame_that_comes_in_thousands_of_years_is_waited_for(tmp_path, monkeypatch):
+    """Python's `sleep` refuses to wait so long at a time."""
+    clip = write_with_times(tmp_path / "gap.mkv", (0, 40, 10**14))
+
+    class Waiting(Exception):
+        pass
+
+    def sleep(seconds, real=time.sleep):
+        if seconds > 10**9:
+            real(seconds)  # which raises
+        if seconds > 1:
+            raise Waiting
+        real(seconds)
+
+    shots = iter(open_camera(f"camera:{clip}"))
+    monkeypatch.setattr(cameras.time, "sleep", sleep)
+    assert [next(shots).convert().shape for _ in range(2)] == [(48, 64, 3)] * 2
+    with pytest.raises(Waiting):
+        next(shots)
 
 
 def test_a_folder_of_frames_is_played_too(tmp_path):
