@@ -19,7 +19,7 @@ commands with all their options. Nothing is trained or measured here.
     python -m benchmarks.demo
         (a copy of runs/demo/summary.json)
         demo.json                   demo
-        ablation_late.json          late, late-differences, late-prioritycut
+        ablation_late.json          late, late-prioritycut
     python -m benchmarks.background_inputs ... --output docs/results/background_inputs.json
         background_inputs.json      background-inputs
     python -m benchmarks.puppets ... --output docs/results/puppets.json
@@ -158,7 +158,6 @@ TABLES: Final[dict[str, tuple[str, Callable[[Any], str]]]] = {
     "motion-start-differences": ("ablation_motion_start.json", differences_table),
     "demo": ("demo.json", demo_table),
     "late": ("ablation_late.json", seeds_table),
-    "late-differences": ("ablation_late.json", differences_table),
     "late-prioritycut": ("ablation_late.json", prioritycut_table),
     "background-inputs": ("background_inputs.json", background_inputs.tables),
     "puppets-masks": ("puppets.json", masks_table),
