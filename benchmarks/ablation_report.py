@@ -6,6 +6,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.ablation_scores import ClipScores
 from benchmarks.tables import markdown_table, summary_text
 from metrics.intervals import summarize
 
@@ -21,34 +22,40 @@ def compare(found: MeasuredRuns, overrides: Mapping[str, Sequence[str]]) -> dict
         overrides: the overrides that make each row; they are copied to the report.
     """
     rows: dict[str, Any] = {}
-    names = _names(found)
     for row in dict.fromkeys(row for row, _ in found):
-        seeds = [seed for name, seed in found if name == row]
-        paired = [seed for seed in seeds if (REFERENCE, seed) in found]
+        scores = {seed: report["scores"] for (name, seed), report in found.items() if name == row}
+        paired = [seed for seed in scores if (REFERENCE, seed) in found]
         difference = {}
         if row != REFERENCE and paired:
-            difference = {
-                name: summarize(
-                    _scores(found, row, paired, name) - _scores(found, REFERENCE, paired, name)
-                )._asdict()
-                for name in names
-            }
+            difference = paired_differences(
+                [scores[seed] for seed in paired],
+                [found[REFERENCE, seed]["scores"] for seed in paired],
+            )
         rows[row] = {
             "overrides": list(overrides[row]),
-            "summary": {
-                name: summarize(_scores(found, row, seeds, name))._asdict() for name in names
-            },
+            "summary": _summaries_of([*scores.values()]),
             f"difference_to_{REFERENCE}": difference,
-            "scores": {str(seed): found[row, seed]["scores"] for seed in seeds},
+            "scores": {str(seed): of_seed for seed, of_seed in scores.items()},
         }
     return rows
+
+
+def paired_differences(
+    scores: Sequence[ClipScores], others: Sequence[ClipScores]
+) -> dict[str, dict[str, float | None]]:
+    """A summary of each metric of one row minus that of another; both have a report for each of the
+    same seeds, in the same order.
+    """
+    return {
+        name: summarize(_by_seed(scores, name) - _by_seed(others, name))._asdict()
+        for name in scores[0]
+    }
 
 
 def summarize_baseline(found: MeasuredRuns) -> dict[str, Any]:
     """Scores and summaries of the baseline that repeats the source frame."""
     scores = next(iter(found.values()))["baseline"]  # all runs have the same
-    summary = {name: summarize(np.array([scores[name]], dtype=float))._asdict() for name in scores}
-    return {"summary": summary, "scores": scores}
+    return {"summary": _summaries_of([scores]), "scores": scores}
 
 
 def means_table(report: Mapping[str, Any]) -> str:
@@ -93,11 +100,11 @@ def _cell(name: str, summary: Mapping[str, float | None], *, signed: bool = Fals
     return summary_text(summary, ".2f" if "psnr" in name else ".4f", "+" if signed else "")
 
 
-def _names(found: MeasuredRuns) -> list[str]:
-    """The metrics that were measured; all runs have the same."""
-    return [*next(iter(found.values()))["baseline"]]
+def _summaries_of(scores: Sequence[ClipScores]) -> dict[str, dict[str, float | None]]:
+    """A summary of each metric of a row, of which there is a report for each seed."""
+    return {name: summarize(_by_seed(scores, name))._asdict() for name in scores[0]}
 
 
-def _scores(found: MeasuredRuns, row: str, seeds: Sequence[int], name: str) -> NDArray[np.float64]:
-    """The metric `name` of a row's runs, seeds x clips; NaN for a clip without a value."""
-    return np.array([found[row, seed]["scores"][name] for seed in seeds], dtype=float)
+def _by_seed(scores: Sequence[ClipScores], name: str) -> NDArray[np.float64]:
+    """A metric, seeds x clips; NaN for a clip without a value."""
+    return np.array([of_seed[name] for of_seed in scores], dtype=float)

@@ -16,10 +16,10 @@ commands with all their options. Nothing is trained or measured here.
         ablation_puppets.json       ablation-puppets, ablation-puppets-differences
         ablation_heads.json         ablation-heads
         ablation_motion_start.json  motion-start, motion-start-differences
+        ablation_late.json          late, late-prioritycut
     python -m benchmarks.demo
         (a copy of runs/demo/summary.json)
         demo.json                   demo
-        ablation_late.json          late, late-prioritycut
     python -m benchmarks.background_inputs ... --output docs/results/background_inputs.json
         background_inputs.json      background-inputs
     python -m benchmarks.puppets ... --output docs/results/puppets.json
@@ -36,11 +36,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-from numpy.typing import NDArray
-
 from benchmarks import background_inputs, joints
-from benchmarks.ablation_report import REFERENCE
+from benchmarks.ablation_report import REFERENCE, paired_differences
 from benchmarks.ablation_scores import METRICS
 from benchmarks.tables import (
     Cell,
@@ -57,7 +54,6 @@ from common.errors import UserError
 from common.files import replacing
 from common.json_files import read_json
 from common.safe_paths import read_plain_file
-from metrics.intervals import summarize
 
 PAGE: Final = Path("docs/results.md")
 PRIORITYCUT: Final = "prioritycut"  # the row that `prioritycut_table` compares with all others
@@ -121,18 +117,15 @@ def differences_table(report: Report) -> str:
 
 def prioritycut_table(report: Report) -> str:
     """PriorityCut minus each other row of an ablation, paired by clip and by the seeds of both."""
-    own = report["rows"][PRIORITYCUT]["scores"]
+    scores = {row: entry["scores"] for row, entry in report["rows"].items()}
+    own = scores.pop(PRIORITYCUT)
     differences = {}
-    for row, entry in report["rows"].items():
-        seeds = [seed for seed in own if seed in entry["scores"]]
-        if row != PRIORITYCUT and seeds:
-            differences[row] = {
-                name: summarize(_by_seed(own, seeds, name) - _by_seed(entry["scores"], seeds, name))
-                for name in own[seeds[0]]
-            }
-    return _table(
-        differences, lambda name, summary: summary_text(summary._asdict(), _form(name), "+")
-    )
+    for row, others in scores.items():
+        seeds = [seed for seed in own if seed in others]
+        if seeds:
+            pairs = [own[seed] for seed in seeds], [others[seed] for seed in seeds]
+            differences[row] = paired_differences(*pairs)
+    return _table(differences, lambda name, summary: summary_text(summary, _form(name), "+"))
 
 
 def clips_table(report: Report) -> str:
@@ -228,11 +221,6 @@ def _table(rows: Mapping[str, Mapping[str, Any]], text: Callable[[str, Any], str
         for row, values in rows.items()
     ]
     return markdown_table(lines)
-
-
-def _by_seed(scores: Report, seeds: list[str], name: str) -> NDArray[np.float64]:
-    """A metric of a row, seeds x clips; NaN for a clip without a value."""
-    return np.array([scores[seed][name] for seed in seeds], dtype=float)
 
 
 def _form(name: str) -> str:

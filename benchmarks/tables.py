@@ -108,24 +108,19 @@ def demo_table(summary: Mapping[str, Any]) -> str:
     Raises:
         KeyError: a part of the model had not started, and was not measured.
     """
-    lines: list[tuple[str, str, str, str, str]] = [
-        (title, name, f"baseline_{name}", form, f"{name}_ratio")
-        for title, name, form in (
-            ("L1", "l1", ".4f"),
-            ("figure L1", "figure_l1", ".4f"),
-            ("PSNR", "psnr", ".2f"),
-            ("SSIM", "ssim", ".3f"),
+    lines = (("L1", "l1"), ("figure L1", "figure_l1"), ("PSNR", "psnr"), ("SSIM", "ssim"))
+    rows: list[dict[str, Cell]] = []
+    for title, name in lines:
+        form = {"psnr": ".2f", "ssim": ".3f"}.get(name, ".4f")
+        ratio = summary.get(f"{name}_ratio")
+        rows.append(
+            {
+                "": title,
+                "demo": f"{summary[name]:{form}}",
+                "repeat the source": f"{summary[f'baseline_{name}']:{form}}",
+                "ratio": "" if ratio is None else f"{ratio:.2f}",
+            }
         )
-    ]
-    rows: list[dict[str, Cell]] = [
-        {
-            "": title,
-            "demo": f"{summary[name]:{form}}",
-            "repeat the source": f"{summary[baseline]:{form}}",
-            "ratio": f"{summary[ratio]:.2f}" if ratio in summary else "",
-        }
-        for title, name, baseline, form, ratio in lines
-    ]
     iou, white = summary["mask_iou"], summary["mask_iou_all_white"]
     rows.append({"": f"IoU of the masks (all white: {white:.2f})", "demo": f"{iou:.2f}"})
     for title, prefix in (("swap", "swap"), ("swap, driven by another", "another_swap")):

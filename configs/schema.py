@@ -217,11 +217,9 @@ class CutConfig(Section):
     warm_up_epochs: Weight = 0.0  # in these epochs the probability rises linearly from 0
     occlusion: Literal["map", "field"] = "map"  # gives the occlusion: the motion model's map, or
     # its motion field, where that stretches the source or leaves it (ours, for models without map)
-    foreground: Literal["dense_motion", "mask_generator", "field", "frame"] = (
-        "dense_motion"  # gives
-    )
-    # the background: the weight of its motion, 1 - mask of the driving frame, where the motion
-    # field stands still (ours), or none: the whole frame is foreground (a control, ours)
+    foreground: Literal["dense_motion", "mask_generator", "field", "frame"] = "dense_motion"
+    # ^ gives the background: the weight of its motion, 1 - mask of the driving frame, where the
+    # motion field stands still (ours), or none: the whole frame is foreground (a control, ours)
     order: Literal["most_occluded", "least_occluded", "random"] = "most_occluded"  # which pixels of
     # the foreground PriorityCut cuts first; the others are controls (ours)
     background_threshold: Annotated[float, Field(gt=0, le=1)] = 0.5  # below it: foreground

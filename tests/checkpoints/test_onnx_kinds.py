@@ -146,8 +146,9 @@ def test_several_sources_are_averaged_by_their_weights(tmp_path):
     pytest.importorskip("onnxscript")
     config = kind_config("x2face", "data.image_size=32", "masks=null", "background=null")
     branch = lively_model(config).motion
-    paths = files_to_write(branch, config.data.size, tmp_path)
-    write_onnx(paths)
+    files = files_to_write(branch, config.data.size, tmp_path)
+    write_onnx(files)
+    paths = [*files]
     embedding = runtime.InferenceSession(paths[0])
     sources = noise_frames(3, (32, 32))
     found = run(embedding, {"source": sources})

@@ -130,6 +130,14 @@ def swapped_batches(
     return build_animation(model, driving, swapper, backgrounds, batch_size).batches()
 
 
+def assert_rounded_alike(frames: Frames, expected: Frames) -> None:
+    """Pictures of the same numbers, up to the last bits: with another number of frames in a batch a
+    processor may add in another order, and a value near a half is then rounded the other way.
+    """
+    assert frames.shape == expected.shape
+    assert np.abs(frames.astype(int) - expected.astype(int)).max() <= 1
+
+
 def pngs(folder: Path) -> Frames:
     """Read the frames of a folder, N x H x W x C."""
     return np.stack([picture(path) for path in sorted(folder.glob("*.png"))])
