@@ -20,6 +20,8 @@ commands with all their options. Nothing is trained or measured here.
     python -m benchmarks.demo
         (a copy of runs/demo/summary.json)
         demo.json                   demo
+    python -m evaluation.tables ... --format json > docs/results/heads_minutes.json
+        heads_minutes.json          heads-minutes
     python -m benchmarks.background_inputs ... --output docs/results/background_inputs.json
         background_inputs.json      background-inputs
     python -m benchmarks.puppets ... --output docs/results/puppets.json
@@ -38,7 +40,7 @@ from typing import Any, Final
 
 from benchmarks import background_inputs, joints
 from benchmarks.ablation_report import REFERENCE, paired_differences
-from benchmarks.ablation_scores import METRICS
+from benchmarks.ablation_scores import METRICS as ABLATION_METRICS
 from benchmarks.tables import (
     Cell,
     animation_table,
@@ -54,6 +56,9 @@ from common.errors import UserError
 from common.files import replacing
 from common.json_files import read_json
 from common.safe_paths import read_plain_file
+from evaluation.metric_names import METRICS
+from evaluation.report import number
+from evaluation.tables import Column
 
 PAGE: Final = Path("docs/results.md")
 PRIORITYCUT: Final = "prioritycut"  # the row that `prioritycut_table` compares with all others
@@ -142,6 +147,25 @@ def clips_table(report: Report) -> str:
     return _table(scores, text)
 
 
+def evaluations_table(report: Report) -> str:
+    """Evaluations of the same few clips side by side, a line for each metric: the mean over clips,
+    and each clip's in parentheses.
+    """
+
+    def text(entry: Mapping[str, Any], digits: int) -> str:
+        clips = ", ".join(number(value, digits) for value in entry["clips"].values())
+        return number(entry["mean"], digits) + (f" ({clips})" if clips else "")
+
+    rows = report["rows"]
+    lines: list[dict[str, Cell]] = []
+    for name in next(iter(rows.values())):
+        line: dict[str, Cell] = {"": Column(name, METRICS[name], []).title}
+        for row, entries in rows.items():
+            line[row] = text(entries[name], METRICS[name].digits)
+        lines.append(line)
+    return markdown_table(lines)
+
+
 # The file in docs/results/ and the function that makes the table from its content.
 TABLES: Final[dict[str, tuple[str, Callable[[Any], str]]]] = {
     "ablation-puppets": ("ablation_puppets.json", seeds_table),
@@ -152,6 +176,7 @@ TABLES: Final[dict[str, tuple[str, Callable[[Any], str]]]] = {
     "demo": ("demo.json", demo_table),
     "late": ("ablation_late.json", seeds_table),
     "late-prioritycut": ("ablation_late.json", prioritycut_table),
+    "heads-minutes": ("heads_minutes.json", evaluations_table),
     "background-inputs": ("background_inputs.json", background_inputs.tables),
     "puppets-masks": ("puppets.json", masks_table),
     "puppets-thresholds": ("puppets.json", thresholds_table),
@@ -215,7 +240,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 def _table(rows: Mapping[str, Mapping[str, Any]], text: Callable[[str, Any], str]) -> str:
     """A line for each row, with the metrics that all rows have."""
-    names = [name for name in METRICS if all(name in values for values in rows.values())]
+    names = [name for name in ABLATION_METRICS if all(name in values for values in rows.values())]
     lines: list[dict[str, Cell]] = [
         {"": row_name(row), **{_COLUMNS[name]: text(name, values[name]) for name in names}}
         for row, values in rows.items()

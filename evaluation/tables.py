@@ -2,15 +2,17 @@
 
 Prints it in Markdown and in LaTeX (booktabs): the mean over clips of each metric with half of its
 95% interval, the best of each column bold, the second underlined. All evaluations must be of the
-same frames.
+same frames. --format json prints the same numbers unrounded, and those of each clip, for programs.
 """
 
 import argparse
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
-from typing import Final, Literal, NamedTuple
+from typing import Any, Final, Literal, NamedTuple
 
 import numpy as np
 
@@ -25,7 +27,7 @@ from evaluation.evaluations import (
 )
 from evaluation.metric_names import BASELINE, FRECHET, METRICS, Metric, Tool
 from evaluation.report import count_frames, number
-from metrics.intervals import Interval, over_clips
+from metrics.intervals import Interval, clip_means, over_clips
 
 Rank = Literal["best", "second"]
 _REPEATED: Final = "repeat source"
@@ -73,6 +75,9 @@ def main(arguments: argparse.Namespace) -> None:
         None if arguments.metrics is None else arguments.metrics.split(","),
         with_baseline=arguments.baseline,
     )
+    if arguments.format == "json":
+        print(json_text(table, runs))
+        return
     texts = [_WRITERS[name](table) for name in _WRITERS if arguments.format in (name, "both")]
     print("\n\n".join(texts))
 
@@ -265,6 +270,31 @@ def latex(table: Table) -> str:
     )
 
 
+def json_text(table: Table, runs: Sequence[Evaluation]) -> str:
+    """The table of `runs` in JSON: `rows` has for each row and metric the mean over clips with its
+    95% interval and the means of the clips, null where there is none; `notes` those of the table.
+    """
+
+    def entry(run: Evaluation, name: str, prefix: str) -> dict[str, Any]:
+        found = _interval(run, name, prefix)
+        clips: dict[str, float | None] = {}
+        if name in run.metrics:
+            means = clip_means([clip.metrics[prefix + name] for clip in run.clips.values()])
+            values = (None if np.isnan(mean) else float(mean) for mean in means)
+            clips = dict(zip(run.clips, values, strict=True))
+        return {"mean": found.mean, "low": found.low, "high": found.high, "clips": clips}
+
+    metrics = [column.name for column in table.columns]
+    rows = {}
+    for row, run in zip_longest(table.rows, runs):
+        if run is not None:
+            rows[row] = {name: entry(run, name, "") for name in metrics}
+        else:  # the baseline, by the first run that measured it
+            having = {name: next(run for run in runs if run.has(name)) for name in metrics}
+            rows[row] = {name: entry(run, name, BASELINE) for name, run in having.items()}
+    return json.dumps({"rows": rows, "notes": table.notes}, indent=2, allow_nan=False)
+
+
 _WRITERS: Final[dict[str, Callable[[Table], str]]] = {"markdown": markdown, "latex": latex}
 _LATEX: Final = {
     "\\": r"\textbackslash{}",
@@ -308,7 +338,7 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--baseline", action="store_true", help="also a row for repeating the source"
     )
-    parser.add_argument("--format", choices=(*_WRITERS, "both"), default="both")
+    parser.add_argument("--format", choices=(*_WRITERS, "both", "json"), default="both")
     return parser
 
 

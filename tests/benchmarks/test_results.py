@@ -12,6 +12,7 @@ from benchmarks.results import (
     TABLES,
     build_parser,
     differences_table,
+    evaluations_table,
     main,
     prioritycut_table,
     renew,
@@ -141,6 +142,18 @@ def test_prioritycut_beside_each_other_row():
     half = 12.7062 * 0.1
     interval = f"[{0.2 - half:+.4f}, {0.2 + half:+.4f}]"
     assert cells(table, "U-Net") == [f"+0.2000 ±0.1414 {interval}"]
+
+
+def test_evaluations_of_few_clips():
+    def entry(mean, **clips):
+        return {"mean": mean, "low": None, "high": None, "clips": clips}
+
+    fomm = {"l1": entry(0.05, a=0.04, b=0.06), "akd": entry(1.5, a=1.5, b=None)}
+    repeated = {"l1": entry(0.08, a=0.07, b=0.09), "akd": entry(None, a=None, b=None)}
+    table = evaluations_table({"rows": {"FOMM": fomm, "repeat source": repeated}, "notes": []})
+    assert cells(table, "") == ["FOMM", "repeat source"]
+    assert cells(table, "L1 ↓") == ["0.0500 (0.0400, 0.0600)", "0.0800 (0.0700, 0.0900)"]
+    assert cells(table, "AKD ↓") == ["1.500 (1.500, -)", "- (-, -)"]
 
 
 def test_metrics_of_earlier_reports_are_enough():

@@ -13,7 +13,7 @@ from evaluation import tables
 from evaluation.evaluations import read_evaluation
 from evaluation.frechet_results import FrechetResult, as_json
 from evaluation.report import MeasuredClip, summarize, write_report
-from evaluation.tables import build_table, latex, markdown
+from evaluation.tables import build_table, json_text, latex, markdown
 from tests.helpers.runs import error_line
 
 DLIB = {"name": "dlib", "weights": "dlib 20", "convention": "68 landmarks", "licence": "none"}
@@ -138,6 +138,26 @@ def test_frames_that_are_left_out_are_told_if_they_differ(tmp_path):
     assert not [note for note in table_of(b, b, names=["b", "c"]).notes if "left out" in note]
 
 
+def test_json(tmp_path):
+    """Unrounded numbers, those of each clip, and null where a metric is not defined."""
+    akd = [[1.0, 2.0], [3.0, np.nan], [np.nan, np.nan]]
+    folders = write_run(tmp_path / "a", akd=akd), write_run(tmp_path / "b", 0.05, fvd=120.5)
+    runs = [read_evaluation(folder) for folder in folders]
+    found = json.loads(json_text(build_table(runs, ["A", "B"], with_baseline=True), runs))
+    assert list(found["rows"]) == ["A", "B", "repeat source"]
+    l1 = found["rows"]["B"]["l1"]
+    assert l1["mean"] == pytest.approx(0.4)
+    assert l1["clips"] == pytest.approx({"a": 0.2, "b": 0.4, "c": 0.6})
+    half = 4.302653 * 0.2 / 3**0.5  # the t quantile for two degrees of freedom
+    assert (l1["low"], l1["high"]) == pytest.approx((0.4 - half, 0.4 + half))
+    assert found["rows"]["A"]["akd"]["mean"] == pytest.approx(2.25)
+    assert found["rows"]["A"]["akd"]["clips"] == {"a": 1.5, "b": 3.0, "c": None}
+    assert found["rows"]["B"]["akd"] == {"mean": None, "low": None, "high": None, "clips": {}}
+    assert found["rows"]["B"]["fvd"] == {"mean": 120.5, "low": None, "high": None, "clips": {}}
+    assert found["rows"]["repeat source"]["fvd"]["mean"] == 99.0
+    assert found["rows"]["repeat source"]["l1"]["clips"] == dict.fromkeys("abc", 0.3)
+
+
 def test_latex(tmp_path):
     a = write_run(tmp_path / "a", fvd=250.0, tools={"fvd": I3D})
     b = write_run(tmp_path / "b", 0.1, fvd=200.0, tools={"fvd": I3D})
@@ -199,6 +219,8 @@ def test_command(tmp_path, capsys):
     for name, other in (("markdown", "tabular"), ("latex", "| --- |")):
         assert call(a, b, "--format", name) == 0
         assert other not in capsys.readouterr().out
+    assert call(a, b, "--format", "json", "--metrics", "l1") == 0
+    assert list(json.loads(capsys.readouterr().out)["rows"]["b"]) == ["l1"]
 
 
 def test_rows_are_named_by_folders(tmp_path, capsys, monkeypatch):
