@@ -27,6 +27,7 @@ class BackgroundBranch(Branch[BackgroundOutput]):
         self.soft = config.soft
         self.inputs = frozenset(config.inputs)
         self.foreign_probability = config.foreign_probability
+        self.hole_probability = config.hole_probability
         self.losses = config.losses
         self.bg_base = LowResolutionGenerator(
             in_channels=len(self.inputs) + 3 + 3,
@@ -95,6 +96,11 @@ class BackgroundBranch(Branch[BackgroundOutput]):
             return BackgroundOutput(None, inputs.driving, False, share)
         background, background_mask = inputs.source, masks.source_mask.detach()
         target, own_target = inputs.driving, self.training and self.foreign_probability > 0
+        if self.training and self.hole_probability > 0:
+            chosen = inputs.context.random.uniform(len(background), 1, 1, 1)
+            both_figures = torch.maximum(background_mask, background_mask.roll(1, dims=0))
+            holes = chosen < self.hole_probability
+            background_mask = torch.where(holes, both_figures, background_mask)
         if own_target:
             chosen = inputs.context.random.uniform(len(background), 1, 1, 1)
             foreign = chosen < self.foreign_probability

@@ -194,21 +194,17 @@ def division(config: Config, num_processes: int) -> Iterator[Violation]:
             ("train.micro_batch", "train.batch_size", "motion.avd"),
             "found one sample at a time; motion.avd normalizes over the samples: use at least 2",
         )
-    background = config.background
-    if background is not None and background.foreign_probability > 0 and at_once == 1:
-        found = f"found {background.foreign_probability:g} with one sample"
-        reason = (
-            f"{found} at a time; a background from another sample comes from the same batch: use "
-            "at least 2"
-        )
-        if num_processes > 1:
-            reason = (
-                f"{found} of a batch in each process; the background of another sample comes from "
-                f"the same process: set train.batch_size to at least {2 * num_processes}"
-            )
-        yield Violation(
-            ("background.foreign_probability", "train.micro_batch", "train.batch_size"), reason
-        )
+    if config.background is not None and at_once == 1:
+        for key, value in config.background.needing_another_sample.items():
+            found = f"found {value:g} with one sample"
+            reason = f"{found} at a time; it takes another sample of the same batch: use at least 2"
+            if num_processes > 1:
+                reason = (
+                    f"{found} of a batch in each process; it takes another sample of the same "
+                    f"process: set train.batch_size to at least {2 * num_processes}"
+                )
+            keys = (f"background.{key}", "train.micro_batch", "train.batch_size")
+            yield Violation(keys, reason)
 
 
 def _train(config: Config) -> Iterator[Violation]:

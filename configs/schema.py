@@ -196,6 +196,10 @@ class BackgroundConfig(Section):
     # the source frame of another sample of the batch, with nothing masked out. Ours, not in the
     # papers; 0 switches it off.
     foreign_probability: Probability = 0.0
+    # How often a sample learns to paint more than its own figure leaves behind: the mask of another
+    # sample's source cuts its figure out of the background, too. What was there is known, since the
+    # driving frame shows it. Ours, not in the papers; 0 switches it off.
+    hole_probability: Probability = 0.0
     # Masks that both networks see beside the two cut-out pictures, in which one may see their
     # shape: of the frame that gives the background (the source), and of the one that gives the
     # figure (the driving frame). Published: both.
@@ -204,6 +208,12 @@ class BackgroundConfig(Section):
     bg_base: LowResolutionConfig = LowResolutionConfig()
     bg_refine: BGRefineConfig = BGRefineConfig()
     losses: BackgroundLosses = BackgroundLosses()
+
+    @property
+    def needing_another_sample(self) -> dict[str, float]:
+        """The probabilities above 0 of what takes another sample of the batch, by their keys."""
+        both = ("foreign_probability", "hole_probability")
+        return {key: getattr(self, key) for key in both if getattr(self, key) > 0}
 
 
 class CutConfig(Section):

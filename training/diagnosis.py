@@ -67,7 +67,7 @@ def _how_to_save_memory(config: Config, num_samples: int) -> str:
     height, width = config.data.size
     cures = []
     if at_once > 1:
-        needs_another = config.background is not None and config.background.foreign_probability > 0
+        needs_another = config.background and config.background.needing_another_sample
         sizes = range(2 if needs_another else 1, at_once // 2 + 1)
         cures += [f"train.micro_batch={n}" for n in sizes if num_samples % n == 0][-1:]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")

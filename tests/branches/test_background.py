@@ -209,11 +209,57 @@ def test_some_backgrounds_are_foreign():
     assert torch.equal(branch(inputs).target, first)
 
 
+def with_masks(inputs, source_mask):
+    masks = inputs.outputs.masks._replace(source_mask=source_mask)
+    return inputs.with_output("masks", masks)
+
+
+def test_the_figure_of_another_sample_leaves_a_hole_too():
+    """The target stays the driving frame, which shows what was there."""
+    branch, inputs = build("background.hole_probability=1", batch=3)
+    own = torch.zeros(3, 1, 16, 16)
+    for index in range(3):
+        own[index, :, 4 * index : 4 * index + 4] = 0.9  # each figure is in rows of its own
+    inputs = with_masks(inputs, own)
+    base_calls, refine_calls = seen_by(branch.bg_base), seen_by(branch.bg_refine)
+    output = branch(inputs)
+    both = torch.maximum(own, own[[2, 0, 1]])
+    assert torch.equal(base_calls[0][0], both)
+    assert torch.equal(refine_calls[0][1], resize(both, (32, 32)))
+    outside = resize((both <= 0.4).float(), (32, 32))
+    assert torch.equal(output.swap.background, inputs.source * outside)
+    assert output.target is inputs.driving
+    assert torch.equal(inputs.outputs.masks.source_mask, own)
+
+
+def test_some_samples_have_another_hole():
+    branch, inputs = build("background.hole_probability=0.5", batch=12)
+    own = torch.zeros(12, 1, 16, 16)
+    own[range(12), :, range(12)] = 1.0
+    inputs = with_masks(inputs, own)
+    base_calls = seen_by(branch.bg_base)
+    branch(inputs)
+    branch(inputs)  # drawn anew, from the generator
+    first, second = (call[0].sum(dim=(1, 2, 3)) / 16 for call in base_calls)
+    assert set(first.tolist()) == {1.0, 2.0}
+    assert not torch.equal(first, second)
+
+
+def test_a_foreign_background_has_no_hole():
+    branch, inputs = build(FOREIGN, "background.hole_probability=1")
+    base_calls = seen_by(branch.bg_base)
+    output = branch(inputs)
+    assert not base_calls[0][0].any()
+    assert torch.equal(output.swap.background, inputs.source.roll(1, dims=0))
+
+
 @torch.no_grad()
-def test_evaluation_has_no_foreign_backgrounds():
-    branch, inputs = build(FOREIGN)
+def test_evaluation_has_neither_foreign_backgrounds_nor_other_holes():
+    branch, inputs = build(FOREIGN, "background.hole_probability=1")
+    base_calls = seen_by(branch.bg_base)
     before = inputs.context.random.generator.get_state()
     output = branch.eval()(inputs)
+    assert torch.equal(base_calls[0][0], inputs.outputs.masks.source_mask)
     assert output.target is inputs.driving
     assert not output.own_target
     assert torch.equal(inputs.context.random.generator.get_state(), before)

@@ -276,7 +276,7 @@ def test_published_settings_of_the_masks(data_set, row, threshold, layers):
 @pytest.mark.parametrize("data_set", SETS)
 def test_settings_of_the_background(data_set):
     background = load_config(data_set).background
-    assert (background.start_epoch, background.foreign_probability) == (2, 0)
+    assert (background.start_epoch, background.needing_another_sample) == (2, {})
     assert background.losses.perceptual == dict.fromkeys(LAYERS[:3], 10.0)
     assert background.losses.pixel == 0
 

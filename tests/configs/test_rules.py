@@ -142,11 +142,12 @@ PATCH = (
         ),
         *(
             (
-                ["background.foreign_probability=0.5", f"train.{key}=1"],
-                "background.foreign_probability: found 0.5 with one sample at a time; a background "
-                "from another sample comes from the same batch: use at least 2",
+                [f"background.{choice}_probability=0.5", f"train.{key}=1"],
+                f"background.{choice}_probability: found 0.5 with one sample at a time; it takes "
+                "another sample of the same batch: use at least 2",
             )
             for key in ("batch_size", "micro_batch")
+            for choice in ("foreign", "hole")
         ),
         (
             ["train.epochs=2", "train.milestones=[]"],
@@ -343,6 +344,7 @@ def test_the_rule_of_the_discriminator_of_monkey_net(height, width):
         ["train.micro_batch=16"],
         ["train.micro_batch=1"],
         ["train.micro_batch=2", "background.foreign_probability=0.5"],
+        ["train.micro_batch=2", "background.hole_probability=0.5"],
         ["masks.perturbation.pivots=[0.5, 0.5]", "masks.perturbation.scales=[1, 1]"],
         ["masks.losses.perceptual={}", "masks.losses.pixel=1"],
         ["masks=null", "background=null"],

@@ -86,6 +86,7 @@ _TINY: dict[str, Any] = {
     "background.start_share": None,
     "background.threshold": 0.4,
     "background.foreign_probability": 0.0,
+    "background.hole_probability": 0.0,
     "background.bg_base.width": 4,
     "background.bg_base.max_width": 8,
     "background.bg_base.num_res_blocks": 1,

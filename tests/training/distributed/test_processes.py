@@ -245,8 +245,8 @@ DIVISIONS = {
     ("train.micro_batch=4",): "UserError: train.micro_batch: found 4; must divide the 2 samples "
     "that each of 2 processes takes of train.batch_size, 4",
     ("background.foreign_probability=0.5", "train.batch_size=2"): "UserError: "
-    "background.foreign_probability: found 0.5 with one sample of a batch in each process; the "
-    "background of another sample comes from the same process: set train.batch_size to at least 4",
+    "background.foreign_probability: found 0.5 with one sample of a batch in each process; it "
+    "takes another sample of the same process: set train.batch_size to at least 4",
 }
 
 
