@@ -1,4 +1,4 @@
-"""Measure which masks BGBase and BGRefine need beside the cut-out pictures.
+"""Measure which masks BGBase and BGRefine need, and what they learn from other backgrounds.
 
     python -m benchmarks.background_inputs --checkpoint runs/demo/checkpoints/best.pt
 
@@ -11,6 +11,14 @@ variant and seed. All variants of a seed train side by side, on the same batches
                     `background.inputs`; the source mask is m(X), the driving mask m(Y)
     soft            both masks; the pictures are cut out by the masks themselves
                     (`background.soft`), not by their threshold
+    holes           both masks, and in half of the samples the figure of another clip leaves a hole
+                    in the background too (`background.hole_probability`)
+    foreign         both masks, and a quarter of the samples on the background of another clip
+                    (`background.foreign_probability`)
+    holes and foreign
+                    both of these
+
+The first five are trained unless --variants names others; `both` is always among them.
 
 The swaps are those of benchmarks/puppets.py with driver own and the default animator, painted by
 BGRefine, on test puppets; it explains the scores. In addition there are the scores of `base_psnr`,
@@ -69,14 +77,21 @@ from training.auto_settings import resolve
 from training.optimization import MovingAverage, Optimizer, autocast
 from training.step import PreparedFrames, prepare_frames, total
 
-VARIANTS: Final = {
-    "both": ("background.inputs=[source_mask, driving_mask]",),
+_BOTH: Final = "background.inputs=[source_mask, driving_mask]"
+_HOLES: Final = "background.hole_probability=0.5"
+_FOREIGN: Final = "background.foreign_probability=0.25"
+VARIANTS: Final[dict[str, tuple[str, ...]]] = {
+    "both": (_BOTH,),
     "source mask": ("background.inputs=[source_mask]",),
     "driving mask": ("background.inputs=[driving_mask]",),
     "none": ("background.inputs=[]",),
-    "soft": ("background.inputs=[source_mask, driving_mask]", "background.soft=true"),
+    "soft": (_BOTH, "background.soft=true"),
+    "holes": (_BOTH, _HOLES),
+    "foreign": (_BOTH, _FOREIGN),
+    "holes and foreign": (_BOTH, _HOLES, _FOREIGN),
 }
 REFERENCE: Final = "both"
+INPUTS: Final = ("both", "source mask", "driving mask", "none", "soft")
 TYPES: Final[tuple[BackgroundType, ...]] = ("same", "other")
 METRICS: Final = ("psnr", "swap_gain_db", "figure_gain_db", "base_psnr")
 
@@ -132,8 +147,8 @@ def main(arguments: argparse.Namespace) -> None:
     for seed in dict.fromkeys(arguments.seeds):
         config = override_config(resolved.config, [f"seed={seed}"])
         candidates = {
-            name: Candidate(base, override_config(config, list(overrides)), device)
-            for name, overrides in VARIANTS.items()
+            name: Candidate(base, override_config(config, list(VARIANTS[name])), device)
+            for name in dict.fromkeys((REFERENCE, *arguments.variants))
         }
         parameters = {name: count_parameters(each.model) for name, each in candidates.items()}
         train(base, candidates, config, arguments.steps, device)
@@ -321,6 +336,14 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--steps", type=positive_int, default=600, help="steps of training (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--variants",
+        nargs="+",
+        choices=VARIANTS,
+        default=INPUTS,
+        metavar="NAME",
+        help=f"of {', '.join(VARIANTS)}",
     )
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2], help="default: 0 1 2")
     parser.add_argument(

@@ -24,6 +24,7 @@ commands with all their options. Nothing is trained or measured here.
         heads_minutes.json          heads-minutes
     python -m benchmarks.background_inputs ... --output docs/results/background_inputs.json
         background_inputs.json      background-inputs
+        background_holes.json       background-holes
     python -m benchmarks.puppets ... --output docs/results/puppets.json
         puppets.json                puppets-masks, puppets-thresholds, puppets-animation,
                                     puppets-swap
@@ -178,6 +179,7 @@ TABLES: Final[dict[str, tuple[str, Callable[[Any], str]]]] = {
     "late-prioritycut": ("ablation_late.json", prioritycut_table),
     "heads-minutes": ("heads_minutes.json", evaluations_table),
     "background-inputs": ("background_inputs.json", background_inputs.tables),
+    "background-holes": ("background_holes.json", background_inputs.tables),
     "puppets-masks": ("puppets.json", masks_table),
     "puppets-thresholds": ("puppets.json", thresholds_table),
     "puppets-animation": ("puppets.json", animation_table),

@@ -6,7 +6,7 @@ import torch
 from torch.testing import assert_close
 
 from benchmarks import background_inputs
-from benchmarks.background_inputs import VARIANTS, Candidate, inputs_of, table
+from benchmarks.background_inputs import INPUTS, REFERENCE, VARIANTS, Candidate, inputs_of, table
 from branches.branch import StepInputs
 from branches.model import Model
 from checkpoints import checkpoint
@@ -68,15 +68,26 @@ def test_report_of_a_tiny_run(tiny_run, tmp_path, capsys):
     report = json.loads(output.read_text())
     assert list(report["scores"]) == ["0", "1"]
     parameters = report["parameters"]
-    assert list(parameters) == list(VARIANTS)
+    assert list(parameters) == list(INPUTS)
     assert parameters["both"] == parameters["soft"] > parameters["source mask"]
     assert parameters["source mask"] == parameters["driving mask"] > parameters["none"]
     for scores in report["scores"].values():
-        assert len({json.dumps(scores[variant]) for variant in VARIANTS}) == len(VARIANTS)
+        assert len({json.dumps(scores[variant]) for variant in INPUTS}) == len(INPUTS)
         assert {len(values) for found in scores.values() for values in found.values()} == {3}
     printed = capsys.readouterr().out
     assert "| same " in printed
     assert "| other " in printed
+
+
+def test_other_variants_are_compared_with_the_reference(tiny_run, tmp_path):
+    output = tmp_path / "holes.json"
+    others = [name for name in VARIANTS if name not in INPUTS]
+    options = ("--steps", 3, "--seeds", 0, "--num-clips", 3, "--num-frames", 1, "--variants")
+    checkpoint = ("--checkpoint", step_file(tiny_run, 8))
+    assert run(*checkpoint, "--output", output, *options, *others, others[0]) == 0
+    (scores,) = json.loads(output.read_text())["scores"].values()
+    assert list(scores) == [REFERENCE, *others]
+    assert len({json.dumps(found) for found in scores.values()}) == len(scores)
 
 
 def test_table_by_hand():
