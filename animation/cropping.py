@@ -43,6 +43,7 @@ SEARCH_SECONDS = 0.2  # time between the frames of a clip that are searched
 MEDIAN_LENGTH = 5  # boxes in a running median, which one or two wrong ones do not change
 MIDDLE_SECONDS = 0.5  # standard deviation of the Gaussian over time for the box's middle,
 WIDTH_SECONDS = 2.0  # and for its width, whose changes are more visible
+SMOOTHED_RATE = 120  # boxes a second, at most, that the Gaussian is applied to
 
 
 class FaceDetector(Detector, Protocol):
@@ -279,8 +280,11 @@ def interpolate_boxes(
         image_size: (height, width) of the frames; crops are moved inside.
     """
     seen_at = [seconds[figure.position] for figure in figures]
-    # The filter needs evenly spaced times.
-    moments = np.arange(seconds[-1] * frame_rate + 1) / frame_rate
+    # The filter needs evenly spaced times. There are at most two for each frame, and the Gaussian
+    # has a bounded width: a clip of three frames may state a billion a second, or a gap of years.
+    most = 2 * len(seconds) / seconds[-1] if seconds[-1] > 0 else math.inf
+    rate = min(frame_rate, SMOOTHED_RATE, most)
+    moments = np.arange(seconds[-1] * rate + 1) / rate
     seen = np.array([figure.box for figure in figures])
     tracks = np.column_stack([seen[:, :2] + seen[:, 2:] / 2, seen[:, 2]])  # middle, width
     tracks = median_filter(tracks, size=(MEDIAN_LENGTH, 1), mode="nearest")
@@ -289,9 +293,7 @@ def interpolate_boxes(
         np.interp(
             seconds,
             moments,
-            gaussian_filter1d(
-                np.interp(moments, seen_at, track), deviation * frame_rate, mode="nearest"
-            ),
+            gaussian_filter1d(np.interp(moments, seen_at, track), deviation * rate, mode="nearest"),
         )
         for track, deviation in zip(tracks.T, deviations, strict=True)
     )

@@ -1,6 +1,7 @@
 """Layouts: arrange pictures of an animation side by side in the frames of the result."""
 
-from typing import Literal, NamedTuple, get_args
+from collections.abc import Sequence
+from typing import Literal, NamedTuple, Self, get_args, overload
 
 import numpy as np
 from torch import Tensor
@@ -28,6 +29,30 @@ class AnimatedBatch(NamedTuple):
     animated: Tensor
     background: Frames | None
     swapped: SwappedFrames | None
+
+
+class _Pasted(Sequence[Frame]):
+    """Frames that are pasted into a picture each time they are taken. A picture of 134 megapixels
+    takes 400 MB, and so would each frame of a batch.
+    """
+
+    def __init__(self, paster: Paster, frames: Frames) -> None:
+        self._paster = paster
+        self._frames = frames
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    @overload
+    def __getitem__(self, number: int) -> Frame: ...
+
+    @overload
+    def __getitem__(self, number: slice) -> Self: ...
+
+    def __getitem__(self, number: int | slice) -> Frame | Self:
+        if isinstance(number, slice):
+            return type(self)(self._paster, self._frames[number])
+        return self._paster.paste(self._frames[number])
 
 
 class Layout:
@@ -61,13 +86,16 @@ class Layout:
         self.source_mask = source_mask
         self.paster = paster
 
-    def arrange(self, batch: AnimatedBatch) -> Frames:
-        """The frames, uint8 B x H x (columns * W) x 3, or x 4 if transparent."""
+    def arrange(self, batch: AnimatedBatch) -> Frames | Sequence[Frame]:
+        """The frames, uint8 B x H x (columns * W) x 3, or x 4 if transparent.
+
+        Those that are pasted into the source are made when they are taken, one at a time.
+        """
         if self.name == "result":
             result = self._result(batch)
             if self.paster is None:
                 return result
-            return np.stack([self.paster.paste(frame) for frame in result])
+            return _Pasted(self.paster, result)
         columns = [np.broadcast_to(batch.source, batch.driving.shape), batch.driving]
         if self.name == "side-by-side":
             columns.append(self._result(batch))

@@ -1,6 +1,6 @@
 """Writes an animation to files: frames, sound, and its masks in a second file."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing, nullcontext
 from fractions import Fraction
 from pathlib import Path
@@ -12,7 +12,7 @@ from animation.read_ahead import prefetch
 from common.errors import UserError
 from common.limits import LIMITS, Limits
 from common.safe_paths import is_folder
-from media.frames import Frames
+from media.frames import Frame, Frames
 from media.sound import Sound, open_sound
 from media.video_writer import VideoWriter, takes_sound
 
@@ -101,7 +101,7 @@ class _Drawn(NamedTuple):
     """The frames to write for a batch, on the CPU; mask_frames: None if masks are not saved."""
 
     batch: AnimatedBatch
-    frames: Frames
+    frames: Frames | Sequence[Frame]
     mask_frames: Frames | None
 
 

@@ -47,6 +47,11 @@ MAX_ERROR = 0.03  # seconds; a gap that would shift the sound by more is filled 
 # Seconds of silence in place of gaps, and one more for each frame of the video. A file of some
 # kilobytes may have gaps of years, in its pictures too, and to encode an hour takes half a minute.
 MAX_SILENCE = 3600
+# Seconds of encoded sound, and one more for each frame of the video. A packet of 14 bytes may hold
+# a minute: a file of some megabytes has thousands of hours, under pictures that last for hours.
+MAX_ENCODED = 12 * 3600
+MAX_DISTANCE = 10**9  # seconds, 31 years, from the start of a sound to packets that are read
+_REMEDY = "leave it out with --audio none, or choose a part with --start and --end"
 WARM_UP = Fraction(1, 10)  # seconds; an Opus decoder takes 0.08 until its output is right
 
 
@@ -113,7 +118,10 @@ class SoundTrack:
         codec = stream.codec_context
         lead = Fraction(2 * codec.frame_size if kind.hides_lead else codec.delay, codec.rate)
         fits = codec.codec.canonical_name in kind.copied and codec.sample_rate >= MIN_COPIED_RATE
-        if fits and (kind.max_step is None or _has_steps(sound, lead, kind.max_step)):
+        self._is_encoded = not (
+            fits and (kind.max_step is None or _has_steps(sound, lead, kind.max_step))
+        )
+        if not self._is_encoded:
             packets = _from_lead(packets, lead)
             self._packets = _copied(packets, output.add_stream_from_template(stream))
         else:
@@ -133,18 +141,22 @@ class SoundTrack:
         if self._num_silent > MAX_SILENCE + self._num_frames:
             raise UserError(
                 f"{self._path}: its sound has gaps of more than {MAX_SILENCE // 60} minutes, and "
-                "hardly any pictures meanwhile; leave it out with --audio none, or choose a part "
-                "with --start and --end"
+                f"hardly any pictures meanwhile; {_REMEDY}"
             )
 
     def packets_before(self, end: Fraction) -> Iterator[av.Packet]:
         """Yield the next packets of another frame, up to those that begin at its `end` (seconds).
 
         Raises:
-            UserError: too much silence would stand in place of gaps.
+            UserError: too much sound would be encoded, or silence in place of gaps.
         """
         self._num_frames += 1
         while self._next is not None and _begin(self._next) < end:
+            if self._is_encoded and _begin(self._next) > MAX_ENCODED + self._num_frames:
+                raise UserError(
+                    f"{self._path}: its sound lasts for more than {MAX_ENCODED // 3600} hours, "
+                    f"with hardly any pictures meanwhile; {_REMEDY}"
+                )
             yield self._next
             self._next = next(self._packets, None)
 
@@ -182,14 +194,18 @@ def _packets(
     """Yield all packets with their times counted from `start`; the last packet is empty.
 
     They are read from the beginning of the file, because after a seek in MP3 times are a guess.
+    Packets decades away are left out: FFmpeg has 64 bits for a time, also in units of a sample.
     """
     assert stream.time_base is not None
     offset = round(start / stream.time_base)
+    farthest = floor(MAX_DISTANCE / stream.time_base)
     try:
         for packet in container.demux(stream):
             if packet.pts is not None:
-                packet.pts -= offset
-                packet.dts = packet.pts
+                time = packet.pts - offset
+                if abs(time) > farthest:
+                    continue
+                packet.pts = packet.dts = time
             yield packet
     except av.FFmpegError:
         return  # the file is cut off
@@ -269,6 +285,10 @@ def _decoded(
             begin = following
             if frame.pts is not None and frame.time_base is not None:
                 begin = frame.pts * frame.time_base
+            end = begin + Fraction(frame.samples, frame.sample_rate)
+            if end < -WARM_UP:
+                following = end
+                continue
             # A second at a time: the filter would keep the silence of a whole gap in memory.
             for second in count(max(ceil(following), 0)):
                 if second + 1 >= begin:
@@ -277,7 +297,7 @@ def _decoded(
                 yield _silence(frame, second)
             frame.time_base = Fraction(1, frame.sample_rate)
             frame.pts = round(begin * frame.sample_rate)
-            following = begin + Fraction(frame.samples, frame.sample_rate)
+            following = end
             yield from _seconds(frame)
 
 

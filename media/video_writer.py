@@ -8,7 +8,7 @@ from contextlib import ExitStack, closing, suppress
 from fractions import Fraction
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Protocol, Self
+from typing import Protocol, Self
 
 import av
 import numpy as np
@@ -28,36 +28,13 @@ from media.images import encode_image
 from media.sound import FORMATS, Sound, SoundTrack
 from media.system_files import is_system_file
 from media.timing import MAX_SECONDS, UNEVEN_TIME_BASE, Clock, Times, check_times
+from media.video_codecs import CODECS, TRANSPARENT_CODECS, Codec, codable, options_for
 
 MAX_GIF_RATE = 50  # frames per second; browsers play faster GIFs more slowly
 MIN_GIF_STEP = 2  # in units of GIF_TIME_BASE; see MAX_GIF_RATE
 MIN_UNEVEN_STEP = 90  # in units of UNEVEN_TIME_BASE: 1 ms, the unit of webm
 FRAME_NAME = re.compile(r"\d{5,}\.png")
-MAX_TERM = 2**31 - 1  # numerator and denominator of a fraction in FFmpeg
 SMPTE170M = 6  # the BT.601 matrix as H.264 and VP9 number it
-
-
-class _Codec(NamedTuple):
-    name: str
-    pixel_format: str
-    options: dict[str, str]
-
-
-CODECS = {
-    ".mp4": _Codec("libx264", "yuv420p", {"crf": "17"}),
-    ".webm": _Codec(
-        "libvpx-vp9", "yuv420p", {"crf": "24", "b:v": "0", "cpu-used": "4", "row-mt": "1"}
-    ),
-    # ProRes, for video editors.
-    ".mov": _Codec("prores_ks", "yuv422p10le", {"profile": "hq"}),
-    # Not by imageio, which keeps all frames in memory to the end and makes one of those that are
-    # equal.
-    ".gif": _Codec("gif", "pal8", {}),
-}
-TRANSPARENT_CODECS = {
-    ".webm": CODECS[".webm"]._replace(pixel_format="yuva420p"),
-    ".mov": _Codec("prores_ks", "yuva444p10le", {"profile": "4444"}),
-}
 
 
 class VideoWriter:
@@ -124,7 +101,7 @@ class VideoWriter:
             slowest = MIN_RATE if self._codec is None else Fraction(1, MAX_SECONDS)
             frame_rate = max(nearest_rate(frame_rate), slowest)
         if self._codec is not None:
-            frame_rate = _codable(frame_rate, self.path)
+            frame_rate = codable(frame_rate, self.path)
         if suffix == ".gif" and frame_rate > MAX_GIF_RATE:
             raise UserError(
                 f"{path}: a GIF shows at most {MAX_GIF_RATE} frames per second, not "
@@ -173,10 +150,10 @@ class VideoWriter:
     def _open_sink(self, frame: Frame) -> "_Sink":
         if self._codec is None:
             return _FolderSink(self._temporary, self._clock)
+        size = frame.shape[:2]
+        codec = self._codec._replace(options=options_for(self._codec, size, self.path))
         create(self._temporary)
-        return _ContainerSink(
-            self._temporary, self._codec, self._clock, frame.shape[:2], self._sound
-        )
+        return _ContainerSink(self._temporary, codec, self._clock, size, self._sound)
 
     def _failure(self, error: Exception) -> UserError:
         reason = os_reason(error) if isinstance(error, OSError) else str(error)
@@ -214,7 +191,7 @@ class _ContainerSink:
     def __init__(
         self,
         path: Path,
-        codec: _Codec,
+        codec: Codec,
         clock: Clock,
         size: tuple[int, ...],
         sound: Sound | None,
@@ -317,19 +294,6 @@ def _hidden_colour_replaced(rgba: NDArray[np.uint8]) -> NDArray[np.uint8]:
     replaced = rgba.copy()
     replaced[rgba[..., 3] == 0, :3] = np.rint(mean)
     return replaced
-
-
-def _codable(rate: Fraction, path: Path) -> Fraction:
-    """Return `rate`, or the nearest rate that FFmpeg can represent as a fraction.
-
-    Raises:
-        UserError: there is none; names `path`.
-    """
-    if max(rate.as_integer_ratio()) > MAX_TERM:
-        rate = rate.limit_denominator(10**6)
-    if not 0 < rate <= MAX_TERM or rate.numerator > MAX_TERM:
-        raise UserError(f"{path}: a video file cannot have the frame rate of these frames")
-    return rate
 
 
 def takes_sound(path: Path | str) -> bool:

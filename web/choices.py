@@ -247,7 +247,8 @@ def read_options(form: FormValues, folder: Path, max_frames: int | None = None) 
 def read_masks(kind: MasksKind, files: list[str] | None, folder: Path) -> Masks | None:
     """The value of animate.py's --masks or --background-masks.
 
-    Several files are copied to `folder`, which is made: together they are a clip.
+    Several files get a second name in `folder`, which is made: together they are a clip. They are
+    not copied, since many requests may wait with the same ones.
     """
     if kind != "files":
         return None if kind == "automatic" else kind
@@ -260,8 +261,15 @@ def read_masks(kind: MasksKind, files: list[str] | None, folder: Path) -> Masks 
         raise UserError("Two masks have the same name: give the pictures names in their order.")
     folder.mkdir()
     for file, name in zip(files, names, strict=True):
-        shutil.copyfile(file, folder / name)
+        _link_or_copy(Path(file), folder / name)
     return folder
+
+
+def _link_or_copy(file: Path, target: Path) -> None:
+    try:
+        target.hardlink_to(file)
+    except OSError:  # another file system, or one without such links
+        shutil.copyfile(file, target)
 
 
 def read_reference(form: FormValues) -> ReferenceFrame:

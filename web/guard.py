@@ -3,12 +3,13 @@
 Which requests are refused, and why, and why frames are, is said in `common.page_requests`.
 """
 
+import json
 import re
 import time
 from collections.abc import Collection, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse
@@ -23,6 +24,10 @@ MAX_KEPT_FILES = 20  # uploads are refused while as many bytes are kept as so ma
 MIN_BYTES = 2**16  # that a file counts for: a million empty ones take room and time, too
 KEPT_SECONDS = 3600  # age of an old file, which is removed
 _UPLOAD = "/gradio_api/upload"
+# Characters of the random name of a session, of which Gradio makes ten. It keeps ten thousand of
+# them, and what belongs to each, whatever their length.
+LONGEST_SESSION: Final = 64
+LONGEST_QUERY: Final = 2048  # bytes behind the ? of an address
 # What the page sends. Gradio has further routes, such as one that gives a file to FFmpeg, and it
 # also takes a path with a line end behind it.
 _SENT = re.compile(rf"/login|{_UPLOAD}|/gradio_api/(queue/join|cancel|reset|run/[^/\s]+)")
@@ -31,7 +36,8 @@ _SENT = re.compile(rf"/login|{_UPLOAD}|/gradio_api/(queue/join|cancel|reset|run/
 _INTERFACE = "/gradio_api"
 _READ = re.compile(
     r"/gradio_api/(info/?|openapi\.json|startup-events|app_id|token/?|user/?|login_check/?|theme\.css"
-    r"|queue/(data|status)|heartbeat/[^/\s]+|upload_progress|file=(/|[A-Za-z]:).*)",
+    r"|queue/(data|status)|upload_progress|file=(/|[A-Za-z]:).*"
+    rf"|heartbeat/[^/\s]{{1,{LONGEST_SESSION}}})",
     re.DOTALL,
 )
 # Gradio writes an upload to such a file in the folder of uploads, and moves it away at its end.
@@ -79,6 +85,12 @@ class Guard:
             refused = self._refuse_forwarded(headers)
         if refused is None:
             refused = self._refuse_content(method, path, headers)
+        if refused is None and len(scope.get("query_string", b"")) > LONGEST_QUERY:
+            refused = Refusal(414, "The address is too long.")
+        if refused is None and method == "POST" and path != _UPLOAD:
+            content = await _content(receive)
+            receive = _replayed(content, receive)
+            refused = _refuse_session(content)
         if refused is not None:
             await PlainTextResponse(refused.reason, refused.status)(scope, receive, send)
             return
@@ -139,7 +151,7 @@ class Guard:
         """Whether there is room for an upload of `length` bytes."""
         self._remove_unfinished()
         begun = sum(upload.length for upload in self._uploads.values())
-        room = MAX_KEPT_FILES * self._max_bytes - _num_bytes(self._folder)
+        room = MAX_KEPT_FILES * self._max_bytes - num_bytes(self._folder)
         return room >= 0 and (not begun or begun + length <= room)
 
     def _remove_unfinished(self) -> None:
@@ -157,6 +169,39 @@ class Guard:
                 is_of_none = oldest is None or changed < oldest - _CLOCK_ERROR
                 if is_of_none or changed < now - KEPT_SECONDS:
                     path.unlink()
+
+
+async def _content(receive: Receive) -> bytes:
+    """The content of a request, whose length was checked."""
+    parts = []
+    is_complete = False
+    while not is_complete:
+        message = await receive()
+        parts.append(message.get("body", b""))
+        is_complete = not message.get("more_body", False)
+    return b"".join(parts)
+
+
+def _replayed(content: bytes, receive: Receive) -> Receive:
+    """A `receive` that gives the content again, and then what comes after it."""
+    first: list[Message] = [{"type": "http.request", "body": content, "more_body": False}]
+
+    async def receive_again() -> Message:
+        return first.pop() if first else await receive()
+
+    return receive_again
+
+
+def _refuse_session(content: bytes) -> Refusal | None:
+    """Refuse a session with a long name; what else is wrong, the application says."""
+    try:
+        values = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    session = values.get("session_hash") if isinstance(values, dict) else None
+    if isinstance(session, str) and len(session) > LONGEST_SESSION:
+        return Refusal(400, "The name of the session is too long.")
+    return None
 
 
 def _route(scope: Scope) -> str:
@@ -183,10 +228,10 @@ def in_megabytes(num_bytes: int) -> str:
     return f"{num_bytes / 2**20:g} MB"
 
 
-def _num_bytes(folder: Path) -> int:
-    """Size of all files and folders in `folder`, each at least MIN_BYTES."""
+def num_bytes(folder: Path, least: int = MIN_BYTES) -> int:
+    """Size of all files and folders in `folder`, each at least `least`."""
     total = 0
     for path in folder.rglob("*"):
         with suppress(OSError):  # removed in the meantime
-            total += max(path.lstat().st_size, MIN_BYTES)
+            total += max(path.lstat().st_size, least)
     return total

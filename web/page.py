@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import gradio as gr
+from gradio.utils import get_upload_folder
 
 from animation.animator import Animator
 from animation.jobs import JobResult, check_inputs, run_job
@@ -27,13 +28,16 @@ from web.choices import (
 )
 from web.controls import MIN_COLUMN, Controls
 from web.examples import Examples
-from web.guard import KEPT_SECONDS, in_megabytes
+from web.guard import KEPT_SECONDS, MAX_KEPT_FILES, in_megabytes, num_bytes
 from web.results import Changes, Results
 from web.waiting import POLL_SECONDS, WaitingQueue, describe_length, describe_place
 
 STYLE = Path(__file__).with_suffix(".css")
 SCRIPT = Path(__file__).with_suffix(".js")
 
+# Bytes of a result before it is complete. Frames of a large picture, pasted back, take 100 MB each.
+MAX_RESULT = 2**31
+MAX_STOPPED = 1000  # requests to stop that are remembered
 SWEEP_SECONDS = 600  # old files are removed so often
 QUEUE_SECONDS = 5  # the shown length of the queue is at most so old
 PROGRESS = gr.Progress()  # by this default Gradio finds the argument to pass the progress to
@@ -234,11 +238,12 @@ class Page:
     def _stop_session(self, request: gr.Request) -> None:
         """Stop the animation of this session, also if its tab was closed: others wait for its end.
 
-        Requests to stop that are older than KEPT_SECONDS are forgotten.
+        Requests to stop that are older than KEPT_SECONDS are forgotten, and all but the newest.
         """
         now = time.monotonic()
-        for session, since in [*self._stopped.items()]:
-            if now - since > KEPT_SECONDS:
+        self._stopped.pop(request.session_hash, None)  # so that the last ones are the newest
+        for number, (session, since) in enumerate(reversed([*self._stopped.items()]), 1):
+            if now - since > KEPT_SECONDS or number >= MAX_STOPPED:
                 self._stopped.pop(session, None)
         self._stopped[request.session_hash] = now
 
@@ -298,6 +303,7 @@ class Page:
         """
         job = read_job(form, folder)
         options = read_options(form, folder, self._limits.max_frames)
+        num_given = num_bytes(folder, 0)
         with self._queue.place() as place:
 
             def tell(num_before: int, num_waiting: int) -> None:
@@ -324,11 +330,27 @@ class Page:
 
             def show(num_done: int, num_frames: int | None) -> None:
                 watch_time()
+                check_size(num_bytes(folder, 0) - num_given)
                 progress((num_done, num_frames), unit="frames")
 
             progress(0.0, desc="reading source and clip")
             watch_time()
+            self._check_room()
             return run_job(self._animator, job, options, announce, show, watch_time)
+
+    def _check_room(self) -> None:
+        """Raise UserError where uploads and results of the last hour leave no room for a result."""
+        if num_bytes(Path(get_upload_folder())) > MAX_KEPT_FILES * self._limits.max_bytes:
+            raise UserError("There is no room for another result now; try again in an hour.")
+
+
+def check_size(size: int) -> None:
+    """Raise UserError where a result that is being written takes too much room, in bytes."""
+    if size > MAX_RESULT:
+        raise UserError(
+            f"The result takes more than the {in_megabytes(MAX_RESULT)} that there is room for: "
+            "choose a part of the clip with Start and End, a smaller source, or mp4."
+        )
 
 
 def quick() -> dict[str, Any]:

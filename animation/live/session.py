@@ -25,6 +25,9 @@ from media.video_writer import VideoWriter
 
 LINE_SECONDS: Final = 1.0  # between two lines of measurements
 PATIENCE: Final = 10.0  # seconds without a picture after which a camera counts as lost
+# Frames a second of a recording. In a folder, frames are repeated to fill the time, and a file that
+# is played as a camera may state a hundred thousand a second.
+MAX_RECORDED_RATE: Final = Fraction(120)
 LOOK_SECONDS: Final = 0.2  # between two looks for a signal, while no picture comes
 
 
@@ -203,7 +206,8 @@ class _Display:
         self._start = 0.0
         self._writer = None
         if output is not None:
-            self._writer = VideoWriter(output, frame_rate, times=self._times)
+            rate = min(frame_rate, MAX_RECORDED_RATE)
+            self._writer = VideoWriter(output, rate, times=self._times)
 
     def announce(self, notes: list[str]) -> None:
         """Print those of the notes that are new."""

@@ -166,6 +166,21 @@ def test_no_lag_behind_even_motion_and_growth():
     assert boxes[148].width == pytest.approx(248, abs=0.2)
 
 
+@pytest.mark.parametrize(
+    ("seconds", "rate"),
+    [
+        ([0, 1e-12, 2e-12, 3e-12, 4e-12], 1e12),  # a trillion frames a second
+        ([0, 1e-5, 2e-5, 3e-5, 1e9], 1e5),  # a gap of 30 years
+        ([0, 1e-5, 2e-5, 3e-5, 1e9], 25),
+        ([0, 0, 0, 0, 0], 1e12),  # as in numbers of 64 bits
+    ],
+)
+def test_times_that_nothing_can_have(seconds, rate):
+    """The Gaussian over 2 seconds would have had as many weights as there are frames in 16."""
+    boxes = interpolate_boxes(sighted({1: (30, 20, 40, 40)}), seconds, rate, (100, 200))
+    assert_allclose(boxes, [(30, 20, 40, 40)] * 5)
+
+
 def test_proportions_are_kept():
     boxes = interpolate_boxes(
         sighted({0: (0, 0, 30, 20), 9: (50, 50, 60, 40)}), even(10), 25, (200, 200)

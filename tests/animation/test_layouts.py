@@ -6,11 +6,13 @@ import torch
 
 import animate
 from animation.branch_animators import frames_to_tensor
-from animation.layouts import Layout
+from animation.layouts import AnimatedBatch, Layout
 from checkpoints.checkpoint import load
 from checkpoints.weights import load_model
 from datasets.build import build_source
+from media.crops import Box, Paster
 from media.video import open_clip
+from media.visualization import to_uint8
 from metrics.detectors.build import REGION_FINDERS
 from modules.geometry import resize
 from tests.helpers.animations import (
@@ -245,3 +247,24 @@ def test_masks_animate_if_there_is_no_motion_branch(demo, run, tmp_path):
 def test_a_transparent_result_stands_alone():
     with pytest.raises(ValueError, match="stands alone, found the layout demo"):
         Layout("demo", transparent=True)
+
+
+def test_frames_are_pasted_one_at_a_time():
+    """A batch of pictures of 134 megapixels took 6 GB."""
+    canvas = np.random.default_rng(0).integers(0, 256, (12, 20, 3), np.uint8)
+    paster, pasted = Paster(canvas, Box(4, 2, 8, 8)), []
+
+    class Counting:
+        def paste(self, frame):
+            pasted.append(frame)
+            return paster.paste(frame)
+
+    animated = torch.rand((3, 3, 8, 8))
+    driving = np.zeros((3, 8, 8, 3), np.uint8)
+    batch = AnimatedBatch(driving[0], driving, animated, None, None)
+    frames = Layout("result", paster=Counting()).arrange(batch)
+    assert len(frames) == 3
+    for number, frame in enumerate(frames, 1):
+        assert len(pasted) == number
+        np.testing.assert_array_equal(frame, paster.paste(to_uint8(animated)[number - 1]))
+    np.testing.assert_array_equal(frames[1:][0], frames[1])

@@ -1,5 +1,6 @@
 """Sound of strangers whose packets state more than they hold, or times that cannot be right."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import av
@@ -142,3 +143,37 @@ def test_a_packet_that_is_said_to_last_for_hours(tmp_path):
     write_hours(tmp_path / "out.mp4", tmp_path / "a.mov", 2)
     with av.open(str(tmp_path / "out.mp4")) as container:
         assert container.duration / 1e6 == pytest.approx(2 * 3600)
+
+
+@pytest.mark.parametrize("start", [2**62, 2**45])
+@pytest.mark.parametrize("suffix", [".mp4", ".webm"])
+def test_pictures_that_begin_in_millions_of_years(tmp_path, suffix, start):
+    """The time of the sound from there on has more than 64 bits; there is none."""
+    source = write_sound_clip(tmp_path / f"a{suffix}", [], 1, sound=(0, 1))
+    for moment in (start, -start):
+        opened = replace(open_sound(source), start=Fraction(moment))
+        with VideoWriter(tmp_path / f"out{suffix}", Fraction(25), sound=opened) as writer:
+            writer.write(np.zeros((32, 32, 3), np.uint8))
+
+
+def test_sound_without_times_long_before_the_pictures(tmp_path):
+    with av.open(str(write_flac(tmp_path / "a.flac", [48_000] * 3))) as container:
+        stream = container.streams.audio[0]
+        packets = [packet for packet in container.demux(stream) if packet.size]
+        for packet in packets:
+            packet.pts = packet.dts = None
+        assert not [*sound._decoded(iter(packets), stream.codec_context, Fraction(2**62), int)]
+
+
+def test_hours_of_sound_in_a_few_packets(tmp_path, monkeypatch):
+    """A clip of 200 pictures and 2 MB of sound, which lasts for a thousand hours, took hours."""
+    monkeypatch.setattr(sound, "MAX_ENCODED", 100)
+    source, target = write_flac(tmp_path / "a.flac", [1000] * 3), tmp_path / "out.mp4"
+    with pytest.raises(UserError, match=r"a\.flac: its sound lasts for more than.*--audio none"):
+        write_hours(target, source, 2)
+    assert not target.exists()
+    # Its beginning, or as many pictures as seconds, is nothing special.
+    for num_frames, rate in ((5, Fraction(1, 10)), (200, Fraction(1))):
+        with VideoWriter(target, rate, sound=open_sound(source)) as writer:
+            for _ in range(num_frames):
+                writer.write(np.zeros((32, 32, 3), np.uint8))

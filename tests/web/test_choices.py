@@ -300,6 +300,24 @@ def test_uploaded_masks(tmp_path):
     assert settings.background_masks == tmp_path / "background-pictures"
     found = {path.name: path.read_text() for path in (tmp_path / "background-pictures").iterdir()}
     assert found == {"1.png": "1.png", "2.png": "2.png"}
+    # Copies of all who wait would fill the disk.
+    assert (tmp_path / "background-pictures" / "1.png").samefile(more[1])
+
+
+def test_uploaded_masks_where_a_file_has_one_name_only(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError
+
+    monkeypatch.setattr(Path, "hardlink_to", refuse)
+    form = FRESH._replace(
+        **{"background": "image", "masks": "files"},
+        masks_files=write_masks(tmp_path / "up", "2.png", "1.png"),
+    )
+    folder = options_of(form, folder=tmp_path).settings.masks
+    assert {path.name: path.read_text() for path in folder.iterdir()} == {
+        "1.png": "1.png",
+        "2.png": "2.png",
+    }
 
 
 def test_a_file_of_masks_that_is_called_like_a_detector(tmp_path):

@@ -1,6 +1,7 @@
 """The guard of the page: limits of uploads and requests, and no frames."""
 
 import asyncio
+import json
 import os
 import time
 
@@ -13,7 +14,15 @@ from starlette.testclient import TestClient
 
 from common.errors import UserError
 from common.page_requests import known_names
-from web.guard import MAX_KEPT_FILES, MIN_BYTES, OVERHEAD, Guard, take_uploads_only
+from web.guard import (
+    LONGEST_QUERY,
+    LONGEST_SESSION,
+    MAX_KEPT_FILES,
+    MIN_BYTES,
+    OVERHEAD,
+    Guard,
+    take_uploads_only,
+)
 
 UPLOAD = "/gradio_api/upload"
 NAMES = known_names("127.0.0.1", ["Demo.Example.org"])
@@ -232,3 +241,36 @@ def test_a_folder_is_no_upload(tmp_path):
     for path in (tmp_path, tmp_path / "missing.png", "http://localhost/a.png"):
         with pytest.raises(UserError, match="Only uploaded files"):
             asyncio.run(move(str(path)))
+
+
+@pytest.mark.parametrize("path", ["queue/join", "cancel", "reset", "run/a"])
+def test_sessions_with_long_names(tmp_path, path):
+    """Gradio keeps the names of ten thousand sessions, which took a megabyte each."""
+
+    async def echo(scope, receive, send):
+        await PlainTextResponse((await receive())["body"])(scope, receive, send)
+
+    client = TestClient(Guard(echo, NAMES, 1000, tmp_path))
+
+    def answer(content):
+        return client.post(f"/gradio_api/{path}", content=content, headers=OWN)
+
+    for name, status in (("a" * LONGEST_SESSION, 200), ("a" * (LONGEST_SESSION + 1), 400)):
+        content = json.dumps({"data": [name * 100], "session_hash": name}).encode()
+        found = answer(content)
+        assert found.status_code == status
+        assert status == 400 or found.content == content
+    # What is no such request, the application refuses itself.
+    for content in (b"", b"[1", b"[1]", b'{"session_hash": 1}', b"[" * 100_000, b"\xff"):
+        assert answer(content).content == content
+
+
+def test_addresses_with_long_names_of_sessions(tmp_path):
+    client = TestClient(Guard(PlainTextResponse("done"), NAMES, 1000, tmp_path))
+    for place, most, status in (
+        ("heartbeat/", LONGEST_SESSION, 404),
+        ("queue/data?session_hash=", LONGEST_QUERY - 13, 414),
+    ):
+        path = f"/gradio_api/{place}{'a' * most}"
+        assert client.get(path, headers=OWN).text == "done"
+        assert client.get(f"{path}a", headers=OWN).status_code == status

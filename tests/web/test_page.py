@@ -199,6 +199,30 @@ def test_an_animation_that_takes_too_long_is_ended(opened):
     )
 
 
+def test_a_result_that_is_too_large_is_ended(opened, monkeypatch):
+    from web import page as web_page
+
+    monkeypatch.setattr(web_page, "MAX_RESULT", 2**20)
+    _, press = opened(format="png")
+    assert press()[0] == "Notes"
+    monkeypatch.setattr(web_page, "MAX_RESULT", 2**10)
+    label, text = press()
+    assert label == "Error"
+    assert text.startswith("The result takes more than the 0.000976562 MB that there is room for:")
+
+
+def test_no_room_for_another_result(opened, tmp_path, monkeypatch):
+    """Uploads are limited, but from those that are there any number of results can be made."""
+    from web.guard import MAX_KEPT_FILES
+
+    monkeypatch.setenv("GRADIO_TEMP_DIR", str(tmp_path / "kept"))
+    (tmp_path / "kept").mkdir()
+    _, press = opened({"max_bytes": 10**6})
+    assert press()[0] == "Notes"
+    (tmp_path / "kept" / "result.mp4").write_bytes(bytes(MAX_KEPT_FILES * 10**6 + 1))
+    assert press() == ("Error", "There is no room for another result now; try again in an hour.")
+
+
 @pytest.mark.parametrize("choices", [{}, {"reference_frame": "auto"}, {"crop_driving": "auto"}])
 @pytest.mark.parametrize("num_read", [0, 1, 20])
 def test_leaving_the_page_stops_its_animation(opened, monkeypatch, choices, num_read):
@@ -220,12 +244,19 @@ def test_leaving_the_page_stops_its_animation(opened, monkeypatch, choices, num_
 
 
 def test_leaving_another_page_stops_nothing(opened):
+    from web.page import MAX_STOPPED
+
     page, press = opened()
     page._stop_session(SimpleNamespace(session_hash="b"))
     assert press()[0] == "Notes"
     page._stopped["c"] = time.monotonic() - 10_000
     page._stop_session(SimpleNamespace(session_hash="d"))
     assert set(page._stopped) == {"b", "d"}  # old requests are forgotten
+    for number in range(2 * MAX_STOPPED):
+        page._stop_session(SimpleNamespace(session_hash=f"e{number}"))
+        page._stop_session(SimpleNamespace(session_hash="d"))
+    assert len(page._stopped) == MAX_STOPPED
+    assert [*page._stopped][-2:] == [f"e{2 * MAX_STOPPED - 1}", "d"]
 
 
 def test_the_page_of_a_model_without_keypoints(tmp_path):
