@@ -18,6 +18,8 @@ variant and seed. All variants of a seed train side by side, on the same batches
     holes and foreign
                     both of these
 
+Arguments like train.precision=float32 change keys of the checkpoint's config for this training.
+
 The first five are trained unless --variants names others; `both` is always among them.
 
 The swaps are those of benchmarks/puppets.py with driver own and the default animator, painted by
@@ -137,7 +139,7 @@ def main(arguments: argparse.Namespace) -> None:
     saved = checkpoint.load(path)
     check_checkpoint(saved)
     base = load_model(saved, device).requires_grad_(False).eval()
-    resolved = resolve(saved.config, device, None)
+    resolved = resolve(override_config(saved.config, arguments.overrides), device, None)
     say(resolved.line)
     if device.type == "cpu":
         keep_freed_memory()
@@ -329,6 +331,7 @@ def build_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--checkpoint", required=True, metavar="PATH")
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
     parser.add_argument(
         "--output",
         metavar="FILE.json",

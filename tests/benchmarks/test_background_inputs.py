@@ -79,12 +79,14 @@ def test_report_of_a_tiny_run(tiny_run, tmp_path, capsys):
     assert "| other " in printed
 
 
-def test_other_variants_are_compared_with_the_reference(tiny_run, tmp_path):
+def test_other_variants_are_compared_with_the_reference(tiny_run, tmp_path, capsys):
     output = tmp_path / "holes.json"
     others = [name for name in VARIANTS if name not in INPUTS]
     options = ("--steps", 3, "--seeds", 0, "--num-clips", 3, "--num-frames", 1, "--variants")
     checkpoint = ("--checkpoint", step_file(tiny_run, 8))
-    assert run(*checkpoint, "--output", output, *options, *others, others[0]) == 0
+    overrides = ("train.precision=float32", "train.ema_decay=0.5")
+    assert run(*checkpoint, *overrides, "--output", output, *options, *others, others[0]) == 0
+    assert "float32 (as train.precision says)" in capsys.readouterr().out
     (scores,) = json.loads(output.read_text())["scores"].values()
     assert list(scores) == [REFERENCE, *others]
     assert len({json.dumps(found) for found in scores.values()}) == len(scores)
