@@ -13,10 +13,11 @@ variant and seed. All variants of a seed train side by side, on the same batches
                     (`background.soft`), not by their threshold
     holes           both masks, and in half of the samples the figure of another clip leaves a hole
                     in the background too (`background.hole_probability`)
+    base            both masks, and BGRefine may show BGBase's picture
+                    (`background.bg_refine.skip_base`)
+    holes and base  both of these
     foreign         both masks, and a quarter of the samples on the background of another clip
                     (`background.foreign_probability`)
-    holes and foreign
-                    both of these
 
 Arguments like train.precision=float32 change keys of the checkpoint's config for this training.
 
@@ -81,7 +82,7 @@ from training.step import PreparedFrames, prepare_frames, total
 
 _BOTH: Final = "background.inputs=[source_mask, driving_mask]"
 _HOLES: Final = "background.hole_probability=0.5"
-_FOREIGN: Final = "background.foreign_probability=0.25"
+_SKIP_BASE: Final = "background.bg_refine.skip_base=true"
 VARIANTS: Final[dict[str, tuple[str, ...]]] = {
     "both": (_BOTH,),
     "source mask": ("background.inputs=[source_mask]",),
@@ -89,8 +90,9 @@ VARIANTS: Final[dict[str, tuple[str, ...]]] = {
     "none": ("background.inputs=[]",),
     "soft": (_BOTH, "background.soft=true"),
     "holes": (_BOTH, _HOLES),
-    "foreign": (_BOTH, _FOREIGN),
-    "holes and foreign": (_BOTH, _HOLES, _FOREIGN),
+    "base": (_BOTH, _SKIP_BASE),
+    "holes and base": (_BOTH, _HOLES, _SKIP_BASE),
+    "foreign": (_BOTH, "background.foreign_probability=0.25"),
 }
 REFERENCE: Final = "both"
 INPUTS: Final = ("both", "source mask", "driving mask", "none", "soft")

@@ -41,7 +41,8 @@ class BackgroundBranch(Branch[BackgroundOutput]):
             width=refine.width,
             max_width=refine.max_width,
             num_blocks=refine.num_blocks,
-            num_shown=2 if refine.skip else 0,  # `swap` gives figure and scenery last
+            # As `swap` gives them: figure and scenery last, and BGBase's picture first.
+            shown=[*([-2, -1] if refine.skip else []), *([0] if refine.skip_base else [])],
         )
 
     def binarize(self, foreground_mask: Tensor) -> Tensor:

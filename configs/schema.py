@@ -179,6 +179,7 @@ class MasksConfig(Section):
 
 class BGRefineConfig(HighResolutionConfig):
     skip: bool = False  # may show the cut-out pictures themselves where they are not empty; ours
+    skip_base: bool = False  # may show BGBase's picture itself, such as in holes; ours
 
 
 class BackgroundLosses(Section):

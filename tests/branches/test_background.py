@@ -192,6 +192,30 @@ def test_foreign_background_has_no_mask_and_the_target_is_a_composite():
     assert "refine_perceptual" in terms
 
 
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("overrides", "expected"),
+    [
+        ((), []),
+        (("skip",), ["figure", "scenery"]),
+        (("skip_base",), ["base"]),
+        (("skip", "skip_base"), ["figure", "scenery", "base"]),
+    ],
+)
+def test_what_bg_refine_may_show(overrides, expected):
+    """With a weight of nearly 1 for one picture, that one is the result."""
+    branch, inputs = build(*(f"background.bg_refine.{key}=true" for key in overrides))
+    branch.eval()
+    bias = branch.bg_refine.final_hourglass.bias
+    assert len(bias) == 3 + bool(expected) + len(expected)
+    for place, name in enumerate(expected, start=4):
+        bias[3:] = 0
+        bias[place] = 100
+        swap = branch(inputs).swap
+        shown = {"figure": swap.foreground, "scenery": swap.background, "base": swap.base}
+        assert_close(swap.refined, shown[name])
+
+
 def test_some_backgrounds_are_foreign():
     branch, inputs = build("background.foreign_probability=0.5", batch=12)
     output = branch(inputs)

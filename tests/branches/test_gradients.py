@@ -12,6 +12,7 @@ PIXEL = (
     *("motion.generator.skip=true", "motion.prior.weight=1"),
     *("motion.losses.decoded=1", "motion.losses.visibility=1"),
     *("masks.mask_generator.skips=true", "background.bg_refine.skip=true"),
+    "background.bg_refine.skip_base=true",
 )
 MOTION = {"keypoint_detector", "dense_motion", "generator"}
 

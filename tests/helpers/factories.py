@@ -95,6 +95,7 @@ _TINY: dict[str, Any] = {
     "background.bg_refine.max_width": 16,
     "background.bg_refine.num_blocks": 2,
     "background.bg_refine.skip": False,
+    "background.bg_refine.skip_base": False,
     "background.bg_refine.learning_rate": None,
     "background.losses.perceptual": {"relu1_1": 10.0, "relu2_1": 10.0},
     "background.losses.pixel": 0.0,
