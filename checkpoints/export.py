@@ -2,7 +2,8 @@
 
 The result has the networks needed for animation, the config and the metrics. It loads like any
 checkpoint, but cannot be resumed. With --output model.safetensors it has no pickle in it at all.
-With --half its weights are rounded to float16, and the file has half the size.
+With --half its weights are rounded to float16, and the file has half the size. With --branches-from
+it has the branches of other checkpoints too, or in place of those of CHECKPOINT.
 Beside it, model.json describes it for scripts, and model.md is its model card. With --onnx DIR the
 networks of the motion branch are also written for other programs, for images of the size used in
 training and any batch size; docs/checkpoints.md has their names, inputs and outputs for each kind
@@ -22,6 +23,7 @@ from typing import Final, Literal
 import torch
 
 from checkpoints import checkpoint
+from checkpoints.branches_from import with_branches_from
 from checkpoints.checkpoint import Checkpoint
 from checkpoints.half_weights import HALF, to_half
 from checkpoints.model_card import model_card
@@ -57,9 +59,11 @@ def main(arguments: argparse.Namespace) -> None:
     description, card = output.with_suffix(".json"), output.with_suffix(".md")
     if output in (description, card) or output.suffix == ".onnx":
         raise UserError(f"--output {output}: this is the name of another kind; give model.pt")
+    others = [Path(other) for other in arguments.branches_from]
     for written in (output, description, card):
-        if resolve(written) == resolve(path):
-            raise UserError(f"--output {output} would replace {path}; choose another path")
+        for read in (path, *others):
+            if resolve(written) == resolve(read):
+                raise UserError(f"--output {output} would replace {read}; choose another path")
     _require_own(output, description)
     if output.suffix == SUFFIX:
         require_package(f"--output {output}")
@@ -73,6 +77,8 @@ def main(arguments: argparse.Namespace) -> None:
             raise UserError(f"--licence: {error}; give plain text, such as its name") from None
     config = None if arguments.config is None else load_config(arguments.config)
     small = slim(checkpoint.load(path, config), arguments.weights, arguments.licence)
+    for other in others:
+        small = with_branches_from(small, slim(checkpoint.load(other), arguments.weights))
     if arguments.half or "dtype" in small.provenance:  # what is rounded loses nothing once more
         small = halved(small)
     model = load_model(small, torch.device("cpu"))  # raises if the weights do not fit the config
@@ -246,6 +252,14 @@ def build_parser() -> argparse.ArgumentParser:
         "--weights",
         choices=WEIGHTS,
         help="average: the moving average (default, if there is one); raw: the trained weights",
+    )
+    parser.add_argument(
+        "--branches-from",
+        action="append",
+        default=[],
+        metavar="OTHER",
+        help="the branches in this checkpoint are added, or replace those of CHECKPOINT; may be "
+        "given several times",
     )
     parser.add_argument(
         "--half",
