@@ -38,8 +38,9 @@ source frame.
 
 import argparse
 import json
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import NoneType
 from typing import Any, Final, NamedTuple
@@ -58,16 +59,19 @@ from checkpoints.folder import step_path
 from checkpoints.weights import load_model
 from common.cli import add_device_argument, pick_device, positive_int, run_entry_point, say
 from common.errors import UserError
-from common.files import file_sha256, replacing
+from common.files import check_folder_name, file_sha256, replacing
 from common.json_files import read_json
 from common.safe_paths import exists, printable
-from configs.loading import load_config
+from common.tensor_files import read_facts
+from configs.loading import load_config, parse_config
 from configs.schema import Config
 from datasets.build import build_source
 from datasets.source import ClipSource
+from training.run_folder import RUN_FILE, read_record
 
 BASE_FILE: Final = "init_from.json"  # in the output folder: SHA-256 of each file of --init-from
 REPORT_FILE: Final = "ablation.json"  # in the folder of each run, and for all in the output folder
+_SHA256: Final = re.compile(r"[0-9a-f]{64}")
 
 
 class Run(NamedTuple):
@@ -104,6 +108,7 @@ def main(arguments: argparse.Namespace) -> int | None:
         for seed in dict.fromkeys(arguments.seeds)  # first all rows of one seed, then the next seed
         for row in dict.fromkeys(arguments.rows)
     ]
+    check_folder_name(output)
     for run in runs:
         check_folder(run)
     clips = build_source(runs[0].config.data, "test")
@@ -169,16 +174,35 @@ def plan_run(
 
 
 def check_folder(run: Run) -> None:
-    """Check that the folder of `run` does not hold a run of another config.
+    """Check that the folder of `run` does not hold a run of another config, or the checkpoint of
+    another run where that of the last step would be.
 
     Raises:
         UserError: it does; names the keys that differ.
     """
     path = run.folder / "config.yaml"
-    if not path.exists():
+    if exists(path):
+        _check_config(path, load_config(str(path)), run)
+    path = run.last_checkpoint
+    facts = read_facts(path) if exists(path) else {}
+    if "config" not in facts:  # there is none, or it is damaged, which its reader tells
         return
-    before = load_config(str(path)).model_dump(exclude={"run"})
-    different = _differences(before, run.config.model_dump(exclude={"run"}))
+    _check_config(path, parse_config(facts["config"], origin=str(path)), run)
+    record = read_record(run.folder)
+    run_id = None if record is None else record.run_id
+    if (facts.get("step"), facts.get("run_id")) != (run.config.train.max_steps, run_id):
+        raise UserError(
+            f"{path}: a checkpoint of another step or run than that of {run.folder}; move it away, "
+            "or choose another folder with --output"
+        )
+
+
+def _check_config(path: Path, found: Config, run: Run) -> None:
+    """Raise UserError if `found`, which was read from `path`, is another config than that of `run`,
+    other than in its section run.
+    """
+    asked = run.config.model_dump(exclude={"run"})
+    different = _differences(found.model_dump(exclude={"run"}), asked)
     if different:
         raise UserError(
             f"{path}: another config than asked for: {'; '.join(different[:3])}; choose another "
@@ -190,7 +214,8 @@ def check_base(output: Path, init_from: Sequence[str]) -> None:
     """Check that earlier runs in `output` started from the same weights, and note which these are.
 
     Raises:
-        UserError: they did not, or a file cannot be read.
+        UserError: they did not, a file cannot be read, or one is there that this program would
+            replace and did not write.
     """
     path, report = output / BASE_FILE, output / REPORT_FILE
     try:
@@ -199,18 +224,15 @@ def check_base(output: Path, init_from: Sequence[str]) -> None:
         raise UserError(
             f"--init-from {error.filename}: cannot be read ({error.strerror})"
         ) from None
-    has_runs = any(output.glob("*/run.json"))
-    try:
-        is_same = True
-        if exists(path):
-            is_same = [*dict(read_json(path)).values()] == [*asked.values()]
-        elif has_runs and exists(report):  # of a version that noted nothing else
-            path = report
-            is_same = read_json(report).get("init_from", []) == [*init_from]
-    except (OSError, ValueError, TypeError, AttributeError):
-        raise UserError(
-            f"{path}: not as this program wrote it; choose another folder with --output"
-        ) from None
+    has_runs = any(output.glob(f"*/{RUN_FILE}"))
+    noted = _read_own(path, _is_note)
+    reported = _read_own(report, _is_report)
+    is_same = True
+    if noted is not None:
+        is_same = [*noted.values()] == [*asked.values()]
+    elif has_runs and reported is not None:  # of a version that noted nothing else
+        path = report
+        is_same = reported.get("init_from", []) == [*init_from]
     if has_runs and not is_same:
         raise UserError(
             f"{path}: the runs here started from other weights than --init-from asks for; choose "
@@ -218,6 +240,33 @@ def check_base(output: Path, init_from: Sequence[str]) -> None:
         )
     with replacing(output / BASE_FILE) as temporary:
         temporary.write_text(json.dumps(asked, indent=2) + "\n")
+
+
+def _read_own(path: Path, is_own: Callable[[dict[str, Any]], bool]) -> dict[str, Any] | None:
+    """Read a JSON file of this program in the output folder; None if there is none.
+
+    Raises:
+        UserError: the file cannot be read, or somebody else wrote it.
+    """
+    if not exists(path):
+        return None
+    try:
+        found = read_json(path)
+    except (OSError, ValueError):
+        found = None
+    if not isinstance(found, dict) or not is_own(found):
+        raise UserError(
+            f"{path}: not as this program wrote it; choose another folder with --output"
+        )
+    return found
+
+
+def _is_note(found: dict[str, Any]) -> bool:
+    return all(isinstance(value, str) and _SHA256.fullmatch(value) for value in found.values())
+
+
+def _is_report(found: dict[str, Any]) -> bool:
+    return found.keys() >= {"rows", "baseline"}
 
 
 def train_run(config: str, run: Run, init_from: Sequence[str], device: str) -> int | None:
@@ -229,7 +278,7 @@ def train_run(config: str, run: Run, init_from: Sequence[str], device: str) -> i
     Returns:
         The exit code of train.py: None, or 128 plus the number of the signal that ended it.
     """
-    if run.last_checkpoint.exists():
+    if exists(run.last_checkpoint):
         return None
     arguments = ["--config", config, *run.overrides, "--resume", "auto", "--device", device]
     arguments += [part for path in init_from for part in ("--init-from", path)]
@@ -245,14 +294,21 @@ def measure_run(
         A report with the `scores` of the checkpoint and those of the `baseline`, by metric.
     """
     path = run.folder / REPORT_FILE
-    if path.exists():
+    record = read_record(run.folder)
+    # A report without these is of an earlier version; it may be of a run that was here before.
+    asked = {
+        "run_id": None if record is None else record.run_id,
+        "clips": [clip.name for clip in clips.clips],
+        "num_frames": num_frames,
+    }
+    if exists(path):
         try:
             found = read_json(path)
             scores, baseline = dict(found["scores"]), dict(found["baseline"])
-            is_current = found["num_frames"] == num_frames and [*baseline] == [*metrics_of(clips)]
+            is_current = [*baseline] == [*metrics_of(clips)] and found == found | asked
             if is_current:
                 _check_scores(scores, baseline, len(clips.clips))
-        except (ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             raise UserError(
                 f"{path}: not as this program wrote it; remove it, and the run is measured anew"
             ) from None
@@ -263,7 +319,7 @@ def measure_run(
     scores, baseline = score_clips(animator, clips, num_frames)
     report = {
         "checkpoint": str(run.last_checkpoint),
-        "num_frames": num_frames,
+        **asked,
         "scores": scores,
         "baseline": baseline,
     }

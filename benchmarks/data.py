@@ -106,7 +106,7 @@ def main(arguments: argparse.Namespace) -> None:
     report = {"clip": arguments.clip or "puppet", "num_frames": len(original)}
     with replacing(output) as temporary:
         text = json.dumps(report | {"reading": reading, "loss": loss}, indent=1)
-        temporary.write_text(text + "\n")
+        temporary.write_text(text + "\n", encoding="utf-8")
     name = printable(arguments.clip or "puppet")
     print(f"{len(original)} frames of {name}, {SIZE[0]} x {SIZE[1]} pixels\n")
     print(f"{_table(reading)}\n\n{_table(loss)}")

@@ -64,7 +64,7 @@ from evaluation.tables import Column
 PAGE: Final = Path("docs/results.md")
 PRIORITYCUT: Final = "prioritycut"  # the row that `prioritycut_table` compares with all others
 _MAX_BYTES: Final = 2**24  # of the page
-_BLOCK: Final = re.compile(r"(<!-- table: (\S+) -->\n)(.*?)(<!-- end -->)", re.DOTALL)
+_MARK: Final = re.compile(r"<!-- table: (?P<table>\S+) -->\r?\n|<!-- end -->")
 _ROWS: Final = {
     "fomm": "FOMM",
     "fomm-skip": "+ skip connection",
@@ -192,28 +192,42 @@ def renew(page: str, folder: Path) -> str:
     """The text of a page with all its tables made anew from the reports in `folder`.
 
     Raises:
-        UserError: a table of the page is unknown, or a report is missing, damaged or without what
-            the table shows.
+        UserError: a table of the page is unknown or has no end, or a report is missing, damaged or
+            without what the table shows.
     """
+    texts, begin, name = [], 0, None
+    for mark in _MARK.finditer(page):
+        if name is not None:
+            if mark["table"] is not None:
+                break
+            texts.append(_lines_of(name, folder, "\r\n" if page[begin - 2] == "\r" else "\n"))
+        else:
+            texts.append(page[begin : mark.start()])
+        texts.append(mark[0])
+        begin, name = mark.end(), mark["table"]
+    else:
+        if name is None:
+            return "".join((*texts, page[begin:]))
+    # What follows the table would be taken for a part of it, and be lost.
+    raise UserError(f"the table {name!r} has no line <!-- end --> before the next; add it")
 
-    def block(found: re.Match[str]) -> str:
-        begin, name, _, end = found.groups()
-        if name not in TABLES:
-            raise UserError(
-                f"{PAGE}: no table is called {name!r}; there are {', '.join(sorted(TABLES))}"
-            )
-        file, make = TABLES[name]
-        report = _read(folder / file)
-        try:
-            return f"{begin}\n{make(report)}\n\n{end}"
-        except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
-            raise UserError(
-                f"{folder / file}: the table {name} cannot be made of it "
-                f"({type(error).__name__}: {error}); write it anew by the command that "
-                "`python -m benchmarks.results --help` names"
-            ) from error
 
-    return _BLOCK.sub(block, page)
+def _lines_of(name: str, folder: Path, line_end: str) -> str:
+    """The table of this name, between two empty lines; raises as `renew`."""
+    if name not in TABLES:
+        raise UserError(
+            f"{PAGE}: no table is called {name!r}; there are {', '.join(sorted(TABLES))}"
+        )
+    file, make = TABLES[name]
+    report = _read(folder / file)
+    try:
+        return f"\n{make(report)}\n\n".replace("\n", line_end)
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        raise UserError(
+            f"{folder / file}: the table {name} cannot be made of it "
+            f"({type(error).__name__}: {error}); write it anew by the command that "
+            "`python -m benchmarks.results --help` names"
+        ) from error
 
 
 def row_name(row: str) -> str:
@@ -236,7 +250,7 @@ def main(arguments: argparse.Namespace) -> None:
         print(f"{page}: the tables agree with {page.with_suffix('')}/")
         return
     with replacing(page) as temporary:
-        temporary.write_text(renewed)
+        temporary.write_text(renewed, encoding="utf-8", newline="")
     print(f"{page}: tables made anew from {page.with_suffix('')}/")
 
 

@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from checkpoints import older_formats
 from checkpoints.content import read_content, to_safetensors
 from checkpoints.file_checks import check_content, check_states
-from checkpoints.folder import checkpoint_folder, list_steps
+from checkpoints.folder import checkpoint_folder, list_steps, step_of
 from checkpoints.half_weights import to_float32
 from checkpoints.load_report import LoadReport, compare, flatten, state_dicts
 from checkpoints.published.conversion import (
@@ -386,10 +386,10 @@ def _check_all_trained(saved: Checkpoint, config: Config) -> None:
 
 
 def load_newest(output_dir: Path) -> tuple[Checkpoint | None, list[str]]:
-    """Read the newest checkpoint of a run that is not damaged.
+    """Read the newest checkpoint of a run that is neither damaged nor of another step than named.
 
     Returns:
-        The checkpoint, or None if the run has none; a message for each damaged one skipped.
+        The checkpoint, or None if the run has none; a message for each one skipped.
 
     Raises:
         CheckpointError: there are checkpoints, but none can be read.
@@ -398,9 +398,16 @@ def load_newest(output_dir: Path) -> tuple[Checkpoint | None, list[str]]:
     messages: list[str] = []
     for path in list_steps(output_dir):
         try:
-            return load_to_resume(path), messages
+            saved = load_to_resume(path)
         except CheckpointError as error:
             messages.append(f"skipped: {error}")
+            continue
+        if saved.step == step_of(path.name):
+            return saved, messages
+        # A run would begin at that step again, whenever it is resumed.
+        messages.append(
+            f"skipped: {path}: holds step {saved.step}, not that of its name; rename it"
+        )
     if messages:
         raise CheckpointError(
             f"{checkpoint_folder(output_dir)}: no readable checkpoint; {messages[0]}"

@@ -41,13 +41,20 @@ def _without_seconds(part: Any) -> Any:
 def differences(a: Any, b: Any, place: str = "") -> list[str]:
     """List where two trees of containers, tensors and numbers differ, to the last bit."""
     if isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor):
-        same = a.dtype == b.dtype and torch.equal(a, b)
+        same = a.dtype == b.dtype and a.shape == b.shape and torch.equal(_bits(a), _bits(b))
         return [] if same else [place]
     if isinstance(a, dict) and isinstance(b, dict) and a.keys() == b.keys():
         return [d for key in a for d in differences(a[key], b[key], f"{place}.{key}")]
-    if isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
+    if isinstance(a, list | tuple) and type(a) is type(b) and len(a) == len(b):
         return [d for i in range(len(a)) for d in differences(a[i], b[i], f"{place}[{i}]")]
-    return [] if type(a) is type(b) and a == b else [place]
+    if type(a) is not type(b) or isinstance(a, dict | list | tuple | torch.Tensor):
+        return [place]  # Python would compare tensors in containers, and fail
+    return [] if a == b or (a != a and b != b) else [place]
+
+
+def _bits(tensor: torch.Tensor) -> torch.Tensor:
+    """The bytes of a tensor, which are equal also where it is NaN."""
+    return tensor.contiguous().flatten().view(torch.uint8)
 
 
 def build_parser() -> argparse.ArgumentParser:

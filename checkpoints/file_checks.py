@@ -125,7 +125,7 @@ def check_content(content: dict[str, Any]) -> None:
     _check_parts(content["training"])
     if content["training"]:  # a slim checkpoint has none
         _check_schema("training", content["training"], _TRAINING)
-    if content.get("run_id") is not None and not _is_run_id(content["run_id"]):
+    if content.get("run_id") is not None and not is_run_id(content["run_id"]):
         raise ValueError("run_id is not the id of a run")
     check_metrics(content["metrics"])
     _check_plain("provenance", content.get("provenance", {}))
@@ -156,7 +156,8 @@ def _check_schema(key: str, value: Any, schema: TypeAdapter[Any]) -> None:
         raise ValueError(first_problem(error, key)) from None
 
 
-def _is_run_id(value: Any) -> bool:
+def is_run_id(value: Any) -> TypeGuard[str]:
+    """Whether `value` can be the id of a run."""
     return isinstance(value, str) and re.fullmatch(r"[\w-]{1,64}", value) is not None
 
 

@@ -55,10 +55,10 @@ def list_all(output_dir: Path) -> list[Path]:
     """
     folder = checkpoint_folder(output_dir)
     names = [name for name, is_file in _scan(folder).items() if is_file]
-    return [folder / name for name in sorted(names, key=_step_of, reverse=True)]
+    return [folder / name for name in sorted(names, key=step_of, reverse=True)]
 
 
-def _step_of(name: str) -> int:
+def step_of(name: str) -> int:
     """The step in the name of a checkpoint; -1 for best.pt."""
     match = _STEP_FILE.fullmatch(name)
     return -1 if match is None else int(match[1])
@@ -103,7 +103,7 @@ def list_steps(output_dir: Path, after: int = -1) -> list[Path]:
     Raises:
         UserError: as `list_all`.
     """
-    return [path for path in list_all(output_dir) if _step_of(path.name) > after]
+    return [path for path in list_all(output_dir) if step_of(path.name) > after]
 
 
 def prune(newest: Path, keep: int) -> None:

@@ -14,10 +14,11 @@ from branches.motion.branch import MotionBranch
 from checkpoints.onnx_networks import Exported, exported_networks
 from common.errors import UserError
 from common.files import replacing
-from common.safe_paths import exists, open_to_read
+from common.safe_paths import exists, read_plain_file, refuse_links
 
 OPSET: Final = 20  # the first one whose GridSample has the mode `linear`, which torch writes
 _PACKAGES = ("onnx", "onnxscript")
+_MAX_BYTES: Final = 2**30  # of an earlier export; those of vox.yaml have some 200 MB together
 
 
 def require_packages() -> None:
@@ -38,10 +39,12 @@ def files_to_write(
     size: (height, width).
 
     Raises:
-        UserError: one of the files is there, and no export of such a model wrote it.
+        UserError: one of the files is there, and no export of such a model wrote it, or it is a
+            link.
     """
     files = {folder / f"{found.name}.onnx": found for found in exported_networks(branch, size)}
     for path, exported in files.items():
+        refuse_links(folder, Path(path.name))
         if exists(path) and not _is_own(path, exported):
             raise UserError(
                 f"--onnx {folder} would replace {path}, which no export of such a model wrote; "
@@ -66,8 +69,7 @@ def _is_own(path: Path, exported: Exported) -> bool:
     import onnx  # an optional package
 
     try:
-        with open_to_read(path) as file:
-            model = onnx.load_model_from_string(file.read())
+        model = onnx.load_model_from_string(read_plain_file(path, _MAX_BYTES))
     except Exception:  # whatever the reader raises of a file that is something else
         return False
     inputs = [value.name for value in model.graph.input]

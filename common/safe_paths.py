@@ -221,13 +221,30 @@ def refuse_holes(path: Path, file: BufferedReader) -> None:
 
 
 def open_to_write(path: Path, mode: str, **options: Any) -> IO[Any]:
-    """Open a file for writing like `open`, but refuse a link or a pipe in its place.
+    """Open a file for writing like `open`, but refuse a link, a hard link or a pipe in its place.
 
     Raises:
         UserError: `path` is not a plain file.
         OSError: as `open`.
     """
-    return open(path, mode, opener=open_plain_file, **options)
+    return open(path, mode, opener=_open_single_file, **options)
+
+
+def _open_single_file(path: str, flags: int) -> int:
+    """Open a file that has no second name, under which what is written would appear, too."""
+    descriptor = open_plain_file(path, flags & ~os.O_TRUNC)  # it is emptied after the check
+    try:
+        if os.fstat(descriptor).st_nlink > 1:
+            raise UserError(
+                f"{path}: is a hard link to another file, and nothing is written to it; replace it "
+                "by a copy, or remove it"
+            )
+        if flags & os.O_TRUNC:
+            os.ftruncate(descriptor, 0)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def open_plain_file(path: str, flags: int) -> int:

@@ -174,20 +174,23 @@ def _check_places(path: Path, clips: list[PackedClip], shards: Mapping[str, int]
     shards: the shards of a finished pack; a clip must end within its shard.
     """
     names = {clip.name for clip in clips}
-    ends: dict[str, int] = {}
-    number = 0
+    number, begin = 0, 0  # of the shard, and of the clip in it
     for clip in clips:
-        before, number = number, int(clip.shard.removesuffix(".tar"))
-        begin = ends.get(clip.shard, 0)
+        if clip.shard == _shard_name(number + 1) and begin > 0:
+            number, begin = number + 1, 0
         size = _LARGEST if shards is None else shards.get(clip.shard, 0)
-        is_next = number in (before, before + 1)
+        is_next = clip.shard == _shard_name(number)
         if not begin < clip.end <= size or clip.name not in names or not is_next:
             raise UserError(
                 f"{path}: damaged; {clip.name} is listed twice, or ends at byte {clip.end} of "
                 f"{clip.shard}, which cannot be right; {PACK_AGAIN}"
             )
         names.remove(clip.name)
-        ends[clip.shard] = clip.end
+        begin = clip.end
+
+
+def _shard_name(number: int) -> str:
+    return f"{number:05d}.tar"
 
 
 def write_fragment(path: Path, name: str, frames: Iterable[Frame], quality: int) -> FrameTable:
@@ -275,7 +278,7 @@ class PackWriter:
             shard, begin = self._clips_end()
             if begin >= self._shard_bytes:
                 self._end_shard(shard)
-                shard, begin = f"{int(shard.removesuffix('.tar')) + 1:05d}.tar", 0
+                shard, begin = _shard_name(int(shard.removesuffix(".tar")) + 1), 0
             with part.open("rb") as file, _cut(self.folder / shard, begin) as shard_file:
                 shutil.copyfileobj(file, shard_file, 2**20)
                 end = shard_file.tell()
@@ -311,11 +314,15 @@ class PackWriter:
                 raise UserError(
                     f"{self.folder}: holds {name}, which no earlier run wrote; move it away"
                 )
-        self._write_header({})
-        self._is_finished = False
         num_frames = sum(clip.num_frames for clip in self.clips)
         lines = self.folder / CLIPS
         num_bytes = lines.read_bytes().rfind(b"\n") + 1 if self.clips else 0
+        if self.clips:  # before the header is written, which takes the pack out of use
+            _check_length(lines, num_bytes)
+            _check_length(self.folder / FRAMES, num_frames * FRAME.itemsize)
+            _check_length(self.folder / shard, end)
+        self._write_header({})
+        self._is_finished = False
         self._lines = self._files.enter_context(_cut(lines, num_bytes))
         self._frames = self._files.enter_context(
             _cut(self.folder / FRAMES, num_frames * FRAME.itemsize)
@@ -325,7 +332,7 @@ class PackWriter:
 
     def _clips_end(self) -> tuple[str, int]:
         """Return the shard of the last clip, and the offset at which the clip ends in it."""
-        return (self.clips[-1].shard, self.clips[-1].end) if self.clips else ("00000.tar", 0)
+        return (self.clips[-1].shard, self.clips[-1].end) if self.clips else (_shard_name(0), 0)
 
     def _end_shard(self, name: str) -> None:
         with open_to_write(self.folder / name, "ab") as shard:
@@ -358,10 +365,16 @@ def _cut(path: Path, num_bytes: int) -> IO[bytes]:
     Raises:
         UserError: the file is shorter, or not a plain file.
     """
+    if num_bytes:
+        _check_length(path, num_bytes)
     file = open_to_write(path, "r+b" if num_bytes else "wb")
-    if file.seek(0, os.SEEK_END) < num_bytes:
-        file.close()
-        raise UserError(f"{path}: shorter than {CLIPS} says; {PACK_AGAIN}")
     file.seek(num_bytes)
     file.truncate()
     return file
+
+
+def _check_length(path: Path, num_bytes: int) -> None:
+    """Raise UserError if `path` is shorter, or if nothing may be written to it."""
+    with open_to_write(path, "r+b") as file:
+        if file.seek(0, os.SEEK_END) < num_bytes:
+            raise UserError(f"{path}: shorter than {CLIPS} says; {PACK_AGAIN}")

@@ -21,6 +21,7 @@ from metrics.intervals import Interval, clip_means, over_clips, over_frames
 SUMMARY_FILE = "metrics.json"
 CLIPS_FILE = "metrics.csv"
 FRAMES_FILE = "frames.csv"
+CLIP_COLUMNS = ["clip", "num_frames"]  # the first of metrics.csv, by which it is known
 PSNR_NOTE = (
     "The source is among the driving frames: repeating it is perfect there, which lifts its mean "
     "PSNR"
@@ -91,7 +92,7 @@ def write_report(
         temporary.write_text(text + "\n", encoding="utf-8")
     _write_rows(
         folder / CLIPS_FILE,
-        ["clip", "num_frames", *summaries],
+        [*CLIP_COLUMNS, *summaries],
         [
             *(
                 [clip.name, clip.num_frames, *(clip_means([clip.metrics[n]])[0] for n in summaries)]

@@ -21,7 +21,7 @@ from common.file_lock import locked
 from common.files import make_folder
 from common.json_files import read_json
 from common.safe_paths import MAX_NAME, check_name, exists, refuse_links
-from evaluation.report import CLIPS_FILE, FRAMES_FILE, SUMMARY_FILE
+from evaluation.report import CLIP_COLUMNS, CLIPS_FILE, FRAMES_FILE, SUMMARY_FILE
 from media.container import os_reason
 from media.video_writer import is_result
 
@@ -158,11 +158,14 @@ def _earlier_runs(output: Path) -> list[_Run]:
     exchange was interrupted.
     """
     runs = []
-    with suppress(OSError, ValueError, KeyError, AttributeError, RecursionError, csv.Error):
+    with suppress(OSError, ValueError, LookupError, TypeError, AttributeError, csv.Error):
         summary = read_json(output / SUMMARY_FILE)
         with open_table(output / CLIPS_FILE) as file:
-            clips = [as_written(row["clip"]) for row in TableReader(file)]
-        runs.append(_Run(clips, summary.get("saved_frames", False)))
+            table = TableReader(file)
+            # Other programs have files of these names, too.
+            if [*(table.fieldnames or ())][:2] == CLIP_COLUMNS and "metrics" in summary:
+                clips = [as_written(row["clip"]) for row in table]
+                runs.append(_Run(clips, summary.get("saved_frames", False)))
     for unfinished in _abandoned(output):
         # Without this file: the run was killed before its exchange, or the folder is not ours.
         with suppress(OSError, ValueError, TypeError, RecursionError):

@@ -53,7 +53,7 @@ class RunCheckpoints:
                 processes.report(f"{path}: cannot be read; the next validation replaces it")
             else:
                 l1 = metrics.get("l1", math.inf)
-                self.best_l1 = math.inf if math.isnan(l1) else l1  # nothing is less than NaN
+                self.best_l1 = l1 if l1 >= 0 else math.inf  # nothing is less than NaN or -inf
 
     def save(
         self, step: int, config: Config, networks: Mapping[str, nn.Module], **content: Any

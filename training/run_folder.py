@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from checkpoints.checkpoint import Checkpoint
+from checkpoints.file_checks import is_run_id
 from checkpoints.folder import WRITTEN, best_path, check_names, checkpoint_folder, list_all
 from common.errors import UserError
 from common.file_lock import holder, locked
@@ -114,8 +115,9 @@ def identify(folder: Path, saved: Checkpoint | None) -> RunRecord:
     record, files = read_record(folder), list_all(folder)
     if saved is not None and _is_own(saved, folder, record):
         run_id = record.run_id if record is not None else saved.run_id or _new_id()
-        for path in files:
-            if read_facts(path).get("run_id") not in (None, run_id):
+        ids = {path: read_facts(path).get("run_id") for path in files}
+        for path, found in {saved.path: saved.run_id, **ids}.items():
+            if found not in (None, run_id):
                 raise UserError(
                     f"{path}: a checkpoint of another run than that of {folder}; move it away, or "
                     f"{_ELSEWHERE}"
@@ -216,11 +218,22 @@ def read_record(folder: Path) -> RunRecord | None:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
     except (ValueError, TypeError, KeyError):
         record = None
-    if record is None or not isinstance(record.run_id, str):
+    if record is None or not _is_record(record):
         raise UserError(
             f"{path}: not as a run wrote it; remove it if the checkpoints beside it are of one run"
         )
     return record
+
+
+def _is_record(record: RunRecord) -> bool:
+    """Whether the values are as a run writes them: a checkpoint of another id would be refused."""
+    origin = record.origin
+    is_known = origin is None or (
+        isinstance(origin.checkpoint, str)
+        and (origin.run_id is None or is_run_id(origin.run_id))
+        and type(origin.step) is int
+    )
+    return is_known and is_run_id(record.run_id) and isinstance(record.has_saved, bool)
 
 
 def write_record(folder: Path, record: RunRecord) -> None:

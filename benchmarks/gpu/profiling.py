@@ -58,7 +58,7 @@ def profile(run: Callable[[], object], device: torch.device, path: Path) -> dict
         }
         for name, taken in _longest(times)[:NUM_KERNELS]
     ]
-    path.write_text(markdown_table(rows) + "\n")
+    path.write_text(markdown_table(rows) + "\n", encoding="utf-8")
     kinds: defaultdict[str, float] = defaultdict(float)
     for name, taken in times.items():
         kinds[kind_of(name)] += taken / wall

@@ -23,7 +23,7 @@ def write_report(
     if missing:
         lines += ["Not run: " + ", ".join(missing), ""]
     with replacing(output / "report.md") as temporary:
-        temporary.write_text("\n".join(lines))
+        temporary.write_text("\n".join(lines), encoding="utf-8")
 
 
 def one_line(found: Mapping[str, Any]) -> str:

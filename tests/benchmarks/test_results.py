@@ -1,7 +1,10 @@
 """The tables of docs/results.md, made from the reports of benchmarks."""
 
 import json
+import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -239,3 +242,40 @@ def test_a_page_that_cannot_be_read_is_one_line(tmp_path, content):
         (tmp_path / "page.md").write_bytes(content)
     with pytest.raises(UserError, match=r"--page .*page.md: cannot be read"):
         main(build_parser().parse_args(["--page", str(tmp_path / "page.md")]))
+
+
+@pytest.mark.parametrize(
+    "rest", ["", "mine\n", "mine\n<!-- table: ablation-heads -->\n<!-- end -->\nafter\n"]
+)
+def test_a_table_without_an_end_takes_no_text_with_it(tmp_path, rest):
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "ablation_puppets.json").write_text(json.dumps(report(0.25)))
+    page = tmp_path / "results.md"
+    page.write_text(text := f"before\n<!-- table: ablation-puppets -->\n{rest}")
+    with pytest.raises(UserError, match="the table 'ablation-puppets' has no line <!-- end -->"):
+        main(build_parser().parse_args(["--page", str(page)]))
+    assert page.read_text() == text
+
+
+def test_a_page_of_many_tables_without_an_end_takes_no_hours(tmp_path):
+    with pytest.raises(UserError, match="has no line <!-- end -->"):
+        renew("<!-- table: late -->\n" * 500_000, tmp_path)
+
+
+@pytest.mark.parametrize("line_end", ["\n", "\r\n"])
+def test_a_page_keeps_its_bytes(tmp_path, line_end):
+    """Also where the system's own encoding is another one, and with line ends of Windows."""
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "ablation_puppets.json").write_text(json.dumps(report(0.25)))
+    page, lines = tmp_path / "results.md", ["è → ü", "<!-- table: ablation-puppets -->", "<!-- end"]
+    page.write_bytes(f"{line_end.join(lines)} -->".encode())
+    environment = os.environ | {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    command = [sys.executable, "-m", "benchmarks.results", "--page", str(page)]
+    ended = subprocess.run(
+        command, env=environment, cwd=DOCS.parent, capture_output=True, text=True
+    )
+    assert (ended.returncode, ended.stderr) == (0, "")
+    text = page.read_bytes().decode()
+    assert text.startswith(line_end.join(lines[:2]))
+    assert "0.2500 ±0.0100" in text
+    assert text.count("\n") == text.count(line_end)

@@ -33,3 +33,26 @@ def test_files_without_the_parts_that_are_compared(tmp_path, capsys, content):
     torch.save(content, path)
     assert run(path, path) == 2
     assert f"{path}: not a checkpoint of this project" in capsys.readouterr().err
+
+
+def test_other_names_of_tensors_are_differences(tiny_run, tmp_path, capsys):
+    """Python would compare the tensors of both, and fail."""
+    path, other = step_file(tiny_run, 8), tmp_path / "other.pt"
+    content = contents(path)
+    networks = content["networks"]
+    networks["generator"]["other"] = networks["generator"].pop("first.conv.bias")
+    content["training"]["log"]["means"]["sums"] = [(["a"], torch.zeros(2))]
+    torch.save(content, other)
+    assert run(path, other) == 1
+    found = capsys.readouterr().out
+    assert "networks.generator\n" in found
+    assert "training.log.means.sums" in found
+    assert run(other, other) == 0
+
+
+def test_numbers_that_are_not_numbers_equal_themselves():
+    one = {"a": torch.tensor([torch.nan, 1.0]), "b": torch.nan, "c": [(torch.zeros(2),)]}
+    other = {"a": torch.tensor([torch.nan, 1.0]), "b": torch.nan, "c": [(torch.zeros(2),)]}
+    assert compare.differences(one, other) == []
+    assert compare.differences(one, one | {"a": torch.tensor([torch.nan, 2.0])}) == [".a"]
+    assert compare.differences(torch.zeros(1), -torch.zeros(1), "zero") == ["zero"]

@@ -50,3 +50,19 @@ def test_all_files_are_written_or_none(tmp_path, monkeypatch):
     with pytest.raises(UserError, match=r"cannot be written .No space"):
         write_onnx(files)
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"earlier"] * 3
+
+
+def test_a_large_file_is_not_read(tmp_path, monkeypatch):
+    """One of all sizes could be at that place."""
+    onnx = pytest.importorskip("onnx")
+    monkeypatch.setattr(onnx, "load_model_from_string", lambda _: pytest.fail("it is read"))
+    with (tmp_path / "generator.onnx").open("wb") as file:
+        file.truncate(2**31)
+    with pytest.raises(UserError, match=r"would replace .*generator.onnx, which no export"):
+        files_to_write(branch(), SIZE, tmp_path)
+
+
+def test_a_link_is_not_replaced(tmp_path):
+    (tmp_path / "generator.onnx").symlink_to(tmp_path / "nowhere")
+    with pytest.raises(UserError, match=r"generator.onnx: is a link, and nothing is written"):
+        files_to_write(branch(), SIZE, tmp_path)

@@ -188,3 +188,13 @@ def test_holes(tmp_path, monkeypatch):
             with pytest.raises(UserError, match="are stored") if is_refused else nullcontext():
                 refuse_holes(path, file)
             assert file.tell() == 1
+
+
+@pytest.mark.parametrize("mode", ["wb", "ab", "r+b", "w", "a"])
+def test_a_hard_link_is_not_written_to(tmp_path, mode):
+    """What is written would appear under the other name, too, such as in a copy by `cp -al`."""
+    (tmp_path / "other").write_text("kept")
+    (tmp_path / "file").hardlink_to(tmp_path / "other")
+    with pytest.raises(UserError, match="file: is a hard link to another file, and nothing is"):
+        open_to_write(tmp_path / "file", mode)
+    assert (tmp_path / "other").read_text() == "kept"

@@ -263,3 +263,39 @@ def test_what_is_no_file_is_told_even_if_nothing_is_read_of_it(packed, name, mak
     make(packed / name)
     with pytest.raises(UserError, match=f"{name}: is not a plain file; copy the folder again"):
         read_pack(packed)
+
+
+@pytest.mark.parametrize("name", ["00001.tar", "000000.tar", "000001.tar"])
+def test_shards_begin_with_the_first(packed, name):
+    """Whoever continues such a pack would write to other names."""
+    header = json.loads((packed / PACK).read_text())
+    header["shards"] = {name: header["shards"]["00000.tar"]}
+    (packed / PACK).write_text(json.dumps(header))
+    (packed / "00000.tar").rename(packed / name)
+    (packed / CLIPS).write_text((packed / CLIPS).read_text().replace("00000.tar", name))
+    with pytest.raises(UserError, match=f"of {name}, which cannot be right"):
+        read_pack(packed)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *((name, kind) for name in (CLIPS, FRAMES, "00000.tar") for kind in ("link", "hard link")),
+        *((name, "short") for name in (FRAMES, "00000.tar")),
+    ],
+)
+def test_a_pack_that_cannot_go_on_stays_as_it_is(packed, tmp_path, name, kind):
+    """A finished pack with such a file would count as unfinished for ever."""
+    path, other = packed / name, tmp_path / "other"
+    if kind == "short":
+        path.write_bytes(path.read_bytes()[:-2000])
+    elif kind == "link":
+        path.rename(other)
+        path.symlink_to(other)
+    else:
+        other.hardlink_to(path)
+    before = contents(packed)
+    with pytest.raises(UserError), PackWriter(packed, SIZE) as writer:
+        add(writer, "new", 2)
+    (packed / ".part").unlink()
+    assert contents(packed) == before

@@ -308,3 +308,23 @@ def test_folder_that_cannot_be_made(tmp_path):
     write(tmp_path / "file", "mine")
     with pytest.raises(UserError, match="out: cannot be written: not a directory"):
         run(tmp_path / "file" / "out", ["a"])
+
+
+@pytest.mark.parametrize(
+    ("summary", "table"),
+    [
+        ('{"acc": 1}', ""),
+        ('{"acc": 1}', "epoch,acc\n"),
+        ('{"acc": 1}', "clip,num_frames\nmine,1\n"),
+        ('{"metrics": {}}', "clip,score\nmine,1\n"),
+        ("5", "clip,num_frames\n"),
+    ],
+)
+def test_tables_of_another_program_are_not_replaced(tmp_path, summary, table):
+    write(tmp_path / "metrics.json", summary)
+    write(tmp_path / "metrics.csv", table)
+    write(tmp_path / "index.html", "mine")
+    before = contents(tmp_path)
+    with pytest.raises(UserError, match="which no earlier run wrote; choose another folder"):
+        run(tmp_path, ["a"])
+    assert contents(tmp_path) == before

@@ -123,3 +123,16 @@ def test_the_l1_of_a_best_checkpoint_in_the_old_file_format_is_known(tmp_path, v
     validation_l1([0.9, 0.8, 0.95])
     assert call(train, *tiny(folder, *ALONE, *OFTEN), "--resume") == 0
     assert best(folder).metrics["l1"] == 0.1
+
+
+def test_a_best_checkpoint_whose_metric_cannot_be_right_is_replaced(tmp_path, validation_l1):
+    folder = tmp_path / "run"
+    validation_l1([0.5])
+    assert call(train, *tiny(folder, *ALONE, *OFTEN, "train.max_steps=2")) == 0
+    path = folder / "checkpoints" / "best.pt"
+    content = contents(path)
+    content["metrics"]["l1"] = -torch.inf
+    torch.save(content, path)
+    validation_l1([0.4])
+    assert call(train, *tiny(folder, *ALONE, *OFTEN, "train.max_steps=4"), "--resume") == 0
+    assert best(folder).step == 4

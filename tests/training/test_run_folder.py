@@ -155,7 +155,7 @@ def test_a_copy_of_an_own_checkpoint_continues(own_run, tmp_path):
 
 def test_a_checkpoint_of_another_run_among_ones_own(other_run, own_run, capsys):
     """It is refused, since it would some day be continued, deleted or replaced."""
-    shutil.copy(step_file(other_run, 8), step_file(own_run, 20))
+    torch.save(contents(step_file(other_run, 8)) | {"step": 20}, step_file(own_run, 20))
     before = state(own_run)
     assert call(train, *tiny(own_run, *ALONE, "train.epochs=5"), "--resume") == 2
     line = error_line(capsys, "train.py")
