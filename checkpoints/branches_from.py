@@ -10,10 +10,10 @@ from configs.schema import Config
 
 
 def with_branches_from(small: Checkpoint, other: Checkpoint) -> Checkpoint:
-    """Return the slim checkpoint `small` with all branches that `other` has in place of its own.
+    """Return `small` with all branches that `other` has, in place of its own; both are slim.
 
-    Step, provenance and all of the config but the sections of these branches stay those of `small`.
-    It has no metrics: they were measured with other branches.
+    Step, provenance and all of the config but the sections of these branches stay those of `small`,
+    and its provenance names `other`. It has no metrics: they were measured with other branches.
 
     Raises:
         UserError: the two are for pictures of different sizes, or a part of `other` was never
@@ -40,7 +40,11 @@ def with_branches_from(small: Checkpoint, other: Checkpoint) -> Checkpoint:
         for name in names
     }
     kept = {name: state for name, state in small.networks.items() if name not in replaced}
-    return small._replace(config=config, networks=kept | other.networks, metrics={})
+    names = (small.provenance.get("branches_from"), other.provenance["exported_from"])
+    provenance = small.provenance | {"branches_from": ", ".join(name for name in names if name)}
+    return small._replace(
+        config=config, networks=kept | other.networks, metrics={}, provenance=provenance
+    )
 
 
 def _joined(config: Config, other: Config, origin: str) -> Config:

@@ -81,6 +81,7 @@ class _Provenance(TypedDict):
 
     weights: NotRequired[Literal["average", "raw"]]
     exported_from: NotRequired[StrictStr]
+    branches_from: NotRequired[StrictStr]
     licence: NotRequired[StrictStr | None]
     dtype: NotRequired[Literal["float16"]]  # of the file; in memory the weights are float32
     published: NotRequired[StrictStr]  # one of `conversion.PROJECTS`

@@ -76,6 +76,8 @@ def _model(small: Checkpoint) -> str:
         "trained": f"{small.age}; {small.provenance['weights']} {small.stored}",
         "exported from": str(small.provenance["exported_from"]),
     }
+    if "branches_from" in small.provenance:
+        rows["with branches from"] = str(small.provenance["branches_from"])
     return _table(("", ""), rows)
 
 

@@ -54,6 +54,9 @@ def test_branches_take_the_place_of_others(whole, other, tmp_path):
     assert joined.config.background.threshold == 0.6
     assert (joined.step, joined.metrics, joined.untrained) == (8, {}, {})
     assert joined.config.discriminator is None
+    assert joined.provenance["exported_from"] == whole.name
+    assert joined.provenance["branches_from"] == "other.pt"
+    assert "| with branches from | other.pt |" in path.with_suffix(".md").read_text()
 
 
 def test_branches_are_added(whole, tmp_path):
@@ -67,6 +70,7 @@ def test_branches_are_added(whole, tmp_path):
     expected = load(whole)
     assert differences(load(path).evaluation_networks, expected.evaluation_networks) == []
     assert list(load(path).config.branches) == ["motion", "masks", "background"]
+    assert load(path).provenance["branches_from"] == f"masks.pt, {whole.name}"
 
 
 @pytest.mark.parametrize(
