@@ -190,7 +190,8 @@ def check_folder(run: Run) -> None:
     _check_config(path, parse_config(facts["config"], origin=str(path)), run)
     record = read_record(run.folder)
     run_id = None if record is None else record.run_id
-    if (facts.get("step"), facts.get("run_id")) != (run.config.train.max_steps, run_id):
+    is_own = facts.get("run_id") in (None, run_id)  # earlier versions stored none
+    if facts.get("step") != run.config.train.max_steps or not is_own:
         raise UserError(
             f"{path}: a checkpoint of another step or run than that of {run.folder}; move it away, "
             "or choose another folder with --output"

@@ -19,7 +19,8 @@ variant and seed. All variants of a seed train side by side, on the same batches
     foreign         both masks, and a quarter of the samples on the background of another clip
                     (`background.foreign_probability`)
 
-Arguments like train.precision=float32 change keys of the checkpoint's config for this training.
+Arguments like train.precision=float32 change keys of train in the checkpoint's config. What the
+variants differ in has its published value in all others, whatever the checkpoint's config says.
 
 The first five are trained unless --variants names others; `both` is always among them.
 
@@ -80,19 +81,25 @@ from training.auto_settings import resolve
 from training.optimization import MovingAverage, Optimizer, autocast
 from training.step import PreparedFrames, prepare_frames, total
 
-_BOTH: Final = "background.inputs=[source_mask, driving_mask]"
+_PLAIN: Final = (
+    "background.inputs=[source_mask, driving_mask]",
+    "background.soft=false",
+    "background.hole_probability=0",
+    "background.foreign_probability=0",
+    "background.bg_refine.skip_base=false",
+)
 _HOLES: Final = "background.hole_probability=0.5"
 _SKIP_BASE: Final = "background.bg_refine.skip_base=true"
 VARIANTS: Final[dict[str, tuple[str, ...]]] = {
-    "both": (_BOTH,),
+    "both": (),
     "source mask": ("background.inputs=[source_mask]",),
     "driving mask": ("background.inputs=[driving_mask]",),
     "none": ("background.inputs=[]",),
-    "soft": (_BOTH, "background.soft=true"),
-    "holes": (_BOTH, _HOLES),
-    "base": (_BOTH, _SKIP_BASE),
-    "holes and base": (_BOTH, _HOLES, _SKIP_BASE),
-    "foreign": (_BOTH, "background.foreign_probability=0.25"),
+    "soft": ("background.soft=true",),
+    "holes": (_HOLES,),
+    "base": (_SKIP_BASE,),
+    "holes and base": (_HOLES, _SKIP_BASE),
+    "foreign": ("background.foreign_probability=0.25",),
 }
 REFERENCE: Final = "both"
 INPUTS: Final = ("both", "source mask", "driving mask", "none", "soft")
@@ -141,6 +148,9 @@ def main(arguments: argparse.Namespace) -> None:
     saved = checkpoint.load(path)
     check_checkpoint(saved)
     base = load_model(saved, device).requires_grad_(False).eval()
+    for override in arguments.overrides:
+        if not override.startswith("train."):
+            raise UserError(f"{override}: only keys of train can be changed here")
     resolved = resolve(override_config(saved.config, arguments.overrides), device, None)
     say(resolved.line)
     if device.type == "cpu":
@@ -151,7 +161,7 @@ def main(arguments: argparse.Namespace) -> None:
     for seed in dict.fromkeys(arguments.seeds):
         config = override_config(resolved.config, [f"seed={seed}"])
         candidates = {
-            name: Candidate(base, override_config(config, list(VARIANTS[name])), device)
+            name: Candidate(base, override_config(config, [*_PLAIN, *VARIANTS[name]]), device)
             for name in dict.fromkeys((REFERENCE, *arguments.variants))
         }
         parameters = {name: count_parameters(each.model) for name, each in candidates.items()}
@@ -162,6 +172,7 @@ def main(arguments: argparse.Namespace) -> None:
             "checkpoint": str(path),
             "step": saved.step,
             "steps": arguments.steps,
+            "overrides": arguments.overrides,
             "num_frames": arguments.num_frames,
             "image_size": list(saved.config.data.size),
             "parameters": parameters,

@@ -24,7 +24,6 @@ commands with all their options. Nothing is trained or measured here.
         heads_minutes.json          heads-minutes
     python -m benchmarks.background_inputs ... --output docs/results/background_inputs.json
         background_inputs.json      background-inputs
-        background_holes.json       background-holes
     python -m benchmarks.puppets ... --output docs/results/puppets.json
         puppets.json                puppets-masks, puppets-thresholds, puppets-animation,
                                     puppets-swap
@@ -41,7 +40,7 @@ from typing import Any, Final
 
 from benchmarks import background_inputs, joints
 from benchmarks.ablation_report import REFERENCE, paired_differences
-from benchmarks.ablation_scores import METRICS as ABLATION_METRICS
+from benchmarks.ablation_scores import METRICS
 from benchmarks.tables import (
     Cell,
     animation_table,
@@ -57,9 +56,9 @@ from common.errors import UserError
 from common.files import replacing
 from common.json_files import read_json
 from common.safe_paths import read_plain_file
-from evaluation.metric_names import METRICS
+from evaluation.metric_names import ALL_METRICS
 from evaluation.report import number
-from evaluation.tables import Column
+from evaluation.tables import title
 
 PAGE: Final = Path("docs/results.md")
 PRIORITYCUT: Final = "prioritycut"  # the row that `prioritycut_table` compares with all others
@@ -160,9 +159,10 @@ def evaluations_table(report: Report) -> str:
     rows = report["rows"]
     lines: list[dict[str, Cell]] = []
     for name in next(iter(rows.values())):
-        line: dict[str, Cell] = {"": Column(name, METRICS[name], []).title}
+        metric = ALL_METRICS[name]
+        line: dict[str, Cell] = {"": title(name, metric)}
         for row, entries in rows.items():
-            line[row] = text(entries[name], METRICS[name].digits)
+            line[row] = text(entries[name], metric.digits)
         lines.append(line)
     return markdown_table(lines)
 
@@ -179,7 +179,6 @@ TABLES: Final[dict[str, tuple[str, Callable[[Any], str]]]] = {
     "late-prioritycut": ("ablation_late.json", prioritycut_table),
     "heads-minutes": ("heads_minutes.json", evaluations_table),
     "background-inputs": ("background_inputs.json", background_inputs.tables),
-    "background-holes": ("background_holes.json", background_inputs.tables),
     "puppets-masks": ("puppets.json", masks_table),
     "puppets-thresholds": ("puppets.json", thresholds_table),
     "puppets-animation": ("puppets.json", animation_table),
@@ -256,7 +255,7 @@ def main(arguments: argparse.Namespace) -> None:
 
 def _table(rows: Mapping[str, Mapping[str, Any]], text: Callable[[str, Any], str]) -> str:
     """A line for each row, with the metrics that all rows have."""
-    names = [name for name in ABLATION_METRICS if all(name in values for values in rows.values())]
+    names = [name for name in METRICS if all(name in values for values in rows.values())]
     lines: list[dict[str, Cell]] = [
         {"": row_name(row), **{_COLUMNS[name]: text(name, values[name]) for name in names}}
         for row, values in rows.items()

@@ -1,5 +1,7 @@
 """Joins branches that were trained apart, in several checkpoints, to one model."""
 
+from typing import Any
+
 import torch
 
 from branches.model import Model
@@ -16,8 +18,8 @@ def with_branches_from(small: Checkpoint, other: Checkpoint) -> Checkpoint:
     and its provenance names `other`. It has no metrics: they were measured with other branches.
 
     Raises:
-        UserError: the two are for pictures of different sizes, or a part of `other` was never
-            trained.
+        UserError: the two are for pictures of different sizes, have other kinds of weights or
+            another licence, or a part of `other` was never trained.
     """
     height, width = small.config.data.size
     if other.config.data.size != (height, width):
@@ -32,6 +34,13 @@ def with_branches_from(small: Checkpoint, other: Checkpoint) -> Checkpoint:
             f"--branches-from {other.path}: a part of it has not been trained yet ({start}); train "
             "it for longer"
         )
+    for fact in ("weights", "licence"):
+        own, others = small.provenance.get(fact), other.provenance.get(fact)
+        if own != others:
+            raise UserError(
+                f"--branches-from {other.path}: its {fact}: {others or 'none stated'}; that of "
+                f"{small.path}: {own or 'none stated'}; give --{fact} for all of them"
+            )
     config = _joined(small.config, other.config, origin=str(other.path))
     replaced = {
         name
@@ -40,11 +49,18 @@ def with_branches_from(small: Checkpoint, other: Checkpoint) -> Checkpoint:
         for name in names
     }
     kept = {name: state for name, state in small.networks.items() if name not in replaced}
-    names = (small.provenance.get("branches_from"), other.provenance["exported_from"])
-    provenance = small.provenance | {"branches_from": ", ".join(name for name in names if name)}
+    provenance = _joined_provenance(small.provenance, other.provenance)
     return small._replace(
         config=config, networks=kept | other.networks, metrics={}, provenance=provenance
     )
+
+
+def _joined_provenance(own: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
+    names = (own.get("branches_from"), other["exported_from"], other.get("branches_from"))
+    found = own | {"branches_from": ", ".join(name for name in names if name)}
+    if "dtype" not in other:  # its numbers have not been rounded
+        found.pop("dtype", None)
+    return found
 
 
 def _joined(config: Config, other: Config, origin: str) -> Config:

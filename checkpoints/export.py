@@ -78,7 +78,8 @@ def main(arguments: argparse.Namespace) -> None:
     config = None if arguments.config is None else load_config(arguments.config)
     small = slim(checkpoint.load(path, config), arguments.weights, arguments.licence)
     for other in others:
-        small = with_branches_from(small, slim(checkpoint.load(other), arguments.weights))
+        more = slim(checkpoint.load(other), arguments.weights, arguments.licence)
+        small = with_branches_from(small, more)
     if arguments.half or "dtype" in small.provenance:  # what is rounded loses nothing once more
         small = halved(small)
     model = load_model(small, torch.device("cpu"))  # raises if the weights do not fit the config
@@ -259,7 +260,7 @@ def build_parser() -> argparse.ArgumentParser:
         default=[],
         metavar="OTHER",
         help="the branches in this checkpoint are added, or replace those of CHECKPOINT; may be "
-        "given several times",
+        "given several times. Export a published file first",
     )
     parser.add_argument(
         "--half",

@@ -109,8 +109,8 @@ def list_steps(output_dir: Path, after: int = -1) -> list[Path]:
 def prune(newest: Path, keep: int) -> None:
     """Delete the checkpoints before `newest`, except for the last `keep`, which include `newest`.
 
-    best.pt stays. So does a checkpoint later than `newest`: it was damaged, and skipped when the
-    run resumed, and the run will write it again.
+    best.pt stays. So does a checkpoint later than `newest`: it was damaged or had the name of
+    another, and was skipped when the run resumed, and the run will write it again.
 
     Raises:
         UserError: a file cannot be deleted.

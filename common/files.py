@@ -179,9 +179,15 @@ def remove_leftovers(folder: Path, written: str) -> None:
 def add_line(path: Path, text: str) -> None:
     """Append a line to a file. If the last line lacks its newline, that is added first.
 
+    A file with a second name, as in a backup by `cp -al`, is copied first: that one stays as it is.
+
     Raises:
         UserError: the file cannot be written, or is a link.
     """
+    with named_failures(path):
+        if path.is_file() and not path.is_symlink() and path.stat().st_nlink > 1:
+            with replacing(path) as temporary:
+                shutil.copyfile(path, temporary)
     with named_failures(path), open_to_write(path, "ab+") as file:
         end = file.seek(0, os.SEEK_END)
         if end > 0:

@@ -63,3 +63,5 @@ FRECHET: dict[FrechetMetric, Metric] = {
     "fid": Metric("Fréchet distance of the features of frames", "lower", 2, "fid"),
     "fvd": Metric("Fréchet distance of the features of clips", "lower", 2, "fvd"),
 }
+
+ALL_METRICS: dict[str, Metric] = METRICS | {str(name): metric for name, metric in FRECHET.items()}

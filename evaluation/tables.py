@@ -25,7 +25,7 @@ from evaluation.evaluations import (
     different_tools,
     read_evaluation,
 )
-from evaluation.metric_names import BASELINE, FRECHET, METRICS, Metric, Tool
+from evaluation.metric_names import ALL_METRICS, BASELINE, Metric, Tool
 from evaluation.report import count_frames, number
 from metrics.intervals import Interval, clip_means, over_clips
 
@@ -52,9 +52,7 @@ class Column(NamedTuple):
 
     @property
     def title(self) -> str:
-        """The name as papers write it, with an arrow to the better side: `AED squared ↓`."""
-        name = _ACRONYM.sub(lambda found: found[0].upper(), self.name.replace("_", " "))
-        return f"{name} {'↓' if self.metric.better == 'lower' else '↑'}"
+        return title(self.name, self.metric)
 
 
 class Table(NamedTuple):
@@ -63,6 +61,12 @@ class Table(NamedTuple):
     rows: list[str]
     columns: list[Column]
     notes: list[str]
+
+
+def title(name: str, metric: Metric) -> str:
+    """The name as papers write it, with an arrow to the better side: `AED squared ↓`."""
+    name = _ACRONYM.sub(lambda found: found[0].upper(), name.replace("_", " "))
+    return f"{name} {'↓' if metric.better == 'lower' else '↑'}"
 
 
 def main(arguments: argparse.Namespace) -> None:
@@ -98,7 +102,7 @@ def build_table(
         UserError: none of `runs` has one of `metrics`, or all have none.
     """
     measured = {name for run in runs for name in (*run.metrics, *run.frechet)}
-    known = METRICS | {str(name): metric for name, metric in FRECHET.items()}
+    known = ALL_METRICS
     unknown = [name for name in metrics or () if name not in known.keys() & measured]
     if unknown:
         found = ", ".join(name for name in known if name in measured)
@@ -214,7 +218,7 @@ def _names(runs: Sequence[Evaluation], given: Sequence[str] | None) -> list[str]
             for name, run in zip(short, runs, strict=True)
         ]
     for name in given:
-        if given.count(name) > 1:
+        if given.count(name) > 1 or name == _REPEATED:
             raise UserError(f"{name}: two rows have this name; give --names")
     return list(given)
 
@@ -284,14 +288,16 @@ def json_text(table: Table, runs: Sequence[Evaluation]) -> str:
             clips = dict(zip(run.clips, values, strict=True))
         return {"mean": found.mean, "low": found.low, "high": found.high, "clips": clips}
 
-    metrics = [column.name for column in table.columns]
-    rows = {}
-    for row, run in zip_longest(table.rows, runs):
-        if run is not None:
-            rows[row] = {name: entry(run, name, "") for name in metrics}
-        else:  # the baseline, by the first run that measured it
-            having = {name: next(run for run in runs if run.has(name)) for name in metrics}
-            rows[row] = {name: entry(run, name, BASELINE) for name, run in having.items()}
+    rows: dict[str, dict[str, Any]] = {name: {} for name in table.rows}
+    for column in table.columns:
+        having = next(run for run in runs if run.has(column.name))
+        for row, run, cell in zip_longest(table.rows, runs, column.cells):
+            if run is not None:
+                rows[row][column.name] = entry(run, column.name, "")
+            elif cell.mean == "-":  # measured in different ways
+                rows[row][column.name] = {"mean": None, "low": None, "high": None, "clips": {}}
+            else:  # the baseline is the same in all runs that have it
+                rows[row][column.name] = entry(having, column.name, BASELINE)
     return json.dumps({"rows": rows, "notes": table.notes}, indent=2, allow_nan=False)
 
 

@@ -17,7 +17,7 @@ class HighResolutionGenerator(nn.Module):
         width, max_width, num_blocks: sizes of the hourglass, which has skip connections.
         shown: which of the maps, by their places, are pictures of 3 channels that the result may
             show as they are: it is a mean of them and of a painted picture, with weights for each
-            pixel. None, as published: all is painted.
+            pixel. Empty, as published: all is painted.
     """
 
     def __init__(

@@ -349,7 +349,7 @@ def check_size(size: int) -> None:
     if size > MAX_RESULT:
         raise UserError(
             f"The result takes more than the {in_megabytes(MAX_RESULT)} that there is room for: "
-            "choose a part of the clip with Start and End, a smaller source, or mp4."
+            "choose a part of the clip with Start and End, or a smaller source."
         )
 
 

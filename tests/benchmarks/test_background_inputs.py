@@ -15,7 +15,7 @@ from common.cli import run_entry_point
 from configs.loading import override_config
 from tests.helpers.animations import without
 from tests.helpers.factories import noise_inputs, tiny_config
-from tests.helpers.runs import error_line, step_file
+from tests.helpers.runs import contents, error_line, step_file
 from training.step import PreparedFrames
 
 
@@ -80,16 +80,28 @@ def test_report_of_a_tiny_run(tiny_run, tmp_path, capsys):
 
 
 def test_other_variants_are_compared_with_the_reference(tiny_run, tmp_path, capsys):
+    """Also where the checkpoint was trained as one of them."""
+    content = contents(step_file(tiny_run, 8))
+    content["config"]["background"]["hole_probability"] = 0.5
+    torch.save(content, tmp_path / "holes.pt")
     output = tmp_path / "holes.json"
     others = [name for name in VARIANTS if name not in INPUTS]
     options = ("--steps", 3, "--seeds", 0, "--num-clips", 3, "--num-frames", 1, "--variants")
-    checkpoint = ("--checkpoint", step_file(tiny_run, 8))
+    checkpoint = ("--checkpoint", tmp_path / "holes.pt")
     overrides = ("train.precision=float32", "train.ema_decay=0.5")
     assert run(*checkpoint, *overrides, "--output", output, *options, *others, others[0]) == 0
     assert "float32 (as train.precision says)" in capsys.readouterr().out
-    (scores,) = json.loads(output.read_text())["scores"].values()
+    report = json.loads(output.read_text())
+    assert report["overrides"] == list(overrides)
+    (scores,) = report["scores"].values()
     assert list(scores) == [REFERENCE, *others]
     assert len({json.dumps(found) for found in scores.values()}) == len(scores)
+
+
+def test_only_the_training_is_changed(tiny_run, capsys):
+    assert run("--checkpoint", step_file(tiny_run, 8), "data.image_size=64") == 2
+    line = error_line(capsys, "python -m benchmarks.background_inputs")
+    assert line.endswith("data.image_size=64: only keys of train can be changed here")
 
 
 def test_table_by_hand():

@@ -101,6 +101,38 @@ def test_what_does_not_fit_is_one_line(whole, tmp_path, capsys, changes, message
     assert not path.exists()
 
 
+def test_licences_are_not_mixed(whole, tmp_path, capsys):
+    path = tmp_path / "model.pt"
+    assert run_export(whole, "--output", tmp_path / "other.pt", "--licence", "CC-BY-NC-4.0") == 0
+    sources = (whole, "--branches-from", tmp_path / "other.pt", "--output", path)
+    assert run_export(*sources) == 2
+    assert error_line(capsys, "python -m checkpoints.export").endswith(
+        f"its licence: CC-BY-NC-4.0; that of {whole}: none stated; give --licence for all of them"
+    )
+    assert run_export(*sources, "--licence", "CC-BY-NC-4.0") == 0
+    assert load(path).provenance["licence"] == "CC-BY-NC-4.0"
+
+
+def test_weights_are_not_mixed(whole, tmp_path, capsys):
+    assert run_export(whole, "--output", tmp_path / "raw.pt", "--weights", "raw") == 0
+    sources = (whole, "--branches-from", tmp_path / "raw.pt", "--output", tmp_path / "model.pt")
+    assert run_export(*sources) == 2
+    assert "give --weights for all of them" in error_line(capsys, "python -m checkpoints.export")
+    assert run_export(*sources, "--weights", "raw") == 0
+
+
+def test_what_was_not_rounded_is_not_rounded_now(whole, other, tmp_path):
+    half, path = tmp_path / "half.pt", tmp_path / "model.pt"
+    assert run_export(whole, "--output", half, "--half") == 0
+    assert run_export(half, "--branches-from", other, "--output", path) == 0
+    joined, first, second = load(path), load(half), load(other)
+    for name, state in joined.evaluation_networks.items():
+        source = second if name in MASKS + BACKGROUND else first
+        assert differences({name: state}, {name: source.evaluation_networks[name]}) == []
+    assert "dtype" not in joined.provenance
+    assert joined.provenance["branches_from"] == "other.pt"
+
+
 def test_no_input_is_replaced(whole, other, capsys):
     before = other.read_bytes()
     assert run_export(whole, "--branches-from", other, "--output", other) == 2

@@ -11,6 +11,7 @@ import pytest
 from common.errors import UserError
 from common.file_lock import holder, locked
 from common.files import (
+    add_line,
     check_output_file,
     create,
     make_folder,
@@ -186,3 +187,15 @@ def test_names_of_output_files(tmp_path):
         check_output_file(tmp_path, "train.json")
     with pytest.raises(UserError, match="ile name too long"):
         check_output_file(tmp_path / ("a" * 300), "train.json")
+
+
+def test_a_line_is_not_added_to_a_second_name(tmp_path):
+    """Such as a backup by `cp -al`."""
+    path, backup = tmp_path / "log", tmp_path / "backup"
+    add_line(path, "one")
+    backup.hardlink_to(path)
+    add_line(path, "two")
+    add_line(path, "three")
+    assert path.read_text() == "one\ntwo\nthree\n"
+    assert backup.read_text() == "one\n"
+    assert sorted(tmp_path.iterdir()) == [backup, path]
