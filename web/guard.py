@@ -89,6 +89,8 @@ class Guard:
             refused = Refusal(414, "The address is too long.")
         if refused is None and method == "POST" and path != _UPLOAD:
             content = await _content(receive)
+            if content is None:
+                return  # nobody waits for an answer
             receive = _replayed(content, receive)
             refused = _refuse_session(content)
         if refused is not None:
@@ -171,12 +173,14 @@ class Guard:
                     path.unlink()
 
 
-async def _content(receive: Receive) -> bytes:
-    """The content of a request, whose length was checked."""
+async def _content(receive: Receive) -> bytes | None:
+    """The content of a request, whose length was checked; None if its sender left meanwhile."""
     parts = []
     is_complete = False
     while not is_complete:
         message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
         parts.append(message.get("body", b""))
         is_complete = not message.get("more_body", False)
     return b"".join(parts)

@@ -274,3 +274,30 @@ def test_addresses_with_long_names_of_sessions(tmp_path):
         path = f"/gradio_api/{place}{'a' * most}"
         assert client.get(path, headers=OWN).text == "done"
         assert client.get(f"{path}a", headers=OWN).status_code == status
+
+
+def test_a_request_that_is_broken_off_does_not_reach_the_application(tmp_path):
+    reached = []
+
+    async def application(scope, receive, send):
+        reached.append(scope["path"])
+
+    app = Guard(application, NAMES, 1000, tmp_path)
+    messages = [
+        {"type": "http.request", "body": b'{"session', "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+
+    async def receive():
+        return messages.pop(0)
+
+    headers = [(name.encode(), value.encode()) for name, value in OWN.items()]
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/gradio_api/queue/join",
+        "query_string": b"",
+    }
+    scope |= {"headers": [*headers, (b"content-length", b"100")]}
+    asyncio.run(app(scope, receive, None))
+    assert (reached, messages) == ([], [])
