@@ -208,7 +208,7 @@ def renew(page: str, folder: Path) -> str:
         if name is None:
             return "".join((*texts, page[begin:]))
     # What follows the table would be taken for a part of it, and be lost.
-    raise UserError(f"the table {name!r} has no line <!-- end --> before the next; add it")
+    raise UserError(f"{PAGE}: the table {name!r} has no line <!-- end --> before the next; add it")
 
 
 def _lines_of(name: str, folder: Path, line_end: str) -> str:
